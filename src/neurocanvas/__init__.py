@@ -1,0 +1,2 @@
+"""NeuroCanvas."""
+__version__ = "0.1.0"

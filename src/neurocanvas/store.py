@@ -1,0 +1,267 @@
+"""Artifacts on disk: written once, atomically, named by everything they depend on, memory-mapped when read.
+
+An artifact is a file and, beside it, a card: `<name>.json` with at least its `fingerprint` (a hash of
+everything that it was computed from) and the `sha256` of its bytes. The card is written last, so a killed
+run leaves either a whole artifact or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas.errors import NeuroCanvasError, check_file
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash settings, arrays, paths' contents and other fingerprints into 16 hex digits.
+
+    Parameters
+    ----------
+    *parts : object
+        Anything JSON can say (dictionaries in any key order), arrays, bytes, or pydantic settings.
+
+    Returns
+    -------
+    str
+        The first 16 hex digits of a SHA-256.
+
+    Examples
+    --------
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    True
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes() if part.dtype != object else repr(part.tolist()).encode())
+        elif isinstance(part, bytes):
+            digest.update(part)
+        else:
+            plain = part.model_dump(mode="json") if hasattr(part, "model_dump") else part
+            digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
+        digest.update(b"\x00")
+    return digest.hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        64 hex digits.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, and rename it to `path` if the block succeeds.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file belongs; parent folders are made.
+
+    Yields
+    ------
+    Path
+        The temporary name to write to; it has the same suffix.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8 with Unix line ends.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    text : str
+        The whole content.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    value : object
+        What `json` can write.
+    """
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, purpose: str) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : Path
+        Where from.
+    purpose : str
+        What the file should hold, for the error.
+
+    Returns
+    -------
+    object
+        What was in it.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(check_file(path, purpose).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise NeuroCanvasError(f"{path}: not valid JSON ({error}); delete it and run again.") from error
+
+
+def card_path(path: Path) -> Path:
+    """Return where the card of the artifact `path` lies.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact.
+
+    Returns
+    -------
+    Path
+        `path` with `.json` appended.
+    """
+    return path.with_name(path.name + ".json")
+
+
+def finish(path: Path, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write the card of an artifact that is complete: from here on it counts as done.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact's file.
+    print_of_inputs : str
+        `fingerprint` of everything that it depends on.
+    card : mapping, optional
+        What else a reader should know (settings, shapes, scores).
+    """
+    write_json(card_path(path), {"fingerprint": print_of_inputs, "sha256": sha256(path), **(card or {})})
+
+
+def is_done(path: Path, print_of_inputs: str) -> bool:
+    """Tell whether the artifact exists, is undamaged, and was made from these inputs.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact's file.
+    print_of_inputs : str
+        `fingerprint` of everything that it should depend on.
+
+    Returns
+    -------
+    bool
+        False if it must be made (again).
+    """
+    if not (path.is_file() and card_path(path).is_file()):
+        return False
+    try:
+        card = json.loads(card_path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return card.get("fingerprint") == print_of_inputs and card.get("sha256") == sha256(path)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read the card of an artifact.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact's file.
+
+    Returns
+    -------
+    dict
+        The card.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is missing or not JSON.
+    """
+    return dict(read_json(card_path(path), f"the card of {path.name}; run the stage that makes it"))
+
+
+def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write an array as `.npy` with its card, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in `.npy`.
+    array : array
+        Anything but objects.
+    print_of_inputs : str
+        `fingerprint` of everything that it depends on.
+    card : mapping, optional
+        What else a reader should know.
+    """
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+    finish(path, print_of_inputs, card)
+
+
+def read_array(path: Path, purpose: str) -> np.ndarray:
+    """Memory-map an `.npy` file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    purpose : str
+        What it should hold and which stage makes it, for the error.
+
+    Returns
+    -------
+    array
+        Read-only, mapped: only what is touched is read.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is missing, truncated, or would need unpickling.
+    """
+    try:
+        return np.load(check_file(path, purpose), mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise NeuroCanvasError(f"{path}: damaged or not an .npy array ({error}); delete it and run again.") from error
