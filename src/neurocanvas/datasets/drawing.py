@@ -1,0 +1,192 @@
+"""Canvas, outlines and surfaces of the drawn picture world.
+
+Shapes are polygons in the object's own frame: the origin is its centre, u points right, v points down, and the object fills about
+-1..1 on both axes. `Canvas` turns them into anti-aliased coverage and paints them with shading, so one shape serves every pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SPAN = 0.37  # half width of an object of size 1, as a share of the picture's width
+SUPERSAMPLING = 4
+
+
+class Canvas:
+    """A transparent layer on which one object is painted in its own frame.
+
+    Parameters
+    ----------
+    size : int
+        Width and height of the picture in pixels.
+    scale, angle, x, y : float
+        Pose: size of the object, counter-clockwise turn in radians, offset of its centre as a share of the picture.
+    light : float
+        Where the light comes from, -1 (upper left) to 1 (upper right).
+    rng : numpy.random.Generator
+        Source of the exemplar's texture.
+    """
+
+    def __init__(self, size: int, *, scale: float, angle: float, x: float, y: float, light: float, rng: np.random.Generator) -> None:
+        self.size, self.rng = size, rng
+        self._half, self._centre, self._cos, self._sin = SPAN * scale, np.array([0.5 + x, 0.5 + y]), np.cos(angle), np.sin(angle)
+        steps = ((np.arange(size) + 0.5) / size).astype(np.float32)
+        right, down = (steps[None, :] - self._centre[0]) / self._half, (steps[:, None] - self._centre[1]) / self._half
+        self.u = (right * self._cos - down * self._sin).astype(np.float32)
+        self.v = (right * self._sin + down * self._cos).astype(np.float32)
+        across, up = 0.62 * light, -0.5
+        # The lamp stays where it is when the object turns, so its direction is turned back into the object's frame.
+        self._light = (across * self._cos - up * self._sin, across * self._sin + up * self._cos, np.sqrt(1 - across**2 - up**2))
+        self.colour = np.zeros((size, size, 3), np.float32)
+        self.alpha = np.zeros((size, size), np.float32)
+
+    def mask(self, *polygons: np.ndarray) -> np.ndarray:
+        """Share of every pixel that the union of `polygons`, each (n_points, 2), covers; shape (size, size)."""
+        fine = self.size * SUPERSAMPLING
+        image = Image.new("L", (fine, fine))
+        pen = ImageDraw.Draw(image)
+        turn = np.array([[self._cos, -self._sin], [self._sin, self._cos]]) * self._half
+        for polygon in polygons:
+            placed = (polygon @ turn + self._centre) * fine - 0.5
+            pen.polygon(placed.ravel().tolist(), fill=255)
+        return np.asarray(image.reduce(SUPERSAMPLING), np.float32) / 255
+
+    def paint(self, mask: np.ndarray, colour: tuple[float, ...] | np.ndarray, shade: np.ndarray | float = 1.0) -> None:
+        """Lay `colour` (0..255) over `mask`; a shade under 1 darkens it, one over 1 moves it towards white."""
+        base = np.asarray(colour, np.float32) / 255
+        shade = np.asarray(shade, np.float32)[..., None]
+        lit = base * np.minimum(shade, 1) + (1 - base) * np.maximum(shade - 1, 0)
+        cover = mask[..., None]
+        self.colour = self.colour * (1 - cover) + lit * cover
+        self.alpha = self.alpha * (1 - mask) + mask
+
+    def round(self, cu: float, cv: float, ru: float, rv: float, gloss: float = 0.5) -> np.ndarray:
+        """Shade of an ellipsoid with the given centre and half axes."""
+        nu, nv = (self.u - cu) / ru, (self.v - cv) / rv
+        return self._lit(nu, nv, gloss)
+
+    def flat(self, strength: float = 0.16) -> np.ndarray:
+        """Shade of a flat thing: a slope towards the light."""
+        return 0.93 + strength * (self.u * self._light[0] + self.v * self._light[1])
+
+    def balls(self, centres: np.ndarray, radius: float) -> np.ndarray:
+        """Shade of many balls of one radius, each pixel lit by the ball nearest to it."""
+        du, dv = self.u[None] - centres[:, 0, None, None], self.v[None] - centres[:, 1, None, None]
+        nearest = (du**2 + dv**2).argmin(0)[None]
+        return self._lit(np.take_along_axis(du, nearest, 0)[0] / radius, np.take_along_axis(dv, nearest, 0)[0] / radius, 0.6)
+
+    def _lit(self, nu: np.ndarray, nv: np.ndarray, gloss: float) -> np.ndarray:
+        """Lambert's law with a highlight, for the normals of a ball."""
+        stretch = 1 / np.sqrt(np.maximum(nu**2 + nv**2, 1.0))
+        nu, nv = nu * stretch, nv * stretch
+        facing = nu * self._light[0] + nv * self._light[1] + np.sqrt(np.maximum(1 - nu**2 - nv**2, 0)) * self._light[2]
+        facing = np.maximum(facing, 0)
+        return 0.5 + 0.52 * facing + gloss * facing**24
+
+    def over(self, ground: np.ndarray, light: float) -> np.ndarray:
+        """Picture of the object and its soft shadow over `ground`, (size, size, 3) in 0..1."""
+        shadow = Image.fromarray((self.alpha * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(self.size * 0.03))
+        drop = np.roll(np.asarray(shadow, np.float32) / 255, (round(self.size * 0.045), round(-self.size * 0.04 * light)), (0, 1))
+        return ground * (1 - 0.5 * drop[..., None]) * (1 - self.alpha[..., None]) + self.colour
+
+
+def ellipse(cu: float, cv: float, ru: float, rv: float | None = None, angle: float = 0.0, start: float = 0.0, stop: float = 2 * np.pi) -> np.ndarray:
+    """Polygon of an ellipse, or of its part from `start` to `stop` radians (clockwise from the right), turned by `angle`."""
+    turn = np.linspace(start, stop, 33)
+    points = np.stack([ru * np.cos(turn), (ru if rv is None else rv) * np.sin(turn)], 1)
+    return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + (cu, cv)
+
+
+def stroke(points: np.ndarray, width: float | np.ndarray) -> np.ndarray:
+    """Polygon of a pen line through `points`, (n_points, 2), of constant or per-point full width."""
+    path = np.asarray(points, float)
+    along = np.gradient(path, axis=0)
+    normal = np.stack([-along[:, 1], along[:, 0]], 1) / np.linalg.norm(along, axis=1, keepdims=True)
+    offset = normal * np.broadcast_to(width, len(path))[:, None] / 2
+    return np.concatenate([path + offset, (path - offset)[::-1]])
+
+
+def smooth(points: list[tuple[float, float]], mirror: bool = False) -> np.ndarray:
+    """Closed Catmull-Rom curve through `points`; with `mirror` they are the right half, from top to bottom, of a symmetric shape."""
+    knots = np.asarray(points, float)
+    if mirror:
+        left = knots[::-1] * (-1, 1)
+        knots = np.concatenate([knots, left[np.abs(left[:, 0]) > 1e-6]])
+    before, after, beyond = np.roll(knots, 1, 0), np.roll(knots, -1, 0), np.roll(knots, -2, 0)
+    t = np.linspace(0, 1, 8, endpoint=False)[None, :, None]
+    a, b, c, d = (part[:, None] for part in (before, knots, after, beyond))
+    curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    return curve.reshape(-1, 2)
+
+
+def leaf(cu: float, cv: float, length: float, width: float, angle: float) -> np.ndarray:
+    """Pointed leaf that grows from (cu, cv) in the direction `angle` (radians, clockwise from the right)."""
+    t = np.linspace(0, 1, 9)
+    path = np.stack([cu + t * length * np.cos(angle), cv + t * length * np.sin(angle)], 1)
+    return stroke(path, width * np.sin(np.pi * t**0.8))
+
+
+def polygon(*points: tuple[float, float]) -> np.ndarray:
+    """Polygon through `points`."""
+    return np.asarray(points, float)
+
+
+def weave(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness of a checked cloth."""
+    turn = 2 * np.pi * rng.uniform(3.0, 4.0)
+    stripes = [np.tanh(3 * np.sin(turn * axis + rng.uniform(0, 6))) for axis in (across, down)]
+    return 1.0 + 0.085 * (stripes[0] + stripes[1])
+
+
+def planks(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness of a table of horizontal boards with dark seams and faint grain."""
+    row = down * 4 + rng.uniform()
+    tone = rng.uniform(-0.07, 0.07, 6)[np.floor(row).astype(int)]
+    seam = np.exp(-((((row + 0.5) % 1 - 0.5) / 0.07) ** 2))
+    grain = 0.03 * np.sin(24 * down + 2.5 * np.sin(5 * across + 9 * tone))
+    return 1.0 + tone + grain - 0.38 * seam + 0 * across
+
+
+def plaster(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness of a plain wall lit from one side."""
+    slope = rng.uniform(-0.22, 0.22)
+    return 1.08 + slope * (across - 0.5) - 0.3 * down
+
+
+def pile(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness of a speckled carpet."""
+    speckle = Image.fromarray(rng.normal(0, 0.13, (15, 15)).astype(np.float32))
+    return 1.0 + np.asarray(speckle.resize((across.shape[1], down.shape[0]), Image.Resampling.BICUBIC))
+
+
+GROUNDS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
+    "cloth": weave,
+    "table": planks,
+    "wall": plaster,
+    "carpet": pile,
+}
+
+
+def draw_ground(surface: str, colour: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
+    """Picture of an empty surface.
+
+    Parameters
+    ----------
+    surface : str
+        A key of `GROUNDS`.
+    colour : array, shape (3,), 0..255
+    size : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ground : array, shape (size, size, 3), float32, 0..1
+    """
+    steps = ((np.arange(size) + 0.5) / size).astype(np.float32)
+    brightness = np.broadcast_to(GROUNDS[surface](steps[None, :], steps[:, None], rng), (size, size))
+    # A slightly muted ground, off pure black and white, lets the object stand out and keeps its pattern visible.
+    base = 0.82 * np.asarray(colour, np.float32) / 255 + 0.07
+    return np.clip(base * brightness[..., None], 0, 1)

@@ -1,0 +1,325 @@
+"""The drawn picture world: 18 concepts and gratings that stand in for ImageNet photographs.
+
+A `Drawing` or a `Grating` holds everything that decides the pixels; `render` turns it into an RGB picture. Small networks are trained
+on these pictures and their captions, and EEG is simulated from `Drawing.code`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from neurocanvas.datasets.drawing import GROUNDS, Canvas, draw_ground
+from neurocanvas.datasets.shapes import SHAPES
+from neurocanvas.errors import check_option
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One kind of thing that is drawn.
+
+    Parameters
+    ----------
+    wnid : str
+        WordNet id in ImageNet, as EEG-ImageNet uses it.
+    name : str
+        ImageNet's short English name.
+    caption_name : str
+        The word or words for it in a caption.
+    granularity : {"coarse", "fine"}
+        Which part of EEG-ImageNet the concept comes from.
+    colours : tuple of str
+        Plausible body colours, keys of `PALETTE`, the most typical first.
+    """
+
+    wnid: str
+    name: str
+    caption_name: str
+    granularity: str
+    colours: tuple[str, ...]
+
+
+PALETTE: dict[str, tuple[int, int, int]] = {
+    "red": (206, 36, 40),
+    "orange": (240, 132, 26),
+    "yellow": (248, 212, 50),
+    "green": (92, 168, 60),
+    "turquoise": (48, 178, 172),
+    "blue": (48, 96, 204),
+    "purple": (128, 58, 156),
+    "pink": (244, 146, 176),
+    "brown": (132, 82, 44),
+    "white": (246, 244, 238),
+    "grey": (150, 152, 156),
+    "black": (38, 38, 44),
+}
+SURFACES: tuple[str, ...] = tuple(GROUNDS)
+SIZES, TILT, SHIFT = (0.75, 1.1), 0.45, 0.12
+SMALL, LARGE = 0.83, 1.02  # a caption says "small" below the first and "large" above the second
+LEAST_CONTRAST = 95.0  # RGB distance that a background keeps from the body, so that every outline can be seen
+
+CONCEPTS: dict[str, Concept] = {
+    "n02690373": Concept("n02690373", "airliner", "airliner", "coarse", ("white", "grey", "blue", "red")),
+    "n03063599": Concept("n03063599", "coffee mug", "coffee mug", "coarse", ("white", "red", "blue", "green")),
+    "n03590841": Concept("n03590841", "jack-o'-lantern", "jack-o'-lantern", "coarse", ("orange", "yellow", "white")),
+    "n03775071": Concept("n03775071", "mitten", "mitten", "coarse", ("red", "blue", "pink", "green")),
+    "n03792972": Concept("n03792972", "mountain tent", "mountain tent", "coarse", ("orange", "green", "blue", "yellow")),
+    "n03888257": Concept("n03888257", "parachute", "parachute", "coarse", ("red", "blue", "orange", "purple")),
+    "n07753592": Concept("n07753592", "banana", "banana", "coarse", ("yellow", "green")),
+    "n07873807": Concept("n07873807", "pizza", "pizza", "coarse", ("yellow", "red", "white")),
+    "n11939491": Concept("n11939491", "daisy", "daisy", "coarse", ("white", "pink", "purple")),
+    "n13054560": Concept("n13054560", "bolete", "bolete", "coarse", ("brown", "orange", "red")),
+    "n07740461": Concept("n07740461", "red delicious", "apple", "fine", ("red", "green", "yellow")),
+    "n07745940": Concept("n07745940", "strawberry", "strawberry", "fine", ("red", "pink")),
+    "n07749192": Concept("n07749192", "navel orange", "orange", "fine", ("orange", "yellow")),
+    "n07753275": Concept("n07753275", "pineapple", "pineapple", "fine", ("yellow", "orange", "brown")),
+    "n07756951": Concept("n07756951", "watermelon", "watermelon", "fine", ("red", "pink", "yellow")),
+    "n07758680": Concept("n07758680", "grape", "bunch of grapes", "fine", ("purple", "green", "red")),
+    "n07772935": Concept("n07772935", "coconut", "coconut", "fine", ("brown", "green")),
+    "n12144580": Concept("n12144580", "corn", "ear of corn", "fine", ("yellow", "white", "orange")),
+}
+
+CODE_NAMES: tuple[str, ...] = (
+    "colour_red", "colour_green", "colour_blue", "size", "sin_angle", "cos_angle", "x", "y", "light",
+    "background_red", "background_green", "background_blue",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One drawn exemplar: everything that decides its pixels.
+
+    Parameters
+    ----------
+    wnid : str
+        What is drawn, a key of `CONCEPTS`.
+    colour : str
+        Body colour, a key of `PALETTE`.
+    size : float
+        Size of the object, about 0.75 to 1.1.
+    angle : float
+        Counter-clockwise turn in radians, about -0.45 to 0.45.
+    x, y : float
+        Offset of the object's centre to the right and downwards, as a share of the picture, about -0.12 to 0.12.
+    light : float
+        Where the light comes from, -1 (upper left) to 1 (upper right).
+    texture : int
+        Seed of the exemplar's details: proportions, spots, the phase of the surface's pattern.
+    background : str
+        Colour of the surface, a key of `PALETTE`.
+    surface : str
+        What lies behind the object, one of `SURFACES`.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If `wnid`, `colour`, `background` or `surface` is not one of the allowed.
+
+    Examples
+    --------
+    >>> Drawing("n07753592", "yellow", 0.9, 0.1, 0.0, 0.0, 0.5, 7, "blue", "cloth").caption
+    'a yellow banana on a blue cloth'
+    """
+
+    wnid: str
+    colour: str
+    size: float
+    angle: float
+    x: float
+    y: float
+    light: float
+    texture: int
+    background: str
+    surface: str
+
+    def __post_init__(self) -> None:
+        check_option("wnid", self.wnid, CONCEPTS)
+        check_option("colour", self.colour, PALETTE)
+        check_option("background", self.background, PALETTE)
+        check_option("surface", self.surface, SURFACES)
+
+    @property
+    def caption(self) -> str:
+        """What is drawn, in words: size if small or large, colour, concept, background and surface."""
+        extent = "small " if self.size < SMALL else "large " if self.size > LARGE else ""
+        thing = _with_article(f"{extent}{self.colour} {CONCEPTS[self.wnid].caption_name}")
+        return f"{thing} on {_with_article(f'{self.background} {self.surface}')}"
+
+    def code(self) -> np.ndarray:
+        """Continuous parameters of the drawing, in the order of `CODE_NAMES`.
+
+        Returns
+        -------
+        code : array, shape (12,), float64
+            Body colour as red, green, blue in 0..1; size; sine and cosine of the angle; x; y; light; background colour in 0..1.
+        """
+        body, ground = (np.array(PALETTE[name]) / 255 for name in (self.colour, self.background))
+        return np.array([*body, self.size, np.sin(self.angle), np.cos(self.angle), self.x, self.y, self.light, *ground])
+
+
+COARSE, FINE = 4.0, 10.0  # cycles per picture of the two standard gratings
+ORIENTATIONS: dict[float, str] = {0.0: "vertical", 45.0: "left-tilted", 90.0: "horizontal", 135.0: "right-tilted"}
+
+
+@dataclass(frozen=True)
+class Grating:
+    """A sinusoidal grating behind a round soft-edged window on mid grey.
+
+    Parameters
+    ----------
+    cycles : float
+        Spatial frequency in cycles per picture width.
+    orientation : float
+        Direction of the bars in degrees counter-clockwise from vertical: 0 vertical bars, 45 tops leaning left, 90 horizontal.
+    phase : float
+        Phase at the picture's centre, in radians.
+    contrast : float
+        Michelson contrast, 0 to 1.
+
+    Examples
+    --------
+    >>> Grating(4.0, 0.0).caption
+    'a coarse vertical grating'
+    """
+
+    cycles: float
+    orientation: float
+    phase: float = 0.0
+    contrast: float = 1.0
+
+    @property
+    def caption(self) -> str:
+        """What is drawn, in words: coarse (up to 6 cycles), medium or fine (from 8), and the nearest standard orientation."""
+        width = "coarse" if self.cycles <= 6 else "fine" if self.cycles >= 8 else "medium"
+        return f"a {width} {ORIENTATIONS[round(self.orientation / 45) % 4 * 45.0]} grating"
+
+
+GRATINGS: dict[str, Grating] = {
+    "grating_low_0": Grating(COARSE, 0.0),
+    "grating_low_45": Grating(COARSE, 45.0),
+    "grating_low_90": Grating(COARSE, 90.0),
+    "grating_low_135": Grating(COARSE, 135.0),
+    "grating_high_0": Grating(FINE, 0.0),
+    "grating_high_45": Grating(FINE, 45.0),
+    "grating_high_90": Grating(FINE, 90.0),
+    "grating_high_135": Grating(FINE, 135.0),
+}
+
+
+def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
+    """Draw a random exemplar of a concept.
+
+    The most typical colour is as likely as the others together; the background is any palette colour that differs enough from the body.
+
+    Parameters
+    ----------
+    wnid : str
+        A key of `CONCEPTS`.
+    rng : numpy.random.Generator
+        The caller's random numbers.
+
+    Returns
+    -------
+    drawing : Drawing
+
+    Raises
+    ------
+    NeuroCanvasError
+        If `wnid` is not a concept of the drawn world.
+
+    Examples
+    --------
+    >>> drawing = sample_drawing("n07753592", rng=np.random.default_rng(0))
+    >>> "banana on" in drawing.caption
+    True
+    """
+    colours = CONCEPTS[check_option("wnid", wnid, CONCEPTS)].colours
+    colour = colours[0] if rng.random() < 0.5 else colours[rng.integers(1, len(colours))]
+    backgrounds = [name for name, rgb in PALETTE.items() if np.linalg.norm(np.subtract(rgb, PALETTE[colour])) > LEAST_CONTRAST]
+    return Drawing(
+        wnid=wnid,
+        colour=colour,
+        size=float(rng.uniform(*SIZES)),
+        angle=float(rng.uniform(-TILT, TILT)),
+        x=float(rng.uniform(-SHIFT, SHIFT)),
+        y=float(rng.uniform(-SHIFT, SHIFT)),
+        light=float(rng.uniform(-1, 1)),
+        texture=int(rng.integers(2**31)),
+        background=backgrounds[rng.integers(len(backgrounds))],
+        surface=SURFACES[rng.integers(len(SURFACES))],
+    )
+
+
+def sample_grating(*, rng: np.random.Generator) -> Grating:
+    """Draw a random grating near one of the eight standard ones.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        The caller's random numbers.
+
+    Returns
+    -------
+    grating : Grating
+        Cycles within 10 % and orientation within 8 degrees of a standard grating; any phase; contrast 0.7 to 1.
+
+    Examples
+    --------
+    >>> sample_grating(rng=np.random.default_rng(0)).caption.endswith("grating")
+    True
+    """
+    standard = list(GRATINGS.values())[rng.integers(len(GRATINGS))]
+    return Grating(
+        cycles=float(standard.cycles * rng.uniform(0.9, 1.1)),
+        orientation=float((standard.orientation + rng.uniform(-8, 8)) % 180),
+        phase=float(rng.uniform(0, 2 * np.pi)),
+        contrast=float(rng.uniform(0.7, 1.0)),
+    )
+
+
+def render(picture: Drawing | Grating, size: int = 64) -> np.ndarray:
+    """Draw a picture; the same picture always gives the same pixels.
+
+    Parameters
+    ----------
+    picture : Drawing or Grating
+        What to draw.
+    size : int
+        Width and height in pixels.
+
+    Returns
+    -------
+    pixels : array, shape (size, size, 3), uint8, RGB
+
+    Examples
+    --------
+    >>> render(GRATINGS["grating_low_0"], size=32).shape
+    (32, 32, 3)
+    """
+    shares = _render_grating(picture, size) if isinstance(picture, Grating) else _render_drawing(picture, size)
+    return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+
+
+def _render_drawing(drawing: Drawing, size: int) -> np.ndarray:
+    """Pixels of a drawing in 0..1."""
+    rng = np.random.default_rng(drawing.texture)
+    ground = draw_ground(drawing.surface, np.array(PALETTE[drawing.background]), size, rng=rng)
+    canvas = Canvas(size, scale=drawing.size, angle=drawing.angle, x=drawing.x, y=drawing.y, light=drawing.light, rng=rng)
+    SHAPES[drawing.wnid](canvas, np.clip(np.array(PALETTE[drawing.colour]) + rng.uniform(-10, 10, 3), 0, 255))
+    return canvas.over(ground, drawing.light)
+
+
+def _render_grating(grating: Grating, size: int) -> np.ndarray:
+    """Pixels of a grating in 0..1."""
+    steps = (np.arange(size) + 0.5) / size - 0.5
+    right, down = steps[None, :], steps[:, None]
+    turn = np.deg2rad(grating.orientation)
+    wave = np.cos(2 * np.pi * grating.cycles * (right * np.cos(turn) - down * np.sin(turn)) + grating.phase)
+    window = 1 / (1 + np.exp((np.hypot(right, down) - 0.42) / 0.015))
+    return np.repeat((0.5 + 0.5 * grating.contrast * window * wave)[..., None], 3, axis=2)
+
+
+def _with_article(phrase: str) -> str:
+    """The phrase after "a" or "an"."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
