@@ -11,8 +11,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-SPAN = 0.37  # half width of an object of size 1, as a share of the picture's width
+SPAN = 0.4  # half width of an object of size 1, as a share of the picture's width
 SUPERSAMPLING = 4
+_ARC = np.linspace(0, 1, 33)
+_HALF_LEAF = np.stack([_ARC[::4], 0.5 * np.sin(np.pi * _ARC[::4] ** 0.8)], 1)
+_LEAF = np.concatenate([_HALF_LEAF, _HALF_LEAF[::-1] * (1, -1)])
 
 
 class Canvas:
@@ -73,10 +76,14 @@ class Canvas:
         return 0.93 + strength * (self.u * self._light[0] + self.v * self._light[1])
 
     def balls(self, centres: np.ndarray, radius: float) -> np.ndarray:
-        """Shade of many balls of one radius, each pixel lit by the ball nearest to it."""
-        du, dv = self.u[None] - centres[:, 0, None, None], self.v[None] - centres[:, 1, None, None]
-        nearest = (du**2 + dv**2).argmin(0)[None]
-        return self._lit(np.take_along_axis(du, nearest, 0)[0] / radius, np.take_along_axis(dv, nearest, 0)[0] / radius, 0.6)
+        """Shade of many balls of one radius, each pixel lit by the ball nearest to it and darker at that ball's rim."""
+        points = np.stack([self.u.ravel(), self.v.ravel()], 1)
+        places = np.asarray(centres, np.float32)
+        # |p - c|² without |p|², which does not change which centre is nearest.
+        nearest = ((places**2).sum(1) - 2 * points @ places.T).argmin(1)
+        offset = (points - places[nearest]) / radius
+        rim = np.clip((np.hypot(*offset.T) - 0.68) / 0.25, 0, 1)
+        return (self._lit(*offset.T, 0.6) * (1 - 0.4 * rim)).reshape(self.u.shape)
 
     def _lit(self, nu: np.ndarray, nv: np.ndarray, gloss: float) -> np.ndarray:
         """Lambert's law with a highlight, for the normals of a ball."""
@@ -88,14 +95,17 @@ class Canvas:
 
     def over(self, ground: np.ndarray, light: float) -> np.ndarray:
         """Picture of the object and its soft shadow over `ground`, (size, size, 3) in 0..1."""
-        shadow = Image.fromarray((self.alpha * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(self.size * 0.03))
-        drop = np.roll(np.asarray(shadow, np.float32) / 255, (round(self.size * 0.045), round(-self.size * 0.04 * light)), (0, 1))
-        return ground * (1 - 0.5 * drop[..., None]) * (1 - self.alpha[..., None]) + self.colour
+        silhouette = Image.fromarray((self.alpha * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(self.size * 0.03))
+        # The inverse map of a shift away from the lamp; what comes from outside the picture is empty.
+        shift = (1, 0, self.size * 0.04 * light, 0, 1, -self.size * 0.045)
+        shadow = silhouette.transform(silhouette.size, Image.Transform.AFFINE, shift, Image.Resampling.BILINEAR)
+        drop = np.asarray(shadow, np.float32)[..., None] / 255
+        return ground * (1 - 0.5 * drop) * (1 - self.alpha[..., None]) + self.colour
 
 
 def ellipse(cu: float, cv: float, ru: float, rv: float | None = None, angle: float = 0.0, start: float = 0.0, stop: float = 2 * np.pi) -> np.ndarray:
     """Polygon of an ellipse, or of its part from `start` to `stop` radians (clockwise from the right), turned by `angle`."""
-    turn = np.linspace(start, stop, 33)
+    turn = start + (stop - start) * _ARC
     points = np.stack([ru * np.cos(turn), (ru if rv is None else rv) * np.sin(turn)], 1)
     return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + (cu, cv)
 
@@ -124,9 +134,8 @@ def smooth(points: list[tuple[float, float]], mirror: bool = False) -> np.ndarra
 
 def leaf(cu: float, cv: float, length: float, width: float, angle: float) -> np.ndarray:
     """Pointed leaf that grows from (cu, cv) in the direction `angle` (radians, clockwise from the right)."""
-    t = np.linspace(0, 1, 9)
-    path = np.stack([cu + t * length * np.cos(angle), cv + t * length * np.sin(angle)], 1)
-    return stroke(path, width * np.sin(np.pi * t**0.8))
+    cos, sin = np.cos(angle), np.sin(angle)
+    return _LEAF @ np.array([[length * cos, length * sin], [-width * sin, width * cos]]) + (cu, cv)
 
 
 def polygon(*points: tuple[float, float]) -> np.ndarray:
@@ -158,7 +167,7 @@ def plaster(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> n
 
 def pile(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brightness of a speckled carpet."""
-    speckle = Image.fromarray(rng.normal(0, 0.13, (15, 15)).astype(np.float32))
+    speckle = Image.fromarray(rng.normal(0, 0.1, (14, 14)).astype(np.float32))
     return 1.0 + np.asarray(speckle.resize((across.shape[1], down.shape[0]), Image.Resampling.BICUBIC))
 
 

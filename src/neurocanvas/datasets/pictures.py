@@ -75,9 +75,9 @@ CONCEPTS: dict[str, Concept] = {
     "n07749192": Concept("n07749192", "navel orange", "orange", "fine", ("orange", "yellow")),
     "n07753275": Concept("n07753275", "pineapple", "pineapple", "fine", ("yellow", "orange", "brown")),
     "n07756951": Concept("n07756951", "watermelon", "watermelon", "fine", ("red", "pink", "yellow")),
-    "n07758680": Concept("n07758680", "grape", "bunch of grapes", "fine", ("purple", "green", "red")),
-    "n07772935": Concept("n07772935", "coconut", "coconut", "fine", ("brown", "green")),
-    "n12144580": Concept("n12144580", "corn", "ear of corn", "fine", ("yellow", "white", "orange")),
+    "n07758680": Concept("n07758680", "grape", "bunch of grapes", "fine", ("purple", "green", "blue")),
+    "n07772935": Concept("n07772935", "coconut", "coconut", "fine", ("brown", "orange")),
+    "n12144580": Concept("n12144580", "corn", "ear of corn", "fine", ("yellow", "white")),
 }
 
 CODE_NAMES: tuple[str, ...] = (

@@ -107,12 +107,12 @@ def draw_banana(c: Canvas, body: np.ndarray) -> None:
     """Banana: a crescent with a ridge, dark tips and a few spots."""
     bend = c.rng.uniform(0.9, 1.1)
     turn = np.linspace(0.42, np.pi - 0.3, 25)
-    path = np.stack([1.08 * np.cos(turn), -0.62 + 1.2 * bend * np.sin(turn)], 1)
+    path = np.stack([1.08 * np.cos(turn), -0.72 + 1.2 * bend * np.sin(turn)], 1)
     width = 0.5 * np.sin(np.linspace(0.16, np.pi - 0.2, 25)) ** 0.62
     stem = stroke([path[-1] + (0.03, 0.02), path[-1] + (-0.02, -0.16), path[-1] + (0.02, -0.32)], [0.2, 0.15, 0.18])
     c.paint(c.mask(stem), body * 0.72 + np.array([0, 8, 0]))
     fruit = c.mask(stroke(path, width))
-    depth = np.hypot(c.u / 1.08, (c.v + 0.62) / (1.2 * bend))
+    depth = np.hypot(c.u / 1.08, (c.v + 0.72) / (1.2 * bend))
     c.paint(fruit, body, c.round(0, -0.35, 1.3, 1.25, 0.0) + 0.22 * np.exp(-(((depth - 0.94) / 0.07) ** 2)))
     c.paint(fruit * np.exp(-(((depth - 1.06) / 0.03) ** 2)) * 0.7, body * 0.68)
     spots = [ellipse(*path[i] + c.rng.uniform(-0.08, 0.08, 2), 0.07, 0.04, c.rng.uniform(0, 3)) for i in c.rng.integers(5, 20, c.rng.integers(0, 6))]
@@ -143,9 +143,9 @@ def draw_daisy(c: Canvas, body: np.ndarray) -> None:
     count = int(c.rng.integers(7, 10))
     for ring, shade in ((0.5, 0.84), (0.0, 1.0)):
         turns = (np.arange(count) + ring) * 2 * np.pi / count
-        petals = [ellipse(0.46 * np.cos(t), -0.25 + 0.46 * np.sin(t), 0.32, 0.14, t) for t in turns]
+        petals = [ellipse(0.5 * np.cos(t), -0.25 + 0.5 * np.sin(t), 0.35, 0.155, t) for t in turns]
         c.paint(c.mask(*petals), body, c.flat() * shade)
-    c.paint(c.mask(ellipse(0, -0.25, 0.25)), GOLD, c.round(0, -0.25, 0.3, 0.3, 0.1))
+    c.paint(c.mask(ellipse(0, -0.25, 0.27)), GOLD, c.round(0, -0.25, 0.32, 0.32, 0.1))
 
 
 def draw_bolete(c: Canvas, body: np.ndarray) -> None:
@@ -165,8 +165,8 @@ def draw_apple(c: Canvas, body: np.ndarray) -> None:
     cover = c.mask(fruit)
     c.paint(cover, body, c.round(0, 0.15, 1.0, 0.95, 0.55))
     c.paint(cover * np.exp(-((c.u / 0.34) ** 2 + ((c.v + 0.44) / 0.15) ** 2)) * 0.7, body * 0.4)
-    dots = [ellipse(*c.rng.uniform((-0.6, -0.3), (0.6, 0.7)), 0.035) for _ in range(12)]
-    c.paint(cover * c.mask(*dots) * 0.45, CREAM)
+    dots = [ellipse(*c.rng.uniform((-0.6, -0.3), (0.6, 0.7)), 0.035) for _ in range(9)]
+    c.paint(cover * c.mask(*dots) * 0.35, CREAM)
     c.paint(c.mask(stroke([(0, -0.4), (0.02, -0.66), (0.12, -0.95)], [0.1, 0.1, 0.14])), BARK)
     c.paint(c.mask(leaf(0.06, -0.68, 0.62, 0.32, c.rng.uniform(-0.45, -0.1))), GREEN, c.flat(0.3))
 
@@ -195,7 +195,7 @@ def draw_orange(c: Canvas, body: np.ndarray) -> None:
     c.paint(c.mask(ellipse(0.38, 0.36, 0.53)), (255, 238, 200))
     segments = [np.concatenate([polygon((0.38 + 0.07 * np.cos(t), 0.36 + 0.07 * np.sin(t))), ellipse(0.38, 0.36, 0.47, None, 0, t - 0.3, t + 0.3)])
                 for t in turn + np.arange(8) * np.pi / 4]
-    c.paint(c.mask(*segments), body * 0.8 + np.array([51, 30, 0]), c.flat(0.2) * 1.03)
+    c.paint(c.mask(*segments), (248, 150, 40), c.flat(0.2) * 1.03)
 
 
 def draw_pineapple(c: Canvas, body: np.ndarray) -> None:
@@ -223,19 +223,17 @@ def draw_watermelon(c: Canvas, body: np.ndarray) -> None:
 def draw_grapes(c: Canvas, body: np.ndarray) -> None:
     """Bunch of grapes: rows of balls that narrow downwards, a stem and a leaf."""
     c.paint(c.mask(stroke([(0, -0.4), (0.0, -0.75), (0.1, -1.0)], 0.12)), BARK)
-    rows = [(np.arange(n) - (n - 1) / 2) * 0.4 for n in (4, 5, 4, 3, 2, 1)]
-    centres = np.array([(u, v) for us, v in zip(rows, np.linspace(-0.42, 0.82, 6)) for u in us])
-    centres = centres + c.rng.uniform(-0.04, 0.04, centres.shape)
-    shade = c.balls(centres, 0.25)
-    c.paint(c.mask(*[ellipse(u, v, 0.235) for u, v in centres]), body, shade * 0.95)
-    gaps = np.sqrt(((c.u[None] - centres[:, 0, None, None]) ** 2 + (c.v[None] - centres[:, 1, None, None]) ** 2).min(0))
-    c.paint(c.alpha * np.clip((gaps - 0.17) / 0.06, 0, 1) * (c.v > -0.5) * 0.5, body * 0.3)
+    rows = [(np.arange(n) - (n - 1) / 2) * 0.42 for n in (3, 4, 3, 4, 3, 2, 1)]
+    centres = np.array([(u, v) for us, v in zip(rows, np.linspace(-0.46, 0.84, 7)) for u in us])
+    centres = centres + c.rng.uniform(-0.05, 0.05, centres.shape)
+    shade = c.balls(centres, 0.26)
+    c.paint(c.mask(*[ellipse(u, v, 0.25) for u, v in centres]), body, shade * 0.95)
     c.paint(c.mask(leaf(0.0, -0.66, 0.85, 0.5, -0.12), leaf(0.0, -0.66, 0.8, 0.46, np.pi + c.rng.uniform(-0.1, 0.3))), GREEN, c.flat(0.35))
 
 
 def draw_coconut(c: Canvas, body: np.ndarray) -> None:
     """Whole coconut with three eyes behind a half shell with white flesh."""
-    strands = c.rng.uniform(0, 2 * np.pi, 26)
+    strands = c.rng.uniform(0, 2 * np.pi, 20)
     hair = [leaf(-0.28 + 0.58 * np.cos(t), -0.25 + 0.58 * np.sin(t), 0.22, 0.1, t + 0.4) for t in strands]
     c.paint(c.mask(*hair), body * 0.72)
     fibre = 0.08 * np.sin(c.u * 9 + 5 * c.v + 2 * np.sin(c.v * 7))
