@@ -1,7 +1,8 @@
 """Canvas, outlines and surfaces of the drawn picture world.
 
-Shapes are polygons in the object's own frame: the origin is its centre, u points right, v points down, and the object fills about
--1..1 on both axes. `Canvas` turns them into anti-aliased coverage and paints them with shading, so one shape serves every pose.
+Shapes are polygons in the object's own frame: the origin is its centre, u points right, v points down, and
+the object fills about -1..1 on both axes. `Canvas` turns them into anti-aliased coverage and paints them with
+shading, so one shape serves every pose.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
 SPAN = 0.4  # half width of an object of size 1, as a share of the picture's width
@@ -16,6 +18,10 @@ SUPERSAMPLING = 4
 _ARC = np.linspace(0, 1, 33)
 _HALF_LEAF = np.stack([_ARC[::4], 0.5 * np.sin(np.pi * _ARC[::4] ** 0.8)], 1)
 _LEAF = np.concatenate([_HALF_LEAF, _HALF_LEAF[::-1] * (1, -1)])
+
+# Colours, red, green, blue in 0..255, of the parts that do not take the body's colour.
+GREEN, DARK_GREEN, CREAM, INK = (74, 150, 52), (38, 100, 40), (245, 232, 200), (38, 26, 22)
+WHITE, GREY, BARK, GOLD = (250, 250, 246), (120, 124, 132), (104, 66, 36), (246, 200, 48)
 
 
 class Canvas:
@@ -26,28 +32,50 @@ class Canvas:
     size : int
         Width and height of the picture in pixels.
     scale, angle, x, y : float
-        Pose: size of the object, counter-clockwise turn in radians, offset of its centre as a share of the picture.
+        Pose: size, counter-clockwise turn in radians, offset of the centre as a share of the picture.
     light : float
         Where the light comes from, -1 (upper left) to 1 (upper right).
     rng : numpy.random.Generator
         Source of the exemplar's texture.
     """
 
-    def __init__(self, size: int, *, scale: float, angle: float, x: float, y: float, light: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        scale: float,
+        angle: float,
+        x: float,
+        y: float,
+        light: float,
+        rng: np.random.Generator,
+    ) -> None:
         self.size, self.rng = size, rng
-        self._half, self._centre, self._cos, self._sin = SPAN * scale, np.array([0.5 + x, 0.5 + y]), np.cos(angle), np.sin(angle)
+        self._half, self._centre, self._cos, self._sin = (
+            SPAN * scale,
+            np.array([0.5 + x, 0.5 + y]),
+            np.cos(angle),
+            np.sin(angle),
+        )
         steps = ((np.arange(size) + 0.5) / size).astype(np.float32)
-        right, down = (steps[None, :] - self._centre[0]) / self._half, (steps[:, None] - self._centre[1]) / self._half
+        right, down = (
+            (steps[None, :] - self._centre[0]) / self._half,
+            (steps[:, None] - self._centre[1]) / self._half,
+        )
         self.u = (right * self._cos - down * self._sin).astype(np.float32)
         self.v = (right * self._sin + down * self._cos).astype(np.float32)
         across, up = 0.62 * light, -0.5
-        # The lamp stays where it is when the object turns, so its direction is turned back into the object's frame.
-        self._light = (across * self._cos - up * self._sin, across * self._sin + up * self._cos, np.sqrt(1 - across**2 - up**2))
+        # The lamp stays put when the object turns, so its direction is turned back into the object's frame.
+        self._light = (
+            across * self._cos - up * self._sin,
+            across * self._sin + up * self._cos,
+            np.sqrt(1 - across**2 - up**2),
+        )
         self.colour = np.zeros((size, size, 3), np.float32)
         self.alpha = np.zeros((size, size), np.float32)
 
     def mask(self, *polygons: np.ndarray) -> np.ndarray:
-        """Share of every pixel that the union of `polygons`, each (n_points, 2), covers; shape (size, size)."""
+        """Share of every pixel, (size, size), that the union of `polygons`, each (n_points, 2), covers."""
         fine = self.size * SUPERSAMPLING
         image = Image.new("L", (fine, fine))
         pen = ImageDraw.Draw(image)
@@ -57,8 +85,10 @@ class Canvas:
             pen.polygon(placed.ravel().tolist(), fill=255)
         return np.asarray(image.reduce(SUPERSAMPLING), np.float32) / 255
 
-    def paint(self, mask: np.ndarray, colour: tuple[float, ...] | np.ndarray, shade: np.ndarray | float = 1.0) -> None:
-        """Lay `colour` (0..255) over `mask`; a shade under 1 darkens it, one over 1 moves it towards white."""
+    def paint(
+        self, mask: np.ndarray, colour: tuple[float, ...] | np.ndarray, shade: np.ndarray | float = 1.0
+    ) -> None:
+        """Lay `colour` (0..255) over `mask`; a shade under 1 darkens it, one over 1 whitens it."""
         base = np.asarray(colour, np.float32) / 255
         shade = np.asarray(shade, np.float32)[..., None]
         lit = base * np.minimum(shade, 1) + (1 - base) * np.maximum(shade - 1, 0)
@@ -76,7 +106,7 @@ class Canvas:
         return 0.93 + strength * (self.u * self._light[0] + self.v * self._light[1])
 
     def balls(self, centres: np.ndarray, radius: float) -> np.ndarray:
-        """Shade of many balls of one radius, each pixel lit by the ball nearest to it and darker at that ball's rim."""
+        """Shade of many balls of one radius: each pixel is lit by the nearest, and darker at its rim."""
         points = np.stack([self.u.ravel(), self.v.ravel()], 1)
         places = np.asarray(centres, np.float32)
         # |p - c|² without |p|², which does not change which centre is nearest.
@@ -89,29 +119,73 @@ class Canvas:
         """Lambert's law with a highlight, for the normals of a ball."""
         stretch = 1 / np.sqrt(np.maximum(nu**2 + nv**2, 1.0))
         nu, nv = nu * stretch, nv * stretch
-        facing = nu * self._light[0] + nv * self._light[1] + np.sqrt(np.maximum(1 - nu**2 - nv**2, 0)) * self._light[2]
+        facing = (
+            nu * self._light[0]
+            + nv * self._light[1]
+            + np.sqrt(np.maximum(1 - nu**2 - nv**2, 0)) * self._light[2]
+        )
         facing = np.maximum(facing, 0)
         return 0.5 + 0.52 * facing + gloss * facing**24
 
     def over(self, ground: np.ndarray, light: float) -> np.ndarray:
         """Picture of the object and its soft shadow over `ground`, (size, size, 3) in 0..1."""
-        silhouette = Image.fromarray((self.alpha * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(self.size * 0.03))
+        silhouette = Image.fromarray((self.alpha * 255).astype(np.uint8)).filter(
+            ImageFilter.GaussianBlur(self.size * 0.03)
+        )
         # The inverse map of a shift away from the lamp; what comes from outside the picture is empty.
         shift = (1, 0, self.size * 0.04 * light, 0, 1, -self.size * 0.045)
-        shadow = silhouette.transform(silhouette.size, Image.Transform.AFFINE, shift, Image.Resampling.BILINEAR)
+        shadow = silhouette.transform(
+            silhouette.size, Image.Transform.AFFINE, shift, Image.Resampling.BILINEAR
+        )
         drop = np.asarray(shadow, np.float32)[..., None] / 255
         return ground * (1 - 0.5 * drop) * (1 - self.alpha[..., None]) + self.colour
 
 
-def ellipse(cu: float, cv: float, ru: float, rv: float | None = None, angle: float = 0.0, start: float = 0.0, stop: float = 2 * np.pi) -> np.ndarray:
-    """Polygon of an ellipse, or of its part from `start` to `stop` radians (clockwise from the right), turned by `angle`."""
+def ellipse(
+    cu: float,
+    cv: float,
+    ru: float,
+    rv: float | None = None,
+    angle: float = 0.0,
+    start: float = 0.0,
+    stop: float = 2 * np.pi,
+) -> np.ndarray:
+    """Polygon of an ellipse or of an arc of it.
+
+    Parameters
+    ----------
+    cu, cv : float
+        Centre.
+    ru, rv : float
+        Half axes; a circle without `rv`.
+    angle : float
+        Clockwise turn of the axes in radians.
+    start, stop : float
+        The arc's ends, in radians clockwise from the right.
+
+    Returns
+    -------
+    points : array, shape (33, 2)
+    """
     turn = start + (stop - start) * _ARC
     points = np.stack([ru * np.cos(turn), (ru if rv is None else rv) * np.sin(turn)], 1)
     return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + (cu, cv)
 
 
-def stroke(points: np.ndarray, width: float | np.ndarray) -> np.ndarray:
-    """Polygon of a pen line through `points`, (n_points, 2), of constant or per-point full width."""
+def stroke(points: ArrayLike, width: ArrayLike) -> np.ndarray:
+    """Polygon of a pen line.
+
+    Parameters
+    ----------
+    points : array-like, shape (n_points, 2)
+        The line's path.
+    width : float or array-like, shape (n_points,)
+        Full width, constant or at each point.
+
+    Returns
+    -------
+    points : array, shape (2 * n_points, 2)
+    """
     path = np.asarray(points, float)
     along = np.gradient(path, axis=0)
     normal = np.stack([-along[:, 1], along[:, 0]], 1) / np.linalg.norm(along, axis=1, keepdims=True)
@@ -120,7 +194,19 @@ def stroke(points: np.ndarray, width: float | np.ndarray) -> np.ndarray:
 
 
 def smooth(points: list[tuple[float, float]], mirror: bool = False) -> np.ndarray:
-    """Closed Catmull-Rom curve through `points`; with `mirror` they are the right half, from top to bottom, of a symmetric shape."""
+    """Closed Catmull-Rom curve.
+
+    Parameters
+    ----------
+    points : list of (u, v)
+        What the curve passes through.
+    mirror : bool
+        Take the points as the right half, from top to bottom, of a symmetric shape.
+
+    Returns
+    -------
+    points : array, shape (8 * n_knots, 2)
+    """
     knots = np.asarray(points, float)
     if mirror:
         left = knots[::-1] * (-1, 1)
@@ -133,7 +219,20 @@ def smooth(points: list[tuple[float, float]], mirror: bool = False) -> np.ndarra
 
 
 def leaf(cu: float, cv: float, length: float, width: float, angle: float) -> np.ndarray:
-    """Pointed leaf that grows from (cu, cv) in the direction `angle` (radians, clockwise from the right)."""
+    """Polygon of a pointed leaf.
+
+    Parameters
+    ----------
+    cu, cv : float
+        Where it grows from.
+    length, width : float
+    angle : float
+        Direction in which it grows, in radians clockwise from the right.
+
+    Returns
+    -------
+    points : array, shape (18, 2)
+    """
     cos, sin = np.cos(angle), np.sin(angle)
     return _LEAF @ np.array([[length * cos, length * sin], [-width * sin, width * cos]]) + (cu, cv)
 
@@ -156,7 +255,7 @@ def planks(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np
     tone = rng.uniform(-0.07, 0.07, 6)[np.floor(row).astype(int)]
     seam = np.exp(-((((row + 0.5) % 1 - 0.5) / 0.07) ** 2))
     grain = 0.03 * np.sin(24 * down + 2.5 * np.sin(5 * across + 9 * tone))
-    return 1.0 + tone + grain - 0.38 * seam + 0 * across
+    return 1.0 + tone + grain - 0.38 * seam
 
 
 def plaster(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -196,6 +295,6 @@ def draw_ground(surface: str, colour: np.ndarray, size: int, *, rng: np.random.G
     """
     steps = ((np.arange(size) + 0.5) / size).astype(np.float32)
     brightness = np.broadcast_to(GROUNDS[surface](steps[None, :], steps[:, None], rng), (size, size))
-    # A slightly muted ground, off pure black and white, lets the object stand out and keeps its pattern visible.
+    # A muted ground, off pure black and white, lets the object stand out and its own pattern show.
     base = 0.82 * np.asarray(colour, np.float32) / 255 + 0.07
     return np.clip(base * brightness[..., None], 0, 1)

@@ -1,7 +1,7 @@
 """The drawn picture world: 18 concepts and gratings that stand in for ImageNet photographs.
 
-A `Drawing` or a `Grating` holds everything that decides the pixels; `render` turns it into an RGB picture. Small networks are trained
-on these pictures and their captions, and EEG is simulated from `Drawing.code`.
+A `Drawing` or a `Grating` holds everything that decides the pixels; `render` turns it into an RGB picture.
+Small networks are trained on these pictures and their captions, and EEG is simulated from `Drawing.code`.
 """
 
 from __future__ import annotations
@@ -61,11 +61,19 @@ LEAST_CONTRAST = 95.0  # RGB distance that a background keeps from the body, so 
 
 CONCEPTS: dict[str, Concept] = {
     "n02690373": Concept("n02690373", "airliner", "airliner", "coarse", ("white", "grey", "blue", "red")),
-    "n03063599": Concept("n03063599", "coffee mug", "coffee mug", "coarse", ("white", "red", "blue", "green")),
-    "n03590841": Concept("n03590841", "jack-o'-lantern", "jack-o'-lantern", "coarse", ("orange", "yellow", "white")),
+    "n03063599": Concept(
+        "n03063599", "coffee mug", "coffee mug", "coarse", ("white", "red", "blue", "green")
+    ),
+    "n03590841": Concept(
+        "n03590841", "jack-o'-lantern", "jack-o'-lantern", "coarse", ("orange", "yellow", "white")
+    ),
     "n03775071": Concept("n03775071", "mitten", "mitten", "coarse", ("red", "blue", "pink", "green")),
-    "n03792972": Concept("n03792972", "mountain tent", "mountain tent", "coarse", ("orange", "green", "blue", "yellow")),
-    "n03888257": Concept("n03888257", "parachute", "parachute", "coarse", ("red", "blue", "orange", "purple")),
+    "n03792972": Concept(
+        "n03792972", "mountain tent", "mountain tent", "coarse", ("orange", "green", "blue", "yellow")
+    ),
+    "n03888257": Concept(
+        "n03888257", "parachute", "parachute", "coarse", ("red", "blue", "orange", "purple")
+    ),
     "n07753592": Concept("n07753592", "banana", "banana", "coarse", ("yellow", "green")),
     "n07873807": Concept("n07873807", "pizza", "pizza", "coarse", ("yellow", "red", "white")),
     "n11939491": Concept("n11939491", "daisy", "daisy", "coarse", ("white", "pink", "purple")),
@@ -101,7 +109,7 @@ class Drawing:
     angle : float
         Counter-clockwise turn in radians, about -0.45 to 0.45.
     x, y : float
-        Offset of the object's centre to the right and downwards, as a share of the picture, about -0.12 to 0.12.
+        Offset of the centre to the right and downwards as a share of the picture, about -0.12 to 0.12.
     light : float
         Where the light comes from, -1 (upper left) to 1 (upper right).
     texture : int
@@ -152,14 +160,22 @@ class Drawing:
         Returns
         -------
         code : array, shape (12,), float64
-            Body colour as red, green, blue in 0..1; size; sine and cosine of the angle; x; y; light; background colour in 0..1.
+            Body colour as red, green, blue in 0..1; size; sine and cosine of the angle; x; y; light;
+            background colour as red, green, blue in 0..1.
         """
         body, ground = (np.array(PALETTE[name]) / 255 for name in (self.colour, self.background))
-        return np.array([*body, self.size, np.sin(self.angle), np.cos(self.angle), self.x, self.y, self.light, *ground])
+        return np.array(
+            [*body, self.size, np.sin(self.angle), np.cos(self.angle), self.x, self.y, self.light, *ground]
+        )
 
 
 COARSE, FINE = 4.0, 10.0  # cycles per picture of the two standard gratings
-ORIENTATIONS: dict[float, str] = {0.0: "vertical", 45.0: "left-tilted", 90.0: "horizontal", 135.0: "right-tilted"}
+ORIENTATIONS: dict[float, str] = {
+    0.0: "vertical",
+    45.0: "left-tilted",
+    90.0: "horizontal",
+    135.0: "right-tilted",
+}
 
 
 @dataclass(frozen=True)
@@ -171,7 +187,8 @@ class Grating:
     cycles : float
         Spatial frequency in cycles per picture width.
     orientation : float
-        Direction of the bars in degrees counter-clockwise from vertical: 0 vertical bars, 45 tops leaning left, 90 horizontal.
+        Direction of the bars in degrees counter-clockwise from vertical: 0 vertical bars, 45 tops leaning
+        left, 90 horizontal.
     phase : float
         Phase at the picture's centre, in radians.
     contrast : float
@@ -190,7 +207,7 @@ class Grating:
 
     @property
     def caption(self) -> str:
-        """What is drawn, in words: coarse (up to 6 cycles), medium or fine (from 8), and the nearest standard orientation."""
+        """What is drawn, in words: coarse (up to 6 cycles), medium or fine (from 8); nearest orientation."""
         width = "coarse" if self.cycles <= 6 else "fine" if self.cycles >= 8 else "medium"
         return f"a {width} {ORIENTATIONS[round(self.orientation / 45) % 4 * 45.0]} grating"
 
@@ -210,7 +227,8 @@ GRATINGS: dict[str, Grating] = {
 def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
     """Draw a random exemplar of a concept.
 
-    The most typical colour is as likely as the others together; the background is any palette colour that differs enough from the body.
+    The most typical colour is as likely as the others together; the background is any palette colour that
+    differs enough from the body.
 
     Parameters
     ----------
@@ -236,7 +254,11 @@ def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
     """
     colours = CONCEPTS[check_option("wnid", wnid, CONCEPTS)].colours
     colour = colours[0] if rng.random() < 0.5 else colours[rng.integers(1, len(colours))]
-    backgrounds = [name for name, rgb in PALETTE.items() if np.linalg.norm(np.subtract(rgb, PALETTE[colour])) > LEAST_CONTRAST]
+    backgrounds = [
+        name
+        for name, rgb in PALETTE.items()
+        if np.linalg.norm(np.subtract(rgb, PALETTE[colour])) > LEAST_CONTRAST
+    ]
     return Drawing(
         wnid=wnid,
         colour=colour,
@@ -262,7 +284,7 @@ def sample_grating(*, rng: np.random.Generator) -> Grating:
     Returns
     -------
     grating : Grating
-        Cycles within 10 % and orientation within 8 degrees of a standard grating; any phase; contrast 0.7 to 1.
+        Within 10 % of a standard one's cycles and 8 degrees of its orientation; any phase; contrast 0.7 to 1.
 
     Examples
     --------
@@ -297,7 +319,9 @@ def render(picture: Drawing | Grating, size: int = 64) -> np.ndarray:
     >>> render(GRATINGS["grating_low_0"], size=32).shape
     (32, 32, 3)
     """
-    shares = _render_grating(picture, size) if isinstance(picture, Grating) else _render_drawing(picture, size)
+    shares = (
+        _render_grating(picture, size) if isinstance(picture, Grating) else _render_drawing(picture, size)
+    )
     return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 
 
@@ -305,7 +329,9 @@ def _render_drawing(drawing: Drawing, size: int) -> np.ndarray:
     """Pixels of a drawing in 0..1."""
     rng = np.random.default_rng(drawing.texture)
     ground = draw_ground(drawing.surface, np.array(PALETTE[drawing.background]), size, rng=rng)
-    canvas = Canvas(size, scale=drawing.size, angle=drawing.angle, x=drawing.x, y=drawing.y, light=drawing.light, rng=rng)
+    canvas = Canvas(
+        size, scale=drawing.size, angle=drawing.angle, x=drawing.x, y=drawing.y, light=drawing.light, rng=rng
+    )
     SHAPES[drawing.wnid](canvas, np.clip(np.array(PALETTE[drawing.colour]) + rng.uniform(-10, 10, 3), 0, 255))
     return canvas.over(ground, drawing.light)
 

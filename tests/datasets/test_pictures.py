@@ -1,0 +1,293 @@
+"""The drawn picture world: every concept is drawn, varies, can be told apart, and says what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from neurocanvas.datasets.drawing import SPAN, Canvas, ellipse
+from neurocanvas.datasets.fruits import draw_apple
+from neurocanvas.datasets.pictures import (
+    COARSE,
+    CODE_NAMES,
+    CONCEPTS,
+    FINE,
+    GRATINGS,
+    PALETTE,
+    SURFACES,
+    Drawing,
+    Grating,
+    render,
+    sample_drawing,
+    sample_grating,
+)
+from neurocanvas.datasets.shapes import SHAPES
+from neurocanvas.errors import NeuroCanvasError
+
+BANANA = Drawing("n07753592", "yellow", 0.9, 0.1, 0.0, 0.0, 0.5, 7, "blue", "cloth")
+
+
+def test_concepts_are_the_ten_coarse_ones_and_the_eight_fruits() -> None:
+    assert [concept.granularity for concept in CONCEPTS.values()] == ["coarse"] * 10 + ["fine"] * 8
+    assert list(SHAPES) == list(CONCEPTS) == [concept.wnid for concept in CONCEPTS.values()]
+    for wnid, draw in SHAPES.items():
+        assert CONCEPTS[wnid].name in draw.__doc__.lower()
+    assert len({concept.caption_name for concept in CONCEPTS.values()}) == 18
+    for concept in CONCEPTS.values():
+        assert 2 <= len(concept.colours) <= 4
+        assert set(concept.colours) <= set(PALETTE)
+
+
+@pytest.mark.parametrize("wnid", CONCEPTS)
+def test_an_exemplar_is_an_rgb_picture_that_never_changes(wnid: str) -> None:
+    drawing = sample_drawing(wnid, rng=np.random.default_rng(1))
+    first, again = render(drawing), render(dataclasses.replace(drawing))
+    assert first.shape == (64, 64, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert drawing == sample_drawing(wnid, rng=np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("wnid", CONCEPTS)
+def test_two_exemplars_of_a_concept_differ(wnid: str) -> None:
+    rng = np.random.default_rng(2)
+    first, second = (render(sample_drawing(wnid, rng=rng)).astype(float) for _ in range(2))
+    assert np.abs(first - second).mean() > 5
+
+
+@pytest.mark.parametrize("wnid", CONCEPTS)
+def test_the_object_fills_most_of_the_picture_and_shows_its_colour(wnid: str) -> None:
+    """Only the object changes with the body colour, so the changed pixels are a part of it."""
+    concept = CONCEPTS[wnid]
+    plain = Drawing(wnid, concept.colours[0], 1.0, 0.0, 0.0, 0.0, 0.0, 3, "turquoise", "wall")
+    other = dataclasses.replace(plain, colour=concept.colours[-1])
+    changed = np.abs(render(plain).astype(int) - render(other)).max(2) > 24
+    rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+    assert max(np.ptp(rows), np.ptp(columns)) / 64 > 0.4
+    assert changed.mean() > 0.06
+    step = (render(plain).astype(float) - render(other))[changed].mean(0)
+    wanted = np.subtract(PALETTE[plain.colour], PALETTE[other.colour])
+    assert step @ wanted / np.linalg.norm(step) / np.linalg.norm(wanted) > 0.9
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("size", {"size": 1.1}),
+        ("angle", {"angle": -0.3}),
+        ("x", {"x": 0.1}),
+        ("y", {"y": -0.1}),
+        ("light", {"light": -0.9}),
+        ("texture", {"texture": 8}),
+        ("background", {"background": "white"}),
+        ("surface", {"surface": "table"}),
+        ("colour", {"colour": "green"}),
+    ],
+)
+def test_every_field_decides_pixels(name: str, change: dict[str, object]) -> None:
+    assert not np.array_equal(render(BANANA), render(dataclasses.replace(BANANA, **change))), name
+
+
+@pytest.mark.parametrize("field", ["x", "y"])
+def test_offsets_move_the_object_right_and_down(field: str) -> None:
+    def centre(offset: float) -> float:
+        drawing = dataclasses.replace(BANANA, surface="wall", **{field: offset})
+        yellow = render(drawing)[..., 0] > 120
+        return float(np.nonzero(yellow)[1 if field == "x" else 0].mean())
+
+    assert centre(0.1) - centre(-0.1) == pytest.approx(0.2 * 64, abs=1.5)
+
+
+def test_a_positive_angle_turns_counter_clockwise() -> None:
+    canvas = Canvas(64, scale=1.0, angle=np.pi / 2, x=0.0, y=0.0, light=0.0, rng=np.random.default_rng(0))
+    down, across = np.nonzero(canvas.mask(ellipse(0.8, 0.0, 0.1)))
+    assert across.mean() == pytest.approx(31.5, abs=0.5)
+    assert down.mean() < 16
+
+
+def test_a_mask_covers_the_area_of_its_polygon() -> None:
+    canvas = Canvas(64, scale=1.0, angle=0.3, x=0.0, y=0.0, light=0.0, rng=np.random.default_rng(0))
+    mask = canvas.mask(ellipse(0, 0, 0.5))
+    assert mask.sum() == pytest.approx(np.pi * (0.5 * SPAN * 64) ** 2, rel=0.03)
+    assert np.any((mask > 0.2) & (mask < 0.8))
+
+
+def test_surfaces_look_different() -> None:
+    """Mean removed, so that only the pattern counts."""
+    patterns = []
+    for surface in SURFACES:
+        pixels = render(dataclasses.replace(BANANA, surface=surface, background="grey")).astype(float)
+        patterns.append(pixels - pixels.mean((0, 1)))
+    for i, first in enumerate(patterns):
+        for second in patterns[:i]:
+            assert np.abs(first - second).mean() > 4
+
+
+@pytest.mark.parametrize("wnid", CONCEPTS)
+def test_the_caption_names_concept_colour_and_surface(wnid: str) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        drawing = sample_drawing(wnid, rng=rng)
+        words = drawing.caption
+        assert words == words.lower()
+        assert f" {drawing.colour} {CONCEPTS[wnid].caption_name} on a" in words
+        assert words.endswith(f" {drawing.background} {drawing.surface}")
+        assert drawing.colour in CONCEPTS[wnid].colours
+
+
+@pytest.mark.parametrize(
+    "change, caption",
+    [
+        ({}, "a yellow banana on a blue cloth"),
+        ({"size": 0.76}, "a small yellow banana on a blue cloth"),
+        ({"size": 1.09, "surface": "table"}, "a large yellow banana on a blue table"),
+        (
+            {"wnid": "n07749192", "colour": "orange", "background": "orange"},
+            "an orange orange on an orange cloth",
+        ),
+        ({"wnid": "n12144580"}, "a yellow ear of corn on a blue cloth"),
+    ],
+)
+def test_captions(change: dict[str, object], caption: str) -> None:
+    assert dataclasses.replace(BANANA, **change).caption == caption
+
+
+def test_all_sizes_and_backgrounds_are_drawn_and_stay_in_range() -> None:
+    rng = np.random.default_rng(5)
+    drawings = [sample_drawing(wnid, rng=rng) for wnid in CONCEPTS for _ in range(30)]
+    sizes = np.array([drawing.size for drawing in drawings])
+    assert {drawing.caption.split()[1] in ("small", "large") for drawing in drawings} == {True, False}
+    assert 0.75 <= sizes.min() < 0.8 < 1.05 < sizes.max() <= 1.1
+    assert max(abs(drawing.angle) for drawing in drawings) <= 0.45
+    assert max(max(abs(drawing.x), abs(drawing.y)) for drawing in drawings) <= 0.12
+    assert {drawing.background for drawing in drawings} == set(PALETTE)
+    assert {drawing.surface for drawing in drawings} == set(SURFACES)
+    assert all(drawing.colour != drawing.background for drawing in drawings)
+
+
+def test_code_holds_the_continuous_parameters_in_the_documented_order() -> None:
+    code = dict(zip(CODE_NAMES, BANANA.code(), strict=True))
+    assert BANANA.code().dtype == np.float64
+    assert [code[f"colour_{part}"] * 255 for part in ("red", "green", "blue")] == pytest.approx(
+        PALETTE["yellow"]
+    )
+    assert [code[f"background_{part}"] * 255 for part in ("red", "green", "blue")] == pytest.approx(
+        PALETTE["blue"]
+    )
+    assert np.arctan2(code["sin_angle"], code["cos_angle"]) == pytest.approx(0.1)
+    assert [code[name] for name in ("size", "x", "y", "light")] == pytest.approx([0.9, 0.0, 0.0, 0.5])
+
+
+def _small_pictures() -> np.ndarray:
+    """Forty 16x16 pictures of every concept, flattened: (18, 40, 768)."""
+    rng = np.random.default_rng(6)
+    stacks = np.stack(
+        [[render(sample_drawing(wnid, rng=rng), size=32) for _ in range(40)] for wnid in CONCEPTS]
+    )
+    return stacks.astype(float).reshape(18, 40, 16, 2, 16, 2, 3).mean((3, 5)).reshape(18, 40, -1)
+
+
+def _ridge_accuracy(features: np.ndarray) -> float:
+    """Share of the last 12 exemplars of every row that ridge regression on the first 28 gives its row."""
+    rows = np.arange(len(features))
+    train, test = (part.reshape(-1, part.shape[-1]) for part in (features[:, :28], features[:, 28:]))
+    mean, labels = train.mean(0), np.repeat(np.eye(len(rows)), 28, axis=0)
+    products = (train - mean) @ (train - mean).T
+    weights = np.linalg.solve(
+        products + 0.1 * products.trace() / len(products) * np.eye(len(products)), labels - 1 / len(rows)
+    )
+    guessed = ((test - mean) @ (train - mean).T @ weights).argmax(1)
+    return float((guessed == np.repeat(rows, 12)).mean())
+
+
+def test_the_concepts_can_be_told_apart_by_their_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chance is 1/18; with one shape for all, colours alone stay far under the threshold."""
+    threshold = 0.45
+    features = _small_pictures()
+    assert _ridge_accuracy(features) > threshold
+    mixed = np.random.default_rng(7).permutation(features.reshape(720, -1)).reshape(features.shape)
+    assert _ridge_accuracy(mixed) < 0.12
+    for wnid in SHAPES:
+        monkeypatch.setitem(SHAPES, wnid, draw_apple)
+    assert _ridge_accuracy(_small_pictures()) < threshold - 0.2
+
+
+@pytest.mark.parametrize("wnid", CONCEPTS)
+def test_a_picture_does_not_depend_on_its_resolution(wnid: str) -> None:
+    drawing = sample_drawing(wnid, rng=np.random.default_rng(8))
+    fine = render(drawing, size=128).astype(float).reshape(64, 2, 64, 2, 3).mean((1, 3))
+    difference = np.abs(fine - render(drawing))
+    assert difference.mean() < 2.5
+    assert np.quantile(difference, 0.99) < 40
+
+
+def _peak(grating: Grating, size: int = 64) -> tuple[float, float]:
+    """Cycles per picture and orientation, in degrees, at the peak of the zero-padded spectrum."""
+    pixels = render(grating, size=size)[..., 0].astype(float) - 128
+    spectrum = np.abs(np.fft.fft2(pixels, (8 * size, 8 * size)))
+    down, right = np.unravel_index(spectrum.argmax(), spectrum.shape)
+    down, right = (np.fft.fftfreq(8 * size)[k] * size for k in (down, right))
+    return float(np.hypot(down, right)), float(np.rad2deg(np.arctan2(-down, right)) % 180)
+
+
+@pytest.mark.parametrize("key", GRATINGS)
+def test_standard_gratings_have_the_frequency_and_orientation_they_name(key: str) -> None:
+    _, frequency, orientation = key.split("_")
+    cycles, degrees = _peak(GRATINGS[key])
+    assert cycles == pytest.approx({"low": COARSE, "high": FINE}[frequency], abs=0.2)
+    assert abs((degrees - float(orientation) + 90) % 180 - 90) < 2
+
+
+def test_sampled_gratings_stay_near_the_standard_ones() -> None:
+    rng = np.random.default_rng(9)
+    captions = set()
+    for _ in range(60):
+        grating = sample_grating(rng=rng)
+        cycles, degrees = _peak(grating)
+        assert cycles == pytest.approx(grating.cycles, abs=0.25)
+        assert abs((degrees - grating.orientation + 90) % 180 - 90) < 3
+        assert abs((grating.orientation + 22.5) % 45 - 22.5) <= 8
+        captions.add(grating.caption)
+    assert captions == {grating.caption for grating in GRATINGS.values()}
+
+
+@pytest.mark.parametrize(
+    "grating, caption",
+    [
+        (Grating(4.0, 0.0), "a coarse vertical grating"),
+        (Grating(7.0, 93.0), "a medium horizontal grating"),
+        (Grating(10.0, 40.0), "a fine left-tilted grating"),
+        (Grating(10.0, 135.0), "a fine right-tilted grating"),
+        (Grating(4.0, 176.0), "a coarse vertical grating"),
+    ],
+)
+def test_grating_captions(grating: Grating, caption: str) -> None:
+    assert grating.caption == caption
+
+
+def test_left_tilted_bars_lean_to_the_left() -> None:
+    """Counter-clockwise from vertical: the bar through the centre also passes the upper left of it."""
+    pixels = render(Grating(4.0, 45.0))[..., 0].astype(int)
+    assert pixels[22, 22] > 230 > 150 > pixels[22, 36]
+
+
+def test_a_grating_fades_into_mid_grey_and_keeps_its_contrast() -> None:
+    pixels = render(Grating(10.0, 0.0, contrast=0.5))
+    assert np.ptp(pixels[0].astype(int)) <= 2
+    assert abs(int(pixels[0, 0, 0]) - 128) <= 1
+    assert np.ptp(pixels[24:40, 24:40].astype(int)) == pytest.approx(127, abs=6)
+
+
+@pytest.mark.parametrize(
+    "change", [{"wnid": "n00000000"}, {"colour": "mauve"}, {"background": "mauve"}, {"surface": "moon"}]
+)
+def test_what_cannot_be_drawn_is_refused(change: dict[str, str]) -> None:
+    with pytest.raises(NeuroCanvasError, match=next(iter(change))):
+        dataclasses.replace(BANANA, **change)
+
+
+def test_an_unknown_concept_is_refused() -> None:
+    with pytest.raises(NeuroCanvasError, match="wnid"):
+        sample_drawing("n00000000", rng=np.random.default_rng(0))
