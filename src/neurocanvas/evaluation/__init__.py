@@ -1,1 +1,1 @@
-"""."""
+"""Scores: identification, pixel metrics, statistics, and their summary. Pure functions on arrays."""
