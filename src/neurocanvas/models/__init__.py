@@ -1,1 +1,24 @@
-"""."""
+"""Mappers: EEG features of a trial to the embedding of what the person saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from neurocanvas.models.base import TARGET_SHAPE, EEGSpec, Mapper
+from neurocanvas.models.basis import TargetBasis
+from neurocanvas.models.linear import MeanMapper, RidgeMapper
+from neurocanvas.models.mlp import MLPMapper
+
+MAPPERS: Mapping[str, type[Mapper]] = {"mlp_sd": MLPMapper, "ridge": RidgeMapper, "mean": MeanMapper}
+"""Every mapper by the name that settings and file names use."""
+
+__all__ = [
+    "MAPPERS",
+    "TARGET_SHAPE",
+    "EEGSpec",
+    "MLPMapper",
+    "Mapper",
+    "MeanMapper",
+    "RidgeMapper",
+    "TargetBasis",
+]

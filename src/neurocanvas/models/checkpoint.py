@@ -1,0 +1,115 @@
+"""A mapper as one safetensors file, which stands alone, and the JSON card that says where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.errors import NeuroCanvasError, check_file, check_option
+from neurocanvas.models import MAPPERS, EEGSpec, Mapper, TargetBasis
+
+SHARED_ARRAYS = ("feature_mean", "feature_sd", "target_mean", "target_axes", "target_sd", "prediction_sd")
+
+
+def save_mapper(mapper: Mapper, path: Path, print_of_inputs: str, card: Mapping[str, Any]) -> None:
+    """Write a mapper and its card, atomically; equal mappers give equal bytes.
+
+    Parameters
+    ----------
+    mapper : Mapper
+        What to save. Beside its weights the file holds `feature_mean`, `feature_sd`, `target_mean`,
+        `target_axes`, `target_sd` and `prediction_sd`, all float32: exact, 15 MB for 64 axes.
+    path : Path
+        Ends in ``.safetensors``.
+    print_of_inputs : str
+        `store.fingerprint` of everything that the mapper depends on.
+    card : mapping
+        Settings, split, selection rule, history, scores, licence.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {
+        "feature_mean": mapper.feature_mean,
+        "feature_sd": mapper.feature_sd,
+        "target_mean": mapper.basis.mean,
+        "target_axes": mapper.basis.axes,
+        "target_sd": mapper.basis.target_sd,
+        "prediction_sd": mapper.prediction_sd,
+        **mapper.weights(),
+    }
+    # One entry only: the order of several is not the same from one process to the next.
+    head = {
+        "neurocanvas": json.dumps({"mapper": _name_of(mapper), "spec": asdict(mapper.spec)}, sort_keys=True)
+    }
+    with store.atomic(path) as temporary:
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, metadata=head
+        )
+    store.finish(path, print_of_inputs, {"mapper": _name_of(mapper), "spec": asdict(mapper.spec), **card})
+
+
+def load_mapper(path: Path | str) -> Mapper:
+    """Read a mapper that `save_mapper` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The safetensors file; the card beside it, if there, must agree with its bytes.
+
+    Returns
+    -------
+    Mapper
+        Of the kind that was saved.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is missing, damaged, not a mapper, or its arrays do not fit one another.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = check_file(path, "a trained mapper; run the verb train")
+    if store.card_path(file).is_file() and store.read_card(file).get("sha256") != store.sha256(file):
+        raise NeuroCanvasError(f"{file}: differs from what its card says; delete both and train again.")
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            head = json.loads((opened.metadata() or {})["neurocanvas"])
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+        spec = EEGSpec(**{key: tuple(value) for key, value in head["spec"].items()})
+        shared = {name: arrays.pop(name) for name in SHARED_ARRAYS}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise NeuroCanvasError(f"{file}: damaged, or not a mapper ({error}); train again.") from error
+    kind = MAPPERS[check_option(f"{file}: mapper", head.get("mapper"), MAPPERS)]
+    _check_shapes(file, spec, shared)
+    basis = TargetBasis(shared["target_mean"], shared["target_axes"], shared["target_sd"])
+    mapper = kind(spec, basis, shared["feature_mean"], shared["feature_sd"], shared["prediction_sd"])
+    mapper.load_weights(arrays)
+    return mapper
+
+
+def _name_of(mapper: Mapper) -> str:
+    """Return the name that `MAPPERS` gives the mapper's class."""
+    return next(name for name, kind in MAPPERS.items() if kind is type(mapper))
+
+
+def _check_shapes(file: Path, spec: EEGSpec, shared: Mapping[str, np.ndarray]) -> None:
+    """Raise if the arrays do not fit the spec."""
+    k = len(shared["target_sd"])
+    needed = {
+        "feature_mean": (spec.n_features,),
+        "feature_sd": (spec.n_features,),
+        "target_mean": spec.target_shape,
+        "target_axes": (k, spec.n_outputs),
+        "prediction_sd": (k,),
+    }
+    for name, shape in needed.items():
+        if shared[name].shape != shape:
+            raise NeuroCanvasError(
+                f"{file}: {name} should have shape {shape}; got {shared[name].shape}; train again."
+            )

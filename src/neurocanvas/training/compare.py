@@ -1,0 +1,197 @@
+"""One subject's mapper, trained beside its baselines, with the scores and the card that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.config import MapperSettings
+from neurocanvas.datasets.splits import Split
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models import MAPPERS, EEGSpec, Mapper, MLPMapper, RidgeMapper, TargetBasis
+from neurocanvas.models.base import standardisation
+from neurocanvas.models.checkpoint import save_mapper
+from neurocanvas.training.loop import fit
+from neurocanvas.training.losses import mse_per_element, two_way_in_targets
+
+LICENCE = (
+    "MIT for the weights; the terms of the recordings and pictures that they were trained on apply as well"
+)
+
+
+def train_mapper(
+    features: np.ndarray,
+    targets: np.ndarray,
+    target_of: np.ndarray,
+    split: Split,
+    spec: EEGSpec,
+    settings: MapperSettings,
+    *,
+    state: Path | None = None,
+    log: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> tuple[Mapper, dict[str, Any]]:
+    """Train every mapper of `MAPPERS` on one split, score all, return the one that the settings name.
+
+    Basis and standardisation are fitted on training trials, epochs and penalties chosen on validation
+    trials; test trials are read once, for the scores.
+
+    Parameters
+    ----------
+    features : array, shape (n_trials, n_chans, n_bands)
+        One subject's.
+    targets : array, shape (n_targets, 77, 768), any float type
+        One per stimulus; may be memory-mapped.
+    target_of : array of int, shape (n_trials,)
+        Which row of `targets` each trial's stimulus has.
+    split : Split
+        Rows of `features`.
+    spec : EEGSpec
+        What the features and targets are.
+    settings : MapperSettings
+        Which mapper, and how to train it.
+    state : Path, optional
+        Training state of the network, to continue from after a kill; see `training.loop.fit`.
+    log : callable
+        Called with one dictionary per epoch.
+
+    Returns
+    -------
+    mapper : Mapper
+        The one that `settings.name` names.
+    card : dict
+        settings, split, selection, history (losses are MSE per number of the target), selected_epoch,
+        scores (per mapper val_mse, test_mse, val_two_way, test_two_way), explained (share of the training
+        targets' variance inside the basis), licence, warnings.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the arrays do not fit one another or the spec, or hold NaN.
+    """
+    _check(features, targets, target_of, split, spec)
+    flat = spec.check(features)
+    mean, sd = standardisation(flat[split.train])
+    x = ((flat - mean) / sd).astype(np.float32)
+    counts = np.bincount(target_of[split.train], minlength=len(targets))
+    basis = TargetBasis.fit(targets, counts, settings.components)
+    distance = basis.squared_distance(targets)[target_of]
+    y = basis.transform(targets)[target_of]
+    known = x[split.train], y[split.train], x[split.val], y[split.val]
+
+    mappers = {name: kind(spec, basis, mean, sd) for name, kind in MAPPERS.items()}
+    ridge, mlp = mappers["ridge"], mappers["mlp_sd"]
+    if not isinstance(ridge, RidgeMapper) or not isinstance(mlp, MLPMapper):
+        raise TypeError("MAPPERS names other classes than this function trains.")
+    ridge.fit(*known)
+    to_mse = _loss_to_mse(y[split.train], distance, split, basis)
+    mlp.network, losses, selected = fit(*known, settings, state=state, log=lambda line: log(to_mse(line)))
+
+    scores: dict[str, dict[str, float]] = {}
+    for name, mapper in mappers.items():
+        scores[name] = {}
+        for part in ("val", "test"):
+            rows = getattr(split, part)
+            predicted = mapper.coordinates(features[rows])
+            scores[name][f"{part}_mse"] = mse_per_element(predicted, y[rows], distance[rows], basis)
+            scores[name][f"{part}_two_way"] = two_way_in_targets(
+                predicted, y[rows], distance[rows], target_of[rows]
+            )
+            if part == "val":
+                mapper.prediction_sd = predicted.std(axis=0)
+    inside = np.sum(basis.target_sd.astype(np.float64) ** 2)
+    card = {
+        "settings": settings.model_dump(mode="json"),
+        "split": {"name": split.name, "fingerprint": split.fingerprint()}
+        | {part: len(rows) for part, rows in split.parts().items()},
+        "selection": f"lowest val_loss; validation trials are {split.selection}",
+        "history": [to_mse(line) for line in losses],
+        "selected_epoch": selected,
+        "scores": scores,
+        "explained": float(inside / (inside + np.mean(distance[split.train]))),
+        "licence": LICENCE,
+        "warnings": list(split.warnings),
+    }
+    return mappers[settings.name], card
+
+
+def train_and_save(
+    features: np.ndarray,
+    targets: np.ndarray,
+    target_of: np.ndarray,
+    split: Split,
+    spec: EEGSpec,
+    settings: MapperSettings,
+    *,
+    path: Path,
+    log: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Do `train_mapper` unless the file at `path` was made from the same inputs; continue after a kill.
+
+    Parameters
+    ----------
+    features, targets, target_of, split, spec, settings, log
+        See `train_mapper`.
+    path : Path
+        Where the mapper belongs, ends in ``.safetensors``; the training state lies beside it until it is
+        done.
+
+    Returns
+    -------
+    dict
+        The card.
+
+    Raises
+    ------
+    NeuroCanvasError
+        See `train_mapper`.
+    """
+    inputs = store.fingerprint(
+        features, np.asarray(targets), target_of, split.fingerprint(), spec.ch_names, spec.bands, settings
+    )
+    if not store.is_done(path, inputs):
+        state = path.with_name(path.name + ".state")
+        mapper, card = train_mapper(features, targets, target_of, split, spec, settings, state=state, log=log)
+        save_mapper(mapper, path, inputs, {"data": store.fingerprint(features), **card})
+        state.unlink(missing_ok=True)
+    return store.read_card(path)
+
+
+def _loss_to_mse(
+    coordinates: np.ndarray, distance: np.ndarray, split: Split, basis: TargetBasis
+) -> Callable[[dict[str, float]], dict[str, float]]:
+    """Return what turns a line of `fit`'s history into MSE per number of the target."""
+    variance = float(np.mean(np.sum(coordinates.astype(np.float64) ** 2, axis=1)))
+    outside = {part: float(np.mean(distance[getattr(split, part)])) for part in ("train", "val")}
+
+    def convert(line: dict[str, float]) -> dict[str, float]:
+        mse = {
+            f"{part}_loss": (line[f"{part}_loss"] * variance + left) / basis.mean.size
+            for part, left in outside.items()
+        }
+        return {"epoch": line["epoch"], **mse}
+
+    return convert
+
+
+def _check(
+    features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Split, spec: EEGSpec
+) -> None:
+    """Raise if the arrays do not fit one another."""
+    if targets.shape[1:] != spec.target_shape:
+        raise NeuroCanvasError(
+            f"targets: shape (n, {spec.target_shape}) is needed; got {targets.shape}; embed again."
+        )
+    if len(target_of) != len(features) or target_of.min() < 0 or target_of.max() >= len(targets):
+        raise NeuroCanvasError(
+            f"target_of: one row of the {len(targets)} targets per trial is needed, for {len(features)} "
+            f"trials; got {len(target_of)} from {target_of.min()} to {target_of.max()}."
+        )
+    last = max(int(rows.max()) for rows in split.parts().values())
+    if last >= len(features):
+        raise NeuroCanvasError(
+            f"split {split.name}: names trial {last}, but there are {len(features)} trials."
+        )

@@ -1,0 +1,179 @@
+"""Training the network of `mlp_sd`: the whole loop, resumable to the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.config import MapperSettings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models.mlp import build_network
+from neurocanvas.training.losses import squared_error
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT_EVERY = 5
+"""Epochs between two writes of the training state: a killed training repeats at most so many."""
+
+
+def fit(
+    train: np.ndarray,
+    coordinates: np.ndarray,
+    val: np.ndarray,
+    val_coordinates: np.ndarray,
+    settings: MapperSettings,
+    *,
+    state: Path | None = None,
+    log: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> tuple[torch.nn.Sequential, list[dict[str, float]], int]:
+    """Train until the validation loss has not improved for `patience` epochs; keep the best epoch.
+
+    Parameters
+    ----------
+    train, val : array, shape (n, n_features), float32
+        Standardised features.
+    coordinates, val_coordinates : array, shape (n, k), float32
+        Targets in the basis.
+    settings : MapperSettings
+        Layers, regularisation, steps, seed.
+    state : Path, optional
+        Where to write the training state and to continue from; the caller deletes it once the mapper is
+        saved. A state of other data or settings is not used.
+    log : callable
+        Called with one dictionary per epoch: epoch, train_loss, val_loss.
+
+    Returns
+    -------
+    network : torch.nn.Sequential
+        The best epoch's, in evaluation mode.
+    history : list of dict
+        Per epoch {"epoch", "train_loss", "val_loss"}: squared distance in coordinates as a share of the
+        training targets' variance in them, so that the mean target has about 1.
+    selected : int
+        The epoch that was kept, the one of the lowest val_loss; epochs count from 1.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the loss is no longer finite.
+    """
+    import torch
+
+    # Targets in units of their own spread (undone in the last layer): one learning rate fits all targets.
+    scale = float(np.sqrt(np.mean(np.sum(coordinates.astype(np.float64) ** 2, axis=1))))
+    x, y = torch.from_numpy(train), torch.from_numpy((coordinates / scale).astype(np.float32))
+    x_val, y_val = torch.from_numpy(val), torch.from_numpy((val_coordinates / scale).astype(np.float32))
+    made_from = store.fingerprint(train, coordinates, val, val_coordinates, settings)
+    with _own_randomness(settings.seed):
+        network = build_network(
+            train.shape[1], settings.hidden, coordinates.shape[1], settings.dropout, settings.input_dropout
+        )
+        optimizer = torch.optim.AdamW(
+            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        best: dict[str, Any] = {"epoch": 0, "loss": float("inf"), "network": _copy(network)}
+        history = _restore(state, made_from, network, optimizer, best)
+        while len(history) < settings.epochs and len(history) - best["epoch"] < settings.patience:
+            network.train()
+            total = 0.0
+            for batch in torch.randperm(len(x)).split(settings.batch_size):
+                if len(batch) > 1:  # BatchNorm has no variance of a single trial
+                    loss = squared_error(network(x[batch]), y[batch])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    total += loss.item() * len(batch)
+            network.eval()
+            with torch.no_grad():
+                val_loss = squared_error(network(x_val), y_val).item()
+            if not np.isfinite(val_loss):
+                raise NeuroCanvasError(
+                    f"training: loss {val_loss} in epoch {len(history) + 1}; lower learning_rate."
+                )
+            history.append({"epoch": len(history) + 1, "train_loss": total / len(x), "val_loss": val_loss})
+            log(history[-1])
+            if val_loss < best["loss"]:
+                best.update(epoch=len(history), loss=val_loss, network=_copy(network))
+            if len(history) % CHECKPOINT_EVERY == 0:
+                _save(state, made_from, network, optimizer, best, history)
+    network.load_state_dict(best["network"])
+    with torch.no_grad():
+        last: Any = network[-1]
+        last.weight *= scale
+        last.bias *= scale
+    return network.eval(), history, best["epoch"]
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Run a block on torch's CPU random state from `seed`, and give the caller's state back afterwards.
+
+    Initialisation and dropout draw from torch's global state and take no generator, so the state itself is
+    lent.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        yield
+
+
+def _copy(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copy a network's state."""
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _save(
+    path: Path | None,
+    made_from: str,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: dict[str, Any],
+    history: list[dict[str, float]],
+) -> None:
+    """Write everything that the next epoch depends on, the random state of dropout and shuffling included."""
+    import torch
+
+    if path is None:
+        return
+    parts = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "best": best,
+        "history": history,
+    }
+    with store.atomic(path) as temporary:
+        torch.save({"made_from": made_from, "random": torch.get_rng_state(), **parts}, temporary)
+
+
+def _restore(
+    path: Path | None,
+    made_from: str,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: dict[str, Any],
+) -> list[dict[str, float]]:
+    """Continue from a state of the same data and settings; return the history so far."""
+    import pickle
+
+    import torch
+
+    if path is None or not path.is_file():
+        return []
+    try:
+        saved = torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
+        return []  # damaged: start again
+    if not isinstance(saved, dict) or saved.get("made_from") != made_from:
+        return []
+    network.load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    best.update(saved["best"])
+    torch.set_rng_state(saved["random"])
+    return list(saved["history"])

@@ -1,0 +1,87 @@
+"""What training minimises, and what a mapper is scored by; all in principal coordinates of the targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neurocanvas.models.basis import TargetBasis
+
+if TYPE_CHECKING:
+    import torch
+
+
+def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Squared distance in coordinates, mean over trials: the MSE of the target up to a factor and a constant.
+
+    Parameters
+    ----------
+    predicted, true : tensor, shape (n, k)
+
+    Returns
+    -------
+    tensor, scalar
+    """
+    return ((predicted - true) ** 2).sum(dim=1).mean()
+
+
+def mse_per_element(
+    predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, basis: TargetBasis
+) -> float:
+    """Mean squared error over trials and over all numbers of the target, from coordinates alone.
+
+    Parameters
+    ----------
+    predicted, true : array, shape (n, k)
+        Coordinates.
+    squared_distance : array, shape (n,)
+        `TargetBasis.squared_distance` of the targets.
+    basis : TargetBasis
+        Whose coordinates they are.
+
+    Returns
+    -------
+    float
+    """
+    inside = np.sum((predicted.astype(np.float64) - true) ** 2, axis=1)
+    return float(np.mean(inside + squared_distance) / basis.mean.size)
+
+
+def two_way_in_targets(
+    predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, stimulus: np.ndarray
+) -> float:
+    """Two-way identification among targets, by the cosine of what differs from the mean training target.
+
+    For every trial, the share of the *other* stimuli whose target is less similar to the prediction than
+    the true one; ties, as between two stimuli of one caption, count one half. Chance is 0.5.
+
+    Parameters
+    ----------
+    predicted, true : array, shape (n, k)
+        Coordinates, which have the mean training target at zero.
+    squared_distance : array, shape (n,)
+        `TargetBasis.squared_distance` of the targets, which a cosine in the whole target space needs.
+    stimulus : array, shape (n,)
+        Which stimulus each trial showed; the gallery holds each one once.
+
+    Returns
+    -------
+    float
+        NaN if all trials show one stimulus.
+    """
+    gallery, first, own = np.unique(stimulus, return_index=True, return_inverse=True)
+    if len(gallery) < 2:
+        return float("nan")
+    length = np.sqrt(np.sum(true[first].astype(np.float64) ** 2, axis=1) + squared_distance[first])
+    similarity = _unit(predicted) @ (true[first] / np.maximum(length, np.finfo(np.float64).tiny)[:, None]).T
+    difference = similarity[np.arange(len(predicted)), own.reshape(-1)][:, None] - similarity
+    won = np.where(np.abs(difference) < 1e-6, 0.5, difference > 0)
+    return float(np.mean((won.sum(axis=1) - 0.5) / (len(gallery) - 1)))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale rows to length one; zero rows stay zero."""
+    wide = vectors.astype(np.float64)
+    length = np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide / np.where(length > 0, length, 1.0)
