@@ -1,0 +1,195 @@
+"""Differential entropy: white noise has the entropy that it should, the released formula equals MNE's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurocanvas.config import FeatureSettings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.features.entropy import (
+    METHODS,
+    RELEASED_EPSILON,
+    band_power,
+    bin_shares,
+    differential_entropy,
+    extract,
+    gaussian_entropy,
+    released_entropy,
+)
+from neurocanvas.features.spectrum import power_spectrum
+from neurocanvas.montage import BANDS
+from neurocanvas.trials import COLUMNS, Trials
+
+WIDTHS = np.array([high - low for low, high in BANDS.values()])
+
+
+def trials_of(signal: np.ndarray, *, sfreq: float = 1000.0, tmin: float = 0.0) -> Trials:
+    """Trials that read from an array, and fail on a whole-table read of more than a chunk."""
+    table = {name: np.zeros(len(signal), kind) for name, kind in COLUMNS.items()}
+    ch_names = tuple(f"C{channel}" for channel in range(signal.shape[1]))
+    return Trials(table, ch_names, sfreq, tmin, lambda rows: signal[rows].astype(np.float32), "test")
+
+
+def noise(n_trials: int, n_chans: int, n_times: int, *, sd: float = 10.0) -> np.ndarray:
+    """White noise, µV."""
+    return sd * np.random.default_rng(1).normal(size=(n_trials, n_chans, n_times))
+
+
+@pytest.fixture(scope="module")
+def real_trial() -> np.ndarray:
+    """The window of a real EEG-ImageNet trial, (62, 400), volts."""
+    folder = os.environ.get("NEUROCANVAS_TEST_DATA")
+    if not folder:
+        pytest.skip("NEUROCANVAS_TEST_DATA names no folder of real recordings")
+    with np.load(Path(folder) / "eeg_imagenet_trials" / "trials.npz") as arrays:
+        return arrays["trial0_volts"][:, 40:440]
+
+
+def mne_feature(
+    volts: np.ndarray, sfreq: float, *, epsilon: float = RELEASED_EPSILON
+) -> tuple[np.ndarray, list[int]]:
+    """The released feature as MNE computes it, and the number of bins per band."""
+    import mne
+
+    info = mne.create_info(volts.shape[1], sfreq, "eeg")
+    epochs = mne.EpochsArray(volts, info, verbose="error")
+    sums, bins = [], []
+    for low, high in BANDS.values():
+        psd = epochs.compute_psd(fmin=low, fmax=high, verbose="error").get_data()
+        sums.append(np.log(psd + epsilon).sum(axis=-1))
+        bins.append(psd.shape[-1])
+    return np.stack(sums, axis=-1), bins
+
+
+@pytest.mark.parametrize(
+    ("n_times", "sfreq", "resolved"), [(400, 1000.0, 1), (102, 256.0, 1), (1024, 256.0, 0)]
+)
+def test_white_noise_has_its_entropy(n_times, sfreq, resolved):
+    expected = 0.5 * np.log(2 * np.pi * np.e * 100 * WIDTHS / (sfreq / 2))
+    measured = gaussian_entropy(noise(500, 4, n_times), sfreq).mean(axis=(0, 1))
+    np.testing.assert_allclose(measured[resolved:], expected[resolved:], atol=0.05)
+
+
+def test_400_ms_do_not_resolve_delta():
+    expected = 0.5 * np.log(2 * np.pi * np.e * 100 * WIDTHS[0] / 500)
+    assert gaussian_entropy(noise(500, 4, 400), 1000.0)[..., 0].mean() == pytest.approx(
+        expected - 0.21, abs=0.05
+    )
+
+
+def test_without_the_correction_a_short_window_reads_too_low():
+    freqs, psd = power_spectrum(noise(500, 4, 400), 1000.0)
+    power = band_power(psd, freqs)
+    expected = 0.5 * np.log(2 * np.pi * np.e * 100 * WIDTHS / 500)
+    assert differential_entropy(power)[..., 1].mean() == pytest.approx(expected[1] - 0.10, abs=0.03)
+    np.testing.assert_allclose(differential_entropy(power.mean(axis=(0, 1)))[1:], expected[1:], atol=0.02)
+
+
+def test_doubling_the_amplitude_adds_ln_2():
+    signal = noise(2, 3, 400)
+    difference = gaussian_entropy(2 * signal, 1000.0) - gaussian_entropy(signal, 1000.0)
+    np.testing.assert_allclose(difference, np.log(2), atol=1e-6)
+
+
+def test_bands_that_tile_the_axis_share_out_all_power():
+    freqs, psd = power_spectrum(noise(3, 2, 400), 1000.0)
+    tiles = {"low": (0.0, 7.0), "middle": (7.0, 31.3), "high": (31.3, 501.25)}
+    parts = band_power(psd, freqs, tiles)
+    np.testing.assert_allclose(parts.sum(axis=-1), psd.sum(axis=-1) * freqs[1], rtol=1e-6)
+    assert parts.shape == (3, 2, 3)
+
+
+def test_a_bin_is_split_at_the_edge_of_a_band():
+    freqs = np.arange(5) * 2.5
+    assert bin_shares(freqs, {"delta": (0.5, 4.0)})[:, 0].tolist() == [1.5, 2.5, 0.25, 0.0, 0.0]
+
+
+def test_entropy_refuses_power_that_has_none():
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(NeuroCanvasError, match="power"):
+            differential_entropy(np.array([1.0, bad]))
+
+
+def test_released_formula_equals_mne_on_a_real_trial(real_trial):
+    expected, bins = mne_feature(real_trial[None], 1000.0)
+    np.testing.assert_allclose(released_entropy(real_trial[None] * 1e6, 1000.0), expected, rtol=1e-5)
+    assert bins == [1, 2, 2, 7, 21]
+
+
+@pytest.mark.parametrize(("n_times", "sfreq"), [(400, 1000.0), (102, 256.0), (501, 1000.0)])
+def test_released_formula_equals_mne_on_noise(n_times, sfreq):
+    signal = noise(3, 4, n_times)
+    expected, _ = mne_feature(signal * 1e-6, sfreq)
+    np.testing.assert_allclose(released_entropy(signal, sfreq), expected, rtol=1e-5)
+
+
+def test_released_formula_counts_30_hz_twice_and_its_psd_is_not_per_hertz(real_trial):
+    from mne.time_frequency import psd_array_multitaper
+
+    length, freqs = psd_array_multitaper(real_trial, 1000.0, normalization="length", verbose="error")
+    full, _ = psd_array_multitaper(real_trial, 1000.0, normalization="full", verbose="error")
+    variance = real_trial.var(axis=-1)
+    assert np.mean(length.sum(axis=-1) * freqs[1] / variance) == pytest.approx(1009, abs=1)
+    assert np.mean(full.sum(axis=-1) * freqs[1] / variance) == pytest.approx(1.009, abs=0.001)
+    counted = [((freqs >= low) & (freqs <= high)).sum() for low, high in BANDS.values()]
+    assert sum(counted) == ((freqs >= 0.5) & (freqs <= 80)).sum() + 1
+
+
+def test_epsilon_bends_the_released_feature_most_where_power_is_low(real_trial):
+    with_epsilon, _ = mne_feature(real_trial[None], 1000.0)
+    without, _ = mne_feature(real_trial[None], 1000.0, epsilon=0.0)
+    correlation = [
+        np.corrcoef(with_epsilon[0, :, band], without[0, :, band])[0, 1] for band in range(len(BANDS))
+    ]
+    np.testing.assert_allclose(correlation, [0.998, 0.998, 0.997, 0.990, 0.975], atol=0.001)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_extract_is_the_method_on_the_window_whatever_the_chunk(method, monkeypatch):
+    signal = noise(7, 3, 501).astype(np.float32)
+    settings = FeatureSettings(method=method)
+    features = extract(trials_of(signal), settings)
+    assert features.shape == (7, 3, 5) and features.dtype == np.float32
+    np.testing.assert_allclose(features, METHODS[method](signal[..., 40:440], 1000.0), rtol=1e-6)
+    monkeypatch.setattr("neurocanvas.features.entropy.CHUNK", 3)
+    np.testing.assert_array_equal(extract(trials_of(signal), settings), features)
+
+
+def test_window_counts_from_the_onset():
+    signal = noise(2, 1, 358)
+    settings = FeatureSettings(tmin=0.0, tmax=0.4)
+    features = extract(trials_of(signal, sfreq=256.0, tmin=-102 / 256), settings)
+    np.testing.assert_allclose(
+        features, gaussian_entropy(signal[..., 102:204].astype(np.float32), 256.0), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("tmin", "tmax"), [(-0.1, 0.3), (0.2, 0.6), (0.3, 0.3)])
+def test_window_must_lie_inside_the_trials(tmin, tmax):
+    with pytest.raises(NeuroCanvasError, match=r"the trials hold 0\.000 to 0\.501 s"):
+        extract(trials_of(noise(2, 1, 501)), FeatureSettings(tmin=tmin, tmax=tmax))
+
+
+def test_bad_channels_are_named():
+    for value, problem in ((np.nan, "not finite"), (np.inf, "not finite"), (0.0, "flat")):
+        signal = noise(4, 3, 501)
+        signal[2, 1] = value
+        with pytest.raises(NeuroCanvasError, match=rf"trial 2 .*channel C1 .*{problem}"):
+            extract(trials_of(signal), FeatureSettings())
+
+
+def test_bands_above_half_the_sampling_rate_are_refused():
+    for method in METHODS:
+        with pytest.raises(NeuroCanvasError, match=r"gamma \(30-80 Hz\).*160 Hz or more.*64 Hz"):
+            extract(
+                trials_of(noise(2, 1, 128), sfreq=128.0), FeatureSettings(method=method, tmin=0.0, tmax=1.0)
+            )
+
+
+def test_a_window_without_a_bin_in_delta_is_refused_by_the_released_formula():
+    with pytest.raises(NeuroCanvasError, match="delta"):
+        released_entropy(noise(1, 1, 100), 1000.0)
