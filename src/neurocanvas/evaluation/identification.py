@@ -74,7 +74,7 @@ def read_true(table: np.ndarray, true: np.ndarray) -> np.ndarray:
     columns = np.asarray(true)
     if columns.shape != (len(table),) or not np.issubdtype(columns.dtype, np.integer):
         raise NeuroCanvasError(
-            f"true: {len(table)} column numbers are needed, one per trial; got {columns.dtype} {columns.shape}."
+            f"true: {len(table)} column numbers, one per trial, needed; got {columns.dtype} {columns.shape}."
         )
     if columns.min() < 0 or columns.max() >= table.shape[1]:
         raise NeuroCanvasError(

@@ -12,6 +12,9 @@ LUMA = (0.2125, 0.7154, 0.0721)
 SIGMA, RADIUS = 1.5, 5
 """SSIM's Gaussian window: standard deviation, and radius where it is cut off (11 x 11), pixels."""
 
+AT_ONCE = 4_000_000
+"""Pixels that SSIM works on at once: memory, not result."""
+
 
 def _check_pictures(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both stacks as float64, or say what is wrong with them."""
@@ -28,7 +31,7 @@ def _check_pictures(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray,
         stacks.append(values.astype(np.float64))
     if stacks[0].shape[1:] != stacks[1].shape[1:]:
         raise NeuroCanvasError(
-            f"images and others need one size; got {stacks[0].shape[1:3]}, {stacks[1].shape[1:3]}: resize one."
+            f"images, others: one size is needed; got {stacks[0].shape[1:3]}, {stacks[1].shape[1:3]}."
         )
     return stacks[0], stacks[1]
 
@@ -146,7 +149,7 @@ def ssim_table(images: np.ndarray, others: np.ndarray, pairs: np.ndarray | None 
     left, right = left @ LUMA, right @ LUMA
     means = _smooth(right)
     variances = _smooth(right * right) - means**2
-    at_once = max(1, 4_000_000 // left[0].size)
+    at_once = max(1, AT_ONCE // left[0].size)
     table = np.full(wanted.shape, np.nan)
     for row, picture in enumerate(left):
         columns = np.flatnonzero(wanted[row])

@@ -81,10 +81,10 @@ def permutations(
     drawn = np.empty((count, len(np.asarray(units))), dtype=np.int32)
     for members in _members(strata, units):
         longest = max(map(len, members))
-        labels = np.stack([np.resize(rows, longest) for rows in members])
-        order = rng.permuted(np.tile(np.arange(len(members)), (count, 1)), axis=1)
-        for unit, rows in enumerate(members):
-            drawn[:, rows] = labels[order[:, unit], : len(rows)]
+        labels = np.stack([np.resize(rows, longest) for rows in members]).astype(np.int32)
+        taken = np.arange(longest) < np.array([len(rows) for rows in members])[:, None]
+        order = rng.permuted(np.tile(np.arange(len(members), dtype=np.int32), (count, 1)), axis=1)
+        drawn[:, np.concatenate(members)] = labels[order][:, taken]
     return drawn
 
 
@@ -262,9 +262,9 @@ def bootstrap_interval(
         return None
     sums, sizes = np.zeros(resamples), np.zeros(resamples)
     for members in grouped:
-        times = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-        sums += times @ np.array([scores[rows].sum() for rows in members])
-        sizes += times @ np.array([len(rows) for rows in members])
+        drawn = rng.integers(len(members), size=(resamples, len(members)), dtype=np.int32)
+        sums += np.array([scores[rows].sum() for rows in members])[drawn].sum(axis=1)
+        sizes += np.array([len(rows) for rows in members])[drawn].sum(axis=1)
     low, high = np.quantile(sums / sizes, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

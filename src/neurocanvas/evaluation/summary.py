@@ -284,7 +284,7 @@ def _concept_scores(
         of_concept = np.asarray(trials["concept"]) == concept
         if of_concept.any():
             means = {
-                arm: {name: float(given[name][of_concept].mean()) for name in ("two_way", "concept_top1")}
+                arm: {key: float(given[key][of_concept].mean()) for key in ("two_way", "concept_top1")}
                 for arm, given in scores.items()
             }
             table[concept] = {"name": name, "n": int(of_concept.sum()), **means}
@@ -333,9 +333,9 @@ def _arm_warnings(
         if arm in measured:
             value = measured[arm]["two_way"]["value"]
             p = permutation_p(value, nulls[arm]["two_way"], two_sided=True)
-            if p < 0.01:
+            if p <= 0.01:
                 found.append(
-                    f"The {arm} arm differs from chance in two-way identification ({value:.2f}, p = {p:.2g}), "
+                    f"The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), "
                     "though it knows nothing of the trial: something else gives the pictures away."
                 )
     return found

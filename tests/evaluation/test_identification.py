@@ -1,0 +1,156 @@
+"""Identification against literal transcriptions of its definitions, and against published numbers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.identification import (
+    concept_top_k,
+    n_way_top_k,
+    n_way_top_k_table,
+    ranks,
+    similarity,
+    two_way,
+    two_way_table,
+)
+
+FOLDER = os.environ.get("NEUROCANVAS_TEST_DATA")
+
+
+def tables_with_ties(seed: int, n: int = 7, m: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities that take few values, so that many tie, and true columns."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 4, size=(n, m)) / 4.0, rng.integers(0, m, size=n)
+
+
+def literal_n_way(row: np.ndarray, true: int, n: int, k: int) -> float:
+    """Every set of distractors and every order of ties, counted one by one."""
+    others = [column for column in range(len(row)) if column != true]
+    successes = []
+    for distractors in itertools.combinations(others, n - 1):
+        above = sum(row[d] > row[true] for d in distractors)
+        tied = sum(row[d] == row[true] for d in distractors)
+        successes.append(np.mean([above + before < k for before in range(tied + 1)]))
+    return float(np.mean(successes))
+
+
+def test_similarity_is_numpys_correlation() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(4, 9)), rng.normal(size=(5, 9))
+    np.testing.assert_allclose(similarity(a, b), np.corrcoef(a, b)[:4, 4:], atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_way_counts_other_pictures_and_halves_ties(seed: int) -> None:
+    sim, true = tables_with_ties(seed)
+    expected = [
+        np.mean([(row[t] > row[o]) + 0.5 * (row[t] == row[o]) for o in range(len(row)) if o != t])
+        for row, t in zip(sim, true)
+    ]
+    np.testing.assert_allclose(two_way(sim, true), expected, atol=1e-12)
+
+
+def test_two_way_is_mindeyes_where_nothing_ties() -> None:
+    rng = np.random.default_rng(1)
+    reals = rng.normal(size=(12, 30))
+    recons = reals + rng.normal(size=(12, 30))
+    r = np.corrcoef(reals, recons)[:12, 12:]
+    mindeye = (r < np.diag(r)).sum(axis=0) / 11
+    np.testing.assert_allclose(two_way(similarity(recons, reals), np.arange(12)), mindeye, atol=1e-12)
+
+
+@pytest.mark.parametrize("n, k", [(2, 1), (3, 1), (4, 2), (6, 1), (6, 3), (6, 6)])
+def test_n_way_is_the_mean_over_all_draws_of_distractors(n: int, k: int) -> None:
+    sim, true = tables_with_ties(seed=n * 10 + k)
+    expected = [literal_n_way(row, t, n, k) for row, t in zip(sim, true)]
+    np.testing.assert_allclose(n_way_top_k(sim, true, n, k), expected, atol=1e-12)
+
+
+def test_two_of_two_way_is_two_way() -> None:
+    sim, true = tables_with_ties(seed=3, n=20, m=9)
+    np.testing.assert_allclose(n_way_top_k(sim, true, 2, 1), two_way(sim, true), atol=1e-12)
+
+
+@pytest.mark.parametrize("n, k", [(2, 1), (4, 1), (6, 5)])
+def test_a_trial_scores_chance_on_average_over_all_pictures(n: int, k: int) -> None:
+    sim, _ = tables_with_ties(seed=4)
+    np.testing.assert_allclose(two_way_table(sim).mean(axis=1), 0.5, atol=1e-12)
+    np.testing.assert_allclose(n_way_top_k_table(sim, n, k).mean(axis=1), k / n, atol=1e-12)
+
+
+def test_a_gallery_of_thousands_stays_exact() -> None:
+    sim = -np.arange(4000.0)[None]
+    # the tenth best of 4,000 wins 50-way top-1 if none of the 9 better is drawn
+    expected = np.prod([(3999 - 49 - i) / (3999 - i) for i in range(9)])
+    assert n_way_top_k(sim, np.array([9]), 50, 1)[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_other_trials_of_the_same_picture_are_no_distractors() -> None:
+    # three trials of picture 0, each most similar to it: perfect, because the gallery holds it once
+    sim = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
+    assert two_way(sim, np.zeros(3, int)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_ranks_put_ties_in_the_middle() -> None:
+    sim = np.array([[3.0, 2.0, 2.0, 2.0, 1.0]])
+    assert [ranks(sim, np.array([t]))[0] for t in range(5)] == [1.0, 3.0, 3.0, 3.0, 5.0]
+
+
+def test_concept_top_k_shares_a_tie_across_the_last_place() -> None:
+    scores = np.array([[5.0, 4.0, 4.0, 4.0, 1.0, 0.0]])
+    assert concept_top_k(scores, np.array([0]), 1)[0] == 1.0
+    assert concept_top_k(scores, np.array([2]), 1)[0] == 0.0
+    assert concept_top_k(scores, np.array([2]), 3)[0] == pytest.approx(2 / 3)
+    assert concept_top_k(scores, np.array([5]), 5)[0] == 0.0
+    assert concept_top_k(scores[:, :3], np.array([2]), 5)[0] == 1.0, "five guesses, three concepts"
+
+
+@pytest.mark.skipif(not FOLDER, reason="NEUROCANVAS_TEST_DATA is not set: no real data to retrieve from")
+def test_things_eeg2_retrieval_gives_the_published_numbers() -> None:
+    data = np.load(Path(str(FOLDER)) / "things_eeg2_subject8" / "things_eeg2_test200.npz")
+    true = np.arange(200)
+    eeg_to_image = similarity(data["eeg_atm_sub08"], data["img_vith14"])
+    assert n_way_top_k(eeg_to_image, true, 200, 1).mean() == pytest.approx(0.360, abs=0.0051)
+    assert n_way_top_k(eeg_to_image, true, 200, 5).mean() == pytest.approx(0.725, abs=0.0051)
+    assert np.median(ranks(eeg_to_image, true)) == 3
+    assert two_way(eeg_to_image, true).mean() > 0.9
+    eeg_to_text = similarity(data["eeg_atm_sub08"], data["text_vith14"])
+    assert n_way_top_k(eeg_to_text, true, 200, 1).mean() == pytest.approx(0.12, abs=0.0051)
+    image_to_text = similarity(data["img_vith14"], data["text_vith14"])
+    assert n_way_top_k(image_to_text, true, 200, 1).mean() == pytest.approx(0.92, abs=0.0051)
+
+
+@pytest.mark.parametrize(
+    "sim, true, message",
+    [
+        (np.array([[0.1, np.nan]]), [0], "NaN"),
+        (np.array([[0.1]]), [0], "2 pictures"),
+        (np.zeros((0, 3)), [], "at least 1 trial"),
+        (np.zeros((2, 3)), [0], "one per trial"),
+        (np.zeros((2, 3)), [0.0, 1.0], "float64"),
+        (np.zeros((2, 3)), [0, 3], "columns 0 to 2"),
+        (np.zeros((2, 3)), [-1, 0], "columns 0 to 2"),
+    ],
+)
+def test_bad_tables_are_refused(sim: np.ndarray, true: list[float], message: str) -> None:
+    with pytest.raises(NeuroCanvasError, match=message):
+        two_way(sim, np.array(true))
+
+
+def test_bad_embeddings_and_numbers_of_guesses_are_refused() -> None:
+    good = np.random.default_rng(0).normal(size=(3, 4))
+    with pytest.raises(NeuroCanvasError, match="same width"):
+        similarity(good, good[:, :3])
+    with pytest.raises(NeuroCanvasError, match="row 0 is constant"):
+        similarity(good, np.ones((3, 4)))
+    with pytest.raises(NeuroCanvasError, match="1 values not finite"):
+        similarity(np.where(good == good[0, 0], np.inf, good), good)
+    for n, k in ((1, 1), (4, 1), (3, 0), (3, 4)):
+        with pytest.raises(NeuroCanvasError, match=f"got n={n}, k={k}"):
+            n_way_top_k(np.zeros((2, 3)), np.array([0, 1]), n, k)

@@ -1,0 +1,101 @@
+"""PixCorr and SSIM against numpy and scikit-image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.images import pixcorr, pixcorr_table, ssim, ssim_table
+
+
+def pictures(n: int, seed: int, size: tuple[int, int] = (32, 40)) -> np.ndarray:
+    """Smooth random pictures with a few flat ones in between, as generated pictures are."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]] / 10.0
+    waves = rng.uniform(0.3, 2.0, size=(n, 3, 2))
+    stack = np.sin(waves[:, :, :1, None] * rows + waves[:, :, 1:, None] * columns)
+    stack = 0.5 + 0.4 * stack + 0.1 * rng.uniform(-1, 1, size=stack.shape)
+    stack[n // 2] = 0.25
+    return np.moveaxis(stack, 1, -1)
+
+
+def literal_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """MindEye's call."""
+    color = pytest.importorskip("skimage.color")
+    metrics = pytest.importorskip("skimage.metrics")
+    return float(
+        metrics.structural_similarity(
+            color.rgb2gray(a), color.rgb2gray(b),
+            gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0,
+        )
+    )
+
+
+def test_ssim_is_scikit_images() -> None:
+    images, others = pictures(6, seed=0), pictures(6, seed=1)
+    expected = [literal_ssim(a, b) for a, b in zip(images, others)]
+    np.testing.assert_allclose(ssim(images, others), expected, atol=1e-6)
+    np.testing.assert_allclose(ssim(images, images), 1.0, atol=1e-12)
+
+
+def test_ssim_table_holds_every_pair_in_single_precision_too() -> None:
+    images, others = pictures(3, seed=2).astype(np.float32), pictures(5, seed=3).astype(np.float32)
+    expected = [[literal_ssim(a.astype(float), b.astype(float)) for b in others] for a in images]
+    np.testing.assert_allclose(ssim_table(images, others), expected, atol=1e-6)
+
+
+def test_ssim_table_cut_into_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, others = pictures(2, seed=4, size=(16, 16)), pictures(7, seed=5, size=(16, 16))
+    whole = ssim_table(images, others)
+    monkeypatch.setattr("neurocanvas.evaluation.images.AT_ONCE", 3 * 16 * 16)
+    np.testing.assert_array_equal(ssim_table(images, others), whole)
+
+
+def test_ssim_table_leaves_out_the_pairs_nobody_asked_for() -> None:
+    images, others = pictures(3, seed=6), pictures(4, seed=7)
+    wanted = np.random.default_rng(0).random((3, 4)) < 0.5
+    some = ssim_table(images, others, wanted)
+    assert np.isnan(some[~wanted]).all()
+    np.testing.assert_array_equal(some[wanted], ssim_table(images, others)[wanted])
+
+
+def test_pixcorr_is_numpys_correlation_of_all_pixels() -> None:
+    images, others = pictures(4, seed=8)[[0, 1, 3]], pictures(4, seed=9)[[0, 1, 3]]
+    expected = np.corrcoef(images.reshape(3, -1), others.reshape(3, -1))[:3, 3:]
+    np.testing.assert_allclose(pixcorr_table(images, others), expected, atol=1e-10)
+    np.testing.assert_allclose(pixcorr(images, others), np.diag(expected), atol=1e-10)
+
+
+def test_a_picture_of_one_colour_has_no_correlation() -> None:
+    images = pictures(2, seed=10)
+    flat = np.full_like(images, 0.3)
+    assert pixcorr(images, flat).tolist() == [0.0, 0.0]
+    assert pixcorr_table(flat, images).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("metric", [pixcorr, pixcorr_table, ssim, ssim_table])
+def test_bad_pictures_are_refused(metric) -> None:  # type: ignore[no-untyped-def]
+    good = pictures(3, seed=11)
+    with_nan = good.copy()
+    with_nan[0, 0, 0, 0] = np.nan
+    for bad, message in (
+        ((good * 255).astype(np.uint8), "Divide 8-bit"),
+        (good * 255, "floats from 0 to 1"),
+        (with_nan, "floats from 0 to 1"),
+        (good[..., 0], "RGB pictures"),
+        (good[:, :20], "one size"),
+    ):
+        with pytest.raises(NeuroCanvasError, match=message):
+            metric(bad, good)
+
+
+def test_pairs_and_sizes_are_checked() -> None:
+    good = pictures(3, seed=12)
+    for metric in (pixcorr, ssim):
+        with pytest.raises(NeuroCanvasError, match="got 2 and 3"):
+            metric(good[:2], good)
+    with pytest.raises(NeuroCanvasError, match="11 x 11"):
+        ssim(good[:, :10], good[:, :10])
+    with pytest.raises(NeuroCanvasError, match=r"\(3, 3\)"):
+        ssim_table(good, good, np.ones((2, 3), bool))

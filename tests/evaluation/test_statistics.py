@@ -1,0 +1,200 @@
+"""Permutation tests keep their false alarms, blocks move whole, and intervals cover."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import binom, kstest
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.identification import two_way_table
+from neurocanvas.evaluation.statistics import (
+    bootstrap_interval,
+    exchangeable_pairs,
+    null_means,
+    paired_permutation_p,
+    permutation_p,
+    permutations,
+    place,
+    smallest_p,
+)
+
+SEEDS = 200
+MOST_ALARMS = int(binom.ppf(0.995, SEEDS, 0.05))
+"""More false alarms than this among SEEDS tests at .05 and the test does not keep its level."""
+
+
+def p_of(sim: np.ndarray, true: np.ndarray, units: np.ndarray, rng: np.random.Generator) -> float:
+    """p-value of two-way identification for one subject."""
+    table = two_way_table(sim)
+    permuted = permutations(np.zeros(len(true)), units, 99, rng=rng)
+    return permutation_p(table[np.arange(len(true)), true].mean(), null_means(table, true, permuted))
+
+
+def test_random_similarity_gives_chance_and_uniform_p() -> None:
+    values, ps = [], []
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        sim, true = rng.normal(size=(20, 10)), rng.integers(0, 10, size=20)
+        values.append(two_way_table(sim)[np.arange(20), true].mean())
+        ps.append(p_of(sim, true, np.arange(20), rng))
+    # one trial's score has a standard deviation of .32, so the mean of 4,000 has one of .005
+    assert abs(np.mean(values) - 0.5) < 0.02
+    alarms = (np.array(ps) <= 0.05).sum()
+    assert binom.ppf(0.005, SEEDS, 0.05) <= alarms <= MOST_ALARMS
+    assert kstest(ps, "uniform").pvalue > 0.001
+
+
+def test_a_real_effect_is_found() -> None:
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        true = np.arange(40)
+        found.append(p_of(rng.normal(size=(40, 40)) + np.eye(40), true, np.arange(40), rng) <= 0.05)
+    assert np.mean(found) >= 0.9
+
+
+def test_blocks_must_move_whole_where_trials_within_them_are_alike() -> None:
+    alarms = {"trials": 0, "blocks": 0}
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        block = np.repeat(np.arange(8), 5)
+        true = np.arange(40)
+        # what is generated drifts from block to block, and the pictures of a block are of one concept:
+        # nothing links the two, but a chance match counts five times
+        drift = rng.normal(size=(8, 12))[block] + 0.3 * rng.normal(size=(40, 12))
+        gallery = rng.normal(size=(8, 12))[block] + 0.3 * rng.normal(size=(40, 12))
+        sim = drift @ gallery.T
+        alarms["trials"] += p_of(sim, true, np.arange(40), rng) <= 0.05
+        alarms["blocks"] += p_of(sim, true, block, rng) <= 0.05
+    assert alarms["trials"] > 2 * MOST_ALARMS
+    assert alarms["blocks"] <= MOST_ALARMS
+
+
+def test_labels_stay_within_strata_and_blocks() -> None:
+    strata = np.repeat([0, 1], 6)
+    units = np.repeat(np.arange(6), 2)
+    drawn = permutations(strata, units, 50, rng=np.random.default_rng(0))
+    assert drawn.shape == (50, 12)
+    assert (strata[drawn] == strata).all()
+    pairs = drawn.reshape(50, 6, 2)
+    assert (pairs[..., 0] % 2 == 0).all() and (pairs[..., 1] == pairs[..., 0] + 1).all()
+    assert all(sorted(row) == list(range(12)) for row in drawn)
+    assert len({tuple(row) for row in drawn}) > 20
+
+
+def test_every_order_of_the_units_comes_up_equally_often() -> None:
+    drawn = permutations(np.zeros(3), np.arange(3), 6000, rng=np.random.default_rng(1))
+    counts = [np.all(drawn == order, axis=1).sum() for order in itertools.permutations(range(3))]
+    assert min(counts) > 850 and max(counts) < 1150
+
+
+def test_a_longer_block_takes_the_labels_of_a_shorter_one_from_the_start_again() -> None:
+    drawn = permutations(np.zeros(5), np.array([0, 0, 0, 1, 1]), 40, rng=np.random.default_rng(2))
+    assert {tuple(row) for row in drawn} == {(0, 1, 2, 3, 4), (3, 4, 3, 0, 1)}
+
+
+def test_null_means_are_literal_means_at_permuted_pictures() -> None:
+    rng = np.random.default_rng(3)
+    table, true = rng.random((6, 4)), rng.integers(0, 4, size=6)
+    drawn = permutations(np.zeros(6), np.arange(6), 30, rng=rng)
+    expected = [np.mean([table[i, true[row[i]]] for i in range(6)]) for row in drawn]
+    np.testing.assert_allclose(null_means(table, true, drawn), expected, atol=1e-12)
+
+
+def test_pairs_outside_the_strata_may_be_missing_but_no_others() -> None:
+    strata, true = np.array([0, 0, 1, 1]), np.array([0, 1, 2, 1])
+    table = np.where(exchangeable_pairs(strata, true, 3), 0.5, np.nan)
+    assert np.isnan(table).sum() == 4
+    drawn = permutations(strata, np.arange(4), 20, rng=np.random.default_rng(4))
+    assert (null_means(table, true, drawn) == 0.5).all()
+    with pytest.raises(NeuroCanvasError, match="exchangeable_pairs"):
+        null_means(table, true, permutations(np.zeros(4), np.arange(4), 20, rng=np.random.default_rng(4)))
+
+
+def test_p_counts_the_observed_order_and_all_ties() -> None:
+    null = np.array([0.1, 0.2, 0.3, 0.4])
+    assert permutation_p(0.3, null) == 3 / 5
+    assert permutation_p(0.5, null) == 1 / 5
+    assert permutation_p(0.3 + 1e-13, null) == 3 / 5, "the last digit of a sum is no evidence"
+    assert permutation_p(0.0, null, two_sided=True) == 2 / 5
+    assert permutation_p(0.25, null, two_sided=True) == 1.0
+
+
+def test_identical_pictures_are_never_significant() -> None:
+    sim = np.tile(np.random.default_rng(5).normal(size=(1, 7)), (30, 1))
+    true = np.random.default_rng(6).integers(0, 7, size=30)
+    assert p_of(sim, true, np.arange(30), np.random.default_rng(7)) == 1.0
+
+
+def test_the_smallest_p_follows_from_the_orders_there_are() -> None:
+    assert smallest_p(np.zeros(12), np.repeat(np.arange(4), 3), 9999) == pytest.approx(1 / 24)
+    assert smallest_p(np.zeros(50), np.arange(50), 999) == pytest.approx(1 / 1000)
+    assert smallest_p(np.repeat([0, 1], 2), np.arange(4), 999) == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_intervals_cover_the_truth_when_whole_units_are_resampled(size: int) -> None:
+    covered, missed = 0, 0
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        unit = np.repeat(np.arange(30), size)
+        values = 0.5 + 0.1 * rng.normal(size=30)[unit] + 0.02 * rng.normal(size=len(unit))
+        low, high = bootstrap_interval(values, unit, rng=rng, resamples=300) or (1, 0)
+        covered += low <= 0.5 <= high
+        low, high = bootstrap_interval(values, np.arange(len(unit)), rng=rng, resamples=300) or (1, 0)
+        missed += not low <= 0.5 <= high
+    # the percentile interval of 30 units is a little narrow: .93 or so instead of .95
+    assert 0.88 <= covered / SEEDS <= 0.99
+    assert size == 1 or missed / SEEDS > 0.2
+
+
+def test_intervals_keep_subjects_apart() -> None:
+    values = np.repeat([0.0, 1.0], 10)
+    subject = np.repeat([0, 1], 10)
+    rng = np.random.default_rng(8)
+    assert bootstrap_interval(values, np.arange(20), strata=subject, rng=rng) == (0.5, 0.5)
+    low, high = bootstrap_interval(values, np.arange(20), rng=rng) or (0.5, 0.5)
+    assert low < 0.4 and high > 0.6
+    assert bootstrap_interval(values, np.zeros(20), rng=rng) is None
+
+
+def test_the_paired_test_keeps_its_level_and_finds_a_difference() -> None:
+    alarms = found = 0
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        unit = np.repeat(np.arange(12), 3)
+        a, b = rng.normal(size=(2, 12))[:, unit] + 0.1 * rng.normal(size=(2, 36))
+        alarms += paired_permutation_p(a, b, unit, rng=rng, count=199) <= 0.05
+        found += paired_permutation_p(a + 2.0, b, unit, rng=rng, count=199) <= 0.05
+    assert alarms <= MOST_ALARMS
+    assert found >= 0.9 * SEEDS
+
+
+def test_place_lies_between_floor_and_ceiling() -> None:
+    assert place(0.6, 0.5, 0.9) == pytest.approx(0.25)
+    assert place(0.5, 0.5, 0.9) == 0.0
+    assert place(0.4, 0.5, 0.9) == pytest.approx(-0.25)
+    assert place(0.6, 0.5, 0.5) is None
+
+
+def test_bad_input_is_refused() -> None:
+    rng = np.random.default_rng(9)
+    with pytest.raises(NeuroCanvasError, match="one stratum"):
+        permutations(np.array([0, 1]), np.array([0, 0]), 5, rng=rng)
+    with pytest.raises(NeuroCanvasError, match="each of 3 trials"):
+        permutations(np.zeros(2), np.arange(3), 5, rng=rng)
+    with pytest.raises(NeuroCanvasError, match="NaN"):
+        bootstrap_interval(np.array([1.0, np.nan]), np.arange(2), rng=rng)
+    with pytest.raises(NeuroCanvasError, match="each of 2 trials"):
+        bootstrap_interval(np.ones(2), np.arange(3), rng=rng)
+    with pytest.raises(NeuroCanvasError, match="got 2 and 3"):
+        paired_permutation_p(np.ones(2), np.ones(3), np.arange(2), rng=rng)
+    with pytest.raises(NeuroCanvasError, match="finite score"):
+        permutation_p(float("nan"), np.ones(3))
+    with pytest.raises(NeuroCanvasError, match="null"):
+        permutation_p(0.5, np.array([]))
+    with pytest.raises(NeuroCanvasError, match="permutations of as many"):
+        null_means(np.ones((2, 2)), np.array([0, 1]), np.zeros((5, 3), int))

@@ -1,0 +1,216 @@
+"""The summary: every arm, every metric, with what one may and may not conclude."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from neurocanvas.config import EvaluateSettings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.summary import METRICS, exchangeable, score_tables, summarise
+
+SETTINGS = EvaluateSettings(permutations=199, resamples=200)
+CONCEPTS = {"n1": "banana", "n2": "apple", "n3": "piano", "n4": "owl", "n5": "car", "n6": "shoe"}
+STRENGTH = {"eeg": 0.8, "shuffled": 0.0, "mean": 0.0, "oracle": 4.0}
+
+
+def trial_table(n_subjects: int = 1, per_concept: int = 5, folds: int = 1) -> dict[str, np.ndarray]:
+    """Every subject saw the same pictures, concept by concept."""
+    n = n_subjects * 6 * per_concept
+    concept = np.tile(np.repeat(list(CONCEPTS), per_concept), n_subjects)
+    picture = np.tile(np.arange(6 * per_concept), n_subjects)
+    return {
+        "subject": np.repeat(np.arange(n_subjects), 6 * per_concept),
+        "trial": np.arange(n),
+        "stimulus": np.array([f"{c}_{p}.JPEG" for c, p in zip(concept, picture)]),
+        "concept": concept,
+        "block": np.tile(np.repeat(np.arange(6), per_concept), n_subjects),
+        "fold": np.arange(n) % folds,
+    }
+
+
+def arm_tables(trials: dict[str, np.ndarray], strength: float, seed: int) -> dict[str, np.ndarray]:
+    """Noise, plus `strength` at what was seen."""
+    rng = np.random.default_rng(seed)
+    gallery, concepts = sorted(set(trials["stimulus"])), list(CONCEPTS)
+    picture = trials["stimulus"][:, None] == np.array(gallery)
+    concept = trials["concept"][:, None] == np.array(concepts)
+    return {
+        "similarity": rng.normal(size=picture.shape) + strength * picture,
+        "concept": rng.normal(size=concept.shape) + strength * concept,
+        "pixcorr": 0.3 + 0.1 * rng.normal(size=picture.shape) + 0.1 * strength * picture,
+        "ssim": 0.4 + 0.1 * rng.normal(size=picture.shape) + 0.1 * strength * picture,
+    }
+
+
+def summary_of(trials, strength=STRENGTH, blocked=False, warnings=(), seed=0):  # type: ignore[no-untyped-def]
+    arms = {arm: arm_tables(trials, strength[arm], seed) for seed, arm in enumerate(strength)}
+    return summarise(
+        arms, trials, sorted(set(trials["stimulus"])), CONCEPTS, SETTINGS,
+        blocked=blocked, rng=np.random.default_rng(seed), warnings=warnings,
+    )
+
+
+def test_every_arm_gets_every_metric_with_chance_interval_p_and_place() -> None:
+    trials = trial_table()
+    summary, rows = summary_of(trials)
+    json.dumps(summary, allow_nan=False)
+    assert list(summary["arms"]) == list(STRENGTH)
+    for arm, metrics in summary["arms"].items():
+        assert tuple(metrics) == METRICS
+        for metric, score in metrics.items():
+            expected = np.mean([row[metric] for row in rows if row["arm"] == arm])
+            assert score["value"] == pytest.approx(expected)
+            assert score["low"] <= score["value"] <= score["high"]
+            assert 1 / 200 <= score["p"] <= 1
+            assert ("p_vs_shuffled" in score) == (arm == "eeg")
+    eeg, shuffled, oracle = (summary["arms"][arm]["two_way"] for arm in ("eeg", "shuffled", "oracle"))
+    assert eeg["p"] < 0.01 and eeg["p_vs_shuffled"] < 0.05 and shuffled["p"] > 0.05
+    span = oracle["value"] - shuffled["value"]
+    assert eeg["place"] == pytest.approx((eeg["value"] - shuffled["value"]) / span)
+    assert shuffled["place"] == 0 and oracle["place"] == 1
+    assert (summary["n_trials"], summary["n_pictures"], summary["unit"]) == (30, 30, "trials")
+    assert summary["warnings"] == []
+
+
+def test_chance_is_exact_for_identification_and_permuted_for_pixels() -> None:
+    summary, _ = summary_of(trial_table())
+    chance = {metric: score["chance"] for metric, score in summary["arms"]["eeg"].items()}
+    assert summary["n_way"] == 30, "50-way with 30 pictures is 30-way, and is said to be"
+    assert [chance[m] for m in METRICS[:4]] == pytest.approx([0.5, 1 / 30, 1 / 6, 5 / 6])
+    # one picture in thirty stays where it is: .3 + .1 * .8 / 30
+    assert chance["pixcorr"] == pytest.approx(0.303, abs=0.02)
+    assert chance["ssim"] == pytest.approx(0.403, abs=0.02)
+
+
+def test_rows_concepts_and_subjects_hold_the_same_scores() -> None:
+    trials = trial_table(n_subjects=2)
+    summary, rows = summary_of(trials)
+    assert len(rows) == 4 * 60
+    assert list(rows[0]) == ["subject", "trial", "stimulus", "concept", "arm", *METRICS]
+    of_one = [row["concept_top1"] for row in rows if row["concept"] == "n3" and row["arm"] == "eeg"]
+    piano = summary["concepts"]["n3"]
+    assert piano["name"] == "piano" and piano["n"] == len(of_one) == 10
+    assert piano["eeg"]["concept_top1"] == pytest.approx(np.mean(of_one))
+    of_subject = [row["ssim"] for row in rows if row["subject"] == 1 and row["arm"] == "mean"]
+    assert summary["subjects"]["1"]["mean"]["ssim"] == pytest.approx(np.mean(of_subject))
+
+
+def test_the_same_seed_gives_the_same_summary_whichever_arms_there_are() -> None:
+    trials = trial_table()
+    whole, _ = summary_of(trials, seed=5)
+    assert whole == summary_of(trials, seed=5)[0]
+    assert whole != summary_of(trials, seed=6)[0]
+    alone, _ = summary_of(trials, {"eeg": 0.8}, seed=5)
+    for metric in METRICS:
+        kept = {key: alone["arms"]["eeg"][metric][key] for key in ("value", "low", "high", "p", "chance")}
+        assert kept.items() <= whole["arms"]["eeg"][metric].items()
+        assert alone["arms"]["eeg"][metric]["place"] is None
+
+
+def test_blocks_are_exchanged_whole_and_the_design_is_named() -> None:
+    trials = trial_table(n_subjects=2)
+    rapid, _ = summary_of(trials)
+    blocked, _ = summary_of(trials, blocked=True, warnings=["from the split"])
+    assert (rapid["unit"], blocked["unit"]) == ("trials", "blocks")
+    assert blocked["warnings"][0] == "from the split"
+    assert "recording block" in blocked["warnings"][1]
+    assert "Only 12 blocks" in blocked["warnings"][2]
+    for key in ("p", "low"):
+        assert rapid["arms"]["shuffled"]["two_way"][key] != blocked["arms"]["shuffled"]["two_way"][key]
+
+
+def test_units_never_cross_subjects_or_folds() -> None:
+    trials = trial_table(n_subjects=2, folds=3)
+    unit, strata, units = exchangeable(trials, blocked=False)
+    assert unit == "trials" and len(set(strata)) == 6 and len(set(units)) == 60
+    assert len(set(zip(strata, trials["subject"], trials["fold"]))) == 6
+    unit, strata, units = exchangeable(trials, blocked=True)
+    assert unit == "blocks" and len(set(strata)) == 2 and len(set(units)) == 12
+
+
+def test_many_subjects_are_resampled_themselves() -> None:
+    summary, _ = summary_of(trial_table(n_subjects=5))
+    assert (summary["unit"], summary["exchanged"]) == ("subjects", "trials")
+    assert any("Only 5 subjects" in warning for warning in summary["warnings"])
+
+
+def test_pixel_tables_may_leave_out_what_no_permutation_reads() -> None:
+    trials = trial_table(n_subjects=2)
+    trials["stimulus"] = np.array([f"s{s}_{name}" for s, name in zip(trials["subject"], trials["stimulus"])])
+    gallery = sorted(set(trials["stimulus"]))
+    tables = arm_tables(trials, 1.0, seed=0)
+    own = np.array([name[:2] for name in gallery]) == np.array([f"s{s}" for s in trials["subject"]])[:, None]
+    tables["ssim"] = np.where(own, tables["ssim"], np.nan)
+    rng = np.random.default_rng(0)
+    summary, _ = summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, rng=rng)
+    json.dumps(summary, allow_nan=False)
+    tables["ssim"][:, :] = np.nan
+    with pytest.raises(NeuroCanvasError, match="arm eeg, ssim: NaN"):
+        summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, rng=rng)
+
+
+def test_controls_that_fail_are_named() -> None:
+    trials = trial_table()
+    weak, _ = summary_of(trials, {**STRENGTH, "oracle": 0.3})
+    assert [w for w in weak["warnings"] if "oracle arm reaches only" in w]
+    for arm in ("shuffled", "mean"):
+        for strength in (2.0, -2.0):
+            leaking, _ = summary_of(trials, {**STRENGTH, arm: strength})
+            assert [w for w in leaking["warnings"] if f"The {arm} arm differs from chance" in w]
+
+
+def test_a_run_without_anything_to_exchange_says_so() -> None:
+    trials = {name: column[:2] for name, column in trial_table().items()}
+    tables = arm_tables(trials, 1.0, seed=1)
+    trials["block"][:] = 0
+    rng = np.random.default_rng(0)
+    gallery = sorted(set(trials["stimulus"]))
+    summary, _ = summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=True, rng=rng)
+    score = summary["arms"]["eeg"]["two_way"]
+    assert (score["low"], score["high"], score["p"]) == (None, None, 1.0)
+    assert "p cannot go below 1." in summary["warnings"][-1]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda arm, trials: arm.pop("ssim"), "ssim is missing"),
+        (lambda arm, trials: trials.pop("fold"), "missing \\['fold'\\]"),
+        (lambda arm, trials: trials.update(fold=np.zeros(3)), "lengths \\[3, 30\\]"),
+        (lambda arm, trials: trials["stimulus"].__setitem__(0, "nowhere"), "nowhere is not"),
+        (lambda arm, trials: trials["concept"].__setitem__(0, "n9"), "n9 is not"),
+        (lambda arm, trials: arm.update(pixcorr=arm["pixcorr"][:, :-1]), r"pixcorr: a \(30, 30\) table"),
+        (lambda arm, trials: arm.update(similarity=arm["similarity"][:-1]), r"got \(29, 30\)"),
+        (lambda arm, trials: arm["similarity"].__setitem__((0, 0), np.nan), "NaN"),
+        (lambda arm, trials: arm["concept"].__setitem__((0, 0), np.inf), "NaN and infinity"),
+    ],
+)
+def test_bad_tables_are_refused(change, message: str) -> None:  # type: ignore[no-untyped-def]
+    trials = trial_table()
+    gallery = sorted(set(trials["stimulus"]))
+    arm = arm_tables(trials, 1.0, seed=2)
+    change(arm, trials)
+    with pytest.raises(NeuroCanvasError, match=message):
+        summarise(
+            {"eeg": arm}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, rng=np.random.default_rng(0)
+        )
+
+
+def test_a_picture_may_stand_in_the_gallery_once() -> None:
+    trials = trial_table()
+    gallery = [*sorted(set(trials["stimulus"]))[:-1], trials["stimulus"][0]]
+    with pytest.raises(NeuroCanvasError, match="29 of them distinct"):
+        summarise(
+            {"eeg": arm_tables(trials, 1.0, seed=3)}, trials, gallery, CONCEPTS, SETTINGS,
+            blocked=False, rng=np.random.default_rng(0),
+        )
+
+
+def test_score_tables_read_at_the_truth_are_the_scores() -> None:
+    tables = score_tables(arm_tables(trial_table(), 1.0, seed=4), n_way=10)
+    assert tuple(tables) == METRICS
+    shapes = [table.shape for table in tables.values()]
+    assert shapes == [(30, 30), (30, 30), (30, 6), (30, 6), (30, 30), (30, 30)]
