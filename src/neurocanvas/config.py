@@ -34,17 +34,22 @@ class SimulateSettings(Settings):
 
 
 class RecordingSettings(Settings):
-    """How to cut trials out of continuous recordings (data set `recordings`)."""
+    """How to cut trials out of continuous recordings (data set `recordings`): one file is one run."""
 
-    files: str = "**/*.csv"
-    rename: dict[str, str] = {}
-    channels: tuple[str, ...] = ()
-    events: dict[str, dict[str, str]] = Field({}, description="marker column or annotation source -> value -> part of the stimulus name")
-    stimulus: str = Field("{event}", description="stimulus id as a format string over the keys of `events`")
-    tmin: float = -0.5
-    tmax: float = 1.0
-    high_pass: float | None = 0.5
-    low_pass: float | None = None
+    files: str = Field("**/*.csv", description="glob below data.root: Muse CSV, or what MNE reads")
+    rename: dict[str, str] = Field({}, description="channel name in the file -> name to use")
+    channels: tuple[str, ...] = Field((), description="channels to keep, by their new names; empty = all EEG")
+    events: dict[str, dict[str, str]] = Field(
+        {},
+        description="source (marker column, stim channel, or 'annotations') -> value in the file -> part of "
+        "the stimulus id; '' = no picture onset. The first source marks the onsets, the others are read there",
+    )
+    stimulus: str = Field("{annotations}", description="stimulus id: a format string over `events`")
+    pictures: str = Field("gratings", description="'gratings' (drawn), or the folder of imageNet_images")
+    tmin: float = Field(-0.5, description="s, relative to picture onset")
+    tmax: float = Field(1.0, description="s, exclusive")
+    high_pass: float | None = Field(None, gt=0, description="Hz; causal: nothing leaks to before the onset")
+    low_pass: float | None = Field(None, gt=0, description="Hz; causal")
 
 
 class DataSettings(Settings):
