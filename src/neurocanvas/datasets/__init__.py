@@ -1,1 +1,40 @@
 """Sources of trials and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from neurocanvas.config import DataSettings
+from neurocanvas.datasets.eeg_imagenet import open_eeg_imagenet
+from neurocanvas.datasets.recordings import open_recordings
+from neurocanvas.datasets.stimuli import Stimuli
+from neurocanvas.errors import check_option
+from neurocanvas.trials import Trials
+
+DATASETS: Mapping[str, Callable[[Path | str, DataSettings], tuple[Trials, Stimuli]]] = MappingProxyType(
+    {"eeg-imagenet": open_eeg_imagenet, "recordings": open_recordings}
+)
+"""Name of a data set -> what opens it."""
+
+
+def open_dataset(settings: DataSettings) -> tuple[Trials, Stimuli]:
+    """Open the data set that the settings name.
+
+    Parameters
+    ----------
+    settings : DataSettings
+        Name, folder and which trials.
+
+    Returns
+    -------
+    trials : Trials
+    stimuli : Stimuli
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the name is not one of `DATASETS`, or as the data set's own opener says.
+    """
+    return DATASETS[check_option("data set", settings.name, DATASETS)](Path(settings.root), settings)

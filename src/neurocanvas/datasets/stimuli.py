@@ -1,0 +1,311 @@
+"""Stimuli: from a picture's id to its file, its concept and the concept's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from neurocanvas.datasets.pictures import GRATINGS, render
+from neurocanvas.errors import NeuroCanvasError, check_file, check_folder
+from neurocanvas.store import fingerprint, sha256
+
+PICTURES_FOLDER = "imageNet_images"
+"""Folder of the pictures beside the EEG file: `imageNet_images/<wnid>/<image id>`."""
+
+# Restated from `synset_map_en.txt` of EEG-ImageNet (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT licence, commit
+# 7c781571), first name of each; in the order of `labels` in the released file: dogs, fish, fruits, vehicles and
+# instruments by eights (fine0 to fine4), then the 40 coarse concepts.
+IMAGENET_CONCEPTS: Mapping[str, str] = MappingProxyType(
+    {
+        "n02099601": "golden retriever",
+        "n02099712": "Labrador retriever",
+        "n02106166": "Border collie",
+        "n02106550": "Rottweiler",
+        "n02107142": "Doberman",
+        "n02110185": "Siberian husky",
+        "n02111889": "Samoyed",
+        "n02112826": "corgi",
+        "n01443537": "goldfish",
+        "n01456756": "seahorse",
+        "n01484850": "great white shark",
+        "n01494475": "hammerhead",
+        "n01496331": "electric ray",
+        "n02630281": "sailfish",
+        "n02643566": "lionfish",
+        "n02655020": "puffer",
+        "n07740461": "Red Delicious",
+        "n07745940": "strawberry",
+        "n07749192": "navel orange",
+        "n07753275": "pineapple",
+        "n07756951": "watermelon",
+        "n07758680": "grape",
+        "n07772935": "coconut",
+        "n12144580": "corn",
+        "n02701002": "ambulance",
+        "n02901620": "brigantine",
+        "n03384352": "forklift",
+        "n03690473": "lorry",
+        "n03790512": "motorcycle",
+        "n03845190": "oil tanker",
+        "n04389033": "tank",
+        "n04465666": "tractor",
+        "n02672831": "accordion",
+        "n02992211": "cello",
+        "n03372029": "flute",
+        "n03495258": "harp",
+        "n03838899": "oboe",
+        "n03884397": "panpipe",
+        "n04249415": "snare drum",
+        "n04487394": "trombone",
+        "n02106662": "German shepherd",
+        "n02124075": "Egyptian cat",
+        "n02281787": "lycaenid",
+        "n02389026": "sorrel",
+        "n02492035": "capuchin",
+        "n02504458": "African elephant",
+        "n02510455": "giant panda",
+        "n02607072": "anemone fish",
+        "n02690373": "airliner",
+        "n02906734": "broom",
+        "n02951358": "canoe",
+        "n02992529": "cellular telephone",
+        "n03063599": "coffee mug",
+        "n03100240": "convertible",
+        "n03180011": "desktop computer",
+        "n03197337": "digital watch",
+        "n03272010": "electric guitar",
+        "n03272562": "electric locomotive",
+        "n03297495": "espresso maker",
+        "n03376595": "folding chair",
+        "n03445777": "golf ball",
+        "n03452741": "grand piano",
+        "n03584829": "iron",
+        "n03590841": "jack-o'-lantern",
+        "n03709823": "mailbag",
+        "n03773504": "missile",
+        "n03775071": "mitten",
+        "n03792782": "mountain bike",
+        "n03792972": "mountain tent",
+        "n03877472": "pajama",
+        "n03888257": "parachute",
+        "n03982430": "pool table",
+        "n04044716": "radio telescope",
+        "n04069434": "reflex camera",
+        "n04086273": "revolver",
+        "n04120489": "running shoe",
+        "n07753592": "banana",
+        "n07873807": "pizza",
+        "n11939491": "daisy",
+        "n13054560": "bolete",
+    }
+)
+"""The 80 concepts of EEG-ImageNet: wnid -> English name, the 40 fine ones first."""
+
+N_FINE, FINE_GROUP = 40, 8
+"""How many of `IMAGENET_CONCEPTS` are fine, and how many of them make one of the groups fine0 to fine4."""
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """The pictures of a data set; opening reads no pixels.
+
+    Parameters
+    ----------
+    ids : tuple of str
+        Stimulus ids, as in the column `stimulus` of Trials.
+    concepts : mapping of str to str
+        Stimulus id -> concept.
+    names : mapping of str to str
+        Concept -> English name.
+    files : mapping of str to Path
+        Stimulus id -> picture file; empty for gratings, which are drawn on demand.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If an id has no concept, or a concept no name.
+
+    Examples
+    --------
+    >>> stimuli = Stimuli.from_gratings()
+    >>> stimuli.picture("grating_low_45", size=32).shape
+    (32, 32, 3)
+    """
+
+    ids: tuple[str, ...]
+    concepts: Mapping[str, str]
+    names: Mapping[str, str]
+    files: Mapping[str, Path]
+
+    def __post_init__(self) -> None:
+        for stimulus in self.ids:
+            if self.concepts.get(stimulus) not in self.names:
+                raise NeuroCanvasError(
+                    f"stimulus {stimulus}: its concept {self.concepts.get(stimulus)!r} has no name."
+                )
+
+    @classmethod
+    def from_folder(cls, root: Path | str, ids: Iterable[str] | None = None) -> Stimuli:
+        """Find the pictures of `root/imageNet_images/<wnid>/<image id>`.
+
+        Parameters
+        ----------
+        root : path-like
+            The folder that holds `imageNet_images`.
+        ids : iterable of str, optional
+            Which stimuli; all that the folder holds by default. A picture may be missing until it is asked for.
+
+        Returns
+        -------
+        Stimuli
+            Ids in alphabetical order; names from `root/synset_map_en.txt` where it exists, else those of the 80
+            concepts of EEG-ImageNet, else the folder's name.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If `ids` is None and there is no such folder, or no picture in it.
+        """
+        folder = Path(root) / PICTURES_FOLDER
+        if ids is None:
+            check_folder(folder, "the pictures, as <wnid>/<image id>")
+            found = {
+                path.name: path
+                for path in sorted(folder.glob("*/*"))
+                if path.suffix.lower() in (".jpeg", ".jpg", ".png")
+            }
+            if not found:
+                raise NeuroCanvasError(f"{folder}: no pictures; they belong there as <wnid>/<image id>.")
+        else:
+            found = {name: folder / name.split("_")[0] / name for name in sorted(set(ids))}
+        concepts = {name: path.parent.name for name, path in found.items()}
+        known = {**IMAGENET_CONCEPTS, **_read_names(Path(root) / "synset_map_en.txt")}
+        names = {concept: known.get(concept, concept) for concept in dict.fromkeys(concepts.values())}
+        return cls(tuple(found), concepts, names, found)
+
+    @classmethod
+    def from_gratings(cls) -> Stimuli:
+        """Return the drawn gratings; every grating is a concept of its own.
+
+        Returns
+        -------
+        Stimuli
+        """
+        ids = tuple(GRATINGS)
+        return cls(ids, {name: name for name in ids}, {name: GRATINGS[name].caption for name in ids}, {})
+
+    def concept(self, stimulus: str) -> str:
+        """Return the concept of a stimulus.
+
+        Parameters
+        ----------
+        stimulus : str
+            One of `ids`.
+
+        Returns
+        -------
+        str
+            A wnid, or the name of a grating.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the stimulus is unknown.
+        """
+        self._check(stimulus)
+        return self.concepts[stimulus]
+
+    def path(self, stimulus: str) -> Path:
+        """Return the picture file of a stimulus.
+
+        Parameters
+        ----------
+        stimulus : str
+            One of `ids`.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the stimulus is unknown, is drawn on demand, or its file is missing.
+        """
+        self._check(stimulus)
+        if stimulus not in self.files:
+            raise NeuroCanvasError(
+                f"stimulus {stimulus}: it is drawn on demand and has no file; ask for its picture."
+            )
+        return check_file(
+            self.files[stimulus], f"the picture of stimulus {stimulus}; put it there or leave its concept out"
+        )
+
+    def picture(self, stimulus: str, size: int | None = None) -> np.ndarray:
+        """Read or draw a picture.
+
+        Parameters
+        ----------
+        stimulus : str
+            One of `ids`.
+        size : int, optional
+            Width and height in pixels, after cutting the largest centred square; as stored by default (gratings: 64).
+
+        Returns
+        -------
+        array, shape (height, width, 3), uint8, RGB
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the stimulus is unknown, or its file is missing or is not a picture.
+        """
+        self._check(stimulus)
+        if stimulus not in self.files:
+            return render(GRATINGS[stimulus], size or 64)
+        from PIL import Image, ImageOps
+
+        path = self.path(stimulus)
+        try:
+            with Image.open(path) as image:
+                colour = image.convert("RGB")
+        except OSError as error:
+            raise NeuroCanvasError(
+                f"{path}: damaged or not a picture ({error}); put the right file there."
+            ) from error
+        if size is not None and colour.size != (size, size):
+            colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)
+        return np.asarray(colour)
+
+    def fingerprint(self) -> str:
+        """Hash the ids, concepts, names and the bytes of every picture that is there.
+
+        Returns
+        -------
+        str
+            16 hex digits.
+        """
+        contents = [
+            sha256(path) if (path := self.files.get(name)) and path.is_file() else None for name in self.ids
+        ]
+        drawn = [repr(GRATINGS[name]) for name in self.ids if name not in self.files]
+        return fingerprint(list(self.ids), dict(self.concepts), dict(self.names), contents, drawn)
+
+    def _check(self, stimulus: str) -> None:
+        """Raise if there is no such stimulus."""
+        if stimulus not in self.concepts:
+            raise NeuroCanvasError(
+                f"stimulus {stimulus!r}: unknown; there are {len(self.ids)}, {self.ids[0]} to {self.ids[-1]}."
+            )
+
+
+def _read_names(path: Path) -> dict[str, str]:
+    """First name of every wnid in a file of lines `wnid name, name`; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    rows = [line.split(None, 1) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {row[0]: row[1].split(",")[0].replace("_", " ").strip() for row in rows if len(row) == 2}

@@ -1,0 +1,90 @@
+"""The 62 channels of EEG-ImageNet: names in file order, regions and positions; and the five bands in Hz."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+
+# Name -> region of the scalp, and position in mm: x to the right ear, y to the nose, z up, from the centre of the head.
+# The positions restate `montage.fif` of EEG-ImageNet (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT
+# licence, commit 7c781571; that file gives them in units of a micrometre). All but CB1 and CB2 lie on a sphere of 85 mm.
+_ELECTRODES: dict[str, tuple[str, float, float, float]] = {
+    "FP1": ("frontal", -26.1, 80.8, -4.0),
+    "FPZ": ("frontal", 0.0, 85.0, -1.8),
+    "FP2": ("frontal", 26.1, 80.8, -4.0),
+    "AF3": ("frontal", -31.5, 76.2, 20.8),
+    "AF4": ("frontal", 31.5, 76.2, 20.8),
+    "F7": ("frontal", -68.4, 49.9, -7.5),
+    "F5": ("frontal", -63.1, 54.0, 18.1),
+    "F3": ("frontal", -48.2, 57.6, 39.9),
+    "F1": ("frontal", -26.0, 59.9, 54.4),
+    "FZ": ("frontal", 0.0, 60.7, 59.5),
+    "F2": ("frontal", 26.0, 59.9, 54.4),
+    "F4": ("frontal", 48.1, 57.6, 39.9),
+    "F6": ("frontal", 63.0, 54.0, 18.2),
+    "F8": ("frontal", 68.4, 49.9, -7.5),
+    "FT7": ("temporal", -80.4, 26.2, -8.5),
+    "FC5": ("central", -76.2, 28.8, 24.2),
+    "FC3": ("central", -59.3, 31.0, 52.5),
+    "FC1": ("central", -32.4, 32.4, 71.6),
+    "FCZ": ("central", 0.0, 32.9, 78.4),
+    "FC2": ("central", 32.4, 32.4, 71.6),
+    "FC4": ("central", 59.3, 31.0, 52.5),
+    "FC6": ("central", 76.2, 28.8, 24.2),
+    "FT8": ("temporal", 80.4, 26.2, -8.5),
+    "T7": ("temporal", -84.5, 0.0, -8.8),
+    "C5": ("central", -80.8, 0.0, 26.3),
+    "C3": ("central", -63.2, 0.0, 56.9),
+    "C1": ("central", -34.5, 0.0, 77.7),
+    "CZ": ("central", 0.0, 0.0, 85.0),
+    "C2": ("central", 34.6, 0.0, 77.6),
+    "C4": ("central", 63.2, 0.0, 56.9),
+    "C6": ("central", 80.8, 0.0, 26.3),
+    "T8": ("temporal", 84.5, 0.0, -8.8),
+    "TP7": ("temporal", -80.4, -26.2, -8.5),
+    "CP5": ("parietal", -76.2, -28.8, 24.2),
+    "CP3": ("parietal", -59.3, -31.0, 52.5),
+    "CP1": ("parietal", -32.4, -32.4, 71.6),
+    "CPZ": ("parietal", 0.0, -32.9, 78.4),
+    "CP2": ("parietal", 32.4, -32.4, 71.6),
+    "CP4": ("parietal", 59.3, -31.0, 52.5),
+    "CP6": ("parietal", 76.2, -28.8, 24.2),
+    "TP8": ("temporal", 80.4, -26.3, -8.5),
+    "P7": ("parietal", -68.4, -49.9, -7.5),
+    "P5": ("parietal", -63.1, -54.0, 18.1),
+    "P3": ("parietal", -48.2, -57.6, 39.9),
+    "P1": ("parietal", -26.0, -59.9, 54.4),
+    "PZ": ("parietal", 0.0, -60.7, 59.5),
+    "P2": ("parietal", 26.0, -59.9, 54.4),
+    "P4": ("parietal", 48.1, -57.6, 39.9),
+    "P6": ("parietal", 63.0, -54.0, 18.2),
+    "P8": ("parietal", 68.4, -49.9, -7.5),
+    "PO7": ("occipital", -49.7, -68.7, -6.0),
+    "PO5": ("occipital", -43.0, -72.8, 8.9),
+    "PO3": ("occipital", -31.5, -76.2, 20.8),
+    "POZ": ("occipital", 0.0, -79.0, 31.3),
+    "PO4": ("occipital", 31.5, -76.2, 20.8),
+    "PO6": ("occipital", 43.0, -72.8, 8.9),
+    "PO8": ("occipital", 49.7, -68.7, -6.0),
+    "CB1": ("occipital", -20.8, -85.4, -28.8),
+    "O1": ("occipital", -26.1, -80.8, -4.0),
+    "OZ": ("occipital", 0.0, -85.0, -1.8),
+    "O2": ("occipital", 26.1, -80.8, -4.0),
+    "CB2": ("occipital", 20.8, -85.4, -28.8),
+}
+
+CH_NAMES: tuple[str, ...] = tuple(_ELECTRODES)
+"""The 62 channel names, in the order of the rows of `eeg_data`."""
+
+POSITIONS: np.ndarray = np.array([row[1:] for row in _ELECTRODES.values()]) / 1000
+"""Electrode positions, shape (62, 3), metres, in the order of `CH_NAMES`; read-only. x right, y front, z up."""
+POSITIONS.setflags(write=False)
+
+REGIONS: MappingProxyType[str, str] = MappingProxyType({name: row[0] for name, row in _ELECTRODES.items()})
+"""Channel name -> frontal, central, temporal, parietal or occipital (CB1 and CB2 count as occipital)."""
+
+BANDS: MappingProxyType[str, tuple[float, float]] = MappingProxyType(
+    {"delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 80.0)}
+)
+"""Band name -> (low, high) in Hz; half-open: low <= f < high."""
