@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.store import write_text
 
+DEMO = Path(__file__).parent / "bundled" / "demo.toml"
+"""The settings of the bundled run."""
+
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
 Arm = Literal["eeg", "shuffled", "mean", "oracle"]
 
@@ -42,7 +45,7 @@ class RecordingSettings(Settings):
     events: dict[str, dict[str, str]] = Field(
         {},
         description="source (marker column, stim channel, or 'annotations') -> value in the file -> part of "
-        "the stimulus id; '' = no picture onset. The first source marks the onsets, the others are read there",
+        "the stimulus id; '' = no picture onset. The first source marks onsets, the others are read there",
     )
     stimulus: str = Field("{annotations}", description="stimulus id: a format string over `events`")
     pictures: str = Field("gratings", description="'gratings' (drawn), or the folder of imageNet_images")
@@ -86,9 +89,10 @@ class MapperSettings(Settings):
     name: Literal["mlp_sd", "ridge", "mean"] = "mlp_sd"
     hidden: tuple[int, ...] = (512, 512, 512)
     dropout: float = Field(0.5, ge=0, lt=1)
+    input_dropout: float = Field(0.0, ge=0, lt=1)
     components: int = Field(64, ge=1, description="principal coordinates of the training targets")
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
+    weight_decay: float = Field(1.0, ge=0, description="decoupled (AdamW); weak signals need a strong one")
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)
@@ -132,13 +136,13 @@ class RunSettings(Settings):
     family: str = Field("bundled", description="captioner and text encoder")
 
 
-def load_settings(path: Path | str, **changes: Any) -> RunSettings:
+def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
     """Read a run's settings from TOML.
 
     Parameters
     ----------
-    path : path-like
-        The TOML file.
+    path : path-like or None
+        The TOML file; None for the defaults.
     **changes : mapping
         Sections whose keys replace what the file says, e.g. ``data={"root": "/my/eeg"}``.
 
@@ -151,8 +155,10 @@ def load_settings(path: Path | str, **changes: Any) -> RunSettings:
     NeuroCanvasError
         If the file is missing, is not TOML, has an unknown key, or a value that is not allowed.
     """
+    raw: dict[str, Any] = {}
     try:
-        raw = tomllib.loads(check_file(path, "the settings of a run as TOML").read_text(encoding="utf-8"))
+        if path is not None:
+            raw = tomllib.loads(check_file(path, "the settings of a run as TOML").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NeuroCanvasError(f"{path}: not valid TOML ({error}).") from error
     for section, values in changes.items():
@@ -162,7 +168,7 @@ def load_settings(path: Path | str, **changes: Any) -> RunSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise NeuroCanvasError(f"{path}: {where}: {first['msg']}; got {first['input']!r}.") from error
+        raise NeuroCanvasError(f"{path or 'settings'}: {where}: {first['msg']}; got {first['input']!r}.") from error
 
 
 def save_settings(settings: RunSettings, path: Path) -> None:

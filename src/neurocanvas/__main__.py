@@ -1,0 +1,5 @@
+"""python -m neurocanvas."""
+
+from neurocanvas.cli import main
+
+main()

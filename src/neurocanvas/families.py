@@ -1,0 +1,201 @@
+"""Families of frozen networks that belong together: a captioner, a text encoder with its generator, a judge.
+
+A family is a row of names, not a branch in the code: each name is a folder in Hugging Face layout or a hub id, and every part is
+loaded by the ordinary `from_pretrained` of transformers and diffusers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.store import fingerprint, read_json, sha256
+
+BUNDLED = Path(__file__).parent / "bundled"
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the networks of a family come from.
+
+    Parameters
+    ----------
+    captioner : str
+        BLIP: picture to caption.
+    diffusion : str
+        Stable Diffusion: tokenizer, CLIP text encoder, UNet, VAE and scheduler.
+    judge : str
+        CLIP: the network whose embeddings compare pictures.
+    """
+
+    captioner: str
+    diffusion: str
+    judge: str
+
+
+FAMILIES: Mapping[str, Family] = {
+    "bundled": Family(str(BUNDLED / "blip"), str(BUNDLED / "stable-diffusion"), str(BUNDLED / "clip")),
+    "sd14": Family(
+        "Salesforce/blip-image-captioning-base", "CompVis/stable-diffusion-v1-4", "openai/clip-vit-large-patch14"
+    ),
+}
+
+
+def find_family(name: str) -> Family:
+    """Look a family up by name, or take a folder that holds one.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FAMILIES`, or a folder with the sub-folders `blip`, `stable-diffusion` and `clip`.
+
+    Returns
+    -------
+    Family
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is neither.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    parts = [Path(name) / part for part in ("blip", "stable-diffusion", "clip")]
+    if all(part.is_dir() for part in parts):
+        return Family(*map(str, parts))
+    raise NeuroCanvasError(
+        f"--family: allowed are {', '.join(FAMILIES)}, or a folder with {', '.join(part.name for part in parts)}; got {name!r}."
+    )
+
+
+def load_part(source: str, load: Callable[[str], Part]) -> Part:
+    """Load one network, with one clear line if its files are missing or damaged.
+
+    Parameters
+    ----------
+    source : str
+        A folder or hub id from a `Family`.
+    load : callable
+        Takes the source, gives the network; usually a `from_pretrained`.
+
+    Returns
+    -------
+    object
+        What `load` gave.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the weights are missing, unreadable, or (bundled) not the ones that were released.
+    """
+    if Path(source).is_relative_to(BUNDLED):
+        check_bundled()
+    try:
+        return load(source)
+    except (OSError, ValueError, EnvironmentError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NeuroCanvasError(
+            f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
+        ) from error
+
+
+@cache
+def check_bundled() -> str:
+    """Compare the bundled weights with the sha256 on their card, once per process.
+
+    Returns
+    -------
+    str
+        Fingerprint of the weights.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a file is missing or differs.
+    """
+    expected: dict[str, str] = read_json(BUNDLED / "card.json", "the card of the bundled weights; reinstall")["sha256"]
+    for name, digest in expected.items():
+        path = BUNDLED / name
+        if not path.is_file() or sha256(path) != digest:
+            raise NeuroCanvasError(f"{path}: missing or not the released bytes; reinstall neurocanvas.")
+    return fingerprint(expected)
+
+
+def family_print(name: str) -> str:
+    """Fingerprint what a family's weights are known by: the bundled ones by their bytes, the others by name.
+
+    Parameters
+    ----------
+    name : str
+        As in `find_family`.
+
+    Returns
+    -------
+    str
+        16 hex digits.
+    """
+    family = find_family(name)
+    if family == FAMILIES["bundled"]:
+        return check_bundled()
+    folders = [Path(part) for part in (family.captioner, family.diffusion, family.judge) if os.path.isdir(part)]
+    weights = [(str(f.relative_to(folder)), f.stat().st_size) for folder in folders for f in sorted(folder.rglob("*.safetensors"))]
+    return fingerprint(name, weights)
+
+
+def device() -> str:
+    """Name the device that networks run on: the first GPU if there is one.
+
+    Returns
+    -------
+    str
+        "cuda" or "cpu".
+    """
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def batches(count: int, size: int) -> list[slice]:
+    """Cut `count` rows into consecutive slices of at most `size`.
+
+    Parameters
+    ----------
+    count, size : int
+        Rows in all, and per slice.
+
+    Returns
+    -------
+    list of slice
+
+    Examples
+    --------
+    >>> batches(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def pil_processor(source: str) -> Any:
+    """Load the picture preprocessing of a CLIP or BLIP without torchvision.
+
+    Parameters
+    ----------
+    source : str
+        Folder or hub id.
+
+    Returns
+    -------
+    transformers image processor
+    """
+    import transformers
+    from transformers import AutoImageProcessor
+
+    major = int(transformers.__version__.split(".")[0])
+    how = {"backend": "pil"} if major >= 5 else {"use_fast": False}
+    return AutoImageProcessor.from_pretrained(source, **how)

@@ -1,0 +1,53 @@
+"""Captions to CLIP text embeddings: the hidden states (77, 768) that Stable Diffusion is conditioned on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from neurocanvas.families import batches, device, find_family, load_part
+
+
+def embed_captions(
+    captions: Sequence[str], family: str, *, batch_size: int = 32, progress: Callable[[int], None] = lambda _: None
+) -> np.ndarray:
+    """Encode captions with the text encoder of a family's Stable Diffusion.
+
+    Parameters
+    ----------
+    captions : sequence of str
+        May repeat; each distinct one is encoded once.
+    family : str
+        A name in `families.FAMILIES` or a folder.
+    batch_size : int
+        Captions at a time.
+    progress : callable
+        Is told how many captions were encoded since the last call.
+
+    Returns
+    -------
+    array, shape (n_captions, 77, 768), float16
+        Last hidden states after the final layer norm, padding included, as Stable Diffusion 1.x uses them.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the encoder's weights cannot be loaded.
+    """
+    import torch
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    source = find_family(family).diffusion
+    tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
+    encoder = load_part(source, lambda name: CLIPTextModel.from_pretrained(name, subfolder="text_encoder"))
+    encoder = encoder.float().eval().to(device())
+    distinct = list(dict.fromkeys(captions))
+    encoded: list[np.ndarray] = []
+    for part in batches(len(distinct), batch_size):
+        ids = tokenizer(distinct[part], padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            encoded.append(encoder(input_ids=ids.to(device())).last_hidden_state.half().cpu().numpy())
+        progress(part.stop - part.start)
+    row = {caption: index for index, caption in enumerate(distinct)}
+    return np.concatenate(encoded)[[row[caption] for caption in captions]]

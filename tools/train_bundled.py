@@ -1,0 +1,290 @@
+"""Train the bundled family on the picture world: text encoder, VAE, UNet, captioner and judge.
+
+    python tools/train_bundled.py --work build/bundled                 # every stage, in order, then export
+    python tools/train_bundled.py --work build/bundled --stages vae    # one stage
+    python tools/train_bundled.py --work build/bundled --minutes 20    # a slice: the same command goes on where it stopped
+
+Each stage has a fixed number of steps, and the batch of step k depends on the seed and k alone, so a run cut into slices ends with the
+same weights as one that was not (same machine, device and thread count). A checkpoint is written every minute. `export` writes
+half-precision safetensors in Hugging Face layout with a card and sha256 into `src/neurocanvas/bundled`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from bundled_parts import (
+    DRAWINGS,
+    GRATINGS_DRAWN,
+    blip_model,
+    clip_model,
+    clip_tokenizer,
+    export,
+    unet_model,
+    vae_model,
+    word_tokenizer,
+)
+from torch import nn
+from torch.nn import functional as F
+
+from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing, sample_grating
+
+STEPS = {"text": 200, "vae": 4000, "judge": 900, "blip": 1200, "unet": 4000}
+BATCH = {"text": 96, "vae": 8, "judge": 128, "blip": 64, "unet": 64}
+RATE = {"text": 5e-4, "vae": 2e-3, "judge": 8e-4, "blip": 1e-3, "unet": 6e-4}
+EMA = {"unet": 0.998, "vae": 0.995}
+SEED = 20261122
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def picture_set(work: Path) -> tuple[np.ndarray, list[str]]:
+    """Draw the training pictures once: (n, 64, 64, 3) uint8 and their true captions."""
+    pictures, captions = work / "pictures.npy", work / "captions.json"
+    if not captions.is_file():
+        drawn = []
+        wnids = list(CONCEPTS)
+        for index in range(DRAWINGS):
+            drawn.append(sample_drawing(wnids[index % len(wnids)], rng=np.random.default_rng((SEED, index))))
+        drawn += [sample_grating(rng=np.random.default_rng((SEED, 10**6 + i))) for i in range(GRATINGS_DRAWN)]
+        np.save(pictures, np.stack([render(picture) for picture in drawn]))
+        captions.write_text(json.dumps([picture.caption for picture in drawn]))
+    return np.load(pictures, mmap_mode="r"), json.loads(captions.read_text())
+
+
+def class_prompt(index: int, caption: str) -> str:
+    """What a class-name prompt would say of training picture `index`."""
+    if index >= DRAWINGS:
+        return f"a photo of {caption}"
+    return f"a photo of a {list(CONCEPTS.values())[index % len(CONCEPTS)].name}"
+
+
+def as_tensor(pictures: np.ndarray) -> torch.Tensor:
+    """Pictures in uint8 -> (n, 3, 64, 64) in -1..1, the range of the VAE, CLIP and BLIP alike."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(DEVICE)
+
+
+def learning_rate(stage: str, step: int) -> float:
+    """Warm up over 100 steps, stay, and come down along a cosine over the last 40 %."""
+    total = STEPS[stage]
+    down = max(0.0, (step - 0.6 * total) / (0.4 * total))
+    return RATE[stage] * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, down))))
+
+
+def train(stage: str, model: nn.Module, loss_of: Callable[[np.random.Generator, torch.Generator], torch.Tensor], work: Path,
+          until: float) -> bool:
+    """Run the steps of a stage from its last checkpoint; return True when all are done."""
+    path = work / f"{stage}.pt"
+    decay = EMA.get(stage)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE[stage], betas=(0.9, 0.98), weight_decay=0.01)
+    state = torch.load(path, map_location=DEVICE, weights_only=True) if path.is_file() else {"step": 0}
+    average = {k: v.clone() for k, v in model.state_dict().items()}
+    if state["step"]:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average = state["average"]
+    step, saved, losses = state["step"], time.monotonic(), []
+
+    def save() -> None:
+        parts = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+        torch.save(parts, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+    while step < STEPS[stage] and time.monotonic() < until:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(stage, step)
+        loss = loss_of(np.random.default_rng((SEED, step)), torch.Generator().manual_seed(SEED + step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        losses.append(loss.item())
+        with torch.no_grad():
+            follow = min(decay, step / (step + 10)) if decay else 0.0
+            for name, value in model.state_dict().items():
+                if value.dtype.is_floating_point:
+                    average[name].lerp_(value, 1 - follow)
+                else:
+                    average[name].copy_(value)
+        if step % 50 == 0:
+            print(f"{stage} step {step}/{STEPS[stage]} loss {np.mean(losses[-50:]):.4f} {time.strftime('%H:%M:%S')}", flush=True)
+        if time.monotonic() - saved > 60:
+            save()
+            saved = time.monotonic()
+    save()
+    return step >= STEPS[stage]
+
+
+def finished(stage: str, model: nn.Module, work: Path) -> nn.Module:
+    """The model of a stage with its averaged weights, frozen."""
+    model.load_state_dict(torch.load(work / f"{stage}.pt", map_location=DEVICE, weights_only=True)["average"])
+    return model.to(DEVICE).eval().requires_grad_(False)
+
+
+def train_clip(stage: str, work: Path, until: float) -> bool:
+    """Contrastive training of captions against pictures; `text` keeps only the text tower, `judge` keeps both.
+
+    Positions are pooled at random among the caption's end and the padding behind it, so that the padding,
+    most of the 77 tokens, carries the sentence too.
+    """
+    pictures, captions = picture_set(work)
+    tokenizer = clip_tokenizer(work, captions)
+    torch.manual_seed(SEED)
+    model = clip_model(stage, tokenizer).to(DEVICE).train()
+    prompts = [class_prompt(index, caption) for index, caption in enumerate(captions)]
+    ids = torch.tensor(tokenizer(captions + prompts, padding="max_length", max_length=32, truncation=True).input_ids)
+    ends = (ids == tokenizer.eos_token_id).int().argmax(1)
+    texts = np.unique(captions + prompts, return_inverse=True)[1]
+
+    def loss_of(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+        rows = rng.choice(len(captions), BATCH[stage], replace=False)
+        said = rows + len(captions) * (rng.random(len(rows)) < 0.25)
+        hidden = model.text_model(input_ids=ids[said].to(DEVICE)).last_hidden_state
+        at = ends[said] + (torch.rand(len(rows), generator=generator) * (32 - ends[said]) * 0.999).long()
+        text = F.normalize(model.text_projection(hidden[torch.arange(len(rows)), at]), dim=-1)
+        seen = model.vision_model(pixel_values=as_tensor(pictures[np.sort(rows)])[np.argsort(np.argsort(rows))]).pooler_output
+        image = F.normalize(model.visual_projection(seen), dim=-1)
+        logits = model.logit_scale.exp().clamp(max=100) * text @ image.T
+        true = (texts[said][:, None] == texts[rows]) | (texts[said][:, None] == texts[rows + len(captions)])
+        same = torch.from_numpy(true).float().to(DEVICE)
+        return (soft_cross_entropy(logits, same) + soft_cross_entropy(logits.T, same.T)) / 2
+
+    return train(stage, model, loss_of, work, until)
+
+
+def soft_cross_entropy(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy whose right answers are all the pairs in which the text is true of the picture."""
+    return -(F.log_softmax(logits, dim=-1) * same / same.sum(-1, keepdim=True)).sum(-1).mean()
+
+
+def train_vae(work: Path, until: float) -> bool:
+    """Reconstruction (absolute + squared error) with a slight pull of the latents to a unit Gaussian."""
+    pictures, _ = picture_set(work)
+    torch.manual_seed(SEED + 1)
+    model = vae_model().to(DEVICE).train()
+
+    def loss_of(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+        seen = as_tensor(pictures[np.sort(rng.choice(len(pictures), BATCH["vae"], replace=False))])
+        latent = model.encode(seen).latent_dist
+        sample = latent.mean + latent.std * torch.randn(latent.mean.shape, generator=generator).to(DEVICE)
+        error = model.decode(sample).sample - seen
+        return error.abs().mean() + 2 * error.square().mean() + 1e-4 * latent.kl().mean() / latent.mean[0].numel() * 10
+
+    return train("vae", model, loss_of, work, until)
+
+
+def train_blip(work: Path, until: float) -> bool:
+    """Captioning: next-word cross-entropy given the picture."""
+    pictures, captions = picture_set(work)
+    tokenizer = word_tokenizer(work, captions)
+    torch.manual_seed(SEED + 2)
+    model = blip_model(tokenizer).to(DEVICE).train()
+    ids = torch.tensor(tokenizer(captions, padding=True).input_ids)
+    ids[:, 0] = tokenizer.bos_token_id
+
+    def loss_of(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+        rows = np.sort(rng.choice(len(ids), BATCH["blip"], replace=False))
+        words = ids[rows].to(DEVICE)
+        labels = words.masked_fill(words == tokenizer.pad_token_id, -100)
+        return model(pixel_values=as_tensor(pictures[rows]), input_ids=words, attention_mask=(words != tokenizer.pad_token_id).long(),
+                     labels=labels).loss
+
+    return train("blip", model, loss_of, work, until)
+
+
+@torch.no_grad()
+def cached_latents(work: Path) -> torch.Tensor:
+    """Latents of every training picture, scaled to unit variance; the scale goes into the VAE's config at export."""
+    path = work / "latents.pt"
+    if not path.is_file():
+        pictures, _ = picture_set(work)
+        vae = finished("vae", vae_model(), work)
+        parts = [vae.encode(as_tensor(pictures[i : i + 64])).latent_dist.mean.cpu() for i in range(0, len(pictures), 64)]
+        latents = torch.cat(parts)
+        torch.save({"latents": latents / latents.std(), "scale": 1 / latents.std().item()}, path)
+    return torch.load(path, weights_only=True)["latents"]
+
+
+@torch.no_grad()
+def cached_conditions(work: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states (77, 768) of every text in half precision (row 0: the empty one); the rows of each picture's caption and prompt."""
+    _, captions = picture_set(work)
+    prompts = [class_prompt(index, caption) for index, caption in enumerate(captions)]
+    distinct = ["", *sorted({*captions, *prompts})]
+    row = {text: index for index, text in enumerate(distinct)}
+    rows = torch.tensor([[row[text] for text in pair] for pair in zip(captions, prompts)])
+    path = work / "conditions.pt"
+    if not path.is_file():
+        tokenizer = clip_tokenizer(work, captions)
+        encoder = finished("text", clip_model("text", tokenizer), work).text_model
+        batches = (distinct[i : i + 128] for i in range(0, len(distinct), 128))
+        ids: Iterator[torch.Tensor] = (torch.tensor(tokenizer(b, padding="max_length", max_length=77).input_ids) for b in batches)
+        torch.save(torch.cat([encoder(input_ids=i.to(DEVICE)).last_hidden_state.half().cpu() for i in ids]), path)
+    return torch.load(path, weights_only=True, mmap=True), rows
+
+
+def train_unet(work: Path, until: float) -> bool:
+    """Velocity prediction with dropped captions (for guidance) and mixed captions (predicted conditions are never pure)."""
+    latents, (conditions, row_of) = cached_latents(work), cached_conditions(work)
+    torch.manual_seed(SEED + 3)
+    model, scheduler = unet_model()
+    model = model.to(DEVICE, memory_format=torch.channels_last).train()
+    alphas = scheduler.alphas_cumprod
+
+    def loss_of(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+        count = BATCH["unet"]
+        rows = torch.from_numpy(rng.choice(len(latents), count, replace=False))
+        draw = torch.from_numpy(rng.random(count))
+        wanted = torch.where(draw < 0.1, 0, torch.where(draw < 0.2, row_of[rows, 1], row_of[rows, 0]))
+        condition = conditions[wanted].float()
+        share = torch.from_numpy(np.where(rng.random(count) < 0.3, rng.uniform(0, 0.35, count), 0.0)).float().view(-1, 1, 1)
+        share = share * (wanted != 0).view(-1, 1, 1)
+        condition = torch.lerp(condition, condition.roll(1, 0), share)
+        noise = torch.randn(latents[rows].shape, generator=generator)
+        times = torch.randint(0, len(alphas), (count,), generator=generator)
+        signal, spread = alphas[times].sqrt().view(-1, 1, 1, 1), (1 - alphas[times]).sqrt().view(-1, 1, 1, 1)
+        noisy = (signal * latents[rows] + spread * noise).to(DEVICE, memory_format=torch.channels_last)
+        velocity = signal * noise - spread * latents[rows]
+        return F.mse_loss(model(noisy, times.to(DEVICE), condition.to(DEVICE)).sample, velocity.to(DEVICE))
+
+    return train("unet", model, loss_of, work, until)
+
+
+TRAINERS: dict[str, Callable[[Path, float], bool]] = {
+    "text": lambda work, until: train_clip("text", work, until),
+    "vae": train_vae,
+    "judge": lambda work, until: train_clip("judge", work, until),
+    "blip": train_blip,
+    "unet": train_unet,
+}
+
+
+def main() -> None:
+    """Train the stages asked for, in order, and export when all are done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/bundled"), help="checkpoints and caches")
+    parser.add_argument("--stages", nargs="*", default=[*TRAINERS, "export"], choices=[*TRAINERS, "export"])
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; call again to go on")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; all by default")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + 60 * options.minutes
+    for stage in options.stages:
+        if stage == "export":
+            export(options.work, Path(__file__).parents[1] / "src/neurocanvas/bundled", finished)
+        elif not TRAINERS[stage](options.work, until):
+            return
+        print(f"{stage} done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
