@@ -157,16 +157,11 @@ def simulate(run: Run) -> list[Path]:
     """
     from neurocanvas.datasets.simulated import simulate as write_simulation
 
-    settings = run.settings.simulate
-    if settings is None:
+    if run.settings.simulate is None:
         return []
-    path = run.folder / "data" / "EEG-ImageNet.pth"
-    inputs = store.fingerprint("simulate", settings)
-    if not store.is_done(path, inputs):
-        advance = run.track("simulate", 1)
-        write_simulation(settings, path.parent)
-        store.finish(path, inputs, {"settings": settings.model_dump(mode="json")})
-        advance(1)
+    advance = run.track("simulate", 1)
+    path = write_simulation(run.settings.simulate, run.folder / "data")
+    advance(1)
     return [path]
 
 
