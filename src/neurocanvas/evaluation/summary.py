@@ -133,7 +133,6 @@ def summarise(
     concepts : dict of str to str
         Concept to English name, in the order of the columns of `concept`.
     settings : EvaluateSettings
-        n_way, permutations, resamples.
     blocked : bool
         Whether each concept was shown in a block: then whole blocks are exchanged.
     rng : numpy.random.Generator
@@ -186,8 +185,7 @@ def summarise(
         "arms": measured,
         "concepts": _concept_scores(trials, concepts, scores),
         "subjects": _subject_scores(trials, scores),
-        "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way,
-        "unit": unit, "exchanged": exchanged,
+        "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
         "warnings": [*warnings, *found, *_arm_warnings(measured, nulls)],
     }
     return summary, _rows(trials, scores)
