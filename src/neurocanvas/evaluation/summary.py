@@ -182,10 +182,10 @@ def summarise(
     least = smallest_p(strata, units, len(permuted))
     found = _design_warnings(blocked, unit, len(np.unique(units_in[0])), least)
     summary = {
-        "arms": measured,
-        "concepts": _concept_scores(trials, concepts, scores),
+        "arms": measured, "concepts": _concept_scores(trials, concepts, scores),
         "subjects": _subject_scores(trials, scores),
-        "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
+        "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way,
+        "unit": unit, "exchanged": exchanged,
         "warnings": [*warnings, *found, *_arm_warnings(measured, nulls)],
     }
     return summary, _rows(trials, scores)
