@@ -1,0 +1,68 @@
+"""The principal coordinates: orthonormal, fitted on what trains, and exact about the error."""
+
+import numpy as np
+import pytest
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models import TargetBasis
+
+
+@pytest.fixture
+def targets():
+    """30 targets of the real shape that span about 29 dimensions, with unequal spread, in half precision."""
+    rng = np.random.default_rng(0)
+    spread = np.geomspace(3, 0.05, 40)
+    flat = (rng.normal(size=(30, 40)) * spread) @ rng.normal(size=(40, 77 * 768)) / 20 + rng.normal(size=77 * 768)
+    return flat.reshape(30, 77, 768).astype(np.float16)
+
+
+def test_mse_in_the_subspace_plus_the_discarded_part_is_the_whole_mse(targets):
+    rng = np.random.default_rng(1)
+    basis = TargetBasis.fit(targets, np.ones(30, int), 8)
+    predicted = rng.normal(size=(30, 8)).astype(np.float32) * basis.target_sd
+    whole = np.mean((basis.inverse(predicted).astype(np.float64) - targets) ** 2)
+    inside = np.sum((predicted - basis.transform(targets).astype(np.float64)) ** 2, axis=1)
+    assert whole == pytest.approx(np.mean(inside + basis.squared_distance(targets)) / (77 * 768), rel=1e-6)
+
+
+def test_axes_are_orthonormal_and_the_largest_come_first(targets):
+    basis = TargetBasis.fit(targets, np.ones(30, int), 8)
+    np.testing.assert_allclose(basis.axes @ basis.axes.T, np.eye(8), atol=1e-5)
+    assert np.all(np.diff(basis.target_sd) < 0)
+    assert basis.axes.dtype == basis.mean.dtype == np.float32
+
+
+def test_it_is_the_svd_of_the_trials(targets):
+    small = targets[:, :2, :50].astype(np.float64)
+    counts = np.arange(30) % 4
+    basis = TargetBasis.fit(small, counts, 5)
+    trials = np.repeat(small, counts, axis=0).reshape(counts.sum(), -1)
+    _, singular, axes = np.linalg.svd(trials - trials.mean(axis=0), full_matrices=False)
+    np.testing.assert_allclose(basis.mean.reshape(-1), trials.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(basis.target_sd, singular[:5] / np.sqrt(len(trials)), rtol=1e-4)
+    np.testing.assert_allclose(np.abs(np.sum(basis.axes * axes[:5], axis=1)), 1, atol=1e-4)
+
+
+def test_targets_without_training_trials_change_nothing(targets):
+    small = targets[:, :2, :50].copy()
+    counts = np.r_[np.ones(20, int), np.zeros(10, int)]
+    first = TargetBasis.fit(small, counts, 5)
+    small[20:] = 100
+    second = TargetBasis.fit(small, counts, 5)
+    assert np.array_equal(first.axes, second.axes)
+    assert np.array_equal(first.mean, second.mean)
+
+
+def test_fewer_axes_where_the_targets_span_fewer():
+    rng = np.random.default_rng(2)
+    distinct = rng.normal(size=(8, 4, 16))
+    repeated = distinct[np.arange(24) % 8]
+    basis = TargetBasis.fit(repeated, np.ones(24, int), 64)
+    assert len(basis.axes) == 7
+    np.testing.assert_allclose(basis.inverse(basis.transform(repeated)), repeated, atol=1e-5)
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN"), (1.0, "at least 2")])
+def test_targets_that_cannot_be_used_are_refused(value, message):
+    with pytest.raises(NeuroCanvasError, match=message):
+        TargetBasis.fit(np.full((5, 4, 16), value), np.ones(5, int), 2)

@@ -1,0 +1,50 @@
+"""Scores from coordinates agree with scores from whole targets."""
+
+import numpy as np
+import pytest
+
+from neurocanvas.models import TargetBasis
+from neurocanvas.training.losses import mse_per_element, squared_error, two_way_in_targets
+
+
+@pytest.fixture
+def world():
+    """12 targets, a basis of 4 axes from the first 8, predictions near the truth."""
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(12, 4, 16)).astype(np.float32)
+    basis = TargetBasis.fit(targets, np.r_[np.ones(8, int), np.zeros(4, int)], 4)
+    predicted = basis.transform(targets) + rng.normal(size=(12, 4)).astype(np.float32)
+    return targets, basis, predicted
+
+
+def test_mse_from_coordinates_is_the_mse_of_the_targets(world):
+    targets, basis, predicted = world
+    expected = np.mean((basis.inverse(predicted) - targets) ** 2)
+    found = mse_per_element(predicted, basis.transform(targets), basis.squared_distance(targets), basis)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_way_from_coordinates_is_two_way_by_cosine_in_the_whole_space(world):
+    targets, basis, predicted = world
+    a = (basis.inverse(predicted) - basis.mean).reshape(12, -1)
+    b = (targets - basis.mean).reshape(12, -1)
+    cosine = a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+    wins = [np.mean([cosine[i, i] > cosine[i, j] for j in range(12) if j != i]) for i in range(12)]
+    found = two_way_in_targets(predicted, basis.transform(targets), basis.squared_distance(targets), np.arange(12))
+    assert found == pytest.approx(np.mean(wins))
+    assert 0.5 < found < 1
+
+
+def test_ties_count_half_and_repeated_trials_are_no_distractors():
+    true = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    nothing = np.zeros(4)
+    assert two_way_in_targets(np.zeros((4, 2)), true, nothing, np.arange(4)) == 0.5
+    assert two_way_in_targets(true, true, nothing, np.arange(4)) == pytest.approx((1 + 1 + 0.5) / 3)
+    assert two_way_in_targets(true, true, nothing, np.array([5, 5, 7, 7])) == 1.0
+    assert np.isnan(two_way_in_targets(true, true, nothing, np.zeros(4, int)))
+
+
+def test_the_loss_is_the_squared_distance():
+    import torch
+
+    assert squared_error(torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [0.0, 2.0]])).item() == 3.0
