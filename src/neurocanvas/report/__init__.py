@@ -1,1 +1,5 @@
-"""."""
+"""The report: scores and pictures of a run on one HTML page."""
+
+from neurocanvas.report.page import write_report
+
+__all__ = ["write_report"]

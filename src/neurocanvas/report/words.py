@@ -1,0 +1,228 @@
+"""What the page says in words: the verdict, what was run, what arms and metrics mean, how numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from neurocanvas.config import RunSettings
+
+ARMS: dict[str, str] = {
+    "eeg": "Made from what the mapper predicts from this trial's EEG.",
+    "shuffled": "Made from the prediction for another trial of the same subject: the floor. What it scores above "
+    "chance does not come from this trial's EEG.",
+    "mean": "Made from the mean of the training targets, the same for every trial: what knowing nothing looks like.",
+    "oracle": "Made from the true target, the embedding of the seen picture's own caption: the ceiling that the "
+    "generator and the judge leave to any EEG.",
+}
+"""Arm -> what its pictures are made from; in the order in which the page shows them."""
+
+METRICS: dict[str, tuple[str, str]] = {
+    "two_way": (
+        "Two-way identification",
+        "share of the other seen pictures that are less like the generated picture than the one that was seen, to "
+        "the judge; ties count one half",
+    ),
+    "n_way": (
+        "{n}-way identification",
+        "how often the seen picture is the most similar of {n}, the others drawn from the seen pictures",
+    ),
+    "concept_top1": ("Concept top-1", "how often the judge names the seen concept first"),
+    "concept_top5": ("Concept top-5", "how often the seen concept is among the judge's first five"),
+    "pixcorr": ("PixCorr", "correlation of the pixels of the generated and the seen picture"),
+    "ssim": ("SSIM", "structural similarity of the two pictures in grey, from −1 to 1"),
+}
+"""Metric -> title and meaning, in the page's order; ``{n}`` stands for the number of pictures to choose from."""
+
+PERCENT = frozenset({"two_way", "n_way", "concept_top1", "concept_top5"})
+"""Metrics written in percent."""
+
+ALPHA = 0.05
+
+
+def number(value: float, metric: str, *, unit: bool = True, digits: int = 1) -> str:
+    """Write a score.
+
+    Parameters
+    ----------
+    value : float
+        The score.
+    metric : str
+        A key of `METRICS`: some are written in percent.
+    unit : bool
+        Whether the percent sign follows.
+    digits : int
+        Decimals of a percentage.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> number(0.7812, "two_way", unit=False), number(-0.0312, "pixcorr")
+    ('78.1', '−0.031')
+    """
+    text = f"{100 * value:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")
+    return (text if metric in PERCENT else f"{value:.3f}").replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Write a p-value with two figures, or as a bound below .0001.
+
+    Parameters
+    ----------
+    p : float
+        From 0 to 1.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> p_value(0.00049975), p_value(0.5)
+    ('.0005', '.50')
+    """
+    if p < 0.0001:
+        return "< .0001"
+    digits = 2 if p >= 0.01 else 3 if p >= 0.001 else 4
+    return f"{p:.{digits}f}".removeprefix("0")
+
+
+def is_blocked(summary: Mapping[str, Any], warnings: Sequence[str] = ()) -> bool:
+    """Tell whether scores come from a block design.
+
+    Parameters
+    ----------
+    summary : dict
+        `scores/summary.json`.
+    warnings : sequence of str
+        What the splits warned of.
+
+    Returns
+    -------
+    bool
+    """
+    said = (text.lower().startswith("block design") for text in [*summary.get("warnings", []), *warnings])
+    return "blocks" in (summary.get("exchanged"), summary.get("unit")) or any(said)
+
+
+def verdict(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in one sentence what the scores allow to conclude.
+
+    Something is claimed only if the `eeg` interval of two-way identification lies above the `shuffled` one, every
+    p-value is below .05, and the design is not blocked.
+
+    Parameters
+    ----------
+    summary : dict
+        `scores/summary.json`.
+
+    Returns
+    -------
+    dict
+        ``claimed`` (bool) and ``text``.
+    """
+    scores = {arm: given.get("two_way") for arm, given in summary["arms"].items()}
+    eeg, shuffled = scores.get("eeg"), scores.get("shuffled")
+    if eeg is None:
+        return {"claimed": False, "text": "Nothing can be claimed: no pictures were made from EEG."}
+    fact = (
+        f"ictures made from EEG identify the seen picture in {_whole(eeg['value'])} of pairs "
+        f"(chance {_whole(eeg['chance'])}, {_interval(eeg)})"
+    )
+    doubts = _doubts(eeg, shuffled)
+    if doubts:
+        return {"claimed": False, "text": f"Nothing can be claimed: p{fact}, {doubts}."}
+    if is_blocked(summary):
+        text = (
+            f"P{fact}, but every concept was recorded in one stretch of time, so this cannot be told from decoding "
+            "the recording block."
+        )
+        return {"claimed": False, "text": text}
+    place = eeg.get("place")
+    way = "" if place is None else f": {_whole(place)} of the way from shuffled EEG to the true caption"
+    return {"claimed": True, "text": f"P{fact}{way}."}
+
+
+def _doubts(eeg: Mapping[str, Any], shuffled: Mapping[str, Any] | None) -> str:
+    """What speaks against a claim; empty if nothing does."""
+    if shuffled is None:
+        return "and without the shuffled arm there is no floor to hold that against"
+    if eeg["low"] is None or shuffled["low"] is None:
+        return "and there are too few units for an interval"
+    if eeg["low"] <= shuffled["high"]:
+        return f"which cannot be told from shuffled EEG ({_whole(shuffled['value'])}, {_interval(shuffled)})"
+    if eeg["p"] >= ALPHA:
+        return f"which chance alone can give (p {p_value(eeg['p'])})"
+    if eeg.get("p_vs_shuffled", 0.0) >= ALPHA:
+        return f"which is not reliably more than from shuffled EEG (p {p_value(eeg['p_vs_shuffled'])})"
+    return ""
+
+
+def _whole(share: float) -> str:
+    """A share as whole percent."""
+    return number(share, "two_way", digits=0)
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    """A 95 % interval in words."""
+    if score["low"] is None:
+        return "no interval"
+    return f"95\N{NO-BREAK SPACE}% interval {100 * score['low']:.0f}–{_whole(score['high'])}"
+
+
+def definitions(
+    settings: RunSettings,
+    summary: Mapping[str, Any],
+    trials: Sequence[Mapping[str, str]],
+    n_subjects: int,
+    ch_names: Sequence[str],
+) -> list[tuple[str, str]]:
+    """List what was run.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        `run.toml`.
+    summary : dict
+        `scores/summary.json`.
+    trials : sequence of dict
+        The rows of all trial tables.
+    n_subjects : int
+        How many there are.
+    ch_names : sequence of str
+        The electrodes.
+
+    Returns
+    -------
+    list of (str, str)
+        Terms and what they were.
+    """
+    made, mapper = settings.generate, settings.mapper
+    data: str = settings.data.name
+    if settings.simulate is not None:
+        data = f"simulated EEG, {settings.simulate.design} design, in the layout of EEG-ImageNet"
+    chosen = f"; granularity {settings.data.granularity}" if settings.data.name == "eeg-imagenet" else ""
+    features = settings.features
+    layers = f", hidden layers {' · '.join(map(str, mapper.hidden))}" if mapper.name == "mlp_sd" else ""
+    stimuli = len({row["stimulus"] for row in trials})
+    electrodes = ", ".join(ch_names) if len(ch_names) <= 8 else f"{len(ch_names)}"
+    seeds = [f"split {settings.split.seed}", f"mapper {mapper.seed}", f"pictures {made.seed}"]
+    seeds += [f"scores {settings.evaluate.seed}"]
+    if settings.simulate is not None:
+        seeds.insert(0, f"simulation {settings.simulate.seed}")
+    return [
+        ("Data", data + chosen),
+        ("Subjects", f"{n_subjects}"),
+        ("Trials", f"{len(trials):,} of {stimuli:,} pictures, {len(summary['concepts'])} concepts tested"),
+        ("Electrodes", electrodes),
+        ("Features", f"differential entropy ({features.method}), {features.tmin:g} to {features.tmax:g} s after onset"),
+        ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} trials"),
+        ("Mapper", f"{mapper.name}{layers}, {mapper.components} components"),
+        ("Networks", f"captions {settings.family}, pictures {made.family}, judge {settings.evaluate.judge}"),
+        ("Diffusion", f"{made.steps} steps, guidance {made.guidance:g}, scale {made.scale}"),
+        ("Statistics", f"{settings.evaluate.permutations:,} permutations, {settings.evaluate.resamples:,} resamples"),
+        ("Seeds", ", ".join(seeds)),
+    ]  # fmt: skip
