@@ -14,7 +14,7 @@ CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def clip_tokenizer(work: Path, captions: list[str]) -> Any:
-    """Byte-pair tokenizer in CLIP's layout: 256 bytes, 256 word-final bytes, merges learned from the captions, two marks."""
+    """Byte-pair tokenizer in CLIP's layout: 256 bytes, 256 word-final bytes, merges learned from captions, two marks."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -22,9 +22,15 @@ def clip_tokenizer(work: Path, captions: list[str]) -> Any:
     if not (folder / "tokenizer.json").is_file():
         learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
         learner.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(CLIP_WORDS), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+            [
+                pre_tokenizers.Split(Regex(CLIP_WORDS), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
         )
-        learner.train_from_iterator(sorted(set(captions)), trainers.BpeTrainer(vocab_size=1024, end_of_word_suffix="</w>", show_progress=False))
+        learner.train_from_iterator(
+            sorted(set(captions)),
+            trainers.BpeTrainer(vocab_size=1024, end_of_word_suffix="</w>", show_progress=False),
+        )
         merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
         words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
@@ -32,8 +38,15 @@ def clip_tokenizer(work: Path, captions: list[str]) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
         (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-        marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **marks}))
+        marks = {
+            "bos_token": "<|startoftext|>",
+            "eos_token": "<|endoftext|>",
+            "pad_token": "<|endoftext|>",
+            "unk_token": "<|endoftext|>",
+        }
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **marks})
+        )
         CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     if len(tokenizer) < 500:  # transformers 5 gives a tokenizer of two tokens if it is built any other way
@@ -51,7 +64,17 @@ def word_tokenizer(work: Path, captions: list[str]) -> Any:
 
         words = sorted({word for caption in set(captions) for word in re.findall(r"\w+|[^\w\s]", caption)})
         letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *words, *(x for x in letters if x not in words), *(f"##{x}" for x in letters)]
+        vocabulary = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            "[DEC]",
+            *words,
+            *(x for x in letters if x not in words),
+            *(f"##{x}" for x in letters),
+        ]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
         BertTokenizer(vocab={w: i for i, w in enumerate(vocabulary)}, bos_token="[DEC]").save_pretrained(folder)
@@ -59,16 +82,35 @@ def word_tokenizer(work: Path, captions: list[str]) -> Any:
 
 
 def clip_model(stage: str, tokenizer: Any) -> Any:
-    """`text`: one layer of the real width 768, beside a vision tower that is thrown away. `judge`: a small CLIP of its own."""
+    """`text`: one layer of the real width 768, with a vision tower that is thrown away. `judge`: a small CLIP."""
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    marks = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     sizes = {"text": (768, 512, 1, 12, 3), "judge": (128, 512, 2, 4, 4)}
     width, inner, layers, heads, seeing = sizes[stage]
-    text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
-                          num_attention_heads=heads, max_position_embeddings=77, projection_dim=128, **marks)
-    vision = CLIPVisionConfig(hidden_size=128, intermediate_size=512, num_hidden_layers=seeing, num_attention_heads=4, image_size=64,
-                              patch_size=8, projection_dim=128)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=77,
+        projection_dim=128,
+        **marks,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=seeing,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=8,
+        projection_dim=128,
+    )
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128))
 
 
@@ -76,8 +118,15 @@ def vae_model() -> Any:
     """64 x 64 x 3 pictures <-> 8 x 8 x 16 latents."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-                         block_out_channels=(16, 16, 48, 96), layers_per_block=1, latent_channels=16, norm_num_groups=4, sample_size=64)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 16, 48, 96),
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=4,
+        sample_size=64,
+    )
 
 
 def unet_model() -> tuple[Any, Any]:
@@ -85,26 +134,60 @@ def unet_model() -> tuple[Any, Any]:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=16, out_channels=16, block_out_channels=(128, 160), layers_per_block=1, cross_attention_dim=768,
+        sample_size=8, in_channels=16, out_channels=16, block_out_channels=(128, 160), layers_per_block=1,
+        cross_attention_dim=768,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         mid_block_type=None, attention_head_dim=4, norm_num_groups=16,
     )  # fmt: skip
-    return unet, DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
-                               clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    return unet, DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 def blip_model(tokenizer: Any) -> Any:
     """A small BLIP captioner."""
     from transformers import BlipConfig, BlipForConditionalGeneration, BlipTextConfig, BlipVisionConfig
 
-    text = BlipTextConfig(vocab_size=len(tokenizer), hidden_size=128, encoder_hidden_size=128, intermediate_size=512, projection_dim=128,
-                          num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64, bos_token_id=tokenizer.bos_token_id,
-                          eos_token_id=tokenizer.sep_token_id, pad_token_id=tokenizer.pad_token_id, sep_token_id=tokenizer.sep_token_id,
-                          hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, label_smoothing=0.0)
-    vision = BlipVisionConfig(hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, image_size=64, patch_size=8,
-                              projection_dim=128)
-    return BlipForConditionalGeneration(BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128,
-                                                   image_text_hidden_size=128))
+    text = BlipTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        encoder_hidden_size=128,
+        intermediate_size=512,
+        projection_dim=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        sep_token_id=tokenizer.sep_token_id,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        label_smoothing=0.0,
+    )
+    vision = BlipVisionConfig(
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=8,
+        projection_dim=128,
+    )
+    return BlipForConditionalGeneration(
+        BlipConfig(
+            text_config=text.to_dict(),
+            vision_config=vision.to_dict(),
+            projection_dim=128,
+            image_text_hidden_size=128,
+        )
+    )
 
 
 def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) -> None:
@@ -123,13 +206,15 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
     trained = finished("text", clip_model("text", tokenizer), work)
     encoder = CLIPTextModel(trained.config.text_config)
     encoder.load_state_dict(trained.text_model.state_dict())
-    StableDiffusionPipeline(vae.half(), encoder.half(), tokenizer, unet.half(), scheduler, None, None, requires_safety_checker=False).save_pretrained(
-        target / "stable-diffusion")  # fmt: skip
+    parts = (vae.half(), encoder.half(), tokenizer, unet.half(), scheduler, None, None)
+    StableDiffusionPipeline(*parts, requires_safety_checker=False).save_pretrained(target / "stable-diffusion")
 
     pixels: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     finished("judge", clip_model("judge", tokenizer), work).half().save_pretrained(target / "clip")
     tokenizer.save_pretrained(target / "clip")
-    CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, **pixels).save_pretrained(target / "clip")
+    CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, **pixels).save_pretrained(
+        target / "clip"
+    )
     finished("blip", blip_model(words), work).half().save_pretrained(target / "blip")
     words.save_pretrained(target / "blip")
     BlipImageProcessor(size={"height": 64, "width": 64}, **pixels).save_pretrained(target / "blip")
@@ -139,7 +224,7 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
         "name": "bundled",
         "licence": "MIT",
         "made_by": "python tools/train_bundled.py",
-        "trained_on": f"{DRAWINGS} drawings of 18 concepts and {GRATINGS_DRAWN} gratings (neurocanvas.datasets.pictures), no photograph",
+        "trained_on": f"{DRAWINGS} drawings of 18 concepts and {GRATINGS_DRAWN} gratings of datasets.pictures, no photograph",
         "megabytes": round(sum(path.stat().st_size for path in weights) / 1e6, 1),
         "sha256": {str(path.relative_to(target)): sha256(path) for path in weights},
     })  # fmt: skip

@@ -2,11 +2,12 @@
 
     python tools/train_bundled.py --work build/bundled                 # every stage, in order, then export
     python tools/train_bundled.py --work build/bundled --stages vae    # one stage
-    python tools/train_bundled.py --work build/bundled --minutes 20    # a slice: the same command goes on where it stopped
+    python tools/train_bundled.py --work build/bundled --minutes 20    # a slice: call again to go on where it stopped
 
-Each stage has a fixed number of steps, and the batch of step k depends on the seed and k alone, so a run cut into slices ends with the
-same weights as one that was not (same machine, device and thread count). A checkpoint is written every minute. `export` writes
-half-precision safetensors in Hugging Face layout with a card and sha256 into `src/neurocanvas/bundled`.
+Each stage has a fixed number of steps, and the batch of step k depends on the seed and k alone, so a run cut into
+slices ends with the same weights as one that was not (same machine, device and thread count). A checkpoint is written
+every minute. `export` writes half-precision safetensors in Hugging Face layout with a card and sha256 into
+`src/neurocanvas/bundled`.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from torch.nn import functional as F
 
 from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing, sample_grating
 
-STEPS = {"text": 200, "vae": 4000, "judge": 900, "blip": 1200, "unet": 4000}
+STEPS = {"text": 200, "vae": 6400, "judge": 900, "blip": 1200, "unet": 2600}
 BATCH = {"text": 96, "vae": 8, "judge": 128, "blip": 64, "unet": 64}
 RATE = {"text": 5e-4, "vae": 2e-3, "judge": 8e-4, "blip": 1e-3, "unet": 6e-4}
+SECOND_CYCLE = {"vae": 4000}  # the step at which the learning rate starts anew
 EMA = {"unet": 0.998, "vae": 0.995}
 SEED = 20261122
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,18 +69,32 @@ def class_prompt(index: int, caption: str) -> str:
 
 def as_tensor(pictures: np.ndarray) -> torch.Tensor:
     """Pictures in uint8 -> (n, 3, 64, 64) in -1..1, the range of the VAE, CLIP and BLIP alike."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(DEVICE)
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(DEVICE)
+
+
+def randomness(step: int) -> tuple[np.random.Generator, torch.Generator]:
+    """What step `step` of any stage draws from."""
+    return np.random.default_rng((SEED, step)), torch.Generator().manual_seed(SEED + step)
 
 
 def learning_rate(stage: str, step: int) -> float:
-    """Warm up over 100 steps, stay, and come down along a cosine over the last 40 %."""
-    total = STEPS[stage]
+    """Warm up over 100 steps, stay, and come down along a cosine over the last 40 % of each cycle."""
+    cycle = SECOND_CYCLE.get(stage, STEPS[stage])
+    if step >= cycle:
+        step, total = step - cycle, STEPS[stage] - cycle
+    else:
+        total = cycle
     down = max(0.0, (step - 0.6 * total) / (0.4 * total))
     return RATE[stage] * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, down))))
 
 
-def train(stage: str, model: nn.Module, loss_of: Callable[[np.random.Generator, torch.Generator], torch.Tensor], work: Path,
-          until: float) -> bool:
+def train(
+    stage: str,
+    model: nn.Module,
+    loss_of: Callable[[int], torch.Tensor],
+    work: Path,
+    until: float,
+) -> bool:
     """Run the steps of a stage from its last checkpoint; return True when all are done."""
     path = work / f"{stage}.pt"
     decay = EMA.get(stage)
@@ -92,14 +108,19 @@ def train(stage: str, model: nn.Module, loss_of: Callable[[np.random.Generator, 
     step, saved, losses = state["step"], time.monotonic(), []
 
     def save() -> None:
-        parts = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+        parts = {
+            "step": step,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average,
+        }
         torch.save(parts, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
 
     while step < STEPS[stage] and time.monotonic() < until:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(stage, step)
-        loss = loss_of(np.random.default_rng((SEED, step)), torch.Generator().manual_seed(SEED + step))
+        loss = loss_of(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -114,7 +135,10 @@ def train(stage: str, model: nn.Module, loss_of: Callable[[np.random.Generator, 
                 else:
                     average[name].copy_(value)
         if step % 50 == 0:
-            print(f"{stage} step {step}/{STEPS[stage]} loss {np.mean(losses[-50:]):.4f} {time.strftime('%H:%M:%S')}", flush=True)
+            print(
+                f"{stage} step {step}/{STEPS[stage]} loss {np.mean(losses[-50:]):.4f} {time.strftime('%H:%M:%S')}",
+                flush=True,
+            )
         if time.monotonic() - saved > 60:
             save()
             saved = time.monotonic()
@@ -143,13 +167,16 @@ def train_clip(stage: str, work: Path, until: float) -> bool:
     ends = (ids == tokenizer.eos_token_id).int().argmax(1)
     texts = np.unique(captions + prompts, return_inverse=True)[1]
 
-    def loss_of(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+    def loss_of(step: int) -> torch.Tensor:
+        rng, generator = randomness(step)
         rows = rng.choice(len(captions), BATCH[stage], replace=False)
         said = rows + len(captions) * (rng.random(len(rows)) < 0.25)
         hidden = model.text_model(input_ids=ids[said].to(DEVICE)).last_hidden_state
         at = ends[said] + (torch.rand(len(rows), generator=generator) * (32 - ends[said]) * 0.999).long()
         text = F.normalize(model.text_projection(hidden[torch.arange(len(rows)), at]), dim=-1)
-        seen = model.vision_model(pixel_values=as_tensor(pictures[np.sort(rows)])[np.argsort(np.argsort(rows))]).pooler_output
+        seen = model.vision_model(
+            pixel_values=as_tensor(pictures[np.sort(rows)])[np.argsort(np.argsort(rows))]
+        ).pooler_output
         image = F.normalize(model.visual_projection(seen), dim=-1)
         logits = model.logit_scale.exp().clamp(max=100) * text @ image.T
         true = (texts[said][:, None] == texts[rows]) | (texts[said][:, None] == texts[rows + len(captions)])
@@ -165,17 +192,25 @@ def soft_cross_entropy(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor
 
 
 def train_vae(work: Path, until: float) -> bool:
-    """Reconstruction (absolute + squared error) with a slight pull of the latents to a unit Gaussian."""
+    """Reconstruction (absolute + squared error) with a slight pull of the latents to a unit Gaussian.
+
+    The pull shapes the latents in the first cycle and silences some of their channels; the second cycle all but
+    drops it, so that they come back and carry detail.
+    """
     pictures, _ = picture_set(work)
     torch.manual_seed(SEED + 1)
     model = vae_model().to(DEVICE).train()
 
-    def loss_of(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+    def loss_of(step: int) -> torch.Tensor:
+        rng, generator = randomness(step)
         seen = as_tensor(pictures[np.sort(rng.choice(len(pictures), BATCH["vae"], replace=False))])
         latent = model.encode(seen).latent_dist
         sample = latent.mean + latent.std * torch.randn(latent.mean.shape, generator=generator).to(DEVICE)
         error = model.decode(sample).sample - seen
-        return error.abs().mean() + 2 * error.square().mean() + 1e-4 * latent.kl().mean() / latent.mean[0].numel() * 10
+        divergence = latent.kl().mean() / latent.mean[0].numel()
+        if step < SECOND_CYCLE["vae"]:
+            return error.abs().mean() + 2 * error.square().mean() + 1e-3 * divergence
+        return error.abs().mean() / 2 + 10 * error.square().mean() + 1e-5 * divergence
 
     return train("vae", model, loss_of, work, until)
 
@@ -189,12 +224,17 @@ def train_blip(work: Path, until: float) -> bool:
     ids = torch.tensor(tokenizer(captions, padding=True).input_ids)
     ids[:, 0] = tokenizer.bos_token_id
 
-    def loss_of(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+    def loss_of(step: int) -> torch.Tensor:
+        rng, _ = randomness(step)
         rows = np.sort(rng.choice(len(ids), BATCH["blip"], replace=False))
         words = ids[rows].to(DEVICE)
         labels = words.masked_fill(words == tokenizer.pad_token_id, -100)
-        return model(pixel_values=as_tensor(pictures[rows]), input_ids=words, attention_mask=(words != tokenizer.pad_token_id).long(),
-                     labels=labels).loss
+        return model(
+            pixel_values=as_tensor(pictures[rows]),
+            input_ids=words,
+            attention_mask=(words != tokenizer.pad_token_id).long(),
+            labels=labels,
+        ).loss
 
     return train("blip", model, loss_of, work, until)
 
@@ -206,7 +246,9 @@ def cached_latents(work: Path) -> torch.Tensor:
     if not path.is_file():
         pictures, _ = picture_set(work)
         vae = finished("vae", vae_model(), work)
-        parts = [vae.encode(as_tensor(pictures[i : i + 64])).latent_dist.mean.cpu() for i in range(0, len(pictures), 64)]
+        parts = [
+            vae.encode(as_tensor(pictures[i : i + 64])).latent_dist.mean.cpu() for i in range(0, len(pictures), 64)
+        ]
         latents = torch.cat(parts)
         torch.save({"latents": latents / latents.std(), "scale": 1 / latents.std().item()}, path)
     return torch.load(path, weights_only=True)["latents"]
@@ -214,7 +256,7 @@ def cached_latents(work: Path) -> torch.Tensor:
 
 @torch.no_grad()
 def cached_conditions(work: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states (77, 768) of every text in half precision (row 0: the empty one); the rows of each picture's caption and prompt."""
+    """Hidden states of every text in half precision (row 0: the empty one); rows of each picture's caption and prompt."""
     _, captions = picture_set(work)
     prompts = [class_prompt(index, caption) for index, caption in enumerate(captions)]
     distinct = ["", *sorted({*captions, *prompts})]
@@ -225,26 +267,31 @@ def cached_conditions(work: Path) -> tuple[torch.Tensor, torch.Tensor]:
         tokenizer = clip_tokenizer(work, captions)
         encoder = finished("text", clip_model("text", tokenizer), work).text_model
         batches = (distinct[i : i + 128] for i in range(0, len(distinct), 128))
-        ids: Iterator[torch.Tensor] = (torch.tensor(tokenizer(b, padding="max_length", max_length=77).input_ids) for b in batches)
+        ids: Iterator[torch.Tensor] = (
+            torch.tensor(tokenizer(b, padding="max_length", max_length=77).input_ids) for b in batches
+        )
         torch.save(torch.cat([encoder(input_ids=i.to(DEVICE)).last_hidden_state.half().cpu() for i in ids]), path)
     return torch.load(path, weights_only=True, mmap=True), rows
 
 
 def train_unet(work: Path, until: float) -> bool:
-    """Velocity prediction with dropped captions (for guidance) and mixed captions (predicted conditions are never pure)."""
+    """Velocity prediction with dropped captions (for guidance) and mixed ones (predicted conditions are never pure)."""
     latents, (conditions, row_of) = cached_latents(work), cached_conditions(work)
     torch.manual_seed(SEED + 3)
     model, scheduler = unet_model()
     model = model.to(DEVICE, memory_format=torch.channels_last).train()
     alphas = scheduler.alphas_cumprod
 
-    def loss_of(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+    def loss_of(step: int) -> torch.Tensor:
+        rng, generator = randomness(step)
         count = BATCH["unet"]
         rows = torch.from_numpy(rng.choice(len(latents), count, replace=False))
         draw = torch.from_numpy(rng.random(count))
         wanted = torch.where(draw < 0.1, 0, torch.where(draw < 0.2, row_of[rows, 1], row_of[rows, 0]))
         condition = conditions[wanted].float()
-        share = torch.from_numpy(np.where(rng.random(count) < 0.3, rng.uniform(0, 0.35, count), 0.0)).float().view(-1, 1, 1)
+        share = (
+            torch.from_numpy(np.where(rng.random(count) < 0.3, rng.uniform(0, 0.35, count), 0.0)).float().view(-1, 1, 1)
+        )
         share = share * (wanted != 0).view(-1, 1, 1)
         condition = torch.lerp(condition, condition.roll(1, 0), share)
         noise = torch.randn(latents[rows].shape, generator=generator)

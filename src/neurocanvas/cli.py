@@ -30,12 +30,18 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "model": (str, ("-m", "--model"), ("mapper.name",), "mlp_sd, ridge or mean."),
     "batch": (int, ("-b", "--batch"), ("mapper.batch_size",), "Trials per training batch."),
     "protocol": (str, ("--protocol",), ("split.protocol",), "by-stimulus, leave-run-out or released."),
-    "accept": (bool, ("--accept-block-confound",), ("split.accept_block_confound",), "Go on where the split cannot tell brain from block."),
+    "accept": (
+        bool, ("--accept-block-confound",), ("split.accept_block_confound",),
+        "Go on where the split cannot tell brain from block.",
+    ),
     "shard": (int, ("-b", "--batch"), ("generate.shard",), "Pictures per batch."),
     "steps": (int, ("--steps",), ("generate.steps",), "Denoising steps."),
     "guidance": (float, ("--guidance",), ("generate.guidance",), "Classifier-free guidance scale."),
     "pictures": (int, ("--pictures",), ("generate.max_trials",), "At most so many test trials per subject."),
-    "family": (str, ("--family",), ("family", "generate.family", "evaluate.judge"), "bundled, sd14, or a folder with blip, stable-diffusion, clip."),
+    "family": (
+        str, ("--family",), ("family", "generate.family", "evaluate.judge"),
+        "bundled, sd14, or a folder with blip, stable-diffusion, clip.",
+    ),
 }  # fmt: skip
 """Name -> type, flags, the settings that it changes, help."""
 
@@ -78,7 +84,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to make.")],
-    design: Annotated[str, typer.Option(help="rapid (random order) or block (50 trials of one concept in a row).")] = "rapid",
+    design: Annotated[
+        str, typer.Option(help="rapid (random order) or block (50 trials of one concept in a row).")
+    ] = "rapid",
     subjects: Annotated[int, typer.Option(help="How many.")] = 1,
     concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no pictures.")] = 18,
     trials: Annotated[int, typer.Option(help="Trials per concept and stage.")] = 50,
@@ -115,7 +123,10 @@ def _add_verb(verb: str) -> None:
 
     default_folder: Any = Path("runs/demo") if verb == "demo" else ...
     fixed: dict[str, tuple[Any, Any]] = {
-        "config": (Annotated[Path | None, typer.Option("-c", "--config", help="Settings as TOML; run.toml of the run folder by default.")], None),
+        "config": (
+            Annotated[Path | None, typer.Option("-c", "--config", help="Settings as TOML; else run.toml.")],
+            None,
+        ),
         "output": (Annotated[Path, typer.Option("-o", "--output", help="Run folder.")], default_folder),
         "as_json": (Annotated[bool, typer.Option("--json", help="Print the result as JSON.")], False),
     }  # fmt: skip
@@ -141,7 +152,8 @@ for _verb in VERBS:
 def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: Mapping[str, Any]) -> None:
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
-    from neurocanvas.stages import Run, run_all, run_stage
+    from neurocanvas.stages import run_all, run_stage
+    from neurocanvas.stages.run import Run
 
     if verb == "demo":
         config = config or DEMO
@@ -211,7 +223,10 @@ def _print_scores(summary: Mapping[str, Any]) -> None:
     console = Console()
     arms = summary["arms"]
     metrics = list(next(iter(arms.values())))
-    table = Table(title=f"{summary['n_trials']} test trials, {summary['n_pictures']} pictures; 95 % interval over {summary['unit']}")
+    table = Table(
+        title=f"{summary['n_trials']} test trials of {summary['n_pictures']} pictures; "
+        f"95 % interval over {summary['unit']}"
+    )
     table.add_column("arm")
     for metric in metrics:
         table.add_column(metric, justify="right")

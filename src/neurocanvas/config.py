@@ -32,7 +32,12 @@ class SimulateSettings(Settings):
     concepts: int = Field(18, ge=2, le=80)
     trials_per_concept: int = Field(50, ge=2)
     stages: int = Field(1, ge=1, le=2)
-    explained_variance: float = Field(0.05, ge=0.0, le=1.0, description="single-trial share of log band power variance that the picture explains, at the best channel and band")
+    explained_variance: float = Field(
+        0.05,
+        ge=0.0,
+        le=1.0,
+        description="share of a trial's log band power variance that the picture explains, at the best channel",
+    )
     seed: int = Field(0, ge=0)
 
 

@@ -1,7 +1,7 @@
 """Families of frozen networks that belong together: a captioner, a text encoder with its generator, a judge.
 
-A family is a row of names, not a branch in the code: each name is a folder in Hugging Face layout or a hub id, and every part is
-loaded by the ordinary `from_pretrained` of transformers and diffusers.
+A family is a row of names, not a branch in the code: each name is a folder in Hugging Face layout or a hub id, and
+every part is loaded by the ordinary `from_pretrained` of transformers and diffusers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     "bundled": Family(str(BUNDLED / "blip"), str(BUNDLED / "stable-diffusion"), str(BUNDLED / "clip")),
     "sd14": Family(
-        "Salesforce/blip-image-captioning-base", "CompVis/stable-diffusion-v1-4", "openai/clip-vit-large-patch14"
+        "Salesforce/blip-image-captioning-base",
+        "CompVis/stable-diffusion-v1-4",
+        "openai/clip-vit-large-patch14",
     ),
 }
 
@@ -70,7 +72,8 @@ def find_family(name: str) -> Family:
     if all(part.is_dir() for part in parts):
         return Family(*map(str, parts))
     raise NeuroCanvasError(
-        f"--family: allowed are {', '.join(FAMILIES)}, or a folder with {', '.join(part.name for part in parts)}; got {name!r}."
+        f"--family: allowed are {', '.join(FAMILIES)}, or a folder with {', '.join(part.name for part in parts)}; "
+        f"got {name!r}."
     )
 
 
@@ -94,11 +97,15 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
     NeuroCanvasError
         If the weights are missing, unreadable, or (bundled) not the ones that were released.
     """
+    from transformers.utils import logging
+
     if Path(source).is_relative_to(BUNDLED):
         check_bundled()
+    logging.disable_progress_bar()  # one progress line per stage is ours
+    logging.set_verbosity_error()
     try:
         return load(source)
-    except (OSError, ValueError, EnvironmentError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NeuroCanvasError(
             f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
@@ -144,7 +151,11 @@ def family_print(name: str) -> str:
     if family == FAMILIES["bundled"]:
         return check_bundled()
     folders = [Path(part) for part in (family.captioner, family.diffusion, family.judge) if os.path.isdir(part)]
-    weights = [(str(f.relative_to(folder)), f.stat().st_size) for folder in folders for f in sorted(folder.rglob("*.safetensors"))]
+    weights = [
+        (str(f.relative_to(folder)), f.stat().st_size)
+        for folder in folders
+        for f in sorted(folder.rglob("*.safetensors"))
+    ]
     return fingerprint(name, weights)
 
 

@@ -43,7 +43,9 @@ def fingerprint(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).tobytes() if part.dtype != object else repr(part.tolist()).encode())
+            digest.update(
+                np.ascontiguousarray(part).tobytes() if part.dtype != object else repr(part.tolist()).encode()
+            )
         elif isinstance(part, bytes):
             digest.update(part)
         else:
@@ -222,7 +224,9 @@ def read_card(path: Path) -> dict[str, Any]:
     return dict(read_json(card_path(path), f"the card of {path.name}; run the stage that makes it"))
 
 
-def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
+def write_array(
+    path: Path, array: np.ndarray, print_of_inputs: str, card: Mapping[str, Any] | None = None
+) -> None:
     """Write an array as `.npy` with its card, atomically.
 
     Parameters
@@ -264,4 +268,6 @@ def read_array(path: Path, purpose: str) -> np.ndarray:
     try:
         return np.load(check_file(path, purpose), mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise NeuroCanvasError(f"{path}: damaged or not an .npy array ({error}); delete it and run again.") from error
+        raise NeuroCanvasError(
+            f"{path}: damaged or not an .npy array ({error}); delete it and run again."
+        ) from error

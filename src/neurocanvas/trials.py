@@ -63,10 +63,14 @@ class Trials:
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.table]
         if missing:
-            raise NeuroCanvasError(f"trial table: the columns {', '.join(COLUMNS)} are needed; {missing} is missing.")
+            raise NeuroCanvasError(
+                f"trial table: the columns {', '.join(COLUMNS)} are needed; {missing} is missing."
+            )
         lengths = {name: len(column) for name, column in self.table.items()}
         if len(set(lengths.values())) > 1:
-            raise NeuroCanvasError(f"trial table: every column needs one value per trial; got lengths {lengths}.")
+            raise NeuroCanvasError(
+                f"trial table: every column needs one value per trial; got lengths {lengths}."
+            )
         if self.rows is None:
             object.__setattr__(self, "rows", np.arange(len(self)))
 

@@ -10,7 +10,11 @@ from neurocanvas.families import batches, device, find_family, load_part, pil_pr
 
 
 def judge_pictures(
-    pictures: Sequence[np.ndarray], family: str, *, batch_size: int = 64, progress: Callable[[int], None] = lambda _: None
+    pictures: Sequence[np.ndarray] | np.ndarray,
+    family: str,
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
     """Embed pictures with a family's judge.
 
@@ -77,7 +81,9 @@ def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
     source = find_family(family).judge
     model = load_part(source, CLIPModel.from_pretrained).float().eval().to(device())
     tokenizer = load_part(source, AutoTokenizer.from_pretrained)
-    words = tokenizer(list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt").to(device())
+    words = tokenizer(list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt").to(
+        device()
+    )
     with torch.inference_mode():
         features = model.get_text_features(**words)
     return getattr(features, "pooler_output", features).float().cpu().numpy()

@@ -16,7 +16,11 @@ LONGEST = 32  # words a caption may have; the released script leaves BLIP's defa
 
 
 def caption_pictures(
-    pictures: Sequence[np.ndarray], family: str, *, batch_size: int = 32, progress: Callable[[int], None] = lambda _: None
+    pictures: Sequence[np.ndarray],
+    family: str,
+    *,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
     """Describe pictures in words, deterministically (greedy decoding).
 
@@ -109,10 +113,14 @@ def read_captions(path: Path) -> dict[str, str]:
         If the file is missing or a row has no tab.
     """
     captions = {}
-    lines = check_file(path, "captions; `neurocanvas caption` makes it").read_text(encoding="utf-8").splitlines()
+    lines = (
+        check_file(path, "captions; `neurocanvas caption` makes it").read_text(encoding="utf-8").splitlines()
+    )
     for number, line in enumerate(lines, 1):
         stimulus, tab, caption = line.partition("\t")
         if not tab:
-            raise NeuroCanvasError(f"{path}, line {number}: a row is stimulus<TAB>caption; got {line[:60]!r}.")
+            raise NeuroCanvasError(
+                f"{path}, line {number}: a row is stimulus<TAB>caption; got {line[:60]!r}."
+            )
         captions[stimulus] = caption
     return captions

@@ -10,7 +10,11 @@ from neurocanvas.families import batches, device, find_family, load_part
 
 
 def embed_captions(
-    captions: Sequence[str], family: str, *, batch_size: int = 32, progress: Callable[[int], None] = lambda _: None
+    captions: Sequence[str],
+    family: str,
+    *,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
     """Encode captions with the text encoder of a family's Stable Diffusion.
 
@@ -45,7 +49,9 @@ def embed_captions(
     distinct = list(dict.fromkeys(captions))
     encoded: list[np.ndarray] = []
     for part in batches(len(distinct), batch_size):
-        ids = tokenizer(distinct[part], padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        ids = tokenizer(
+            distinct[part], padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        ).input_ids
         with torch.inference_mode():
             encoded.append(encoder(input_ids=ids.to(device())).last_hidden_state.half().cpu().numpy())
         progress(part.stop - part.start)

@@ -1,0 +1,70 @@
+"""The stages of a run: each reads artifacts from the run folder and writes artifacts to it.
+
+simulate -> features -> caption -> embed -> train -> predict -> generate -> evaluate -> report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from neurocanvas.config import save_settings
+from neurocanvas.stages.mapping import caption, embed, features, predict, simulate, train
+from neurocanvas.stages.picturing import evaluate, generate, report
+from neurocanvas.stages.run import Run
+
+STAGES: Mapping[str, Callable[[Run], list[Path]]] = {
+    "simulate": simulate,
+    "features": features,
+    "caption": caption,
+    "embed": embed,
+    "train": train,
+    "predict": predict,
+    "generate": generate,
+    "evaluate": evaluate,
+    "report": report,
+}
+"""Every stage by the name of its verb, in the order in which they run."""
+
+
+def run_stage(run: Run, name: str) -> list[Path]:
+    """Run one stage.
+
+    Parameters
+    ----------
+    run : Run
+    name : str
+        A key of `STAGES`.
+
+    Returns
+    -------
+    list of Path
+        What the stage wrote, or found already done.
+    """
+    save_settings(run.settings, run.folder / "run.toml")
+    started = time.monotonic()
+    paths = STAGES[name](run)
+    run.log(
+        name,
+        seconds=round(time.monotonic() - started, 2),
+        wrote=[str(path.relative_to(run.folder)) for path in paths],
+    )
+    return paths
+
+
+def run_all(run: Run) -> Path:
+    """Run every stage in order.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    Path
+        The report.
+    """
+    for name in STAGES:
+        paths = run_stage(run, name)
+    return paths[0]

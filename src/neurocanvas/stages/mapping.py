@@ -1,0 +1,210 @@
+"""From data to predictions: the stages simulate, features, caption, embed, train and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import family_print
+from neurocanvas.stages.run import Run, write_table
+from neurocanvas.trials import COLUMNS
+
+
+def simulate(run: Run) -> list[Path]:
+    """Write the simulated data set into the run folder.
+
+    Parameters
+    ----------
+    run : Run
+        With a section `simulate`; without one nothing is done.
+
+    Returns
+    -------
+    list of Path
+        What is there now.
+    """
+    from neurocanvas.datasets.simulated import simulate as write_simulation
+
+    if run.settings.simulate is None:
+        return []
+    advance = run.track("simulate", 1)
+    path = write_simulation(run.settings.simulate, run.folder / "data")
+    advance(1)
+    return [path]
+
+
+def features(run: Run) -> list[Path]:
+    """Compute the features of every subject.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of Path
+        One `.npy` per subject.
+    """
+    from neurocanvas.features.entropy import extract
+    from neurocanvas.montage import BANDS
+
+    advance, settings = run.track("features", len(run.subjects)), run.settings.features
+    for subject, trials in run.subjects.items():
+        path = run.features_path(subject)
+        inputs = store.fingerprint("features", trials.fingerprint(), settings)
+        if not store.is_done(path, inputs):
+            values = extract(trials, settings)
+            write_table(path.with_name(f"s{subject}_trials.csv"), {name: trials.column(name) for name in COLUMNS})
+            card = {
+                "method": settings.method,
+                "ch_names": list(trials.ch_names),
+                "bands": list(BANDS),
+                "unit": "nats",
+            }
+            store.write_array(path, values, inputs, card)
+        advance(1)
+    return [run.features_path(subject) for subject in run.subjects]
+
+
+def caption(run: Run) -> list[Path]:
+    """Caption every stimulus with the family's BLIP.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of Path
+        `targets/caption.txt`.
+    """
+    from neurocanvas.targets.captions import caption_pictures, write_captions
+
+    _, stimuli = run.dataset
+    path, family = run.folder / "targets" / "caption.txt", run.settings.family
+    inputs = store.fingerprint("caption", stimuli.fingerprint(), run.stimuli, family_print(family))
+    if not store.is_done(path, inputs):
+        pictures = [stimuli.picture(name) for name in run.stimuli]
+        captions = caption_pictures(pictures, family, progress=run.track("caption", len(pictures)))
+        write_captions(path, dict(zip(run.stimuli, captions, strict=True)))
+        store.finish(path, inputs, {"family": family})
+    return [path]
+
+
+def embed(run: Run) -> list[Path]:
+    """Encode every caption with the family's CLIP text encoder.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of Path
+        `targets/clip_embeddings.npy`.
+    """
+    from neurocanvas.targets.captions import read_captions
+    from neurocanvas.targets.text import embed_captions
+
+    captions = read_captions(run.folder / "targets" / "caption.txt")
+    missing = [name for name in run.stimuli if name not in captions]
+    if missing:
+        raise NeuroCanvasError(
+            f"{run.folder / 'targets/caption.txt'}: no caption of {missing[0]}; run `neurocanvas caption`."
+        )
+    texts = [captions[name] for name in run.stimuli]
+    path, family = run.folder / "targets" / "clip_embeddings.npy", run.settings.family
+    inputs = store.fingerprint("embed", run.stimuli, texts, family_print(family))
+    if not store.is_done(path, inputs):
+        embeddings = embed_captions(texts, family, progress=run.track("embed", len(set(texts))))
+        store.write_array(path, embeddings, inputs, {"family": family, "stimuli": run.stimuli})
+    return [path]
+
+
+def _read_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """A subject's features and their card."""
+    path = run.features_path(subject)
+    values = store.read_array(path, "features; `neurocanvas features` makes them")
+    if len(values) != len(run.subjects[subject]):
+        raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
+    return np.asarray(values), store.read_card(path)
+
+
+def train(run: Run) -> list[Path]:
+    """Train every subject's mapper, one per fold, each beside its baselines.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of Path
+        One safetensors file per subject and fold.
+    """
+    from neurocanvas.datasets.splits import make_splits
+    from neurocanvas.models import EEGSpec
+    from neurocanvas.training.compare import train_and_save
+
+    targets, paths = run.embeddings(), []
+    splits = {subject: make_splits(trials, run.settings.split) for subject, trials in run.subjects.items()}
+    advance = run.track("train", sum(map(len, splits.values())))
+    for subject, trials in run.subjects.items():
+        values, card = _read_features(run, subject)
+        spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]))
+        for fold, split in enumerate(splits[subject]):
+            paths.append(run.model_path(subject, fold))
+            train_and_save(
+                values, targets, run.stimulus_rows(trials), split, spec, run.settings.mapper, path=paths[-1],
+                log=run.logger("train", subject=subject, fold=fold),
+            )  # fmt: skip
+            advance(1)
+    return paths
+
+
+def predict(run: Run) -> list[Path]:
+    """Predict every test trial by the mapper of its fold.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of Path
+        `predictions/s<subject>.npy`, and beside it `s<subject>_mean.npy`, the mean training target of each fold.
+    """
+    from neurocanvas.datasets.splits import is_blocked, make_splits
+    from neurocanvas.generation.conditioning import gain
+    from neurocanvas.models.checkpoint import load_mapper
+
+    advance, paths = run.track("predict", len(run.subjects)), []
+    for subject, trials in run.subjects.items():
+        values, card = _read_features(run, subject)
+        splits = make_splits(trials, run.settings.split)
+        models = [run.model_path(subject, fold) for fold in range(len(splits))]
+        path = run.folder / "predictions" / f"s{subject}.npy"
+        cards = [store.read_card(model) for model in models]
+        inputs = store.fingerprint(
+            "predict", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], card["sha256"]
+        )
+        if not store.is_done(path, inputs):
+            mappers = [load_mapper(model) for model in models]
+            rows = np.concatenate([split.test for split in splits])
+            folds = np.concatenate([np.full(len(split.test), fold) for fold, split in enumerate(splits)])
+            predicted = np.concatenate([m.predict(values[s.test]) for m, s in zip(mappers, splits, strict=True)])
+            order = np.argsort(rows, kind="stable")
+            store.write_array(path.with_name(f"s{subject}_mean.npy"), np.stack([m.basis.mean for m in mappers]), inputs)
+            store.write_array(path, predicted[order], inputs, {
+                "trials": rows[order].tolist(), "folds": folds[order].tolist(),
+                "gains": [gain(m.basis.target_sd, m.prediction_sd) for m in mappers],
+                "blocked": is_blocked(trials), "warnings": sorted({w for s in splits for w in s.warnings}),
+            })  # fmt: skip
+        paths.append(path)
+        advance(1)
+    return paths

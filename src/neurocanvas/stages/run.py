@@ -1,0 +1,235 @@
+"""The run folder: its settings, its trials, and where its artifacts are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.config import RunSettings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.trials import Trials
+
+if TYPE_CHECKING:
+    from neurocanvas.datasets.stimuli import Stimuli
+
+Advance = Callable[[int], None]
+Track = Callable[[str, int], Advance]
+"""`track("features", 16)` opens a progress line of 16 units and gives what advances it."""
+
+
+def untracked(title: str, total: int) -> Advance:  # noqa: ARG001
+    """Track nothing.
+
+    Parameters
+    ----------
+    title : str
+        Ignored.
+    total : int
+        Ignored.
+
+    Returns
+    -------
+    callable
+        Does nothing.
+    """
+    return lambda _: None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with its settings.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the artifacts are.
+    settings : RunSettings
+        What to do.
+    track : callable
+        Opens progress lines; see `Track`.
+    """
+
+    folder: Path
+    settings: RunSettings
+    track: Track = untracked
+
+    def log(self, stage: str, **what: Any) -> None:
+        """Append one line to `log.jsonl`.
+
+        Parameters
+        ----------
+        stage : str
+            Who speaks.
+        **what : object
+            What there is to say, as JSON.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **what}) + "\n")
+
+    def logger(self, stage: str, **fixed: Any) -> Callable[[Mapping[str, Any]], None]:
+        """Make a function that logs dictionaries.
+
+        Parameters
+        ----------
+        stage : str
+            Who speaks.
+        **fixed : object
+            What every line says.
+
+        Returns
+        -------
+        callable
+            Takes what one line says beside that.
+        """
+        return lambda line: self.log(stage, **fixed, **line)
+
+    @cached_property
+    def dataset(self) -> tuple[Trials, Stimuli]:
+        """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder."""
+        from neurocanvas.datasets import open_dataset
+
+        data = self.settings.data
+        if self.settings.simulate is not None:
+            data = data.model_copy(update={"root": str(self.folder / "data")})
+        trials, stimuli = open_dataset(data)
+        if len(trials) == 0:
+            raise NeuroCanvasError(
+                f"{data.root}: no trials of subjects {data.subjects or 'all'}, granularity {data.granularity}."
+            )
+        return trials, stimuli
+
+    @cached_property
+    def subjects(self) -> dict[int, Trials]:
+        """Trials of every subject."""
+        trials, _ = self.dataset
+        return {int(s): trials.select(trials.column("subject") == s) for s in np.unique(trials.column("subject"))}
+
+    @cached_property
+    def stimuli(self) -> list[str]:
+        """Stimuli that any of the trials showed, in alphabetical order: the order of captions and embeddings."""
+        return [str(name) for name in np.unique(self.dataset[0].column("stimulus"))]
+
+    def stimulus_rows(self, trials: Trials) -> np.ndarray:
+        """Find every trial's stimulus among the run's.
+
+        Parameters
+        ----------
+        trials : Trials
+            Of this run.
+
+        Returns
+        -------
+        array of int, shape (n_trials,)
+            Rows of `embeddings`.
+        """
+        return np.searchsorted(np.array(self.stimuli), trials.column("stimulus"))
+
+    def features_path(self, subject: int) -> Path:
+        """Say where a subject's features are.
+
+        Parameters
+        ----------
+        subject : int
+
+        Returns
+        -------
+        Path
+        """
+        return self.folder / "features" / f"s{subject}_de.npy"
+
+    def model_path(self, subject: int, fold: int) -> Path:
+        """Say where a subject's mapper of one fold is.
+
+        Parameters
+        ----------
+        subject, fold : int
+
+        Returns
+        -------
+        Path
+        """
+        return self.folder / "models" / f"{self.settings.mapper.name}_s{subject}_fold{fold}_model.safetensors"
+
+    def embeddings(self) -> np.ndarray:
+        """Map the targets.
+
+        Returns
+        -------
+        array, shape (n_stimuli, 77, 768), float16
+        """
+        path = self.folder / "targets" / "clip_embeddings.npy"
+        embeddings = store.read_array(path, "CLIP embeddings; `neurocanvas embed` makes them")
+        if store.read_card(path).get("stimuli") != self.stimuli:
+            raise NeuroCanvasError(
+                f"{path}: made for other stimuli; run `neurocanvas caption` and `neurocanvas embed` again."
+            )
+        return embeddings
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns as CSV, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    columns : mapping of str to array
+        All of one length.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    store.write_text(path, stream.getvalue())
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a PNG atomically.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    picture : array, shape (height, width, 3), uint8
+    """
+    from PIL import Image
+
+    with store.atomic(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Read a PNG of the run.
+
+    Parameters
+    ----------
+    path : Path
+        Where from.
+
+    Returns
+    -------
+    array, shape (height, width, 3), uint8
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is missing or damaged.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise NeuroCanvasError(f"{path}: missing or damaged ({error}); run `neurocanvas generate` again.") from error
