@@ -1,2 +1,63 @@
-"""NeuroCanvas."""
+"""EEG recorded while a person looks at pictures, turned into pictures, with scores that say how much is real.
+
+The names below are loaded on first use; importing the package imports nothing else.
+
+Notes
+-----
+Data go from `open_dataset` (`Trials`, `Stimuli`) through `extract` (features), `make_splits`, `train_mapper` and
+`generate_pictures` to `summarise` (scores). `run_all` does all of it in a run folder. ARCHITECTURE.md describes the
+way, GLOSSARY.md the words.
+
+Examples
+--------
+>>> import neurocanvas as nc
+>>> settings = nc.load_settings(None, mapper={"name": "ridge"})
+>>> settings.mapper.name
+'ridge'
+>>> nc.load_settings(None, mapper={"name": "forest"})
+Traceback (most recent call last):
+    ...
+neurocanvas.errors.NeuroCanvasError: settings: mapper.name: Input should be 'mlp_sd', 'ridge' or 'mean'; got 'forest'.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "NeuroCanvasError": "neurocanvas.errors",
+    "Run": "neurocanvas.stages.run",
+    "RunSettings": "neurocanvas.config",
+    "Stimuli": "neurocanvas.datasets.stimuli",
+    "Trials": "neurocanvas.trials",
+    "extract": "neurocanvas.features.entropy",
+    "generate_pictures": "neurocanvas.generation.diffusion",
+    "load_generator": "neurocanvas.generation.diffusion",
+    "load_mapper": "neurocanvas.models.checkpoint",
+    "load_settings": "neurocanvas.config",
+    "make_splits": "neurocanvas.datasets.splits",
+    "open_dataset": "neurocanvas.datasets",
+    "run_all": "neurocanvas.stages",
+    "summarise": "neurocanvas.evaluation.summary",
+    "train_mapper": "neurocanvas.training.compare",
+}
+"""Public name -> module that defines it."""
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}.")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names beside what is loaded."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,309 @@
+"""The layout of the sources: floors, imports, sizes, names and docstrings, read from the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "neurocanvas"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS = {
+    "__init__": 0,
+    "errors": 0,
+    "store": 0,
+    "config": 0,
+    "montage": 0,
+    "trials": 0,
+    "families": 0,
+    "datasets": 1,
+    "features": 2,
+    "targets": 2,
+    "models": 3,
+    "training": 4,
+    "generation": 4,
+    "evaluation": 5,
+    "report": 5,
+    "stages": 6,
+    "cli": 7,
+    "__main__": 7,
+}
+"""File or folder of the package -> floor; ARCHITECTURE.md shows the same numbers."""
+
+NEVER = {
+    "models": {"datasets", "features", "targets"},
+    "generation": {"training"},
+    "evaluation": {"datasets", "features", "targets", "models", "training", "generation"},
+}
+"""Part -> parts that it may not import although they are on lower floors."""
+
+HEAVY = {
+    "torch", "torchvision", "mne", "diffusers", "transformers", "matplotlib", "sklearn", "scipy", "ray", "pandas",
+}  # fmt: skip
+"""Packages that are imported inside functions only."""
+
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
+NUMPY_RANDOM = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64", "Philox"}
+STANDARD_RANDOM = {"Random", "SystemRandom"}
+FILE_LINES, FUNCTION_LINES = 400, 80
+
+Problems = list[str]
+
+
+def part_of(path: Path) -> str:
+    """File or folder of the package that a source belongs to: its key in `FLOORS`."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and part of every import from this package, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            base = node.module or ""
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "neurocanvas" else [base]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "neurocanvas":
+                part = rest.split(".")[0]
+                yield node.lineno, part if part in FLOORS else "__init__"
+
+
+def floor_problems(part: str, tree: ast.Module) -> Problems:
+    """Imports from a floor that is not below, and imports that `NEVER` forbids."""
+    problems = []
+    for line, other in imported_parts(tree):
+        beside = FLOORS[other] == FLOORS[part] and is_file(other) and is_file(part)
+        if not (other == part or FLOORS[other] < FLOORS[part] or beside):
+            problems.append(f"{line}: {part} (floor {FLOORS[part]}) imports {other} (floor {FLOORS[other]})")
+        if other in NEVER.get(part, ()):
+            problems.append(f"{line}: {part} may not import {other}")
+    relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    return problems + [f"{node.lineno}: relative import" for node in relative]
+
+
+def is_file(part: str) -> bool:
+    """Tell a file of the package's own folder from a folder."""
+    return (PACKAGE / f"{part}.py").is_file()
+
+
+def run_on_import(nodes: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that importing a module executes: no function bodies, no TYPE_CHECKING blocks."""
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from run_on_import(node.orelse)
+            continue
+        yield node
+        for field in ("body", "orelse", "finalbody"):
+            yield from run_on_import(getattr(node, field, []))
+        for handler in getattr(node, "handlers", []):
+            yield from run_on_import(handler.body)
+
+
+def heavy_import_problems(tree: ast.Module) -> Problems:
+    """Heavy packages that are imported when the module is."""
+    problems = []
+    for node in run_on_import(tree.body):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        problems += [f"{node.lineno}: {name} at the top" for name in names if name.split(".")[0] in HEAVY]
+    return problems
+
+
+def construct_problems(tree: ast.Module) -> Problems:
+    """Asserts, star imports, mutable defaults and global random state."""
+    problems = []
+    lent = {
+        id(inner)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and "fork_rng" in ast.unparse(function)
+        for inner in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            problems.append(f"{node.lineno}: assert")
+        elif isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            problems.append(f"{node.lineno}: star import")
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            defaults = [*node.args.defaults, *(value for value in node.args.kw_defaults if value)]
+            problems += [f"{value.lineno}: mutable default" for value in defaults if is_mutable(value)]
+        elif isinstance(node, ast.Attribute) and (name := global_random(node)):
+            borrowed = name.startswith("torch.") and id(node) in lent
+            problems += [] if borrowed else [f"{node.lineno}: {name}"]
+    return problems
+
+
+def is_mutable(value: ast.expr) -> bool:
+    """Tell whether a default is a list, dictionary or set."""
+    made = isinstance(value, ast.Call) and ast.unparse(value.func) in ("list", "dict", "set", "bytearray")
+    return made or isinstance(value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp)
+
+
+def global_random(node: ast.Attribute) -> str:
+    """Name of a function that reads or changes global random state, or nothing."""
+    name = ast.unparse(node)
+    base, _, last = name.rpartition(".")
+    if base in ("np.random", "numpy.random"):
+        return "" if last in NUMPY_RANDOM else name
+    if base == "random":
+        return "" if last in STANDARD_RANDOM else name
+    return name if name in ("torch.manual_seed", "torch.random.manual_seed", "torch.seed") else ""
+
+
+def size_problems(tree: ast.Module, lines: int) -> Problems:
+    """A file or function that is too long."""
+    problems = [f"{lines} lines; {FILE_LINES} are allowed"] if lines > FILE_LINES else []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > FUNCTION_LINES:
+                problems.append(f"{node.lineno}: {node.name} has {length} lines; {FUNCTION_LINES} are allowed")
+    return problems
+
+
+def docstring_problems(tree: ast.Module) -> Problems:
+    """Public names without a docstring: the module, its classes and functions, their methods."""
+    problems = [] if ast.get_docstring(tree) else ["1: the module has no docstring"]
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    for node in list(public):
+        if isinstance(node, ast.ClassDef):
+            public += [inner for inner in node.body if isinstance(inner, kinds) and not inner.name.startswith("_")]
+    return problems + [f"{node.lineno}: {node.name} has no docstring" for node in public if not ast.get_docstring(node)]
+
+
+def found(check: str, path: Path, source: str) -> Problems:
+    """Problems of one kind in one source."""
+    tree = ast.parse(source)
+    if check == "floors":
+        return floor_problems(part_of(path), tree)
+    if check == "sizes":
+        return size_problems(tree, len(source.splitlines()))
+    return {
+        "heavy imports": heavy_import_problems,
+        "constructs": construct_problems,
+        "docstrings": docstring_problems,
+    }[check](tree)
+
+
+@pytest.mark.parametrize("check", ["floors", "heavy imports", "constructs", "sizes", "docstrings"])
+def test_sources(check):
+    problems = [
+        f"{path.relative_to(ROOT)}:{problem}"
+        for path in FILES
+        for problem in found(check, path, path.read_text(encoding="utf-8"))
+    ]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("check", "part", "source"),
+    [
+        ("floors", "features", "def f():\n    from neurocanvas.training.loop import fit"),
+        ("floors", "store", "import neurocanvas.cli"),
+        ("floors", "training", "from neurocanvas.generation import conditioning"),
+        ("floors", "models", "from neurocanvas.datasets import open_dataset"),
+        ("floors", "models", "from . import base"),
+        ("floors", "errors", "from neurocanvas import report"),
+        ("heavy imports", "features", "import torch"),
+        ("heavy imports", "features", "try:\n    from scipy.signal import welch\nexcept ImportError:\n    pass"),
+        ("heavy imports", "features", "if x:\n    pass\nelse:\n    import mne.io"),
+        ("constructs", "features", "def f(x):\n    assert x"),
+        ("constructs", "features", "from numpy import *"),
+        ("constructs", "features", "def f(*, x=[]):\n    pass"),
+        ("constructs", "features", "def f(x=dict()):\n    pass"),
+        ("constructs", "features", "np.random.seed(0)"),
+        ("constructs", "features", "x = np.random.normal(size=3)"),
+        ("constructs", "features", "import random\nrandom.shuffle(x)"),
+        ("constructs", "features", "torch.manual_seed(0)"),
+        ("sizes", "features", "def f():\n" + "    pass\n" * 80),
+        ("sizes", "features", "x = 1\n" * 401),
+        ("docstrings", "features", '"""Module."""\nclass A:\n    """A."""\n    def b(self): pass'),
+        ("docstrings", "features", '"""Module."""\ndef f(): pass'),
+        ("docstrings", "features", "x = 1"),
+    ],
+)
+def test_each_check_can_fail(check, part, source):
+    assert found(check, PACKAGE / part / "example.py", source)
+
+
+def test_lent_random_state_and_type_checking_are_allowed():
+    lent = "def f():\n    with torch.random.fork_rng():\n        torch.manual_seed(0)\n        yield"
+    assert not construct_problems(ast.parse(lent))
+    assert not heavy_import_problems(ast.parse("if TYPE_CHECKING:\n    import torch"))
+
+
+def test_names_say_what_is_inside():
+    vague = [str(path.relative_to(ROOT)) for path in FILES if {path.stem, path.parent.name} & VAGUE_NAMES]
+    assert not vague
+
+
+def table_of_files() -> dict[str, int]:
+    """File -> floor, as ARCHITECTURE.md lists them."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w./]+)` \| (\d) \| \S.*\|$", text, re.MULTILINE)
+    assert len({name for name, _ in rows}) == len(rows)
+    return {name: int(floor) for name, floor in rows}
+
+
+def test_architecture_lists_every_source_file():
+    there = {str(path.relative_to(PACKAGE)) for path in [*FILES, *PACKAGE.rglob("*.j2")]}
+    listed = set(table_of_files())
+    assert listed == there, f"missing: {sorted(there - listed)}; not there: {sorted(listed - there)}"
+
+
+def test_architecture_shows_the_floors():
+    for name, floor in table_of_files().items():
+        assert floor == FLOORS[part_of(PACKAGE / name)], name
+    assert set(FLOORS) == {part_of(path) for path in FILES}
+
+
+def loaded_by(program: str) -> set[str]:
+    """Top-level packages that a program loads, the standard library and what Python starts with aside."""
+    report = "\nimport sys, json; print('\\n' + json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    started, ended = (
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", text + report], capture_output=True, text=True, check=True
+            ).stdout.splitlines()[-1]
+        )
+        for text in ("", program)
+    )
+    return set(ended) - set(started) - set(sys.stdlib_module_names)
+
+
+def test_importing_the_package_loads_numpy_at_most():
+    assert loaded_by("import neurocanvas") <= {"neurocanvas", "numpy"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_loads_no_heavy_package(arguments):
+    program = (
+        "import sys\n"
+        "from neurocanvas.cli import main\n"
+        f"sys.argv = ['neurocanvas', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    shown = not end.code\n"
+        "if not shown:\n    raise RuntimeError\n"
+    )
+    assert not loaded_by(program) & HEAVY
+
+
+def test_what_is_loaded_is_seen():
+    assert "scipy" in loaded_by("import scipy")
