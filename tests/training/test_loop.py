@@ -32,7 +32,7 @@ def same(one, other):
 
 def test_a_killed_training_continues_to_the_same_bytes(tmp_path):
     path = tmp_path / "state"
-    killed = subprocess.run([sys.executable, __file__, path], timeout=300)
+    killed = subprocess.run([sys.executable, __file__, path])
     assert killed.returncode == -signal.SIGKILL
     assert path.is_file()
     lines = []
@@ -83,7 +83,7 @@ def test_global_randomness_is_neither_read_nor_changed():
 def test_a_loss_that_is_not_finite_stops_with_one_line():
     train, y, val, y_val = make_data()
     with pytest.raises(NeuroCanvasError, match="learning_rate"):
-        fit(train * np.float32(1e38), y, val * np.float32(np.inf), y_val, SETTINGS)
+        fit(train, y, np.full_like(val, np.inf), y_val, SETTINGS)
 
 
 def _train_until_killed(path):

@@ -148,8 +148,9 @@ def _save(
         "best": best,
         "history": history,
     }
-    with store.atomic(path) as temporary:
-        torch.save({"made_from": made_from, "random": torch.get_rng_state(), **parts}, temporary)
+    # torch refuses to open a name that starts with a dot itself
+    with store.atomic(path) as temporary, temporary.open("wb") as stream:
+        torch.save({"made_from": made_from, "random": torch.get_rng_state(), **parts}, stream)
 
 
 def _restore(

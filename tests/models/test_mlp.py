@@ -1,0 +1,62 @@
+"""The network of mlp_sd: its layers, and the fold into one network from features to (77, 768)."""
+
+import numpy as np
+import pytest
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models import EEGSpec, MLPMapper, TargetBasis
+from neurocanvas.models.mlp import build_network
+
+
+@pytest.fixture
+def mapper():
+    """An untrained mapper of the real target shape whose BatchNorm statistics are not the initial ones."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    basis = TargetBasis.fit(rng.normal(size=(9, 77, 768)).astype(np.float32), np.ones(9, int), 5)
+    spec = EEGSpec(("O1", "O2", "Oz"), ("alpha", "beta"))
+    mean, sd = rng.normal(size=6).astype(np.float32), rng.uniform(0.5, 2, 6).astype(np.float32)
+    made = MLPMapper(spec, basis, mean, sd)
+    with torch.random.fork_rng(devices=[]):
+        made.network = build_network(6, (8, 7, 6), 5, dropout=0.5, input_dropout=0.2)
+        made.network.train()(torch.randn(32, 6))
+    return made
+
+
+def test_the_published_mapper_has_four_layers_with_batchnorm_and_gelu():
+    names = [type(layer).__name__ for layer in build_network(310, (512, 512, 512), 64)]
+    assert names == ["Dropout", *["Linear", "BatchNorm1d", "GELU", "Dropout"] * 3, "Linear"]
+
+
+def test_folded_network_maps_raw_features_to_whole_targets(mapper):
+    import torch
+
+    features = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
+    network = mapper.folded()
+    with torch.no_grad():
+        found = network(torch.from_numpy(features.reshape(4, 6))).numpy()
+    assert found.shape == (4, 77, 768)
+    assert np.std(found - mapper.basis.mean) > 1e-3
+    np.testing.assert_allclose(found, mapper.predict(features), atol=1e-5)
+
+
+def test_folding_leaves_the_mapper_as_it_was(mapper):
+    features = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
+    before = mapper.predict(features)
+    mapper.folded()
+    assert np.array_equal(before, mapper.predict(features))
+
+
+@pytest.mark.parametrize("change", ["missing", "narrow", "foreign"])
+def test_weights_that_do_not_fit_are_refused_in_one_line(mapper, change):
+    weights = mapper.weights()
+    if change == "missing":
+        del weights["network.1.bias"]
+    elif change == "narrow":
+        weights["network.1.weight"] = weights["network.1.weight"][:, :4]
+    else:
+        weights = {"coefficients": np.zeros((6, 5), np.float32)}
+    with pytest.raises(NeuroCanvasError, match="do not fit 6 features") as caught:
+        mapper.load_weights(weights)
+    assert "\n" not in str(caught.value)
