@@ -97,7 +97,7 @@ class MapperSettings(Settings):
     input_dropout: float = Field(0.0, ge=0, lt=1)
     components: int = Field(64, ge=1, description="principal coordinates of the training targets")
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1.0, ge=0, description="decoupled (AdamW); weak signals need a strong one")
+    weight_decay: float = Field(3.0, ge=0, description="decoupled (AdamW); weak signals need a strong one")
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)
