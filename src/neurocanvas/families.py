@@ -97,6 +97,7 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
     NeuroCanvasError
         If the weights are missing, unreadable, or (bundled) not the ones that were released.
     """
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     if Path(source).is_relative_to(BUNDLED):
@@ -105,7 +106,7 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
     logging.set_verbosity_error()
     try:
         return load(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NeuroCanvasError(
             f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +75,9 @@ def sha256(path: Path) -> str:
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`, and rename it to `path` if the block succeeds.
 
+    The temporary name is always the same one, so what a killed run left under it is overwritten and renamed by the
+    run that continues.
+
     Parameters
     ----------
     path : Path
@@ -87,7 +89,7 @@ def atomic(path: Path) -> Iterator[Path]:
         The temporary name to write to; it has the same suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = path.with_name(f".part-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -96,7 +98,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8 with Unix line ends.
+    """Write a text file atomically, as UTF-8 with Unix line ends, unless it says the same already.
 
     Parameters
     ----------
@@ -105,8 +107,23 @@ def write_text(path: Path, text: str) -> None:
     text : str
         The whole content.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file atomically, unless it holds the same already.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    content : bytes
+        The whole content.
+    """
+    if path.is_file() and path.read_bytes() == content:
+        return
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -135,7 +135,7 @@ def _show_seen(run: Run, entries: list[dict[str, Any]]) -> None:
     """Put what was seen beside what was drawn, at the same size."""
     size = read_picture(run.folder / "images" / entries[0]["file"]).shape[0]
     for stimulus in sorted({entry["stimulus"] for entry in entries}):
-        path = run.folder / "images" / "seen" / f"{Path(stimulus).stem}.png"
+        path = run.folder / "images" / "seen" / f"{stimulus}.png"
         write_picture(path, run.dataset[1].picture(stimulus, size=size))
 
 
@@ -166,7 +166,7 @@ def evaluate(run: Run) -> list[Path]:
     names = run.dataset[1].names
     concepts = {concept: names[concept] for concept in sorted({entry["concept"] for entry in entries})}
 
-    seen = np.stack([read_picture(images / "seen" / f"{Path(stimulus).stem}.png") for stimulus in gallery])
+    seen = np.stack([read_picture(images / "seen" / f"{stimulus}.png") for stimulus in gallery])
     advance = run.track("evaluate", len(gallery) + 2 * len(entries))
     seen_embedded = judge_pictures(seen, settings.judge, progress=advance)
     prompts = [

@@ -195,7 +195,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a PNG atomically.
+    """Write a PNG atomically, unless it holds the same already.
 
     Parameters
     ----------
@@ -205,8 +205,9 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     """
     from PIL import Image
 
-    with store.atomic(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG")
+    store.write_bytes(path, stream.getvalue())
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -1,0 +1,58 @@
+"""What all tests share: no network, one thread, the real recordings, and a small run that is complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch: the bundled networks are too small to share, and processes started here inherit this.
+os.environ["HF_HUB_OFFLINE"] = "1"
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+sys.path.append(str(Path(__file__).parent / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real recordings; a test that asks for it skips where there is none."""
+    folder = os.environ.get("NEUROCANVAS_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("NEUROCANVAS_TEST_DATA names no folder of real recordings")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A simulated data set in the released layout: 24 trials of 4 concepts. Only for reading."""
+    from tiny import tiny_settings
+
+    from neurocanvas.datasets.simulated import simulate
+
+    return simulate(tiny_settings().simulate, tmp_path_factory.mktemp("data")).parent
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_data) -> Path:
+    """The folder of a complete run on `tiny_data`. Only for reading."""
+    from tiny import tiny_settings, write_true_captions
+
+    from neurocanvas.stages import run_all
+    from neurocanvas.stages.run import Run
+
+    folder = tmp_path_factory.mktemp("run")
+    shutil.copytree(tiny_data, folder / "data")
+    run = Run(folder, tiny_settings())
+    write_true_captions(run)
+    run_all(run)
+    return folder
+
+
+@pytest.fixture
+def tiny_copy(tiny_run, tmp_path) -> Path:
+    """A copy of the complete run that a test may change."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))

@@ -1,0 +1,259 @@
+"""The command line: bad input is one line and exit code 2, and nothing is left half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tomli_w
+from tiny import TINY, write_true_captions
+
+from neurocanvas import __version__, cli
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line in this process: call(*words) -> (exit code, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["neurocanvas", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(call, tmp_path):
+    """Run what must be refused: exit code 2, one line with all of the words, and no file but run.toml."""
+
+    def run(*words, says):
+        out = tmp_path / "out"
+        code, stdout, stderr = call(*words, "-o", out)
+        lines = [line for line in stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("neurocanvas: ")]
+        assert code == 2 and len(errors) == 1 and lines[-1] == errors[0] and stdout == "", (code, stdout, stderr)
+        assert "Traceback" not in stderr
+        assert not [word for word in says if word not in errors[0]], errors[0]
+        left = [path.name for path in out.rglob("*") if path.is_file()] if out.is_dir() else []
+        assert set(left) <= {"run.toml"}
+        return errors[0]
+
+    return run
+
+
+def change_file(folder, change):
+    """Let `change` alter the content of the data set's file, and save it."""
+    import torch
+
+    path = folder / "EEG-ImageNet.pth"
+    content = torch.load(path, weights_only=True)
+    change(content["dataset"])
+    path.unlink()
+    torch.save(content, path)
+    return folder
+
+
+@pytest.fixture
+def data(tiny_data, tmp_path):
+    """A copy of the small data set that a test may damage."""
+    return shutil.copytree(tiny_data, tmp_path / "data")
+
+
+def test_a_missing_data_folder(refused, tmp_path):
+    refused("features", "-d", tmp_path / "none", says=[str(tmp_path / "none"), "no such folder", "EEG-ImageNet.pth"])
+
+
+def test_a_folder_without_data(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused("features", "-d", tmp_path / "empty", says=["no EEG-ImageNet.pth", "simulate"])
+
+
+def test_an_unknown_subject(refused, tiny_data):
+    refused("features", "-d", tiny_data, "-s", "7", says=["subject", "holds 0", "got 7"])
+
+
+@pytest.mark.parametrize("text", ["one", "1,", "0-3", ""])
+def test_a_subject_that_is_no_number(refused, tiny_data, text):
+    refused("features", "-d", tiny_data, "-s", text, says=["--subject", "-1 for all", repr(text)])
+
+
+def test_an_unknown_granularity(refused, tiny_data):
+    refused("features", "-d", tiny_data, "-g", "fine7", says=["granularity", "'fine4'", "got 'fine7'"])
+
+
+def test_a_granularity_that_no_trial_has(refused, tiny_data):
+    refused("features", "-d", tiny_data, "-g", "fine0", says=["granularity", "no trial of fine0"])
+
+
+def test_a_truncated_file(refused, data):
+    path = data / "EEG-ImageNet.pth"
+    path.write_bytes(path.read_bytes()[:-5000])
+    refused("features", "-d", data, says=[str(path), "truncated"])
+
+
+def test_a_file_that_is_not_what_its_name_says(refused, data):
+    (data / "EEG-ImageNet.pth").write_bytes(b"subject,channel\n0,Oz\n" * 1000)
+    refused("features", "-d", data, says=["EEG-ImageNet.pth", "get"])
+
+
+def test_another_pytorch_file(refused, data):
+    import torch
+
+    torch.save({"state_dict": {"weight": torch.zeros(3)}}, data / "EEG-ImageNet.pth")
+    refused("features", "-d", data, says=["not an EEG-ImageNet file", "state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(float("nan"), "NaN"), (float("inf"), "infinite"), (1e-5, "flat")], ids=["nan", "inf", "flat"]
+)
+def test_a_damaged_channel(refused, data, value, word):
+    def damage(records):
+        records[5]["eeg_data"][60] = value
+
+    refused("features", "-d", change_file(data, damage), says=["trial 5", "subject 0", "channel O2", word])
+
+
+def test_a_wrong_channel_count(refused, data):
+    def damage(records):
+        records[3]["eeg_data"] = records[3]["eeg_data"][:61].clone()
+
+    refused("features", "-d", change_file(data, damage), says=["trial 3", "62", "61"])
+
+
+def test_microvolts_instead_of_volts(refused, data):
+    def damage(records):
+        for record in records:
+            record["eeg_data"] = record["eeg_data"] * 1e6
+
+    refused("features", "-d", change_file(data, damage), says=["volts", "divide by 1e+06"])
+
+
+def test_a_missing_picture(refused, data):
+    picture = sorted(data.rglob("*.JPEG"))[0]
+    picture.unlink()
+    refused("caption", "-d", data, says=[str(picture), "no such file"])
+
+
+def test_a_damaged_picture(refused, data):
+    picture = sorted(data.rglob("*.JPEG"))[0]
+    picture.write_bytes(b"GIF89a nothing")
+    refused("caption", "-d", data, says=[str(picture), "not a picture"])
+
+
+def test_an_unknown_key(refused, tmp_path):
+    (tmp_path / "a.toml").write_text("[mapper]\nepoch = 3\n")
+    refused("run", "-c", tmp_path / "a.toml", says=["a.toml", "mapper.epoch"])
+
+
+def test_settings_that_are_not_there(refused, tmp_path):
+    refused("run", "-c", tmp_path / "none.toml", says=["none.toml", "no such file"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "advice"),
+    [("embed", "caption"), ("train", "embed"), ("predict", "features"), ("generate", "predict"),
+     ("evaluate", "generate")],
+)  # fmt: skip
+def test_verbs_out_of_order(refused, tiny_data, verb, advice):
+    refused(verb, "-d", tiny_data, says=[f"neurocanvas {advice}`"])
+
+
+def test_a_report_of_nothing(refused):
+    refused("report", says=["no such f"])
+
+
+@pytest.mark.parametrize("verb", ["caption", "run"])
+def test_an_unknown_family(refused, tiny_data, verb):
+    refused("caption", "-d", tiny_data, "--family", "sd99", says=["--family", "bundled, sd14", "'sd99'"])
+
+
+@pytest.mark.parametrize(("option", "value"), [("-m", "eegnet"), ("--protocol", "random"), ("--dataset", "things")])
+def test_an_unknown_choice(refused, tiny_data, option, value):
+    refused("run", "-d", tiny_data, option, value, says=[f"got '{value}'", "Input should be"])
+
+
+def test_a_block_design_must_be_accepted(call, tmp_path):
+    settings = TINY | {"simulate": {**TINY["simulate"], "design": "block"}}
+    (tmp_path / "block.toml").write_text(tomli_w.dumps(settings))
+    words = ["-c", tmp_path / "block.toml", "-o", tmp_path / "out"]
+    from neurocanvas.config import load_settings
+    from neurocanvas.stages import run_stage
+    from neurocanvas.stages.run import Run
+
+    run = Run(tmp_path / "out", load_settings(tmp_path / "block.toml"))
+    run_stage(run, "simulate")
+    write_true_captions(run)
+    for verb in ("features", "embed"):
+        assert call(verb, *words)[0] == 0
+    code, _, stderr = call("train", *words)
+    assert code == 2 and "block" in stderr.splitlines()[-1] and "accept" in stderr.splitlines()[-1]
+    assert not (tmp_path / "out" / "models").exists()
+    assert call("train", *words, "--accept-block-confound")[0] == 0
+
+
+def test_simulate_refuses_and_keeps_what_is_not_its_own(call, data, tmp_path):
+    (data / "EEG-ImageNet.pth.json").unlink()
+    before = (data / "EEG-ImageNet.pth").read_bytes()
+    code, _, stderr = call("simulate", "-o", data)
+    assert code == 2 and "not simulated" in stderr.splitlines()[-1]
+    assert (data / "EEG-ImageNet.pth").read_bytes() == before
+    code, _, stderr = call("simulate", "-o", tmp_path / "new", "--concepts", "81")
+    assert code == 2 and "concepts" in stderr.splitlines()[-1] and "81" in stderr.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
+
+
+def test_json_is_all_that_is_printed(call, tiny_copy):
+    code, stdout, _ = call("evaluate", "-o", tiny_copy, "--json")
+    said = json.loads(stdout)
+    assert code == 0 and set(said["scores"]["arms"]) == {"eeg", "shuffled", "mean", "oracle"}
+    code, stdout, _ = call("report", "-o", tiny_copy, "--json")
+    assert json.loads(stdout) == {"wrote": [str(tiny_copy / "report.html")], "scores": None}
+
+
+def test_a_run_prints_its_scores_and_the_report(call, tiny_copy):
+    code, stdout, _ = call("run", "-o", tiny_copy)
+    assert code == 0
+    assert stdout.rstrip().splitlines()[-1].endswith("report.html")
+    assert all(word in stdout for word in ("eeg", "shuffled", "mean", "oracle", "chance", "8 test trials"))
+
+
+def test_options_reach_the_settings(call, tiny_data, tmp_path):
+    words = ["-d", tiny_data, "-s", "-1", "--method", "eeg-imagenet", "-g", "coarse"]
+    assert call("features", *words, "-o", tmp_path / "out")[0] == 0
+    from neurocanvas.config import load_settings
+
+    settings = load_settings(tmp_path / "out" / "run.toml")
+    assert settings.data.root == str(tiny_data) and settings.data.subjects == ()
+    assert (settings.features.method, settings.data.granularity) == ("eeg-imagenet", "coarse")
+    values = np.load(tmp_path / "out" / "features" / "s0_de.npy")
+    assert values.shape == (24, 62, 5) and np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("verb", [*cli.VERBS, "simulate"])
+def test_every_verb_has_help(call, verb):
+    code, stdout, _ = call(verb, "--help")
+    assert code == 0 and "Usage" in stdout and "--output" in stdout
+
+
+def test_the_version(call):
+    assert call("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_as_a_process_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "neurocanvas", "features", "-d", "none", "-o", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert [line for line in done.stderr.splitlines() if line.strip()] == [done.stderr.strip()]
+    assert done.stderr.startswith("neurocanvas: none: no such folder")
+    done = subprocess.run([sys.executable, "-m", "neurocanvas", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)

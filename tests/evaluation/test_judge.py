@@ -1,0 +1,49 @@
+"""The judge: one embedding per picture or text, in one space, whatever the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing
+from neurocanvas.evaluation.judge import judge_pictures, judge_texts
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Two exemplars of each of six concepts."""
+    rng = np.random.default_rng((77, 1))
+    return np.stack([render(sample_drawing(wnid, rng=rng)) for wnid in list(CONCEPTS)[:6] for _ in range(2)])
+
+
+def unit(rows):
+    """Rows of length one."""
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_pictures_and_texts_share_a_space(pictures):
+    told = []
+    embedded = judge_pictures(pictures, "bundled", progress=told.append)
+    texts = judge_texts([f"a photo of a {concept.name}" for concept in CONCEPTS.values()], "bundled")
+    assert embedded.shape == (12, texts.shape[1]) and embedded.dtype == texts.dtype == np.float32
+    assert np.isfinite(embedded).all() and sum(told) == 12
+    named = (unit(embedded) @ unit(texts).T).argmax(axis=1)
+    assert np.mean(named == np.repeat(np.arange(6), 2)) >= 10 / 12
+
+
+def test_an_embedding_does_not_depend_on_the_batch(pictures):
+    together = judge_pictures(pictures, "bundled")
+    np.testing.assert_allclose(judge_pictures(pictures, "bundled", batch_size=5), together, atol=1e-4)
+    np.testing.assert_allclose(judge_pictures(pictures[::-1], "bundled")[::-1], together, atol=1e-4)
+
+
+def test_pictures_of_any_size_are_taken(pictures):
+    large = np.kron(pictures[:2], np.ones((1, 3, 3, 1), np.uint8))
+    same = unit(judge_pictures(large, "bundled")) @ unit(judge_pictures(pictures[:2], "bundled")).T
+    assert np.all(np.diag(same) > 0.95)
+
+
+def test_a_text_does_not_depend_on_its_company():
+    texts = ["a photo of a pizza", "a photo of a very large and very green jack-o'-lantern on a table"]
+    together = judge_texts(texts, "bundled")
+    np.testing.assert_allclose(judge_texts(texts[:1], "bundled")[0], together[0], atol=1e-4)

@@ -1,0 +1,157 @@
+"""The stages of a run: what is done stays, what changed is made again, what is damaged is noticed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny import artifacts, tiny_settings, write_true_captions
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.stages import STAGES, run_all, run_stage
+from neurocanvas.stages.picturing import chosen
+from neurocanvas.stages.run import Run
+
+MAPPING = ("simulate", "features", "caption", "embed", "train", "predict")
+
+
+def times(folder):
+    """When every file but the log was last written."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("log.jsonl", "run.toml")
+    }
+
+
+def rewritten(folder, before):
+    """Folders (of the run) in which something was written since `before`."""
+    return {name.split("/")[0] for name, time in times(folder).items() if before.get(name) != time}
+
+
+def test_chosen_spreads_over_concepts():
+    concepts = np.array(["a"] * 5 + ["b"] * 3 + ["c"] * 1)
+    assert chosen(concepts, None).tolist() == list(range(9))
+    assert chosen(concepts, 100).tolist() == list(range(9))
+    assert chosen(concepts, 3).tolist() == [0, 5, 8]
+    assert chosen(concepts, 5).tolist() == [0, 1, 5, 6, 8]
+    mixed = np.random.default_rng(0).permutation(np.repeat(list("abcdef"), 8))
+    for most in (6, 12, 20):
+        counts = np.unique(mixed[chosen(mixed, most)], return_counts=True)[1]
+        assert counts.sum() == most and counts.max() - counts.min() <= 1 and len(counts) == 6
+
+
+def test_a_run_leaves_what_the_layout_says(tiny_run):
+    files = set(artifacts(tiny_run))
+    expected = {
+        "run.toml", "features/s0_de.npy", "features/s0_de.npy.json", "features/s0_trials.csv", "targets/caption.txt",
+        "targets/clip_embeddings.npy", "models/mlp_sd_s0_fold0_model.safetensors", "predictions/s0.npy",
+        "images/manifest.jsonl", "scores/summary.json", "scores/trials.csv", "scores/concepts.csv", "report.html",
+    }  # fmt: skip
+    assert expected <= files
+    assert not [name for name in files if name.split("/")[-1].startswith(".") or name.endswith(".state")]
+    entries = [json.loads(line) for line in (tiny_run / "images" / "manifest.jsonl").read_text().splitlines()]
+    assert {entry["arm"] for entry in entries} == {"eeg", "shuffled", "mean", "oracle"}
+    assert len(entries) == len({entry["file"] for entry in entries}) == len({entry["seed"] for entry in entries}) == 32
+    for entry in entries:
+        assert (tiny_run / "images" / entry["file"]).is_file()
+        assert (tiny_run / "images" / "seen" / f"{entry['stimulus']}.png").is_file()
+
+
+def test_a_second_run_writes_nothing(tiny_copy):
+    run = Run(tiny_copy, tiny_settings())
+    before, written = times(tiny_copy), (tiny_copy / "run.toml").stat().st_mtime_ns
+    run_all(run)
+    assert rewritten(tiny_copy, before) == set()
+    assert (tiny_copy / "run.toml").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ({"features": {"tmax": 0.4}}, {"features", "models", "predictions"}),
+        ({"mapper": {"seed": 1}}, {"models", "predictions"}),
+        ({"split": {"seed": 1}}, {"models", "predictions"}),
+        ({"generate": {"seed": 1}}, set()),
+        ({"simulate": {"seed": 1}}, {"data", "features", "targets", "models", "predictions"}),
+    ],
+    ids=["features", "mapper", "split", "generate", "simulate"],
+)
+def test_a_changed_setting_redoes_what_depends_on_it(tiny_copy, change, redone):
+    before = times(tiny_copy)
+    run = Run(tiny_copy, tiny_settings(**change))
+    for name in MAPPING:
+        if name == "caption" and "simulate" in change:
+            write_true_captions(run)
+        run_stage(run, name)
+    assert rewritten(tiny_copy, before) == redone
+
+
+def test_other_steps_draw_every_picture_anew_and_other_statistics_none(tiny_copy):
+    before = times(tiny_copy)
+    run = Run(tiny_copy, tiny_settings(evaluate={"seed": 9}, generate={"arms": ["eeg", "oracle"]}))
+    run_stage(run, "generate")
+    assert rewritten(tiny_copy, before) == {"images"}  # the manifest, which names fewer arms now
+    assert not [name for name in times(tiny_copy) if name.endswith(".png") and before[name] != times(tiny_copy)[name]]
+    run_stage(run, "evaluate")
+    assert set(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == {"eeg", "oracle"}
+    run_stage(Run(tiny_copy, tiny_settings(generate={"arms": ["eeg"], "steps": 1})), "generate")
+    drawn = {name for name, time in times(tiny_copy).items() if before.get(name) != time and "/eeg/" in name}
+    assert len([name for name in drawn if name.endswith(".png")]) == 8
+
+
+@pytest.mark.parametrize(
+    ("pattern", "stage"),
+    [
+        ("data/EEG-ImageNet.pth", "simulate"),
+        ("features/s0_de.npy", "features"),
+        ("targets/clip_embeddings.npy", "embed"),
+        ("models/*.safetensors", "train"),
+        ("predictions/s0.npy", "predict"),
+        ("predictions/s0_mean.npy", "predict"),
+        ("images/s0/oracle/*.png", "generate"),
+        ("images/seen/*.png", "generate"),
+        ("scores/summary.json", "evaluate"),
+        ("report.html", "report"),
+    ],
+)
+def test_a_flipped_byte_is_noticed_and_made_again(tiny_copy, tiny_run, pattern, stage):
+    path = sorted(tiny_copy.glob(pattern))[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    run_stage(Run(tiny_copy, tiny_settings()), stage)
+    assert artifacts(tiny_copy) == artifacts(tiny_run)
+
+
+@pytest.mark.parametrize(
+    ("missing", "stage", "advice"),
+    [
+        ("features", "train", "neurocanvas features"),
+        ("targets/caption.txt", "embed", "neurocanvas caption"),
+        ("targets/clip_embeddings.npy", "train", "neurocanvas embed"),
+        ("models", "predict", "train"),
+        ("predictions", "generate", "neurocanvas predict"),
+        ("images", "evaluate", "neurocanvas generate"),
+        ("scores", "report", "evaluate"),
+    ],
+)
+def test_a_stage_out_of_order_says_what_to_run_first(tiny_copy, missing, stage, advice):
+    path = tiny_copy / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(NeuroCanvasError, match=advice):
+        run_stage(Run(tiny_copy, tiny_settings()), stage)
+
+
+def test_max_trials_limits_the_pictures_of_each_arm(tiny_copy):
+    run_stage(Run(tiny_copy, tiny_settings(generate={"max_trials": 5, "arms": ["eeg"], "steps": 1})), "generate")
+    entries = [json.loads(line) for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
+    assert len(entries) == 5 and len({entry["concept"] for entry in entries}) == 4
+
+
+def test_the_stages_are_those_of_the_design():
+    assert list(STAGES) == [
+        "simulate", "features", "caption", "embed", "train", "predict", "generate", "evaluate", "report",
+    ]  # fmt: skip

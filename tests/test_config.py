@@ -1,0 +1,82 @@
+"""Settings: what is misspelt or impossible is refused by name, and what is written is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neurocanvas.config import DEMO, RunSettings, load_settings, save_settings
+from neurocanvas.errors import NeuroCanvasError
+
+CONFIGS = [DEMO, *sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))]
+
+
+def write(folder, text):
+    """Write a TOML file and return its path."""
+    (folder / "a.toml").write_text(text, encoding="utf-8")
+    return folder / "a.toml"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("colour = 1", "colour"),
+        ("[generate]\nstep = 20", r"generate\.step"),
+        ("[data.recording]\nfile = 'x'", r"data\.recording\.file"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_name(tmp_path, text, named):
+    with pytest.raises(NeuroCanvasError, match=rf"a\.toml: {named}: Extra inputs"):
+        load_settings(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[generate]\nsteps = 0", r"generate\.steps: .*got 0"),
+        ("[generate]\narms = ['eeg', 'brain']", r"generate\.arms\.1: .*'oracle'.*got 'brain'"),
+        ("[data]\ngranularity = 'fine9'", r"data\.granularity: .*'fine4'.*got 'fine9'"),
+        ("[split]\ntest_fraction = 1.0", r"split\.test_fraction: .*got 1\.0"),
+        ("[mapper]\nepochs = 'many'", r"mapper\.epochs: .*got 'many'"),
+        ("[simulate]\nexplained_variance = 2", r"simulate\.explained_variance: .*got 2"),
+    ],
+)
+def test_a_bad_value_names_its_key_and_what_came(tmp_path, text, named):
+    with pytest.raises(NeuroCanvasError, match=rf"a\.toml: {named}"):
+        load_settings(write(tmp_path, text))
+
+
+def test_what_is_not_toml_and_what_is_not_there(tmp_path):
+    with pytest.raises(NeuroCanvasError, match=r"a\.toml: not valid TOML"):
+        load_settings(write(tmp_path, "[data\n"))
+    (tmp_path / "b.toml").write_bytes(b"name = '\xff'")
+    with pytest.raises(NeuroCanvasError, match=r"b\.toml: not valid TOML"):
+        load_settings(tmp_path / "b.toml")
+    with pytest.raises(NeuroCanvasError, match="no such file"):
+        load_settings(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_written_settings_are_read_back(tmp_path, path):
+    settings = load_settings(path)
+    save_settings(settings, tmp_path / "run.toml")
+    assert load_settings(tmp_path / "run.toml") == settings
+
+
+def test_settings_are_frozen_and_changes_replace_single_keys(tmp_path):
+    settings = load_settings(write(tmp_path, "[generate]\nsteps = 7\nseed = 3"), generate={"steps": 5}, family="x")
+    assert (settings.generate.steps, settings.generate.seed, settings.family) == (5, 3, "x")
+    with pytest.raises(ValueError, match="frozen"):
+        settings.family = "y"
+
+
+def test_the_demo_keeps_what_was_promised_of_it():
+    demo = load_settings(DEMO)
+    held_out = demo.simulate.concepts * round(demo.simulate.trials_per_concept * demo.split.test_fraction)
+    assert min(held_out, demo.generate.max_trials or held_out) >= 72
+    assert demo.generate.steps <= 20
+    assert set(demo.generate.arms) == {"eeg", "shuffled", "mean", "oracle"}
+    assert demo.simulate.explained_variance <= 0.05
+    assert demo.family == demo.generate.family == demo.evaluate.judge == "bundled"
+    assert load_settings(None) == RunSettings()

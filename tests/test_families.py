@@ -1,0 +1,92 @@
+"""Families: found by name or folder; damaged weights are refused in one clear line."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from neurocanvas import families
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import BUNDLED, FAMILIES, Family, batches, family_print, find_family, load_part
+from neurocanvas.targets.captions import caption_pictures
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the bundled weights that the package takes for its own."""
+    folder = shutil.copytree(BUNDLED, tmp_path / "bundled")
+    row = Family(*(str(folder / part) for part in ("blip", "stable-diffusion", "clip")))
+    monkeypatch.setattr(families, "BUNDLED", folder)
+    monkeypatch.setattr(families, "FAMILIES", {**FAMILIES, "bundled": row})
+    families.check_bundled.cache_clear()
+    yield folder
+    families.check_bundled.cache_clear()
+
+
+def test_an_unknown_family_names_the_known_ones(tmp_path):
+    with pytest.raises(NeuroCanvasError, match=r"--family: allowed are bundled, sd14, or a folder .*got 'sd99'"):
+        find_family("sd99")
+    (tmp_path / "blip").mkdir()
+    with pytest.raises(NeuroCanvasError, match="stable-diffusion, clip"):
+        find_family(str(tmp_path))
+
+
+def test_a_folder_is_a_family(tmp_path, copied):
+    assert find_family(str(copied)) == families.FAMILIES["bundled"]
+    other = shutil.copytree(copied, tmp_path / "other")
+    assert find_family(str(other)).judge == str(other / "clip")
+    before = family_print(str(other))
+    assert before == family_print(str(other)) != family_print("bundled")
+    weights = other / "clip" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"0")
+    assert family_print(str(other)) != before
+
+
+def test_the_bundled_weights_are_the_released_ones(copied):
+    assert families.check_bundled() == family_print("bundled")
+    families.check_bundled.cache_clear()
+    listed = families.read_json(copied / "card.json", "card")["sha256"]
+    assert set(listed) == {str(path.relative_to(copied)) for path in copied.rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("part", ["blip", "stable-diffusion/unet", "clip"])
+def test_one_flipped_byte_in_any_part_is_noticed_before_loading(copied, part):
+    (weights,) = (copied / part).glob("*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(NeuroCanvasError, match=rf"{part}/.*safetensors: missing or not the released bytes"):
+        load_part(families.FAMILIES["bundled"].judge, lambda source: pytest.fail("loaded damaged weights"))
+
+
+def test_missing_weights_are_noticed(copied):
+    (copied / "blip" / "model.safetensors").unlink()
+    with pytest.raises(NeuroCanvasError, match=r"blip/model\.safetensors: missing"):
+        caption_pictures([], "bundled")
+
+
+def test_weights_that_cannot_be_loaded_are_one_line(tmp_path):
+    for part in ("blip", "stable-diffusion", "clip"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(NeuroCanvasError, match="the weights cannot be loaded") as caught:
+        caption_pictures([], str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign"])
+def test_damaged_weights_of_ones_own_family_are_one_line(tmp_path, damage):
+    shutil.copytree(BUNDLED / "blip", tmp_path / "blip")
+    for part in ("stable-diffusion", "clip"):
+        (tmp_path / part).mkdir()
+    weights = tmp_path / "blip" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000] if damage == "truncated" else b"no weights at all" * 100)
+    with pytest.raises(NeuroCanvasError, match=r"blip: the weights cannot be loaded"):
+        caption_pictures([], str(tmp_path))
+
+
+def test_batches_cover_every_row_once():
+    for count, size in [(0, 3), (1, 3), (3, 3), (10, 4)]:
+        rows = [row for part in batches(count, size) for row in range(count)[part]]
+        assert rows == list(range(count))
+        assert all(part.stop - part.start <= size for part in batches(count, size))

@@ -1,0 +1,50 @@
+"""A small run: its settings, its true captions, and its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TINY = {
+    "name": "tiny",
+    "simulate": {"concepts": 4, "trials_per_concept": 6, "explained_variance": 0.5},
+    "split": {"test_fraction": 0.34, "val_fraction": 0.25},
+    "mapper": {"hidden": [16, 16, 16], "epochs": 12, "patience": 12},
+    "generate": {"steps": 2, "shard": 3},
+    "evaluate": {"permutations": 99, "resamples": 100},
+}
+"""Settings of a run whose every stage takes a moment: 24 trials of 4 concepts, 8 of them held out."""
+
+
+def tiny_settings(**sections):
+    """`TINY` as RunSettings, with some keys of its sections replaced."""
+    from neurocanvas.config import RunSettings
+
+    return RunSettings.model_validate(
+        TINY | {name: {**TINY.get(name, {}), **keys} for name, keys in sections.items()}
+    )
+
+
+def write_true_captions(run):
+    """Put the true captions where the stage `caption` puts the captioner's, so that it finds its work done.
+
+    Tests of the other stages must not depend on how well the captioner describes two dozen pictures.
+    """
+    from neurocanvas import store
+    from neurocanvas.datasets.simulated import _draw_stimuli
+    from neurocanvas.families import family_print
+    from neurocanvas.targets.captions import write_captions
+
+    true = {stimulus.name: stimulus.drawing.caption for stimulus in _draw_stimuli(run.settings.simulate)}
+    path, family = run.folder / "targets" / "caption.txt", run.settings.family
+    write_captions(path, {name: true[name] for name in run.stimuli})
+    inputs = store.fingerprint("caption", run.dataset[1].fingerprint(), run.stimuli, family_print(family))
+    store.finish(path, inputs, {"family": family})
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but the log, by its path in the run folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "log.jsonl"
+    }
