@@ -201,12 +201,13 @@ def _subjects(text: str) -> list[int]:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Show one progress line per stage on stderr."""
+    """Show one progress line per stage on stderr, if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
 
         def track(title: str, total: int) -> Callable[[int], None]:
             task = progress.add_task(title, total=total)

@@ -26,64 +26,84 @@ from neurocanvas.stages.run import Run
 rename = os.replace
 
 
-def run_and_count(run, stage):
-    """Run a stage and count its renames."""
-    count = 0
-
-    def counted(source, target):
-        nonlocal count
-        count += 1
-        rename(source, target)
-
-    os.replace = counted
-    run_stage(run, stage)
-    os.replace = rename
-    return count
-
-
-def run_and_die(run, stage, moment):
-    """Run a stage in a child that kills itself at a moment; tell whether it came so far."""
+def in_child(work):
+    """Do some work in a child, and return how that ended; torch's backward pass forbids forks after it."""
     child = os.fork()
     if child:
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-            sys.exit(f"stage {stage}, moment {moment}: failed")
-        return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    left = [moment]
-
-    def deadly(source, target):
-        for step in (lambda: None, lambda: rename(source, target)):
-            step()
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-
-    os.replace = deadly
+        return os.waitpid(child, 0)[1]
     try:
-        run_stage(run, stage)
+        work()
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
 
 
+def run_and_count(folder, stage, scratch):
+    """Run a stage and count its renames."""
+
+    def work():
+        def counted(source, target):
+            rename(source, target)
+            renamed.append(target)
+
+        renamed = []
+        os.replace = counted
+        run_stage(Run(folder, tiny_settings()), stage)
+        scratch.write_text(str(len(renamed)))
+
+    if in_child(work):
+        sys.exit(f"stage {stage}: failed")
+    return int(scratch.read_text())
+
+
+def run_and_die(folder, stage, moment):
+    """Run a stage, killed at a moment; tell whether it came so far."""
+
+    def work():
+        def deadly(source, target):
+            for step in (lambda: None, lambda: rename(source, target)):
+                step()
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+
+        left = [moment]
+        os.replace = deadly
+        run_stage(Run(folder, tiny_settings()), stage)
+
+    status = in_child(work)
+    if status not in (0, signal.SIGKILL):
+        sys.exit(f"stage {stage}, moment {moment}: failed")
+    return status == signal.SIGKILL
+
+
 def main(whole, killed, seed, points):
+    """Go through the stages; print how often each was killed."""
+    import diffusers
+    import mne
+    import transformers
+
+    # named here, so that they are imported once, for all children
+    for package, name in (
+        (transformers, "BlipForConditionalGeneration"), (transformers, "CLIPModel"), (transformers, "CLIPTextModel"),
+        (diffusers, "StableDiffusionPipeline"), (diffusers, "DPMSolverMultistepScheduler"), (mne, "make_sphere_model"),
+    ):  # fmt: skip
+        getattr(package, name)
     rng = np.random.default_rng(seed)
     deaths = {}
     for stage in STAGES:
-        runs = [Run(Path(folder), tiny_settings()) for folder in (whole, killed)]
-        count = run_and_count(runs[0], stage)
-        # the first rename is that of run.toml, where no stage has begun
-        moments = rng.permutation(np.arange(1, 2 * count))[:points] if count > 1 else [0]
-        deaths[stage] = sum(run_and_die(Run(Path(killed), tiny_settings()), stage, int(moment)) for moment in moments)
-        run_stage(Run(Path(killed), tiny_settings()), stage)
+        count = run_and_count(whole, stage, whole.with_name("count"))
+        moments = rng.permutation(2 * count)[:points]
+        deaths[stage] = sum(run_and_die(killed, stage, int(moment)) for moment in moments)
+        run_and_count(killed, stage, whole.with_name("count"))
         if stage == "caption":
-            same = [(Path(folder) / "targets" / "caption.txt").read_bytes() for folder in (whole, killed)]
+            same = [(folder / "targets" / "caption.txt").read_bytes() for folder in (whole, killed)]
             deaths["captions are the same"] = same[0] == same[1]
-            for run in runs:
-                write_true_captions(Run(run.folder, tiny_settings()))
+            for folder in (whole, killed):
+                write_true_captions(Run(folder, tiny_settings()))
     sys.stdout.write(json.dumps(deaths))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

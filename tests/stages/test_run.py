@@ -145,6 +145,16 @@ def test_a_stage_out_of_order_says_what_to_run_first(tiny_copy, missing, stage, 
         run_stage(Run(tiny_copy, tiny_settings()), stage)
 
 
+def test_bad_settings_are_not_kept(tiny_copy):
+    before = (tiny_copy / "run.toml").read_bytes()
+    with pytest.raises(NeuroCanvasError, match="subject"):
+        run_stage(Run(tiny_copy, tiny_settings(data={"subjects": [7]})), "features")
+    assert (tiny_copy / "run.toml").read_bytes() == before
+    with pytest.raises(NeuroCanvasError, match="no such folder"):
+        run_stage(Run(tiny_copy / "new", tiny_settings(simulate=None)), "features")
+    assert not (tiny_copy / "new" / "run.toml").exists()
+
+
 def test_max_trials_limits_the_pictures_of_each_arm(tiny_copy):
     run_stage(Run(tiny_copy, tiny_settings(generate={"max_trials": 5, "arms": ["eeg"], "steps": 1})), "generate")
     entries = [json.loads(line) for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]

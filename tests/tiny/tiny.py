@@ -16,12 +16,11 @@ TINY = {
 
 
 def tiny_settings(**sections):
-    """`TINY` as RunSettings, with some keys of its sections replaced."""
+    """`TINY` as RunSettings, with some keys of its sections replaced, or a section left out (None)."""
     from neurocanvas.config import RunSettings
 
-    return RunSettings.model_validate(
-        TINY | {name: {**TINY.get(name, {}), **keys} for name, keys in sections.items()}
-    )
+    changed = {name: keys if keys is None else {**TINY.get(name, {}), **keys} for name, keys in sections.items()}
+    return RunSettings.model_validate(TINY | changed)
 
 
 def write_true_captions(run):

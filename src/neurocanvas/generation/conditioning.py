@@ -38,8 +38,8 @@ LARGEST_GAIN = 4.0  # a mapper that predicts next to nothing is not blown up int
 def gain(target_sd: np.ndarray, prediction_sd: np.ndarray) -> float:
     """By how much predictions must be stretched around the mean to vary as much as targets do.
 
-    Predictions that minimise squared error are shrunk towards the mean target, and a generator makes the same washed-out
-    picture of all of them. One factor for all coordinates keeps the prediction's direction.
+    Predictions that minimise squared error are shrunk towards the mean target, and a generator makes the same
+    washed-out picture of all of them. One factor for all coordinates keeps the prediction's direction.
 
     Parameters
     ----------

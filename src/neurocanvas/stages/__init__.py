@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from neurocanvas import store
 from neurocanvas.config import save_settings
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.stages.mapping import caption, embed, features, predict, simulate, train
 from neurocanvas.stages.picturing import evaluate, generate, report
 from neurocanvas.stages.run import Run
@@ -41,10 +43,23 @@ def run_stage(run: Run, name: str) -> list[Path]:
     -------
     list of Path
         What the stage wrote, or found already done.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the stage's input is bad; `run.toml` then says again what it said before.
     """
-    save_settings(run.settings, run.folder / "run.toml")
+    settings = run.folder / "run.toml"
+    before = settings.read_bytes() if settings.is_file() else None
+    save_settings(run.settings, settings)
     started = time.monotonic()
-    paths = STAGES[name](run)
+    try:
+        paths = STAGES[name](run)
+    except NeuroCanvasError:
+        settings.unlink()
+        if before is not None:
+            store.write_bytes(settings, before)
+        raise
     run.log(
         name,
         seconds=round(time.monotonic() - started, 2),

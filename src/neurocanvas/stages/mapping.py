@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.families import family_print
 from neurocanvas.stages.run import Run, write_table
 from neurocanvas.trials import COLUMNS
@@ -57,9 +57,9 @@ def features(run: Run) -> list[Path]:
     for subject, trials in run.subjects.items():
         path = run.features_path(subject)
         inputs = store.fingerprint("features", trials.fingerprint(), settings)
+        write_table(path.with_name(f"s{subject}_trials.csv"), {name: trials.column(name) for name in COLUMNS})
         if not store.is_done(path, inputs):
             values = extract(trials, settings)
-            write_table(path.with_name(f"s{subject}_trials.csv"), {name: trials.column(name) for name in COLUMNS})
             card = {
                 "method": settings.method,
                 "ch_names": list(trials.ch_names),
@@ -189,17 +189,18 @@ def predict(run: Run) -> list[Path]:
         splits = make_splits(trials, run.settings.split)
         models = [run.model_path(subject, fold) for fold in range(len(splits))]
         path = run.folder / "predictions" / f"s{subject}.npy"
-        cards = [store.read_card(model) for model in models]
+        mean = path.with_name(f"s{subject}_mean.npy")
+        cards = [store.read_card(check_file(model, "a mapper; `neurocanvas train` makes it")) for model in models]
         inputs = store.fingerprint(
             "predict", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], card["sha256"]
         )
-        if not store.is_done(path, inputs):
+        if not (store.is_done(path, inputs) and store.is_done(mean, inputs)):
             mappers = [load_mapper(model) for model in models]
             rows = np.concatenate([split.test for split in splits])
             folds = np.concatenate([np.full(len(split.test), fold) for fold, split in enumerate(splits)])
             predicted = np.concatenate([m.predict(values[s.test]) for m, s in zip(mappers, splits, strict=True)])
             order = np.argsort(rows, kind="stable")
-            store.write_array(path.with_name(f"s{subject}_mean.npy"), np.stack([m.basis.mean for m in mappers]), inputs)
+            store.write_array(mean, np.stack([m.basis.mean for m in mappers]), inputs)
             store.write_array(path, predicted[order], inputs, {
                 "trials": rows[order].tolist(), "folds": folds[order].tolist(),
                 "gains": [gain(m.basis.target_sd, m.prediction_sd) for m in mappers],

@@ -90,18 +90,6 @@ def train_mapper(
     to_mse = _loss_to_mse(y[split.train], distance, split, basis)
     mlp.network, losses, selected = fit(*known, settings, state=state, log=lambda line: log(to_mse(line)))
 
-    scores: dict[str, dict[str, float]] = {}
-    for name, mapper in mappers.items():
-        scores[name] = {}
-        for part in ("val", "test"):
-            rows = getattr(split, part)
-            predicted = mapper.coordinates(features[rows])
-            scores[name][f"{part}_mse"] = mse_per_element(predicted, y[rows], distance[rows], basis)
-            scores[name][f"{part}_two_way"] = two_way_in_targets(
-                predicted, y[rows], distance[rows], target_of[rows]
-            )
-            if part == "val":
-                mapper.prediction_sd = predicted.std(axis=0)
     inside = np.sum(basis.target_sd.astype(np.float64) ** 2)
     card = {
         "settings": settings.model_dump(mode="json"),
@@ -110,12 +98,32 @@ def train_mapper(
         "selection": f"lowest val_loss; validation trials are {split.selection}",
         "history": [to_mse(line) for line in losses],
         "selected_epoch": selected,
-        "scores": scores,
+        "scores": {name: _score(mapper, features, y, distance, target_of, split) for name, mapper in mappers.items()},
         "explained": float(inside / (inside + np.mean(distance[split.train]))),
         "licence": LICENCE,
         "warnings": list(split.warnings),
     }
     return mappers[settings.name], card
+
+
+def _score(
+    mapper: Mapper,
+    features: np.ndarray,
+    coordinates: np.ndarray,
+    distance: np.ndarray,
+    target_of: np.ndarray,
+    split: Split,
+) -> dict[str, float]:
+    """Score a mapper on validation and test trials; its `prediction_sd` is set from the former."""
+    scores = {}
+    for part in ("val", "test"):
+        rows = getattr(split, part)
+        predicted, known = mapper.coordinates(features[rows]), (coordinates[rows], distance[rows])
+        scores[f"{part}_mse"] = mse_per_element(predicted, *known, mapper.basis)
+        scores[f"{part}_two_way"] = two_way_in_targets(predicted, *known, target_of[rows])
+        if part == "val":
+            mapper.prediction_sd = predicted.std(axis=0)
+    return scores
 
 
 def train_and_save(
@@ -152,11 +160,11 @@ def train_and_save(
     inputs = store.fingerprint(
         features, np.asarray(targets), target_of, split.fingerprint(), spec.ch_names, spec.bands, settings
     )
+    state = path.with_name(path.name + ".state")
     if not store.is_done(path, inputs):
-        state = path.with_name(path.name + ".state")
         mapper, card = train_mapper(features, targets, target_of, split, spec, settings, state=state, log=log)
         save_mapper(mapper, path, inputs, {"data": store.fingerprint(features), **card})
-        state.unlink(missing_ok=True)
+    state.unlink(missing_ok=True)  # also what a run left that was killed right here
     return store.read_card(path)
 
 
