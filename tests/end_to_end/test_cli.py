@@ -111,11 +111,12 @@ def test_another_pytorch_file(refused, data):
 @pytest.mark.parametrize(
     ("value", "word"), [(float("nan"), "NaN"), (float("inf"), "infinite"), (1e-5, "flat")], ids=["nan", "inf", "flat"]
 )
-def test_a_damaged_channel(refused, data, value, word):
+@pytest.mark.parametrize("trial", [5, 6], ids=["found on opening", "found on reading"])
+def test_a_damaged_channel(refused, data, trial, value, word):
     def damage(records):
-        records[5]["eeg_data"][60] = value
+        records[trial]["eeg_data"][60] = value
 
-    refused("features", "-d", change_file(data, damage), says=["trial 5", "subject 0", "channel O2", word])
+    refused("features", "-d", change_file(data, damage), says=[f"trial {trial} ", "subject 0", "channel O2", word])
 
 
 def test_a_wrong_channel_count(refused, data):

@@ -57,7 +57,6 @@ def features(run: Run) -> list[Path]:
     for subject, trials in run.subjects.items():
         path = run.features_path(subject)
         inputs = store.fingerprint("features", trials.fingerprint(), settings)
-        write_table(path.with_name(f"s{subject}_trials.csv"), {name: trials.column(name) for name in COLUMNS})
         if not store.is_done(path, inputs):
             values = extract(trials, settings)
             card = {
@@ -67,6 +66,7 @@ def features(run: Run) -> list[Path]:
                 "unit": "nats",
             }
             store.write_array(path, values, inputs, card)
+        write_table(path.with_name(f"s{subject}_trials.csv"), {name: trials.column(name) for name in COLUMNS})
         advance(1)
     return [run.features_path(subject) for subject in run.subjects]
 
