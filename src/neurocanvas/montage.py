@@ -8,7 +8,8 @@ import numpy as np
 
 # Name -> region of the scalp, and position in mm: x to the right ear, y to the nose, z up, from the centre of the head.
 # The positions restate `montage.fif` of EEG-ImageNet (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT
-# licence, commit 7c781571; that file gives them in units of a micrometre). All but CB1 and CB2 lie on a sphere of 85 mm.
+# licence, commit 7c781571; that file gives them in units of a micrometre). All but CB1 and CB2 lie on a
+# sphere of 85 mm.
 _ELECTRODES: dict[str, tuple[str, float, float, float]] = {
     "FP1": ("frontal", -26.1, 80.8, -4.0),
     "FPZ": ("frontal", 0.0, 85.0, -1.8),

@@ -8,35 +8,32 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from neurocanvas.datasets.forward import N_RESPONDING, leadfield
+from neurocanvas.datasets.rhythms import (
+    BAND_OF_BIN,
+    BUMPS,
+    FREQS,
+    artefacts,
+    bin_leakage,
+    bumps,
+    evoked_power,
+    log_band_power,
+    pass_band,
+    ramp,
+    spectra,
+    waves,
+)
 from neurocanvas.montage import BANDS, CH_NAMES
 
-SFREQ, N_TIMES = 1000.0, 501
-RESPONSE_ONSET, RESPONSE_FULL = 0.050, 0.090  # s: nothing of the picture is in the signal before the first
-WINDOW = slice(40, 440)  # the samples whose log band power `explained_variance` speaks of
 PARAMETER_SHARES = {"concept": 0.80, "colour": 0.12, "pose": 0.08}  # of the variance that pictures cause
-TRIAL_SECONDS = 1.0
-DRIFT_SECONDS = 150.0
-DRIFT_POWER, DRIFT_COMMON, DRIFT_ANGLE, DRIFT_SENSOR = (
-    0.30,
-    0.15,
-    0.15,
-    0.20,
-)  # sd: log power, log power, rad, log power
-SECOND_DAY = 0.20  # sd of the change of log band power between sessions
-BLINK_CHANCE, BLINK_VOLTS = 0.06, 70e-6
-LINE_HZ, LINE_VOLTS = 50.0, 0.4e-6
-BACKGROUND_VOLTS, RESPONDING_VOLTS, SENSOR_VOLTS = 0.65e-6, 1.0e-6, 1.8e-6
-EVOKED_VOLTS = 0.9e-6
-MOST_EVENED = 1.8
-STRONGEST = 3.0
-EVOKED_SHARE = 0.5
+BACKGROUND_VOLTS, RESPONDING_VOLTS, SENSOR_VOLTS, EVOKED_VOLTS = 0.65e-6, 1.0e-6, 1.4e-6, 0.9e-6
 SHARED = 0.5  # share of the weights' variance that all subjects have in common
-_PERIOD = 2000  # samples of the periodic noise that trials are cut from: half-hertz bins
-_FREQS = np.arange(1, 201) * SFREQ / _PERIOD
-_BAND_OF_BIN = np.searchsorted([low for low, _ in BANDS.values()][1:], _FREQS, side="right")
+TUNING_METRES = 0.025  # sources closer than this answer alike
+EVOKED_SHARE = 0.5
+TRIAL_SECONDS, DRIFT_SECONDS = 1.0, 150.0
+DRIFT_POWER, DRIFT_COMMON = 0.30, 0.15  # sd of log power: of one source and band, of all sources in a band
+DRIFT_ANGLE, DRIFT_SENSOR = 0.15, 0.20  # sd: radians; log power
+SECOND_DAY = 0.20  # sd of the change of log band power between sessions
 _PILOT = 400
-# Start and stop, s, of the three bumps of the evoked response.
-_BUMPS = ((0.050, 0.150), (0.110, 0.240), (0.190, 0.500))
 
 
 @dataclass(frozen=True)
@@ -112,12 +109,13 @@ def make_brain(
 ) -> Brain:
     """Draw a subject and set the strength of the responses.
 
-    `_PILOT` trials without any picture's influence, with independent drift, give the variance of the log band power
-    (Hann window over `WINDOW`) of every channel and band, drift and blinks included. What a picture
-    adds follows from the share of a channel's band power that every responding source supplies, evoked response
-    included. The gain of each band is then found by bisection: the variance over `pictures` of the log of the
-    expected power is `explained_variance` of the whole at the best channel of the band. The evoked
-    response gets `EVOKED_SHARE` of that odds ratio at the best channel and sample.
+    `_PILOT` trials without any picture's influence, with independent drift, give mean and variance of the log band
+    power (Hann window, 40 to 440 ms) of every channel and band, drift and blinks included. The power that a
+    picture adds follows from the leadfield, the spectra, the window's leakage and the evoked response. Weights are
+    smooth over the cortex and evened, so that electrodes tell about equally much. Then the gain of every band is
+    iterated until the part of the log of the expected power that is linear in the parameters has, over `pictures`,
+    `explained_variance` of the whole variance at the best channel of the band. The evoked response
+    gets `EVOKED_SHARE` of that odds ratio at the best channel and sample.
 
     Parameters
     ----------
@@ -147,11 +145,11 @@ def make_brain(
     sizes = np.sqrt([PARAMETER_SHARES[group] / list(groups).count(group) for group in groups])
     brain = Brain(
         mixing=mixing.astype(np.float32),
-        amplitude=_spectra(n_sources, own).astype(np.float32),
-        sensor=(SENSOR_VOLTS * np.exp(own.normal(0, 0.3, n_chans))).astype(np.float32),
+        amplitude=spectra(n_sources, own).astype(np.float32),
+        sensor=(SENSOR_VOLTS * np.exp(own.normal(0, 0.15, n_chans))).astype(np.float32),
         power_weights=_mixed((N_RESPONDING, len(BANDS), len(sizes)), shared, own) * sizes,
-        evoked_weights=_mixed((N_RESPONDING, len(_BUMPS), len(sizes)), shared, own) * sizes,
-        evoked_mean=EVOKED_VOLTS / RESPONDING_VOLTS * _mixed((N_RESPONDING, len(_BUMPS)), shared, own),
+        evoked_weights=_mixed((N_RESPONDING, len(BUMPS), len(sizes)), shared, own) * sizes,
+        evoked_mean=EVOKED_VOLTS / RESPONDING_VOLTS * _mixed((N_RESPONDING, len(BUMPS)), shared, own),
         power_gain=np.zeros(len(BANDS)),
         evoked_gain=0.0,
     )
@@ -175,7 +173,7 @@ def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
     Returns
     -------
     Brain
-        Weights and directions are unchanged; log power of every source and band, electrode noise and overall gain moved.
+        Weights and directions are unchanged; log power of sources and bands, electrode noise and overall gain moved.
     """
     n_sources = brain.amplitude.shape[0]
     bands = np.exp(0.5 * rng.normal(0, SECOND_DAY, (n_sources, len(BANDS))))
@@ -183,14 +181,12 @@ def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
     return replace(
         brain,
         mixing=(brain.mixing * gain).astype(np.float32),
-        amplitude=(brain.amplitude * bands[:, _BAND_OF_BIN]).astype(np.float32),
+        amplitude=(brain.amplitude * bands[:, BAND_OF_BIN]).astype(np.float32),
         sensor=(brain.sensor * np.exp(rng.normal(0, SECOND_DAY, len(CH_NAMES)))).astype(np.float32),
     )
 
 
-def draw_drift(
-    brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds: float = TRIAL_SECONDS
-) -> Drift:
+def draw_drift(brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds: float = TRIAL_SECONDS) -> Drift:
     """Draw how band power, the dipoles' directions and the electrodes' noise wander over one recording.
 
     Every quantity is an Ornstein-Uhlenbeck process with time constant `DRIFT_SECONDS`.
@@ -218,16 +214,12 @@ def draw_drift(
     for trial in range(n_trials):
         walk[trial] = state
         state = keep * state + np.sqrt(1 - keep**2) * rng.standard_normal(width)
-    common, power, angle, sensor = np.split(
-        walk, np.cumsum([n_bands, n_sources * n_bands, n_sources]), axis=1
-    )
+    common, power, angle, sensor = np.split(walk, np.cumsum([n_bands, n_sources * n_bands, n_sources]), axis=1)
     powers = DRIFT_POWER * power.reshape(n_trials, n_sources, n_bands) + DRIFT_COMMON * common[:, None]
     return Drift(powers, DRIFT_ANGLE * angle, DRIFT_SENSOR * sensor)
 
 
-def record(
-    brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence[np.random.Generator]
-) -> np.ndarray:
+def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Simulate trials.
 
     Every part is made inside .5-80 Hz, so no filter follows and nothing of the picture leaks to before its onset.
@@ -249,126 +241,82 @@ def record(
         Average reference, first sample at picture onset.
     """
     n_chans, n_sources = brain.mixing.shape[1:]
-    draws = np.stack(
-        [rng.standard_normal((n_sources + n_chans, 2 * len(_FREQS)), dtype=np.float32) for rng in rngs]
-    )
+    draws = np.stack([rng.standard_normal((n_sources + n_chans, 2 * len(FREQS)), dtype=np.float32) for rng in rngs])
     angle = drift.angle[:, None, :].astype(np.float32)
     mixing = brain.mixing[0] * np.cos(angle) + brain.mixing[1] * np.sin(angle)
     before = np.exp(0.5 * drift.power).astype(np.float32)
     change = np.einsum("tp,sbp->tsb", parameters, brain.power_weights) * brain.power_gain
     grown = before[:, :N_RESPONDING] * np.expm1(0.5 * change).astype(np.float32)
     # A complex bin is two neighbouring numbers, so amplitudes repeat twice.
-    both = np.repeat(_BAND_OF_BIN, 2)
+    both = np.repeat(BAND_OF_BIN, 2)
     sources = draws[:, :n_sources] * np.repeat(brain.amplitude, 2, axis=1)
     steady = mixing @ (sources * before[:, :, both])
     answer = mixing[:, :, :N_RESPONDING] @ (sources[:, :N_RESPONDING] * grown[:, :, both])
     level = brain.sensor * np.exp(0.5 * drift.sensor).astype(np.float32)
     steady += draws[:, n_sources:] * (
-        level[:, :, None] * np.repeat(_pass_band() / np.linalg.norm(_pass_band()), 2).astype(np.float32)
+        level[:, :, None] * np.repeat(pass_band() / np.linalg.norm(pass_band()), 2).astype(np.float32)
     )
-    evoked = brain.evoked_mean + brain.evoked_gain * np.einsum(
-        "tp,skp->tsk", parameters, brain.evoked_weights
-    )
-    times = np.arange(N_TIMES) / SFREQ
+    evoked = brain.evoked_mean + brain.evoked_gain * np.einsum("tp,skp->tsk", parameters, brain.evoked_weights)
     signal = (
-        _waves(steady)
-        + _waves(answer) * _ramp(times)
-        + mixing[:, :, :N_RESPONDING] @ (evoked @ _bumps(times)).astype(np.float32)
+        waves(steady) + waves(answer) * ramp() + mixing[:, :, :N_RESPONDING] @ (evoked @ bumps()).astype(np.float32)
     )
-    signal += np.stack([_artefacts(rng) for rng in rngs])
+    signal += np.stack([artefacts(rng) for rng in rngs])
     return (signal - signal.mean(axis=1, keepdims=True)).astype(np.float32)
 
 
-def log_band_power(signal: np.ndarray) -> np.ndarray:
-    """Log band power of the samples in `WINDOW`, Hann window: the feature that `explained_variance` speaks of.
-
-    Parameters
-    ----------
-    signal : array, shape (n_trials, n_chans, n_times), volts
-        Trials.
-
-    Returns
-    -------
-    array, shape (n_trials, n_chans, n_bands)
-        Natural logarithm of the power in V², up to a constant.
-    """
-    from scipy.fft import rfft
-
-    cut = signal[..., WINDOW]
-    freqs = np.fft.rfftfreq(cut.shape[-1], 1 / SFREQ)
-    power = (
-        np.abs(rfft((cut - cut.mean(axis=-1, keepdims=True)) * np.hanning(cut.shape[-1]).astype(np.float32)))
-        ** 2
-    )
-    bands = [power[..., (freqs >= low) & (freqs < high)].sum(axis=-1) for low, high in BANDS.values()]
-    return np.log(np.stack(bands, axis=-1))
-
-
-def _calibrated(
-    brain: Brain, pictures: np.ndarray, explained_variance: float, rng: np.random.Generator
-) -> Brain:
+def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.random.Generator) -> Brain:
     """The brain with its weights evened and its gains set; `make_brain` says how."""
     drift = draw_drift(brain, _PILOT, rng=rng, seconds=np.inf)
     nothing = np.zeros((_PILOT, pictures.shape[1]))
     batches = [slice(start, start + 50) for start in range(0, _PILOT, 50)]
-    pilot = np.concatenate(
-        [record(brain, drift.rows(rows), nothing[rows], rngs=rng.spawn(50)) for rows in batches]
-    )
+    pilot = np.concatenate([record(brain, drift.rows(rows), nothing[rows], rngs=rng.spawn(50)) for rows in batches])
     logs = log_band_power(pilot)
     noise, level = logs.var(axis=0), np.exp(logs).mean(axis=0)
-    wanted = explained_variance / (1 - min(explained_variance, 0.99))
+    some = pictures[np.linspace(0, len(pictures) - 1, min(len(pictures), 400)).astype(int)]
+    odds = wanted / (1 - min(wanted, 0.99))
+
     moved = np.einsum("cs,skp->ckp", brain.mixing[0, :, :N_RESPONDING], brain.evoked_weights)
-    waves = np.einsum("ckp,kt->ctp", moved, _bumps(np.arange(N_TIMES) / SFREQ))
-    evoked_gain = np.sqrt(EVOKED_SHARE * wanted / ((waves**2).sum(axis=2) / pilot.var(axis=0)).max())
+    waves = np.einsum("ckp,kt->ctp", moved, bumps())
+    evoked_gain = np.sqrt(EVOKED_SHARE * odds / ((waves**2).sum(axis=2) / pilot.var(axis=0)).max())
     mean = brain.mixing[0, :, :N_RESPONDING] @ brain.evoked_mean
-    added = _evoked_power(mean + evoked_gain * np.einsum("ckp,np->nck", moved, pictures)) - _evoked_power(
-        mean
-    )
-    share = _shares(brain)
-    weights = _evened(brain.power_weights, share, noise)
-    change = np.einsum("np,sbp->nsb", pictures, weights)
+    added = evoked_power(mean + evoked_gain * np.einsum("ckp,np->nck", moved, some)) - evoked_power(mean)
 
-    def explained(gain: np.ndarray) -> np.ndarray:
-        """Variance over pictures of the log of the expected band power, against the noise, at the best channel."""
-        grown = np.einsum("csb,nsb->ncb", share, np.expm1(gain * change), optimize=True)
-        return (np.log(np.maximum(1 + grown + added / level, 0.05)).var(axis=0) / noise).max(axis=0)
-
-    low, high = np.zeros(len(BANDS)), np.full(len(BANDS), STRONGEST)
-    for _ in range(14):
-        middle = (low + high) / 2
-        over = explained(middle) > wanted
-        low, high = np.where(over, low, middle), np.where(over, middle, high)
-    return replace(brain, power_weights=weights, power_gain=low, evoked_gain=float(evoked_gain))
-
-
-def _shares(brain: Brain) -> np.ndarray:
-    """Share of every channel's band power that every responding source supplies, (n_chans, N_RESPONDING, n_bands)."""
-    inside = np.eye(len(BANDS))[_BAND_OF_BIN]
-    supplied = np.einsum("cs,sb->csb", brain.mixing[0] ** 2, brain.amplitude**2 @ inside)
-    own = brain.sensor[:, None] ** 2 * (_pass_band() ** 2 / (_pass_band() ** 2).sum() @ inside)
-    return supplied[:, :N_RESPONDING] / (supplied.sum(axis=1) + own)[:, None]
-
-
-def _evoked_power(sizes: np.ndarray) -> np.ndarray:
-    """Band power, (..., n_chans, n_bands), as in `log_band_power`, of bumps of these sizes, (..., n_chans, n_bumps)."""
-    cut = _bumps(np.arange(N_TIMES) / SFREQ)[:, WINDOW]
-    bins = np.fft.rfft((cut - cut.mean(axis=1, keepdims=True)) * np.hanning(cut.shape[1]))
-    freqs = np.fft.rfftfreq(cut.shape[1], 1 / SFREQ)
-    inside = [bins[:, (freqs >= low) & (freqs < high)] for low, high in BANDS.values()]
-    return np.stack([(np.abs(sizes @ part) ** 2).sum(axis=-1) for part in inside], axis=-1)
+    inside = np.eye(len(BANDS))[BAND_OF_BIN]
+    # Power that band b of a source adds to band a of the feature at an electrode, as a share of what is there.
+    leak = np.einsum("sk,kb,ka->sba", brain.amplitude[:N_RESPONDING] ** 2, inside, bin_leakage())
+    seen = brain.mixing[0, :, :N_RESPONDING] ** 2
+    own = np.einsum("cs,sbb->csb", seen, leak) / level[:, None]
+    weights = np.stack([_evened(brain.power_weights[:, b], own[..., b], noise[:, b]) for b in range(len(BANDS))], 1)
+    change = np.einsum("np,sbp->nsb", some, weights)
+    design = np.linalg.qr(np.column_stack([np.ones(len(some)), some]))[0][:, 1:]
+    gain = np.full(len(BANDS), 0.1)
+    for _ in range(25):
+        grown = np.einsum("sba,nsb->nsa", leak, np.expm1(gain * change))
+        grown = np.einsum("cs,nsa->nca", seen, grown, optimize=True) + added
+        # Floored, because evoked and induced power do not add exactly.
+        logs = np.log(np.maximum(1 + grown / level, 0.05)).reshape(len(some), -1)
+        linear = ((design.T @ logs) ** 2).sum(axis=0).reshape(level.shape) / len(some)
+        gain = gain * np.clip(odds / (linear / noise).max(axis=0), 0.25, 4) ** 0.4
+    return replace(brain, power_weights=weights, power_gain=gain, evoked_gain=float(evoked_gain))
 
 
 def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Weights with sources that few electrodes see turned up and others down, so that no electrode stands out."""
-    evened = weights
+    """Weights of one band, near the given ones, by which every electrode tells about equally much of the picture."""
+    places = leadfield().positions[:N_RESPONDING]
+    squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
+    kernel = np.exp(-squared / (2 * TUNING_METRES**2)) + 1e-6 * np.eye(N_RESPONDING)
+    evened = np.linalg.cholesky(kernel) @ weights
+    reach = share / np.sqrt(noise[:, None])
+    stay = 0.02 * np.linalg.eigvalsh(reach.T @ reach)[-1]
+    step = np.linalg.inv(reach.T @ reach + stay * np.eye(N_RESPONDING))
     for _ in range(40):
-        part = (np.einsum("csb,sbp->cbp", share, evened) ** 2).sum(axis=2) / noise
-        reach = share**2 / noise[:, None]
-        want = (reach * (part.mean(axis=0) / part)[:, None]).sum(axis=0) / reach.sum(axis=0)
-        factor = np.sqrt((evened**2).sum(axis=2) / (weights**2).sum(axis=2)) * want**0.25
-        factor = np.clip(factor / np.exp(np.log(factor).mean(axis=0)), 1 / MOST_EVENED, MOST_EVENED)
-        evened = weights * factor[:, :, None]
-    return evened
+        length = np.linalg.norm(evened, axis=1, keepdims=True)
+        # No source may answer much more strongly than the others: its power would leave the linear range.
+        evened = evened / length * np.clip(length / length.mean(), 0.6, 1.4)
+        told = reach @ evened
+        size = np.linalg.norm(told, axis=1, keepdims=True)
+        evened = step @ (reach.T @ (told / size * size.mean()) + stay * evened)
+    return evened / np.linalg.norm(evened) * np.linalg.norm(weights)
 
 
 def _mixed(shape: tuple[int, ...], shared: np.random.Generator, own: np.random.Generator) -> np.ndarray:
@@ -379,57 +327,3 @@ def _mixed(shape: tuple[int, ...], shared: np.random.Generator, own: np.random.G
 def _unit(vectors: np.ndarray) -> np.ndarray:
     """The vectors, scaled to length 1."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
-def _pass_band() -> np.ndarray:
-    """Amplitude response of the .5-80 Hz recording filter, per bin."""
-    return 1 / np.sqrt((1 + (0.5 / _FREQS) ** 8) * (1 + (_FREQS / 80) ** 24))
-
-
-def _spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
-    """Amplitudes per source and bin: 1/f with an exponent of its own, and alpha in part of the responding sources."""
-    exponent = rng.normal(1.15, 0.12) + rng.normal(0, 0.15, n_sources)
-    power = _FREQS ** -exponent[:, None]
-    peak = rng.normal(10.2, 0.6)
-    alpha = np.zeros(n_sources)
-    alpha[:N_RESPONDING] = 1.2 * rng.gamma(1.0, 1.0, N_RESPONDING)
-    power *= 1 + alpha[:, None] * np.exp(-0.5 * ((_FREQS - peak) / 1.2) ** 2)
-    amplitude = np.sqrt(power) * _pass_band()
-    return amplitude / np.sqrt((_FREQS**-1.15 * _pass_band() ** 2).sum())
-
-
-def _waves(bins: np.ndarray) -> np.ndarray:
-    """Time courses, (..., n_times), of bins given as neighbouring real and imaginary parts."""
-    from scipy.fft import irfft
-
-    whole = np.zeros((*bins.shape[:-1], _PERIOD // 2 + 1), dtype=np.complex64)
-    whole[..., 1 : len(_FREQS) + 1] = np.ascontiguousarray(bins).view(np.complex64)
-    return irfft(whole, n=_PERIOD)[..., :N_TIMES] * np.float32(_PERIOD / 2)
-
-
-def _ramp(times: np.ndarray) -> np.ndarray:
-    """How much of the change of band power is there: 0 until `RESPONSE_ONSET`, 1 from `RESPONSE_FULL` on."""
-    part = np.clip((times - RESPONSE_ONSET) / (RESPONSE_FULL - RESPONSE_ONSET), 0, 1)
-    return (part**2 * (3 - 2 * part)).astype(np.float32)
-
-
-def _bumps(times: np.ndarray) -> np.ndarray:
-    """Time courses of the evoked response, (n_bumps, n_times): raised cosines, none before `RESPONSE_ONSET`."""
-    inside = [np.clip((times - start) / (stop - start), 0, 1) for start, stop in _BUMPS]
-    return np.stack([0.5 - 0.5 * np.cos(2 * np.pi * part) for part in inside])
-
-
-def _artefacts(rng: np.random.Generator) -> np.ndarray:
-    """Blinks (on some trials) and line noise of one trial, (n_chans, n_times), volts."""
-    times = np.arange(N_TIMES) / SFREQ
-    phase, level = rng.uniform(0, 2 * np.pi), rng.gamma(4.0, LINE_VOLTS / 4)
-    gains = 1 + 0.5 * np.sin(np.arange(len(CH_NAMES)) * 1.7)  # every lead catches the line differently
-    signal = level * gains[:, None] * np.sin(2 * np.pi * LINE_HZ * times + phase)
-    if rng.random() < BLINK_CHANCE:
-        centre, width, size = (
-            rng.uniform(-0.1, 0.6),
-            rng.uniform(0.04, 0.07),
-            BLINK_VOLTS * rng.uniform(0.6, 1.4),
-        )
-        signal += size * leadfield().blink[:, None] * np.exp(-0.5 * ((times - centre) / width) ** 2)
-    return signal.astype(np.float32)

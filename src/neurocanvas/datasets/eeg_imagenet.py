@@ -40,8 +40,8 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> tuple[Trials,
     -------
     trials : Trials
         In µV (the file is in volts), all 501 samples at 1000 Hz, the first at picture onset. `session` is 1 for trials
-        of stage 2 and 0 else; `order` and `block` are counted in the subject's whole recording, before `granularity` selects;
-        the file does not say where runs begin, so `run` is 0.
+        of stage 2 and 0 else; `order` and `block` are counted in the subject's whole recording,
+        before `granularity` selects; the file does not say where runs begin, so `run` is 0.
     stimuli : Stimuli
         The pictures that these trials showed; a missing file is an error when it is asked for.
 
@@ -77,7 +77,7 @@ def _find(root: Path) -> list[Path]:
     present = [root / name for name in FILES if (root / name).is_file()]
     if not present:
         raise NeuroCanvasError(
-            f"{root}: no {FILES[0]} (or {FILES[1]} and {FILES[2]}) in it; download it there, or make one with `simulate`."
+            f"{root}: no {FILES[0]} (or {FILES[1]} and {FILES[2]}) in it; download it there or make one (`simulate`)."
         )
     return present[:1] if present[0].name == FILES[0] else present
 
@@ -92,13 +92,11 @@ def _load(path: Path) -> dict[str, Any]:
         content = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise NeuroCanvasError(
-            f"{path}: it holds more than tensors and plain values, and loading it could run code; refused. Get the released file."
+            f"{path}: holds more than tensors and plain values, so loading it could run code; get the released file."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise NeuroCanvasError(
-            f"{path}: truncated, or not a PyTorch file ({reason}); get it again."
-        ) from error
+        raise NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({reason}); get it again.") from error
     if not isinstance(content, dict) or not {"dataset", "labels"} <= set(content) or not content["dataset"]:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise NeuroCanvasError(
@@ -114,9 +112,7 @@ def _check_record(record: Any, place: int, path: Path) -> None:
     import torch
 
     wrong = [
-        name
-        for name, kind in _FIELDS.items()
-        if not isinstance(record, dict) or not isinstance(record.get(name), kind)
+        name for name, kind in _FIELDS.items() if not isinstance(record, dict) or not isinstance(record.get(name), kind)
     ]
     if wrong:
         raise NeuroCanvasError(
@@ -126,8 +122,8 @@ def _check_record(record: Any, place: int, path: Path) -> None:
     shape = tuple(signal.shape) if isinstance(signal, torch.Tensor) else None
     if shape != (len(CH_NAMES), N_TIMES):
         raise NeuroCanvasError(
-            f"{path}: trial {place} of subject {record['subject']}: eeg_data must be ({len(CH_NAMES)} channels, {N_TIMES} samples);"
-            f" got {shape}."
+            f"{path}: trial {place} of subject {record['subject']}: eeg_data must be "
+            f"({len(CH_NAMES)} channels, {N_TIMES} samples); got {shape}."
         )
 
 
@@ -155,9 +151,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return {name: columns[name] for name in COLUMNS}
 
 
-def _select(
-    table: Mapping[str, np.ndarray], labels: Sequence[str], settings: DataSettings, path: Path
-) -> np.ndarray:
+def _select(table: Mapping[str, np.ndarray], labels: Sequence[str], settings: DataSettings, path: Path) -> np.ndarray:
     """Rows of the subjects and the granularity that are asked for."""
     present = np.unique(table["subject"]).tolist()
     unknown = [subject for subject in settings.subjects if subject not in present]
@@ -207,9 +201,7 @@ def _check_unit(records: Sequence[Mapping[str, Any]], sampled: np.ndarray, path:
         return
     units = {"microvolts": 1e6, "millivolts": 1e3, "nanovolts": 1e9}
     fitting = [
-        f"looks like {name}: divide by {factor:g}"
-        for name, factor in units.items()
-        if low <= typical / factor <= high
+        f"looks like {name}: divide by {factor:g}" for name, factor in units.items() if low <= typical / factor <= high
     ]
     advice = fitting[0] if fitting else "no unit of voltage fits"
     raise NeuroCanvasError(

@@ -22,11 +22,11 @@ class Leadfield:
     Parameters
     ----------
     positions : array, shape (n_sources, 3)
-        Where the dipoles lie, metres, in the montage's frame. The first `N_RESPONDING` are occipito-temporal and answer to
-        pictures, the next `N_BACKGROUND` lie all over the brain.
+        Where the dipoles lie, metres, in the montage's frame. The first `N_RESPONDING` are occipito-temporal and
+        answer to pictures, the next `N_BACKGROUND` lie all over the brain.
     gain : array, shape (n_chans, n_sources, 3)
-        Potential per unit dipole along x, y and z, scaled so that a source's strongest direction has a root mean square of
-        1 over the electrodes.
+        Potential per unit dipole along x, y and z, scaled so that a source's strongest direction has a root mean
+        square of 1 over the electrodes.
     blink : array, shape (n_chans,)
         Topography of a blink, scaled to 1 at its largest electrode.
     """
@@ -91,9 +91,7 @@ def leadfield() -> Leadfield:
     # MNE wants a direction for every point, although the solution below is free to point anywhere.
     grid = {"rr": places, "nn": np.tile([0.0, 0.0, 1.0], (len(places), 1))}
     src = mne.setup_volume_source_space(pos=grid, sphere=sphere, sphere_units="m", verbose="error")
-    forward = mne.make_forward_solution(
-        info, None, src, sphere, meg=False, eeg=True, mindist=0.0, verbose="error"
-    )
+    forward = mne.make_forward_solution(info, None, src, sphere, meg=False, eeg=True, mindist=0.0, verbose="error")
     gain = forward["sol"]["data"].reshape(len(CH_NAMES), len(places), 3)
     gain = gain - gain.mean(axis=0)
     brain, eyes = gain[:, : len(positions)], gain[:, len(positions) :]

@@ -13,10 +13,11 @@ import numpy as np
 from neurocanvas.config import SimulateSettings
 from neurocanvas.datasets import brain
 from neurocanvas.datasets.pictures import CODE_NAMES, CONCEPTS, Drawing, render, sample_drawing
+from neurocanvas.datasets.rhythms import N_TIMES
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.store import atomic, card_path, finish, fingerprint, is_done, read_card, write_text
+from neurocanvas.store import atomic, card_path, fingerprint, finish, is_done, read_card, write_text
 
 CONCEPT_DIMENSIONS = 10
 """Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid."""
@@ -25,11 +26,7 @@ COLOUR_PARAMETERS = ("colour_red", "colour_green", "colour_blue")
 POSE_PARAMETERS = ("size", "sin_angle", "x", "y")
 """The parameters of a drawing that the simulated brain sees, beside its concept."""
 
-GROUPS = (
-    ("concept",) * CONCEPT_DIMENSIONS
-    + ("colour",) * len(COLOUR_PARAMETERS)
-    + ("pose",) * len(POSE_PARAMETERS)
-)
+GROUPS = ("concept",) * CONCEPT_DIMENSIONS + ("colour",) * len(COLOUR_PARAMETERS) + ("pose",) * len(POSE_PARAMETERS)
 PICTURE_PIXELS = 64
 _BATCH = 50
 _VERSION = 1  # of the simulation: raise it when the same settings give other bytes
@@ -48,8 +45,8 @@ class _Stimulus:
 def simulate(settings: SimulateSettings, root: Path | str) -> Path:
     """Write a simulated data set: `EEG-ImageNet.pth`, the pictures and `synset_map_en.txt`.
 
-    Log band power and evoked amplitude of occipito-temporal sources are linear in the standardised parameters of the picture
-    (a code for its concept, colour, pose) from 50 ms after onset on; `brain` says how, and how
+    Log band power and evoked amplitude of occipito-temporal sources are linear in the standardised parameters of the
+    picture (a code for its concept, colour, pose) from 50 ms after onset on; `brain` says how, and how
     `settings.explained_variance` sets the strength. The file has the released layout: a dictionary of `dataset`
     (a list of dictionaries of `eeg_data`, float32, (62, 501), volts, 1000 Hz; `granularity`; `subject`; `label`;
     `image`; with two stages also `stage`), `labels` and `images`.
@@ -84,14 +81,10 @@ def simulate(settings: SimulateSettings, root: Path | str) -> Path:
     if is_done(path, inputs):
         return path
     if path.exists() and not (card_path(path).is_file() and "simulated" in read_card(path)):
-        raise NeuroCanvasError(
-            f"{path}: exists and was not simulated; name another folder, it is not overwritten."
-        )
+        raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
     folder.mkdir(parents=True, exist_ok=True)
     stimuli = _draw_stimuli(settings)
-    write_text(
-        folder / "synset_map_en.txt", "".join(f"{wnid}\t{name}\n" for wnid, name in IMAGENET_CONCEPTS.items())
-    )
+    write_text(folder / "synset_map_en.txt", "".join(f"{wnid}\t{name}\n" for wnid, name in IMAGENET_CONCEPTS.items()))
     for stimulus in stimuli:
         _write_picture(stimulus, folder)
     orders = [
@@ -99,7 +92,7 @@ def simulate(settings: SimulateSettings, root: Path | str) -> Path:
         for subject in range(settings.subjects)
         for stage in range(settings.stages)
     ]
-    shape = (sum(len(order) for *_, order in orders), len(CH_NAMES), brain.N_TIMES)
+    shape = (sum(len(order) for *_, order in orders), len(CH_NAMES), N_TIMES)
     with tempfile.TemporaryFile(dir=folder) as scratch:
         signal = np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
         start = 0
@@ -145,9 +138,7 @@ def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
         numbers = rng.choice(20000, settings.trials_per_concept, replace=False)
         for number in numbers:
             drawing = sample_drawing(wnid, rng=rng) if wnid in CONCEPTS else None
-            rest = (
-                rng.standard_normal(len(seen)) if drawing is None else (drawing.code()[seen] - mean) / scale
-            )
+            rest = rng.standard_normal(len(seen)) if drawing is None else (drawing.code()[seen] - mean) / scale
             stimuli.append(_Stimulus(f"{wnid}_{number}.JPEG", wnid, np.concatenate([code, rest]), drawing))
     return stimuli
 
@@ -166,9 +157,7 @@ def _draw_order(settings: SimulateSettings, subject: int, stage: int) -> np.ndar
     n_concepts, n_each = settings.concepts, settings.trials_per_concept
     if settings.design == "rapid":
         return rng.permutation(n_concepts * n_each)
-    return np.concatenate(
-        [concept * n_each + rng.permutation(n_each) for concept in rng.permutation(n_concepts)]
-    )
+    return np.concatenate([concept * n_each + rng.permutation(n_each) for concept in rng.permutation(n_concepts)])
 
 
 def _signals(
@@ -179,12 +168,8 @@ def _signals(
     for subject, stage, order in orders:
         person = brain.make_brain(settings.seed, subject, GROUPS, parameters, settings.explained_variance)
         if stage:
-            person = brain.on_another_day(
-                person, rng=np.random.default_rng([settings.seed, 12, subject, stage])
-            )
-        drift = brain.draw_drift(
-            person, len(order), rng=np.random.default_rng([settings.seed, 13, subject, stage])
-        )
+            person = brain.on_another_day(person, rng=np.random.default_rng([settings.seed, 12, subject, stage]))
+        drift = brain.draw_drift(person, len(order), rng=np.random.default_rng([settings.seed, 13, subject, stage]))
         for start in range(0, len(order), _BATCH):
             rows = slice(start, min(start + _BATCH, len(order)))
             rngs = [
@@ -233,6 +218,4 @@ def _write_picture(stimulus: _Stimulus, folder: Path) -> None:
     from PIL import Image
 
     with atomic(folder / PICTURES_FOLDER / stimulus.wnid / stimulus.name) as temporary:
-        Image.fromarray(render(stimulus.drawing, PICTURE_PIXELS)).save(
-            temporary, "JPEG", quality=95, subsampling=0
-        )
+        Image.fromarray(render(stimulus.drawing, PICTURE_PIXELS)).save(temporary, "JPEG", quality=95, subsampling=0)

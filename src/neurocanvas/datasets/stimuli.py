@@ -144,9 +144,7 @@ class Stimuli:
     def __post_init__(self) -> None:
         for stimulus in self.ids:
             if self.concepts.get(stimulus) not in self.names:
-                raise NeuroCanvasError(
-                    f"stimulus {stimulus}: its concept {self.concepts.get(stimulus)!r} has no name."
-                )
+                raise NeuroCanvasError(f"stimulus {stimulus}: its concept {self.concepts.get(stimulus)!r} has no name.")
 
     @classmethod
     def from_folder(cls, root: Path | str, ids: Iterable[str] | None = None) -> Stimuli:
@@ -238,9 +236,7 @@ class Stimuli:
         """
         self._check(stimulus)
         if stimulus not in self.files:
-            raise NeuroCanvasError(
-                f"stimulus {stimulus}: it is drawn on demand and has no file; ask for its picture."
-            )
+            raise NeuroCanvasError(f"stimulus {stimulus}: it is drawn on demand and has no file; ask for its picture.")
         return check_file(
             self.files[stimulus], f"the picture of stimulus {stimulus}; put it there or leave its concept out"
         )
@@ -274,9 +270,7 @@ class Stimuli:
             with Image.open(path) as image:
                 colour = image.convert("RGB")
         except OSError as error:
-            raise NeuroCanvasError(
-                f"{path}: damaged or not a picture ({error}); put the right file there."
-            ) from error
+            raise NeuroCanvasError(f"{path}: damaged or not a picture ({error}); put the right file there.") from error
         if size is not None and colour.size != (size, size):
             colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)
         return np.asarray(colour)
@@ -289,9 +283,7 @@ class Stimuli:
         str
             16 hex digits.
         """
-        contents = [
-            sha256(path) if (path := self.files.get(name)) and path.is_file() else None for name in self.ids
-        ]
+        contents = [sha256(path) if (path := self.files.get(name)) and path.is_file() else None for name in self.ids]
         drawn = [repr(GRATINGS[name]) for name in self.ids if name not in self.files]
         return fingerprint(list(self.ids), dict(self.concepts), dict(self.names), contents, drawn)
 

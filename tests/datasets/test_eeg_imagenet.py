@@ -1,0 +1,210 @@
+"""The reader of the released file: what it gives, and what it refuses."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from neurocanvas.config import DataSettings
+from neurocanvas.datasets import DATASETS, open_dataset
+from neurocanvas.datasets.eeg_imagenet import open_eeg_imagenet
+from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.trials import COLUMNS
+
+LABELS = list(IMAGENET_CONCEPTS)
+DOG, FISH, COARSE = LABELS[0], LABELS[8], LABELS[40]
+ALL = DataSettings()
+
+
+def make_records(subjects=(0, 3), labels=(COARSE, COARSE, DOG, FISH, DOG), scale=1e-5):
+    """Trials of noise in the released form."""
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "eeg_data": torch.from_numpy(rng.normal(0, scale, (62, 501)).astype(np.float32)),
+            "granularity": "coarse" if label == COARSE else "fine",
+            "subject": subject,
+            "label": label,
+            "image": f"{label}_{number}.JPEG",
+        }
+        for subject in subjects
+        for number, label in enumerate(labels)
+    ]
+
+
+def write(folder, records, name="EEG-ImageNet.pth"):
+    """Write a file in the released layout, and return its folder."""
+    torch.save({"dataset": records, "labels": LABELS, "images": []}, folder / name)
+    return folder
+
+
+def test_reads_the_table_and_microvolts(tmp_path):
+    records = make_records()
+    trials, stimuli = open_eeg_imagenet(write(tmp_path, records), ALL)
+    assert list(trials.table) == list(COLUMNS)
+    assert trials.column("subject").tolist() == [0] * 5 + [3] * 5
+    assert trials.column("order").tolist() == [0, 1, 2, 3, 4] * 2
+    assert trials.column("block").tolist() == [0, 0, 1, 2, 3] * 2
+    assert set(trials.column("session")) == set(trials.column("run")) == {0}
+    assert (trials.sfreq, trials.tmin, len(trials.ch_names)) == (1000.0, 0.0, 62)
+    signal = trials.signal([7, 2])
+    assert signal.dtype == np.float32 and signal.shape == (2, 62, 501)
+    np.testing.assert_allclose(signal[1], records[2]["eeg_data"].numpy() * 1e6, rtol=1e-6)
+    assert stimuli.concept(f"{FISH}_3.JPEG") == FISH and stimuli.names[FISH] == "goldfish"
+
+
+def test_both_released_halves_are_one_data_set(tmp_path):
+    write(tmp_path, make_records(subjects=(0,)), "EEG-ImageNet_1.pth")
+    write(tmp_path, make_records(subjects=(8,)), "EEG-ImageNet_2.pth")
+    trials, _ = open_eeg_imagenet(tmp_path, ALL)
+    assert np.unique(trials.column("subject")).tolist() == [0, 8]
+
+
+def test_a_second_stage_is_a_second_session_and_begins_a_block(tmp_path):
+    records = make_records(subjects=(0,), labels=(DOG, DOG))
+    for stage, record in enumerate(records, start=1):
+        record["stage"] = stage
+    trials, _ = open_eeg_imagenet(write(tmp_path, records), ALL)
+    assert trials.column("session").tolist() == [0, 1]
+    assert trials.column("block").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("granularity", "concepts"),
+    [("coarse", {COARSE}), ("fine0", {DOG}), ("fine1", {FISH}), ("all", {COARSE, DOG, FISH})],
+)
+def test_granularity_selects_concepts_but_keeps_their_place(tmp_path, granularity, concepts):
+    trials, _ = open_eeg_imagenet(write(tmp_path, make_records()), DataSettings(granularity=granularity, subjects=(3,)))
+    assert set(trials.column("concept")) == concepts
+    if granularity == "fine1":
+        assert (trials.column("order").tolist(), trials.column("block").tolist()) == ([3], [2])
+
+
+def test_signal_of_a_selection_is_the_signal_of_those_rows(tmp_path):
+    trials, _ = open_eeg_imagenet(write(tmp_path, make_records()), ALL)
+    np.testing.assert_array_equal(trials.select([8, 1]).signal([0]), trials.signal([8]))
+
+
+def test_opening_does_not_read_the_signal(tmp_path, monkeypatch):
+    reads = []
+    original = torch.Tensor.numpy
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: reads.append(1) or original(tensor))
+    trials, _ = open_eeg_imagenet(write(tmp_path, make_records(subjects=range(10))), ALL)
+    opened = len(reads)
+    trials.signal(slice(0, 4))
+    assert (len(trials), opened, len(reads)) == (50, 9, 13)
+
+
+def test_the_source_changes_with_the_file(tmp_path):
+    before = open_eeg_imagenet(write(tmp_path, make_records()), ALL)[0].fingerprint()
+    assert open_eeg_imagenet(tmp_path, ALL)[0].fingerprint() == before
+    after = open_eeg_imagenet(write(tmp_path, make_records(scale=1.1e-5)), ALL)[0].fingerprint()
+    assert after != before
+
+
+def test_the_registry_opens_it_by_name(tmp_path):
+    assert set(DATASETS) == {"eeg-imagenet", "recordings"}
+    trials, _ = open_dataset(DataSettings(root=str(write(tmp_path, make_records()))))
+    assert len(trials) == 10
+
+
+def test_unknown_subject_and_absent_granularity(tmp_path):
+    write(tmp_path, make_records())
+    with pytest.raises(NeuroCanvasError, match=r"subject: .* holds 0, 3; got 5"):
+        open_eeg_imagenet(tmp_path, DataSettings(subjects=(0, 5)))
+    with pytest.raises(NeuroCanvasError, match="no trial of fine4"):
+        open_eeg_imagenet(tmp_path, DataSettings(granularity="fine4"))
+
+
+def test_missing_folder_and_missing_file(tmp_path):
+    with pytest.raises(NeuroCanvasError, match="no such folder"):
+        open_eeg_imagenet(tmp_path / "none", ALL)
+    with pytest.raises(NeuroCanvasError, match=r"no EEG-ImageNet\.pth"):
+        open_eeg_imagenet(tmp_path, ALL)
+
+
+@pytest.mark.parametrize("keep", [0, 1000, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, keep):
+    path = write(tmp_path, make_records()) / "EEG-ImageNet.pth"
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if keep >= 1 else int(keep * len(content))])
+    with pytest.raises(NeuroCanvasError, match="truncated, or not a PyTorch file"):
+        open_eeg_imagenet(tmp_path, ALL)
+
+
+class _Trap:
+    """What unpickling would run."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, plain):
+    sprung = tmp_path / "sprung"
+    content = {"dataset": [_Trap(sprung)], "labels": LABELS}
+    if plain:
+        (tmp_path / "EEG-ImageNet.pth").write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, tmp_path / "EEG-ImageNet.pth")
+    with pytest.raises(NeuroCanvasError, match=r"EEG-ImageNet\.pth"):
+        open_eeg_imagenet(tmp_path, ALL)
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize("content", [{"model": 1}, [1, 2], {"dataset": [], "labels": LABELS}])
+def test_another_pytorch_file_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "EEG-ImageNet.pth")
+    with pytest.raises(NeuroCanvasError, match="not an EEG-ImageNet file"):
+        open_eeg_imagenet(tmp_path, ALL)
+
+
+def test_a_record_without_its_fields_is_named(tmp_path):
+    records = make_records()
+    del records[4]["image"]
+    with pytest.raises(NeuroCanvasError, match="trial 4: image missing"):
+        open_eeg_imagenet(write(tmp_path, records), ALL)
+
+
+@pytest.mark.parametrize("shape", [(61, 501), (62, 500), (501, 62)])
+def test_wrong_channel_or_sample_count_names_the_trial(tmp_path, shape):
+    records = make_records()
+    records[6]["eeg_data"] = torch.full(shape, 1e-5)
+    with pytest.raises(NeuroCanvasError, match=r"trial 6 of subject 3: .*62 channels"):
+        open_eeg_imagenet(write(tmp_path, records), ALL)
+
+
+@pytest.mark.parametrize(("factor", "advice"), [(1e6, "divide by 1e\\+06"), (1e3, "divide by 1000"), (1e-6, "no unit")])
+def test_another_unit_than_volts_is_refused(tmp_path, factor, advice):
+    with pytest.raises(NeuroCanvasError, match=f"must be in volts .*{advice}"):
+        open_eeg_imagenet(write(tmp_path, make_records(scale=1e-5 * factor)), ALL)
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"), [(float("nan"), "NaN or infinite"), (float("inf"), "NaN or infinite"), (0.0, "is flat")]
+)
+def test_damaged_signal_names_trial_subject_and_channel(tmp_path, value, fault):
+    records = make_records()
+    records[0]["eeg_data"][59] = value
+    with pytest.raises(NeuroCanvasError, match=rf"trial 0 of the file \(subject 0.*{fault}|CB1.*{fault}"):
+        open_eeg_imagenet(write(tmp_path, records), ALL)
+
+
+def test_damage_beyond_the_sampled_trials_is_found_when_read(tmp_path):
+    records = make_records(subjects=range(10))
+    records[1]["eeg_data"][0, 100] = float("nan")
+    trials, _ = open_eeg_imagenet(write(tmp_path, records), ALL)
+    trials.signal([0, 2])
+    with pytest.raises(NeuroCanvasError, match=r"trial 1 of the file \(subject 0.*FP1"):
+        trials.signal([0, 1])
+
+
+def test_a_missing_picture_is_an_error_only_when_asked_for(tmp_path):
+    _, stimuli = open_eeg_imagenet(write(tmp_path, make_records()), ALL)
+    with pytest.raises(NeuroCanvasError, match="no such file"):
+        stimuli.picture(stimuli.ids[0])

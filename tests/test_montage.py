@@ -1,0 +1,65 @@
+"""The channels and bands, against the released montage where it is at hand."""
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurocanvas.montage import BANDS, CH_NAMES, POSITIONS, REGIONS
+
+
+def test_sixty_two_channels_on_a_sphere_of_85_mm():
+    radius = dict(zip(CH_NAMES, np.linalg.norm(POSITIONS, axis=1)))
+    assert len(set(CH_NAMES)) == 62 and POSITIONS.shape == (62, 3)
+    for name, metres in radius.items():
+        assert metres == pytest.approx(0.0925 if name in ("CB1", "CB2") else 0.085, abs=2e-4), name
+
+
+def test_left_is_left_and_the_back_is_the_back():
+    place = dict(zip(CH_NAMES, POSITIONS))
+    assert place["T7"][0] < -0.08 and place["T8"][0] > 0.08
+    assert place["FPZ"][1] > 0.08 and place["OZ"][1] < -0.08
+    assert place["CZ"][2] == pytest.approx(0.085)
+
+
+def test_odd_channels_mirror_even_ones():
+    place = dict(zip(CH_NAMES, POSITIONS))
+    for name in CH_NAMES:
+        if name[-1] in "13579":
+            partner = name[:-1] + str(int(name[-1]) + 1)
+            np.testing.assert_allclose(place[name] * (-1, 1, 1), place[partner], atol=3e-4)
+
+
+def test_positions_cannot_be_changed():
+    with pytest.raises(ValueError):
+        POSITIONS[0, 0] = 0.0
+
+
+def test_every_channel_has_a_region():
+    assert set(REGIONS) == set(CH_NAMES)
+    assert {REGIONS[name] for name in ("O1", "OZ", "PO7", "CB2")} == {"occipital"}
+    assert [REGIONS[name] for name in ("FPZ", "FC3", "T8", "CP1")] == ["frontal", "central", "temporal", "parietal"]
+
+
+def test_bands_tile_the_recorded_range():
+    edges = list(BANDS.values())
+    assert edges[0][0] == 0.5 and edges[-1][1] == 80.0
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(edges))
+
+
+def test_restates_the_released_montage():
+    folder = os.environ.get("NEUROCANVAS_TEST_DATA")
+    if not folder:
+        pytest.skip("NEUROCANVAS_TEST_DATA is not set: the released montage is not at hand")
+    import mne
+
+    released = Path(folder) / "eeg_imagenet_trials"
+    names = json.loads((released / "montage_ch_names.json").read_text())
+    places = mne.channels.read_dig_fif(released / "montage.fif", verbose="error").get_positions()["ch_pos"]
+    kept = [name for name in names if name not in ("M1", "M2", "HEO", "VEO", "EKG", "EMG", "Trigger")]
+    assert list(CH_NAMES) == kept
+    micrometres = np.array([places[f"EEG{names.index(name) + 1:03d}"] for name in kept])
+    np.testing.assert_allclose(POSITIONS, micrometres * 1e-6, atol=6e-5)
