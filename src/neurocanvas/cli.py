@@ -217,33 +217,47 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None
 
 
 def _print_scores(summary: Mapping[str, Any]) -> None:
-    """Print arms by metrics, and the warnings."""
+    """Print metrics by arms, the warnings and the verdict."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
+    from neurocanvas.report.words import verdict
+
     console = Console()
     arms = summary["arms"]
-    metrics = list(next(iter(arms.values())))
+    first = next(iter(arms))
     table = Table(
         title=f"{summary['n_trials']} test trials of {summary['n_pictures']} pictures; "
-        f"95 % interval over {summary['unit']}"
+        f"95 % intervals over {summary['unit']}, p of {first} by permuting {summary['exchanged']}",
+        box=SIMPLE,
+        padding=(0, 0, 0, 1),
+        title_justify="left",
     )
-    table.add_column("arm")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for arm, scores in arms.items():
-        table.add_row(arm, *(_score(scores[metric]) for metric in metrics))
-    table.add_section()
-    table.add_row("chance", *(f"{arms[next(iter(arms))][metric]['chance']:.2f}" for metric in metrics))
+    table.add_column("score", no_wrap=True)
+    for arm in arms:
+        table.add_column(arm, justify="right", no_wrap=True)
+    table.add_column("chance", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    for metric, score in arms[first].items():
+        cells = [_interval(scores[metric]) for scores in arms.values()]
+        table.add_row(metric, *cells, _short(score["chance"]), f"{score['p']:.4f}")
     console.print(table)
     for warning in summary["warnings"]:
         console.print(f"[bold]Warning:[/bold] {warning}")
+    console.print(f"[bold]Verdict:[/bold] {verdict(summary)['text']}")
 
 
-def _score(score: Mapping[str, Any]) -> str:
-    """A value with its interval and p."""
-    interval = "" if score["low"] is None else f"\n{score['low']:.2f} to {score['high']:.2f}"
-    return f"{score['value']:.2f}{interval}\np {score['p']:.4f}"
+def _interval(score: Mapping[str, Any]) -> str:
+    """A value with its interval."""
+    if score["low"] is None:
+        return _short(score["value"])
+    return f"{_short(score['value'])} [dim]{_short(score['low'])} {_short(score['high'])}[/dim]"
+
+
+def _short(value: float) -> str:
+    """Two decimals without the zero before the point: the table fits into 80 columns."""
+    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
 
 
 def main() -> None:

@@ -98,12 +98,14 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
         If the weights are missing, unreadable, or (bundled) not the ones that were released.
     """
     from safetensors import SafetensorError
-    from transformers.utils import logging
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
     if Path(source).is_relative_to(BUNDLED):
         check_bundled()
-    logging.disable_progress_bar()  # one progress line per stage is ours
-    logging.set_verbosity_error()
+    for logging in (transformers_logging, diffusers_logging):
+        logging.disable_progress_bar()  # there is one progress line per stage already
+        logging.set_verbosity_error()
     try:
         return load(source)
     except (OSError, ValueError, SafetensorError) as error:

@@ -80,23 +80,14 @@ def fit(
         best: dict[str, Any] = {"epoch": 0, "loss": float("inf"), "network": _copy(network)}
         history = _restore(state, made_from, network, optimizer, best)
         while len(history) < settings.epochs and len(history) - best["epoch"] < settings.patience:
-            network.train()
-            total = 0.0
-            for batch in torch.randperm(len(x)).split(settings.batch_size):
-                if len(batch) > 1:  # BatchNorm has no variance of a single trial
-                    loss = squared_error(network(x[batch]), y[batch])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    total += loss.item() * len(batch)
-            network.eval()
+            train_loss = _epoch(network, optimizer, x, y, settings.batch_size)
             with torch.no_grad():
                 val_loss = squared_error(network(x_val), y_val).item()
             if not np.isfinite(val_loss):
                 raise NeuroCanvasError(
                     f"training: loss {val_loss} in epoch {len(history) + 1}; lower learning_rate."
                 )
-            history.append({"epoch": len(history) + 1, "train_loss": total / len(x), "val_loss": val_loss})
+            history.append({"epoch": len(history) + 1, "train_loss": train_loss, "val_loss": val_loss})
             log(history[-1])
             if val_loss < best["loss"]:
                 best.update(epoch=len(history), loss=val_loss, network=_copy(network))
@@ -108,6 +99,25 @@ def fit(
         last.weight *= scale
         last.bias *= scale
     return network.eval(), history, best["epoch"]
+
+
+def _epoch(
+    network: torch.nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor, batch_size: int
+) -> float:
+    """Go once through the training trials in random order; return the mean loss, the network in evaluation mode."""
+    import torch
+
+    network.train()
+    total = 0.0
+    for batch in torch.randperm(len(x)).split(batch_size):
+        if len(batch) > 1:  # BatchNorm has no variance of a single trial
+            loss = squared_error(network(x[batch]), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(batch)
+    network.eval()
+    return total / len(x)
 
 
 @contextmanager
