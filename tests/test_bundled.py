@@ -104,8 +104,9 @@ def test_all_parts_load_by_plain_from_pretrained():
     ids = tokenizer("a red mitten", padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.inference_mode():
         assert encoder(ids).last_hidden_state.shape == (1, 77, 768)
-    assert UNet2DConditionModel.from_pretrained(family.diffusion, subfolder="unet").config.cross_attention_dim == 768
-    assert AutoencoderKL.from_pretrained(family.diffusion, subfolder="vae").config.latent_channels == 4
+    unet = UNet2DConditionModel.from_pretrained(family.diffusion, subfolder="unet")
+    vae = AutoencoderKL.from_pretrained(family.diffusion, subfolder="vae")
+    assert unet.config.cross_attention_dim == 768 and unet.config.in_channels == vae.config.latent_channels
     assert StableDiffusionPipeline.from_pretrained(family.diffusion, safety_checker=None).unet is not None
     assert BlipForConditionalGeneration.from_pretrained(family.captioner).num_parameters() > 0
     assert CLIPModel.from_pretrained(family.judge).num_parameters() > 0

@@ -97,8 +97,8 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
     NeuroCanvasError
         If the weights are missing, unreadable, or (bundled) not the ones that were released.
     """
-    from safetensors import SafetensorError
     from diffusers.utils import logging as diffusers_logging
+    from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     if Path(source).is_relative_to(BUNDLED):

@@ -168,7 +168,7 @@ def test_a_report_of_nothing(refused):
     refused("report", says=["features"])
 
 
-@pytest.mark.parametrize("verb", ["caption", "generate", "evaluate"])
+@pytest.mark.parametrize("verb", ["caption", "generate"])
 def test_an_unknown_family(refused, tiny_data, verb):
     refused(verb, "-d", tiny_data, "--family", "sd99", says=["--family", "bundled, sd14", "'sd99'"])
 

@@ -108,7 +108,7 @@ def generate_pictures(
     with torch.inference_mode():
         negative = pipeline.text_encoder(input_ids=empty.to(pipeline.device))[0].to(dtype)
         pictures = pipeline(
-            prompt_embeds=torch.from_numpy(np.asarray(conditions, np.float32)).to(pipeline.device, dtype),
+            prompt_embeds=torch.from_numpy(np.ascontiguousarray(conditions, np.float32)).to(pipeline.device, dtype),
             negative_prompt_embeds=negative.expand(len(conditions), -1, -1),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_inference_steps=steps,
