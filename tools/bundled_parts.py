@@ -14,7 +14,7 @@ CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def clip_tokenizer(work: Path, captions: list[str]) -> Any:
-    """Byte-pair tokenizer in CLIP's layout: 256 bytes, 256 word-final bytes, merges learned from captions, two marks."""
+    """Byte-pair tokenizer in CLIP's layout: 256 bytes, 256 word-final ones, merges learned from captions, two marks."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -34,7 +34,7 @@ def clip_tokenizer(work: Path, captions: list[str]) -> Any:
         merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
         words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
-        words = list(dict.fromkeys(words)) + ["<|startoftext|>", "<|endoftext|>"]
+        words = [*dict.fromkeys(words), "<|startoftext|>", "<|endoftext|>"]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
         (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
@@ -199,7 +199,7 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
 
     captions = json.loads((work / "captions.json").read_text())
     words, tokenizer = word_tokenizer(work, captions), clip_tokenizer(work, captions)
-    vae = finished("vae", vae_model(), work)
+    vae = finished("decoder", vae_model(), work)
     vae.register_to_config(scaling_factor=torch.load(work / "latents.pt", weights_only=True)["scale"])
     unet, scheduler = unet_model()
     unet = finished("unet", unet, work)
@@ -224,7 +224,7 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
         "name": "bundled",
         "licence": "MIT",
         "made_by": "python tools/train_bundled.py",
-        "trained_on": f"{DRAWINGS} drawings of 18 concepts and {GRATINGS_DRAWN} gratings of datasets.pictures, no photograph",
+        "trained_on": f"{DRAWINGS} drawings and {GRATINGS_DRAWN} gratings of neurocanvas.datasets.pictures; no photograph",
         "megabytes": round(sum(path.stat().st_size for path in weights) / 1e6, 1),
         "sha256": {str(path.relative_to(target)): sha256(path) for path in weights},
     })  # fmt: skip

@@ -37,11 +37,12 @@ from torch.nn import functional as F
 
 from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing, sample_grating
 
-STEPS = {"text": 200, "vae": 6400, "judge": 900, "blip": 1200, "unet": 2600}
-BATCH = {"text": 96, "vae": 8, "judge": 128, "blip": 64, "unet": 64}
-RATE = {"text": 5e-4, "vae": 2e-3, "judge": 8e-4, "blip": 1e-3, "unet": 6e-4}
+STEPS = {"text": 200, "vae": 6400, "judge": 900, "blip": 1200, "decoder": 1500, "unet": 2800}
+BATCH = {"text": 96, "vae": 8, "judge": 128, "blip": 64, "decoder": 8, "unet": 64}
+RATE = {"text": 5e-4, "vae": 2e-3, "judge": 8e-4, "blip": 1e-3, "decoder": 1e-3, "unet": 8e-4}
 SECOND_CYCLE = {"vae": 4000}  # the step at which the learning rate starts anew
-EMA = {"unet": 0.998, "vae": 0.995}
+LARGE_BATCHES = 500  # of the UNet; then they are halved
+EMA = {"unet": 0.998, "vae": 0.995, "decoder": 0.995}
 SEED = 20261122
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -256,7 +257,7 @@ def cached_latents(work: Path) -> torch.Tensor:
 
 @torch.no_grad()
 def cached_conditions(work: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states of every text in half precision (row 0: the empty one); rows of each picture's caption and prompt."""
+    """Hidden states of every text, in half precision (row 0: the empty one); rows of each caption and prompt."""
     _, captions = picture_set(work)
     prompts = [class_prompt(index, caption) for index, caption in enumerate(captions)]
     distinct = ["", *sorted({*captions, *prompts})]
@@ -274,6 +275,24 @@ def cached_conditions(work: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.load(path, weights_only=True, mmap=True), rows
 
 
+def train_decoder(work: Path, until: float) -> bool:
+    """Sharpen the VAE's decoder alone: the latents, and so the UNet, stay as they are."""
+    (pictures, _), latents = picture_set(work), cached_latents(work)
+    scale = torch.load(work / "latents.pt", weights_only=True)["scale"]
+    model = finished("vae", vae_model(), work)
+    model.decoder.requires_grad_(True).train()
+    model.post_quant_conv.requires_grad_(True)
+
+    def loss_of(step: int) -> torch.Tensor:
+        rng, generator = randomness(step)
+        rows = np.sort(rng.choice(len(pictures), BATCH["decoder"], replace=False))
+        sample = latents[rows] + 0.02 * torch.randn(latents[rows].shape, generator=generator)
+        error = model.decode((sample / scale).to(DEVICE)).sample - as_tensor(pictures[rows])
+        return error.abs().mean() / 2 + 10 * error.square().mean()
+
+    return train("decoder", model, loss_of, work, until)
+
+
 def train_unet(work: Path, until: float) -> bool:
     """Velocity prediction with dropped captions (for guidance) and mixed ones (predicted conditions are never pure)."""
     latents, (conditions, row_of) = cached_latents(work), cached_conditions(work)
@@ -284,7 +303,8 @@ def train_unet(work: Path, until: float) -> bool:
 
     def loss_of(step: int) -> torch.Tensor:
         rng, generator = randomness(step)
-        count = BATCH["unet"]
+        # the first steps find the colours, where averaging helps; from then on more steps learn more than larger ones
+        count = BATCH["unet"] if step < LARGE_BATCHES else BATCH["unet"] // 2
         rows = torch.from_numpy(rng.choice(len(latents), count, replace=False))
         draw = torch.from_numpy(rng.random(count))
         wanted = torch.where(draw < 0.1, 0, torch.where(draw < 0.2, row_of[rows, 1], row_of[rows, 0]))
@@ -309,6 +329,7 @@ TRAINERS: dict[str, Callable[[Path, float], bool]] = {
     "vae": train_vae,
     "judge": lambda work, until: train_clip("judge", work, until),
     "blip": train_blip,
+    "decoder": train_decoder,
     "unet": train_unet,
 }
 

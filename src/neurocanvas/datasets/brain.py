@@ -24,7 +24,7 @@ from neurocanvas.datasets.rhythms import (
 )
 from neurocanvas.montage import BANDS, CH_NAMES
 
-PARAMETER_SHARES = {"concept": 0.80, "colour": 0.12, "pose": 0.08}  # of the variance that pictures cause
+PARAMETER_SHARES = {"concept": 0.60, "colour": 0.32, "pose": 0.08}  # of the variance that pictures cause
 BACKGROUND_VOLTS, RESPONDING_VOLTS, SENSOR_VOLTS, EVOKED_VOLTS = 0.65e-6, 1.0e-6, 1.4e-6, 0.9e-6
 SHARED = 0.5  # share of the weights' variance that all subjects have in common
 TUNING_METRES = 0.025  # sources closer than this answer alike
@@ -296,7 +296,7 @@ def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.rando
         # Floored, because evoked and induced power do not add exactly.
         logs = np.log(np.maximum(1 + grown / level, 0.05)).reshape(len(some), -1)
         linear = ((design.T @ logs) ** 2).sum(axis=0).reshape(level.shape) / len(some)
-        gain = gain * np.clip(odds / (linear / noise).max(axis=0), 0.25, 4) ** 0.4
+        gain = gain * np.clip(odds / (linear / noise).mean(axis=0), 0.25, 4) ** 0.4
     return replace(brain, power_weights=weights, power_gain=gain, evoked_gain=float(evoked_gain))
 
 

@@ -22,14 +22,16 @@ from neurocanvas.store import atomic, card_path, fingerprint, finish, is_done, r
 CONCEPT_DIMENSIONS = 10
 """Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid."""
 
-COLOUR_PARAMETERS = ("colour_red", "colour_green", "colour_blue")
+COLOUR_PARAMETERS = (
+    "colour_red", "colour_green", "colour_blue", "background_red", "background_green", "background_blue",
+)  # fmt: skip
 POSE_PARAMETERS = ("size", "sin_angle", "x", "y")
 """The parameters of a drawing that the simulated brain sees, beside its concept."""
 
 GROUPS = ("concept",) * CONCEPT_DIMENSIONS + ("colour",) * len(COLOUR_PARAMETERS) + ("pose",) * len(POSE_PARAMETERS)
 PICTURE_PIXELS = 64
 _BATCH = 50
-_VERSION = 1  # of the simulation: raise it when the same settings give other bytes
+_VERSION = 2  # of the simulation: raise it when the same settings give other bytes
 
 
 @dataclass(frozen=True)
