@@ -224,7 +224,7 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
         "name": "bundled",
         "licence": "MIT",
         "made_by": "python tools/train_bundled.py",
-        "trained_on": f"{DRAWINGS} drawings and {GRATINGS_DRAWN} gratings of neurocanvas.datasets.pictures; no photograph",
+        "trained_on": f"{DRAWINGS} drawings and {GRATINGS_DRAWN} gratings of datasets.pictures; no photograph",
         "megabytes": round(sum(path.stat().st_size for path in weights) / 1e6, 1),
         "sha256": {str(path.relative_to(target)): sha256(path) for path in weights},
     })  # fmt: skip

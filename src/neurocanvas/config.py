@@ -36,7 +36,7 @@ class SimulateSettings(Settings):
         0.05,
         ge=0.0,
         le=1.0,
-        description="share of a trial's log band power variance that the picture explains, at the best channel",
+        description="share of a trial's log band power variance that the picture explains, mean over channels",
     )
     seed: int = Field(0, ge=0)
 

@@ -229,11 +229,7 @@ def explained(features: np.ndarray, parameters: np.ndarray) -> np.ndarray:
 
 def test_the_picture_explains_the_stated_share_of_a_single_trial():
     features, order = rapid_features(0.05)
-    parameters = world()[order]
-    half = np.random.default_rng(2).permutation(900)
-    # The best features are found in one half and measured in the other: the largest of 310 estimates is too large.
-    best = np.argsort(explained(features[half[:450]], parameters[half[:450]]))[-5:]
-    assert 0.02 <= explained(features[half[450:]], parameters[half[450:]])[best].mean() <= 0.06
+    assert 0.04 <= explained(features, world()[order]).mean() <= 0.05
     features, order = rapid_features(0.0)
     assert abs(explained(features, world()[order]).mean()) < 0.003
 
@@ -248,7 +244,7 @@ def test_concepts_of_new_pictures_can_be_decoded_and_at_zero_signal_cannot():
     assert decode_folds(features, concept) <= max(null)
 
 
-LEAST_DECODED = 0.12  # chance is 1/18 = .056
+LEAST_DECODED = 0.15  # chance is 1/18 = .056
 
 
 def test_slow_drift_makes_blocks_decodable_without_any_signal():

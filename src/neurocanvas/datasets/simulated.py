@@ -22,6 +22,7 @@ from neurocanvas.store import atomic, card_path, fingerprint, finish, is_done, r
 CONCEPT_DIMENSIONS = 10
 """Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid."""
 
+# the colours of the thing and of what lies behind it
 COLOUR_PARAMETERS = (
     "colour_red", "colour_green", "colour_blue", "background_red", "background_green", "background_blue",
 )  # fmt: skip
