@@ -56,10 +56,11 @@ def test_a_state_of_other_data_or_a_damaged_one_is_not_used(tmp_path):
 def test_the_epoch_is_the_one_with_the_lowest_validation_loss_and_patience_ends_it():
     train, y, val, _ = make_data()
     noise = np.random.default_rng(3).normal(size=(len(val), 4)).astype(np.float32)
-    network, history, selected = fit(train, y, val, noise, SETTINGS.model_copy(update={"patience": 3}))
+    settings = SETTINGS.model_copy(update={"patience": 3, "weight_decay": 0.01})
+    network, history, selected = fit(train, y, val, noise, settings)
     losses = [line["val_loss"] for line in history]
     assert selected == 1 + int(np.argmin(losses))
-    assert len(history) == selected + 3 < SETTINGS.epochs
+    assert len(history) == selected + 3 < settings.epochs
     import torch
 
     with torch.no_grad():

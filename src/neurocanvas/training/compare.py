@@ -89,7 +89,6 @@ def train_mapper(
     ridge.fit(*known)
     to_mse = _loss_to_mse(y[split.train], distance, split, basis)
     mlp.network, losses, selected = fit(*known, settings, state=state, log=lambda line: log(to_mse(line)))
-
     inside = np.sum(basis.target_sd.astype(np.float64) ** 2)
     card = {
         "settings": settings.model_dump(mode="json"),
