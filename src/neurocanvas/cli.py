@@ -224,8 +224,7 @@ def _print_scores(summary: Mapping[str, Any]) -> None:
 
     from neurocanvas.report.words import verdict
 
-    console = Console()
-    console = Console(width=max(100, console.width))  # narrower, the table would lose digits
+    console = Console(width=max(100, Console().width))  # narrower, the table would lose digits
     arms = summary["arms"]
     first = next(iter(arms))
     table = Table(

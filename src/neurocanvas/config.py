@@ -107,7 +107,7 @@ class MapperSettings(Settings):
 class GenerateSettings(Settings):
     """Predictions to pictures (verb `generate`)."""
 
-    family: str = Field("bundled", description="a name in generation.families.FAMILIES or a folder in diffusers layout")
+    family: str = Field("bundled", description="a name in families.FAMILIES, or a folder like the bundled one")
     arms: tuple[Arm, ...] = ("eeg", "shuffled", "mean", "oracle")
     steps: int = Field(20, ge=1)
     guidance: float = Field(3.0, ge=0)

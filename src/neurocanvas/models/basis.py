@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import batches
 
 COLUMNS_AT_ONCE = 4096
 ROWS_AT_ONCE = 64
@@ -83,7 +84,7 @@ class TargetBasis:
         root = np.sqrt(share)[:, None]
         mean = np.empty(flat.shape[1], dtype=np.float32)
         gram = np.zeros((len(used), len(used)))
-        for columns in _chunks(flat.shape[1], COLUMNS_AT_ONCE):
+        for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
             part = flat[used, columns].astype(np.float32)
             mean[columns] = share @ part
             part = (part - mean[columns]) * root.astype(np.float32)
@@ -99,7 +100,7 @@ class TargetBasis:
             )
         weights = (vectors[:, keep] / np.sqrt(variance[keep])).T
         axes = np.empty((len(keep), flat.shape[1]))
-        for columns in _chunks(flat.shape[1], COLUMNS_AT_ONCE):
+        for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
             axes[:, columns] = weights @ ((flat[used, columns].astype(np.float32) - mean[columns]) * root)
         # The Gram matrix squares rounding errors; one Cholesky step makes the axes orthonormal again.
         axes = np.linalg.solve(np.linalg.cholesky(axes @ axes.T), axes).astype(np.float32)
@@ -120,7 +121,7 @@ class TargetBasis:
         """
         flat, mean = targets.reshape(len(targets), -1), self.mean.reshape(-1)
         parts = [
-            (flat[rows].astype(np.float32) - mean) @ self.axes.T for rows in _chunks(len(flat), ROWS_AT_ONCE)
+            (flat[rows].astype(np.float32) - mean) @ self.axes.T for rows in batches(len(flat), ROWS_AT_ONCE)
         ]
         return np.concatenate([np.empty((0, len(self.axes)), np.float32), *parts])
 
@@ -150,13 +151,8 @@ class TargetBasis:
         array, shape (n,), float64
         """
         distances = np.empty(len(targets))
-        for rows in _chunks(len(targets), ROWS_AT_ONCE):
+        for rows in batches(len(targets), ROWS_AT_ONCE):
             part = np.asarray(targets[rows], dtype=np.float32)
             left = (part - self.inverse(self.transform(part))).reshape(len(part), -1).astype(np.float64)
             distances[rows] = np.einsum("nd,nd->n", left, left)
         return distances
-
-
-def _chunks(length: int, size: int) -> list[slice]:
-    """Cut a range into slices of at most `size`."""
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
