@@ -195,7 +195,7 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
     from diffusers import StableDiffusionPipeline
     from transformers import BlipImageProcessor, CLIPImageProcessor, CLIPTextModel
 
-    from neurocanvas.store import sha256, write_json
+    from neurocanvas.store import read_json, sha256, write_json
 
     captions = json.loads((work / "captions.json").read_text())
     words, tokenizer = word_tokenizer(work, captions), clip_tokenizer(work, captions)
@@ -220,10 +220,13 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
     BlipImageProcessor(size={"height": 64, "width": 64}, **pixels).save_pretrained(target / "blip")
 
     weights = sorted(target.rglob("*.safetensors"))
+    before = work / "started_from.json"
     write_json(target / "card.json", {
         "name": "bundled",
         "licence": "MIT",
-        "made_by": "python tools/train_bundled.py",
+        "made_by": "python tools/train_bundled.py" + (" --start-from" if before.is_file() else ""),
+        # the weights that training went on from, by their sha256, for the whole way can be followed in the history
+        "started_from": read_json(before, "the card of the earlier weights")["sha256"] if before.is_file() else None,
         "trained_on": f"{DRAWINGS} drawings and {GRATINGS_DRAWN} gratings of datasets.pictures; no photograph",
         "megabytes": round(sum(path.stat().st_size for path in weights) / 1e6, 1),
         "sha256": {str(path.relative_to(target)): sha256(path) for path in weights},

@@ -3,11 +3,13 @@
     python tools/train_bundled.py --work build/bundled                 # every stage, in order, then export
     python tools/train_bundled.py --work build/bundled --stages vae    # one stage
     python tools/train_bundled.py --work build/bundled --minutes 20    # a slice: call again to go on where it stopped
+    python tools/train_bundled.py --work build/bundled --start-from src/neurocanvas/bundled    # train these further
 
 Each stage has a fixed number of steps, and the batch of step k depends on the seed and k alone, so a run cut into
 slices ends with the same weights as one that was not (same machine, device and thread count). A checkpoint is written
-every minute. `export` writes half-precision safetensors in Hugging Face layout with a card and sha256 into
-`src/neurocanvas/bundled`.
+every minute. With `--start-from`, the UNet and the VAE's decoder start from the weights of a family in that folder, and
+its other networks count as finished. `export` writes half-precision safetensors in Hugging Face layout with a card and
+sha256 into `src/neurocanvas/bundled`.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing, sample_grating
+from neurocanvas.store import read_json, write_json
 
-STEPS = {"text": 200, "vae": 6400, "judge": 900, "blip": 1200, "decoder": 1500, "unet": 2800}
+STEPS = {"text": 200, "vae": 6400, "judge": 900, "blip": 1200, "decoder": 6000, "unet": 7000}
 BATCH = {"text": 96, "vae": 8, "judge": 128, "blip": 64, "decoder": 8, "unet": 64}
-RATE = {"text": 5e-4, "vae": 2e-3, "judge": 8e-4, "blip": 1e-3, "decoder": 1e-3, "unet": 8e-4}
+RATE = {"text": 5e-4, "vae": 2e-3, "judge": 8e-4, "blip": 1e-3, "decoder": 1e-3, "unet": 6e-4}
 SECOND_CYCLE = {"vae": 4000}  # the step at which the learning rate starts anew
-LARGE_BATCHES = 525  # of the UNet; then they are halved
 EMA = {"unet": 0.998, "vae": 0.995, "decoder": 0.995}
 SEED = 20261122
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -101,11 +103,11 @@ def train(
     decay = EMA.get(stage)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE[stage], betas=(0.9, 0.98), weight_decay=0.01)
     state = torch.load(path, map_location=DEVICE, weights_only=True) if path.is_file() else {"step": 0}
-    average = {k: v.clone() for k, v in model.state_dict().items()}
-    if state["step"]:
+    if "model" in state:
         model.load_state_dict(state["model"])
+    if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
-        average = state["average"]
+    average = state.get("average") or {k: v.clone() for k, v in model.state_dict().items()}
     step, saved, losses = state["step"], time.monotonic(), []
 
     def save() -> None:
@@ -294,34 +296,68 @@ def train_decoder(work: Path, until: float) -> bool:
 
 
 def train_unet(work: Path, until: float) -> bool:
-    """Velocity prediction with dropped captions (for guidance) and mixed ones (predicted conditions are never pure)."""
+    """Velocity prediction with dropped captions (for guidance) and uncertain ones (predictions are never pure).
+
+    An uncertain condition is what a mapper gives whose predictions were scaled up to the variance of the targets:
+    mean + r (true - mean) + sqrt(1 - r²) noise, where the noise has the covariance of the targets.
+    """
     latents, (conditions, row_of) = cached_latents(work), cached_conditions(work)
     torch.manual_seed(SEED + 3)
     model, scheduler = unet_model()
-    model = model.to(DEVICE, memory_format=torch.channels_last).train()
+    model = model.to(DEVICE).train()
     alphas = scheduler.alphas_cumprod
+    count = BATCH["unet"]
+    mean = conditions[row_of[::10, 0]].float().mean(dim=0)
 
     def loss_of(step: int) -> torch.Tensor:
         rng, generator = randomness(step)
-        # the first steps find the colours, where averaging helps; from then on more steps learn more than larger ones
-        count = BATCH["unet"] if step < LARGE_BATCHES else BATCH["unet"] // 2
         rows = torch.from_numpy(rng.choice(len(latents), count, replace=False))
         draw = torch.from_numpy(rng.random(count))
         wanted = torch.where(draw < 0.1, 0, torch.where(draw < 0.2, row_of[rows, 1], row_of[rows, 0]))
         condition = conditions[wanted].float()
-        share = (
-            torch.from_numpy(np.where(rng.random(count) < 0.3, rng.uniform(0, 0.35, count), 0.0)).float().view(-1, 1, 1)
-        )
-        share = share * (wanted != 0).view(-1, 1, 1)
-        condition = torch.lerp(condition, condition.roll(1, 0), share)
+        certainty = torch.from_numpy(np.where(rng.random(count) < 0.35, rng.uniform(0.2, 1, count), 1.0)).float()
+        certainty = torch.where(wanted == 0, 1.0, certainty)
+        others = torch.randn((count, count), generator=generator).fill_diagonal_(0) * (wanted != 0) / count**0.5
+        blend = torch.diag(certainty) + (1 - certainty**2).sqrt()[:, None] * others
+        mixed = torch.einsum("ij,jtw->itw", blend, condition - mean) + mean
+        condition = torch.where((certainty < 1)[:, None, None], mixed, condition)
         noise = torch.randn(latents[rows].shape, generator=generator)
         times = torch.randint(0, len(alphas), (count,), generator=generator)
         signal, spread = alphas[times].sqrt().view(-1, 1, 1, 1), (1 - alphas[times]).sqrt().view(-1, 1, 1, 1)
-        noisy = (signal * latents[rows] + spread * noise).to(DEVICE, memory_format=torch.channels_last)
+        noisy = (signal * latents[rows] + spread * noise).to(DEVICE)
         velocity = signal * noise - spread * latents[rows]
-        return F.mse_loss(model(noisy, times.to(DEVICE), condition.to(DEVICE)).sample, velocity.to(DEVICE))
+        with torch.autocast(DEVICE, torch.bfloat16):
+            predicted = model(noisy, times.to(DEVICE), condition.to(DEVICE)).sample
+        return F.mse_loss(predicted.float(), velocity.to(DEVICE))
 
     return train("unet", model, loss_of, work, until)
+
+
+def start_from(folder: Path, work: Path) -> None:
+    """Take the networks of a family as the state from which training goes on; a state in `work` stays as it is."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import BlipForConditionalGeneration, CLIPModel, CLIPTextModel
+
+    diffusion = folder / "stable-diffusion"
+    _, captions = picture_set(work)
+    tokenizer = clip_tokenizer(work, captions)
+    text = clip_model("text", tokenizer)
+    text.text_model.load_state_dict(CLIPTextModel.from_pretrained(diffusion / "text_encoder").float().state_dict())
+    vae = AutoencoderKL.from_pretrained(diffusion / "vae")
+    networks = {
+        "text": text,
+        "vae": vae,
+        "decoder": vae,
+        "unet": UNet2DConditionModel.from_pretrained(diffusion / "unet"),
+        "judge": CLIPModel.from_pretrained(folder / "clip"),
+        "blip": BlipForConditionalGeneration.from_pretrained(folder / "blip"),
+    }
+    write_json(work / "started_from.json", read_json(folder / "card.json", "the card of the family to start from"))
+    for stage, network in networks.items():
+        if not (work / f"{stage}.pt").is_file():
+            weights = network.float().state_dict()
+            step = 0 if stage in ("unet", "decoder") else STEPS[stage]
+            torch.save({"step": step, "model": weights, "average": weights}, work / f"{stage}.pt")
 
 
 TRAINERS: dict[str, Callable[[Path, float], bool]] = {
@@ -341,10 +377,13 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", default=[*TRAINERS, "export"], choices=[*TRAINERS, "export"])
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; call again to go on")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; all by default")
+    parser.add_argument("--start-from", type=Path, help="folder of a family whose UNet and decoder are trained further")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.start_from:
+        start_from(options.start_from, options.work)
     until = time.monotonic() + 60 * options.minutes
     for stage in options.stages:
         if stage == "export":

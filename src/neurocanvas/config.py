@@ -98,6 +98,8 @@ class MapperSettings(Settings):
     components: int = Field(64, ge=1, description="principal coordinates of the training targets")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(3.0, ge=0, description="decoupled (AdamW); weak signals need a strong one")
+    contrastive: float = Field(0.3, ge=0, description="weight of the contrastive loss beside the MSE; 0 = MSE alone")
+    temperature: float = Field(0.1, gt=0, description="of the contrastive loss")
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)

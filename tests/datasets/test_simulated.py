@@ -210,14 +210,9 @@ def single_trials(signal: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_single_trials_look_like_real_ones():
     found = single_trials(record_trials(0.05, np.arange(0, 900, 9)))
-    for name, (low, high) in {"slope": SLOPE, "distance": DISTANCE_CORRELATION, "microvolts": MICROVOLTS}.items():
+    real = {"slope": SLOPE, "distance": DISTANCE_CORRELATION, "rank": RANK, "microvolts": MICROVOLTS}
+    for name, (low, high) in real.items():
         assert low <= np.median(found[name]) <= high, (name, np.median(found[name]))
-
-
-@pytest.mark.xfail(reason="6.4 where real trials have 7.5 to 9.2: the simulated channels share too few sources")
-def test_channels_are_as_independent_as_real_ones():
-    found = np.median(single_trials(record_trials(0.05, np.arange(0, 900, 9)))["rank"])
-    assert RANK[0] <= found <= RANK[1]
 
 
 def explained(features: np.ndarray, parameters: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ def inputs():
     """Seven trials, told apart by their values."""
     rng = np.random.default_rng(0)
     predicted, mean, true = rng.standard_normal((3, 7, 4, 5)).astype(np.float32)
-    return ArmInputs(predicted, mean, true, np.random.default_rng(1))
+    return ArmInputs(predicted, mean, true, np.arange(7), np.random.default_rng(1))
 
 
 def test_each_arm_gives_what_it_says(inputs):
@@ -34,7 +34,8 @@ def test_shuffled_gives_every_prediction_to_another_trial(inputs):
 @pytest.mark.parametrize("count", [2, 3, 10, 200])
 def test_a_derangement_has_no_fixed_point(count):
     for seed in range(20):
-        order = derangement(count, rng=np.random.default_rng(seed))
+        concept = np.random.default_rng([seed, 1]).integers(0, 1 + count // 3, count)
+        order = derangement(concept, rng=np.random.default_rng(seed))
         assert sorted(order) == list(range(count))
         assert not np.any(order == np.arange(count))
 
@@ -42,18 +43,28 @@ def test_a_derangement_has_no_fixed_point(count):
 def test_derangements_are_all_equally_likely():
     """Of four there are nine; 3600 draws, so each count has standard deviation 19."""
     rng = np.random.default_rng(0)
-    drawn = [tuple(derangement(4, rng=rng)) for _ in range(3600)]
+    drawn = [tuple(derangement(np.arange(4), rng=rng)) for _ in range(3600)]
     counts = np.unique(drawn, axis=0, return_counts=True)[1]
     assert len(counts) == 9 and np.all(np.abs(counts - 400) < 80)
 
 
+def test_every_concept_gets_an_even_mix_of_predictions():
+    """Eight gratings of 30 trials: 3.75 predictions of each for each."""
+    concept = np.random.default_rng(0).permutation(np.repeat(np.arange(8), 30))
+    for seed in range(5):
+        given = concept[derangement(concept, rng=np.random.default_rng(seed))]
+        table = np.zeros((8, 8), int)
+        np.add.at(table, (concept, given), 1)
+        assert table.min() >= 2 and table.max() <= 5
+
+
 def test_one_trial_cannot_be_shuffled():
     with pytest.raises(NeuroCanvasError, match="at least 2 trials"):
-        derangement(1, rng=np.random.default_rng(0))
+        derangement(np.zeros(1), rng=np.random.default_rng(0))
 
 
 def test_the_same_seed_shuffles_alike():
-    first, second = (derangement(30, rng=np.random.default_rng(5)) for _ in range(2))
+    first, second = (derangement(np.arange(30) // 3, rng=np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 

@@ -5,11 +5,11 @@ import pytest
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import EEGSpec, MLPMapper, TargetBasis
-from neurocanvas.models.mlp import build_network
+from neurocanvas.models.mlp import build_network, target_posterior
 
 
-@pytest.fixture
-def mapper():
+@pytest.fixture(params=["coordinates", "posterior"])
+def mapper(request):
     """An untrained mapper of the real target shape whose BatchNorm statistics are not the initial ones."""
     import torch
 
@@ -21,6 +21,9 @@ def mapper():
     with torch.random.fork_rng(devices=[]):
         made.network = build_network(6, (8, 7, 6), 5, dropout=0.5, input_dropout=0.2)
         made.network.train()(torch.randn(32, 6))
+        if request.param == "posterior":
+            atoms = rng.normal(0, 10, (9, 5)).astype(np.float32)
+            made.network.append(target_posterior(atoms, np.arange(1, 10), 0.2))
     return made
 
 
@@ -46,6 +49,19 @@ def test_folding_leaves_the_mapper_as_it_was(mapper):
     before = mapper.predict(features)
     mapper.folded()
     assert np.array_equal(before, mapper.predict(features))
+
+
+def test_the_posterior_is_bayes_rule():
+    import torch
+
+    atoms, counts = np.array([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]], np.float32), np.array([1, 2, 5])
+    output = np.array([[0.0, 7.0], [-0.1, 0.0], [1.0, 1.0]], np.float32)
+    found = target_posterior(atoms, counts, 0.5)(torch.from_numpy(output)).numpy()
+    for row, expected in zip(output, found, strict=True):
+        cosine = [row @ atom / np.linalg.norm(row) / np.linalg.norm(atom) for atom in atoms]
+        likelihood = [count * np.exp(c / 0.5) for count, c in zip(counts, cosine, strict=True)]
+        mean = sum(share * atom for share, atom in zip(likelihood, atoms, strict=True)) / sum(likelihood)
+        np.testing.assert_allclose(expected, mean, atol=1e-6)
 
 
 @pytest.mark.parametrize("change", ["missing", "narrow", "foreign"])

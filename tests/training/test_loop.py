@@ -11,6 +11,7 @@ import pytest
 
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models.mlp import TEMPERATURES, target_posterior
 from neurocanvas.training.loop import CHECKPOINT_EVERY, fit
 
 SETTINGS = MapperSettings(hidden=(12, 8), dropout=0.3, input_dropout=0.1, epochs=13, patience=13, batch_size=16)
@@ -53,19 +54,38 @@ def test_a_state_of_other_data_or_a_damaged_one_is_not_used(tmp_path):
     assert same(fit(*make_data(), short, state=path)[0], whole[0])
 
 
-def test_the_epoch_is_the_one_with_the_lowest_validation_loss_and_patience_ends_it():
+@pytest.mark.parametrize("contrastive", [0.0, 0.3])
+def test_the_epoch_is_the_one_with_the_lowest_validation_objective_and_patience_ends_it(contrastive):
     train, y, val, _ = make_data()
     noise = np.random.default_rng(3).normal(size=(len(val), 4)).astype(np.float32)
-    settings = SETTINGS.model_copy(update={"patience": 3, "weight_decay": 0.01})
+    settings = SETTINGS.model_copy(update={"patience": 3, "weight_decay": 0.01, "contrastive": contrastive})
     network, history, selected = fit(train, y, val, noise, settings)
-    losses = [line["val_loss"] for line in history]
+    losses = [line["val_objective"] for line in history]
     assert selected == 1 + int(np.argmin(losses))
     assert len(history) == selected + 3 < settings.epochs
     import torch
 
+    if contrastive:
+        network = network[:-1]  # what was compared is what goes into the posterior
+    else:
+        assert losses == pytest.approx([line["val_loss"] for line in history])
     with torch.no_grad():
         error = np.mean(np.sum((network(torch.from_numpy(val)).numpy() - noise) ** 2, axis=1))
-    assert error / np.mean(np.sum(y**2, axis=1)) == pytest.approx(min(losses), rel=1e-4)
+    assert error / np.mean(np.sum(y**2, axis=1)) == pytest.approx(history[selected - 1]["val_loss"], rel=1e-4)
+
+
+def test_the_posterior_has_the_temperature_of_the_least_validation_error():
+    import torch
+
+    train, y, val, y_val = make_data()
+    network, *_ = fit(train, y, val, y_val, SETTINGS)
+    with torch.no_grad():
+        output = network[:-1](torch.from_numpy(val))
+        errors = [
+            float(np.mean(np.sum((target_posterior(y, np.ones(len(y)), t)(output).numpy() - y_val) ** 2, axis=1)))
+            for t in TEMPERATURES
+        ]
+    assert float(network[-1].temperature) == pytest.approx(TEMPERATURES[int(np.argmin(errors))])
 
 
 def test_global_randomness_is_neither_read_nor_changed():

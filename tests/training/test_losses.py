@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.models import TargetBasis
-from neurocanvas.training.losses import mse_per_element, squared_error, two_way_in_targets
+from neurocanvas.training.losses import contrastive_error, mse_per_element, squared_error, two_way_in_targets
 
 
 @pytest.fixture
@@ -48,3 +48,24 @@ def test_the_loss_is_the_squared_distance():
     import torch
 
     assert squared_error(torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [0.0, 2.0]])).item() == 3.0
+
+
+def test_contrastive_error_is_the_cross_entropy_of_finding_ones_own_target():
+    import torch
+
+    rng = np.random.default_rng(1)
+    predicted, true = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    true[4] = 2 * true[1]  # one target shown twice: a cosine cannot tell them apart, and either one is right
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    logits = np.array([[cosine(a, b) / 0.5 for b in true] for a in predicted])
+    right = [[0], [1, 4], [2], [3], [1, 4]]
+
+    def cross_entropy(rows):
+        shares = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
+        return np.mean([-np.mean(np.log(share[own])) for share, own in zip(shares, right, strict=True)])
+
+    found = contrastive_error(torch.from_numpy(predicted), torch.from_numpy(true), 0.5)
+    assert float(found) == pytest.approx((cross_entropy(logits) + cross_entropy(logits.T)) / 2, rel=1e-5)

@@ -24,8 +24,11 @@ from neurocanvas.datasets.rhythms import (
 )
 from neurocanvas.montage import BANDS, CH_NAMES
 
-PARAMETER_SHARES = {"concept": 0.60, "colour": 0.32, "pose": 0.08}  # of the variance that pictures cause
-BACKGROUND_VOLTS, RESPONDING_VOLTS, SENSOR_VOLTS, EVOKED_VOLTS = 0.65e-6, 1.0e-6, 1.4e-6, 0.9e-6
+# Of the variance that pictures cause; what lies behind the thing fills most of the visual field.
+PARAMETER_SHARES = {"concept": 0.55, "colour": 0.10, "background": 0.32, "pose": 0.03}
+BACKGROUND_VOLTS, RESPONDING_VOLTS, SENSOR_VOLTS, EVOKED_VOLTS = 0.65e-6, 1.0e-6, 2.6e-6, 0.9e-6
+# Strength by band, mean 1: in 400 ms the slow bands are not resolved, while visual gamma depends on what is seen.
+BAND_SHARES = {"delta": 0.2, "theta": 0.4, "alpha": 0.9, "beta": 1.4, "gamma": 2.1}
 SHARED = 0.5  # share of the weights' variance that all subjects have in common
 TUNING_METRES = 0.025  # sources closer than this answer alike
 EVOKED_SHARE = 0.5
@@ -114,8 +117,9 @@ def make_brain(
     picture adds follows from the leadfield, the spectra, the window's leakage and the evoked response. Weights are
     smooth over the cortex and evened, so that electrodes tell about equally much. Then the gain of every band is
     iterated until the part of the log of the expected power that is linear in the parameters has, over `pictures`,
-    `explained_variance` of the whole variance, averaged over the channels of the band; the best channels reach about
-    two and a half times as much. The evoked response gets `EVOKED_SHARE` of that odds ratio at the best channel and
+    `explained_variance` times the band's `BAND_SHARES` of the whole variance, averaged over the channels; that is
+    `explained_variance` over channels and bands, and the best channels reach about two and a half times their band's
+    share. The evoked response gets `EVOKED_SHARE` of that odds ratio at the best channel and
     sample.
 
     Parameters
@@ -125,7 +129,7 @@ def make_brain(
     subject : int
         Which subject; others do not change it.
     groups : sequence of str
-        The group ("concept", "colour" or "pose") of every parameter of a picture.
+        The group (a key of `PARAMETER_SHARES`) of every parameter of a picture.
     pictures : array, shape (n_pictures, n_parameters)
         Standardised parameters of the pictures over which variance is explained.
     explained_variance : float
@@ -274,11 +278,12 @@ def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.rando
     logs = log_band_power(pilot)
     noise, level = logs.var(axis=0), np.exp(logs).mean(axis=0)
     some = pictures[np.linspace(0, len(pictures) - 1, min(len(pictures), 400)).astype(int)]
-    odds = wanted / (1 - min(wanted, 0.99))
+    shares = np.minimum(wanted * np.array([BAND_SHARES[band] for band in BANDS]), 0.99)
+    odds = shares / (1 - shares)
 
     moved = np.einsum("cs,skp->ckp", brain.mixing[0, :, :N_RESPONDING], brain.evoked_weights)
     waves = np.einsum("ckp,kt->ctp", moved, bumps())
-    evoked_gain = np.sqrt(EVOKED_SHARE * odds / ((waves**2).sum(axis=2) / pilot.var(axis=0)).max())
+    evoked_gain = np.sqrt(EVOKED_SHARE * odds.mean() / ((waves**2).sum(axis=2) / pilot.var(axis=0)).max())
     mean = brain.mixing[0, :, :N_RESPONDING] @ brain.evoked_mean
     added = evoked_power(mean + evoked_gain * np.einsum("ckp,np->nck", moved, some)) - evoked_power(mean)
 

@@ -22,17 +22,18 @@ from neurocanvas.store import atomic, card_path, fingerprint, finish, is_done, r
 CONCEPT_DIMENSIONS = 10
 """Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid."""
 
-# the colours of the thing and of what lies behind it
-COLOUR_PARAMETERS = (
-    "colour_red", "colour_green", "colour_blue", "background_red", "background_green", "background_blue",
-)  # fmt: skip
-POSE_PARAMETERS = ("size", "sin_angle", "x", "y")
+DRAWING_PARAMETERS = {
+    "colour": ("colour_red", "colour_green", "colour_blue"),
+    "background": ("background_red", "background_green", "background_blue"),
+    "pose": ("size", "sin_angle", "x", "y"),
+}
 """The parameters of a drawing that the simulated brain sees, beside its concept."""
 
-GROUPS = ("concept",) * CONCEPT_DIMENSIONS + ("colour",) * len(COLOUR_PARAMETERS) + ("pose",) * len(POSE_PARAMETERS)
+GROUPS = ("concept",) * CONCEPT_DIMENSIONS + tuple(g for g, names in DRAWING_PARAMETERS.items() for _ in names)
+_SEEN = [CODE_NAMES.index(name) for names in DRAWING_PARAMETERS.values() for name in names]
 PICTURE_PIXELS = 64
 _BATCH = 50
-_VERSION = 2  # of the simulation: raise it when the same settings give other bytes
+_VERSION = 3  # of the simulation: raise it when the same settings give other bytes
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,6 @@ def chosen_concepts(n_concepts: int) -> tuple[str, ...]:
 def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
     """Pictures of every concept, the same for all subjects and stages."""
     mean, scale = _parameter_moments()
-    seen = [CODE_NAMES.index(name) for name in COLOUR_PARAMETERS + POSE_PARAMETERS]
     stimuli = []
     for wnid in chosen_concepts(settings.concepts):
         rng = np.random.default_rng([settings.seed, 10, int(wnid[1:])])
@@ -141,7 +141,7 @@ def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
         numbers = rng.choice(20000, settings.trials_per_concept, replace=False)
         for number in numbers:
             drawing = sample_drawing(wnid, rng=rng) if wnid in CONCEPTS else None
-            rest = rng.standard_normal(len(seen)) if drawing is None else (drawing.code()[seen] - mean) / scale
+            rest = rng.standard_normal(len(_SEEN)) if drawing is None else (drawing.code()[_SEEN] - mean) / scale
             stimuli.append(_Stimulus(f"{wnid}_{number}.JPEG", wnid, np.concatenate([code, rest]), drawing))
     return stimuli
 
@@ -149,8 +149,7 @@ def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
 def _parameter_moments() -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of colour and pose over the drawn world, by which parameters are standardised."""
     rng = np.random.default_rng(0)
-    seen = [CODE_NAMES.index(name) for name in COLOUR_PARAMETERS + POSE_PARAMETERS]
-    codes = np.array([sample_drawing(wnid, rng=rng).code()[seen] for wnid in CONCEPTS for _ in range(40)])
+    codes = np.array([sample_drawing(wnid, rng=rng).code()[_SEEN] for wnid in CONCEPTS for _ in range(40)])
     return codes.mean(axis=0), codes.std(axis=0)
 
 

@@ -57,6 +57,53 @@ def build_network(
     return nn.Sequential(*layers, nn.Linear(width, n_coordinates))
 
 
+TEMPERATURES = (0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5)
+"""Temperatures of the posterior that are tried on validation trials."""
+
+
+def target_posterior(atoms: np.ndarray, counts: np.ndarray, temperature: float) -> torch.nn.Module:
+    """Build the last layer of a contrastively trained network: the posterior mean over the training targets.
+
+    A network trained by `training.losses.contrastive_error` gives a direction whose cosine with a target says how
+    probable that target is. The prediction with the least squared error is then
+
+        sum_j p_j atoms_j,   p_j proportional to counts_j exp(cosine(output, atoms_j) / temperature).
+
+    Parameters
+    ----------
+    atoms : array, shape (m, k), float32
+        Coordinates of the distinct training targets.
+    counts : array, shape (m,)
+        How many training trials each has.
+    temperature : float
+        The larger, the closer to the mean training target.
+
+    Returns
+    -------
+    torch.nn.Module
+        Maps (n, k) to (n, k); its arrays are part of its state dict.
+    """
+    import torch
+
+    class TargetPosterior(torch.nn.Module):
+        atoms: torch.Tensor
+        log_counts: torch.Tensor
+        temperature: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("atoms", torch.from_numpy(np.array(atoms, np.float32)))
+            self.register_buffer("log_counts", torch.from_numpy(np.log(np.array(counts, np.float32))))
+            self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+
+        def forward(self, output: torch.Tensor) -> torch.Tensor:
+            normalize = torch.nn.functional.normalize
+            cosine = normalize(output, dim=1) @ normalize(self.atoms, dim=1).T
+            return torch.softmax(cosine / self.temperature + self.log_counts, dim=1) @ self.atoms
+
+    return TargetPosterior()
+
+
 class MLPMapper(Mapper):
     """The multi-layer perceptron of the main job; `training.loop.fit` trains its network.
 
@@ -98,11 +145,14 @@ class MLPMapper(Mapper):
             name.removeprefix("network."): torch.from_numpy(np.array(array))
             for name, array in weights.items()
         }
-        matrices = {name: tensor for name, tensor in state.items() if tensor.ndim == 2}
+        matrices = {name: tensor for name, tensor in state.items() if tensor.ndim == 2 and name.endswith("weight")}
+        atoms = [tensor for name, tensor in state.items() if name.endswith("atoms")]
         try:
             in_order = sorted(matrices, key=lambda name: int(name.split(".")[0]))
             hidden = tuple(len(matrices[name]) for name in in_order[:-1])
             network = build_network(self.spec.n_features, hidden, len(self.basis.target_sd))
+            if atoms:
+                network.append(target_posterior(atoms[0].numpy(), np.ones(len(atoms[0])), 1.0))
             network.load_state_dict(state)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -124,17 +174,24 @@ class MLPMapper(Mapper):
         import torch
 
         layers: list[Any] = list(copy.deepcopy(self.network.eval()))
+        posterior = [layers.pop()] if hasattr(layers[-1], "atoms") else []
         sd, mean = torch.from_numpy(self.feature_sd), torch.from_numpy(self.feature_mean)
         axes = torch.from_numpy(self.basis.axes)
         with torch.no_grad():
             first, last = layers[1], layers[-1]
             first.weight /= sd
             first.bias -= first.weight @ mean
-            whole = torch.nn.utils.skip_init(torch.nn.Linear, last.in_features, self.spec.n_outputs)
-            whole.weight.copy_(axes.T @ last.weight)
-            whole.bias.copy_(axes.T @ last.bias + torch.from_numpy(self.basis.mean.reshape(-1)))
+            if posterior:  # nonlinear, so the way from coordinates to targets is a layer of its own
+                layers.append(posterior[0])
+                weight, bias = torch.eye(len(axes)), torch.zeros(len(axes))
+            else:
+                layers.pop()
+                weight, bias = last.weight, last.bias
+            whole = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], self.spec.n_outputs)
+            whole.weight.copy_(axes.T @ weight)
+            whole.bias.copy_(axes.T @ bias + torch.from_numpy(self.basis.mean.reshape(-1)))
         unflatten = torch.nn.Unflatten(1, self.spec.target_shape)
-        return torch.nn.Sequential(*layers[:-1], whole, unflatten).eval()
+        return torch.nn.Sequential(*layers, whole, unflatten).eval()
 
     def _map(self, standardised: np.ndarray) -> np.ndarray:
         import torch

@@ -93,7 +93,7 @@ def _arms_of(run: Run, subject: int) -> Iterator[tuple[str, np.ndarray, list[dic
             }
             for row, stimulus, concept in zip(rows, shown.column("stimulus"), shown.column("concept"), strict=True)
         ]  # fmt: skip
-        yield arm, ARMS[arm](ArmInputs(prediction, mean, true, rng)), entries
+        yield arm, ARMS[arm](ArmInputs(prediction, mean, true, shown.column("concept"), rng)), entries
 
 
 def _draw_shard(
@@ -122,13 +122,13 @@ def _draw_shard(
 
 def _shard_done(card: Path, inputs: str, folder: Path) -> bool:
     """Tell whether a shard was drawn from these inputs and every picture of it is whole."""
-    if not card.is_file():
-        return False
-    said = store.read_json(card, "the card of a shard of pictures")
-    whole = (
-        (folder / name).is_file() and store.sha256(folder / name) == digest for name, digest in said["pictures"].items()
-    )
-    return bool(said["fingerprint"] == inputs and all(whole))
+    try:
+        said = json.loads(card.read_text(encoding="utf-8"))
+        pictures, known = said["pictures"].items(), said["fingerprint"] == inputs
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False  # missing or damaged: the shard is drawn again
+    whole = ((folder / name).is_file() and store.sha256(folder / name) == digest for name, digest in pictures)
+    return known and all(whole)
 
 
 def _show_seen(run: Run, entries: list[dict[str, Any]]) -> None:

@@ -94,7 +94,7 @@ def train_mapper(
         "settings": settings.model_dump(mode="json"),
         "split": {"name": split.name, "fingerprint": split.fingerprint()}
         | {part: len(rows) for part, rows in split.parts().items()},
-        "selection": f"lowest val_loss; validation trials are {split.selection}",
+        "selection": f"lowest val_objective; validation trials are {split.selection}",
         "history": [to_mse(line) for line in losses],
         "selected_epoch": selected,
         "scores": {name: _score(mapper, features, y, distance, target_of, split) for name, mapper in mappers.items()},
@@ -179,7 +179,7 @@ def _loss_to_mse(
             f"{part}_loss": (line[f"{part}_loss"] * variance + left) / basis.mean.size
             for part, left in outside.items()
         }
-        return {"epoch": line["epoch"], **mse}
+        return {**line, **mse}
 
     return convert
 

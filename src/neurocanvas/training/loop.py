@@ -12,8 +12,9 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.mlp import build_network
-from neurocanvas.training.losses import squared_error
+from neurocanvas.families import batches
+from neurocanvas.models.mlp import TEMPERATURES, build_network, target_posterior
+from neurocanvas.training.losses import contrastive_error, squared_error
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,10 @@ def fit(
     state: Path | None = None,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[torch.nn.Sequential, list[dict[str, float]], int]:
-    """Train until the validation loss has not improved for `patience` epochs; keep the best epoch.
+    """Train until the objective on validation trials has not improved for `patience` epochs; keep the best epoch.
+
+    The objective is the squared error plus, with `settings.contrastive`, that much of the contrastive one. With it,
+    the network ends in a posterior over the training targets whose temperature has the least validation MSE.
 
     Parameters
     ----------
@@ -46,17 +50,17 @@ def fit(
         Where to write the training state and to continue from; the caller deletes it once the mapper is
         saved. A state of other data or settings is not used.
     log : callable
-        Called with one dictionary per epoch: epoch, train_loss, val_loss.
+        Called with every line of the history.
 
     Returns
     -------
     network : torch.nn.Sequential
         The best epoch's, in evaluation mode.
     history : list of dict
-        Per epoch {"epoch", "train_loss", "val_loss"}: squared distance in coordinates as a share of the
-        training targets' variance in them, so that the mean target has about 1.
+        Per epoch {"epoch", "train_loss", "val_loss", "val_objective"}: the losses are squared distances in
+        coordinates as a share of the training targets' variance in them, so that the mean target has about 1.
     selected : int
-        The epoch that was kept, the one of the lowest val_loss; epochs count from 1.
+        The epoch that was kept, the one of the lowest val_objective; epochs count from 1.
 
     Raises
     ------
@@ -71,26 +75,23 @@ def fit(
     x_val, y_val = torch.from_numpy(val), torch.from_numpy((val_coordinates / scale).astype(np.float32))
     made_from = store.fingerprint(train, coordinates, val, val_coordinates, settings)
     with _own_randomness(settings.seed):
-        network = build_network(
-            train.shape[1], settings.hidden, coordinates.shape[1], settings.dropout, settings.input_dropout
-        )
+        sizes = (train.shape[1], settings.hidden, coordinates.shape[1])
+        network = build_network(*sizes, settings.dropout, settings.input_dropout)
         optimizer = torch.optim.AdamW(
             network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         best: dict[str, Any] = {"epoch": 0, "loss": float("inf"), "network": _copy(network)}
         history = _restore(state, made_from, network, optimizer, best)
         while len(history) < settings.epochs and len(history) - best["epoch"] < settings.patience:
-            train_loss = _epoch(network, optimizer, x, y, settings.batch_size)
-            with torch.no_grad():
-                val_loss = squared_error(network(x_val), y_val).item()
-            if not np.isfinite(val_loss):
-                raise NeuroCanvasError(
-                    f"training: loss {val_loss} in epoch {len(history) + 1}; lower learning_rate."
-                )
-            history.append({"epoch": len(history) + 1, "train_loss": train_loss, "val_loss": val_loss})
+            train_loss = _epoch(network, optimizer, x, y, settings)
+            validation = _validate(network, x_val, y_val, settings)
+            history.append({"epoch": len(history) + 1, "train_loss": train_loss, **validation})
+            reached = validation["val_objective"]
+            if not np.isfinite(reached):
+                raise NeuroCanvasError(f"training: loss {reached} in epoch {len(history)}; lower learning_rate.")
             log(history[-1])
-            if val_loss < best["loss"]:
-                best.update(epoch=len(history), loss=val_loss, network=_copy(network))
+            if reached < best["loss"]:
+                best.update(epoch=len(history), loss=reached, network=_copy(network))
             if len(history) % CHECKPOINT_EVERY == 0:
                 _save(state, made_from, network, optimizer, best, history)
     network.load_state_dict(best["network"])
@@ -98,24 +99,78 @@ def fit(
         last: Any = network[-1]
         last.weight *= scale
         last.bias *= scale
-    return network.eval(), history, best["epoch"]
+    network.eval()
+    if settings.contrastive:
+        network.append(_posterior(network(x_val).detach(), coordinates, val_coordinates))
+    return network, history, best["epoch"]
+
+
+def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSettings) -> torch.Tensor:
+    """What training minimises: squared error, and a share of the contrastive error.
+
+    Parameters
+    ----------
+    predicted, true : tensor, shape (n, k)
+        Coordinates in units of the training targets' spread.
+    settings : MapperSettings
+        `contrastive` and `temperature`.
+
+    Returns
+    -------
+    tensor, scalar
+    """
+    loss = squared_error(predicted, true)
+    if settings.contrastive:
+        loss = loss + settings.contrastive * contrastive_error(predicted, true, settings.temperature)
+    return loss
+
+
+def _validate(
+    network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: MapperSettings
+) -> dict[str, float]:
+    """Squared error and objective on validation trials, in batches: the contrastive error depends on their size."""
+    import torch
+
+    with torch.no_grad():
+        found = network(x)
+    parts = [
+        objective(found[rows], y[rows], settings).item() * (rows.stop - rows.start)
+        for rows in batches(len(x), settings.batch_size)
+    ]
+    return {"val_loss": squared_error(found, y).item(), "val_objective": sum(parts) / len(x)}
+
+
+def _posterior(output: torch.Tensor, coordinates: np.ndarray, val_coordinates: np.ndarray) -> torch.nn.Module:
+    """The posterior over the distinct training targets, with the temperature that suits the validation trials best."""
+    import torch
+
+    atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
+    found = [target_posterior(atoms, counts, temperature) for temperature in TEMPERATURES]
+    true = torch.from_numpy(val_coordinates)
+    errors = [squared_error(posterior(output), true).item() for posterior in found]
+    return found[int(np.argmin(errors))]
 
 
 def _epoch(
-    network: torch.nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor, batch_size: int
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    settings: MapperSettings,
 ) -> float:
-    """Go once through the training trials in random order; return the mean loss, the network in evaluation mode."""
+    """Train once on every trial, in random order; return the mean squared error, the network in evaluation mode."""
     import torch
 
     network.train()
     total = 0.0
-    for batch in torch.randperm(len(x)).split(batch_size):
+    for batch in torch.randperm(len(x)).split(settings.batch_size):
         if len(batch) > 1:  # BatchNorm has no variance of a single trial
-            loss = squared_error(network(x[batch]), y[batch])
+            found = network(x[batch])
+            loss = objective(found, y[batch], settings)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += loss.item() * len(batch)
+            total += squared_error(found.detach(), y[batch]).item() * len(batch)
     network.eval()
     return total / len(x)
 

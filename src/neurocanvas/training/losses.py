@@ -26,6 +26,37 @@ def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return ((predicted - true) ** 2).sum(dim=1).mean()
 
 
+def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cross-entropy of finding the true target among the batch's by cosine, both ways: InfoNCE [vandenOord2018]_.
+
+    At its minimum, exp(cosine / temperature) is proportional to the probability of a target given the EEG over that of
+    the target alone, which is what `models.mlp.TargetPosterior` needs.
+
+    Parameters
+    ----------
+    predicted, true : tensor, shape (n, k)
+        Trials of one target, as of a picture that was shown twice, all count as right for one another.
+    temperature : float
+        Divides the cosines.
+
+    Returns
+    -------
+    tensor, scalar
+
+    References
+    ----------
+    .. [vandenOord2018] van den Oord, Li, Vinyals. Representation learning with contrastive predictive coding.
+       arXiv:1807.03748, 2018.
+    """
+    from torch.nn import functional
+
+    unit = functional.normalize(true, dim=1)
+    logits = functional.normalize(predicted, dim=1) @ unit.T / temperature
+    right = (unit @ unit.T > 1 - 1e-5).to(logits.dtype)
+    right = right / right.sum(dim=1, keepdim=True)
+    return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
+
+
 def mse_per_element(
     predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, basis: TargetBasis
 ) -> float:
