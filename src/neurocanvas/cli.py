@@ -89,7 +89,8 @@ def simulate(
     ] = "rapid",
     subjects: Annotated[int, typer.Option(help="How many.")] = 1,
     concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no pictures.")] = 18,
-    trials: Annotated[int, typer.Option(help="Trials per concept and stage.")] = 50,
+    trials: Annotated[int, typer.Option(help="Pictures per concept.")] = 50,
+    repeats: Annotated[int, typer.Option(help="How often each picture is shown in a stage.")] = 1,
     stages: Annotated[int, typer.Option(help="1, or 2 for a second day.")] = 1,
     signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
@@ -102,8 +103,8 @@ def simulate(
 
     try:
         settings = SimulateSettings(
-            design=design, subjects=subjects, concepts=concepts, trials_per_concept=trials, stages=stages,
-            explained_variance=signal, seed=seed,
+            design=design, subjects=subjects, concepts=concepts, trials_per_concept=trials, repeats=repeats,
+            stages=stages, explained_variance=signal, seed=seed,
         )  # type: ignore[arg-type]  # fmt: skip
     except ValidationError as error:
         first = error.errors()[0]

@@ -30,7 +30,8 @@ class SimulateSettings(Settings):
     design: Literal["rapid", "block"] = "rapid"
     subjects: int = Field(1, ge=1)
     concepts: int = Field(18, ge=2, le=80)
-    trials_per_concept: int = Field(50, ge=2)
+    trials_per_concept: int = Field(50, ge=2, description="different pictures of every concept")
+    repeats: int = Field(1, ge=1, description="how often every picture is shown in a stage")
     stages: int = Field(1, ge=1, le=2)
     explained_variance: float = Field(
         0.05,
@@ -86,6 +87,9 @@ class SplitSettings(Settings):
     val_fraction: float = Field(0.15, gt=0, lt=1, description="of the training stimuli or trials")
     seed: int = 0
     accept_block_confound: bool = False
+    average_test: bool = Field(
+        False, description="average the features of a subject's test trials that show one picture, as if one trial"
+    )
 
 
 class MapperSettings(Settings):

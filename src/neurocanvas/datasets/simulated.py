@@ -158,8 +158,9 @@ def _draw_order(settings: SimulateSettings, subject: int, stage: int) -> np.ndar
     rng = np.random.default_rng([settings.seed, 11, subject, stage])
     n_concepts, n_each = settings.concepts, settings.trials_per_concept
     if settings.design == "rapid":
-        return rng.permutation(n_concepts * n_each)
-    return np.concatenate([concept * n_each + rng.permutation(n_each) for concept in rng.permutation(n_concepts)])
+        return rng.permutation(np.repeat(np.arange(n_concepts * n_each), settings.repeats))
+    block = np.repeat(np.arange(n_each), settings.repeats)
+    return np.concatenate([concept * n_each + rng.permutation(block) for concept in rng.permutation(n_concepts)])
 
 
 def _signals(

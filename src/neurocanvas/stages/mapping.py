@@ -12,7 +12,7 @@ from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.families import family_print
 from neurocanvas.stages.run import Run, write_table
-from neurocanvas.trials import COLUMNS
+from neurocanvas.trials import COLUMNS, Trials
 
 
 def simulate(run: Run) -> list[Path]:
@@ -167,6 +167,22 @@ def train(run: Run) -> list[Path]:
     return paths
 
 
+def _test_trials(
+    values: np.ndarray, trials: Trials, rows: np.ndarray, average: bool
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Features of the test trials and their rows; those of one stimulus as one, in the first one's row, if averaged."""
+    if not average:
+        return values[rows], rows, ""
+    _, first, own = np.unique(trials.column("stimulus")[rows], return_index=True, return_inverse=True)
+    showings = np.bincount(own)
+    sums = np.zeros((len(first), *values.shape[1:]))
+    np.add.at(sums, own, values[rows])
+    most, least = showings.max(), showings.min()
+    times = f"{least}" if least == most else f"{least} to {most}"
+    warning = f"Features of each test picture are averaged over {times} showings: these are not single-trial scores."
+    return (sums / showings[:, None, None]).astype(values.dtype), rows[first], warning if most > 1 else ""
+
+
 def predict(run: Run) -> list[Path]:
     """Predict every test trial by the mapper of its fold.
 
@@ -192,19 +208,23 @@ def predict(run: Run) -> list[Path]:
         mean = path.with_name(f"s{subject}_mean.npy")
         cards = [store.read_card(check_file(model, "a mapper; `neurocanvas train` makes it")) for model in models]
         inputs = store.fingerprint(
-            "predict", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], card["sha256"]
-        )
+            "predict", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], card["sha256"],
+            run.settings.split.average_test,
+        )  # fmt: skip
         if not (store.is_done(path, inputs) and store.is_done(mean, inputs)):
             mappers = [load_mapper(model) for model in models]
-            rows = np.concatenate([split.test for split in splits])
-            folds = np.concatenate([np.full(len(split.test), fold) for fold, split in enumerate(splits)])
-            predicted = np.concatenate([m.predict(values[s.test]) for m, s in zip(mappers, splits, strict=True)])
+            tests = [_test_trials(values, trials, split.test, run.settings.split.average_test) for split in splits]
+            rows = np.concatenate([shown for _, shown, _ in tests])
+            folds = np.concatenate([np.full(len(shown), fold) for fold, (_, shown, _) in enumerate(tests)])
+            predicted = np.concatenate([m.predict(asked) for m, (asked, *_) in zip(mappers, tests, strict=True)])
+            warnings = {warning for split in splits for warning in split.warnings}
+            warnings |= {warning for *_, warning in tests if warning}
             order = np.argsort(rows, kind="stable")
             store.write_array(mean, np.stack([m.basis.mean for m in mappers]), inputs)
             store.write_array(path, predicted[order], inputs, {
                 "trials": rows[order].tolist(), "folds": folds[order].tolist(),
                 "gains": [gain(m.basis.target_sd, m.prediction_sd) for m in mappers],
-                "blocked": is_blocked(trials), "warnings": sorted({w for s in splits for w in s.warnings}),
+                "blocked": is_blocked(trials), "warnings": sorted(warnings),
             })  # fmt: skip
         paths.append(path)
         advance(1)
