@@ -264,6 +264,8 @@ def _short(value: float) -> str:
 def main() -> None:
     """Run the command line; bad input is one line on stderr and exit code 2."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for library in ("TRANSFORMERS", "DIFFUSERS"):  # they warn while they are imported
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()

@@ -58,8 +58,8 @@ def test_the_posterior_is_bayes_rule():
     output = np.array([[0.0, 7.0], [-0.1, 0.0], [1.0, 1.0]], np.float32)
     found = target_posterior(atoms, counts, 0.5)(torch.from_numpy(output)).numpy()
     for row, expected in zip(output, found, strict=True):
-        cosine = [row @ atom / np.linalg.norm(row) / np.linalg.norm(atom) for atom in atoms]
-        likelihood = [count * np.exp(c / 0.5) for count, c in zip(counts, cosine, strict=True)]
+        along = [row @ atom / np.linalg.norm(atom) for atom in atoms]
+        likelihood = [count * np.exp(a / 0.5) for count, a in zip(counts, along, strict=True)]
         mean = sum(share * atom for share, atom in zip(likelihood, atoms, strict=True)) / sum(likelihood)
         np.testing.assert_allclose(expected, mean, atol=1e-6)
 

@@ -55,12 +55,9 @@ def test_contrastive_error_is_the_cross_entropy_of_finding_ones_own_target():
 
     rng = np.random.default_rng(1)
     predicted, true = rng.normal(size=(2, 5, 3)).astype(np.float32)
-    true[4] = 2 * true[1]  # one target shown twice: a cosine cannot tell them apart, and either one is right
+    true[4] = 2 * true[1]  # one target shown twice: directions cannot tell them apart, and either one is right
 
-    def cosine(a, b):
-        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-
-    logits = np.array([[cosine(a, b) / 0.5 for b in true] for a in predicted])
+    logits = np.array([[a @ b / np.linalg.norm(b) / 0.5 for b in true] for a in predicted])
     right = [[0], [1, 4], [2], [3], [1, 4]]
 
     def cross_entropy(rows):

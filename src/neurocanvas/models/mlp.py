@@ -58,16 +58,16 @@ def build_network(
 
 
 TEMPERATURES = (0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5)
-"""Temperatures of the posterior that are tried on validation trials."""
+"""Temperatures of the posterior that are tried on validation trials, in units of the training targets' spread."""
 
 
 def target_posterior(atoms: np.ndarray, counts: np.ndarray, temperature: float) -> torch.nn.Module:
     """Build the last layer of a contrastively trained network: the posterior mean over the training targets.
 
-    A network trained by `training.losses.contrastive_error` gives a direction whose cosine with a target says how
-    probable that target is. The prediction with the least squared error is then
+    The output of a network trained by `training.losses.contrastive_error` says by its product with the direction of a
+    target how probable that target is. The prediction with the least squared error is then
 
-        sum_j p_j atoms_j,   p_j proportional to counts_j exp(cosine(output, atoms_j) / temperature).
+        sum_j p_j atoms_j,   p_j proportional to counts_j exp(output @ atoms_j / |atoms_j| / temperature).
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def target_posterior(atoms: np.ndarray, counts: np.ndarray, temperature: float) 
     counts : array, shape (m,)
         How many training trials each has.
     temperature : float
-        The larger, the closer to the mean training target.
+        In the unit of the coordinates; the larger, the closer to the mean training target.
 
     Returns
     -------
@@ -97,9 +97,8 @@ def target_posterior(atoms: np.ndarray, counts: np.ndarray, temperature: float) 
             self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
 
         def forward(self, output: torch.Tensor) -> torch.Tensor:
-            normalize = torch.nn.functional.normalize
-            cosine = normalize(output, dim=1) @ normalize(self.atoms, dim=1).T
-            return torch.softmax(cosine / self.temperature + self.log_counts, dim=1) @ self.atoms
+            along = output @ torch.nn.functional.normalize(self.atoms, dim=1).T
+            return torch.softmax(along / self.temperature + self.log_counts, dim=1) @ self.atoms
 
     return TargetPosterior()
 

@@ -101,7 +101,7 @@ def fit(
         last.bias *= scale
     network.eval()
     if settings.contrastive:
-        network.append(_posterior(network(x_val).detach(), coordinates, val_coordinates))
+        network.append(_posterior(network(x_val).detach(), coordinates, val_coordinates, scale))
     return network, history, best["epoch"]
 
 
@@ -140,12 +140,14 @@ def _validate(
     return {"val_loss": squared_error(found, y).item(), "val_objective": sum(parts) / len(x)}
 
 
-def _posterior(output: torch.Tensor, coordinates: np.ndarray, val_coordinates: np.ndarray) -> torch.nn.Module:
+def _posterior(
+    output: torch.Tensor, coordinates: np.ndarray, val_coordinates: np.ndarray, scale: float
+) -> torch.nn.Module:
     """The posterior over the distinct training targets, with the temperature that suits the validation trials best."""
     import torch
 
     atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
-    found = [target_posterior(atoms, counts, temperature) for temperature in TEMPERATURES]
+    found = [target_posterior(atoms, counts, temperature * scale) for temperature in TEMPERATURES]
     true = torch.from_numpy(val_coordinates)
     errors = [squared_error(posterior(output), true).item() for posterior in found]
     return found[int(np.argmin(errors))]

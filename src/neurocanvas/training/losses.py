@@ -27,17 +27,18 @@ def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 
 
 def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cross-entropy of finding the true target among the batch's by cosine, both ways: InfoNCE [vandenOord2018]_.
+    """Cross-entropy of finding the true target among the batch's, both ways: InfoNCE [vandenOord2018]_.
 
-    At its minimum, exp(cosine / temperature) is proportional to the probability of a target given the EEG over that of
-    the target alone, which is what `models.mlp.TargetPosterior` needs.
+    Targets are compared by direction, predictions with their length, so that a short one can say that it is not sure.
+    At the minimum, exp(predicted @ direction / temperature) is proportional to the probability of a target given the
+    EEG over that of the target alone, which is what `models.mlp.target_posterior` needs.
 
     Parameters
     ----------
     predicted, true : tensor, shape (n, k)
         Trials of one target, as of a picture that was shown twice, all count as right for one another.
     temperature : float
-        Divides the cosines.
+        Divides the products.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: 
     from torch.nn import functional
 
     unit = functional.normalize(true, dim=1)
-    logits = functional.normalize(predicted, dim=1) @ unit.T / temperature
+    logits = predicted @ unit.T / temperature
     right = (unit @ unit.T > 1 - 1e-5).to(logits.dtype)
     right = right / right.sum(dim=1, keepdim=True)
     return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
