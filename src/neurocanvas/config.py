@@ -102,7 +102,7 @@ class MapperSettings(Settings):
     components: int = Field(64, ge=1, description="principal coordinates of the training targets")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(3.0, ge=0, description="decoupled (AdamW); weak signals need a strong one")
-    contrastive: float = Field(1.0, ge=0, description="weight of the contrastive loss beside the MSE; 0 = MSE alone")
+    contrastive: float = Field(10.0, ge=0, description="weight of the contrastive loss beside the MSE; 0 = MSE alone")
     temperature: float = Field(0.1, gt=0, description="of the contrastive loss, in units of the targets' spread")
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(200, ge=1)
@@ -116,7 +116,7 @@ class GenerateSettings(Settings):
     family: str = Field("bundled", description="a name in families.FAMILIES, or a folder like the bundled one")
     arms: tuple[Arm, ...] = ("eeg", "shuffled", "mean", "oracle")
     steps: int = Field(20, ge=1)
-    guidance: float = Field(3.0, ge=0)
+    guidance: float = Field(5.0, ge=0)
     shard: int = Field(24, ge=1, description="pictures per batch and per unit of resumable work")
     scale: Literal["none", "affine"] = "affine"
     max_trials: int | None = Field(None, ge=1, description="pictures per subject and arm; spread evenly over concepts")
