@@ -109,7 +109,8 @@ def main() -> None:
     wide = real_microvolts(options.data)
     axes[3].hist(wide, bins=30, range=(0, 40), density=True, color=REAL, alpha=0.35, label="real: 32-channel recording")
     axes[3].hist(volts, bins=30, range=(0, 40), density=True, color=SIMULATED, alpha=0.6, label="simulated")
-    axes[3].axvline(np.asarray(trials["trial0_volts"]).std() * 1e6, color=REAL, label="real: EEG-ImageNet")
+    own = np.asarray(trials["trial0_volts"]).std() * 1e6
+    axes[3].axvline(own, color=REAL, label="real: EEG-ImageNet")
     axes[3].set(xlabel="standard deviation, µV", yticks=[], title="Amplitude of a trial")
     axes[3].legend(fontsize=7, frameon=False)
     for axis in axes:
@@ -118,7 +119,7 @@ def main() -> None:
     figure.savefig(options.out, dpi=110)
 
     print(f"rank            real {', '.join(f'{rank(t):.1f}' for t in real)}; simulated median {np.median(ranks):.1f}")
-    print(f"amplitude, µV   real {np.percentile(wide, 2.5):.1f} to {np.percentile(wide, 97.5):.1f}, 9.3; "
+    print(f"amplitude, µV   real {np.percentile(wide, 2.5):.1f} to {np.percentile(wide, 97.5):.1f}, {own:.1f}; "
           f"simulated median {np.median(volts):.1f}")  # fmt: skip
 
 

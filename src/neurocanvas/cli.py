@@ -94,6 +94,7 @@ def simulate(
     stages: Annotated[int, typer.Option(help="1, or 2 for a second day.")] = 1,
     signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write EEG with known content in the layout of the released EEG-ImageNet."""
     from pydantic import ValidationError
@@ -109,11 +110,9 @@ def simulate(
     except ValidationError as error:
         first = error.errors()[0]
         raise NeuroCanvasError(f"simulate: {first['loc'][0]}: {first['msg']}; got {first['input']!r}.") from error
-    with _progress(quiet=False) as track:
-        advance = track("simulate", 1)
-        path = write_simulation(settings, output)
-        advance(1)
-    typer.echo(path)
+    with _progress(quiet=as_json) as track:
+        path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
+    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
 
 
 def _add_verb(verb: str) -> None:
@@ -270,8 +269,15 @@ def main() -> None:
     try:
         app()
     except NeuroCanvasError as error:
-        sys.stderr.write(f"neurocanvas: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+        _fail(" ".join(str(error).split()))
+    except OSError as error:  # a full disk, a folder that may not be written, a file where a folder belongs
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}; free space, or name another folder.")
+
+
+def _fail(message: str) -> None:
+    """One line on stderr, exit code 2."""
+    sys.stderr.write(f"neurocanvas: {message}\n")
+    sys.exit(2)
 
 
 if __name__ == "__main__":

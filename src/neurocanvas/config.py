@@ -37,9 +37,14 @@ class SimulateSettings(Settings):
         0.05,
         ge=0.0,
         le=1.0,
-        description="share of a trial's log band power variance that the picture explains, mean over channels",
+        description="share of a trial's log band power variance that pictures explain, mean over channels and bands",
     )
     seed: int = Field(0, ge=0)
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials that makes."""
+        return self.subjects * self.stages * self.concepts * self.trials_per_concept * self.repeats
 
 
 class RecordingSettings(Settings):
@@ -85,7 +90,7 @@ class SplitSettings(Settings):
     protocol: Literal["by-stimulus", "leave-run-out", "released"] = "by-stimulus"
     test_fraction: float = Field(0.1, gt=0, lt=1, description="of each concept's stimuli (by-stimulus)")
     val_fraction: float = Field(0.15, gt=0, lt=1, description="of the training stimuli or trials")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     accept_block_confound: bool = False
     average_test: bool = Field(
         False, description="average the features of a subject's test trials that show one picture, as if one trial"
@@ -107,14 +112,14 @@ class MapperSettings(Settings):
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class GenerateSettings(Settings):
     """Predictions to pictures (verb `generate`)."""
 
     family: str = Field("bundled", description="a name in families.FAMILIES, or a folder like the bundled one")
-    arms: tuple[Arm, ...] = ("eeg", "shuffled", "mean", "oracle")
+    arms: tuple[Arm, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
     steps: int = Field(20, ge=1)
     guidance: float = Field(5.0, ge=0)
     shard: int = Field(24, ge=1, description="pictures per batch and per unit of resumable work")
@@ -130,7 +135,7 @@ class EvaluateSettings(Settings):
     n_way: int = Field(50, ge=2)
     permutations: int = Field(2000, ge=19)
     resamples: int = Field(2000, ge=100)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class RunSettings(Settings):
@@ -173,7 +178,9 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NeuroCanvasError(f"{path}: not valid TOML ({error}).") from error
     for section, values in changes.items():
-        raw[section] = {**raw.get(section, {}), **values} if isinstance(values, dict) else values
+        if isinstance(values, dict) and isinstance(raw.get(section, {}), dict):
+            values = {**raw.get(section, {}), **values}
+        raw[section] = values
     try:
         return RunSettings.model_validate(raw)
     except ValidationError as error:

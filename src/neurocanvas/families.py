@@ -138,7 +138,7 @@ def check_bundled() -> str:
 
 
 def family_print(name: str) -> str:
-    """Fingerprint what a family's weights are known by: the bundled ones by their bytes, the others by name.
+    """Fingerprint what a family's networks are known by: files on this machine by their bytes, others by hub id.
 
     Parameters
     ----------
@@ -153,13 +153,16 @@ def family_print(name: str) -> str:
     family = find_family(name)
     if family == FAMILIES["bundled"]:
         return check_bundled()
-    folders = [Path(part) for part in (family.captioner, family.diffusion, family.judge) if os.path.isdir(part)]
-    weights = [
-        (str(f.relative_to(folder)), f.stat().st_size)
-        for folder in folders
-        for f in sorted(folder.rglob("*.safetensors"))
-    ]
-    return fingerprint(name, weights)
+    return fingerprint([_source_print(part) for part in (family.captioner, family.diffusion, family.judge)])
+
+
+@cache
+def _source_print(source: str) -> str:
+    """Fingerprint a folder's files by their bytes, once per process; a hub id is its own."""
+    if not os.path.isdir(source):
+        return source
+    files = sorted(path for path in Path(source).rglob("*") if path.is_file())
+    return fingerprint([(str(path.relative_to(source)), sha256(path)) for path in files])
 
 
 def device() -> str:

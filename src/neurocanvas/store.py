@@ -139,6 +139,31 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_text(path: Path, purpose: str) -> str:
+    """Read a text file, UTF-8.
+
+    Parameters
+    ----------
+    path : Path
+        Where from.
+    purpose : str
+        What the file should hold, for the error.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is missing or is not UTF-8.
+    """
+    try:
+        return check_file(path, purpose).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise NeuroCanvasError(f"{path}: not UTF-8 text ({error}); it should hold {purpose}.") from error
+
+
 def read_json(path: Path, purpose: str) -> Any:
     """Read a JSON file.
 
@@ -160,7 +185,7 @@ def read_json(path: Path, purpose: str) -> Any:
         If the file is missing or is not JSON.
     """
     try:
-        return json.loads(check_file(path, purpose).read_text(encoding="utf-8"))
+        return json.loads(read_text(path, purpose))
     except ValueError as error:
         raise NeuroCanvasError(f"{path}: not valid JSON ({error}); delete it and run again.") from error
 

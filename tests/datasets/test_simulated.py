@@ -136,6 +136,14 @@ def test_a_block_design_shows_one_concept_after_another_and_a_rapid_one_does_not
     assert "stage" not in torch.load(tmp_path / "rapid" / "EEG-ImageNet.pth", weights_only=True)["dataset"][0]
 
 
+@pytest.mark.parametrize("design", ["rapid", "block"])
+def test_every_picture_is_shown_as_often_as_asked(tmp_path, design):
+    simulate(SMALL.model_copy(update={"design": design, "repeats": 3}), tmp_path)
+    trials, _ = open_dataset(DataSettings(root=str(tmp_path)))
+    assert np.unique(trials.column("stimulus"), return_counts=True)[1].tolist() == [3] * 12
+    assert (trials.column("block").max() == 2) == (design == "block")
+
+
 def test_concepts_beyond_the_drawn_ones_have_trials_but_no_pictures(tmp_path):
     simulate(SimulateSettings(concepts=19, trials_per_concept=2, explained_variance=0.0), tmp_path)
     trials, stimuli = open_dataset(DataSettings(root=str(tmp_path), granularity="fine0"))

@@ -64,13 +64,15 @@ def test_the_posterior_is_bayes_rule():
         np.testing.assert_allclose(expected, mean, atol=1e-6)
 
 
-@pytest.mark.parametrize("change", ["missing", "narrow", "foreign"])
+@pytest.mark.parametrize("change", ["missing", "narrow", "atoms", "foreign"])
 def test_weights_that_do_not_fit_are_refused_in_one_line(mapper, change):
     weights = mapper.weights()
     if change == "missing":
         del weights["network.1.bias"]
     elif change == "narrow":
         weights["network.1.weight"] = weights["network.1.weight"][:, :4]
+    elif change == "atoms":
+        weights["network.14.atoms"] = np.zeros((9, 4), np.float32)
     else:
         weights = {"coefficients": np.zeros((6, 5), np.float32)}
     with pytest.raises(NeuroCanvasError, match="do not fit 6 features") as caught:

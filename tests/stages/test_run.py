@@ -10,6 +10,7 @@ import pytest
 from tiny import artifacts, tiny_settings, write_true_captions
 
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models.checkpoint import load_mapper
 from neurocanvas.stages import STAGES, run_all, run_stage
 from neurocanvas.stages.picturing import chosen
 from neurocanvas.stages.run import Run
@@ -31,15 +32,23 @@ def rewritten(folder, before):
     return {name.split("/")[0] for name, time in times(folder).items() if before.get(name) != time}
 
 
+def test_chosen_spreads_over_concepts_and_folds():
+    eight, three = np.divmod(np.random.default_rng(0).permutation(240), 30)[0], np.arange(240) // 80
+    some = chosen(eight, three, 48)
+    table = np.zeros((8, 3), int)
+    np.add.at(table, (eight[some], three[some]), 1)
+    assert (table == 2).all()
+
+
 def test_chosen_spreads_over_concepts():
     concepts = np.array(["a"] * 5 + ["b"] * 3 + ["c"] * 1)
-    assert chosen(concepts, None).tolist() == list(range(9))
-    assert chosen(concepts, 100).tolist() == list(range(9))
-    assert chosen(concepts, 3).tolist() == [0, 5, 8]
-    assert chosen(concepts, 5).tolist() == [0, 1, 5, 6, 8]
+    assert chosen(concepts, np.zeros(9), None).tolist() == list(range(9))
+    assert chosen(concepts, np.zeros(9), 100).tolist() == list(range(9))
+    assert chosen(concepts, np.zeros(9), 3).tolist() == [0, 5, 8]
+    assert chosen(concepts, np.zeros(9), 5).tolist() == [0, 1, 5, 6, 8]
     mixed = np.random.default_rng(0).permutation(np.repeat(list("abcdef"), 8))
     for most in (6, 12, 20):
-        counts = np.unique(mixed[chosen(mixed, most)], return_counts=True)[1]
+        counts = np.unique(mixed[chosen(mixed, np.zeros(len(mixed)), most)], return_counts=True)[1]
         assert counts.sum() == most and counts.max() - counts.min() <= 1 and len(counts) == 6
 
 
@@ -112,6 +121,7 @@ def test_other_steps_draw_every_picture_anew_and_other_statistics_none(tiny_copy
         ("predictions/s0.npy", "predict"),
         ("predictions/s0_mean.npy", "predict"),
         ("images/s0/oracle/*.png", "generate"),
+        ("images/s0/oracle/shard_*.json", "generate"),
         ("images/seen/*.png", "generate"),
         ("scores/summary.json", "evaluate"),
         ("report.html", "report"),
@@ -159,6 +169,23 @@ def test_max_trials_limits_the_pictures_of_each_arm(tiny_copy):
     run_stage(Run(tiny_copy, tiny_settings(generate={"max_trials": 5, "arms": ["eeg"], "steps": 1})), "generate")
     entries = [json.loads(line) for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
     assert len(entries) == 5 and len({entry["concept"] for entry in entries}) == 4
+
+
+def test_test_trials_of_one_picture_can_be_averaged(tmp_path):
+    settings = tiny_settings(simulate={"trials_per_concept": 6, "repeats": 3}, split={"average_test": True})
+    run = Run(tmp_path, settings)
+    run_stage(run, "simulate")
+    write_true_captions(run)
+    for name in list(STAGES)[1 : list(STAGES).index("predict") + 1]:
+        run_stage(run, name)
+    card = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
+    trials, features = run.subjects[0], np.load(tmp_path / "features" / "s0_de.npy")
+    shown = trials.column("stimulus")
+    assert len(trials) == 72 and len(card["trials"]) == 8 == len(set(shown[card["trials"]]))
+    assert any("averaged over up to 3 showings" in warning for warning in card["warnings"])
+    expected = np.stack([features[shown == shown[row]].mean(axis=0) for row in card["trials"]])
+    mapper = load_mapper(run.model_path(0, 0))
+    np.testing.assert_allclose(np.load(tmp_path / "predictions" / "s0.npy"), mapper.predict(expected), atol=1e-3)
 
 
 def test_the_stages_are_those_of_the_design():

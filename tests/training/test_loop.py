@@ -79,14 +79,14 @@ def test_the_posterior_has_the_temperature_of_the_least_validation_error():
 
     train, y, val, y_val = make_data()
     network, *_ = fit(train, y, val, y_val, SETTINGS)
-    spread = np.sqrt(np.mean(np.sum(y.astype(float) ** 2, axis=1)))
+    unit = SETTINGS.temperature * np.sqrt(np.mean(np.sum(y.astype(float) ** 2, axis=1)))
     with torch.no_grad():
         output = network[:-1](torch.from_numpy(val))
         errors = [
-            float(np.mean(np.sum((target_posterior(y, np.ones(len(y)), t * spread)(output).numpy() - y_val) ** 2, 1)))
+            float(np.mean(np.sum((target_posterior(y, np.ones(len(y)), t * unit)(output).numpy() - y_val) ** 2, 1)))
             for t in TEMPERATURES
         ]
-    assert float(network[-1].temperature) == pytest.approx(spread * TEMPERATURES[int(np.argmin(errors))])
+    assert float(network[-1].temperature) == pytest.approx(unit * TEMPERATURES[int(np.argmin(errors))])
 
 
 def test_global_randomness_is_neither_read_nor_changed():

@@ -130,7 +130,11 @@ def _rows(path: Path, n_columns: int) -> np.ndarray:
 def _rate(path: Path, times: np.ndarray) -> float:
     """Sampling rate, Hz, from time stamps that jitter; raise where samples are missing."""
     steps = np.diff(times)
-    rate = float((len(times) - 1) / (times[-1] - times[0])) if times[-1] > times[0] else np.nan
+    if not times[-1] > times[0]:
+        raise NeuroCanvasError(
+            f"{path}: the time stamps must increase, in s; they go from {times[0]} to {times[-1]}. Get the file again."
+        )
+    rate = float((len(times) - 1) / (times[-1] - times[0]))
     drift = times - times[0] - np.arange(len(times)) / rate
     worst = max(np.abs(steps).max(), np.abs(drift).max())
     if not worst <= LONGEST_STEP or abs(rate / round(rate) - 1) > 0.005:

@@ -63,7 +63,12 @@ def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, S
     """
     recording = settings.recording
     folder = check_folder(root, "continuous recordings (data.root)")
-    paths = sorted(path for path in folder.glob(recording.files) if path.is_file())
+    try:
+        paths = sorted(path for path in folder.glob(recording.files) if path.is_file())
+    except (NotImplementedError, ValueError) as error:
+        raise NeuroCanvasError(
+            f"data.recording.files: a pattern below {folder} is needed; got {recording.files!r} ({error})."
+        ) from error
     if not paths:
         raise NeuroCanvasError(f"{folder}: no file matches data.recording.files = {recording.files!r}.")
     if not recording.events:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -46,7 +46,9 @@ class _Stimulus:
     drawing: Drawing | None
 
 
-def simulate(settings: SimulateSettings, root: Path | str) -> Path:
+def simulate(
+    settings: SimulateSettings, root: Path | str, *, progress: Callable[[int], None] = lambda _: None
+) -> Path:
     """Write a simulated data set: `EEG-ImageNet.pth`, the pictures and `synset_map_en.txt`.
 
     Log band power and evoked amplitude of occipito-temporal sources are linear in the standardised parameters of the
@@ -62,6 +64,8 @@ def simulate(settings: SimulateSettings, root: Path | str) -> Path:
         parameters in the file and no pictures.
     root : path-like
         Folder to write to; it is made if it is not there.
+    progress : callable
+        Called with the number of trials of every batch that is done.
 
     Returns
     -------
@@ -103,6 +107,7 @@ def simulate(settings: SimulateSettings, root: Path | str) -> Path:
         for part in _signals(settings, stimuli, orders):
             signal[start : start + len(part)] = part
             start += len(part)
+            progress(len(part))
         with atomic(path) as temporary, temporary.open("wb") as stream:
             _save(stream, signal, stimuli, orders, settings)
     finish(path, inputs, {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0]})
@@ -210,7 +215,7 @@ def _save(
         "labels": list(IMAGENET_CONCEPTS),
         "images": [stimulus.name for stimulus in stimuli],
     }
-    # To a stream, not to a path: torch writes a path's name into the archive, and the temporary name is random.
+    # To a stream, not to a path: torch writes a path's name into the archive, and here that is a temporary one.
     torch.save(content, stream)
 
 

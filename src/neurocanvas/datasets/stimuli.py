@@ -11,7 +11,7 @@ import numpy as np
 
 from neurocanvas.datasets.pictures import GRATINGS, render
 from neurocanvas.errors import NeuroCanvasError, check_file, check_folder
-from neurocanvas.store import fingerprint, sha256
+from neurocanvas.store import fingerprint, read_text, sha256
 
 PICTURES_FOLDER = "imageNet_images"
 """Folder of the pictures beside the EEG file: `imageNet_images/<wnid>/<image id>`."""
@@ -299,5 +299,5 @@ def _read_names(path: Path) -> dict[str, str]:
     """First name of every wnid in a file of lines `wnid name, name`; empty where there is no file."""
     if not path.is_file():
         return {}
-    rows = [line.split(None, 1) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split(None, 1) for line in read_text(path, "a wnid and its names on every line").splitlines()]
     return {row[0]: row[1].split(",")[0].replace("_", " ").strip() for row in rows if len(row) == 2}

@@ -40,6 +40,9 @@ MANY_SUBJECTS = 5
 FEW_UNITS = 20
 """Below this many units, intervals are rough and a warning says so."""
 
+LARGE_SMALLEST_P = 0.01
+"""Where no p-value can be below this, a warning says so."""
+
 LOW_ORACLE = 0.75
 """An oracle arm with a lower two-way score cannot serve as ceiling."""
 
@@ -312,7 +315,9 @@ def _design_warnings(blocked: bool, unit: str, n_units: int, p: float) -> list[s
             "apart. These scores, whatever their p-value, cannot be told from decoding the recording block."
         )
     if n_units < FEW_UNITS:
-        found.append(f"Only {n_units} {unit}: intervals are rough, and p cannot go below {p:.2g}.")
+        found.append(f"Only {n_units} {unit}: intervals are rough.")
+    if p > LARGE_SMALLEST_P:
+        found.append(f"So few units can be exchanged that p cannot go below {p:.2g}.")
     return found
 
 

@@ -57,8 +57,8 @@ def build_network(
     return nn.Sequential(*layers, nn.Linear(width, n_coordinates))
 
 
-TEMPERATURES = (0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5)
-"""Temperatures of the posterior that are tried on validation trials, in units of the training targets' spread."""
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
+"""Temperatures of the posterior that are tried on validation trials, in units of the contrastive loss's."""
 
 
 def target_posterior(atoms: np.ndarray, counts: np.ndarray, temperature: float) -> torch.nn.Module:
@@ -145,12 +145,14 @@ class MLPMapper(Mapper):
             for name, array in weights.items()
         }
         matrices = {name: tensor for name, tensor in state.items() if tensor.ndim == 2 and name.endswith("weight")}
-        atoms = [tensor for name, tensor in state.items() if name.endswith("atoms")]
+        atoms = [tensor for name, tensor in state.items() if name.endswith(".atoms")]
         try:
             in_order = sorted(matrices, key=lambda name: int(name.split(".")[0]))
             hidden = tuple(len(matrices[name]) for name in in_order[:-1])
             network = build_network(self.spec.n_features, hidden, len(self.basis.target_sd))
             if atoms:
+                if atoms[0].ndim != 2 or atoms[0].shape[1] != len(self.basis.target_sd):
+                    raise ValueError(f"atoms of {len(self.basis.target_sd)} coordinates; got {tuple(atoms[0].shape)}")
                 network.append(target_posterior(atoms[0].numpy(), np.ones(len(atoms[0])), 1.0))
             network.load_state_dict(state)
         except (RuntimeError, ValueError) as error:

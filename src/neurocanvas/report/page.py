@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.montage import BANDS
 from neurocanvas.report import figures
 from neurocanvas.report.words import ARMS, METRICS, PERCENT, definitions, is_blocked, number, p_value, verdict
+from neurocanvas.targets.captions import read_captions
 
 GROUP, SAMPLE = 4, 12
 """Trials shown from the top, the middle and the end of the ranking, and spread over the rest."""
@@ -94,14 +95,15 @@ def _content(folder: Path) -> dict[str, Any]:
     """Everything that the template shows."""
     check_file(folder / "run.toml", "the settings of the run; run the verb run")
     settings = load_settings(folder / "run.toml")
-    tables = _numbered(folder, "features/s*_trials.csv", "features")
-    trials = [row for path in tables for row in _read_csv(path, "features")]
-    scalp = _scalp(folder)
-    captions = _captions(folder / "targets" / "caption.txt")
-    models = _models(folder)
+    captions = read_captions(folder / "targets" / "caption.txt")
     summary = store.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")
+    # what an earlier run with other subjects or another mapper left in the folder is not part of this one
+    tables = _numbered(folder, "features/s*_trials.csv", "features", summary["subjects"])
+    trials = [row for path in tables for row in _read_csv(path, "features")]
+    scalp = _scalp(folder, summary["subjects"])
+    models = [model for model in _models(folder, summary["subjects"]) if model["name"] == settings.mapper.name]
     arms = [arm for arm in ARMS if arm in summary["arms"]]
     metrics = [metric for metric in METRICS if any(metric in summary["arms"][arm] for arm in arms)]
     names = {concept: row["name"] for concept, row in summary["concepts"].items()}
@@ -131,9 +133,11 @@ def _content(folder: Path) -> dict[str, Any]:
     }
 
 
-def _numbered(folder: Path, pattern: str, verb: str) -> list[Path]:
-    """Files of a pattern, ordered by the numbers in their names; at least one."""
-    found = sorted(folder.glob(pattern), key=lambda path: [int(digits) for digits in re.findall(r"\d+", path.name)])
+def _numbered(folder: Path, pattern: str, verb: str, subjects: Collection[str]) -> list[Path]:
+    """Files of a pattern and of some subjects, ordered by the numbers in their names; at least one."""
+    named = {path: re.search(r"(?:^|_)s(\d+)_", path.name) for path in folder.glob(pattern)}
+    mine = [path for path, subject in named.items() if subject is None or subject[1] in subjects]
+    found = sorted(mine, key=lambda path: [int(digits) for digits in re.findall(r"\d+", path.name)])
     if not found:
         raise NeuroCanvasError(f"{folder / pattern}: no such file; run the verb {verb}.")
     return found
@@ -143,12 +147,6 @@ def _read_csv(path: Path, verb: str) -> list[dict[str, str]]:
     """Rows of a CSV file with a header."""
     with check_file(path, f"a table; run the verb {verb}").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
-
-
-def _captions(path: Path) -> dict[str, str]:
-    """Stimulus to caption."""
-    text = check_file(path, "the captions of the pictures; run the verb caption").read_text(encoding="utf-8")
-    return dict(line.split("\t", 1) for line in text.splitlines() if "\t" in line)
 
 
 def _metric(metric: str, measured: Mapping[str, Any], arms: Sequence[str], n_way: int) -> dict[str, Any]:
@@ -239,10 +237,10 @@ def _data_uri(path: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 
-def _scalp(folder: Path) -> dict[str, Any]:
+def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
     """Mean DE per electrode and band over all trials, as maps with their limits."""
     totals, count, card = None, 0, {}
-    for path in _numbered(folder, "features/s*_de.npy", "features"):
+    for path in _numbered(folder, "features/s*_de.npy", "features", subjects):
         features, card = store.read_array(path, "features; run the verb features"), store.read_card(path)
         shape = (len(card["ch_names"]), len(card["bands"]))
         if features.shape[1:] != shape or (totals is not None and totals.shape != shape):
@@ -262,10 +260,10 @@ def _scalp(folder: Path) -> dict[str, Any]:
     return {"maps": maps, "gradient": figures.gradient(), "n": count, "unit": unit, "ch_names": card["ch_names"]}
 
 
-def _models(folder: Path) -> list[dict[str, Any]]:
+def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
     """Training curve and scores of every mapper that was trained."""
     models = []
-    for path in _numbered(folder, "models/*_model.safetensors.json", "train"):
+    for path in _numbered(folder, "models/*_model.safetensors.json", "train", subjects):
         card = store.read_json(path, "a mapper's card; run the verb train")
         name, subject, fold = re.fullmatch(
             r"(.+?)(?:_s(\d+))?(?:_fold(\d+))?_model\.safetensors\.json", path.name

@@ -213,13 +213,14 @@ def definitions(
     seeds += [f"scores {settings.evaluate.seed}"]
     if settings.simulate is not None:
         seeds.insert(0, f"simulation {settings.simulate.seed}")
+    tested = "pictures, their showings averaged" if settings.split.average_test else "trials"
     return [
         ("Data", data + chosen),
         ("Subjects", f"{n_subjects}"),
         ("Trials", f"{len(trials):,} of {stimuli:,} pictures, {len(summary['concepts'])} concepts tested"),
         ("Electrodes", electrodes),
         ("Features", f"differential entropy ({features.method}), {features.tmin:g} to {features.tmax:g} s after onset"),
-        ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} trials"),
+        ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} {tested}"),
         ("Mapper", f"{mapper.name}{layers}, {mapper.components} components"),
         ("Networks", f"captions {settings.family}, pictures {made.family}, judge {settings.evaluate.judge}"),
         ("Diffusion", f"{made.steps} steps, guidance {made.guidance:g}, scale {made.scale}"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.families import family_print
-from neurocanvas.stages.run import Run, write_table
+from neurocanvas.stages.run import Advance, Run, write_table
 from neurocanvas.trials import COLUMNS, Trials
 
 
@@ -32,10 +33,8 @@ def simulate(run: Run) -> list[Path]:
 
     if run.settings.simulate is None:
         return []
-    advance = run.track("simulate", 1)
-    path = write_simulation(run.settings.simulate, run.folder / "data")
-    advance(1)
-    return [path]
+    advance = run.track("simulate", run.settings.simulate.n_trials)
+    return [write_simulation(run.settings.simulate, run.folder / "data", progress=advance)]
 
 
 def features(run: Run) -> list[Path]:
@@ -135,6 +134,20 @@ def _read_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any
     return np.asarray(values), store.read_card(path)
 
 
+@dataclass
+class _EpochLog:
+    """Logs every epoch of one training, advances the progress line, and counts."""
+
+    write: Callable[[Mapping[str, Any]], None]
+    advance: Advance
+    logged: int = 0
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        self.write(line)
+        self.advance(1)
+        self.logged += 1
+
+
 def train(run: Run) -> list[Path]:
     """Train every subject's mapper, one per fold, each beside its baselines.
 
@@ -153,34 +166,31 @@ def train(run: Run) -> list[Path]:
 
     targets, paths = run.embeddings(), []
     splits = {subject: make_splits(trials, run.settings.split) for subject, trials in run.subjects.items()}
-    advance = run.track("train", sum(map(len, splits.values())))
+    advance = run.track("train", run.settings.mapper.epochs * sum(map(len, splits.values())))
     for subject, trials in run.subjects.items():
         values, card = _read_features(run, subject)
         spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]))
         for fold, split in enumerate(splits[subject]):
             paths.append(run.model_path(subject, fold))
+            epochs = _EpochLog(run.logger("train", subject=subject, fold=fold), advance)
             train_and_save(
-                values, targets, run.stimulus_rows(trials), split, spec, run.settings.mapper, path=paths[-1],
-                log=run.logger("train", subject=subject, fold=fold),
-            )  # fmt: skip
-            advance(1)
+                values, targets, run.stimulus_rows(trials), split, spec, run.settings.mapper, path=paths[-1], log=epochs
+            )
+            advance(run.settings.mapper.epochs - epochs.logged)  # most trainings end early
     return paths
 
 
-def _test_trials(
+def _asked(
     values: np.ndarray, trials: Trials, rows: np.ndarray, average: bool
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Features of the test trials and their rows; those of one stimulus as one, in the first one's row, if averaged."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of some trials, their rows, and 1 each; averaged: one per stimulus, its first row, its showings."""
     if not average:
-        return values[rows], rows, ""
+        return values[rows], rows, np.ones(len(rows), dtype=np.int64)
     _, first, own = np.unique(trials.column("stimulus")[rows], return_index=True, return_inverse=True)
     showings = np.bincount(own)
     sums = np.zeros((len(first), *values.shape[1:]))
     np.add.at(sums, own, values[rows])
-    most, least = showings.max(), showings.min()
-    times = f"{least}" if least == most else f"{least} to {most}"
-    warning = f"Features of each test picture are averaged over {times} showings: these are not single-trial scores."
-    return (sums / showings[:, None, None]).astype(values.dtype), rows[first], warning if most > 1 else ""
+    return (sums / showings[:, None, None]).astype(values.dtype), rows[first], showings
 
 
 def predict(run: Run) -> list[Path]:
@@ -213,17 +223,25 @@ def predict(run: Run) -> list[Path]:
         )  # fmt: skip
         if not (store.is_done(path, inputs) and store.is_done(mean, inputs)):
             mappers = [load_mapper(model) for model in models]
-            tests = [_test_trials(values, trials, split.test, run.settings.split.average_test) for split in splits]
+            tests = [_asked(values, trials, split.test, run.settings.split.average_test) for split in splits]
             rows = np.concatenate([shown for _, shown, _ in tests])
             folds = np.concatenate([np.full(len(shown), fold) for fold, (_, shown, _) in enumerate(tests)])
             predicted = np.concatenate([m.predict(asked) for m, (asked, *_) in zip(mappers, tests, strict=True)])
+            # by how much predictions are shrunk is read off validation trials that are averaged as the test trials are
+            vals = [_asked(values, trials, split.val, run.settings.split.average_test)[0] for split in splits]
+            spreads = [m.coordinates(asked).std(axis=0) for m, asked in zip(mappers, vals, strict=True)]
+            most = max(int(showings.max()) for *_, showings in tests)
             warnings = {warning for split in splits for warning in split.warnings}
-            warnings |= {warning for *_, warning in tests if warning}
+            if most > 1:
+                warnings.add(
+                    f"Features of each test picture are averaged over up to {most} showings: these are not "
+                    "single-trial scores."
+                )
             order = np.argsort(rows, kind="stable")
             store.write_array(mean, np.stack([m.basis.mean for m in mappers]), inputs)
             store.write_array(path, predicted[order], inputs, {
                 "trials": rows[order].tolist(), "folds": folds[order].tolist(),
-                "gains": [gain(m.basis.target_sd, m.prediction_sd) for m in mappers],
+                "gains": [gain(m.basis.target_sd, sd) for m, sd in zip(mappers, spreads, strict=True)],
                 "blocked": is_blocked(trials), "warnings": sorted(warnings),
             })  # fmt: skip
         paths.append(path)

@@ -16,26 +16,29 @@ from neurocanvas.families import batches, family_print
 from neurocanvas.stages.run import Run, read_picture, write_picture, write_table
 
 
-def chosen(concepts: np.ndarray, most: int | None) -> np.ndarray:
-    """Choose which test trials get pictures: all, or at most so many, spread evenly over concepts.
+def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndarray:
+    """Choose which test trials get pictures: all, or at most so many, spread evenly over concepts and folds.
 
     Parameters
     ----------
     concepts : array of str, shape (n,)
         Concept of every test trial.
+    folds : array of int, shape (n,)
+        Fold of every test trial.
     most : int or None
         At most so many.
 
     Returns
     -------
     array of int
-        Sorted positions: the first trial of every concept, then the second of every concept, until there are enough.
+        Sorted positions: the first trial of every concept in every fold, then the second, until there are enough.
     """
+    codes = [np.unique(column, return_inverse=True)[1] for column in (concepts, folds)]
     turn = np.zeros(len(concepts), dtype=np.int64)
-    for concept in np.unique(concepts):
-        of_concept = np.flatnonzero(concepts == concept)
-        turn[of_concept] = np.arange(len(of_concept))
-    return np.sort(np.lexsort((concepts, turn))[:most])
+    for pair in np.unique(codes, axis=1).T:
+        members = np.flatnonzero((codes[0] == pair[0]) & (codes[1] == pair[1]))
+        turn[members] = np.arange(len(members))
+    return np.sort(np.lexsort((*codes, turn))[:most])
 
 
 def generate(run: Run) -> list[Path]:
@@ -77,7 +80,9 @@ def _arms_of(run: Run, subject: int) -> Iterator[tuple[str, np.ndarray, list[dic
     predicted = store.read_array(path, "predictions; `neurocanvas predict` makes them")
     means = store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets; `neurocanvas predict` makes them")
     card = store.read_card(path)
-    kept = chosen(trials.column("concept")[card["trials"]], settings.max_trials)
+    if max(card["trials"]) >= len(trials):
+        raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas predict` again.")
+    kept = chosen(trials.column("concept")[card["trials"]], np.array(card["folds"]), settings.max_trials)
     rows, folds = np.array(card["trials"])[kept], np.array(card["folds"])[kept]
     shown, mean = trials.select(rows), np.asarray(means)[folds]
     gains = np.array(card["gains"])[folds] if settings.scale == "affine" else np.ones(len(rows))
@@ -156,10 +161,7 @@ def evaluate(run: Run) -> list[Path]:
 
     settings, images = run.settings.evaluate, run.folder / "images"
     manifest = images / "manifest.jsonl"
-    text = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""
-    entries = [json.loads(line) for line in text.splitlines()]
-    if not entries:
-        raise NeuroCanvasError(f"{manifest}: missing or empty; run `neurocanvas generate` first.")
+    entries = _read_manifest(run, manifest)
     arms = list(dict.fromkeys(entry["arm"] for entry in entries))
     of_arm = {arm: [entry for entry in entries if entry["arm"] == arm] for arm in arms}
     gallery = sorted({entry["stimulus"] for entry in entries})
@@ -203,6 +205,30 @@ def evaluate(run: Run) -> list[Path]:
     )
     store.write_json(folder / "summary.json", summary)
     return [folder / name for name in ("summary.json", "trials.csv", "concepts.csv")]
+
+
+def _read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
+    """What `generate` drew, if it still belongs to this run's trials and predictions."""
+    text = store.read_text(path, "the pictures that were drawn; run `neurocanvas generate` first")
+    try:
+        entries = [json.loads(line) for line in text.splitlines()]
+        drawn = {(entry["subject"], entry["trial"], entry["stimulus"]) for entry in entries}
+    except (ValueError, LookupError, TypeError) as error:
+        raise NeuroCanvasError(f"{path}: damaged ({error}); run `neurocanvas generate` again.") from error
+    if not entries:
+        raise NeuroCanvasError(f"{path}: empty; run `neurocanvas generate` again.")
+    predicted = set()
+    for subject in run.subjects.keys() & {subject for subject, *_ in drawn}:
+        rows = store.read_card(run.folder / "predictions" / f"s{subject}.npy")["trials"]
+        shown = run.subjects[subject].column("stimulus")
+        predicted |= {(subject, row, str(shown[row])) for row in rows if row < len(shown)}
+    if not drawn <= predicted:
+        subject, trial, stimulus = sorted(drawn - predicted)[0]
+        raise NeuroCanvasError(
+            f"{path}: names trial {trial} ({stimulus}) of subject {subject}, which this run's settings and predictions "
+            "do not; run `neurocanvas generate` again."
+        )
+    return entries
 
 
 def _arm_tables(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from neurocanvas.errors import NeuroCanvasError, check_file
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches, device, find_family, load_part, pil_processor
-from neurocanvas.store import write_text
+from neurocanvas.store import read_text, write_text
 
 LONGEST = 32  # words a caption may have; the released script leaves BLIP's default of 20 tokens
 
@@ -113,9 +113,7 @@ def read_captions(path: Path) -> dict[str, str]:
         If the file is missing or a row has no tab.
     """
     captions = {}
-    lines = (
-        check_file(path, "captions; `neurocanvas caption` makes it").read_text(encoding="utf-8").splitlines()
-    )
+    lines = read_text(path, "captions; `neurocanvas caption` makes it").splitlines()
     for number, line in enumerate(lines, 1):
         stimulus, tab, caption = line.partition("\t")
         if not tab:

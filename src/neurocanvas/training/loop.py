@@ -12,7 +12,6 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import batches
 from neurocanvas.models.mlp import TEMPERATURES, build_network, target_posterior
 from neurocanvas.training.losses import contrastive_error, squared_error
 
@@ -101,7 +100,7 @@ def fit(
         last.bias *= scale
     network.eval()
     if settings.contrastive:
-        network.append(_posterior(network(x_val).detach(), coordinates, val_coordinates, scale))
+        network.append(_posterior(network(x_val).detach(), coordinates, val_coordinates, scale * settings.temperature))
     return network, history, best["epoch"]
 
 
@@ -128,26 +127,27 @@ def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSetti
 def _validate(
     network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: MapperSettings
 ) -> dict[str, float]:
-    """Squared error and objective on validation trials, in batches: the contrastive error depends on their size."""
+    """Squared error and objective on validation trials; the latter in batches as in training, mixed once for all."""
     import torch
 
     with torch.no_grad():
         found = network(x)
+    mixed = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed))
     parts = [
-        objective(found[rows], y[rows], settings).item() * (rows.stop - rows.start)
-        for rows in batches(len(x), settings.batch_size)
+        objective(found[rows], y[rows], settings).item() * len(rows)
+        for rows in mixed.tensor_split(-(-len(x) // settings.batch_size))
     ]
     return {"val_loss": squared_error(found, y).item(), "val_objective": sum(parts) / len(x)}
 
 
 def _posterior(
-    output: torch.Tensor, coordinates: np.ndarray, val_coordinates: np.ndarray, scale: float
+    output: torch.Tensor, coordinates: np.ndarray, val_coordinates: np.ndarray, unit: float
 ) -> torch.nn.Module:
     """The posterior over the distinct training targets, with the temperature that suits the validation trials best."""
     import torch
 
     atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
-    found = [target_posterior(atoms, counts, temperature * scale) for temperature in TEMPERATURES]
+    found = [target_posterior(atoms, counts, temperature * unit) for temperature in TEMPERATURES]
     true = torch.from_numpy(val_coordinates)
     errors = [squared_error(posterior(output), true).item() for posterior in found]
     return found[int(np.argmin(errors))]

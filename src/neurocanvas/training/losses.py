@@ -49,11 +49,12 @@ def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: 
     .. [vandenOord2018] van den Oord, Li, Vinyals. Representation learning with contrastive predictive coding.
        arXiv:1807.03748, 2018.
     """
+    import torch
     from torch.nn import functional
 
     unit = functional.normalize(true, dim=1)
     logits = predicted @ unit.T / temperature
-    right = (unit @ unit.T > 1 - 1e-5).to(logits.dtype)
+    right = ((unit @ unit.T > 1 - 1e-5) | torch.eye(len(true), dtype=torch.bool)).to(logits.dtype)
     right = right / right.sum(dim=1, keepdim=True)
     return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
 
