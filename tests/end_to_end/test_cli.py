@@ -165,7 +165,7 @@ def test_verbs_out_of_order(refused, tiny_data, verb, advice):
 
 
 def test_a_report_of_nothing(refused):
-    refused("report", says=["features"])
+    refused("report", says=["scores", "run the verb evaluate"])
 
 
 @pytest.mark.parametrize("verb", ["caption", "generate"])
@@ -253,3 +253,34 @@ def test_as_a_process_of_its_own(tmp_path):
     assert done.stderr.startswith("neurocanvas: none: no such folder")
     done = subprocess.run([sys.executable, "-m", "neurocanvas", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, __version__)
+
+
+def test_an_output_folder_that_is_a_file(call, tiny_data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, _, stderr = call("features", "-d", tiny_data, "-o", tmp_path / "file")
+    assert code == 2 and stderr.count("\n") == 1 and str(tmp_path / "file") in stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("change", ["other trial", "other subject", "not json", "empty"])
+def test_pictures_that_do_not_belong_to_the_run(call, tiny_copy, change):
+    manifest = tiny_copy / "images" / "manifest.jsonl"
+    lines = manifest.read_text().splitlines()
+    entry = json.loads(lines[0])
+    changed = {
+        "other trial": json.dumps(entry | {"trial": 99}),
+        "other subject": json.dumps(entry | {"subject": 5}),
+        "not json": lines[0][:-9],
+        "empty": "",
+    }
+    manifest.write_text("" if change == "empty" else "\n".join([changed[change], *lines[1:]]) + "\n")
+    scores = (tiny_copy / "scores" / "summary.json").read_bytes()
+    code, _, stderr = call("evaluate", "-o", tiny_copy)
+    assert code == 2 and stderr.count("\n") == 1, stderr
+    assert str(manifest) in stderr and "run `neurocanvas generate` again" in stderr
+    assert (tiny_copy / "scores" / "summary.json").read_bytes() == scores
+
+
+def test_names_that_are_not_utf8(refused, data):
+    (data / "synset_map_en.txt").write_bytes(b"n02690373\tavi\xf3n\n")
+    refused("features", "-d", data, says=["synset_map_en.txt", "not UTF-8"])

@@ -88,7 +88,8 @@ def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Draw a permutation that leaves nothing in its place and deals every concept an even mix of all concepts.
 
     Where pictures are few and shown often, a permutation drawn without the second condition gives, by chance, some
-    pictures too many predictions of their like, and the floor that it measures wanders by as much.
+    pictures too many predictions of their like, and the floor that it measures wanders by as much. Dealt out evenly it
+    wanders less than the permutations that its p-value compares it with, so a small p of this arm weighs the more.
 
     Parameters
     ----------

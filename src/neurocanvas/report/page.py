@@ -95,7 +95,6 @@ def _content(folder: Path) -> dict[str, Any]:
     """Everything that the template shows."""
     check_file(folder / "run.toml", "the settings of the run; run the verb run")
     settings = load_settings(folder / "run.toml")
-    captions = read_captions(folder / "targets" / "caption.txt")
     summary = store.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")
@@ -103,6 +102,7 @@ def _content(folder: Path) -> dict[str, Any]:
     tables = _numbered(folder, "features/s*_trials.csv", "features", summary["subjects"])
     trials = [row for path in tables for row in _read_csv(path, "features")]
     scalp = _scalp(folder, summary["subjects"])
+    captions = read_captions(folder / "targets" / "caption.txt")
     models = [model for model in _models(folder, summary["subjects"]) if model["name"] == settings.mapper.name]
     arms = [arm for arm in ARMS if arm in summary["arms"]]
     metrics = [metric for metric in METRICS if any(metric in summary["arms"][arm] for arm in arms)]
