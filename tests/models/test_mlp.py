@@ -5,11 +5,11 @@ import pytest
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import EEGSpec, MLPMapper, TargetBasis
-from neurocanvas.models.mlp import build_network, target_posterior
+from neurocanvas.models.mlp import TEMPERATURES, TargetPosterior, build_network
 
 
-@pytest.fixture(params=["coordinates", "posterior"])
-def mapper(request):
+@pytest.fixture
+def mapper():
     """An untrained mapper of the real target shape whose BatchNorm statistics are not the initial ones."""
     import torch
 
@@ -21,9 +21,6 @@ def mapper(request):
     with torch.random.fork_rng(devices=[]):
         made.network = build_network(6, (8, 7, 6), 5, dropout=0.5, input_dropout=0.2)
         made.network.train()(torch.randn(32, 6))
-        if request.param == "posterior":
-            atoms = rng.normal(0, 10, (9, 5)).astype(np.float32)
-            made.network.append(target_posterior(atoms, np.arange(1, 10), 0.2))
     return made
 
 
@@ -51,12 +48,29 @@ def test_folding_leaves_the_mapper_as_it_was(mapper):
     assert np.array_equal(before, mapper.predict(features))
 
 
-def test_the_posterior_is_bayes_rule():
-    import torch
+def test_a_mapper_with_a_posterior_is_not_folded_into_one_network(mapper):
+    mapper.posterior = TargetPosterior(np.eye(5, dtype=np.float32), np.ones(5, np.float32), 1.0)
+    with pytest.raises(NeuroCanvasError, match="contrastive = 0"):
+        mapper.folded()
 
-    atoms, counts = np.array([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]], np.float32), np.array([1, 2, 5])
+
+def test_the_temperature_has_the_least_validation_error():
+    rng = np.random.default_rng(0)
+    atoms, output, true = (rng.normal(size=(n, 4)).astype(np.float32) for n in (30, 20, 20))
+    twice = np.concatenate([atoms, atoms[:10]])
+    found = TargetPosterior.fit(twice, 3 * output, 3 * output + true, 0.7)
+    assert len(found.atoms) == 30 and sorted(found.counts) == [1] * 20 + [2] * 10
+    errors = [
+        np.mean((TargetPosterior(found.atoms, found.counts, 0.7 * t).mean(3 * output) - 3 * output - true) ** 2)
+        for t in TEMPERATURES
+    ]
+    assert found.temperature == pytest.approx(0.7 * TEMPERATURES[int(np.argmin(errors))])
+
+
+def test_the_posterior_is_bayes_rule():
+    atoms, counts = np.array([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]], np.float32), np.array([1, 2, 5], np.float32)
     output = np.array([[0.0, 7.0], [-0.1, 0.0], [1.0, 1.0]], np.float32)
-    found = target_posterior(atoms, counts, 0.5)(torch.from_numpy(output)).numpy()
+    found = TargetPosterior(atoms, counts, 0.5).mean(output)
     for row, expected in zip(output, found, strict=True):
         along = [row @ atom / np.linalg.norm(atom) for atom in atoms]
         likelihood = [count * np.exp(a / 0.5) for count, a in zip(counts, along, strict=True)]
@@ -72,7 +86,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(mapper, change):
     elif change == "narrow":
         weights["network.1.weight"] = weights["network.1.weight"][:, :4]
     elif change == "atoms":
-        weights["network.14.atoms"] = np.zeros((9, 4), np.float32)
+        weights |= {"posterior.atoms": np.zeros((9, 4), np.float32), "posterior.counts": np.ones(9, np.float32)}
     else:
         weights = {"coefficients": np.zeros((6, 5), np.float32)}
     with pytest.raises(NeuroCanvasError, match="do not fit 6 features") as caught:

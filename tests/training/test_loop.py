@@ -11,7 +11,6 @@ import pytest
 
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.mlp import TEMPERATURES, target_posterior
 from neurocanvas.training.loop import CHECKPOINT_EVERY, fit
 
 SETTINGS = MapperSettings(hidden=(12, 8), dropout=0.3, input_dropout=0.1, epochs=13, patience=13, batch_size=16)
@@ -65,28 +64,11 @@ def test_the_epoch_is_the_one_with_the_lowest_validation_objective_and_patience_
     assert len(history) == selected + 3 < settings.epochs
     import torch
 
-    if contrastive:
-        network = network[:-1]  # what was compared is what goes into the posterior
-    else:
+    if not contrastive:
         assert losses == pytest.approx([line["val_loss"] for line in history])
     with torch.no_grad():
         error = np.mean(np.sum((network(torch.from_numpy(val)).numpy() - noise) ** 2, axis=1))
     assert error / np.mean(np.sum(y**2, axis=1)) == pytest.approx(history[selected - 1]["val_loss"], rel=1e-4)
-
-
-def test_the_posterior_has_the_temperature_of_the_least_validation_error():
-    import torch
-
-    train, y, val, y_val = make_data()
-    network, *_ = fit(train, y, val, y_val, SETTINGS)
-    unit = SETTINGS.temperature * np.sqrt(np.mean(np.sum(y.astype(float) ** 2, axis=1)))
-    with torch.no_grad():
-        output = network[:-1](torch.from_numpy(val))
-        errors = [
-            float(np.mean(np.sum((target_posterior(y, np.ones(len(y)), t * unit)(output).numpy() - y_val) ** 2, 1)))
-            for t in TEMPERATURES
-        ]
-    assert float(network[-1].temperature) == pytest.approx(unit * TEMPERATURES[int(np.argmin(errors))])
 
 
 def test_global_randomness_is_neither_read_nor_changed():

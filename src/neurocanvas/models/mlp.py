@@ -1,9 +1,10 @@
-"""`mlp_sd`: layers of Linear, BatchNorm, GELU and dropout, then a linear one into principal coordinates."""
+"""`mlp_sd`: layers of Linear, BatchNorm, GELU and dropout, a linear one into principal coordinates, and a posterior."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,8 +62,9 @@ TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
 """Temperatures of the posterior that are tried on validation trials, in units of the contrastive loss's."""
 
 
-def target_posterior(atoms: np.ndarray, counts: np.ndarray, temperature: float) -> torch.nn.Module:
-    """Build the last layer of a contrastively trained network: the posterior mean over the training targets.
+@dataclass(frozen=True)
+class TargetPosterior:
+    """How probable the training targets are, given what a contrastively trained network puts out.
 
     The output of a network trained by `training.losses.contrastive_error` says by its product with the direction of a
     target how probable that target is. The prediction with the least squared error is then
@@ -73,34 +75,54 @@ def target_posterior(atoms: np.ndarray, counts: np.ndarray, temperature: float) 
     ----------
     atoms : array, shape (m, k), float32
         Coordinates of the distinct training targets.
-    counts : array, shape (m,)
+    counts : array, shape (m,), float32
         How many training trials each has.
     temperature : float
         In the unit of the coordinates; the larger, the closer to the mean training target.
-
-    Returns
-    -------
-    torch.nn.Module
-        Maps (n, k) to (n, k); its arrays are part of its state dict.
     """
-    import torch
 
-    class TargetPosterior(torch.nn.Module):
-        atoms: torch.Tensor
-        log_counts: torch.Tensor
-        temperature: torch.Tensor
+    atoms: np.ndarray
+    counts: np.ndarray
+    temperature: float
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("atoms", torch.from_numpy(np.array(atoms, np.float32)))
-            self.register_buffer("log_counts", torch.from_numpy(np.log(np.array(counts, np.float32))))
-            self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+    @classmethod
+    def fit(
+        cls, coordinates: np.ndarray, output: np.ndarray, val_coordinates: np.ndarray, unit: float
+    ) -> TargetPosterior:
+        """Take the training targets as atoms, and the temperature with the least squared error on validation trials.
 
-        def forward(self, output: torch.Tensor) -> torch.Tensor:
-            along = output @ torch.nn.functional.normalize(self.atoms, dim=1).T
-            return torch.softmax(along / self.temperature + self.log_counts, dim=1) @ self.atoms
+        Parameters
+        ----------
+        coordinates, val_coordinates : array, shape (n, k), float32
+            Targets of the training and of the validation trials.
+        output : array, shape (n_val, k), float32
+            The network's, for the validation trials.
+        unit : float
+            What `TEMPERATURES` are multiples of.
 
-    return TargetPosterior()
+        Returns
+        -------
+        TargetPosterior
+        """
+        atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
+        tried = [cls(atoms, counts.astype(np.float32), float(np.float32(t * unit))) for t in TEMPERATURES]
+        return min(tried, key=lambda one: float(np.mean((one.mean(output) - val_coordinates) ** 2)))
+
+    def mean(self, output: np.ndarray) -> np.ndarray:
+        """Mean of the targets under their probabilities.
+
+        Parameters
+        ----------
+        output : array, shape (n, k), float32
+
+        Returns
+        -------
+        array, shape (n, k), float32
+        """
+        length = np.maximum(np.linalg.norm(self.atoms, axis=1), np.finfo(np.float32).tiny)
+        logits = output @ (self.atoms / length[:, None]).T / np.float32(self.temperature) + np.log(self.counts)
+        share = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return (share / share.sum(axis=1, keepdims=True)) @ self.atoms
 
 
 class MLPMapper(Mapper):
@@ -113,6 +135,7 @@ class MLPMapper(Mapper):
     """
 
     network: torch.nn.Sequential
+    posterior: TargetPosterior | None = None  # without one, the network's output is the prediction
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return the network's parameters and BatchNorm statistics.
@@ -120,14 +143,17 @@ class MLPMapper(Mapper):
         Returns
         -------
         dict of str to array
-            Named as in the network's state dict, with ``network.`` before.
+            Named as in the network's state dict, with ``network.`` before; the posterior's, if there is one, with
+            ``posterior.`` before.
         """
-        return {
-            f"network.{name}": tensor.numpy().copy() for name, tensor in self.network.state_dict().items()
-        }
+        named = {f"network.{name}": tensor.numpy().copy() for name, tensor in self.network.state_dict().items()}
+        if self.posterior is not None:
+            named["posterior.atoms"], named["posterior.counts"] = self.posterior.atoms, self.posterior.counts
+            named["posterior.temperature"] = np.array([self.posterior.temperature], np.float32)
+        return named
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take the network's parameters; the widths of its layers follow from their shapes.
+        """Take the network's parameters, whose shapes say how wide its layers are, and the posterior's.
 
         Parameters
         ----------
@@ -143,24 +169,21 @@ class MLPMapper(Mapper):
         state = {
             name.removeprefix("network."): torch.from_numpy(np.array(array))
             for name, array in weights.items()
+            if not name.startswith("posterior.")
         }
-        matrices = {name: tensor for name, tensor in state.items() if tensor.ndim == 2 and name.endswith("weight")}
-        atoms = [tensor for name, tensor in state.items() if name.endswith(".atoms")]
+        matrices = {name: tensor for name, tensor in state.items() if tensor.ndim == 2}
         try:
             in_order = sorted(matrices, key=lambda name: int(name.split(".")[0]))
             hidden = tuple(len(matrices[name]) for name in in_order[:-1])
             network = build_network(self.spec.n_features, hidden, len(self.basis.target_sd))
-            if atoms:
-                if atoms[0].ndim != 2 or atoms[0].shape[1] != len(self.basis.target_sd):
-                    raise ValueError(f"atoms of {len(self.basis.target_sd)} coordinates; got {tuple(atoms[0].shape)}")
-                network.append(target_posterior(atoms[0].numpy(), np.ones(len(atoms[0])), 1.0))
             network.load_state_dict(state)
-        except (RuntimeError, ValueError) as error:
+            posterior = _read_posterior(weights, len(self.basis.target_sd))
+        except (RuntimeError, ValueError, LookupError) as error:
             reason = " ".join(str(error).split())
             raise NeuroCanvasError(
                 f"mlp_sd: weights do not fit {self.spec.n_features} features ({reason})."
             ) from error
-        self.network = network.eval()
+        self.network, self.posterior = network.eval(), posterior
 
     def folded(self) -> torch.nn.Sequential:
         """Fold standardisation and basis into the outer layers: one network, features to (77, 768).
@@ -171,31 +194,43 @@ class MLPMapper(Mapper):
             Maps raw features (n, n_features), channel-major, to (n, 77, 768) in evaluation mode; equal to
             `predict` up to rounding. The last layer alone has 59,136 x width weights, which is why training
             does without it.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the mapper has a posterior: that is no layer between coordinates and targets.
         """
         import torch
 
+        if self.posterior is not None:
+            raise NeuroCanvasError("mlp_sd: trained contrastively, so not one network; train with contrastive = 0.")
+
         layers: list[Any] = list(copy.deepcopy(self.network.eval()))
-        posterior = [layers.pop()] if hasattr(layers[-1], "atoms") else []
         sd, mean = torch.from_numpy(self.feature_sd), torch.from_numpy(self.feature_mean)
         axes = torch.from_numpy(self.basis.axes)
         with torch.no_grad():
             first, last = layers[1], layers[-1]
             first.weight /= sd
             first.bias -= first.weight @ mean
-            if posterior:  # nonlinear, so the way from coordinates to targets is a layer of its own
-                layers.append(posterior[0])
-                weight, bias = torch.eye(len(axes)), torch.zeros(len(axes))
-            else:
-                layers.pop()
-                weight, bias = last.weight, last.bias
-            whole = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], self.spec.n_outputs)
-            whole.weight.copy_(axes.T @ weight)
-            whole.bias.copy_(axes.T @ bias + torch.from_numpy(self.basis.mean.reshape(-1)))
+            whole = torch.nn.utils.skip_init(torch.nn.Linear, last.in_features, self.spec.n_outputs)
+            whole.weight.copy_(axes.T @ last.weight)
+            whole.bias.copy_(axes.T @ last.bias + torch.from_numpy(self.basis.mean.reshape(-1)))
         unflatten = torch.nn.Unflatten(1, self.spec.target_shape)
-        return torch.nn.Sequential(*layers, whole, unflatten).eval()
+        return torch.nn.Sequential(*layers[:-1], whole, unflatten).eval()
 
     def _map(self, standardised: np.ndarray) -> np.ndarray:
         import torch
 
         with torch.no_grad():
-            return self.network.eval()(torch.from_numpy(standardised)).numpy()
+            output: np.ndarray = self.network.eval()(torch.from_numpy(standardised)).numpy()
+        return output if self.posterior is None else self.posterior.mean(output)
+
+
+def _read_posterior(weights: Mapping[str, np.ndarray], n_coordinates: int) -> TargetPosterior | None:
+    """The posterior among a mapper's weights, if there is one."""
+    if "posterior.atoms" not in weights:
+        return None
+    atoms, counts = weights["posterior.atoms"], weights["posterior.counts"]
+    if atoms.ndim != 2 or atoms.shape[1] != n_coordinates or counts.shape != atoms.shape[:1]:
+        raise ValueError(f"posterior atoms of {n_coordinates} coordinates; got {atoms.shape} and {counts.shape}")
+    return TargetPosterior(atoms, counts, float(weights["posterior.temperature"][0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import MAPPERS, EEGSpec, Mapper, MLPMapper, RidgeMapper, TargetBasis
 from neurocanvas.models.base import standardisation
 from neurocanvas.models.checkpoint import save_mapper
+from neurocanvas.models.mlp import TargetPosterior
 from neurocanvas.training.loop import fit
-from neurocanvas.training.losses import mse_per_element, two_way_in_targets
+from neurocanvas.training.losses import mse_per_element, spread, two_way_in_targets
 
 LICENCE = (
     "MIT for the weights; the terms of the recordings and pictures that they were trained on apply as well"
@@ -83,12 +84,12 @@ def train_mapper(
     known = x[split.train], y[split.train], x[split.val], y[split.val]
 
     mappers = {name: kind(spec, basis, mean, sd) for name, kind in MAPPERS.items()}
-    ridge, mlp = mappers["ridge"], mappers["mlp_sd"]
-    if not isinstance(ridge, RidgeMapper) or not isinstance(mlp, MLPMapper):
-        raise TypeError("MAPPERS names other classes than this function trains.")
+    ridge, mlp = cast(RidgeMapper, mappers["ridge"]), cast(MLPMapper, mappers["mlp_sd"])
     ridge.fit(*known)
     to_mse = _loss_to_mse(y[split.train], distance, split, basis)
     mlp.network, losses, selected = fit(*known, settings, state=state, log=lambda line: log(to_mse(line)))
+    if settings.contrastive:
+        mlp.posterior = _posterior(mlp.coordinates(features[split.val]), y, split, settings)
     inside = np.sum(basis.target_sd.astype(np.float64) ** 2)
     card = {
         "settings": settings.model_dump(mode="json"),
@@ -103,6 +104,12 @@ def train_mapper(
         "warnings": list(split.warnings),
     }
     return mappers[settings.name], card
+
+
+def _posterior(output: np.ndarray, y: np.ndarray, split: Split, settings: MapperSettings) -> TargetPosterior:
+    """What turns the contrastively trained network's output for validation trials into the best prediction."""
+    unit = settings.temperature * spread(y[split.train])
+    return TargetPosterior.fit(y[split.train], output, y[split.val], unit)
 
 
 def _score(

@@ -12,8 +12,8 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.mlp import TEMPERATURES, build_network, target_posterior
-from neurocanvas.training.losses import contrastive_error, squared_error
+from neurocanvas.models.mlp import build_network
+from neurocanvas.training.losses import contrastive_error, spread, squared_error
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +34,7 @@ def fit(
 ) -> tuple[torch.nn.Sequential, list[dict[str, float]], int]:
     """Train until the objective on validation trials has not improved for `patience` epochs; keep the best epoch.
 
-    The objective is the squared error plus, with `settings.contrastive`, that much of the contrastive one. With it,
-    the network ends in a posterior over the training targets whose temperature has the least validation MSE.
+    The objective is the squared error plus `settings.contrastive` times the contrastive one.
 
     Parameters
     ----------
@@ -69,7 +68,7 @@ def fit(
     import torch
 
     # Targets in units of their own spread (undone in the last layer): one learning rate fits all targets.
-    scale = float(np.sqrt(np.mean(np.sum(coordinates.astype(np.float64) ** 2, axis=1))))
+    scale = spread(coordinates)
     x, y = torch.from_numpy(train), torch.from_numpy((coordinates / scale).astype(np.float32))
     x_val, y_val = torch.from_numpy(val), torch.from_numpy((val_coordinates / scale).astype(np.float32))
     made_from = store.fingerprint(train, coordinates, val, val_coordinates, settings)
@@ -98,10 +97,7 @@ def fit(
         last: Any = network[-1]
         last.weight *= scale
         last.bias *= scale
-    network.eval()
-    if settings.contrastive:
-        network.append(_posterior(network(x_val).detach(), coordinates, val_coordinates, scale * settings.temperature))
-    return network, history, best["epoch"]
+    return network.eval(), history, best["epoch"]
 
 
 def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSettings) -> torch.Tensor:
@@ -138,19 +134,6 @@ def _validate(
         for rows in mixed.tensor_split(-(-len(x) // settings.batch_size))
     ]
     return {"val_loss": squared_error(found, y).item(), "val_objective": sum(parts) / len(x)}
-
-
-def _posterior(
-    output: torch.Tensor, coordinates: np.ndarray, val_coordinates: np.ndarray, unit: float
-) -> torch.nn.Module:
-    """The posterior over the distinct training targets, with the temperature that suits the validation trials best."""
-    import torch
-
-    atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
-    found = [target_posterior(atoms, counts, temperature * unit) for temperature in TEMPERATURES]
-    true = torch.from_numpy(val_coordinates)
-    errors = [squared_error(posterior(output), true).item() for posterior in found]
-    return found[int(np.argmin(errors))]
 
 
 def _epoch(

@@ -12,6 +12,21 @@ if TYPE_CHECKING:
     import torch
 
 
+def spread(coordinates: np.ndarray) -> float:
+    """Root mean squared distance of targets from the mean training target: the unit in which networks are trained.
+
+    Parameters
+    ----------
+    coordinates : array, shape (n, k)
+        Of the training trials' targets.
+
+    Returns
+    -------
+    float
+    """
+    return float(np.sqrt(np.mean(np.sum(coordinates.astype(np.float64) ** 2, axis=1))))
+
+
 def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     """Squared distance in coordinates, mean over trials: the MSE of the target up to a factor and a constant.
 
@@ -31,7 +46,7 @@ def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: 
 
     Targets are compared by direction, predictions with their length, so that a short one can say that it is not sure.
     At the minimum, exp(predicted @ direction / temperature) is proportional to the probability of a target given the
-    EEG over that of the target alone, which is what `models.mlp.target_posterior` needs.
+    EEG over that of the target alone, which is what `models.mlp.TargetPosterior` needs.
 
     Parameters
     ----------
