@@ -37,6 +37,8 @@ def test_an_unknown_key_is_refused_by_name(tmp_path, text, named):
         ("[generate]\nsteps = 0", r"generate\.steps: .*got 0"),
         ("[generate]\narms = ['eeg', 'brain']", r"generate\.arms\.1: .*'oracle'.*got 'brain'"),
         ("[data]\ngranularity = 'fine9'", r"data\.granularity: .*'fine4'.*got 'fine9'"),
+        ("[generate]\narms = []", r"generate\.arms: "),
+        ("[evaluate]\nseed = -1", r"evaluate\.seed: .*got -1"),
         ("[split]\ntest_fraction = 1.0", r"split\.test_fraction: .*got 1\.0"),
         ("[mapper]\nepochs = 'many'", r"mapper\.epochs: .*got 'many'"),
         ("[simulate]\nexplained_variance = 2", r"simulate\.explained_variance: .*got 2"),
@@ -45,6 +47,11 @@ def test_an_unknown_key_is_refused_by_name(tmp_path, text, named):
 def test_a_bad_value_names_its_key_and_what_came(tmp_path, text, named):
     with pytest.raises(NeuroCanvasError, match=rf"a\.toml: {named}"):
         load_settings(write(tmp_path, text))
+
+
+def test_a_change_does_not_hide_a_section_that_is_none(tmp_path):
+    with pytest.raises(NeuroCanvasError, match=r"a\.toml: data: .*got 'eeg'"):
+        load_settings(write(tmp_path, "data = 'eeg'"), data={"root": "x"})
 
 
 def test_what_is_not_toml_and_what_is_not_there(tmp_path):

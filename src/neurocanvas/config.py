@@ -178,9 +178,11 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NeuroCanvasError(f"{path}: not valid TOML ({error}).") from error
     for section, values in changes.items():
-        if isinstance(values, dict) and isinstance(raw.get(section, {}), dict):
-            values = {**raw.get(section, {}), **values}
-        raw[section] = values
+        there = raw.get(section, {})
+        if not isinstance(values, dict):
+            raw[section] = values
+        elif isinstance(there, dict):  # what else a file puts there is refused below
+            raw[section] = {**there, **values}
     try:
         return RunSettings.model_validate(raw)
     except ValidationError as error:
