@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -77,19 +77,19 @@ def train_mapper(
     flat = spec.check(features)
     mean, sd = standardisation(flat[split.train])
     x = ((flat - mean) / sd).astype(np.float32)
-    counts = np.bincount(target_of[split.train], minlength=len(targets))
-    basis = TargetBasis.fit(targets, counts, settings.components)
+    basis = TargetBasis.fit(targets, np.bincount(target_of[split.train], minlength=len(targets)), settings.components)
     distance = basis.squared_distance(targets)[target_of]
     y = basis.transform(targets)[target_of]
     known = x[split.train], y[split.train], x[split.val], y[split.val]
 
     mappers = {name: kind(spec, basis, mean, sd) for name, kind in MAPPERS.items()}
-    ridge, mlp = cast(RidgeMapper, mappers["ridge"]), cast(MLPMapper, mappers["mlp_sd"])
+    ridge, mlp = mappers["ridge"], mappers["mlp_sd"]
+    if not isinstance(ridge, RidgeMapper) or not isinstance(mlp, MLPMapper):
+        raise TypeError("MAPPERS names other classes than this function trains.")
     ridge.fit(*known)
     to_mse = _loss_to_mse(y[split.train], distance, split, basis)
     mlp.network, losses, selected = fit(*known, settings, state=state, log=lambda line: log(to_mse(line)))
-    if settings.contrastive:
-        mlp.posterior = _posterior(mlp.coordinates(features[split.val]), y, split, settings)
+    mlp.posterior = _posterior(mlp, features, y, split, settings)
     inside = np.sum(basis.target_sd.astype(np.float64) ** 2)
     card = {
         "settings": settings.model_dump(mode="json"),
@@ -106,10 +106,14 @@ def train_mapper(
     return mappers[settings.name], card
 
 
-def _posterior(output: np.ndarray, y: np.ndarray, split: Split, settings: MapperSettings) -> TargetPosterior:
-    """What turns the contrastively trained network's output for validation trials into the best prediction."""
+def _posterior(
+    mlp: MLPMapper, features: np.ndarray, y: np.ndarray, split: Split, settings: MapperSettings
+) -> TargetPosterior | None:
+    """What turns the output of a contrastively trained network into the best prediction of the validation trials."""
+    if not settings.contrastive:
+        return None
     unit = settings.temperature * spread(y[split.train])
-    return TargetPosterior.fit(y[split.train], output, y[split.val], unit)
+    return TargetPosterior.fit(y[split.train], mlp.coordinates(features[split.val]), y[split.val], unit)
 
 
 def _score(
