@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE = 1
 NEUROCANVAS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 export NEUROCANVAS_TEST_DATA
 
-.PHONY: demo test test-slow lint constraints clean
+.PHONY: demo test test-slow bench lint constraints clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -23,6 +23,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	.venv/bin/python -m pytest -m slow
+
+bench: .venv/installed  ## measure speed and memory; ONLY='names' for some
+	.venv/bin/python tools/bench.py $(ONLY)
 
 lint: .venv/installed
 	.venv/bin/ruff check src tests tools

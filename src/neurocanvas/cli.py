@@ -21,15 +21,33 @@ app = typer.Typer(
     help="EEG recorded while a person looks at pictures, turned into pictures, with honest scores.",
 )  # fmt: skip
 
+PROTOCOLS = (
+    "by-stimulus, kfold-by-stimulus, leave-run-out, leave-block-out, leave-session-out, leave-subject-out, "
+    "pretrain-finetune, within-block-gap, released"
+)
+"""Said here too, because reading them from the settings costs their import; a test compares the two."""
+
 OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "data": (str, ("-d", "--data"), ("data.root",), "Folder of the data set."),
+    "unit": (str, ("--unit",), ("data.unit",), "Of the signal in EEG-ImageNet files: auto, V, mV or uV."),
+    "images": (str, ("--images",), ("data.pictures",), "Folder that holds imageNet_images, if not the data folder."),
     "dataset": (str, ("--dataset",), ("data.name",), "eeg-imagenet or recordings."),
     "granularity": (str, ("-g", "--granularity"), ("data.granularity",), "coarse, fine0 ... fine4, or all."),
     "subject": (str, ("-s", "--subject"), ("data.subjects",), "Subjects, e.g. 0 or 0,3,5; -1 = all."),
     "method": (str, ("--method",), ("features.method",), "gaussian, or eeg-imagenet for the released formula."),
     "model": (str, ("-m", "--model"), ("mapper.name",), "mlp_sd, ridge or mean."),
     "batch": (int, ("-b", "--batch"), ("mapper.batch_size",), "Trials per training batch."),
-    "protocol": (str, ("--protocol",), ("split.protocol",), "by-stimulus, leave-run-out or released."),
+    "classifiers": (
+        str, ("-m", "--model"), ("classify.models",),
+        "eegnet, mlp, rgnn, ridge, knn, rf, svm, dt, braindecode:<model>; several as mlp,svm.",
+    ),
+    "trials": (int, ("-b", "--batch"), ("classify.batch_size",), "Trials per training batch."),
+    "recipe": (str, ("--recipe",), ("classify.recipe",), "default, or released: optimisers and epochs of that code."),
+    "pretrained": (str, ("-p", "--pretrained"), ("classify.pretrained",), "Weights that networks start from."),
+    "protocol": (str, ("--protocol",), ("split.protocol",), f"{PROTOCOLS}."),
+    "protocols": (str, ("--protocol",), ("benchmark.protocols",), f"One or several as a,b: {PROTOCOLS}."),
+    "granularities": (str, ("-g", "--granularity"), ("benchmark.granularities",), "all, coarse, fine; or several."),
+    "workers": (int, ("--workers",), ("benchmark.workers",), "Subjects at once; 0 = as many as there are cores."),
     "accept": (
         bool, ("--accept-block-confound",), ("split.accept_block_confound",),
         "Go on where the split cannot tell brain from block.",
@@ -45,19 +63,26 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
 }  # fmt: skip
 """Name -> type, flags, the settings that it changes, help."""
 
-DATA = ("data", "dataset", "granularity", "subject")
+DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
 VERBS: Mapping[str, tuple[str, ...]] = {
     "features": (*DATA, "method"),
     "caption": (*DATA, "family"),
     "embed": (*DATA, "family"),
     "train": (*DATA, "model", "batch", "protocol", "accept"),
+    "classify": (*DATA, "method", "classifiers", "trials", "recipe", "pretrained", "protocol", "accept"),
+    "benchmark": (
+        *(name for name in DATA if name != "granularity"), "method", "granularities", "classifiers", "recipe",
+        "protocols", "accept", "workers",
+    ),
     "predict": (*DATA, "model", "protocol", "accept"),
     "generate": (*DATA, "shard", "steps", "guidance", "pictures", "family"),
     "evaluate": (*DATA, "family"),
     "report": (),
-    "run": tuple(name for name in OPTIONS if name != "shard"),
+    "run": (
+        *DATA, "method", "model", "batch", "protocol", "accept", "steps", "guidance", "pictures", "family",
+    ),
     "demo": (),
-}
+}  # fmt: skip
 """Verb -> its options beside --config, --output and --json."""
 
 HELP: Mapping[str, str] = {
@@ -65,6 +90,8 @@ HELP: Mapping[str, str] = {
     "caption": "Describe every picture in words (BLIP).",
     "embed": "Encode every caption as (77, 768) (CLIP text encoder).",
     "train": "Train the mapper from features to embeddings, beside its baselines.",
+    "classify": "Train classifiers: which concept did the person see?",
+    "benchmark": "Train every classifier on every granularity and subject; make the paper's table.",
     "predict": "Predict the embedding of every test trial.",
     "generate": "Draw pictures from predictions and controls (Stable Diffusion).",
     "evaluate": "Score the pictures, with chance, intervals and p-values.",
@@ -72,6 +99,13 @@ HELP: Mapping[str, str] = {
     "run": "Do everything that the settings say, from data to report.",
     "demo": "Do everything on simulated EEG with the bundled networks; a few minutes on a laptop.",
 }
+
+
+SCORES: Mapping[str, str] = {
+    **dict.fromkeys(("run", "demo", "evaluate"), "summary.json"),
+    "classify": "classification.json", "benchmark": "benchmark.json",
+}  # fmt: skip
+"""Verb -> the file of scores whose content is printed."""
 
 
 @app.callback(invoke_without_command=True)
@@ -91,28 +125,85 @@ def simulate(
     concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no pictures.")] = 18,
     trials: Annotated[int, typer.Option(help="Pictures per concept.")] = 50,
     repeats: Annotated[int, typer.Option(help="How often each picture is shown in a stage.")] = 1,
-    stages: Annotated[int, typer.Option(help="1, or 2 for a second day.")] = 1,
+    stages: Annotated[int, typer.Option(help="2: subjects 0, 4, 6, 12 and 13 come back on another day.")] = 1,
+    incomplete: Annotated[bool, typer.Option(help="Leave one block of the last subject out.")] = False,
     signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write EEG with known content in the layout of the released EEG-ImageNet."""
-    from pydantic import ValidationError
-
-    from neurocanvas.config import SimulateSettings
+    from neurocanvas.config import load_settings
     from neurocanvas.datasets.simulated import simulate as write_simulation
 
-    try:
-        settings = SimulateSettings(
-            design=design, subjects=subjects, concepts=concepts, trials_per_concept=trials, repeats=repeats,
-            stages=stages, explained_variance=signal, seed=seed,
-        )  # type: ignore[arg-type]  # fmt: skip
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise NeuroCanvasError(f"simulate: {first['loc'][0]}: {first['msg']}; got {first['input']!r}.") from error
+    asked = {
+        "design": design, "subjects": subjects, "concepts": concepts, "trials_per_concept": trials, "repeats": repeats,
+        "stages": stages, "incomplete": incomplete, "explained_variance": signal, "seed": seed,
+    }  # fmt: skip
+    settings = load_settings(None, simulate=asked).simulate
+    if settings is None:
+        raise TypeError("load_settings gave no section simulate.")
     with _progress(quiet=as_json) as track:
         path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
     typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
+
+
+DataFolder = Annotated[Path, typer.Option("-d", "--data", help="Folder of the data set.")]
+Unit = Annotated[str, typer.Option("--unit", help="Of the signal in the file: auto, V, mV or uV.")]
+Images = Annotated[str, typer.Option("--images", help="Folder that holds imageNet_images, if not the data folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command("inspect")
+def inspect_data(data: DataFolder, images: Images = "", unit: Unit = "auto", as_json: Json = False) -> None:
+    """Say what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing pictures."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.datasets.inspection import inspect_dataset
+    from neurocanvas.printing import print_inspection
+
+    report = inspect_dataset(load_settings(None, data={"root": str(data), "pictures": images, "unit": unit}).data)
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        print_inspection(report)
+
+
+@app.command()
+def convert(
+    data: DataFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the converted store.")],
+    unit: Unit = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write EEG-ImageNet files as one memory-mapped array and a table, which open in a moment."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.datasets import open_dataset
+    from neurocanvas.datasets.converted import convert as write_store
+
+    settings = load_settings(None, data={"root": str(data), "unit": unit}).data
+    with _progress(quiet=as_json) as track:
+        path = write_store(settings, output, progress=track("convert", len(open_dataset(settings)[0])))
+    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
+
+
+@app.command()
+def pictures(
+    data: DataFolder,
+    source: Annotated[Path, typer.Option("--from", help="ImageNet: a folder, a tar, or a folder of tars.")],
+    as_json: Json = False,
+) -> None:
+    """Copy the pictures that the data set showed out of ImageNet, into imageNet_images."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.datasets import open_dataset
+    from neurocanvas.datasets.imagenet import import_pictures
+
+    ids = open_dataset(load_settings(None, data={"root": str(data)}).data)[1].ids
+    with _progress(quiet=as_json) as track:
+        missing = import_pictures(source, data, ids, progress=track("pictures", len(ids)))
+    if as_json:
+        typer.echo(json.dumps({"pictures": len(ids), "missing": missing}))
+    else:
+        shown = f"; missing: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}" if missing else ""
+        typer.echo(f"{len(ids) - len(missing)} of {len(ids)} pictures are there{shown}")
 
 
 def _add_verb(verb: str) -> None:
@@ -151,6 +242,7 @@ for _verb in VERBS:
 
 def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: Mapping[str, Any]) -> None:
     """Resolve the settings, run the stages, print what came out."""
+    from neurocanvas import printing
     from neurocanvas.config import DEMO, load_settings
     from neurocanvas.stages import run_all, run_stage
     from neurocanvas.stages.run import Run
@@ -163,14 +255,15 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
     with _progress(quiet=as_json) as track:
         run = Run(folder, settings, track)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
-    summary = folder / "scores" / "summary.json"
-    scored = verb in ("run", "demo", "evaluate")
+    scores = None
+    if verb in SCORES:
+        scores = json.loads((folder / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
     if as_json:
-        scores = json.loads(summary.read_text(encoding="utf-8")) if scored else None
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
-    if scored:
-        _print_scores(json.loads(summary.read_text(encoding="utf-8")))
+    if scores is not None:
+        show = printing.print_scores if SCORES[verb] == "summary.json" else printing.print_benchmark
+        show(scores)
     for path in paths:
         typer.echo(path)
 
@@ -184,7 +277,7 @@ def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
         for where in OPTIONS[name][2]:
             section, _, key = where.partition(".")
             if key:
-                changes.setdefault(section, {})[key] = _subjects(value) if name == "subject" else value
+                changes.setdefault(section, {})[key] = LISTS[name](value) if name in LISTS else value
             else:
                 changes[section] = value
     return changes
@@ -197,6 +290,17 @@ def _subjects(text: str) -> list[int]:
     except ValueError as error:
         raise NeuroCanvasError(f"--subject: a number, several as 0,3,5, or -1 for all; got {text!r}.") from error
     return [] if numbers == [-1] else numbers
+
+
+def _names(text: str) -> list[str]:
+    """Read "mlp" or "mlp,svm"."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+LISTS: Mapping[str, Callable[[str], list[Any]]] = {
+    "subject": _subjects, "classifiers": _names, "protocols": _names, "granularities": _names,
+}  # fmt: skip
+"""Options that take several values, and what reads them."""
 
 
 @contextmanager
@@ -214,50 +318,6 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None
             return lambda count: progress.advance(task, count)
 
         yield track
-
-
-def _print_scores(summary: Mapping[str, Any]) -> None:
-    """Print metrics by arms, the warnings and the verdict."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
-    from neurocanvas.report.words import verdict
-
-    console = Console(width=max(100, Console().width))  # narrower, the table would lose digits
-    arms = summary["arms"]
-    first = next(iter(arms))
-    table = Table(
-        title=f"{summary['n_trials']} test trials of {summary['n_pictures']} pictures; "
-        f"95 % intervals over {summary['unit']}, p of {first} by permuting {summary['exchanged']}",
-        box=SIMPLE,
-        padding=(0, 0, 0, 1),
-        title_justify="left",
-    )
-    table.add_column("score", no_wrap=True)
-    for arm in arms:
-        table.add_column(arm, justify="right", no_wrap=True)
-    table.add_column("chance", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
-    for metric, score in arms[first].items():
-        cells = [_interval(scores[metric]) for scores in arms.values()]
-        table.add_row(metric, *cells, _short(score["chance"]), f"{score['p']:.4f}")
-    console.print(table)
-    for warning in summary["warnings"]:
-        console.print(f"[bold]Warning:[/bold] {warning}")
-    console.print(f"[bold]Verdict:[/bold] {verdict(summary)['text']}")
-
-
-def _interval(score: Mapping[str, Any]) -> str:
-    """A value with its interval."""
-    if score["low"] is None:
-        return _short(score["value"])
-    return f"{_short(score['value'])} [dim]{_short(score['low'])} {_short(score['high'])}[/dim]"
-
-
-def _short(value: float) -> str:
-    """Two decimals without the zero before the point: the table fits into 80 columns."""
-    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
 
 
 def main() -> None:

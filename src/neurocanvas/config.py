@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.store import write_text
@@ -16,12 +18,20 @@ DEMO = Path(__file__).parent / "bundled" / "demo.toml"
 
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
 Arm = Literal["eeg", "shuffled", "mean", "oracle"]
+Protocol = Literal[
+    "by-stimulus", "kfold-by-stimulus", "leave-run-out", "leave-block-out", "leave-session-out", "leave-subject-out",
+    "pretrain-finetune", "within-block-gap", "released",
+]  # fmt: skip
 
 
 class Settings(BaseModel):
     """What all settings share: frozen, and a misspelt key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+STAGE2_SUBJECTS: Mapping[int, int] = MappingProxyType({16: 4, 17: 12, 18: 0, 19: 13, 20: 6})
+"""Subject id in the stage-2 file of EEG-ImageNet -> the subject of stage 1 who came back."""
 
 
 class SimulateSettings(Settings):
@@ -32,7 +42,10 @@ class SimulateSettings(Settings):
     concepts: int = Field(18, ge=2, le=80)
     trials_per_concept: int = Field(50, ge=2, description="different pictures of every concept")
     repeats: int = Field(1, ge=1, description="how often every picture is shown in a stage")
-    stages: int = Field(1, ge=1, le=2)
+    stages: int = Field(1, ge=1, le=2, description="2: subjects 0, 4, 6, 12 and 13 come back on another day")
+    incomplete: bool = Field(
+        False, description="the last subject lacks the trials of one concept in stage 1, as one released subject does"
+    )
     explained_variance: float = Field(
         0.05,
         ge=0.0,
@@ -44,7 +57,9 @@ class SimulateSettings(Settings):
     @property
     def n_trials(self) -> int:
         """How many trials that makes."""
-        return self.subjects * self.stages * self.concepts * self.trials_per_concept * self.repeats
+        of_concept = self.trials_per_concept * self.repeats
+        back = sum(subject < self.subjects for subject in STAGE2_SUBJECTS.values()) if self.stages == 2 else 0
+        return (self.subjects + back) * self.concepts * of_concept - self.incomplete * of_concept
 
 
 class RecordingSettings(Settings):
@@ -73,6 +88,10 @@ class DataSettings(Settings):
     root: str = "data"
     subjects: tuple[int, ...] = Field((), description="empty = all")
     granularity: Granularity = "all"
+    unit: Literal["auto", "V", "mV", "uV"] = Field(
+        "auto", description="of eeg_data in EEG-ImageNet files; auto accepts volts of a plausible size"
+    )
+    pictures: str = Field("", description="folder that holds imageNet_images; empty = root")
     recording: RecordingSettings = RecordingSettings()
 
 
@@ -87,9 +106,13 @@ class FeatureSettings(Settings):
 class SplitSettings(Settings):
     """Which trials train, validate and test."""
 
-    protocol: Literal["by-stimulus", "leave-run-out", "released"] = "by-stimulus"
+    protocol: Protocol = "by-stimulus"
     test_fraction: float = Field(0.1, gt=0, lt=1, description="of each concept's stimuli (by-stimulus)")
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="of the training stimuli or trials")
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="of the training stimuli, trials or subjects")
+    folds: int = Field(5, ge=2, description="parts into which each concept's stimuli are dealt (kfold-by-stimulus)")
+    gap: int = Field(
+        10, ge=1, le=28, description="trials dropped before the test part of every block (within-block-gap)"
+    )
     seed: int = Field(0, ge=0)
     accept_block_confound: bool = False
     average_test: bool = Field(
@@ -97,21 +120,92 @@ class SplitSettings(Settings):
     )
 
 
+ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = MappingProxyType(
+    {"four-layer": ((512, 512, 512), "gelu"), "released": ((1024, 2048), "relu")}
+)
+"""Widths of the mapper's hidden layers and what follows each; a linear layer comes last. The published description has
+four layers, the released code three."""
+
+
 class MapperSettings(Settings):
     """EEG features to (77, 768) (verb `train`)."""
 
     name: Literal["mlp_sd", "ridge", "mean"] = "mlp_sd"
-    hidden: tuple[int, ...] = (512, 512, 512)
+    architecture: Literal["four-layer", "released"] = Field("four-layer", description="layers of mlp_sd: ARCHITECTURES")
+    hidden: tuple[int, ...] = Field((), description="widths of the hidden layers; empty = those of the architecture")
     dropout: float = Field(0.5, ge=0, lt=1)
     input_dropout: float = Field(0.0, ge=0, lt=1)
     components: int = Field(64, ge=1, description="principal coordinates of the training targets")
+    token_weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (),
+        max_length=77,
+        description="of every token's squared error, from the first; the last one given holds for all that follow; "
+        "empty = all alike",
+    )
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(3.0, ge=0, description="decoupled (AdamW); weak signals need a strong one")
-    contrastive: float = Field(10.0, ge=0, description="weight of the contrastive loss beside the MSE; 0 = MSE alone")
-    temperature: float = Field(0.1, gt=0, description="of the contrastive loss, in units of the targets' spread")
+    mse: float = Field(1.0, ge=0, description="weight of the squared error")
+    cosine: float = Field(0.0, ge=0, description="weight of the cosine error around the mean target")
+    contrastive: float = Field(10.0, ge=0, description="weight of the contrastive error")
+    temperature: float = Field(0.1, gt=0, description="of the contrastive error, in units of the targets' spread")
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)
+    seed: int = Field(0, ge=0)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        return self.hidden or ARCHITECTURES[self.architecture][0]
+
+    @property
+    def activation(self) -> str:
+        """What follows every BatchNorm: "gelu" or "relu"."""
+        return ARCHITECTURES[self.architecture][1]
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> MapperSettings:
+        if self.mse == self.cosine == self.contrastive == 0:
+            raise ValueError("one of mse, cosine and contrastive must be above 0")
+        return self
+
+
+class ClassifySettings(Settings):
+    """EEG to concepts (verbs `classify` and `benchmark`)."""
+
+    models: tuple[str, ...] = Field(
+        ("eegnet", "mlp", "rgnn", "ridge", "knn", "rf", "svm", "dt"),
+        min_length=1,
+        description="names in models.classifiers.CLASSIFIERS, or braindecode:<name of a model there>",
+    )
+    recipe: Literal["default", "released"] = Field(
+        "default",
+        description="released: optimisers, penalties and 1000 epochs of the released code, nothing standardised",
+    )
+    eegnet: Literal["released", "paper"] = Field("released", description="layer sizes of EEGNet")
+    rgnn_layout: Literal["channel-major", "scrambled"] = Field(
+        "channel-major", description="scrambled: the released view(-1, 5) of band-major features, an ablation"
+    )
+    domain_adaptation: bool = Field(
+        False, description="rgnn: NodeDAT head, which sees the test trials without their labels (transductive)"
+    )
+    edge_penalty: float = Field(0.0, ge=0, description="rgnn: weight of the mean absolute edge weight in the loss")
+    pretrained: str = Field("", description="weights to start networks from: a released .pth, or one of ours")
+    batch_size: int = Field(80, ge=2)
+    epochs: int = Field(300, ge=1)
+    patience: int = Field(20, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class BenchmarkSettings(Settings):
+    """The table over models, granularities, protocols and subjects (verb `benchmark`)."""
+
+    granularities: tuple[Literal["all", "coarse", "fine"], ...] = Field(
+        ("all", "coarse", "fine"), min_length=1, description="fine is the mean over fine0 to fine4"
+    )
+    protocols: tuple[Protocol, ...] = Field((), description="empty = the one of [split]")
+    workers: int = Field(0, ge=0, description="subjects at once, one thread each; 0 = as many as there are cores")
+    permutations: int = Field(2000, ge=19)
     seed: int = Field(0, ge=0)
 
 
@@ -147,6 +241,8 @@ class RunSettings(Settings):
     features: FeatureSettings = FeatureSettings()
     split: SplitSettings = SplitSettings()
     mapper: MapperSettings = MapperSettings()
+    classify: ClassifySettings = ClassifySettings()
+    benchmark: BenchmarkSettings = BenchmarkSettings()
     generate: GenerateSettings = GenerateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     family: str = Field("bundled", description="captioner and text encoder")

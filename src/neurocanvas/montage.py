@@ -6,6 +6,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from neurocanvas.errors import NeuroCanvasError
+
 # Name -> region of the scalp, and position in mm: x to the right ear, y to the nose, z up, from the centre of the head.
 # The positions restate `montage.fif` of EEG-ImageNet (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT
 # licence, commit 7c781571; that file gives them in units of a micrometre). All but CB1 and CB2 lie on a
@@ -89,3 +91,40 @@ BANDS: MappingProxyType[str, tuple[float, float]] = MappingProxyType(
     {"delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 80.0)}
 )
 """Band name -> (low, high) in Hz; half-open: low <= f < high."""
+
+
+def positions_of(ch_names: tuple[str, ...]) -> np.ndarray:
+    """Look up electrode positions by channel name.
+
+    Parameters
+    ----------
+    ch_names : tuple of str
+        Names in any case: those of `CH_NAMES`, and otherwise those of MNE's montage "standard_1005".
+
+    Returns
+    -------
+    array, shape (n_chans, 3), metres
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a name has no position.
+
+    Examples
+    --------
+    >>> positions_of(("CZ", "Oz")).round(3).tolist()
+    [[0.0, 0.0, 0.085], [0.0, -0.085, -0.002]]
+    """
+    known = dict(zip(CH_NAMES, POSITIONS, strict=True))
+    if not known.keys() >= {name.upper() for name in ch_names}:
+        from mne.channels import make_standard_montage
+
+        others = make_standard_montage("standard_1005").get_positions()["ch_pos"]
+        known = {name.upper(): position for name, position in others.items()} | known
+    missing = [name for name in ch_names if name.upper() not in known]
+    if missing:
+        raise NeuroCanvasError(
+            f"channel {missing[0]}: its position on the head is not known; rename it to a 10-05 name "
+            "([data.recording] rename), or take a model that needs no positions."
+        )
+    return np.array([known[name.upper()] for name in ch_names])

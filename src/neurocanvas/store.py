@@ -313,3 +313,57 @@ def read_array(path: Path, purpose: str) -> np.ndarray:
         raise NeuroCanvasError(
             f"{path}: damaged or not an .npy array ({error}); delete it and run again."
         ) from error
+
+
+def read_torch(path: Path | str, purpose: str) -> Any:
+    """Read a PyTorch file; its tensors stay on disk until they are used, and no code in it runs.
+
+    Parameters
+    ----------
+    path : path-like
+        Where from.
+    purpose : str
+        What the file should hold, for the error.
+
+    Returns
+    -------
+    object
+        Tensors on the CPU, and plain values.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is missing, truncated, no PyTorch file, or holds more than tensors and plain values.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(check_file(path, purpose), mmap=True, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise NeuroCanvasError(
+            f"{path}: holds more than tensors and plain values, so loading it could run code; it should hold {purpose}."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
+        reason = str(error).splitlines()[0]
+        raise NeuroCanvasError(
+            f"{path}: truncated, or not a PyTorch file ({reason}); it should hold {purpose}."
+        ) from error
+
+
+def write_torch(path: Path, value: Any) -> None:
+    """Write a PyTorch file atomically.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    value : object
+        Tensors and plain values.
+    """
+    import torch
+
+    # torch refuses to open a name that starts with a dot itself
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        torch.save(value, stream)

@@ -1,6 +1,9 @@
 """The reader of the released file: what it gives, and what it refuses."""
 
 import pickle
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import torch
 
 from neurocanvas.config import DataSettings
 from neurocanvas.datasets import DATASETS, open_dataset
-from neurocanvas.datasets.eeg_imagenet import open_eeg_imagenet
+from neurocanvas.datasets.eeg_imagenet import granularity_rows, open_eeg_imagenet
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.trials import COLUMNS
@@ -62,13 +65,83 @@ def test_both_released_halves_are_one_data_set(tmp_path):
     assert np.unique(trials.column("subject")).tolist() == [0, 8]
 
 
-def test_a_second_stage_is_a_second_session_and_begins_a_block(tmp_path):
-    records = make_records(subjects=(0,), labels=(DOG, DOG))
-    for stage, record in enumerate(records, start=1):
-        record["stage"] = stage
-    trials, _ = open_eeg_imagenet(write(tmp_path, records), ALL)
-    assert trials.column("session").tolist() == [0, 1]
-    assert trials.column("block").tolist() == [0, 1]
+def make_stage2(subject=18, labels=(DOG, FISH, DOG, DOG), stages=(20, 30, 30, 20)):
+    """Trials of a second day in the released form, the passes out of order."""
+    records = make_records(subjects=(subject,), labels=labels)
+    return [{**record, "stage": stage} for record, stage in zip(records, stages)]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_stage_2_is_the_second_session_of_the_one_who_came_back(tmp_path, alone):
+    if not alone:
+        write(tmp_path, make_records(subjects=(0, 3)), "EEG-ImageNet_1.pth")
+    write(tmp_path, make_stage2(), "EEG-ImageNet_stage2.pth")
+    trials, _ = open_eeg_imagenet(tmp_path, DataSettings(subjects=(0,)))
+    day = trials.select(trials.column("session") == 1)
+    first, first_block = (0, 0) if alone else (5, 4)
+    assert len(trials) == len(day) + (0 if alone else 5)
+    assert day.column("run").tolist() == [1, 0, 0, 1]
+    # recorded as: pass of 30 (fish, dog), then pass of 20 (dog, dog); a pass begins a block
+    assert (day.column("order") - first).tolist() == [2, 0, 1, 3]
+    assert (day.column("block") - first_block).tolist() == [2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"subject": 3}, "subject must be one of 16, 17, 18, 19, 20 in a stage-2 file; got 3"),
+     ({"stage": 2}, "stage must be one of 30, 20 in a stage-2 file; got 2")],
+)  # fmt: skip
+def test_what_a_stage_2_file_cannot_hold(tmp_path, change, message):
+    records = make_stage2()
+    records[2].update(change)
+    with pytest.raises(NeuroCanvasError, match=message):
+        open_eeg_imagenet(write(tmp_path, records, "EEG-ImageNet_stage2.pth"), ALL)
+
+
+def test_a_subject_of_the_missing_half_is_told_where_it_is(tmp_path):
+    write(tmp_path, make_records(subjects=(0, 7)), "EEG-ImageNet_1.pth")
+    with pytest.raises(NeuroCanvasError, match=r"holds 0, 7; got 9; EEG-ImageNet_2\.pth holds 8-15, put it beside"):
+        open_eeg_imagenet(tmp_path, DataSettings(subjects=(9,)))
+    with pytest.raises(NeuroCanvasError, match=r"got 17; 17 in EEG-ImageNet_stage2\.pth is session 1 of subject 12"):
+        open_eeg_imagenet(tmp_path, DataSettings(subjects=(17,)))
+
+
+def test_one_subject_in_both_halves_is_refused(tmp_path):
+    for name in ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"):
+        write(tmp_path, make_records(subjects=(3,)), name)
+    with pytest.raises(NeuroCanvasError, match=r"_2\.pth: subject 3 is in EEG-ImageNet_1\.pth too"):
+        open_eeg_imagenet(tmp_path, ALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"label": "n99999999"}, r"trial 1 of subject 0: label 'n99999999' is not among the file's 80 labels"),
+     ({"granularity": "medium"}, "granularity must be coarse or fine"),
+     ({"image": "../../x.JPEG"}, "image must be a file name without a folder"),
+     ({"image": ".."}, "image must be a file name without a folder"),
+     ({"eeg_data": torch.zeros((62, 501), dtype=torch.int16)}, "must be floating-point")],
+)  # fmt: skip
+def test_a_record_that_cannot_be_right_is_named(tmp_path, change, message):
+    records = make_records()
+    records[1].update(change)
+    with pytest.raises(NeuroCanvasError, match=message):
+        open_eeg_imagenet(write(tmp_path, records), ALL)
+
+
+def test_a_copy_with_fewer_concepts_keeps_the_groups_and_other_concepts_go_by_eights(tmp_path):
+    fruit = LABELS[16]
+    fewer = make_records(subjects=(0,), labels=(FISH, fruit, COARSE))
+    torch.save({"dataset": fewer, "labels": [COARSE, fruit, FISH], "images": []}, tmp_path / "EEG-ImageNet.pth")
+    trials, _ = open_eeg_imagenet(tmp_path, DataSettings(granularity="fine2"))
+    assert trials.column("concept").tolist() == [fruit]
+    others = np.array([f"n{number:08}" for number in range(12)])
+    fine = np.full(12, "fine")
+    assert granularity_rows(others, fine, "fine1").tolist() == [False] * 8 + [True] * 4
+    everything, _ = open_eeg_imagenet(tmp_path, ALL)
+    columns = everything.column("concept"), everything.column("granularity")
+    assert [granularity_rows(*columns, name).tolist() for name in ("coarse", "fine1", "all")] == [
+        [False, False, True], [True, False, False], [True, True, True]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -179,10 +252,38 @@ def test_wrong_channel_or_sample_count_names_the_trial(tmp_path, shape):
         open_eeg_imagenet(write(tmp_path, records), ALL)
 
 
-@pytest.mark.parametrize(("factor", "advice"), [(1e6, "divide by 1e\\+06"), (1e3, "divide by 1000"), (1e-6, "no unit")])
-def test_another_unit_than_volts_is_refused(tmp_path, factor, advice):
-    with pytest.raises(NeuroCanvasError, match=f"must be in volts .*{advice}"):
+@pytest.mark.parametrize(
+    ("factor", "question"),
+    [(1e6, "in uV. Then pass --unit uV"), (1e3, "in mV. Then pass --unit mV"), (1e-6, "no unit of voltage fits")],
+)
+def test_a_doubtful_unit_is_a_question(tmp_path, factor, question):
+    with pytest.raises(NeuroCanvasError, match=f"must be in volts .*{question}"):
         open_eeg_imagenet(write(tmp_path, make_records(scale=1e-5 * factor)), ALL)
+
+
+def test_real_trials_in_volts_are_taken_and_standardised_ones_are_a_question(test_data, tmp_path):
+    real = np.load(test_data / "eeg_imagenet_trials" / "trials.npz")
+    for name in real.files:
+        if real[name].shape != (62, 501):
+            continue
+        records = make_records(subjects=(0,), labels=(DOG,))
+        records[0]["eeg_data"] = torch.from_numpy(real[name])
+        write(tmp_path, records)
+        if "volts" in name:
+            signal = open_eeg_imagenet(tmp_path, ALL)[0].signal()
+            np.testing.assert_allclose(signal[0], real[name] * 1e6, rtol=1e-5)
+        else:
+            with pytest.raises(NeuroCanvasError, match="must be in volts"):
+                open_eeg_imagenet(tmp_path, ALL)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("uV", 1e6), ("mV", 1e3), ("V", 1.0)])
+def test_a_named_unit_is_taken_at_its_word(tmp_path, unit, factor):
+    records = make_records(scale=1e-5 * factor)
+    trials, _ = open_eeg_imagenet(write(tmp_path, records), DataSettings(unit=unit))
+    wanted = records[0]["eeg_data"].numpy() / factor * 1e6
+    np.testing.assert_allclose(trials.signal([0])[0], wanted, rtol=1e-5)
+    assert open_eeg_imagenet(write(tmp_path, make_records(scale=1.0)), DataSettings(unit="V"))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +303,28 @@ def test_damage_beyond_the_sampled_trials_is_found_when_read(tmp_path):
     trials.signal([0, 2])
     with pytest.raises(NeuroCanvasError, match=r"trial 1 of the file \(subject 0.*FP1"):
         trials.signal([0, 1])
+
+
+def test_pictures_may_lie_elsewhere(tmp_path):
+    (tmp_path / "data").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    _, stimuli = open_eeg_imagenet(write(tmp_path / "data", make_records()), DataSettings(pictures=str(elsewhere)))
+    assert stimuli.files[f"{DOG}_2.JPEG"] == elsewhere / "imageNet_images" / DOG / f"{DOG}_2.JPEG"
+
+
+def test_reading_leaves_the_files_pages_out_of_memory(tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("pages are given back on Linux only")
+    trials, _ = open_eeg_imagenet(write(tmp_path, make_records(subjects=range(40))), ALL)
+
+    def resident():
+        text = Path("/proc/self/smaps").read_text()
+        mapped = re.findall(r"EEG-ImageNet\.pth\n(?:.*\n)*?Rss:\s+(\d+) kB", text)
+        return sum(map(int, mapped))
+
+    for start in range(0, 200, 10):
+        trials.signal(slice(start, start + 10))
+    assert resident() < 5_000 < 200 * 62 * 501 * 4 / 1024
 
 
 def test_a_missing_picture_is_an_error_only_when_asked_for(tmp_path):

@@ -126,14 +126,53 @@ def test_subjects_and_trials_do_not_depend_on_how_many_there_are(tmp_path):
 
 
 def test_a_block_design_shows_one_concept_after_another_and_a_rapid_one_does_not(tmp_path):
-    simulate(SMALL.model_copy(update={"design": "block", "stages": 2}), tmp_path / "block")
+    simulate(SMALL.model_copy(update={"design": "block"}), tmp_path / "block")
     simulate(SMALL, tmp_path / "rapid")
     block, _ = open_dataset(DataSettings(root=str(tmp_path / "block")))
     rapid, _ = open_dataset(DataSettings(root=str(tmp_path / "rapid")))
-    assert block.column("block").tolist() == np.repeat(np.arange(6), 4).tolist()
-    assert block.column("session").tolist() == [0] * 12 + [1] * 12
+    assert block.column("block").tolist() == np.repeat(np.arange(3), 4).tolist()
     assert rapid.column("block").max() >= 6
     assert "stage" not in torch.load(tmp_path / "rapid" / "EEG-ImageNet.pth", weights_only=True)["dataset"][0]
+
+
+@pytest.mark.parametrize("design", ["rapid", "block"])
+def test_stage_2_has_the_released_layout(tmp_path, design):
+    settings = SimulateSettings(
+        design=design, subjects=5, concepts=3, trials_per_concept=5, stages=2, explained_variance=0.0
+    )
+    shown = []
+    simulate(settings, tmp_path, progress=shown.append)
+    content = torch.load(tmp_path / "EEG-ImageNet_stage2.pth", weights_only=True)["dataset"]
+    assert sum(shown) == settings.n_trials == 5 * 15 + len(content)
+    assert [record["subject"] for record in content] == [16] * 15 + [18] * 15  # subjects 4 and 0
+    assert [record["stage"] for record in content[:15]] == [30] * 9 + [20] * 6  # 3 and 2 of 5 pictures
+    assert len({record["image"] for record in content[:15]}) == 15
+    trials, _ = open_dataset(DataSettings(root=str(tmp_path), subjects=(0,)))
+    assert trials.column("session").tolist() == [0] * 15 + [1] * 15
+    assert trials.column("run").tolist() == [0] * 24 + [1] * 6
+    concepts, counts = np.unique(trials.column("concept")[15:24], return_counts=True)
+    assert len(concepts) == 3 and set(counts) == {3}
+    if design == "block":
+        assert trials.column("block").tolist() == np.repeat(np.arange(9), [5] * 3 + [3] * 3 + [2] * 3).tolist()
+
+
+def test_a_simulation_without_stage_2_takes_that_of_an_earlier_one_away(tmp_path):
+    two = SMALL.model_copy(update={"stages": 2})
+    simulate(two, tmp_path)
+    before = (tmp_path / "EEG-ImageNet_stage2.pth").read_bytes()
+    simulate(SMALL, tmp_path)
+    assert not list(tmp_path.glob("*stage2*"))
+    simulate(two, tmp_path)
+    assert (tmp_path / "EEG-ImageNet_stage2.pth").read_bytes() == before
+
+
+def test_the_last_subject_can_lack_a_concept(tmp_path):
+    settings = SMALL.model_copy(update={"subjects": 2, "incomplete": True})
+    simulate(settings, tmp_path)
+    trials, _ = open_dataset(DataSettings(root=str(tmp_path)))
+    assert np.unique(trials.column("subject"), return_counts=True)[1].tolist() == [12, 8]
+    assert len(trials) == settings.n_trials
+    assert len(set(trials.column("concept")[12:])) == 2
 
 
 @pytest.mark.parametrize("design", ["rapid", "block"])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from neurocanvas.datasets.pictures import CONCEPTS, GRATINGS
-from neurocanvas.datasets.stimuli import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER, Stimuli
+from neurocanvas.datasets.stimuli import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER, Stimuli, read_names
 from neurocanvas.errors import NeuroCanvasError
 
 BANANA = "n07753592"
@@ -35,6 +35,24 @@ def test_finds_the_pictures_of_a_folder(root):
 def test_names_come_from_the_folders_own_list(root):
     (root / "synset_map_en.txt").write_text(f"{BANANA}\tyellow_thing, other\n")
     assert Stimuli.from_folder(root).names == {BANANA: "yellow thing"}
+
+
+@pytest.mark.parametrize("folder", [".", PICTURES_FOLDER])
+@pytest.mark.parametrize("line", [f"\ufeff{BANANA}   香蕉", f"{BANANA}\t香蕉, y"])
+def test_names_are_found_where_the_release_has_them(root, folder, line):
+    (root / folder / "synset_map_ch.txt").write_text(line + "\n", encoding="utf-8")
+    assert read_names(root, "ch") == {BANANA: "香蕉"}
+    assert read_names(root) == {}
+
+
+@pytest.mark.parametrize("folder", ["ILSVRC/Data/CLS-LOC/train", "train", "."])
+def test_an_imagenet_folder_does_as_well(root, folder):
+    target = root / "elsewhere" / folder / BANANA
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (root / PICTURES_FOLDER / BANANA).rename(target)
+    found = Stimuli.from_folder(root / "elsewhere", [f"{BANANA}_1.JPEG"])
+    assert found.path(f"{BANANA}_1.JPEG") == target / f"{BANANA}_1.JPEG"
+    assert len(Stimuli.from_folder(root / "elsewhere").ids) == 2
 
 
 def test_pictures_are_rgb_and_cut_square_when_a_size_is_asked_for(root):

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import digamma
 
-from neurocanvas.config import FeatureSettings
+from neurocanvas.config import DataSettings, FeatureSettings
+from neurocanvas.datasets import open_dataset
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.features.entropy import (
     METHODS,
     RELEASED_EPSILON,
+    UNITS,
     band_power,
     bin_shares,
     differential_entropy,
@@ -20,7 +23,7 @@ from neurocanvas.features.entropy import (
     gaussian_entropy,
     released_entropy,
 )
-from neurocanvas.features.spectrum import power_spectrum
+from neurocanvas.features.spectrum import RELEASED_HALF_BANDWIDTH, degrees_of_freedom, power_spectrum
 from neurocanvas.montage import BANDS
 from neurocanvas.trials import COLUMNS, Trials
 
@@ -89,6 +92,16 @@ def test_without_the_correction_a_short_window_reads_too_low():
     np.testing.assert_allclose(differential_entropy(power.mean(axis=(0, 1)))[1:], expected[1:], atol=0.02)
 
 
+def test_gaussian_entropy_is_that_of_the_float64_spectrum(real_trial):
+    from mne.time_frequency import psd_array_multitaper
+
+    signal = np.concatenate([real_trial[None] * 1e6, real_trial[None] * 1e6 + 1e4 * np.linspace(0, 1, 400)])
+    psd, freqs = psd_array_multitaper(signal, 1000.0, bandwidth=7.5, normalization="full", verbose="error")
+    half = degrees_of_freedom(400, bin_shares(freqs, BANDS)) / 2
+    expected = differential_entropy(band_power(psd, freqs)) + 0.5 * (np.log(half) - digamma(half))
+    np.testing.assert_allclose(gaussian_entropy(signal.astype(np.float32), 1000.0), expected, atol=1e-4)
+
+
 def test_doubling_the_amplitude_adds_ln_2():
     signal = noise(2, 3, 400)
     difference = gaussian_entropy(2 * signal, 1000.0) - gaussian_entropy(signal, 1000.0)
@@ -120,6 +133,14 @@ def test_released_formula_equals_mne_on_a_real_trial(real_trial):
     assert bins == [1, 2, 2, 7, 21]
 
 
+def test_released_formula_equals_mne_on_simulated_trials(tiny_data):
+    trials, _ = open_dataset(DataSettings(name="eeg-imagenet", root=str(tiny_data)))
+    volts = trials.signal()[..., 40:440].astype(np.float64) * 1e-6
+    expected, bins = mne_feature(volts, 1000.0)
+    np.testing.assert_allclose(extract(trials, FeatureSettings(method="eeg-imagenet")), expected, rtol=1e-5)
+    assert len(expected) == 24 and bins == [1, 2, 2, 7, 21]
+
+
 @pytest.mark.parametrize(("n_times", "sfreq"), [(400, 1000.0), (102, 256.0), (501, 1000.0)])
 def test_released_formula_equals_mne_on_noise(n_times, sfreq):
     signal = noise(3, 4, n_times)
@@ -146,6 +167,14 @@ def test_epsilon_bends_the_released_feature_most_where_power_is_low(real_trial):
         np.corrcoef(with_epsilon[0, :, band], without[0, :, band])[0, 1] for band in range(len(BANDS))
     ]
     np.testing.assert_allclose(correlation, [0.998, 0.998, 0.997, 0.990, 0.975], atol=0.001)
+    shift = (with_epsilon - without)[0].mean(axis=0) / [1, 2, 2, 7, 21]  # of the logarithm of one bin
+    np.testing.assert_allclose(shift, [0.104, 0.130, 0.201, 0.467, 0.857], atol=0.001)
+
+
+def test_half_of_the_gamma_bins_of_a_real_trial_lie_below_the_epsilon(real_trial):
+    _, psd = power_spectrum(real_trial[None] * 1e6, 1000.0, half_bandwidth=RELEASED_HALF_BANDWIDTH, highest=80.0)
+    below = psd[0, :, 12:] * 1000.0 * 1e-12 < RELEASED_EPSILON
+    assert below.mean() == pytest.approx(0.515, abs=0.002)
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -157,6 +186,10 @@ def test_extract_is_the_method_on_the_window_whatever_the_chunk(method, monkeypa
     np.testing.assert_allclose(features, METHODS[method](signal[..., 40:440], 1000.0), rtol=1e-6)
     monkeypatch.setattr("neurocanvas.features.entropy.CHUNK", 3)
     np.testing.assert_array_equal(extract(trials_of(signal), settings), features)
+
+
+def test_every_method_says_what_its_numbers_are():
+    assert UNITS.keys() == METHODS.keys() and UNITS["gaussian"] == "nats" != UNITS["eeg-imagenet"]
 
 
 def test_window_counts_from_the_onset():
@@ -175,9 +208,16 @@ def test_window_must_lie_inside_the_trials(tmin, tmax):
 
 
 def test_bad_channels_are_named():
-    for value, problem in ((np.nan, "not finite"), (np.inf, "not finite"), (0.0, "flat")):
+    one = 100  # a single sample is enough
+    for times, value, problem in (
+        (one, np.nan, "not finite"),
+        (one, np.inf, "not finite"),
+        (one, -np.inf, "not finite"),
+        (slice(None), np.inf, "not finite"),
+        (slice(None), 0.1, "flat"),
+    ):
         signal = noise(4, 3, 501)
-        signal[2, 1] = value
+        signal[2, 1, times] = value
         with pytest.raises(NeuroCanvasError, match=rf"trial 2 .*channel C1 .*{problem}"):
             extract(trials_of(signal), FeatureSettings())
 

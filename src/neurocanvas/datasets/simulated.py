@@ -10,9 +10,10 @@ from typing import IO
 
 import numpy as np
 
-from neurocanvas.config import SimulateSettings
+from neurocanvas.config import STAGE2_SUBJECTS, SimulateSettings
 from neurocanvas.datasets import brain
 from neurocanvas.datasets.pictures import CODE_NAMES, CONCEPTS, Drawing, render, sample_drawing
+from neurocanvas.datasets.released import STAGE2, STAGE2_RUNS, WHOLE
 from neurocanvas.datasets.rhythms import N_TIMES
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError
@@ -33,7 +34,25 @@ GROUPS = ("concept",) * CONCEPT_DIMENSIONS + tuple(g for g, names in DRAWING_PAR
 _SEEN = [CODE_NAMES.index(name) for names in DRAWING_PARAMETERS.values() for name in names]
 PICTURE_PIXELS = 64
 _BATCH = 50
-_VERSION = 3  # of the simulation: raise it when the same settings give other bytes
+FIRST_PASS = 0.6
+"""Share of every concept's pictures that the first pass of stage 2 shows: 30 of 50 in the released data."""
+
+_VERSION = 4  # of the simulation: raise it when the same settings give other bytes
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """One visit of a subject: the id in its file, and what was shown in which order, in one pass or more by stage."""
+
+    subject: int
+    day: int
+    written_as: int
+    passes: dict[int, np.ndarray]
+
+    @property
+    def order(self) -> np.ndarray:
+        """Indices of the stimuli, pass after pass."""
+        return np.concatenate(list(self.passes.values()))
 
 
 @dataclass(frozen=True)
@@ -49,13 +68,15 @@ class _Stimulus:
 def simulate(
     settings: SimulateSettings, root: Path | str, *, progress: Callable[[int], None] = lambda _: None
 ) -> Path:
-    """Write a simulated data set: `EEG-ImageNet.pth`, the pictures and `synset_map_en.txt`.
+    """Write a simulated data set: the EEG files, the pictures and `synset_map_en.txt`.
 
     Log band power and evoked amplitude of occipito-temporal sources are linear in the standardised parameters of the
     picture (a code for its concept, colour, pose) from 50 ms after onset on; `brain` says how, and how
-    `settings.explained_variance` sets the strength. The file has the released layout: a dictionary of `dataset`
+    `settings.explained_variance` sets the strength. The files have the released layout: a dictionary of `dataset`
     (a list of dictionaries of `eeg_data`, float32, (62, 501), volts, 1000 Hz; `granularity`; `subject`; `label`;
-    `image`; with two stages also `stage`), `labels` and `images`.
+    `image`), `labels` and `images`. With two stages those of the subjects who come back in the released data are in
+    `EEG-ImageNet_stage2.pth` too, under the ids 16 to 20, with the field `stage`: 30 for a first pass with `FIRST_PASS`
+    of every concept's pictures, 20 for a second with the rest, concepts in another order if in blocks.
 
     Parameters
     ----------
@@ -70,7 +91,7 @@ def simulate(
     Returns
     -------
     Path
-        The EEG file. If it is there already, from the same settings and undamaged, nothing is done.
+        The EEG file of stage 1. If the files are there already, from the same settings and undamaged, nothing is done.
 
     Raises
     ------
@@ -84,34 +105,33 @@ def simulate(
     an unnamed scratch file in `root` first, so memory holds one batch, and a killed run leaves nothing behind.
     """
     folder = Path(root)
-    path = folder / "EEG-ImageNet.pth"
+    paths = [folder / name for name in (WHOLE, STAGE2)[: settings.stages]]
     inputs = fingerprint(settings, _VERSION)
-    if is_done(path, inputs):
-        return path
-    if path.exists() and not (card_path(path).is_file() and "simulated" in read_card(path)):
-        raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
+    if all(is_done(path, inputs) for path in paths) and (settings.stages == 2 or not (folder / STAGE2).exists()):
+        return paths[0]
+    for path in (folder / WHOLE, folder / STAGE2):
+        if path.exists() and not (card_path(path).is_file() and "simulated" in read_card(path)):
+            raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
+    for path in (folder / STAGE2, card_path(folder / STAGE2)):  # of an earlier simulation, perhaps with other subjects
+        path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     stimuli = _draw_stimuli(settings)
     write_text(folder / "synset_map_en.txt", "".join(f"{wnid}\t{name}\n" for wnid, name in IMAGENET_CONCEPTS.items()))
     for stimulus in stimuli:
         _write_picture(stimulus, folder)
-    orders = [
-        (subject, stage, _draw_order(settings, subject, stage))
-        for subject in range(settings.subjects)
-        for stage in range(settings.stages)
-    ]
-    shape = (sum(len(order) for *_, order in orders), len(CH_NAMES), N_TIMES)
-    with tempfile.TemporaryFile(dir=folder) as scratch:
-        signal = np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
-        start = 0
-        for part in _signals(settings, stimuli, orders):
-            signal[start : start + len(part)] = part
-            start += len(part)
-            progress(len(part))
-        with atomic(path) as temporary, temporary.open("wb") as stream:
-            _save(stream, signal, stimuli, orders, settings)
-    finish(path, inputs, {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0]})
-    return path
+    for path, recordings in zip(paths, (_first_stage(settings), _second_stage(settings))):
+        shape = (sum(len(recording.order) for recording in recordings), len(CH_NAMES), N_TIMES)
+        with tempfile.TemporaryFile(dir=folder) as scratch:
+            signal = np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
+            start = 0
+            for part in _signals(settings, stimuli, recordings):
+                signal[start : start + len(part)] = part
+                start += len(part)
+                progress(len(part))
+            with atomic(path) as temporary, temporary.open("wb") as stream:
+                _save(stream, signal, stimuli, recordings)
+        finish(path, inputs, {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0]})
+    return paths[0]
 
 
 def chosen_concepts(n_concepts: int) -> tuple[str, ...]:
@@ -158,58 +178,84 @@ def _parameter_moments() -> tuple[np.ndarray, np.ndarray]:
     return codes.mean(axis=0), codes.std(axis=0)
 
 
-def _draw_order(settings: SimulateSettings, subject: int, stage: int) -> np.ndarray:
-    """Indices of the stimuli in the order of one recording."""
-    rng = np.random.default_rng([settings.seed, 11, subject, stage])
-    n_concepts, n_each = settings.concepts, settings.trials_per_concept
+def _first_stage(settings: SimulateSettings) -> list[_Recording]:
+    """Every subject's first visit: one pass with all pictures."""
+    everything = np.arange(settings.concepts * settings.trials_per_concept).reshape(settings.concepts, -1)
+    recordings = []
+    for subject in range(settings.subjects):
+        rng = np.random.default_rng([settings.seed, 11, subject, 0])
+        order = _draw_order(settings, everything, rng)
+        if settings.incomplete and subject == settings.subjects - 1:
+            concept = order // settings.trials_per_concept
+            order = order[concept != concept[-1]]
+        recordings.append(_Recording(subject, 0, subject, {0: order}))
+    return recordings
+
+
+def _second_stage(settings: SimulateSettings) -> list[_Recording]:
+    """The second visit of those who come back: two passes, each with its own pictures of every concept."""
+    n_each, recordings = settings.trials_per_concept, []
+    first = min(max(1, round(FIRST_PASS * n_each)), n_each - 1)
+    for written_as, subject in STAGE2_SUBJECTS.items():
+        if subject < settings.subjects:
+            rng = np.random.default_rng([settings.seed, 11, subject, 1])
+            everything = np.arange(settings.concepts * n_each).reshape(settings.concepts, n_each)
+            parts = np.split(rng.permuted(everything, axis=1), [first], axis=1)
+            passes = {stage: _draw_order(settings, part, rng) for stage, part in zip(STAGE2_RUNS, parts)}
+            recordings.append(_Recording(subject, 1, written_as, passes))
+    return recordings
+
+
+def _draw_order(settings: SimulateSettings, pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the stimuli in the order of one pass; a row of `pictures` is a concept's."""
+    shown = np.repeat(pictures, settings.repeats, axis=1)
     if settings.design == "rapid":
-        return rng.permutation(np.repeat(np.arange(n_concepts * n_each), settings.repeats))
-    block = np.repeat(np.arange(n_each), settings.repeats)
-    return np.concatenate([concept * n_each + rng.permutation(block) for concept in rng.permutation(n_concepts)])
+        return rng.permutation(shown.reshape(-1))
+    return np.concatenate([rng.permutation(shown[concept]) for concept in rng.permutation(len(shown))])
 
 
 def _signals(
-    settings: SimulateSettings, stimuli: list[_Stimulus], orders: list[tuple[int, int, np.ndarray]]
+    settings: SimulateSettings, stimuli: list[_Stimulus], recordings: list[_Recording]
 ) -> Iterator[np.ndarray]:
     """Signal of all recordings, in batches of trials, volts."""
     parameters = np.array([stimulus.parameters for stimulus in stimuli])
-    for subject, stage, order in orders:
+    for recording in recordings:
+        subject, day, order = recording.subject, recording.day, recording.order
         person = brain.make_brain(settings.seed, subject, GROUPS, parameters, settings.explained_variance)
-        if stage:
-            person = brain.on_another_day(person, rng=np.random.default_rng([settings.seed, 12, subject, stage]))
-        drift = brain.draw_drift(person, len(order), rng=np.random.default_rng([settings.seed, 13, subject, stage]))
+        if day:
+            person = brain.on_another_day(person, rng=np.random.default_rng([settings.seed, 12, subject, day]))
+        drift = brain.draw_drift(person, len(order), rng=np.random.default_rng([settings.seed, 13, subject, day]))
         for start in range(0, len(order), _BATCH):
             rows = slice(start, min(start + _BATCH, len(order)))
             rngs = [
-                np.random.default_rng([settings.seed, 14, subject, stage, trial])
+                np.random.default_rng([settings.seed, 14, subject, day, trial])
                 for trial in range(rows.start, rows.stop)
             ]
             yield brain.record(person, drift.rows(rows), parameters[order[rows]], rngs=rngs)
 
 
-def _save(
-    stream: IO[bytes],
-    signal: np.ndarray,
-    stimuli: list[_Stimulus],
-    orders: list[tuple[int, int, np.ndarray]],
-    settings: SimulateSettings,
-) -> None:
-    """Write the file in the released layout."""
+def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Recording]) -> None:
+    """Write a file in the released layout."""
     import torch
 
     fine = set(list(IMAGENET_CONCEPTS)[:N_FINE])
-    shown = [(subject, stage, stimuli[index]) for subject, stage, order in orders for index in order]
+    shown = [
+        (recording, stage, stimuli[index])
+        for recording in recordings
+        for stage, order in recording.passes.items()
+        for index in order
+    ]
     records = []
-    for trial, (subject, stage, stimulus) in enumerate(shown):
+    for trial, (recording, stage, stimulus) in enumerate(shown):
         record = {
             # A row of the memory map is a storage of its own size, so the archive holds each trial once.
             "eeg_data": torch.from_numpy(signal[trial]),
             "granularity": "fine" if stimulus.wnid in fine else "coarse",
-            "subject": subject,
+            "subject": recording.written_as,
             "label": stimulus.wnid,
             "image": stimulus.name,
         }
-        records.append({**record, "stage": stage + 1} if settings.stages > 1 else record)
+        records.append({**record, "stage": stage} if recording.day else record)
     content = {
         "dataset": records,
         "labels": list(IMAGENET_CONCEPTS),

@@ -1,9 +1,8 @@
-"""Train, validation and test index sets of one subject, proved disjoint by what their protocol promises."""
+"""Train, validation and test index sets, proved disjoint by what their protocol promises, and their warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,12 +15,26 @@ BLOCK_WARNING = (
     "Block design: trials of one block are on both sides of the split, so slow drift of the recording alone "
     "can give these scores; they are no evidence that the brain's response to a picture was decoded."
 )
+GAP_WARNING = (
+    "Block design: the {gap} trials before the test part of every block were dropped, but drift slower than that gap "
+    "still links both sides and alone can give these scores; they are no evidence that the brain's response to a "
+    "picture was decoded."
+)
 REPEAT_WARNING = (
     "Pictures of test trials were shown in training trials too: the scores say which known picture was seen, "
     "not what a new one looks like."
 )
-RELEASED_BLOCK = 50
-RELEASED_TRAIN = 30
+ORDER_WARNING = (
+    "Concepts came in nearly the same order in training and test recordings, so drift that follows the time since "
+    "a recording began can be decoded across them."
+)
+OF_OTHERS = frozenset({"leave-subject-out", "pretrain-finetune"})
+"""Protocols in which other subjects' trials train."""
+
+GAPPED = "within-block-gap"
+SAME_ORDER = 0.5
+COUNTED_WITHIN = {"session": ("subject",), "run": ("subject", "session"), "block": ("subject", "session")}
+"""Columns that number things anew in every subject (and session) -> columns without which they say nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,13 @@ class Split:
         What the validation part is: the rule by which epochs and penalties are chosen on it.
     warnings : tuple of str
         What everything made from this split must say.
+    pretrain : array of int, shape (n,)
+        Rows that train before `train` does; mostly none. Disjoint from the others too.
 
     Raises
     ------
     NeuroCanvasError
-        If a part is empty, names a row twice, or shares a row with another.
+        If a part but `pretrain` is empty, names a row twice, or shares a row with another.
 
     Examples
     --------
@@ -56,6 +71,7 @@ class Split:
     test: np.ndarray
     selection: str
     warnings: tuple[str, ...] = ()
+    pretrain: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         seen: dict[int, str] = {}
@@ -71,16 +87,28 @@ class Split:
             object.__setattr__(self, part, np.sort(rows))
 
     def parts(self) -> dict[str, np.ndarray]:
-        """Return the three index arrays by name.
+        """Return the index arrays by name; `pretrain` only where it has rows.
 
         Returns
         -------
         dict of str to array of int
         """
-        return {name: np.asarray(getattr(self, name), dtype=np.int64) for name in ("train", "val", "test")}
+        names = ("train", "val", "test", *(("pretrain",) if len(self.pretrain) else ()))
+        return {name: np.asarray(getattr(self, name), dtype=np.int64) for name in names}
+
+    def joined(self) -> Split:
+        """Let the trials of `pretrain` train together with `train`, for what is trained in one go.
+
+        Returns
+        -------
+        Split
+            The same one where nothing pre-trains.
+        """
+        rows = np.concatenate([self.pretrain, self.train])
+        return replace(self, train=rows, pretrain=rows[:0]) if len(self.pretrain) else self
 
     def fingerprint(self) -> str:
-        """Hash the name, the three index arrays and the selection rule.
+        """Hash the name, the index arrays and the selection rule.
 
         Returns
         -------
@@ -90,30 +118,85 @@ class Split:
         return fingerprint(self.name, *self.parts().values(), self.selection)
 
 
-def is_blocked(trials: Trials) -> bool:
-    """Tell from the order of the trials whether concepts came in blocks.
+def groups(trials: Trials, *columns: str) -> np.ndarray:
+    """Number the trials that share all of some columns.
+
+    Parameters
+    ----------
+    trials : Trials
+        Of one or many subjects.
+    *columns : str
+        Names in `COLUMNS`. A session is that of a subject, a run or block that of a subject and session.
+
+    Returns
+    -------
+    array of int, shape (n_trials,)
+        The group of every trial, from 0 on.
+    """
+    names = dict.fromkeys(name for column in columns for name in (*COUNTED_WITHIN.get(column, ()), column))
+    group = np.zeros(len(trials), dtype=np.int64)
+    for name in names:
+        values, code = np.unique(trials.column(name), return_inverse=True)
+        group = np.unique(group * len(values) + code, return_inverse=True)[1]
+    return group
+
+
+def in_recorded_order(trials: Trials) -> np.ndarray:
+    """Sort rows by subject, session and place in the recording.
+
+    Parameters
+    ----------
+    trials : Trials
+        Of one or many subjects.
+
+    Returns
+    -------
+    array of int, shape (n_trials,)
+    """
+    return np.lexsort([trials.column(name) for name in ("order", "session", "subject")])
+
+
+def blocked_trials(trials: Trials) -> np.ndarray:
+    """Tell from the order of the trials in which sessions concepts came in blocks.
 
     In random order each of the n - 1 steps changes the concept with probability 1 - Σ n_c(n_c - 1) / (n(n -
-    1)), n_c being the trials of concept c. A design with fewer than half of the changes that random order
+    1)), n_c being the trials of concept c. A session with fewer than half of the changes that random order
     would give counts as blocked.
 
     Parameters
     ----------
     trials : Trials
-        One subject's.
+        Of one or many subjects.
+
+    Returns
+    -------
+    array of bool, shape (n_trials,)
+        Whether the trial's session is blocked; False also where a session has only one concept.
+    """
+    recorded, session, concept = in_recorded_order(trials), groups(trials, "session"), groups(trials, "concept")
+    blocked = np.zeros(len(trials), dtype=bool)
+    for number in np.unique(session):
+        rows = recorded[session[recorded] == number]
+        n, counts = len(rows), np.unique(concept[rows], return_counts=True)[1]
+        if len(counts) > 1:
+            expected = (n - 1) * (1 - np.sum(counts * (counts - 1)) / (n * (n - 1)))
+            blocked[rows] = np.sum(concept[rows][1:] != concept[rows][:-1]) < expected / 2
+    return blocked
+
+
+def is_blocked(trials: Trials) -> bool:
+    """Tell whether concepts came in blocks in any session of any subject; see `blocked_trials`.
+
+    Parameters
+    ----------
+    trials : Trials
+        Of one or many subjects.
 
     Returns
     -------
     bool
-        False also where there is only one concept.
     """
-    concept = _in_recorded_order(trials, trials.column("concept"))
-    n = len(concept)
-    counts = np.unique(concept, return_counts=True)[1]
-    if len(counts) < 2:
-        return False
-    expected = (n - 1) * (1 - np.sum(counts * (counts - 1)) / (n * (n - 1)))
-    return bool(np.sum(concept[1:] != concept[:-1]) < expected / 2)
+    return bool(blocked_trials(trials).any())
 
 
 def prove_disjoint(
@@ -128,7 +211,7 @@ def prove_disjoint(
     trials : Trials
         The trials that it was made for.
     column : str
-        What may not be shared: "stimulus", "concept", "block", "run", ...
+        What may not be shared: "stimulus", "concept", "subject", or a "session", "run" or "block" of one subject.
     others : pair of str
         The two parts.
 
@@ -137,175 +220,144 @@ def prove_disjoint(
     NeuroCanvasError
         Naming a shared value.
     """
-    first, second = (_values(split, trials, column, part) for part in others)
-    shared = np.intersect1d(first, second)
+    group = groups(trials, column)
+    first, second = (getattr(split, part) for part in others)
+    shared = first[np.isin(group[first], group[second])]
     if len(shared):
         raise NeuroCanvasError(
-            f"split {split.name}: {others[0]} and {others[1]} share the {column} {shared[0]}; they must not."
+            f"split {split.name}: {others[0]} and {others[1]} share the {column} "
+            f"{trials.column(column)[shared[group[shared].argmin()]]}; they must not."
         )
 
 
-def make_splits(trials: Trials, settings: SplitSettings) -> list[Split]:
-    """Split one subject's trials by a protocol.
+def uses_other_subjects(protocol: str) -> bool:
+    """Tell whether other subjects' trials train under a protocol.
 
-    - ``by-stimulus``: of every concept, `test_fraction` of the stimuli are held out, with all of their
-      trials.
-    - ``leave-run-out``: one split per run, which is its test part. Pictures may repeat across runs.
-    - ``released``: the first 30 of every 50 trials of a concept train, the last 20 test, as in the released
-      code.
+    Parameters
+    ----------
+    protocol : str
+        A key of `protocols.PROTOCOLS`.
 
-    Validation is always cut from the training side. For ``by-stimulus`` and ``released`` it is
-    `val_fraction` of each concept's training stimuli. For ``leave-run-out``, where every stimulus repeats
-    in every run, it is the last `val_fraction` of the trials of each training run: contiguous, so that
-    drift cannot link it to the training trials around it, and from every run, so that it is no easier than
-    training on one run and less costly than giving up a whole one.
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> uses_other_subjects("leave-subject-out"), uses_other_subjects("released")
+    (True, False)
+    """
+    return protocol in OF_OTHERS
+
+
+def make_splits(trials: Trials, settings: SplitSettings, subject: int | None = None) -> list[Split]:
+    """Split trials by a protocol so that one subject is tested.
+
+    - ``by-stimulus``: of every concept, `test_fraction` of the stimuli are held out, with all of their trials.
+    - ``kfold-by-stimulus``: each concept's stimuli are dealt into `folds` parts; each is tested once.
+    - ``leave-run-out``, ``leave-session-out``: each run or session of the subject is tested once. The latter is
+      CrossPT's cross-time where there are two.
+    - ``leave-block-out``: fold k tests the k-th block of every concept.
+    - ``leave-subject-out``: all trials of the subject; others train and yet others validate.
+    - ``pretrain-finetune``: the others' first sessions pre-train, the subject's own trains, its later ones are
+      tested: CrossPT's PT.
+    - ``released``: the first 30 of every 50 trials of a concept in a session train, the last 20 test.
+    - ``within-block-gap``: the same without the last `gap` trials before the test part.
+
+    Validation trials are always cut from the training side, and `Split.selection` says which they are: whole stimuli
+    (``by-stimulus``, ``kfold-by-stimulus``, ``released``), whole subjects (``leave-subject-out``), else the last ones
+    of each training block, or of each training run where concepts did not come in blocks: contiguous, so that drift
+    links few of them to trials that train.
 
     Parameters
     ----------
     trials : Trials
-        One subject's.
+        The subject's, and for protocols that use them the others'.
     settings : SplitSettings
         Protocol, fractions, seed, and whether block-confounded scores are accepted.
+    subject : int, optional
+        The one that is tested; needed where `trials` hold several.
 
     Returns
     -------
     list of Split
-        One per fold; row numbers count in `trials`.
+        One per fold; row numbers count in `trials`. No trial is tested twice.
 
     Raises
     ------
     NeuroCanvasError
-        If there are several subjects, too few stimuli or runs, or if the design is blocked, trials of one
-        block would be on both sides, and `accept_block_confound` is not set.
+        If the subject is unknown or not named, the data lack what the protocol needs, or if the design is blocked,
+        trials of one block would be on both sides, and `accept_block_confound` is not set.
     """
-    subjects = np.unique(trials.column("subject"))
-    if len(subjects) != 1:
-        raise NeuroCanvasError(f"split: trials of one subject are needed; got subjects {subjects.tolist()}.")
-    splits = PROTOCOLS[check_option("protocol", settings.protocol, PROTOCOLS)](trials, settings)
-    return [_with_warnings(split, trials, settings.accept_block_confound) for split in splits]
+    from neurocanvas.datasets.protocols import PROTOCOLS, whole_block_protocols  # late: they are made of what is above
 
-
-def _by_stimulus(trials: Trials, settings: SplitSettings) -> list[Split]:
-    """Hold out stimuli of every concept."""
-    rng = np.random.default_rng(settings.seed)
-    everything = np.arange(len(trials))
-    rest, test = _hold_out_stimuli(trials, everything, settings.test_fraction, rng)
-    train, val = _hold_out_stimuli(trials, rest, settings.val_fraction, rng)
-    split = Split("by-stimulus", train, val, test, _stimulus_rule(settings))
-    for parts in (("train", "test"), ("val", "test"), ("train", "val")):
-        prove_disjoint(split, trials, "stimulus", parts)
-    return [split]
-
-
-def _released(trials: Trials, settings: SplitSettings) -> list[Split]:
-    """First 30, last 20 of every 50 trials of a concept, in the order recorded."""
-    position = np.empty(len(trials), dtype=np.int64)
-    recorded = _in_recorded_order(trials, np.arange(len(trials)))
-    concept = trials.column("concept")[recorded]
-    for name in np.unique(concept):
-        rows = recorded[concept == name]
-        position[rows] = np.arange(len(rows)) % RELEASED_BLOCK
-    test = np.flatnonzero(position >= RELEASED_TRAIN)
-    if len(test) == 0:
+    present = np.unique(trials.column("subject")).tolist()
+    if subject is None and len(present) != 1:
+        raise NeuroCanvasError(f"split: trials of one subject are needed, or the one to test; got subjects {present}.")
+    subject = present[0] if subject is None else check_option("subject", subject, present)
+    own = np.flatnonzero(trials.column("subject") == subject)
+    splits = PROTOCOLS[check_option("protocol", settings.protocol, PROTOCOLS)](trials, own, settings)
+    blocks, stimuli = np.where(blocked_trials(trials), groups(trials, "block"), -1), groups(trials, "stimulus")
+    confounded = [_shares(blocks, split) for split in splits]
+    if any(confounded) and not settings.accept_block_confound:
+        first = splits[confounded.index(True)].name
+        best = "" if settings.protocol == GAPPED else f", best under {GAPPED}"
         raise NeuroCanvasError(
-            f"protocol released: tests on the trials after the first {RELEASED_TRAIN} of a concept; "
-            "none has so many. Use by-stimulus or leave-run-out."
+            f"split {first}: concepts came in blocks, and trials of one block would train and test, so drift alone can "
+            f"be decoded. Test whole blocks by {whole_block_protocols(trials, own)}; or set accept_block_confound "
+            f"= true (--accept-block-confound){best}, for results that carry a warning."
         )
-    rng = np.random.default_rng(settings.seed)
-    train, val = _hold_out_stimuli(
-        trials, np.flatnonzero(position < RELEASED_TRAIN), settings.val_fraction, rng
-    )
-    split = Split("released", train, val, test, _stimulus_rule(settings))
-    prove_disjoint(split, trials, "stimulus", ("train", "val"))
-    return [split]
+    confound = GAP_WARNING.format(gap=settings.gap) if settings.protocol == GAPPED else BLOCK_WARNING
+    marked = []
+    for split, is_confounded in zip(splits, confounded, strict=True):
+        reasons = {
+            confound: is_confounded,
+            REPEAT_WARNING: _shares(stimuli, split),
+            ORDER_WARNING: _repeats_order(trials, split),
+        }
+        found = tuple(warning for warning, holds in reasons.items() if holds)
+        marked.append(replace(split, warnings=(*split.warnings, *found)))
+    return marked
 
 
-def _leave_run_out(trials: Trials, settings: SplitSettings) -> list[Split]:
-    """Test on each run in turn; a run is one (session, run) pair."""
-    runs, run_of = np.unique(
-        np.stack([trials.column("session"), trials.column("run")], axis=1), axis=0, return_inverse=True
-    )
-    run_of = run_of.reshape(-1)
-    if len(runs) < 2:
-        raise NeuroCanvasError("protocol leave-run-out: at least 2 runs are needed; got 1. Use by-stimulus.")
-    recorded = _in_recorded_order(trials, np.arange(len(trials)))
-    tail = np.zeros(len(trials), dtype=bool)
-    for number in range(len(runs)):
-        rows = recorded[run_of[recorded] == number]
-        tail[rows[len(rows) - max(1, round(settings.val_fraction * len(rows))) :]] = True
-    rule = f"the last {settings.val_fraction:.0%} of the trials of each training run"
-    several_sessions = len(np.unique(runs[:, 0])) > 1
-    splits = []
-    for number, (session, run) in enumerate(runs):
-        name = (
-            f"leave-run-out, session {session} run {run}" if several_sessions else f"leave-run-out, run {run}"
-        )
-        inside = run_of == number
-        train, val, test = (np.flatnonzero(rows) for rows in (~inside & ~tail, ~inside & tail, inside))
-        splits.append(Split(name, train, val, test, rule))
-    if not several_sessions:
-        for split in splits:
-            prove_disjoint(split, trials, "run")
-            prove_disjoint(split, trials, "run", ("val", "test"))
-    return splits
+def _known(split: Split) -> np.ndarray:
+    """Rows that a model has seen before it is tested."""
+    return np.concatenate([split.pretrain, split.train, split.val])
 
 
-PROTOCOLS: Mapping[str, Callable[[Trials, SplitSettings], list[Split]]] = {
-    "by-stimulus": _by_stimulus,
-    "leave-run-out": _leave_run_out,
-    "released": _released,
-}
-"""How to split, by name."""
+def _shares(group: np.ndarray, split: Split) -> bool:
+    """Tell whether a group has trials on both sides; groups below 0 do not count."""
+    tested = group[split.test]
+    return bool(np.isin(tested[tested >= 0], group[_known(split)]).any())
 
 
-def _with_warnings(split: Split, trials: Trials, accept_block_confound: bool) -> Split:
-    """Refuse or mark a split whose test blocks were trained on; mark one whose test pictures were."""
-    warnings = list(split.warnings)
-    known = np.concatenate([split.train, split.val])
-    block, stimulus = trials.column("block"), trials.column("stimulus")
-    if is_blocked(trials) and np.isin(block[split.test], block[known]).any():
-        if not accept_block_confound:
-            raise NeuroCanvasError(
-                f"split {split.name}: concepts came in blocks, and trials of one block would train and test, "
-                "so drift alone can be decoded; use leave-run-out if concepts repeat across runs, or set "
-                "accept_block_confound = true (--accept-block-confound) for results that carry a warning."
-            )
-        warnings.append(BLOCK_WARNING)
-    if np.isin(stimulus[split.test], stimulus[known]).any():
-        warnings.append(REPEAT_WARNING)
-    return Split(split.name, split.train, split.val, split.test, split.selection, tuple(warnings))
+def _repeats_order(trials: Trials, split: Split) -> bool:
+    """Tell whether blocks of concepts came in nearly one order in training recordings and in another that is tested.
 
+    The rank correlation of the concepts' mean places must be .5, and beyond what one order in a hundred reaches.
+    """
+    recording, concept, recorded = groups(trials, "run"), groups(trials, "concept"), in_recorded_order(trials)
+    blocked, place = blocked_trials(trials), np.empty(len(trials))
+    for number in np.unique(recording):
+        rows = recorded[recording[recorded] == number]
+        place[rows] = np.arange(len(rows)) / len(rows)
 
-def _hold_out_stimuli(
-    trials: Trials, rows: np.ndarray, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows into those kept and those of held-out stimuli, `fraction` (at least one) per concept."""
-    stimulus, first = np.unique(trials.column("stimulus")[rows], return_index=True)
-    concept = trials.column("concept")[rows][first]
-    held: list[str] = []
-    for name in np.unique(concept):
-        of_concept = stimulus[concept == name]
-        count = max(1, round(fraction * len(of_concept)))
-        if count >= len(of_concept):
-            raise NeuroCanvasError(
-                f"split: concept {name} has {len(of_concept)} stimuli, too few to hold out {fraction:.0%} "
-                "and train on the rest; use leave-run-out if every picture was shown in every run."
-            )
-        held.extend(rng.choice(of_concept, count, replace=False))
-    out = np.isin(trials.column("stimulus")[rows], held)
-    return rows[~out], rows[out]
+    def mean_places(rows: np.ndarray) -> np.ndarray:
+        """Mean place of every concept, NaN where it is missing."""
+        n = concept.max() + 1
+        sums, counts = np.bincount(concept[rows], place[rows], n), np.bincount(concept[rows], minlength=n)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
-
-def _stimulus_rule(settings: SplitSettings) -> str:
-    """Say what the validation part is."""
-    return f"{settings.val_fraction:.0%} of each concept's training stimuli, with all of their trials"
-
-
-def _in_recorded_order(trials: Trials, values: np.ndarray) -> np.ndarray:
-    """Sort one value per trial by recording order."""
-    return values[np.argsort(trials.column("order"), kind="stable")]
-
-
-def _values(split: Split, trials: Trials, column: str, part: str) -> np.ndarray:
-    """Return what a part of the split holds in a column."""
-    return trials.column(column)[split.parts()[part]]
+    known = _known(split)
+    known = known[blocked[known]]
+    test = split.test[blocked[split.test] & ~np.isin(recording[split.test], recording[known])]
+    trained = mean_places(known)
+    for number in np.unique(recording[test]):
+        places = np.stack([trained, mean_places(test[recording[test] == number])])
+        places = places[:, np.isfinite(places).all(axis=0)]
+        n = places.shape[1]
+        if n > 2:
+            ranks = places.argsort(axis=1).argsort(axis=1)
+            if np.corrcoef(*ranks)[0, 1] >= min(max(SAME_ORDER, 2.33 / np.sqrt(n - 1)), 0.999):
+                return True
+    return False

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from neurocanvas.store import fingerprint, read_text, sha256
 
 PICTURES_FOLDER = "imageNet_images"
 """Folder of the pictures beside the EEG file: `imageNet_images/<wnid>/<image id>`."""
+
+IMAGENET_FOLDERS = (PICTURES_FOLDER, "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train", "train", ".")
+"""Where folders named by wnid lie in a data folder, and in ImageNet as image-net.org and Kaggle give it."""
 
 # Restated from `synset_map_en.txt` of EEG-ImageNet (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT licence, commit
 # 7c781571), first name of each; in the order of `labels` in the released file: dogs, fish, fruits, vehicles and
@@ -148,27 +152,28 @@ class Stimuli:
 
     @classmethod
     def from_folder(cls, root: Path | str, ids: Iterable[str] | None = None) -> Stimuli:
-        """Find the pictures of `root/imageNet_images/<wnid>/<image id>`.
+        """Find the pictures of `root/imageNet_images/<wnid>/<image id>`, or of an ImageNet folder.
 
         Parameters
         ----------
         root : path-like
-            The folder that holds `imageNet_images`.
+            The folder that holds `imageNet_images`, or else one of the other `IMAGENET_FOLDERS` with folders in it
+            that are named by wnid.
         ids : iterable of str, optional
             Which stimuli; all that the folder holds by default. A picture may be missing until it is asked for.
 
         Returns
         -------
         Stimuli
-            Ids in alphabetical order; names from `root/synset_map_en.txt` where it exists, else those of the 80
-            concepts of EEG-ImageNet, else the folder's name.
+            Ids in alphabetical order; names from `synset_map_en.txt` (`read_names`) where it exists, else those of the
+            80 concepts of EEG-ImageNet, else the folder's name.
 
         Raises
         ------
         NeuroCanvasError
             If `ids` is None and there is no such folder, or no picture in it.
         """
-        folder = Path(root) / PICTURES_FOLDER
+        folder = _pictures_folder(Path(root))
         if ids is None:
             check_folder(folder, "the pictures, as <wnid>/<image id>")
             found = {
@@ -181,7 +186,7 @@ class Stimuli:
         else:
             found = {name: folder / name.split("_")[0] / name for name in sorted(set(ids))}
         concepts = {name: path.parent.name for name, path in found.items()}
-        known = {**IMAGENET_CONCEPTS, **_read_names(Path(root) / "synset_map_en.txt")}
+        known = {**IMAGENET_CONCEPTS, **read_names(root)}
         names = {concept: known.get(concept, concept) for concept in dict.fromkeys(concepts.values())}
         return cls(tuple(found), concepts, names, found)
 
@@ -295,9 +300,38 @@ class Stimuli:
             )
 
 
-def _read_names(path: Path) -> dict[str, str]:
-    """First name of every wnid in a file of lines `wnid name, name`; empty where there is no file."""
-    if not path.is_file():
-        return {}
-    rows = [line.split(None, 1) for line in read_text(path, "a wnid and its names on every line").splitlines()]
-    return {row[0]: row[1].split(",")[0].replace("_", " ").strip() for row in rows if len(row) == 2}
+def read_names(root: Path | str, language: Literal["en", "ch"] = "en") -> dict[str, str]:
+    """Read the first name of every concept from `synset_map_en.txt` or `synset_map_ch.txt`.
+
+    Parameters
+    ----------
+    root : path-like
+        The file lies in it or, as released, in its `imageNet_images`: lines of a wnid, tab or spaces, and names.
+    language : str
+        "en" or "ch".
+
+    Returns
+    -------
+    dict of str to str
+        Wnid -> name; empty where there is no file.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is not UTF-8.
+    """
+    name = f"synset_map_{language}.txt"
+    for path in (Path(root) / name, Path(root) / PICTURES_FOLDER / name):
+        if path.is_file():
+            text = read_text(path, "a wnid and its names on every line").removeprefix("\ufeff")
+            rows = [line.split(None, 1) for line in text.splitlines()]
+            return {row[0]: row[1].split(",")[0].replace("_", " ").strip() for row in rows if len(row) == 2}
+    return {}
+
+
+def _pictures_folder(root: Path) -> Path:
+    """The first of `IMAGENET_FOLDERS` that holds folders named by wnid, else `imageNet_images`."""
+    for name in IMAGENET_FOLDERS:
+        if any(path.is_dir() for path in (root / name).glob("n[0-9]*")):
+            return root / name
+    return root / PICTURES_FOLDER

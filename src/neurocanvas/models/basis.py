@@ -4,12 +4,13 @@ A mapper that predicts inside the subspace of an orthonormal basis has, for each
 
     |target - prediction|² = |coordinates - predicted coordinates|² + |target - its projection|²,
 
-so the mean squared error over 59,136 numbers is the one over a few coordinates plus a constant.
+so the mean squared error over 59,136 numbers is the one over a few coordinates plus a constant. With weights of tokens
+the same holds of the weighted error, the axes being orthonormal after every token is scaled by the root of its weight.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +34,9 @@ class TargetBasis:
         Orthonormal rows, the largest variance first.
     target_sd : array, shape (k,), float32
         Standard deviation of the training targets along each axis, over trials.
+    token_scale : array, shape (77,), float32, optional
+        What differences from the mean are multiplied by, token by token, before they are projected: roots of weights
+        whose mean is 1. None: every token weighs the same.
 
     Notes
     -----
@@ -44,6 +48,7 @@ class TargetBasis:
     mean: np.ndarray
     axes: np.ndarray
     target_sd: np.ndarray
+    token_scale: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         k = len(self.target_sd)
@@ -53,8 +58,15 @@ class TargetBasis:
                 f"{self.axes.shape} and {self.target_sd.shape}."
             )
 
+    @property
+    def scale(self) -> np.ndarray:
+        """`token_scale` of every number of a target, shape (n_outputs,)."""
+        return _spread_out(self.token_scale, self.mean.size)
+
     @classmethod
-    def fit(cls, targets: np.ndarray, counts: np.ndarray, components: int) -> TargetBasis:
+    def fit(
+        cls, targets: np.ndarray, counts: np.ndarray, components: int, token_weights: tuple[float, ...] = ()
+    ) -> TargetBasis:
         """Find the principal axes of the targets.
 
         Solved through the Gram matrix of the targets (n_targets x n_targets), a chunk of columns at a time;
@@ -68,6 +80,9 @@ class TargetBasis:
             How many *training* trials have each target; 0 leaves one out.
         components : int
             How many axes to keep; fewer are kept where the targets do not span as many.
+        token_weights : tuple of float
+            Weight of every token's squared error, from the first; the last one given holds for all that follow, and
+            only their ratios count. Empty: all alike.
 
         Returns
         -------
@@ -83,11 +98,13 @@ class TargetBasis:
         share = counts[used] / max(1, counts.sum())
         root = np.sqrt(share)[:, None]
         mean = np.empty(flat.shape[1], dtype=np.float32)
+        token_scale = _token_scale(token_weights, targets.shape[1]) if token_weights else None
+        scale = _spread_out(token_scale, flat.shape[1])
         gram = np.zeros((len(used), len(used)))
         for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
             part = flat[used, columns].astype(np.float32)
             mean[columns] = share @ part
-            part = (part - mean[columns]) * root.astype(np.float32)
+            part = (part - mean[columns]) * scale[columns] * root.astype(np.float32)
             gram += part @ part.T
         if not np.isfinite(gram).all():
             raise NeuroCanvasError("targets: NaN or infinite values; make the embeddings again (verb embed).")
@@ -101,12 +118,13 @@ class TargetBasis:
         weights = (vectors[:, keep] / np.sqrt(variance[keep])).T
         axes = np.empty((len(keep), flat.shape[1]))
         for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
-            axes[:, columns] = weights @ ((flat[used, columns].astype(np.float32) - mean[columns]) * root)
+            part = (flat[used, columns].astype(np.float32) - mean[columns]) * scale[columns]
+            axes[:, columns] = weights @ (part * root)
         # The Gram matrix squares rounding errors; one Cholesky step makes the axes orthonormal again.
         axes = np.linalg.solve(np.linalg.cholesky(axes @ axes.T), axes).astype(np.float32)
-        basis = cls(mean.reshape(targets.shape[1:]), axes, np.ones(len(keep), np.float32))
+        basis = cls(mean.reshape(targets.shape[1:]), axes, np.ones(len(keep), np.float32), token_scale)
         spread = np.sqrt(share @ basis.transform(targets[used]).astype(np.float64) ** 2)
-        return cls(basis.mean, axes, spread.astype(np.float32))
+        return replace(basis, target_sd=spread.astype(np.float32))
 
     def transform(self, targets: np.ndarray) -> np.ndarray:
         """Coordinates of targets.
@@ -119,9 +137,10 @@ class TargetBasis:
         -------
         array, shape (n, k), float32
         """
-        flat, mean = targets.reshape(len(targets), -1), self.mean.reshape(-1)
+        flat, mean, scale = targets.reshape(len(targets), -1), self.mean.reshape(-1), self.scale
         parts = [
-            (flat[rows].astype(np.float32) - mean) @ self.axes.T for rows in batches(len(flat), ROWS_AT_ONCE)
+            ((flat[rows].astype(np.float32) - mean) * scale) @ self.axes.T
+            for rows in batches(len(flat), ROWS_AT_ONCE)
         ]
         return np.concatenate([np.empty((0, len(self.axes)), np.float32), *parts])
 
@@ -136,11 +155,11 @@ class TargetBasis:
         -------
         array, shape (n, 77, 768), float32
         """
-        flat = coordinates.astype(np.float32) @ self.axes + self.mean.reshape(-1)
+        flat = coordinates.astype(np.float32) @ self.axes / self.scale + self.mean.reshape(-1)
         return flat.reshape(len(coordinates), *self.mean.shape)
 
     def squared_distance(self, targets: np.ndarray) -> np.ndarray:
-        """|target - its projection|²: what no prediction inside the subspace can reach.
+        """|target - its projection|², weighted as tokens are: what no prediction inside the subspace can reach.
 
         Parameters
         ----------
@@ -153,6 +172,21 @@ class TargetBasis:
         distances = np.empty(len(targets))
         for rows in batches(len(targets), ROWS_AT_ONCE):
             part = np.asarray(targets[rows], dtype=np.float32)
-            left = (part - self.inverse(self.transform(part))).reshape(len(part), -1).astype(np.float64)
+            left = (part - self.inverse(self.transform(part))).reshape(len(part), -1).astype(np.float64) * self.scale
             distances[rows] = np.einsum("nd,nd->n", left, left)
         return distances
+
+
+def _spread_out(token_scale: np.ndarray | None, n_outputs: int) -> np.ndarray:
+    """Every token's scale for each of its numbers; ones if there is none."""
+    if token_scale is None:
+        return np.broadcast_to(np.float32(1), n_outputs)
+    return np.repeat(token_scale, n_outputs // len(token_scale))
+
+
+def _token_scale(weights: tuple[float, ...], n_tokens: int) -> np.ndarray:
+    """Roots of the tokens' weights, which are made to have mean 1."""
+    if len(weights) > n_tokens:
+        raise NeuroCanvasError(f"token_weights: at most one for each of the {n_tokens} tokens; got {len(weights)}.")
+    every = np.array(weights + weights[-1:] * (n_tokens - len(weights)), dtype=np.float64)
+    return np.sqrt(every / every.mean()).astype(np.float32)

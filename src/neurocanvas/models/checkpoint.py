@@ -24,7 +24,8 @@ def save_mapper(mapper: Mapper, path: Path, print_of_inputs: str, card: Mapping[
     ----------
     mapper : Mapper
         What to save. Beside its weights the file holds `feature_mean`, `feature_sd`, `target_mean`,
-        `target_axes`, `target_sd` and `prediction_sd`, all float32: exact, 15 MB for 64 axes.
+        `target_axes`, `target_sd` and `prediction_sd`, all float32: exact, 15 MB for 64 axes; `token_scale` too where
+        tokens are weighted.
     path : Path
         Ends in ``.safetensors``.
     print_of_inputs : str
@@ -43,6 +44,8 @@ def save_mapper(mapper: Mapper, path: Path, print_of_inputs: str, card: Mapping[
         "prediction_sd": mapper.prediction_sd,
         **mapper.weights(),
     }
+    if mapper.basis.token_scale is not None:
+        arrays["token_scale"] = mapper.basis.token_scale
     # One entry only: the order of several is not the same from one process to the next.
     head = {
         "neurocanvas": json.dumps({"mapper": _name_of(mapper), "spec": asdict(mapper.spec)}, sort_keys=True)
@@ -86,8 +89,9 @@ def load_mapper(path: Path | str) -> Mapper:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise NeuroCanvasError(f"{file}: damaged, or not a mapper ({error}); train again.") from error
     kind = MAPPERS[check_option(f"{file}: mapper", head.get("mapper"), MAPPERS)]
-    _check_shapes(file, spec, shared)
-    basis = TargetBasis(shared["target_mean"], shared["target_axes"], shared["target_sd"])
+    token_scale = arrays.pop("token_scale", None)
+    _check_shapes(file, spec, shared if token_scale is None else {**shared, "token_scale": token_scale})
+    basis = TargetBasis(shared["target_mean"], shared["target_axes"], shared["target_sd"], token_scale)
     mapper = kind(spec, basis, shared["feature_mean"], shared["feature_sd"], shared["prediction_sd"])
     mapper.load_weights(arrays)
     return mapper
@@ -107,9 +111,8 @@ def _check_shapes(file: Path, spec: EEGSpec, shared: Mapping[str, np.ndarray]) -
         "target_mean": spec.target_shape,
         "target_axes": (k, spec.n_outputs),
         "prediction_sd": (k,),
+        "token_scale": spec.target_shape[:1],
     }
-    for name, shape in needed.items():
-        if shared[name].shape != shape:
-            raise NeuroCanvasError(
-                f"{file}: {name} should have shape {shape}; got {shared[name].shape}; train again."
-            )
+    for name, array in shared.items():
+        if name in needed and array.shape != needed[name]:
+            raise NeuroCanvasError(f"{file}: {name} should have shape {needed[name]}; got {array.shape}; train again.")

@@ -1,4 +1,4 @@
-"""`mlp_sd`: layers of Linear, BatchNorm, GELU and dropout, a linear one into principal coordinates, and a posterior."""
+"""`mlp_sd`: hidden layers with BatchNorm and dropout, a linear one into principal coordinates, and a posterior."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.models.base import Mapper
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ def build_network(
     n_coordinates: int,
     dropout: float = 0.0,
     input_dropout: float = 0.0,
+    activation: str = "gelu",
 ) -> torch.nn.Sequential:
-    """Build the network of `mlp_sd`: with three hidden layers, the four layers of the published description.
+    """Build the network of `mlp_sd`: Linear, BatchNorm, activation and dropout for every hidden layer, and a Linear.
 
     Parameters
     ----------
@@ -35,12 +36,19 @@ def build_network(
         Outputs.
     dropout, input_dropout : float
         Share of hidden units and of inputs that are left out in training.
+    activation : {"gelu", "relu"}
+        What follows every BatchNorm.
 
     Returns
     -------
     torch.nn.Sequential
         Initialised from torch's global random state (its layers take no generator): fork that state around
         the call.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the activation is another.
 
     Examples
     --------
@@ -50,10 +58,12 @@ def build_network(
     """
     from torch import nn
 
+    activations = {"gelu": nn.GELU, "relu": nn.ReLU}
+    active = activations[check_option("activation", activation, activations)]
     layers: list[nn.Module] = [nn.Dropout(input_dropout)]
     width = n_features
     for units in hidden:
-        layers += [nn.Linear(width, units), nn.BatchNorm1d(units), nn.GELU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(width, units), nn.BatchNorm1d(units), active(), nn.Dropout(dropout)]
         width = units
     return nn.Sequential(*layers, nn.Linear(width, n_coordinates))
 
@@ -137,6 +147,17 @@ class MLPMapper(Mapper):
     network: torch.nn.Sequential
     posterior: TargetPosterior | None = None  # without one, the network's output is the prediction
 
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        weights = [tensor for tensor in self.network.state_dict().values() if tensor.ndim == 2]
+        return tuple(len(weight) for weight in weights[:-1])
+
+    @property
+    def activation(self) -> str:
+        """What follows every BatchNorm: "gelu" or "relu"."""
+        return "relu" if any(type(layer).__name__ == "ReLU" for layer in self.network) else "gelu"
+
     def weights(self) -> dict[str, np.ndarray]:
         """Return the network's parameters and BatchNorm statistics.
 
@@ -144,9 +165,11 @@ class MLPMapper(Mapper):
         -------
         dict of str to array
             Named as in the network's state dict, with ``network.`` before; the posterior's, if there is one, with
-            ``posterior.`` before.
+            ``posterior.`` before; ``activation.relu`` if that is not GELU.
         """
         named = {f"network.{name}": tensor.numpy().copy() for name, tensor in self.network.state_dict().items()}
+        if self.activation != "gelu":
+            named[f"activation.{self.activation}"] = np.ones(1, np.float32)
         if self.posterior is not None:
             named["posterior.atoms"], named["posterior.counts"] = self.posterior.atoms, self.posterior.counts
             named["posterior.temperature"] = np.array([self.posterior.temperature], np.float32)
@@ -169,14 +192,16 @@ class MLPMapper(Mapper):
         state = {
             name.removeprefix("network."): torch.from_numpy(np.array(array))
             for name, array in weights.items()
-            if not name.startswith("posterior.")
+            if not name.startswith(("posterior.", "activation."))
         }
+        activation = "relu" if "activation.relu" in weights else "gelu"
         matrices = {name: tensor for name, tensor in state.items() if tensor.ndim == 2}
         try:
             in_order = sorted(matrices, key=lambda name: int(name.split(".")[0]))
             hidden = tuple(len(matrices[name]) for name in in_order[:-1])
-            network = build_network(self.spec.n_features, hidden, len(self.basis.target_sd))
-            network.load_state_dict(state)
+            with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
+                network = build_network(self.spec.n_features, hidden, len(self.basis.target_sd), activation=activation)
+            network.load_state_dict(state, assign=True)
             posterior = _read_posterior(weights, len(self.basis.target_sd))
         except (RuntimeError, ValueError, LookupError) as error:
             reason = " ".join(str(error).split())
@@ -207,7 +232,7 @@ class MLPMapper(Mapper):
 
         layers: list[Any] = list(copy.deepcopy(self.network.eval()))
         sd, mean = torch.from_numpy(self.feature_sd), torch.from_numpy(self.feature_mean)
-        axes = torch.from_numpy(self.basis.axes)
+        axes = torch.from_numpy(self.basis.axes / self.basis.scale)
         with torch.no_grad():
             first, last = layers[1], layers[-1]
             first.weight /= sd

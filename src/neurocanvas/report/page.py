@@ -16,11 +16,21 @@ import numpy as np
 from markupsafe import Markup
 
 from neurocanvas import store
-from neurocanvas.config import load_settings
+from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.montage import BANDS
 from neurocanvas.report import figures
-from neurocanvas.report.words import ARMS, METRICS, PERCENT, definitions, is_blocked, number, p_value, verdict
+from neurocanvas.report.words import (
+    ARMS,
+    METRICS,
+    PERCENT,
+    classification_sentence,
+    definitions,
+    is_blocked,
+    number,
+    p_value,
+    verdict,
+)
 from neurocanvas.targets.captions import read_captions
 
 GROUP, SAMPLE = 4, 12
@@ -36,7 +46,7 @@ def write_report(folder: Path) -> Path:
     Parameters
     ----------
     folder : Path
-        A run folder in which every stage up to ``evaluate`` is done.
+        A run folder in which every stage up to ``evaluate`` is done, or ``classify`` or ``benchmark``, or both.
 
     Returns
     -------
@@ -95,6 +105,38 @@ def _content(folder: Path) -> dict[str, Any]:
     """Everything that the template shows."""
     check_file(folder / "run.toml", "the settings of the run; run the verb run")
     settings = load_settings(folder / "run.toml")
+    tables = _classification(folder)
+    if tables and not (folder / "scores" / "summary.json").is_file():
+        return {**NO_PICTURES, "name": settings.name, "classification": tables}
+    return {**_pictured(folder, settings), "pictured": True, "classification": tables}
+
+
+NO_PICTURES: Mapping[str, Any] = {
+    "pictured": False, "arms": {}, "models": [], "concepts": {"arms": []}, "scalp": {"maps": [], "gradient": ""},
+}  # fmt: skip
+"""What the template needs of a run that classifies only."""
+
+
+def _classification(folder: Path) -> list[dict[str, Any]]:
+    """Tables of the verbs benchmark, or else classify: one per protocol; none where neither has run."""
+    paths = [folder / "scores" / f"{verb}.json" for verb in ("benchmark", "classification")]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return []
+    found = store.read_json(path, "the tables of the verb benchmark; run it again")
+    return [
+        {
+            **table,
+            "sentence": classification_sentence([r for r in found["rows"] if r["protocol"] == table["protocol"]]),
+            "warnings": [(text, text.startswith("Block design")) for text in table["warnings"]],
+            "explanation": found["explanation"],
+        }
+        for table in found["tables"]
+    ]
+
+
+def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
+    """What the page shows of a run that made pictures."""
     summary = store.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")

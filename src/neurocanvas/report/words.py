@@ -206,7 +206,7 @@ def definitions(
         data = f"simulated EEG, {settings.simulate.design} design, in the layout of EEG-ImageNet"
     chosen = f"; granularity {settings.data.granularity}" if settings.data.name == "eeg-imagenet" else ""
     features = settings.features
-    layers = f", hidden layers {' · '.join(map(str, mapper.hidden))}" if mapper.name == "mlp_sd" else ""
+    layers = f", hidden layers {' · '.join(map(str, mapper.widths))}" if mapper.name == "mlp_sd" else ""
     stimuli = len({row["stimulus"] for row in trials})
     electrodes = ", ".join(ch_names) if len(ch_names) <= 8 else f"{len(ch_names)}"
     seeds = [f"split {settings.split.seed}", f"mapper {mapper.seed}", f"pictures {made.seed}"]
@@ -227,3 +227,25 @@ def definitions(
         ("Statistics", f"{settings.evaluate.permutations:,} permutations, {settings.evaluate.resamples:,} resamples"),
         ("Seeds", ", ".join(seeds)),
     ]  # fmt: skip
+
+
+def classification_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say what one protocol's rows of the benchmark come to.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        From `evaluation.benchmark.summarise_cells`, all of one protocol.
+
+    Returns
+    -------
+    str
+    """
+    first = [row for row in rows if row["granularity"] == rows[0]["granularity"]]
+    best = max(first, key=lambda row: row["mean"])
+    right, chance = 100 * best["mean"], 100 * best["chance"]
+    scored = f"{best['title'].rstrip('*')} names the concept of {right:.1f} % of the trials (chance {chance:.1f} %)"
+    if any(warning.startswith("Block design") for row in rows for warning in row["warnings"]):
+        return f"{scored} on a split that cannot tell the brain's response from the recording block."
+    corrected = f"p {p_value(best['p_holm'])} after correction for all tests"
+    return f"No model is above chance: {scored}, {corrected}." if best["p_holm"] >= 0.05 else f"{scored}, {corrected}."

@@ -12,6 +12,7 @@ from pathlib import Path
 from neurocanvas import store
 from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.stages.classifying import benchmark, classify
 from neurocanvas.stages.mapping import caption, embed, features, predict, simulate, train
 from neurocanvas.stages.picturing import evaluate, generate, report
 from neurocanvas.stages.run import Run
@@ -27,7 +28,10 @@ STAGES: Mapping[str, Callable[[Run], list[Path]]] = {
     "evaluate": evaluate,
     "report": report,
 }
-"""Every stage by the name of its verb, in the order in which they run."""
+"""Every stage from data to report by the name of its verb, in the order in which they run."""
+
+BESIDE: Mapping[str, Callable[[Run], list[Path]]] = {"classify": classify, "benchmark": benchmark}
+"""Stages that `run` leaves out."""
 
 
 def run_stage(run: Run, name: str) -> list[Path]:
@@ -37,7 +41,7 @@ def run_stage(run: Run, name: str) -> list[Path]:
     ----------
     run : Run
     name : str
-        A key of `STAGES`.
+        A key of `STAGES` or `BESIDE`.
 
     Returns
     -------
@@ -54,7 +58,7 @@ def run_stage(run: Run, name: str) -> list[Path]:
     save_settings(run.settings, settings)
     started = time.monotonic()
     try:
-        paths = STAGES[name](run)
+        paths = {**STAGES, **BESIDE}[name](run)
     except NeuroCanvasError:
         settings.unlink()
         if before is not None:

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.datasets.splits import groups, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.families import family_print
 from neurocanvas.stages.run import Advance, Run, write_table
 from neurocanvas.trials import COLUMNS, Trials
+
+MADE_BY = ("method", "window", "ch_names", "bands")
+"""What the cards of features that train together must agree on."""
 
 
 def simulate(run: Run) -> list[Path]:
@@ -38,7 +42,7 @@ def simulate(run: Run) -> list[Path]:
 
 
 def features(run: Run) -> list[Path]:
-    """Compute the features of every subject.
+    """Compute the features of every subject, and of others whose trials the protocol trains on.
 
     Parameters
     ----------
@@ -52,8 +56,8 @@ def features(run: Run) -> list[Path]:
     from neurocanvas.features.entropy import extract
     from neurocanvas.montage import BANDS
 
-    advance, settings = run.track("features", len(run.subjects)), run.settings.features
-    for subject, trials in run.subjects.items():
+    advance, settings = run.track("features", len(run.opened)), run.settings.features
+    for subject, trials in run.opened.items():
         path = run.features_path(subject)
         inputs = store.fingerprint("features", trials.fingerprint(), settings)
         if not store.is_done(path, inputs):
@@ -62,12 +66,25 @@ def features(run: Run) -> list[Path]:
                 "method": settings.method,
                 "ch_names": list(trials.ch_names),
                 "bands": list(BANDS),
+                "window": [settings.tmin, settings.tmax],
                 "unit": "nats",
             }
             store.write_array(path, values, inputs, card)
-        write_table(path.with_name(f"s{subject}_trials.csv"), {name: trials.column(name) for name in COLUMNS})
+        write_trials(run, subject)
         advance(1)
-    return [run.features_path(subject) for subject in run.subjects]
+    return [run.features_path(subject) for subject in run.opened]
+
+
+def write_trials(run: Run, subject: int) -> None:
+    """Write a subject's trial table beside the features.
+
+    Parameters
+    ----------
+    run : Run
+    subject : int
+    """
+    path, trials = run.features_path(subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
+    write_table(path, {name: trials.column(name) for name in COLUMNS})
 
 
 def caption(run: Run) -> list[Path]:
@@ -125,11 +142,63 @@ def embed(run: Run) -> list[Path]:
     return [path]
 
 
+def pooled_features_paths(run: Run, subject: int) -> list[Path]:
+    """Say where the features of a subject's pool are.
+
+    Parameters
+    ----------
+    run : Run
+    subject : int
+        The one that is tested.
+
+    Returns
+    -------
+    list of Path
+        One file per subject of the pool.
+    """
+    return [run.features_path(int(one)) for one in np.unique(run.pool(subject).column("subject"))]
+
+
+def read_pooled_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """Read the features of a subject's pool.
+
+    Parameters
+    ----------
+    run : Run
+    subject : int
+        The one that is tested.
+
+    Returns
+    -------
+    features : array, shape (n_trials, n_chans, n_bands)
+        In the order of `run.pool(subject)`.
+    card : mapping
+        That of the subject's own file.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a file is missing, damaged, made for other trials, or by another method than the subject's.
+    """
+    values, card = _read_features(run, subject)
+    whose = run.pool(subject).column("subject")
+    pooled = np.empty((len(whose), *values.shape[1:]), values.dtype)
+    for one in np.unique(whose).tolist():
+        part, other = _read_features(run, one)
+        if any(other.get(key) != card.get(key) for key in MADE_BY):
+            raise NeuroCanvasError(
+                f"{run.features_path(one)}: made in another way than those of subject {subject}, for which its trials "
+                "train; run `neurocanvas features` again."
+            )
+        pooled[whose == one] = part
+    return pooled, card
+
+
 def _read_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any]]:
     """A subject's features and their card."""
     path = run.features_path(subject)
     values = store.read_array(path, "features; `neurocanvas features` makes them")
-    if len(values) != len(run.subjects[subject]):
+    if len(values) != len(run.opened[subject]):
         raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
     return np.asarray(values), store.read_card(path)
 
@@ -151,6 +220,9 @@ class _EpochLog:
 def train(run: Run) -> list[Path]:
     """Train every subject's mapper, one per fold, each beside its baselines.
 
+    Under `pretrain-finetune` the trials that pre-train and those that train do so together, in one training: the
+    mapper's axes and standardisation belong to one set of training trials.
+
     Parameters
     ----------
     run : Run
@@ -160,21 +232,21 @@ def train(run: Run) -> list[Path]:
     list of Path
         One safetensors file per subject and fold.
     """
-    from neurocanvas.datasets.splits import make_splits
     from neurocanvas.models import EEGSpec
     from neurocanvas.training.compare import train_and_save
 
     targets, paths = run.embeddings(), []
-    splits = {subject: make_splits(trials, run.settings.split) for subject, trials in run.subjects.items()}
+    splits = {subject: make_splits(run.pool(subject), run.settings.split, subject) for subject in run.subjects}
     advance = run.track("train", run.settings.mapper.epochs * sum(map(len, splits.values())))
-    for subject, trials in run.subjects.items():
-        values, card = _read_features(run, subject)
+    for subject in run.subjects:
+        values, card = read_pooled_features(run, subject)
+        target_of = run.stimulus_rows(run.pool(subject))
         spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]))
         for fold, split in enumerate(splits[subject]):
             paths.append(run.model_path(subject, fold))
             epochs = _EpochLog(run.logger("train", subject=subject, fold=fold), advance)
             train_and_save(
-                values, targets, run.stimulus_rows(trials), split, spec, run.settings.mapper, path=paths[-1], log=epochs
+                values, targets, target_of, split.joined(), spec, run.settings.mapper, path=paths[-1], log=epochs
             )
             advance(run.settings.mapper.epochs - epochs.logged)  # most trainings end early
     return paths
@@ -183,10 +255,11 @@ def train(run: Run) -> list[Path]:
 def _asked(
     values: np.ndarray, trials: Trials, rows: np.ndarray, average: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features of some trials, their rows, and 1 each; averaged: one per stimulus, its first row, its showings."""
+    """Features of some trials, their rows, and 1 each; averaged: one per picture and subject, first row, showings."""
     if not average:
         return values[rows], rows, np.ones(len(rows), dtype=np.int64)
-    _, first, own = np.unique(trials.column("stimulus")[rows], return_index=True, return_inverse=True)
+    shown = groups(trials, "subject", "stimulus")[rows]
+    _, first, own = np.unique(shown, return_index=True, return_inverse=True)
     showings = np.bincount(own)
     sums = np.zeros((len(first), *values.shape[1:]))
     np.add.at(sums, own, values[rows])
@@ -205,33 +278,35 @@ def predict(run: Run) -> list[Path]:
     list of Path
         `predictions/s<subject>.npy`, and beside it `s<subject>_mean.npy`, the mean training target of each fold.
     """
-    from neurocanvas.datasets.splits import is_blocked, make_splits
     from neurocanvas.generation.conditioning import gain
     from neurocanvas.models.checkpoint import load_mapper
 
     advance, paths = run.track("predict", len(run.subjects)), []
     for subject, trials in run.subjects.items():
-        values, card = _read_features(run, subject)
-        splits = make_splits(trials, run.settings.split)
+        pool, (values, _) = run.pool(subject), read_pooled_features(run, subject)
+        splits = make_splits(pool, run.settings.split, subject)
         models = [run.model_path(subject, fold) for fold in range(len(splits))]
         path = run.folder / "predictions" / f"s{subject}.npy"
         mean = path.with_name(f"s{subject}_mean.npy")
         cards = [store.read_card(check_file(model, "a mapper; `neurocanvas train` makes it")) for model in models]
+        prints = [store.read_card(file)["sha256"] for file in pooled_features_paths(run, subject)]
         inputs = store.fingerprint(
-            "predict", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], card["sha256"],
+            "predict", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], prints,
             run.settings.split.average_test,
         )  # fmt: skip
         if not (store.is_done(path, inputs) and store.is_done(mean, inputs)):
             mappers = [load_mapper(model) for model in models]
-            tests = [_asked(values, trials, split.test, run.settings.split.average_test) for split in splits]
-            rows = np.concatenate([shown for _, shown, _ in tests])
+            tests = [_asked(values, pool, split.test, run.settings.split.average_test) for split in splits]
+            own = np.flatnonzero(pool.column("subject") == subject)
+            rows = np.searchsorted(own, np.concatenate([shown for _, shown, _ in tests]))  # in the subject's own table
             folds = np.concatenate([np.full(len(shown), fold) for fold, (_, shown, _) in enumerate(tests)])
             predicted = np.concatenate([m.predict(asked) for m, (asked, *_) in zip(mappers, tests, strict=True)])
             # by how much predictions are shrunk is read off validation trials that are averaged as the test trials are
-            vals = [_asked(values, trials, split.val, run.settings.split.average_test)[0] for split in splits]
+            vals = [_asked(values, pool, split.val, run.settings.split.average_test)[0] for split in splits]
             spreads = [m.coordinates(asked).std(axis=0) for m, asked in zip(mappers, vals, strict=True)]
             most = max(int(showings.max()) for *_, showings in tests)
             warnings = {warning for split in splits for warning in split.warnings}
+            warnings |= {warning for model in cards for warning in model.get("warnings", ())}  # of imported ones
             if most > 1:
                 warnings.add(
                     f"Features of each test picture are averaged over up to {most} showings: these are not "

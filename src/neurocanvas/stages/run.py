@@ -16,7 +16,9 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.config import RunSettings
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.datasets.protocols import check_sessions
+from neurocanvas.datasets.splits import uses_other_subjects
+from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.trials import Trials
 
 if TYPE_CHECKING:
@@ -96,10 +98,15 @@ class Run:
 
     @cached_property
     def dataset(self) -> tuple[Trials, Stimuli]:
-        """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder."""
+        """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder.
+
+        All subjects are open where the protocol trains on others than the one that is tested.
+        """
         from neurocanvas.datasets import open_dataset
 
         data = self.settings.data
+        if uses_other_subjects(self.settings.split.protocol):
+            data = data.model_copy(update={"subjects": ()})
         if self.settings.simulate is not None:
             data = data.model_copy(update={"root": str(self.folder / "data")})
         trials, stimuli = open_dataset(data)
@@ -110,10 +117,39 @@ class Run:
         return trials, stimuli
 
     @cached_property
-    def subjects(self) -> dict[int, Trials]:
-        """Trials of every subject."""
+    def opened(self) -> dict[int, Trials]:
+        """Trials of every subject that is open: those that are tested, and those whose trials train for them."""
         trials, _ = self.dataset
         return {int(s): trials.select(trials.column("subject") == s) for s in np.unique(trials.column("subject"))}
+
+    @cached_property
+    def subjects(self) -> dict[int, Trials]:
+        """Trials of every subject that is tested."""
+        asked = [check_option("subject", subject, self.opened) for subject in self.settings.data.subjects]
+        return {subject: trials for subject, trials in self.opened.items() if subject in (asked or self.opened)}
+
+    def pool(self, subject: int) -> Trials:
+        """Give the trials that a subject's splits are made of.
+
+        Parameters
+        ----------
+        subject : int
+            The one that is tested.
+
+        Returns
+        -------
+        Trials
+            The subject's own, or all that are open where the protocol uses others'.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the protocol needs several sessions and the subject has one; it names the subjects who have more.
+        """
+        protocol, trials = self.settings.split.protocol, self.dataset[0]
+        if protocol == "leave-session-out":  # the pool does not know the other subjects
+            check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
+        return trials if uses_other_subjects(protocol) else self.subjects[subject]
 
     @cached_property
     def stimuli(self) -> list[str]:

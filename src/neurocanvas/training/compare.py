@@ -77,7 +77,8 @@ def train_mapper(
     flat = spec.check(features)
     mean, sd = standardisation(flat[split.train])
     x = ((flat - mean) / sd).astype(np.float32)
-    basis = TargetBasis.fit(targets, np.bincount(target_of[split.train], minlength=len(targets)), settings.components)
+    counts = np.bincount(target_of[split.train], minlength=len(targets))
+    basis = TargetBasis.fit(targets, counts, settings.components, settings.token_weights)
     distance = basis.squared_distance(targets)[target_of]
     y = basis.transform(targets)[target_of]
     known = x[split.train], y[split.train], x[split.val], y[split.val]

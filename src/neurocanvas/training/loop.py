@@ -13,7 +13,7 @@ from neurocanvas import store
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models.mlp import build_network
-from neurocanvas.training.losses import contrastive_error, spread, squared_error
+from neurocanvas.training.losses import contrastive_error, cosine_error, spread, squared_error
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ def fit(
 ) -> tuple[torch.nn.Sequential, list[dict[str, float]], int]:
     """Train until the objective on validation trials has not improved for `patience` epochs; keep the best epoch.
 
-    The objective is the squared error plus `settings.contrastive` times the contrastive one.
+    What is minimised is `objective`.
 
     Parameters
     ----------
@@ -72,9 +72,9 @@ def fit(
     x, y = torch.from_numpy(train), torch.from_numpy((coordinates / scale).astype(np.float32))
     x_val, y_val = torch.from_numpy(val), torch.from_numpy((val_coordinates / scale).astype(np.float32))
     made_from = store.fingerprint(train, coordinates, val, val_coordinates, settings)
-    with _own_randomness(settings.seed):
-        sizes = (train.shape[1], settings.hidden, coordinates.shape[1])
-        network = build_network(*sizes, settings.dropout, settings.input_dropout)
+    with own_randomness(settings.seed):
+        sizes = (train.shape[1], settings.widths, coordinates.shape[1])
+        network = build_network(*sizes, settings.dropout, settings.input_dropout, settings.activation)
         optimizer = torch.optim.AdamW(
             network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
@@ -101,20 +101,22 @@ def fit(
 
 
 def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSettings) -> torch.Tensor:
-    """What training minimises: squared error, and a share of the contrastive error.
+    """What training minimises: the weighted sum of squared, cosine and contrastive error.
 
     Parameters
     ----------
     predicted, true : tensor, shape (n, k)
         Coordinates in units of the training targets' spread.
     settings : MapperSettings
-        `contrastive` and `temperature`.
+        The weights `mse`, `cosine` and `contrastive`, and `temperature`.
 
     Returns
     -------
     tensor, scalar
     """
-    loss = squared_error(predicted, true)
+    loss = settings.mse * squared_error(predicted, true)
+    if settings.cosine:
+        loss = loss + settings.cosine * cosine_error(predicted, true)
     if settings.contrastive:
         loss = loss + settings.contrastive * contrastive_error(predicted, true, settings.temperature)
     return loss
@@ -161,11 +163,20 @@ def _epoch(
 
 
 @contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
+def own_randomness(seed: int) -> Iterator[None]:
     """Run a block on torch's CPU random state from `seed`, and give the caller's state back afterwards.
 
     Initialisation and dropout draw from torch's global state and take no generator, so the state itself is
     lent.
+
+    Parameters
+    ----------
+    seed : int
+        Of the block's random state.
+
+    Yields
+    ------
+    None
     """
     import torch
 

@@ -41,6 +41,28 @@ def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return ((predicted - true) ** 2).sum(dim=1).mean()
 
 
+def cosine_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """One minus the cosine between prediction and target, both around the mean training target; mean over trials.
+
+    Around zero the cosine would say little: targets share most of their length, the mean, whatever was seen. What of a
+    target lies outside the axes would shorten its cosine by a factor that no prediction changes, so it is left out.
+    The error does not know how long a prediction is.
+
+    Parameters
+    ----------
+    predicted, true : tensor, shape (n, k)
+        Coordinates, which have the mean training target at zero.
+
+    Returns
+    -------
+    tensor, scalar
+        From 0 to 2.
+    """
+    from torch.nn import functional
+
+    return 1 - functional.cosine_similarity(predicted, true, dim=1).mean()
+
+
 def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: float) -> torch.Tensor:
     """Cross-entropy of finding the true target among the batch's, both ways: InfoNCE [vandenOord2018]_.
 
@@ -78,6 +100,8 @@ def mse_per_element(
     predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, basis: TargetBasis
 ) -> float:
     """Mean squared error over trials and over all numbers of the target, from coordinates alone.
+
+    With weights of tokens, whose mean is 1, it is the weighted mean.
 
     Parameters
     ----------

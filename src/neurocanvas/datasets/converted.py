@@ -1,0 +1,156 @@
+"""A converted store: EEG-ImageNet as one memory-mapped array with its trial table, sorted by subject."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from neurocanvas.config import DataSettings
+from neurocanvas.datasets.released import N_TIMES, SFREQ, Source, find_released, open_released, released_print
+from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
+from neurocanvas.montage import CH_NAMES
+from neurocanvas.store import (
+    atomic,
+    card_path,
+    fingerprint,
+    finish,
+    is_done,
+    read_array,
+    read_card,
+    read_text,
+    sha256,
+    write_text,
+)
+from neurocanvas.trials import COLUMNS
+
+ARRAY, TABLE = "EEG-ImageNet.npy", "EEG-ImageNet.csv"
+"""(n_trials, 62, 501), float32, µV; and the columns of Trials, one line per row of the array. The array's card is
+written last: without it the store is unfinished."""
+
+_BATCH = 200
+_VERSION = 1  # of the store: raise it when the same file gives another store
+
+
+def convert(settings: DataSettings, target: Path | str, *, progress: Callable[[int], None] = lambda _: None) -> Path:
+    """Write the released files as one array that is read subject by subject, and opened in a moment.
+
+    The whole of them, whatever `subjects` and `granularity` say: these choose when the store is opened, as
+    `open_dataset` does with `root` set to `target`. Pictures are not copied: `pictures` says where they are.
+
+    Parameters
+    ----------
+    settings : DataSettings
+        `root`, the folder with the released files, and `unit`.
+    target : path-like
+        Folder to write to; it may be `root`. What an earlier call left there is replaced, unless it is finished,
+        undamaged and made from the same files with the same unit: then nothing is done.
+    progress : callable
+        Called with the number of trials of every batch that is written.
+
+    Returns
+    -------
+    Path
+        The array.
+
+    Raises
+    ------
+    NeuroCanvasError
+        As `open_eeg_imagenet`; and if any trial is damaged.
+
+    Notes
+    -----
+    Memory holds one batch. A killed call leaves what was there before, or no card: nothing half-written is ever opened.
+    """
+    check_option("convert: data set", settings.name, ["eeg-imagenet"])
+    root, folder = check_folder(settings.root, "EEG-ImageNet files to convert"), Path(target)
+    path, listing = folder / ARRAY, folder / TABLE
+    inputs = fingerprint("converted", _VERSION, released_print(find_released(root)), settings.unit)
+    if is_done(path, inputs) and listing.is_file() and sha256(listing) == read_card(path).get("table"):
+        return path
+    source = open_released(root, settings.unit)
+    rows = np.argsort(source.table["subject"], kind="stable")
+    source.check_unit(rows)
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        shape = (len(rows), len(CH_NAMES), N_TIMES)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(rows), _BATCH):
+            signal = source.read(rows[start : start + _BATCH])
+            stream.write(signal.astype("<f4", copy=False).data)
+            progress(len(signal))
+        card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
+    table = {name: source.table[name][rows].tolist() for name in COLUMNS}
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(table), *zip(*table.values())])
+    write_text(listing, text.getvalue())
+    card = {
+        "table": sha256(listing), "source": source.print_of_files, "unit": settings.unit,
+        "sfreq": SFREQ, "ch_names": list(CH_NAMES), "shape": list(shape), "stored": "µV",
+    }  # fmt: skip
+    finish(path, inputs, card)
+    return path
+
+
+def is_converted(root: Path) -> bool:
+    """Tell whether a folder holds a finished converted store.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+
+    Returns
+    -------
+    bool
+    """
+    return card_path(root / ARRAY).is_file()
+
+
+def open_converted(root: Path, unit: str) -> Source:
+    """Open a converted store; reads its table and no signal.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    unit : str
+        "auto", or the unit with which it must have been made.
+
+    Returns
+    -------
+    Source
+        Trials sorted by subject, else in the order of the released files. Reading some touches only their rows.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the store is damaged, was made with another unit, or from other files than those beside it.
+    """
+    path, again = root / ARRAY, f"run `convert` again, or delete {ARRAY} and its card"
+    card = read_card(path)
+    made = card.get("unit")
+    if unit not in ("auto", made) and (unit, made) != ("V", "auto"):
+        raise NeuroCanvasError(f"{path}: made with other settings, unit {made} where {unit} is asked for; {again}.")
+    beside = find_released(root)
+    if beside and released_print(beside) != card.get("source"):
+        raise NeuroCanvasError(f"{path}: made from other files than {', '.join(p.name for p in beside)}; {again}.")
+    text = read_text(root / TABLE, "the trials of the converted store")
+    shape = read_array(path, "the signal of the converted store").shape
+    if sha256(root / TABLE) != card.get("table") or list(shape) != card.get("shape"):
+        raise NeuroCanvasError(f"{path}: array, table and card do not belong together; {again}.")
+    names, *lines = csv.reader(io.StringIO(text))
+    columns = dict(zip(names, zip(*lines)))
+    table: dict[str, np.ndarray] = {name: np.array(columns[name]).astype(kind) for name, kind in COLUMNS.items()}
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        """Signal of some rows, µV; mapped anew for every batch, so that what was read is not kept in memory twice."""
+        signal = np.empty((len(indices), *shape[1:]), dtype=np.float32)
+        for start in range(0, len(indices), _BATCH):
+            signal[start : start + _BATCH] = read_array(path, "signal")[indices[start : start + _BATCH]]
+        return signal
+
+    return Source(path, table, read, str(card.get("fingerprint")), str(made))

@@ -1,0 +1,118 @@
+"""Pictures out of ImageNet, as image-net.org, Kaggle or Hugging Face give it: only those that were shown."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+from neurocanvas.datasets.stimuli import IMAGENET_FOLDERS, PICTURES_FOLDER
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.store import write_bytes
+
+_ID = re.compile(r"n\d+_\w+\.(?:JPEG|jpg|jpeg|png)")
+_HUGGING_FACE = re.compile(r"(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)")
+
+
+def import_pictures(
+    source: Path | str, root: Path | str, ids: Iterable[str], *, progress: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Copy the pictures that were shown to `root/imageNet_images/<wnid>/<image id>`.
+
+    Parameters
+    ----------
+    source : path-like
+        One of: a folder with `IMAGENET_FOLDERS` in it; a tar, compressed or not, of pictures or of one tar per wnid
+        (`ILSVRC2012_img_train.tar`); a folder of tars, or with tars in its folder `data` (`<wnid>.tar`, or
+        Hugging Face's `train_images_0.tar.gz` with names `<image>_<wnid>.JPEG`).
+    root : path-like
+        The data folder.
+    ids : iterable of str
+        The pictures that are needed, as in the column `stimulus`. Those that are there already are left alone.
+    progress : callable
+        Called with 1 for every picture that is there.
+
+    Returns
+    -------
+    list of str
+        Ids that are still missing, in alphabetical order.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If `source` is neither, a tar is damaged, or an id is not a picture's of ImageNet.
+
+    Notes
+    -----
+    Tars are read as a stream from beginning to end, and no further than the last picture needed. Nothing is written
+    but files of the ids, each under a temporary name first; links and folders in a tar are passed over. A tar that was
+    cut off exactly between two pictures cannot be told from a shorter one: what it lacks is reported as missing.
+    """
+    wanted: dict[str, Path] = {}
+    for name in sorted(set(ids)):
+        if not _ID.fullmatch(name):
+            raise NeuroCanvasError(f"pictures: ids of ImageNet look like n02106662_1410.JPEG; got {name!r}.")
+        wanted[name] = Path(root) / PICTURES_FOLDER / name.split("_")[0] / name
+    missing = {name: path for name, path in wanted.items() if not path.is_file()}
+    progress(len(wanted) - len(missing))
+    for name, content in _pictures(Path(source), missing):
+        write_bytes(missing.pop(name), content)
+        progress(1)
+    return sorted(missing)
+
+
+def _pictures(source: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
+    """Every missing picture that the source holds, with its bytes; the caller takes it out of `missing`."""
+    if source.is_file():
+        if missing:
+            yield from _in_tar(source, missing)
+        return
+    if not source.is_dir():
+        raise NeuroCanvasError(f"{source}: no such file or folder; it should hold pictures of ImageNet, or tars.")
+    for name in sorted(missing):
+        for folder in IMAGENET_FOLDERS:
+            path = source / folder / name.split("_")[0] / name
+            if path.is_file():
+                yield name, path.read_bytes()
+                break
+    for path in sorted([*source.glob("*.tar*"), *source.glob("data/*.tar*")]):
+        if missing and path.is_file() and _may_hold(path.name, missing):
+            yield from _in_tar(path, missing)
+
+
+def _in_tar(path: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
+    """Every missing picture of a tar, or of the tars in it."""
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            yield from _members(archive, missing)
+    except (tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
+        raise NeuroCanvasError(f"{path}: truncated, or not a tar ({error}); get it again.") from error
+
+
+def _members(archive: tarfile.TarFile, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
+    """Every missing picture of an open tar."""
+    for member in archive:
+        if not missing:
+            return
+        name = PurePosixPath(member.name).name
+        stream = archive.extractfile(member) if member.isfile() else None
+        if stream is None:
+            continue
+        if name.endswith(".tar"):
+            if _may_hold(name, missing):
+                with tarfile.open(fileobj=stream, mode="r|") as inner:
+                    yield from _members(inner, missing)
+            continue
+        twice = _HUGGING_FACE.fullmatch(name)
+        name = twice["stem"] + twice["ending"] if twice else name
+        if name in missing:
+            yield name, stream.read()
+
+
+def _may_hold(tar: str, missing: dict[str, Path]) -> bool:
+    """Whether a tar is worth opening: one that is named by a wnid holds that concept alone."""
+    wnid = re.fullmatch(r"(n\d+)\.tar.*", tar)
+    return wnid is None or any(name.startswith(f"{wnid[1]}_") for name in missing)

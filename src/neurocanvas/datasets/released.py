@@ -1,0 +1,311 @@
+"""The released .pth files of EEG-ImageNet: opened lazily, never unpickled as code, checked, read trial by trial."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from neurocanvas.config import STAGE2_SUBJECTS
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.montage import CH_NAMES
+from neurocanvas.store import fingerprint
+from neurocanvas.trials import COLUMNS
+
+WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"
+"""All subjects of stage 1 in one file; or as released, subjects 0-7 and 8-15; the second day of five of them."""
+
+STAGE2_RUNS: Mapping[int, int] = MappingProxyType({30: 0, 20: 1})
+"""Field `stage` of the stage-2 file -> run: the pass of 30 pictures of every concept came before that of 20."""
+
+SFREQ, N_TIMES = 1000.0, 501
+MICROVOLTS: Mapping[str, float] = MappingProxyType({"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0})
+"""Unit of `eeg_data`, as `DataSettings.unit` names it -> µV."""
+
+PLAUSIBLE_MICROVOLTS = (1.0, 100.0)
+"""Between these lies the standard deviation of scalp EEG."""
+
+_FIELDS: Mapping[str, type] = {"granularity": str, "subject": int, "label": str, "image": str}
+_SAMPLED = 9
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened data set, before any of its trials are chosen.
+
+    Parameters
+    ----------
+    path : Path
+        What errors name: the first of its files.
+    table : dict of str to array, shape (n_trials,)
+        The columns of `COLUMNS`.
+    read : callable
+        As in `Trials`.
+    print_of_files : str
+        Fingerprint of the files.
+    unit : str
+        A key of `MICROVOLTS`: what the file's numbers were taken for.
+    """
+
+    path: Path
+    table: Mapping[str, np.ndarray]
+    read: Callable[[np.ndarray], np.ndarray]
+    print_of_files: str
+    unit: str
+
+    def check_unit(self, rows: np.ndarray) -> None:
+        """Read a few trials, and raise if their typical size is not that of EEG and nobody said what unit it is.
+
+        Parameters
+        ----------
+        rows : array of int
+            The trials from which a few are taken.
+
+        Raises
+        ------
+        NeuroCanvasError
+            With the question which unit it is; or if a trial is damaged.
+        """
+        some = np.unique(rows[np.linspace(0, len(rows) - 1, _SAMPLED).astype(int)])
+        typical, (low, high) = float(np.median(self.read(some).std(axis=(1, 2)))), PLAUSIBLE_MICROVOLTS
+        if self.unit != "auto" or low <= typical <= high:
+            return
+        found = typical / MICROVOLTS["auto"]
+        fits = [unit for unit in ("mV", "uV") if low <= found * MICROVOLTS[unit] <= high]
+        question = (
+            f"is it in {fits[0]}? Then pass --unit {fits[0]}"
+            if fits
+            else f"no unit of voltage fits; if you know it, pass --unit {', '.join(list(MICROVOLTS)[1:])}"
+        )
+        raise NeuroCanvasError(
+            f"{self.path}: eeg_data must be in volts (standard deviation {low * 1e-6:g} to {high * 1e-6:g}); "
+            f"got {found:.3g}: {question}."
+        )
+
+
+def find_released(root: Path) -> list[Path]:
+    """Find the released files of a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+
+    Returns
+    -------
+    list of Path
+        `WHOLE` or the `HALVES` that are there, then `STAGE2` if it is there; empty if none is.
+    """
+    first = [WHOLE] if (root / WHOLE).is_file() else HALVES
+    return [root / name for name in (*first, STAGE2) if (root / name).is_file()]
+
+
+def released_print(paths: Sequence[Path]) -> str:
+    """Hash names, sizes and the first and last megabyte: the records' table, and the archive's list of checksums.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files; whatever trial of them changes, the fingerprint does.
+
+    Returns
+    -------
+    str
+        16 hex digits.
+    """
+    parts = []
+    for path in paths:
+        size, part = path.stat().st_size, 2**20
+        with path.open("rb") as stream:
+            first = stream.read(part)
+            stream.seek(max(0, size - part))
+            parts.append([path.name, size, fingerprint(first, stream.read(part))])
+    return fingerprint(parts)
+
+
+def open_released(root: Path, unit: str) -> Source:
+    """Open the released files of a folder; reads no signal.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    unit : str
+        A key of `MICROVOLTS`.
+
+    Returns
+    -------
+    Source
+        Trials in the order of the files. Those of stage 2 are session 1 of the subject who came back, its two passes
+        runs 0 and 1; all others are session 0, run 0.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If there is no file, or one is truncated, would run code, or does not hold what the released ones do.
+    """
+    paths = find_released(root)
+    if not paths:
+        raise NeuroCanvasError(
+            f"{root}: no {WHOLE} (or {' and '.join(HALVES)}, or {STAGE2}) in it; "
+            "download it there or make one (`simulate`)."
+        )
+    mapped: set[int] = set()
+    parts = [_load(path, mapped) for path in paths]
+    _check_apart(paths, parts)
+    records = [record for part in parts for record in part]
+    table = _table(records, np.repeat([path.name == STAGE2 for path in paths], [len(part) for part in parts]))
+    factor = np.float32(MICROVOLTS[unit])
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        """Signal of some records, µV."""
+        signal = np.empty((len(indices), len(CH_NAMES), N_TIMES), dtype=np.float32)
+        for place, index in enumerate(indices):
+            signal[place] = records[index]["eeg_data"].numpy()
+            for near in indices[max(0, place - 1) : place + 1]:  # the end of the last one was mapped with this one
+                _forget(records[near]["eeg_data"].untyped_storage(), mapped)
+            _check_signal(signal[place], records[index], int(index))
+        signal *= factor
+        return signal
+
+    return Source(paths[0], table, read, released_print(paths), unit)
+
+
+def _load(path: Path, mapped: set[int]) -> list[dict[str, Any]]:
+    """The records of a file, their signal still on disk; refuses everything but plain data.
+
+    The addresses of what is mapped from the file are added to `mapped`.
+    """
+    import pickle
+
+    import torch
+
+    def keep(storage: Any, _location: str) -> Any:
+        mapped.add(storage.data_ptr())
+        return storage
+
+    try:
+        content = torch.load(path, mmap=True, weights_only=True, map_location=keep)
+    except pickle.UnpicklingError as error:
+        raise NeuroCanvasError(
+            f"{path}: holds more than tensors and plain values, so loading it could run code; get the released file."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({reason}); get it again.") from error
+    records, labels = (content.get(key) if isinstance(content, dict) else None for key in ("dataset", "labels"))
+    if not isinstance(records, list) or not isinstance(labels, list) or not records:
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise NeuroCanvasError(
+            f"{path}: not an EEG-ImageNet file; it needs lists of trials in dataset and of concepts in labels, "
+            f"and has {found}."
+        )
+    known = frozenset(label for label in labels if isinstance(label, str))
+    for place, record in enumerate(records):
+        _check_record(record, known, place, path)
+    return records
+
+
+def _check_record(record: Any, labels: frozenset[str], place: int, path: Path) -> None:
+    """Raise unless the record has the released fields and the signal the released shape."""
+    import torch
+
+    wrong = [
+        name for name, kind in _FIELDS.items() if not isinstance(record, dict) or not isinstance(record.get(name), kind)
+    ]
+    if wrong:
+        raise NeuroCanvasError(
+            f"{path}: trial {place}: {', '.join(wrong)} missing or of the wrong type; not an EEG-ImageNet file."
+        )
+    where, signal = f"{path}: trial {place} of subject {record['subject']}", record.get("eeg_data")
+    shape = tuple(signal.shape) if isinstance(signal, torch.Tensor) else None
+    if shape != (len(CH_NAMES), N_TIMES) or signal.layout != torch.strided or not signal.is_floating_point():
+        raise NeuroCanvasError(
+            f"{where}: eeg_data must be floating-point, ({len(CH_NAMES)} channels, {N_TIMES} samples); got {shape}."
+        )
+    if record["label"] not in labels:
+        raise NeuroCanvasError(f"{where}: label {record['label']!r} is not among the file's {len(labels)} labels.")
+    if record["granularity"] not in ("coarse", "fine"):
+        raise NeuroCanvasError(f"{where}: granularity must be coarse or fine; got {record['granularity']!r}.")
+    if set("/\\\0") & set(record["image"]) or not record["image"].strip("."):
+        raise NeuroCanvasError(f"{where}: image must be a file name without a folder; got {record['image']!r}.")
+    if path.name != STAGE2:
+        return
+    for name, allowed in (("subject", STAGE2_SUBJECTS), ("stage", STAGE2_RUNS)):
+        if record.get(name) not in allowed:
+            raise NeuroCanvasError(
+                f"{where}: {name} must be one of {', '.join(map(str, allowed))} in a stage-2 file; "
+                f"got {record.get(name)!r}."
+            )
+
+
+def _check_apart(paths: Sequence[Path], parts: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Raise if two files hold the same subject: its trials would count twice, and train and test each other."""
+    held = [{record["subject"] for record in part} for part in parts]
+    for place, one in enumerate(held):
+        both = one & set().union(*held[:place])
+        if both:
+            raise NeuroCanvasError(
+                f"{paths[place]}: subject {min(both)} is in {paths[0].name} too; {' and '.join(HALVES)} hold "
+                "subjects 0-7 and 8-15, so get the right one."
+            )
+
+
+def _table(records: Sequence[Mapping[str, Any]], again: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of Trials, one row per record; `again` says which are of stage 2."""
+    subject = np.array(
+        [STAGE2_SUBJECTS[record["subject"]] if late else record["subject"] for record, late in zip(records, again)],
+        dtype=np.int64,
+    )
+    session = again.astype(np.int64)
+    run = np.array([STAGE2_RUNS[record["stage"]] if late else 0 for record, late in zip(records, again)])
+    concept = np.array([record["label"] for record in records])
+    order, block = np.zeros_like(subject), np.zeros_like(subject)
+    for one in np.unique(subject):
+        rows = np.flatnonzero(subject == one)
+        rows = rows[np.lexsort((run[rows], session[rows]))]  # stable: else in the order of the file
+        order[rows] = np.arange(len(rows))
+        begins = np.any([column[rows][1:] != column[rows][:-1] for column in (concept, session, run)], axis=0)
+        block[rows[1:]] = np.cumsum(begins)
+    columns = {
+        "subject": subject,
+        "session": session,
+        "run": run,
+        "block": block,
+        "order": order,
+        "stimulus": np.array([record["image"] for record in records]),
+        "concept": concept,
+        "granularity": np.array([record["granularity"] for record in records]),
+    }
+    return {name: columns[name] for name in COLUMNS}
+
+
+def _forget(storage: Any, mapped: set[int]) -> None:
+    """Give the pages of a mapped signal back, so that one pass over the file does not fill memory with all of it."""
+    address = storage.data_ptr()
+    if sys.platform == "linux" and address in mapped:
+        start = address - address % mmap.PAGESIZE
+        length = ctypes.c_size_t(address + storage.nbytes() - start)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), length, mmap.MADV_DONTNEED)
+
+
+def _check_signal(signal: np.ndarray, record: Mapping[str, Any], index: int) -> None:
+    """Raise if a trial has missing values or a flat channel."""
+    where = f"trial {index} of the file (subject {record['subject']}, {record['image']})"
+    bad = ~np.isfinite(signal).all(axis=1)
+    if bad.any():
+        raise NeuroCanvasError(
+            f"{where}: NaN or infinite values in channel {CH_NAMES[bad.argmax()]}; leave the trial out of the file."
+        )
+    flat = np.ptp(signal, axis=1) == 0
+    if flat.any():
+        raise NeuroCanvasError(
+            f"{where}: channel {CH_NAMES[flat.argmax()]} is flat; repair the channel or leave the trial out."
+        )

@@ -1,0 +1,199 @@
+"""Classification scores of trials, and their tests: against chance, against the best model, for many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.statistics import null_means, paired_permutation_p, permutation_p, permutations
+
+# README of Promise-Z5Q2SQ/EEG-ImageNet-Dataset (MIT), table 1, in the order all (80 concepts), coarse (40), fine (8,
+# mean of five tasks): accuracy, mean over 16 subjects, of the epoch that was best on the test trials.
+_RELEASED = {
+    "ridge": (0.286, 0.394, 0.583), "knn": (0.304, 0.401, 0.696), "rf": (0.349, 0.454, 0.729),
+    "svm": (0.392, 0.506, 0.778), "mlp": (0.404, 0.534, 0.816), "eegnet": (0.260, 0.303, 0.365),
+    "rgnn": (0.405, 0.470, 0.706),
+}  # fmt: skip
+
+# README of Promise-Z5Q2SQ/EEG-ImageNet-anonymous (MIT), tables 2 and 3, coarse and fine: not accuracy but `upper_half`.
+# Their WT, CT, CP and PT are our leave-block-out (within the second session), leave-session-out, leave-subject-out
+# and pretrain-finetune.
+_CROSSPT = {
+    "coarse": {
+        "ridge": (0.861, 0.509, 0.501, 0.508), "knn": (0.892, 0.517, 0.491, 0.521), "rf": (0.909, 0.511, 0.507, 0.524),
+        "svm": (0.935, 0.536, 0.506, 0.544), "mlp": (0.938, 0.552, 0.524, 0.570),
+        "eegnet": (0.878, 0.519, 0.509, 0.524), "rgnn": (0.933, 0.566, 0.526, 0.585),
+    },
+    "fine": {
+        "ridge": (0.886, 0.549, 0.495, 0.543), "knn": (0.909, 0.554, 0.505, 0.551), "rf": (0.922, 0.587, 0.511, 0.595),
+        "svm": (0.949, 0.592, 0.509, 0.606), "mlp": (0.954, 0.617, 0.563, 0.636),
+        "eegnet": (0.893, 0.566, 0.522, 0.579), "rgnn": (0.945, 0.601, 0.573, 0.634),
+    },
+}  # fmt: skip
+_CROSSPT_PROTOCOLS = ("leave-block-out", "leave-session-out", "leave-subject-out", "pretrain-finetune")
+
+
+def released_score(model: str, granularity: str, protocol: str, n_concepts: int) -> tuple[str, float] | None:
+    """Give the published number that a cell of the table is to be read beside.
+
+    Parameters
+    ----------
+    model, granularity, protocol : str
+        Names as on the command line; granularity "all", "coarse" or "fine".
+    n_concepts : int
+        How many our task has: with others than the published one's there is nothing to compare.
+
+    Returns
+    -------
+    (metric, value) or None
+        `accuracy` under the protocol `released`, `upper_half` under those of CrossPT-EEG; None where nothing
+        is published.
+
+    Examples
+    --------
+    >>> released_score("svm", "coarse", "released", 40)
+    ('accuracy', 0.506)
+    >>> released_score("mlp", "fine", "leave-session-out", 8)
+    ('upper_half', 0.617)
+    """
+    if n_concepts != {"all": 80, "coarse": 40, "fine": 8}[granularity]:
+        return None
+    if protocol == "released" and model in _RELEASED:
+        return "accuracy", _RELEASED[model][("all", "coarse", "fine").index(granularity)]
+    if protocol in _CROSSPT_PROTOCOLS and model in _CROSSPT.get(granularity, {}):
+        return "upper_half", _CROSSPT[granularity][model][_CROSSPT_PROTOCOLS.index(protocol)]
+    return None
+
+
+def trial_scores(scores: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
+    """Score every trial.
+
+    Parameters
+    ----------
+    scores : array, shape (n_trials, n_concepts)
+        The larger, the more probable.
+    true : array of int, shape (n_trials,)
+        The concept that was seen.
+
+    Returns
+    -------
+    dict of str to array, shape (n_trials,)
+        `accuracy`: 1 if the true concept has the highest score (with ties, the first of the highest counts as chosen).
+        `two_way`: share of the other concepts with a lower score, ties one half; chance .5. `upper_half`: 1 if
+        more than half of the others have a lower score, the indicator that CrossPT-EEG calls two-way
+        identification (there of 500 random others); chance about .5.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the shapes do not fit or there are fewer than two concepts.
+
+    Examples
+    --------
+    >>> found = trial_scores(np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), np.array([0, 1]))
+    >>> [values.tolist() for values in found.values()]
+    [[1.0, 0.0], [1.0, 0.5], [1.0, 0.0]]
+    """
+    scores, true = np.asarray(scores), np.asarray(true)
+    if scores.ndim != 2 or scores.shape[1] < 2 or true.shape != (len(scores),):
+        raise NeuroCanvasError(
+            f"scores: (n_trials, 2 or more concepts) and one concept per trial are needed; got {scores.shape} "
+            f"and {true.shape}."
+        )
+    own = scores[np.arange(len(true)), true][:, None]
+    won = ((own > scores).sum(axis=1) + ((own == scores).sum(axis=1) - 1) / 2) / (scores.shape[1] - 1)
+    return {
+        "accuracy": (scores.argmax(axis=1) == true).astype(np.float64),
+        "two_way": won,
+        "upper_half": (won > 0.5).astype(np.float64),
+    }
+
+
+def chance_p(
+    predicted: np.ndarray,
+    true: np.ndarray,
+    strata: np.ndarray,
+    units: np.ndarray,
+    *,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Test an accuracy against what permuting the concepts of whole units gives.
+
+    Parameters
+    ----------
+    predicted, true : array of int, shape (n_trials,)
+        Concepts.
+    strata : array, shape (n_trials,)
+        Concepts are exchanged within these: subject and fold.
+    units : array, shape (n_trials,)
+        What is exchanged as a whole: a block, or the trial itself in a rapid design.
+    count : int
+        Permutations.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    p, chance : float
+        (1 + b) / (1 + count), and the mean accuracy of the permutations.
+    """
+    hits = predicted[:, None] == np.arange(max(predicted.max(), true.max()) + 1)
+    null = null_means(hits, true, permutations(strata, units, count, rng=rng))
+    return permutation_p(float(np.mean(predicted == true)), null), float(null.mean())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number, step down [Holm1979]_.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+
+    Returns
+    -------
+    list of float
+        In the same order; below α where the hypothesis falls at family-wise level α.
+
+    References
+    ----------
+    .. [Holm1979] Holm: A simple sequentially rejective multiple test procedure. Scand. J. Statist. 6, 1979.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(order), 0, -1))
+    return [float(round(min(1.0, p), 12)) for p in adjusted]
+
+
+def mark_best(by_model: Mapping[str, np.ndarray], *, rng: np.random.Generator, count: int) -> dict[str, float | None]:
+    """Compare every model with the best one over subjects: sign-flip tests, Holm-corrected.
+
+    Parameters
+    ----------
+    by_model : mapping of str to array, shape (n_subjects,)
+        Score of every subject, in the same order.
+    rng : numpy.random.Generator
+    count : int
+        Sign flips that are drawn.
+
+    Returns
+    -------
+    dict of str to float or None
+        Two-sided p of the difference; None for the best model, and for all where there is one subject only.
+    """
+    best = max(by_model, key=lambda model: float(np.mean(by_model[model])))
+    others = [model for model in by_model if model != best]
+    subjects = np.arange(len(by_model[best]))
+    if len(subjects) < 2:
+        return dict.fromkeys(by_model)
+    tested = [
+        min(1.0, 2 * paired_permutation_p(by_model[best], by_model[model], subjects, rng=rng, count=count))
+        for model in others
+    ]
+    return {best: None, **dict(zip(others, holm(tested), strict=True))}

@@ -1,0 +1,268 @@
+"""The classifiers: EEG of a trial to the concept of what the person saw. Networks, and estimators of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from neurocanvas.config import ClassifySettings
+from neurocanvas.errors import NeuroCanvasError, check_file, check_option, require
+from neurocanvas.montage import positions_of
+
+if TYPE_CHECKING:
+    import torch
+
+Takes = Literal["features", "signal"]
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """What a trial is and how many concepts there are.
+
+    Parameters
+    ----------
+    ch_names : tuple of str
+        Channel names, in the order of the input.
+    sfreq : float
+        Sampling frequency, Hz.
+    n_last : int
+        Length of the last axis: bands for features, samples for signal.
+    n_outputs : int
+        Concepts.
+    """
+
+    ch_names: tuple[str, ...]
+    sfreq: float
+    n_last: int
+    n_outputs: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier that is trained by epochs.
+
+    Parameters
+    ----------
+    title : str
+        Its name in tables.
+    takes : {"features", "signal"}
+        (n, n_chans, n_bands), or (n, n_chans, n_times).
+    build : callable
+        ``build(spec, settings)`` gives a torch module from trials to logits, initialised from torch's global state.
+    learning_rate, weight_decay : float
+        Of AdamW.
+    released : tuple of (str, float, float) or None
+        Optimiser ("sgd" with momentum .9, or "adam"), learning rate and weight decay of the released code.
+    """
+
+    title: str
+    takes: Takes
+    build: Callable[[TrialSpec, ClassifySettings], torch.nn.Module]
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    released: tuple[str, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A classifier of scikit-learn, fitted once for every candidate.
+
+    Parameters
+    ----------
+    title : str
+        Its name in tables.
+    build : callable
+        ``build(value, seed)`` gives an estimator; the value is what is chosen on validation trials.
+    candidates : tuple
+        Values that are tried, the most regularised first: ties keep the earlier one.
+    released : object
+        The value of the released code.
+    """
+
+    title: str
+    build: Callable[[Any, int], Any]
+    candidates: tuple[Any, ...]
+    released: Any
+    takes: Takes = "features"
+
+
+def _eegnet(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:
+    from neurocanvas.models.eegnet import build_eegnet
+
+    return build_eegnet(len(spec.ch_names), spec.n_last, spec.n_outputs, settings.eegnet)
+
+
+def _mlp(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:  # noqa: ARG001
+    from neurocanvas.models.perceptron import build_perceptron
+
+    return build_perceptron(len(spec.ch_names) * spec.n_last, spec.n_outputs)
+
+
+def _rgnn(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:
+    from neurocanvas.models.rgnn import build_rgnn
+
+    return build_rgnn(
+        spec.n_outputs,
+        positions_of(spec.ch_names),
+        layout=settings.rgnn_layout,
+        domain_adaptation=settings.domain_adaptation,
+    )
+
+
+def _ridge(penalty: float, seed: int) -> Any:  # noqa: ARG001
+    from sklearn.linear_model import RidgeClassifier
+
+    return RidgeClassifier(alpha=penalty)
+
+
+def _knn(neighbours: int, seed: int) -> Any:  # noqa: ARG001
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(n_neighbors=neighbours)
+
+
+def _forest(features: Any, seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(n_estimators=200, max_features=features, random_state=seed)
+
+
+def _svm(cost: float, seed: int) -> Any:  # noqa: ARG001
+    from sklearn.svm import SVC
+
+    return SVC(kernel="linear", C=cost)
+
+
+def _tree(depth: int | None, seed: int) -> Any:
+    from sklearn.tree import DecisionTreeClassifier
+
+    return DecisionTreeClassifier(criterion="entropy", max_depth=depth, random_state=seed)
+
+
+CLASSIFIERS: Mapping[str, Network | Estimator] = MappingProxyType(
+    {
+        "eegnet": Network("EEGNet*", "signal", _eegnet, released=("sgd", 1e-2, 1e-3)),
+        "mlp": Network("MLP", "features", _mlp, weight_decay=1e-1, released=("sgd", 1e-4, 1e-4)),
+        "rgnn": Network("RGNN", "features", _rgnn, released=("adam", 1e-3, 0.0)),
+        "ridge": Estimator("Ridge", _ridge, (1e4, 1e3, 1e2, 1e1, 1.0), released=1.0),
+        "knn": Estimator("KNN", _knn, (33, 17, 9, 5, 3, 1), released=5),
+        "rf": Estimator("RandomForest", _forest, ("sqrt",), released="sqrt"),
+        "svm": Estimator("SVM", _svm, (1e-3, 1e-2, 1e-1, 1.0), released=1.0),
+        "dt": Estimator("DecisionTree", _tree, (3, 6, 12, None), released=None),
+    }
+)
+"""Every classifier by the name that ``-m`` takes; * marks the one that sees the signal instead of features."""
+
+BRAINDECODE = "braindecode:"
+
+
+def find_classifier(name: str) -> Network | Estimator:
+    """Return a classifier by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `CLASSIFIERS`, or ``braindecode:<class>`` for any model of that package which takes n_chans, n_times,
+        n_outputs and sfreq.
+
+    Returns
+    -------
+    Network or Estimator
+
+    Raises
+    ------
+    NeuroCanvasError
+        If there is no such classifier, or braindecode is not installed.
+    """
+    if not name.startswith(BRAINDECODE):
+        return CLASSIFIERS[check_option("classifier", name, [*CLASSIFIERS, f"{BRAINDECODE}<model>"])]
+    models = require("braindecode.models", f"the classifier {name}", "braindecode")
+    wanted = name.removeprefix(BRAINDECODE)
+    kind = getattr(models, wanted, None)
+    if not isinstance(kind, type):
+        raise NeuroCanvasError(f"classifier {name}: braindecode {_version()} has no model {wanted!r}.")
+
+    def build(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:  # noqa: ARG001
+        sizes = {"n_chans": len(spec.ch_names), "n_times": spec.n_last, "n_outputs": spec.n_outputs}
+        try:
+            network: torch.nn.Module = kind(**sizes, sfreq=spec.sfreq)
+        except (TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise NeuroCanvasError(f"classifier {name}: cannot be built for {sizes} ({reason}).") from error
+        return network
+
+    return Network(f"{wanted}*", "signal", build)
+
+
+def class_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray:
+    """Scores of all concepts from a fitted estimator: the larger, the more probable.
+
+    Parameters
+    ----------
+    estimator : object
+        With `decision_function` or `predict_proba`, fitted on labels from 0 on.
+    x : array, shape (n, n_features)
+        Trials.
+    n_outputs : int
+        Concepts; one that the estimator has not seen gets the lowest score.
+
+    Returns
+    -------
+    array, shape (n, n_outputs), float32
+    """
+    found = (estimator.decision_function if hasattr(estimator, "decision_function") else estimator.predict_proba)(x)
+    if found.ndim == 1:  # two concepts: one number, positive for the second
+        found = np.stack([-found, found], axis=1)
+    scores = np.full((len(x), n_outputs), -np.inf, dtype=np.float32)
+    scores[:, estimator.classes_] = found
+    return scores
+
+
+def load_network(network: torch.nn.Module, path: Path | str) -> None:
+    """Give a network the weights of a file, as ``-p`` of the released code does.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Whose state is replaced.
+    path : path-like
+        A ``.pth`` state dict, as of ``eegnet_s0_1x_22.pth``, or ``.safetensors`` as `classify` writes it.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is missing, damaged, would run code, or holds a network of other sizes.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = check_file(path, "weights of a network")
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, weights_only=True, map_location="cpu")
+        network.load_state_dict({name: state[name] for name in state if name not in ("mean", "sd")})
+    except pickle.UnpicklingError as error:
+        raise NeuroCanvasError(f"{file}: holds more than tensors, so loading it could run code.") from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise NeuroCanvasError(f"{file}: does not fit this network, or is damaged ({reason[:300]}).") from error
+
+
+def _version() -> str:
+    """Installed version of braindecode."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("braindecode")
+    except PackageNotFoundError:
+        return "(unknown version)"

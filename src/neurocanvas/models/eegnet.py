@@ -1,0 +1,235 @@
+"""`eegnet`, the classifier on the signal: a filter bank, spatial filters, a separable convolution; without the detour.
+
+Written down, EEGNet filters every channel with every temporal kernel, normalises, and then weighs the channels: nearly
+all its time goes into signals that are summed at once. Filtering and weighing are linear and the normalisation between
+them is affine per kernel, so here the channels are weighed first and the sums are filtered. What BatchNorm needs in
+training, mean and variance of the filtered channels, follows from the products of the input with itself at two times.
+Outputs, gradients and running statistics are those of the layers as written, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.models.dropout import dropout
+
+if TYPE_CHECKING:
+    import torch
+
+N_KERNELS, N_SPATIAL, N_SEPARABLE = 8, 2, 16
+"""F1 temporal kernels, D spatial filters for each, F2 maps after the separable convolution."""
+
+DROPOUT = 0.5
+
+
+@dataclass(frozen=True)
+class EEGNetSize:
+    """What differs between the released EEGNet and the paper's.
+
+    Parameters
+    ----------
+    kernel : float
+        Length of the temporal kernels, s.
+    pools : tuple of int
+        Samples that the two poolings average.
+    max_norms : tuple of float or None
+        Largest norm of a spatial filter, and of a concept's weights in the last layer.
+    eps, momentum : float
+        Of BatchNorm.
+    """
+
+    kernel: float
+    pools: tuple[int, int]
+    max_norms: tuple[float, float] | None
+    eps: float
+    momentum: float
+
+
+EEGNET_SIZES: Mapping[str, EEGNetSize] = MappingProxyType(
+    {
+        "released": EEGNetSize(kernel=0.2, pools=(4, 10), max_norms=None, eps=1e-5, momentum=0.1),
+        "paper": EEGNetSize(kernel=0.5, pools=(4, 8), max_norms=(1.0, 0.25), eps=1e-3, momentum=0.01),
+    }
+)
+"""Layer sizes by name; the paper's normalisation is that of its Keras code."""
+
+
+def build_eegnet(
+    n_chans: int, n_times: int, n_outputs: int, size: str = "released", *, sfreq: float = 1000.0
+) -> torch.nn.Module:
+    """Build EEGNet [Lawhern2018]_.
+
+    Parameters
+    ----------
+    n_chans, n_times : int
+        Shape of a trial.
+    n_outputs : int
+        Concepts.
+    size : str
+        A key of `EEGNET_SIZES`.
+    sfreq : float
+        Hz; makes the length of the temporal kernels, 200 samples as released at 1000 Hz.
+
+    Returns
+    -------
+    torch.nn.Module
+        Trials (n, n_chans, n_times) to logits (n, n_outputs), initialised from torch's global random state. Its state
+        dict has the released names.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the size is unknown or trials are too short for the two poolings.
+
+    References
+    ----------
+    .. [Lawhern2018] Lawhern et al. (2018), EEGNet: a compact convolutional neural network for EEG-based brain-computer
+       interfaces, Journal of Neural Engineering 15, 056013.
+
+    Examples
+    --------
+    >>> sum(weights.numel() for weights in build_eegnet(62, 400, 80).parameters())
+    16080
+    """
+    sizes = EEGNET_SIZES[check_option("eegnet size", size, EEGNET_SIZES)]
+    shortest = sizes.pools[0] * sizes.pools[1]
+    if n_times < shortest:
+        raise NeuroCanvasError(f"eegnet: trials of {shortest} samples or more are needed; got {n_times}.")
+    network: torch.nn.Module = _network_class()(n_chans, n_times, n_outputs, max(1, round(sizes.kernel * sfreq)), sizes)
+    return network
+
+
+def filtered_moments(x: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of all signals correlated with each kernel, over signals and times, without filtering them.
+
+    With X the matrix of all windows of the padded signals, the filtered ones are X k: their sum is that of X times k,
+    their sum of squares k' X'X k, and X'X is summed from the products of the signals at two times.
+
+    Parameters
+    ----------
+    x : tensor, shape (..., n_times)
+        Signals, padded with half a kernel of zeros on both sides.
+    kernels : tensor, shape (n_kernels, length)
+
+    Returns
+    -------
+    mean, variance : tensor, shape (n_kernels,)
+        The variance divides by the number of values.
+    """
+    from torch.nn import functional
+
+    length, n_times = kernels.shape[1], x.shape[-1]
+    pad = length // 2
+    n_out = n_times + 2 * pad - length + 1
+    signals = x.reshape(-1, n_times)
+    count = len(signals) * n_out
+
+    def windowed(values: torch.Tensor) -> torch.Tensor:
+        """Sums over n_out successive rows, for every place of the window."""
+        sums = functional.pad(values.double().cumsum(dim=0), (0, 0, 1, 0))
+        return (sums[n_out:] - sums[:length]).to(x.dtype)
+
+    sums = windowed(functional.pad(signals.sum(dim=0), (pad, pad))[:, None])[:, 0]
+    products = functional.pad(signals.T @ signals, (pad, pad + length - 1, pad, pad))
+    # row t, column d: product of times t and t + d
+    lagged = products.as_strided((n_times + 2 * pad, length), (products.shape[1] + 1, 1))
+    gram = x.new_zeros(length, 2 * length - 1)
+    gram.as_strided((length, length), (2 * length, 1)).copy_(windowed(lagged))  # row i, column i + d: one triangle
+    upper = gram[:, :length]
+    whole = upper + upper.triu(1).T
+    mean = kernels @ sums / count
+    return mean, ((kernels @ whole) * kernels).sum(dim=1) / count - mean.square()
+
+
+def filter_signals(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Correlate signals with kernels as a convolution layer with half a kernel of padding does, by Fourier transform.
+
+    Parameters
+    ----------
+    x : tensor, shape (n, n_kernels, n_spatial, n_times)
+    kernels : tensor, shape (n_kernels, length)
+
+    Returns
+    -------
+    tensor, shape (n, n_kernels, n_spatial, n_out)
+        n_out is n_times for kernels of odd length, else n_times + 1.
+    """
+    import torch
+    from scipy.fft import next_fast_len
+
+    length, n_times = kernels.shape[1], x.shape[-1]
+    pad = length // 2
+    n = next_fast_len(n_times + pad, real=True)  # what wraps around at this length falls before the part that is kept
+    spectrum = torch.fft.rfft(x, n) * torch.fft.rfft(kernels.flip(-1), n)[:, None]
+    return torch.fft.irfft(spectrum, n)[..., length - 1 - pad : n_times + pad]
+
+
+@lru_cache(1)
+def _network_class() -> type[torch.nn.Module]:
+    """The module's class, made once torch is asked for."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class EEGNet(nn.Module):
+        def __init__(self, n_chans: int, n_times: int, n_outputs: int, length: int, size: EEGNetSize) -> None:
+            super().__init__()
+            maps = N_KERNELS * N_SPATIAL
+            norm: dict[str, Any] = {"eps": size.eps, "momentum": size.momentum}
+            self.size = size
+            self.conv1 = nn.Conv2d(1, N_KERNELS, (1, length), bias=False)  # these two only hold weights
+            self.bn1 = nn.BatchNorm2d(N_KERNELS, **norm)
+            self.depthwise_conv = nn.Conv2d(N_KERNELS, maps, (n_chans, 1), groups=N_KERNELS, bias=False)
+            self.bn2 = nn.BatchNorm2d(maps, **norm)
+            self.separable_conv1 = nn.Conv2d(maps, maps, (1, 16), padding=(0, 8), groups=maps, bias=False)
+            self.separable_conv2 = nn.Conv2d(maps, N_SEPARABLE, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(N_SEPARABLE, **norm)
+            pooled = ((n_times + (length + 1) % 2) // size.pools[0] + 1) // size.pools[1]
+            self.fc1 = nn.Linear(N_SEPARABLE * pooled, n_outputs)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, second = self.size.pools
+            maps = functional.avg_pool2d(functional.elu(self.bn2(self._filtered(x))), (1, first))
+            maps = dropout(maps, DROPOUT, self.training)
+            maps = self.bn3(self.separable_conv2(self.separable_conv1(maps)))
+            maps = functional.avg_pool2d(functional.elu(maps), (1, second))
+            maps = dropout(maps, DROPOUT, self.training)
+            return functional.linear(maps.flatten(1), self._weight(self.fc1, 1), self.fc1.bias)
+
+        def _filtered(self, x: torch.Tensor) -> torch.Tensor:
+            """What conv1, bn1 and depthwise_conv give, (n, maps, 1, n_out): channels are weighed first."""
+            kernels = self.conv1.weight.flatten(1)
+            spatial = self._weight(self.depthwise_conv, 0).flatten(1)
+            mean, variance = self._statistics(x, kernels)
+            scale = self.bn1.weight * (variance + self.bn1.eps).rsqrt()
+            shift = self.bn1.bias - mean * scale
+            weighed = torch.bmm(spatial.expand(len(x), -1, -1), x).unflatten(1, (N_KERNELS, N_SPATIAL))
+            filtered = filter_signals(weighed, kernels * scale[:, None])
+            shifts = shift[:, None] * spatial.sum(dim=1).view(N_KERNELS, N_SPATIAL)
+            return (filtered + shifts[..., None]).flatten(1, 2)[:, :, None]
+
+        def _statistics(self, x: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """Mean and variance for bn1: in training those of the batch, which move the running ones."""
+            bn: Any = self.bn1
+            if not self.training:
+                return bn.running_mean, bn.running_var
+            mean, variance = filtered_moments(x, kernels)
+            n_out = x.shape[-1] + (kernels.shape[1] + 1) % 2
+            count = len(x) * x.shape[1] * n_out
+            with torch.no_grad():
+                bn.num_batches_tracked += 1
+                bn.running_mean.lerp_(mean, bn.momentum)
+                bn.running_var.lerp_(variance * count / (count - 1), bn.momentum)
+            return mean, variance
+
+        def _weight(self, layer: nn.Conv2d | nn.Linear, which: int) -> torch.Tensor:
+            """A layer's weights, shortened to the largest norm that the size allows."""
+            norms = self.size.max_norms
+            return layer.weight if norms is None else layer.weight.renorm(2, 0, norms[which])
+
+    return EEGNet

@@ -1,0 +1,68 @@
+"""`mlp`, the classifier on features: layers of Linear, BatchNorm, ReLU and dropout."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from neurocanvas.models.dropout import dropout
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build_perceptron(
+    n_features: int, n_outputs: int, hidden: tuple[int, ...] = (256, 128), share: float = 0.5
+) -> torch.nn.Module:
+    """Build the multi-layer perceptron; the defaults are the released sizes.
+
+    Parameters
+    ----------
+    n_features : int
+        Inputs per trial.
+    n_outputs : int
+        Concepts.
+    hidden : tuple of int
+        Width of every hidden layer.
+    share : float
+        Share of hidden units that are left out in training.
+
+    Returns
+    -------
+    torch.nn.Module
+        Trials (n, ...), flattened, to logits (n, n_outputs); initialised from torch's global random state. Its state
+        dict has the released names (`l1`, `bn1`, `l2`, `bn2`, `l3`). Features enter as they are flattened: weights
+        that were trained on band-major features want band-major ones.
+
+    Examples
+    --------
+    >>> list(build_perceptron(310, 80).state_dict())[:3]
+    ['l1.weight', 'l1.bias', 'bn1.weight']
+    """
+    network: torch.nn.Module = _network_class()((n_features, *hidden, n_outputs), share)
+    return network
+
+
+@lru_cache(1)
+def _network_class() -> type[torch.nn.Module]:
+    """The module's class, made once torch is asked for."""
+    from torch import nn
+
+    class Perceptron(nn.Module):
+        def __init__(self, widths: tuple[int, ...], share: float) -> None:
+            super().__init__()
+            self.depth, self.share = len(widths) - 1, share
+            for number in range(1, self.depth + 1):
+                self.add_module(f"l{number}", nn.Linear(widths[number - 1], widths[number]))
+                if number < self.depth:
+                    self.add_module(f"bn{number}", nn.BatchNorm1d(widths[number]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.flatten(1)
+            for number in range(1, self.depth):
+                x = self.get_submodule(f"bn{number}")(self.get_submodule(f"l{number}")(x))
+                x = dropout(x.relu(), self.share, self.training)
+            logits: torch.Tensor = self.get_submodule(f"l{self.depth}")(x)
+            return logits
+
+    return Perceptron

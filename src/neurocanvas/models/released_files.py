@@ -1,0 +1,130 @@
+"""The released code's mapper file, `mlpsd_s{subject}_0.pth`: a state dict from band-major features to whole targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neurocanvas.config import ARCHITECTURES
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models.base import TARGET_SHAPE, EEGSpec, Mapper
+from neurocanvas.models.basis import TargetBasis
+from neurocanvas.models.mlp import MLPMapper
+from neurocanvas.montage import BANDS, CH_NAMES
+from neurocanvas.store import read_torch, write_torch
+
+if TYPE_CHECKING:
+    import torch
+
+SPEC = EEGSpec(CH_NAMES, tuple(BANDS), TARGET_SHAPE)
+"""What the released mapper reads and gives: 62 channels, 5 bands, (77, 768)."""
+
+NORMS = ("weight", "bias", "running_mean", "running_var")
+
+
+def read_released_mapper(path: Path | str) -> MLPMapper:
+    """Read a mapper that the released code trained.
+
+    Parameters
+    ----------
+    path : path-like
+        The state dict: fc1, bn1, fc2, bn2 and fc3 of 310-1024-2048-59,136, ReLU between them.
+
+    Returns
+    -------
+    MLPMapper
+        Takes the *released* features as they are, (n, 62, 5). Its axes span the columns of the last layer and are
+        orthonormal, so its predictions are the released module's up to rounding; `target_sd` is not known and 0.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is missing, damaged or would run code, or if an array is missing, has another shape or is not finite.
+
+    References
+    ----------
+    `MLPMapper` of Promise-Z5Q2SQ/EEG-ImageNet-Dataset (MIT).
+    """
+    import torch
+
+    state = _checked(Path(path))
+    width = len(state["fc3.weight"][0])
+    # The last layer as orthonormal axes and a small matrix: QR of 59,136 x 2048 takes some 15 s.
+    axes, last = torch.linalg.qr(state["fc3.weight"])
+    first = state["fc1.weight"].reshape(-1, len(BANDS), len(CH_NAMES)).transpose(1, 2).reshape(-1, SPEC.n_features)
+    mean = state["fc3.bias"].numpy().reshape(TARGET_SHAPE)
+    basis = TargetBasis(mean, np.ascontiguousarray(axes.T.numpy()), np.zeros(width, np.float32))
+    layers = {"1.weight": first, "1.bias": state["fc1.bias"], "5.weight": state["fc2.weight"]}
+    layers |= {"5.bias": state["fc2.bias"], "9.weight": last, "9.bias": torch.zeros(width)}
+    for number, place in ((1, 2), (2, 6)):
+        layers |= {f"{place}.{name}": state[f"bn{number}.{name}"] for name in NORMS}
+        layers[f"{place}.num_batches_tracked"] = torch.tensor(0)
+    mapper = MLPMapper(SPEC, basis, np.zeros(SPEC.n_features, np.float32), np.ones(SPEC.n_features, np.float32))
+    weights = {f"network.{name}": tensor.numpy() for name, tensor in layers.items()}
+    mapper.load_weights({**weights, "activation.relu": np.ones(1, np.float32)})
+    return mapper
+
+
+def write_released_mapper(mapper: Mapper, path: Path) -> None:
+    """Write a mapper as the released code saves its own.
+
+    Parameters
+    ----------
+    mapper : Mapper
+        Of the released layers, trained without the contrastive error.
+    path : Path
+        `mlpsd_s{subject}_0.pth`; 490 MB. Standardisation and basis are folded into the outer layers, so it takes
+        features as the mapper takes them, band-major.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the released module has no room for the mapper.
+    """
+    import torch
+
+    released = ARCHITECTURES["released"]
+    if not isinstance(mapper, MLPMapper) or mapper.posterior or (mapper.hidden, mapper.activation) != released:
+        raise NeuroCanvasError(
+            f"{path.name}: the released module has hidden layers {released[0]} with ReLU and no posterior; train "
+            "mlp_sd with mapper.architecture = 'released' and mapper.contrastive = 0."
+        )
+    if mapper.spec != SPEC:
+        raise NeuroCanvasError(
+            f"{path.name}: the released module reads {len(CH_NAMES)} channels and {len(BANDS)} bands of EEG-ImageNet; "
+            f"this mapper reads {len(mapper.spec.ch_names)} and {len(mapper.spec.bands)}, or in another order."
+        )
+    network = mapper.folded()
+    state: dict[str, torch.Tensor] = {}
+    for kind, word in ((torch.nn.Linear, "fc"), (torch.nn.BatchNorm1d, "bn")):
+        layers = [layer for layer in network if isinstance(layer, kind)]
+        for number, layer in enumerate(layers, 1):
+            state |= {f"{word}{number}.{name}": tensor for name, tensor in layer.state_dict().items()}
+    first = state["fc1.weight"].reshape(-1, len(CH_NAMES), len(BANDS)).transpose(1, 2)
+    write_torch(path, {**state, "fc1.weight": first.reshape(-1, SPEC.n_features)})
+
+
+def _checked(path: Path) -> dict[str, torch.Tensor]:
+    """The arrays of a released state dict, float32, of the released shapes."""
+    import torch
+
+    found = read_torch(path, "the released mapper's state dict")
+    one, two = ARCHITECTURES["released"][0]
+    shapes = {"fc1.weight": (one, SPEC.n_features), "fc1.bias": (one,), "fc2.weight": (two, one), "fc2.bias": (two,)}
+    shapes |= {"fc3.weight": (SPEC.n_outputs, two), "fc3.bias": (SPEC.n_outputs,)}
+    shapes |= {f"bn{number}.{name}": (width,) for number, width in ((1, one), (2, two)) for name in NORMS}
+    state = {}
+    for name, shape in shapes.items():
+        tensor = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
+            came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "none"
+            raise NeuroCanvasError(
+                f"{path}: not the released mapper: {name} should have shape {shape}; got {came}. Such files are made "
+                "by `image_generation.py` or `neurocanvas export`."
+            )
+        state[name] = tensor.float()
+        if not torch.isfinite(state[name]).all():
+            raise NeuroCanvasError(f"{path}: {name} holds NaN or infinite values; train again.")
+    return state

@@ -1,0 +1,112 @@
+"""What the command line prints of a result: scores, benchmark tables, what is in a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], notes: Sequence[str]) -> None:
+    """Print tables, and sentences below them.
+
+    Parameters
+    ----------
+    tables : sequence of (title, header, lines)
+        Lines of words, one word per column; columns of words are aligned to the left, of numbers to the right.
+    notes : sequence of str
+        Sentences.
+    """
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=max(120, Console().width))
+    for title, header, lines in tables:
+        table = Table(title=title, box=SIMPLE, padding=(0, 0, 0, 1), title_justify="left")
+        for place, word in enumerate(header):
+            words = place == 0 or any(line[place][:1].isalpha() for line in lines)
+            table.add_column(word, justify="left" if words else "right", no_wrap=len(header) > 2)
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+    for note in notes:
+        console.print(note)
+
+
+def print_benchmark(found: Mapping[str, Any]) -> None:
+    """Print what `benchmark` or `classify` found, one table per protocol.
+
+    Parameters
+    ----------
+    found : mapping
+        Content of `scores/benchmark.json`.
+    """
+    for table in found["tables"]:
+        warnings = [f"[bold]Warning:[/bold] {warning}" for warning in table["warnings"]]
+        print_tables([(table["title"], table["header"], table["lines"])], warnings)
+    print_tables([], [found["explanation"]])
+
+
+def print_inspection(report: dict[str, Any]) -> None:
+    """Print what is in a data set.
+
+    Parameters
+    ----------
+    report : dict
+        From `datasets.inspection.inspect_dataset`.
+    """
+    from neurocanvas.datasets.inspection import describe
+
+    print_tables(
+        [(title, list(rows[0]), [list(row.values()) for row in rows]) for title, rows in describe(report)], []
+    )
+
+
+def print_scores(summary: Mapping[str, Any]) -> None:
+    """Print metrics by arms, the warnings and the verdict.
+
+    Parameters
+    ----------
+    summary : mapping
+        Content of `scores/summary.json`.
+    """
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from neurocanvas.report.words import verdict
+
+    console = Console(width=max(100, Console().width))  # narrower, the table would lose digits
+    arms = summary["arms"]
+    first = next(iter(arms))
+    table = Table(
+        title=f"{summary['n_trials']} test trials of {summary['n_pictures']} pictures; "
+        f"95 % intervals over {summary['unit']}, p of {first} by permuting {summary['exchanged']}",
+        box=SIMPLE,
+        padding=(0, 0, 0, 1),
+        title_justify="left",
+    )
+    table.add_column("score", no_wrap=True)
+    for arm in arms:
+        table.add_column(arm, justify="right", no_wrap=True)
+    table.add_column("chance", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    for metric, score in arms[first].items():
+        cells = [_interval(scores[metric]) for scores in arms.values()]
+        table.add_row(metric, *cells, _short(score["chance"]), f"{score['p']:.4f}")
+    console.print(table)
+    for warning in summary["warnings"]:
+        console.print(f"[bold]Warning:[/bold] {warning}")
+    console.print(f"[bold]Verdict:[/bold] {verdict(summary)['text']}")
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    """A value with its interval."""
+    if score["low"] is None:
+        return _short(score["value"])
+    return f"{_short(score['value'])} [dim]{_short(score['low'])} {_short(score['high'])}[/dim]"
+
+
+def _short(value: float) -> str:
+    """Two decimals without the zero before the point: the table fits into 80 columns."""
+    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"

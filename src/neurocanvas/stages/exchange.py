@@ -1,0 +1,190 @@
+"""The verbs export and import: files of the released EEG-ImageNet code, made from a run folder and taken into one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.errors import NeuroCanvasError, check_folder
+from neurocanvas.features.released_files import read_released, write_released
+from neurocanvas.models.base import TARGET_SHAPE
+from neurocanvas.models.checkpoint import load_mapper, save_mapper
+from neurocanvas.models.released_files import read_released_mapper, write_released_mapper
+from neurocanvas.montage import BANDS
+from neurocanvas.stages.run import Run, write_table
+from neurocanvas.targets.captions import read_captions, write_captions
+from neurocanvas.targets.released_files import read_released_embeddings, write_released_embeddings
+from neurocanvas.trials import COLUMNS
+
+FOLDERS = (".", "output", "de_feat", "data/de_feat")
+"""Where `import_files` looks, below the folder it is given: the released code's own layout."""
+
+UNKNOWN_TRAINING = (
+    "A mapper was imported, and its file does not say which trials trained it. The released code trains on the first "
+    "30 of every 50 pictures and keeps the epoch that is best on the other 20: scores of any of them are too high."
+)
+
+
+def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """Write what a run folder holds as the files that the released code reads.
+
+    Parameters
+    ----------
+    run : Run
+    folder : Path
+        Where to: `de_feat/{subject}_{granularity}_de.npy` (band-major, as the run's method gives them),
+        `output/caption.txt`, `output/clip_embeddings.pth` and `output/mlpsd_s{subject}_{fold}.pth`.
+    tell : callable
+        Is told of every mapper that the released module has no room for and that is therefore left out.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If there is nothing yet, or an artifact is damaged.
+    """
+    written: list[Path] = []
+    output, captions = folder / "output", run.folder / "targets" / "caption.txt"
+    for subject in run.subjects:
+        if run.features_path(subject).is_file():
+            written.append(folder / "de_feat" / f"{subject}_{run.settings.data.granularity}_de.npy")
+            write_released(written[-1], store.read_array(run.features_path(subject), "features"))
+    if captions.is_file():
+        written.append(output / "caption.txt")
+        write_captions(written[-1], read_captions(captions))
+    if (run.folder / "targets" / "clip_embeddings.npy").is_file():
+        written.append(output / "clip_embeddings.pth")
+        write_released_embeddings(written[-1], run.stimuli, run.embeddings())
+    for subject in run.subjects:
+        fold = 0
+        while (model := run.model_path(subject, fold)).is_file():
+            path, mapper = output / f"mlpsd_s{subject}_{fold}.pth", load_mapper(model)
+            try:
+                write_released_mapper(mapper, path)
+                written.append(path)
+            except NeuroCanvasError as error:
+                tell(f"left out {error}")
+            fold += 1
+    if not written:
+        raise NeuroCanvasError(f"{run.folder}: holds nothing to export yet; run `neurocanvas features` first.")
+    return written
+
+
+def import_files(run: Run, folder: Path) -> list[Path]:
+    """Take files of the released code into a run folder, as artifacts whose cards say where they come from.
+
+    The stages that follow use them: features and embeddings those of `train` and `predict`, captions that of `embed`,
+    mappers that of `predict`. A stage that makes such a file itself would replace it.
+
+    Parameters
+    ----------
+    run : Run
+        Whose data set names the subjects and pictures.
+    folder : Path
+        With any of `caption.txt`, `clip_embeddings.pth`, `{subject}_{granularity}_de.npy`, `mlpsd_s{subject}_0.pth`,
+        `mlp_sd_s{subject}_model.pth`; they may lie in `output` and `de_feat`.
+
+    Returns
+    -------
+    list of Path
+        The artifacts.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If there is no such file, or one is damaged, would run code, or does not fit the run's trials and pictures.
+    """
+    check_folder(folder, "files of the released code")
+    files = {path.name: path for name in FOLDERS for path in sorted((folder / name).glob("*")) if path.is_file()}
+    made = []
+    if file := files.get("caption.txt"):
+        made.append(_take_captions(run, file))
+    if file := files.get("clip_embeddings.pth"):
+        made.append(_take_embeddings(run, file))
+    for subject in run.subjects:
+        if file := files.get(f"{subject}_{run.settings.data.granularity}_de.npy"):
+            made.append(_take_features(run, file, subject))
+        for name, file in files.items():
+            named = re.fullmatch(rf"mlpsd_s{subject}_(\d+)\.pth|mlp_sd_s{subject}_model\.pth", name)
+            if named:
+                made.append(_take_mapper(run, file, subject, int(named[1] or 0)))
+    if not made:
+        raise NeuroCanvasError(
+            f"{folder}: none of caption.txt, clip_embeddings.pth, <subject>_{run.settings.data.granularity}_de.npy and "
+            f"mlpsd_s<subject>_0.pth of subjects {', '.join(map(str, run.subjects))} in it."
+        )
+    return made
+
+
+def _card(file: Path) -> dict[str, object]:
+    """What the card of an imported artifact says of its origin."""
+    return {"imported": True, "from": file.name}
+
+
+def _inputs(file: Path) -> str:
+    """Fingerprint of an imported artifact."""
+    return store.fingerprint("import", store.sha256(file))
+
+
+def _take_captions(run: Run, file: Path) -> Path:
+    """caption.txt into `targets/`."""
+    path, captions = run.folder / "targets" / "caption.txt", read_captions(file)
+    missing = [name for name in run.stimuli if name not in captions]
+    if missing:
+        raise NeuroCanvasError(f"{file}: no caption of {missing[0]}, which the run's trials show; choose its data set.")
+    write_captions(path, captions)
+    store.finish(path, _inputs(file), _card(file))
+    return path
+
+
+def _take_embeddings(run: Run, file: Path) -> Path:
+    """clip_embeddings.pth into `targets/`, in half precision as `embed` writes them."""
+    path = run.folder / "targets" / "clip_embeddings.npy"
+    inputs = store.fingerprint(_inputs(file), run.stimuli)
+    if not store.is_done(path, inputs):
+        with store.atomic(path) as temporary:
+            shape = (len(run.stimuli), *TARGET_SHAPE)
+            mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            read_released_embeddings(file, run.stimuli, mapped)
+            mapped.flush()
+        store.finish(path, inputs, {"stimuli": run.stimuli, **_card(file)})
+    return path
+
+
+def _take_features(run: Run, file: Path, subject: int) -> Path:
+    """A feature file into `features/`."""
+    path, trials = run.features_path(subject), run.subjects[subject]
+    values = read_released(file, len(trials.ch_names))
+    if len(values) != len(trials):
+        raise NeuroCanvasError(
+            f"{file}: features of {len(values)} trials, but subject {subject} has {len(trials)} of granularity "
+            f"{run.settings.data.granularity}; import it into a run of the data it was made for."
+        )
+    card = {"method": "imported", "ch_names": list(trials.ch_names), "bands": list(BANDS), "unit": "as in the file"}
+    store.write_array(path, values.astype(np.float32), _inputs(file), {**card, **_card(file)})
+    write_table(path.with_name(f"s{subject}_trials.csv"), {name: trials.column(name) for name in COLUMNS})
+    return path
+
+
+def _take_mapper(run: Run, file: Path, subject: int, fold: int) -> Path:
+    """A mapper into `models/`."""
+    features, path = run.features_path(subject), run.model_path(subject, fold)
+    if run.settings.mapper.name != "mlp_sd":
+        raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's mapper.name is {run.settings.mapper.name!r}.")
+    method = store.read_card(features)["method"] if features.is_file() else run.settings.features.method
+    if method == "gaussian":
+        raise NeuroCanvasError(
+            f"{file}: the released mapper reads the released features, and the run's are 'gaussian'; use "
+            "`--method eeg-imagenet`, or import the feature file beside it."
+        )
+    if not store.is_done(path, _inputs(file)):
+        save_mapper(read_released_mapper(file), path, _inputs(file), {**_card(file), "warnings": [UNKNOWN_TRAINING]})
+    return path

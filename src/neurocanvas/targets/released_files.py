@@ -1,0 +1,67 @@
+"""The released code's embeddings file, `clip_embeddings.pth`: picture name to (1, 77, 768)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.store import read_torch, write_torch
+
+SHAPE = (1, 77, 768)
+
+
+def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np.ndarray) -> None:
+    """Write embeddings as the released code reads them.
+
+    Parameters
+    ----------
+    path : Path
+        `clip_embeddings.pth`; .24 MB per picture, which memory must hold once.
+    stimuli : sequence of str
+        Names of the pictures.
+    embeddings : array, shape (n_stimuli, 77, 768), any float type
+        One per picture; may be memory-mapped.
+    """
+    import torch
+
+    whole = torch.empty((len(stimuli), *SHAPE))
+    for row, embedding in zip(whole, embeddings, strict=True):
+        row.copy_(torch.from_numpy(np.array(embedding)))
+    write_torch(path, dict(zip(stimuli, whole, strict=True)))
+
+
+def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:
+    """Read the embeddings of some pictures, one at a time.
+
+    Parameters
+    ----------
+    path : path-like
+        `clip_embeddings.pth`: a dictionary of picture name to (1, 77, 768) or (77, 768).
+    stimuli : sequence of str
+        Names of the pictures that are wanted.
+    out : array, shape (n_stimuli, 77, 768), any float type
+        Where to; may be memory-mapped.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is missing, damaged or would run code, or if a picture is missing, has another shape or is not
+        finite.
+    """
+    import torch
+
+    found = read_torch(path, "CLIP embeddings by picture name")
+    for row, name in enumerate(stimuli):
+        tensor = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(tensor, torch.Tensor) or tensor.numel() != out[row].size or tensor.shape[-2:] != SHAPE[1:]:
+            came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "none"
+            raise NeuroCanvasError(
+                f"{path}: {name} should have an embedding of shape {SHAPE}; got {came}. Choose the data that the file "
+                "was made for, or run `neurocanvas embed`."
+            )
+        out[row] = tensor.float().numpy().reshape(SHAPE[1:])
+        if not np.isfinite(out[row]).all():
+            raise NeuroCanvasError(f"{path}: the embedding of {name} is not finite; make the file again.")

@@ -1,0 +1,353 @@
+"""Training one classifier on one split: chosen on validation trials, beside what choosing on test trials would say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurocanvas.config import ClassifySettings
+from neurocanvas.datasets.splits import Split
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models.base import standardisation
+from neurocanvas.models.classifiers import Estimator, Network, TrialSpec, class_scores, find_classifier, load_network
+from neurocanvas.training.loop import own_randomness
+
+if TYPE_CHECKING:
+    import torch
+
+RELEASED_EPOCHS = 1000
+MICROVOLTS_PER_VOLT = 1e6
+AT_ONCE = 400
+"""Trials that are evaluated at once."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained classifier's answers to the test trials.
+
+    Parameters
+    ----------
+    scores : array, shape (n_test, n_outputs), float32
+        Of the epoch or candidate that was chosen on validation trials.
+    accuracy : dict of str to float
+        On test trials: `selected` (chosen on validation trials: the result), `final` (the last epoch) and
+        `best_on_test` (a diagnostic: what choosing on the test trials, as the released code does, would report).
+    history : list of dict
+        One line per epoch or candidate.
+    chosen : object
+        The epoch, counted from 1, or the candidate.
+    seconds : float
+        Time of fitting.
+    weights : dict of str to array
+        A network's state with `mean` and `sd` of its standardisation; empty for an estimator.
+    """
+
+    scores: np.ndarray
+    accuracy: Mapping[str, float]
+    history: list[dict[str, Any]]
+    chosen: Any
+    seconds: float
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def train_classifier(
+    name: str, x: np.ndarray, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
+) -> Outcome:
+    """Train a classifier on the training trials, choose on the validation trials, answer the test trials.
+
+    Test labels enter `accuracy` and `history` only. Standardisation is fitted on training trials: every feature, or
+    every channel of the signal. Where the split has `pretrain` trials, networks are first trained on them and
+    then go on with the training trials; estimators get both at once.
+
+    Parameters
+    ----------
+    name : str
+        See `find_classifier`.
+    x : array, shape (n_trials, n_chans, n_bands or n_times)
+        Features or signal in µV, whichever the classifier takes; may be memory-mapped.
+    y : array of int, shape (n_trials,)
+        Concepts, 0 to spec.n_outputs - 1.
+    split : Split
+        Rows of `x`.
+    spec : TrialSpec
+        What `x` and `y` are.
+    settings : ClassifySettings
+        Recipe, epochs, patience, seed; options of single classifiers.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the classifier is unknown or does not fit the trials, a test concept has no training trial, or training
+        diverges.
+    """
+    kind = find_classifier(name)
+    known = np.unique(y[np.concatenate([split.train, split.pretrain])])
+    lost = np.setdiff1d(y[split.test], known)
+    if len(lost):
+        raise NeuroCanvasError(
+            f"split {split.name}: concept number {lost[0]} is tested but never trained; choose another protocol."
+        )
+    started = time.perf_counter()
+    inputs = _Inputs.make(x, split, kind.takes, settings)
+    if isinstance(kind, Network):
+        outcome = _fit_network(kind, inputs, y, split, spec, settings)
+    else:
+        outcome = _fit_estimator(kind, inputs, y, split, spec, settings)
+    return replace(outcome, seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Trials, standardised when they are asked for: the whole signal is never copied."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+    @classmethod
+    def make(cls, x: np.ndarray, split: Split, takes: str, settings: ClassifySettings) -> _Inputs:
+        """Fit the standardisation on training trials; the released recipe has none, and signal in volts."""
+        rows = np.concatenate([split.pretrain, split.train])
+        if settings.recipe == "released":
+            unit = 1 if takes == "features" else MICROVOLTS_PER_VOLT
+            return cls(x, np.zeros(1, np.float32), np.array([unit], np.float32))
+        if takes == "features":
+            mean, sd = standardisation(x[rows].reshape(len(rows), -1))
+            return cls(x, mean.reshape(x.shape[1:]), sd.reshape(x.shape[1:]))
+        sums = np.zeros((2, x.shape[1]))
+        for part in np.array_split(rows, -(-len(rows) // AT_ONCE)):
+            signal = x[part]
+            sums += signal.sum(axis=(0, 2), dtype=np.float64), np.square(signal, dtype=np.float64).sum(axis=(0, 2))
+        mean, square = sums / (len(rows) * x.shape[2])
+        sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
+        return cls(x, mean.astype(np.float32)[:, None], sd.astype(np.float32)[:, None])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        standardised: np.ndarray = (self.x[rows] - self.mean) / self.sd
+        return standardised
+
+
+def _fit_estimator(
+    kind: Estimator, inputs: _Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
+) -> Outcome:
+    """Fit every candidate, keep the one with the highest validation accuracy."""
+    rows = np.concatenate([split.pretrain, split.train])
+    x, val, test = (inputs[part].reshape(len(part), -1) for part in (rows, split.val, split.test))
+    candidates = kind.candidates if settings.recipe == "default" else (kind.released,)
+    history: list[dict[str, Any]] = []
+    best = np.empty((0, spec.n_outputs), np.float32)
+    for value in candidates:
+        estimator = kind.build(value, settings.seed).fit(x, y[rows])
+        line = {"candidate": value, "val_accuracy": float(np.mean(estimator.predict(val) == y[split.val]))}
+        if not history or line["val_accuracy"] > max(earlier["val_accuracy"] for earlier in history):
+            best, chosen = class_scores(estimator, test, spec.n_outputs), len(history)
+        history.append({**line, "test_accuracy": float(np.mean(estimator.predict(test) == y[split.test]))})
+    reached = [line["test_accuracy"] for line in history]
+    accuracy = {"selected": reached[chosen], "final": reached[chosen], "best_on_test": max(reached)}
+    return Outcome(best, accuracy, history, history[chosen]["candidate"], 0.0)
+
+
+def _fit_network(
+    kind: Network, inputs: _Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
+) -> Outcome:
+    """Train in one phase, or first on the trials of others; each ends at its best epoch on validation trials."""
+    with own_randomness(settings.seed):
+        network = kind.build(spec, settings)
+        if settings.pretrained:
+            load_network(network, settings.pretrained)
+        history: list[dict[str, Any]] = []
+        for rows in (split.pretrain, split.train):
+            if len(rows):
+                lines, chosen = _train(network, kind, inputs, y, rows, split, settings)
+                history += [{"phase": "pretrain" if rows is split.pretrain else "train", **line} for line in lines]
+    scores = evaluate(network, inputs, split.test)
+    reached = [line["test_accuracy"] for line in lines]
+    accuracy = {
+        "selected": float(np.mean(scores.argmax(axis=1) == y[split.test])),
+        "final": reached[-1],
+        "best_on_test": max(reached),
+    }
+    weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    return Outcome(scores, accuracy, history, chosen, 0.0, {**weights, "mean": inputs.mean, "sd": inputs.sd})
+
+
+def _train(
+    network: torch.nn.Module,
+    kind: Network,
+    inputs: _Inputs,
+    y: np.ndarray,
+    rows: np.ndarray,
+    split: Split,
+    settings: ClassifySettings,
+) -> tuple[list[dict[str, Any]], int]:
+    """Train until the validation loss has not fallen for `patience` epochs; return to the best epoch and name it."""
+    import torch
+    from torch.nn import functional
+
+    released = settings.recipe == "released"
+    epochs, patience = (RELEASED_EPOCHS,) * 2 if released else (settings.epochs, settings.patience)
+    adapts = settings.domain_adaptation and hasattr(network, "domain_classifier")
+    optimizer, labels = make_optimizer(network, kind, settings), torch.from_numpy(y)
+    lines: list[dict[str, Any]] = []
+    best, state = 0, network.state_dict()
+    while len(lines) < epochs and len(lines) - best < patience:
+        adversary = _Adversary(inputs, split.test, len(lines) / epochs) if adapts else None
+        loss = train_epoch(network, optimizer, inputs, labels, rows, settings, adversary)
+        val, test = (evaluate(network, inputs, part) for part in (split.val, split.test))
+        line = {
+            "epoch": len(lines) + 1,
+            "train_loss": loss,
+            "val_loss": functional.cross_entropy(torch.from_numpy(val), labels[split.val]).item(),
+            "val_accuracy": float(np.mean(val.argmax(axis=1) == y[split.val])),
+            "test_accuracy": float(np.mean(test.argmax(axis=1) == y[split.test])),
+        }
+        if not np.isfinite([loss, line["val_loss"]]).all():
+            raise NeuroCanvasError(f"training: loss {loss} in epoch {line['epoch']}; look for broken trials.")
+        lines.append(line)
+        if best == 0 or line["val_loss"] < lines[best - 1]["val_loss"]:
+            best, state = line["epoch"], {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    network.load_state_dict(state)
+    return lines, best
+
+
+def make_optimizer(network: torch.nn.Module, kind: Network, settings: ClassifySettings) -> torch.optim.Optimizer:
+    """Make the optimiser that the recipe names.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    kind : Network
+        Its learning rates.
+    settings : ClassifySettings
+        `recipe`.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+    """
+    import torch
+
+    if settings.recipe == "default" or kind.released is None:
+        return torch.optim.AdamW(network.parameters(), kind.learning_rate, weight_decay=kind.weight_decay, fused=True)
+    name, rate, decay = kind.released
+    if name == "adam":
+        return torch.optim.Adam(network.parameters(), rate, weight_decay=decay, fused=True)
+    return torch.optim.SGD(network.parameters(), rate, momentum=0.9, weight_decay=decay, fused=True)
+
+
+def train_epoch(
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Mapping[Any, np.ndarray] | np.ndarray,
+    labels: torch.Tensor,
+    rows: np.ndarray,
+    settings: ClassifySettings,
+    adversary: _Adversary | None = None,
+) -> float:
+    """Train once on every trial, in random order.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Left in evaluation mode.
+    optimizer : torch.optim.Optimizer
+    inputs : array, shape (n_trials, n_chans, n_last)
+        Or what gives such trials for ``inputs[rows]``, float32.
+    labels : tensor of int64, shape (n_trials,)
+    rows : array of int
+        The training trials.
+    settings : ClassifySettings
+        `batch_size`, `edge_penalty`.
+    adversary : optional
+        Of domain adaptation.
+
+    Returns
+    -------
+    float
+        Mean cross-entropy.
+    """
+    import torch
+    from torch.nn import functional
+
+    network.train()
+    order = torch.from_numpy(rows)[torch.randperm(len(rows))]
+    total = torch.zeros(())
+    for batch in order.split(settings.batch_size):
+        if len(batch) == 1:  # BatchNorm has no variance of a single trial
+            continue
+        x = torch.from_numpy(inputs[batch.numpy()])
+        if adversary is None:
+            loss = task = functional.cross_entropy(network(x), labels[batch])
+        else:
+            task, domain = adversary.losses(network, x, labels[batch])
+            loss = task + domain
+        if settings.edge_penalty and hasattr(network, "edge_weight"):
+            loss = loss + settings.edge_penalty * network.edge_weight.abs().mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += task.detach() * len(batch)
+    network.eval()
+    return total.item() / len(rows)
+
+
+def evaluate(network: torch.nn.Module, inputs: Mapping[Any, np.ndarray] | np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Logits of some trials.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In evaluation mode.
+    inputs : array, or what gives trials for ``inputs[rows]``
+    rows : array of int
+
+    Returns
+    -------
+    array, shape (n, n_outputs), float32
+    """
+    import torch
+
+    with torch.no_grad():
+        parts = [
+            network(torch.from_numpy(inputs[part])).numpy() for part in np.array_split(rows, -(-len(rows) // AT_ONCE))
+        ]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class _Adversary:
+    """Node-wise domain adversarial training (NodeDAT) of RGNN: hide from every node whether a trial is a test trial.
+
+    It sees the test trials without their labels, so what is trained with it is transductive.
+    """
+
+    inputs: _Inputs
+    test: np.ndarray
+    progress: float
+
+    def losses(
+        self, network: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy of the concepts, and of the domains of as many test trials, its gradient reversed."""
+        import torch
+        from torch.nn import functional
+
+        # the schedule of Ganin and Lempitsky (2015): from 0 to 1 as training goes on
+        alpha = 2 / (1 + np.exp(-10 * self.progress)) - 1
+        drawn = torch.randint(len(self.test), (len(x),)).numpy()
+        others = torch.from_numpy(self.inputs[self.test[drawn]])
+        logits, domains = network(torch.cat([x, others]), alpha)  # (2 n, n_outputs), (2 n, n_nodes, 2)
+        domain = torch.zeros(domains.shape[:2], dtype=torch.int64)
+        domain[len(x) :] = 1
+        return (
+            functional.cross_entropy(logits[: len(x)], labels),
+            functional.cross_entropy(domains.flatten(0, 1), domain.flatten()),
+        )

@@ -1,0 +1,78 @@
+"""Released feature files: the layout of the released code, there and back, and nothing unpickled."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.features.released_files import read_released, write_released
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('unpickled')",)
+
+
+def test_layout_is_all_channels_of_a_band_then_the_next(tmp_path):
+    path = tmp_path / "0_coarse_de.npy"
+    bands = [np.full((2, 62), 10.0 * band) + np.arange(62) / 100 for band in range(5)]
+    np.save(path, np.concatenate(bands, axis=1))  # as de_feat_cal.py joins and saves them
+    features = read_released(path)
+    assert features.shape == (2, 62, 5) and features.dtype == np.float64
+    assert features[1, 7].tolist() == [0.07, 10.07, 20.07, 30.07, 40.07]
+    write_released(path, features.astype(np.float32))
+    columns = np.load(path)
+    assert columns.shape == (2, 310) and columns.dtype == np.float64
+    assert columns[0, 3 * 62 + 7] == np.float32(30.07)
+
+
+@pytest.mark.parametrize(("n_trials", "n_chans"), [(4, 62), (4, 3), (0, 62)])
+def test_what_is_written_is_read(tmp_path, n_trials, n_chans):
+    features = np.random.default_rng(0).normal(size=(n_trials, n_chans, 5))
+    write_released(tmp_path / "1_all_de.npy", features)
+    np.testing.assert_array_equal(read_released(tmp_path / "1_all_de.npy", n_chans), features)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (np.zeros((3, 309)), r"\(n_trials, 310\).*\(3, 309\)"),
+        (np.zeros((3, 62, 5)), r"\(n_trials, 310\).*\(3, 62, 5\)"),
+        (np.full((3, 310), "a"), "real numbers.*<U1"),
+        (np.ones((3, 310), dtype=complex), "real numbers.*complex128"),
+        (np.where(np.arange(930).reshape(3, 310) == 400, np.nan, 0.0), "1 of 3 trials.*trial 1"),
+        (np.full((3, 310), np.inf), "3 of 3 trials.*trial 0"),
+        (np.full((1, 310), Trap()), r"undamaged \.npy array"),
+    ],
+)
+def test_other_arrays_are_refused_in_one_line(tmp_path, columns, message):
+    path = tmp_path / "0_all_de.npy"
+    np.save(path, columns, allow_pickle=True)
+    with pytest.raises(NeuroCanvasError, match=message) as refusal:
+        read_released(path)
+    assert str(refusal.value).startswith(str(path)) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", pickle.dumps(Trap()), b"\x93NUMPY\x01\x00\x02\x00(\n", None])
+def test_files_that_are_no_array_are_refused(tmp_path, content):
+    path = tmp_path / "0_all_de.npy"
+    if content is None:  # cut off
+        np.save(path, np.zeros((3, 310)))
+        content = path.read_bytes()[:-8]
+    path.write_bytes(content)
+    with pytest.raises(NeuroCanvasError, match=r"undamaged \.npy array"):
+        read_released(path)
+    with pytest.raises(NeuroCanvasError, match="no such file"):
+        read_released(tmp_path / "missing.npy")
+
+
+def test_nothing_is_written_of_what_could_not_be_read(tmp_path):
+    for features in (np.zeros((3, 310)), np.zeros((3, 62, 4)), np.full((3, 62, 5), np.nan)):
+        with pytest.raises(NeuroCanvasError, match="features: allowed"):
+            write_released(tmp_path / "0_all_de.npy", features)
+    assert not list(tmp_path.iterdir())

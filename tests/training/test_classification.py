@@ -1,0 +1,191 @@
+"""Training classifiers: what is chosen on which trials, what is refused, and that every classifier learns."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from neurocanvas.config import ClassifySettings
+from neurocanvas.datasets.splits import Split
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models.classifiers import CLASSIFIERS, TrialSpec, find_classifier
+from neurocanvas.montage import CH_NAMES
+from neurocanvas.training.classification import train_classifier
+
+N, N_CLASSES = 240, 4
+QUICK = ClassifySettings(epochs=30, patience=10, batch_size=32)
+SPLIT = Split("by hand", np.arange(0, 140), np.arange(140, 180), np.arange(180, N), "trials 140 to 179")
+
+
+def make_data(takes, signal=1.5, seed=0):
+    """Trials whose occipital gamma (or whose 20 Hz amplitude there) tells the concept."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(N) % N_CLASSES)
+    strength = np.linspace(-1, 1, N_CLASSES)[y]
+    where = np.array([name.startswith(("O", "PO")) for name in CH_NAMES])
+    if takes == "features":
+        x = rng.normal(5, 1, (N, 62, 5))
+        x[:, where, 4] += signal * strength[:, None]
+    else:
+        wave = np.sin(2 * np.pi * 20 * np.arange(400) / 1000)
+        x = rng.normal(0, 10, (N, 62, 400))
+        x[:, where] += 10 * signal * strength[:, None, None] * wave
+    return x.astype(np.float32), y, TrialSpec(CH_NAMES, 1000.0, x.shape[2], N_CLASSES)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_learns_what_is_there(name):
+    x, y, spec = make_data(CLASSIFIERS[name].takes)
+    outcome = train_classifier(name, x, y, SPLIT, spec, QUICK)
+    assert outcome.scores.shape == (60, N_CLASSES) and outcome.scores.dtype == np.float32
+    assert np.mean(outcome.scores.argmax(axis=1) == y[180:]) == pytest.approx(outcome.accuracy["selected"])
+    assert outcome.accuracy["selected"] > 0.45
+    assert outcome.accuracy["best_on_test"] >= outcome.accuracy["selected"]
+    assert outcome.seconds > 0
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_test_labels_change_nothing_but_what_is_reported_of_them(name):
+    x, y, spec = make_data(CLASSIFIERS[name].takes)
+    other = y.copy()
+    other[180:] = (other[180:] + 1) % N_CLASSES
+    settings = QUICK.model_copy(update={"epochs": 5})
+    first, second = (train_classifier(name, x, labels, SPLIT, spec, settings) for labels in (y, other))
+    np.testing.assert_array_equal(first.scores, second.scores)
+    assert first.chosen == second.chosen
+    assert first.accuracy["selected"] != second.accuracy["selected"]
+
+
+@pytest.mark.parametrize("name", ["mlp", "svm"])
+def test_test_trials_do_not_enter_the_standardisation(name):
+    x, y, spec = make_data("features")
+    moved = x.copy()
+    moved[200:] *= 100
+    first, second = (train_classifier(name, data, y, SPLIT, spec, QUICK) for data in (x, moved))
+    np.testing.assert_array_equal(first.scores[:20], second.scores[:20])
+
+
+def test_the_epoch_is_the_one_with_the_lowest_validation_loss_and_patience_ends_it():
+    x, y, spec = make_data("features")
+    outcome = train_classifier("mlp", x, y, SPLIT, spec, ClassifySettings(epochs=200, patience=8))
+    losses = [line["val_loss"] for line in outcome.history]
+    assert outcome.chosen == 1 + int(np.argmin(losses)) == len(losses) - 8
+    line = outcome.history[outcome.chosen - 1]
+    assert line["test_accuracy"] == pytest.approx(outcome.accuracy["selected"])
+    assert outcome.accuracy["final"] == outcome.history[-1]["test_accuracy"]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_leaves_the_callers_random_state_alone():
+    x, y, spec = make_data("features")
+    before = torch.get_rng_state()
+    first, second = (train_classifier("rgnn", x, y, SPLIT, spec, ClassifySettings(epochs=3)) for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_array_equal(first.scores, second.scores)
+    third = train_classifier("rgnn", x, y, SPLIT, spec, ClassifySettings(epochs=3, seed=1))
+    assert np.abs(third.scores - first.scores).max() > 0
+
+
+@pytest.mark.parametrize("name", ["mlp", "svm"])
+def test_the_trials_of_others_help_where_ones_own_are_few(name):
+    x, y, spec = make_data("features", signal=1.0)
+    few = Split("alone", np.arange(100, 124), SPLIT.val, SPLIT.test, "")
+    helped = Split("with others", np.arange(100, 124), SPLIT.val, SPLIT.test, "", pretrain=np.arange(100))
+    alone, together = (train_classifier(name, x, y, split, spec, QUICK) for split in (few, helped))
+    assert together.accuracy["selected"] > alone.accuracy["selected"] + 0.05
+    if name == "mlp":
+        assert {line["phase"] for line in together.history} == {"pretrain", "train"}
+
+
+def test_domain_adaptation_and_edge_penalty_change_the_training_of_rgnn_alone():
+    x, y, spec = make_data("features")
+    plain = ClassifySettings(epochs=4)
+    for change in ({"domain_adaptation": True}, {"edge_penalty": 10.0}, {"rgnn_layout": "scrambled"}):
+        changed = plain.model_copy(update=change)
+        rgnn = [train_classifier("rgnn", x, y, SPLIT, spec, settings).scores for settings in (plain, changed)]
+        assert np.abs(rgnn[0] - rgnn[1]).max() > 1e-4, change
+        mlp = [train_classifier("mlp", x, y, SPLIT, spec, settings).scores for settings in (plain, changed)]
+        np.testing.assert_array_equal(*mlp)
+
+
+def test_the_edge_penalty_shrinks_edges():
+    x, y, spec = make_data("features")
+    size = [
+        np.abs(
+            train_classifier("rgnn", x, y, SPLIT, spec, ClassifySettings(epochs=10, edge_penalty=penalty)).weights[
+                "edge_weight"
+            ]
+        ).mean()
+        for penalty in (0.0, 100.0)
+    ]
+    assert size[1] < size[0] - 0.005
+
+
+def test_the_released_recipe_gives_volts_and_does_not_choose():
+    x, y, spec = make_data("features")
+    outcome = train_classifier("svm", x, y, SPLIT, spec, ClassifySettings(recipe="released"))
+    assert outcome.chosen == 1.0 and len(outcome.history) == 1
+    signal, y, spec = make_data("signal")
+    weights = train_classifier("eegnet", signal, y, SPLIT, spec, QUICK).weights
+    assert weights["sd"].shape == (62, 1)
+    np.testing.assert_allclose(weights["sd"][:, 0], signal[:140].std(axis=(0, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_training_can_start_from_saved_weights(tmp_path, suffix):
+    from safetensors.numpy import save_file
+
+    x, y, spec = make_data("features")
+    trained = train_classifier("mlp", x, y, SPLIT, spec, QUICK)
+    path = tmp_path / f"mlp{suffix}"
+    if suffix == ".pth":
+        state = {name: torch.from_numpy(a) for name, a in trained.weights.items() if name not in ("mean", "sd")}
+        torch.save(state, path)
+    else:
+        save_file(dict(trained.weights), path)
+    again = train_classifier("mlp", x, y, SPLIT, spec, ClassifySettings(epochs=1, pretrained=str(path)))
+    fresh = train_classifier("mlp", x, y, SPLIT, spec, ClassifySettings(epochs=1))
+    assert again.history[0]["train_loss"] < fresh.history[0]["train_loss"] - 0.3
+
+
+class Harmful:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_bad_weights_are_refused_in_one_line_and_run_no_code(tmp_path):
+    x, y, spec = make_data("features")
+
+    def start_from(path):
+        return train_classifier("mlp", x, y, SPLIT, spec, ClassifySettings(epochs=1, pretrained=str(path)))
+
+    with pytest.raises(NeuroCanvasError, match="no such file"):
+        start_from(tmp_path / "none.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    torch.save({"l1.weight": torch.zeros(3, 3)}, tmp_path / "small.pth")
+    with (tmp_path / "code.pth").open("wb") as stream:
+        pickle.dump(Harmful(tmp_path / "ran"), stream)
+    torch.save({"l1.weight": Harmful(tmp_path / "ran")}, tmp_path / "code2.pth")
+    for name in ("text", "small", "code", "code2"):
+        with pytest.raises(NeuroCanvasError, match=f"{name}.pth") as caught:
+            start_from(tmp_path / f"{name}.pth")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_unknown_classifier_names_the_known_ones():
+    with pytest.raises(NeuroCanvasError, match="eegnet, mlp, rgnn, ridge, knn, rf, svm, dt, braindecode"):
+        find_classifier("transformer")
+
+
+def test_a_concept_that_is_never_trained_is_refused():
+    x, y, spec = make_data("features")
+    y = y.copy()
+    y[:180] %= 3
+    with pytest.raises(NeuroCanvasError, match="concept number 3 is tested but never trained"):
+        train_classifier("svm", x, y, SPLIT, spec, QUICK)

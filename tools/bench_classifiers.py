@@ -1,0 +1,67 @@
+"""Training epochs of EEGNet, RGNN and MLP: the released modules in their loop against ours in ours, same data and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import released
+import torch
+from bench import Row, compare, in_turn
+
+from neurocanvas.config import ClassifySettings
+from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec
+from neurocanvas.models.rgnn import electrode_graph
+from neurocanvas.montage import CH_NAMES
+from neurocanvas.training.classification import make_optimizer, train_epoch
+
+N_TRIALS, N_CONCEPTS, N_TIMES, BATCH = 2400, 80, 400, 80
+"""One subject's training trials of all concepts, in the released split."""
+
+THREADS = 2
+
+
+def signal() -> torch.Tensor:
+    """Trials as the released file holds them, (n, 62, 501) in volts: noise with a falling spectrum."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((N_TRIALS, len(CH_NAMES), N_TIMES + 101), dtype=np.float32)
+    return torch.from_numpy(noise.cumsum(axis=2) * np.float32(1e-6))
+
+
+def features() -> torch.Tensor:
+    """Features of the trials, (n, 62, 5)."""
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.standard_normal((N_TRIALS, len(CH_NAMES), 5), dtype=np.float32))
+
+
+def epoch(name: str, model: torch.nn.Module, rounds: int) -> list[Row]:
+    """Seconds per epoch of one classifier."""
+    torch.set_num_threads(THREADS)
+    kind = CLASSIFIERS[name]
+    assert isinstance(kind, Network)
+    from_signal = kind.takes == "signal"
+    x = signal() if from_signal else features()
+    numbers = np.arange(N_TRIALS) % N_CONCEPTS
+    labels = [f"n{number:08d}" for number in range(N_CONCEPTS)]
+    trials = [{"eeg_data": trial, "label": labels[number]} for trial, number in zip(x, numbers, strict=True)]
+    dataset = released.Trials(trials, labels, None if from_signal else x.transpose(1, 2).flatten(1))
+    inputs = x[:, :, 40 : 40 + N_TIMES].numpy() if from_signal else x.numpy()
+
+    settings = ClassifySettings(recipe="released", batch_size=BATCH)
+    network = kind.build(TrialSpec(CH_NAMES, 1000.0, inputs.shape[2], N_CONCEPTS), settings)
+    rows, y = np.arange(N_TRIALS), torch.from_numpy(numbers)
+    theirs, ours = released.make_optimizer(model), make_optimizer(network, kind, settings)
+    times = in_turn(
+        lambda: released.train_epoch_released(model, dataset, theirs, BATCH),
+        lambda: train_epoch(network, ours, inputs, y, rows, settings),
+        rounds=rounds,
+    )
+    what = f"training epoch of {N_TRIALS} trials, {N_CONCEPTS} concepts, batch {BATCH}, {THREADS} threads: the released code"
+    return [compare(f"{name}_epoch", *times, "s", what)]
+
+
+BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+    "eegnet_epoch": lambda: epoch("eegnet", released.EEGNet(N_CONCEPTS), rounds=3),
+    "rgnn_epoch": lambda: epoch("rgnn", released.RGNN(electrode_graph(), N_CONCEPTS), rounds=3),
+    "mlp_epoch": lambda: epoch("mlp", released.MLP(N_CONCEPTS), rounds=7),
+}
