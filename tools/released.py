@@ -1,7 +1,7 @@
 """The networks and loops of the released code (EEG-ImageNet-Dataset, commit 7c781571), stated again in plain torch.
 
 Benchmarks time them and tests compare with them. Layers, their order, names in the state dict and what is done per
-trial and per batch are the released ones; torch_geometric's SGConv is stated by what it computes: gather, weigh, scatter.
+trial and per batch are the released ones; torch_geometric's SGConv is stated by what it does: gather, weigh, scatter.
 """
 
 from __future__ import annotations
@@ -208,12 +208,14 @@ def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=rate, weight_decay=decay, momentum=0.9)
 
 
-def train_epoch_released(model: nn.Module, dataset: Trials, optimizer: torch.optim.Optimizer, batch_size: int) -> float:
+def train_epoch_released(
+    model: nn.Module, dataset: Dataset, optimizer: torch.optim.Optimizer, num_classes: int, batch_size: int
+) -> float:
     """Train a classifier for an epoch as the released loop does, trial by trial; return the mean loss."""
-    number_of = {label: number for number, label in enumerate(range(len(dataset.labels)))}
+    number_of = {label: number for number, label in enumerate(range(num_classes))}
+    loader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
     total = 0.0
     model.train()
-    loader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
     for inputs, labels in loader:
         mapped = torch.tensor([number_of[label.item()] for label in labels])
         loss = functional.cross_entropy(model(inputs), mapped)

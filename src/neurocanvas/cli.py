@@ -6,8 +6,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,8 @@ import typer
 
 from neurocanvas import __version__
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.printing import print_benchmark, print_scores, progress_lines
+from neurocanvas.verbs import register
 
 app = typer.Typer(
     name="neurocanvas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -65,19 +66,19 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
 
 DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
 VERBS: Mapping[str, tuple[str, ...]] = {
-    "features": (*DATA, "method"),
-    "caption": (*DATA, "family"),
-    "embed": (*DATA, "family"),
+    "features": (*DATA, "method", "protocol"),
+    "caption": (*DATA, "family", "protocol"),
+    "embed": (*DATA, "family", "protocol"),
     "train": (*DATA, "model", "batch", "protocol", "accept"),
+    "predict": (*DATA, "model", "protocol", "accept"),
+    "generate": (*DATA, "shard", "steps", "guidance", "pictures", "family"),
+    "evaluate": (*DATA, "family"),
+    "report": (),
     "classify": (*DATA, "method", "classifiers", "trials", "recipe", "pretrained", "protocol", "accept"),
     "benchmark": (
         *(name for name in DATA if name != "granularity"), "method", "granularities", "classifiers", "recipe",
         "protocols", "accept", "workers",
     ),
-    "predict": (*DATA, "model", "protocol", "accept"),
-    "generate": (*DATA, "shard", "steps", "guidance", "pictures", "family"),
-    "evaluate": (*DATA, "family"),
-    "report": (),
     "run": (
         *DATA, "method", "model", "batch", "protocol", "accept", "steps", "guidance", "pictures", "family",
     ),
@@ -115,97 +116,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-@app.command()
-def simulate(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to make.")],
-    design: Annotated[
-        str, typer.Option(help="rapid (random order) or block (50 trials of one concept in a row).")
-    ] = "rapid",
-    subjects: Annotated[int, typer.Option(help="How many.")] = 1,
-    concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no pictures.")] = 18,
-    trials: Annotated[int, typer.Option(help="Pictures per concept.")] = 50,
-    repeats: Annotated[int, typer.Option(help="How often each picture is shown in a stage.")] = 1,
-    stages: Annotated[int, typer.Option(help="2: subjects 0, 4, 6, 12 and 13 come back on another day.")] = 1,
-    incomplete: Annotated[bool, typer.Option(help="Leave one block of the last subject out.")] = False,
-    signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """Write EEG with known content in the layout of the released EEG-ImageNet."""
-    from neurocanvas.config import load_settings
-    from neurocanvas.datasets.simulated import simulate as write_simulation
-
-    asked = {
-        "design": design, "subjects": subjects, "concepts": concepts, "trials_per_concept": trials, "repeats": repeats,
-        "stages": stages, "incomplete": incomplete, "explained_variance": signal, "seed": seed,
-    }  # fmt: skip
-    settings = load_settings(None, simulate=asked).simulate
-    if settings is None:
-        raise TypeError("load_settings gave no section simulate.")
-    with _progress(quiet=as_json) as track:
-        path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
-    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
-
-
-DataFolder = Annotated[Path, typer.Option("-d", "--data", help="Folder of the data set.")]
-Unit = Annotated[str, typer.Option("--unit", help="Of the signal in the file: auto, V, mV or uV.")]
-Images = Annotated[str, typer.Option("--images", help="Folder that holds imageNet_images, if not the data folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
-@app.command("inspect")
-def inspect_data(data: DataFolder, images: Images = "", unit: Unit = "auto", as_json: Json = False) -> None:
-    """Say what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing pictures."""
-    from neurocanvas.config import load_settings
-    from neurocanvas.datasets.inspection import inspect_dataset
-    from neurocanvas.printing import print_inspection
-
-    report = inspect_dataset(load_settings(None, data={"root": str(data), "pictures": images, "unit": unit}).data)
-    if as_json:
-        typer.echo(json.dumps(report))
-    else:
-        print_inspection(report)
-
-
-@app.command()
-def convert(
-    data: DataFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the converted store.")],
-    unit: Unit = "auto",
-    as_json: Json = False,
-) -> None:
-    """Write EEG-ImageNet files as one memory-mapped array and a table, which open in a moment."""
-    from neurocanvas.config import load_settings
-    from neurocanvas.datasets import open_dataset
-    from neurocanvas.datasets.converted import convert as write_store
-
-    settings = load_settings(None, data={"root": str(data), "unit": unit}).data
-    with _progress(quiet=as_json) as track:
-        path = write_store(settings, output, progress=track("convert", len(open_dataset(settings)[0])))
-    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
-
-
-@app.command()
-def pictures(
-    data: DataFolder,
-    source: Annotated[Path, typer.Option("--from", help="ImageNet: a folder, a tar, or a folder of tars.")],
-    as_json: Json = False,
-) -> None:
-    """Copy the pictures that the data set showed out of ImageNet, into imageNet_images."""
-    from neurocanvas.config import load_settings
-    from neurocanvas.datasets import open_dataset
-    from neurocanvas.datasets.imagenet import import_pictures
-
-    ids = open_dataset(load_settings(None, data={"root": str(data)}).data)[1].ids
-    with _progress(quiet=as_json) as track:
-        missing = import_pictures(source, data, ids, progress=track("pictures", len(ids)))
-    if as_json:
-        typer.echo(json.dumps({"pictures": len(ids), "missing": missing}))
-    else:
-        shown = f"; missing: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}" if missing else ""
-        typer.echo(f"{len(ids) - len(missing)} of {len(ids)} pictures are there{shown}")
-
-
 def _add_verb(verb: str) -> None:
     """Give the app a command whose options are those that `VERBS` lists."""
 
@@ -236,13 +146,13 @@ def _add_verb(verb: str) -> None:
     app.command(verb, help=HELP[verb])(command)
 
 
+register(app)
 for _verb in VERBS:
     _add_verb(_verb)
 
 
 def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: Mapping[str, Any]) -> None:
     """Resolve the settings, run the stages, print what came out."""
-    from neurocanvas import printing
     from neurocanvas.config import DEMO, load_settings
     from neurocanvas.stages import run_all, run_stage
     from neurocanvas.stages.run import Run
@@ -252,7 +162,7 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
     elif config is None and (folder / "run.toml").is_file():
         config = folder / "run.toml"
     settings = load_settings(config, **_changes(options))
-    with _progress(quiet=as_json) as track:
+    with progress_lines(quiet=as_json) as track:
         run = Run(folder, settings, track)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
@@ -262,7 +172,7 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
     if scores is not None:
-        show = printing.print_scores if SCORES[verb] == "summary.json" else printing.print_benchmark
+        show = print_scores if SCORES[verb] == "summary.json" else print_benchmark
         show(scores)
     for path in paths:
         typer.echo(path)
@@ -301,23 +211,6 @@ LISTS: Mapping[str, Callable[[str], list[Any]]] = {
     "subject": _subjects, "classifiers": _names, "protocols": _names, "granularities": _names,
 }  # fmt: skip
 """Options that take several values, and what reads them."""
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Show one progress line per stage on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-
-        def track(title: str, total: int) -> Callable[[int], None]:
-            task = progress.add_task(title, total=total)
-            return lambda count: progress.advance(task, count)
-
-        yield track
 
 
 def main() -> None:

@@ -128,5 +128,5 @@ def require(package: str, purpose: str, extra: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise NeuroCanvasError(
-            f"{purpose} needs the package {package}: pip install 'neurocanvas[{extra}]' ({error})."
+            f"{purpose} needs the package {package.partition('.')[0]}: pip install 'neurocanvas[{extra}]' ({error})."
         ) from error

@@ -1,9 +1,38 @@
-"""What the command line prints of a result: scores, benchmark tables, what is in a data set."""
+"""What the command line prints: progress, scores, benchmark tables, what is in a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def progress_lines(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Show one progress line per stage on stderr, if that is a terminal.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show none.
+
+    Yields
+    ------
+    callable
+        ``track(title, total)`` opens a line and gives what advances it.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
+
+        def track(title: str, total: int) -> Callable[[int], None]:
+            task = progress.add_task(title, total=total)
+            return lambda count: progress.advance(task, count)
+
+        yield track
 
 
 def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], notes: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -309,10 +310,9 @@ def read_array(path: Path, purpose: str) -> np.ndarray:
     """
     try:
         return np.load(check_file(path, purpose), mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise NeuroCanvasError(
-            f"{path}: damaged or not an .npy array ({error}); delete it and run again."
-        ) from error
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two of a damaged header
+        reason = " ".join(str(error).split())
+        raise NeuroCanvasError(f"{path}: damaged or not an .npy array ({reason}); delete it and run again.") from error
 
 
 def read_torch(path: Path | str, purpose: str) -> Any:

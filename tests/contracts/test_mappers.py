@@ -111,6 +111,25 @@ def test_it_beats_the_mean_where_there_is_signal(trained):
         assert 0.2 < shrinkage < 1.1
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"contrastive": 0.0},
+        {"mse": 0.0},
+        {"mse": 0.0, "contrastive": 0.0, "cosine": 1.0},
+        {"cosine": 1.0},
+        {"architecture": "released", "hidden": (24, 24)},
+        {"token_weights": (1.0, 2.0, 0.5)},
+    ],
+    ids=str,
+)
+def test_every_loss_architecture_and_weighting_finds_the_signal(changes, data, tmp_path):
+    mapper, card = train_mapper(*data, SPEC, SETTINGS.model_copy(update=changes))
+    assert card["scores"]["mlp_sd"]["test_two_way"] > 0.8
+    save_mapper(mapper, tmp_path / "model.safetensors", "0" * 16, card)
+    assert np.array_equal(load_mapper(tmp_path / "model.safetensors").predict(data[0]), mapper.predict(data[0]))
+
+
 @pytest.mark.parametrize("name", MAPPERS)
 def test_without_signal_it_is_no_better_than_the_mean(name, noise_scores):
     ratio = np.mean([scores[name]["test_mse"] / scores["mean"]["test_mse"] for scores in noise_scores])

@@ -33,6 +33,8 @@ FLOORS = {
     "evaluation": 5,
     "report": 5,
     "stages": 6,
+    "printing": 7,
+    "verbs": 7,
     "cli": 7,
     "__main__": 7,
 }

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted(path.name for path in ROOT.glob("*.md"))
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 # Put together here, so that this file does not hold what it looks for.
 MACHINE_FOLDERS = ("wor" + "k", "hom" + "e", "roo" + "t", "User" + "s", "mn" + "t", "tm" + "p")

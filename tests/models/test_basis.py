@@ -66,3 +66,28 @@ def test_fewer_axes_where_the_targets_span_fewer():
 def test_targets_that_cannot_be_used_are_refused(value, message):
     with pytest.raises(NeuroCanvasError, match=message):
         TargetBasis.fit(np.full((5, 4, 16), value), np.ones(5, int), 2)
+
+
+def test_weights_of_tokens_scale_the_error_and_leave_targets_where_they_are(targets):
+    counts, rng = np.ones(30, int), np.random.default_rng(3)
+    basis = TargetBasis.fit(targets, counts, 8, (1.0, 3.0, 0.5))
+    weight = np.array([1.0, 3.0] + [0.5] * 75)
+    weight /= weight.mean()
+    predicted = rng.normal(size=(30, 8)).astype(np.float32) * basis.target_sd
+    errors = (basis.inverse(predicted).astype(np.float64) - targets) ** 2
+    inside = np.sum((predicted - basis.transform(targets).astype(np.float64)) ** 2, axis=1)
+    found = np.mean(inside + basis.squared_distance(targets)) / (77 * 768)
+    assert found == pytest.approx(np.mean(errors * weight[:, None]), rel=1e-6)
+    whole = TargetBasis.fit(targets, counts, 64, (1.0, 3.0, 0.5))
+    np.testing.assert_allclose(whole.inverse(whole.transform(targets)), targets, atol=2e-2)
+    np.testing.assert_allclose(basis.mean, TargetBasis.fit(targets, counts, 8).mean)
+    first = TargetBasis.fit(targets, counts, 1, (1.0, 1e-6)).axes.reshape(77, 768)
+    assert np.sum(first[0] ** 2) > 0.99, "one token outweighs the others"
+
+
+def test_equal_weights_change_nothing_and_too_many_are_refused(targets):
+    counts = np.ones(30, int)
+    one, other = TargetBasis.fit(targets, counts, 8), TargetBasis.fit(targets, counts, 8, (7.0,))
+    assert one.axes.tobytes() == other.axes.tobytes() and one.target_sd.tobytes() == other.target_sd.tobytes()
+    with pytest.raises(NeuroCanvasError, match="at most one for each of the 77 tokens; got 78"):
+        TargetBasis.fit(targets, counts, 8, (1.0,) * 78)

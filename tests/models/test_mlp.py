@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import EEGSpec, MLPMapper, TargetBasis
 from neurocanvas.models.mlp import TEMPERATURES, TargetPosterior, build_network
@@ -24,15 +25,48 @@ def mapper():
     return made
 
 
-def test_the_published_mapper_has_four_layers_with_batchnorm_and_gelu():
-    names = [type(layer).__name__ for layer in build_network(310, (512, 512, 512), 64)]
-    assert names == ["Dropout", *["Linear", "BatchNorm1d", "GELU", "Dropout"] * 3, "Linear"]
+@pytest.mark.parametrize(
+    ("architecture", "layers", "widths"),
+    [
+        ("four-layer", ["Linear", "BatchNorm1d", "GELU", "Dropout"] * 3, (512, 512, 512)),
+        ("released", ["Linear", "BatchNorm1d", "ReLU", "Dropout"] * 2, (1024, 2048)),
+    ],
+)
+def test_the_architectures_are_the_published_and_the_released_one(architecture, layers, widths):
+    settings = MapperSettings(architecture=architecture)
+    network = build_network(310, settings.widths, 64, activation=settings.activation)
+    assert [type(layer).__name__ for layer in network] == ["Dropout", *layers, "Linear"]
+    assert settings.widths == widths
+    assert MapperSettings(architecture=architecture, hidden=(8,)).widths == (8,)
 
 
-def test_folded_network_maps_raw_features_to_whole_targets(mapper):
+def test_another_activation_is_refused():
+    with pytest.raises(NeuroCanvasError, match="activation: allowed are gelu, relu; got 'tanh'"):
+        build_network(6, (8,), 5, activation="tanh")
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_weights_say_which_activation_they_need_and_loading_draws_no_random_number(mapper, activation):
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        mapper.network = build_network(6, (8, 7), 5, activation=activation)
+        again = MLPMapper(mapper.spec, mapper.basis, mapper.feature_mean, mapper.feature_sd)
+        before = torch.get_rng_state()
+        again.load_weights(mapper.weights())
+        assert torch.equal(before, torch.get_rng_state())
+    assert (again.activation, again.hidden) == (activation, (8, 7))
+    features = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
+    assert np.array_equal(again.predict(features), mapper.predict(features))
+
+
+@pytest.mark.parametrize("token_weights", [(), (5.0, 1.0, 0.2)])
+def test_folded_network_maps_raw_features_to_whole_targets(mapper, token_weights):
     import torch
 
     features = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
+    counts, targets = np.ones(9, int), np.random.default_rng(2).normal(size=(9, 77, 768)).astype(np.float32)
+    mapper.basis = TargetBasis.fit(targets, counts, 5, token_weights)
     network = mapper.folded()
     with torch.no_grad():
         found = network(torch.from_numpy(features.reshape(4, 6))).numpy()

@@ -9,7 +9,7 @@ from neurocanvas.datasets.splits import BLOCK_WARNING, Split
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import EEGSpec
 from neurocanvas.models.checkpoint import load_mapper
-from neurocanvas.training.compare import train_and_save, train_mapper
+from neurocanvas.training.compare import mapper_table, train_and_save, train_mapper
 
 SPEC = EEGSpec(("O1", "Oz", "O2"), ("alpha", "beta"), (5, 8))
 SETTINGS = MapperSettings(hidden=(8,), components=3, epochs=12, patience=12, batch_size=16)
@@ -56,6 +56,24 @@ def test_scores_are_those_of_the_saved_mapper(data, tmp_path):
     assert card["scores"]["mlp_sd"]["test_mse"] == pytest.approx(np.mean(errors**2), rel=1e-5)
     predicted = mapper.coordinates(features[split.val])
     np.testing.assert_allclose(mapper.prediction_sd, predicted.std(axis=0), rtol=1e-5)
+
+
+def test_mean_and_ridge_stand_beside_the_mapper_in_the_table(data):
+    cards = [train_mapper(*data, SPEC, SETTINGS.model_copy(update={"seed": seed}))[1] for seed in (0, 1)]
+    table = mapper_table(cards)
+    assert [line[0] for line in table["lines"]] == ["mlp_sd", "ridge", "mean"]
+    mean = np.mean([card["scores"]["mlp_sd"]["test_two_way"] for card in cards])
+    assert table["lines"][0][table["header"].index("test two-way")] == f"{mean:.4f}"
+    assert table["warnings"] == [BLOCK_WARNING]
+
+
+def test_with_weights_of_tokens_scores_are_weighted_errors(data):
+    features, targets, target_of, split = data
+    weighted = SETTINGS.model_copy(update={"token_weights": (5.0, 1.0)})
+    mapper, card = train_mapper(*data, SPEC, weighted)
+    errors = (mapper.predict(features[split.test]) - targets[target_of[split.test]].astype(np.float32)) ** 2
+    weight = np.array([5, 1, 1, 1, 1]) / 1.8
+    assert card["scores"]["mlp_sd"]["test_mse"] == pytest.approx(np.mean(errors * weight[:, None]), rel=1e-5)
 
 
 def test_a_stopped_training_ends_with_the_same_bytes_and_a_finished_one_is_reused(data, tmp_path):

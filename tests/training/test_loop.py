@@ -11,7 +11,8 @@ import pytest
 
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.training.loop import CHECKPOINT_EVERY, fit
+from neurocanvas.training.loop import CHECKPOINT_EVERY, fit, objective
+from neurocanvas.training.losses import contrastive_error, cosine_error, squared_error
 
 SETTINGS = MapperSettings(hidden=(12, 8), dropout=0.3, input_dropout=0.1, epochs=13, patience=13, batch_size=16)
 
@@ -82,6 +83,19 @@ def test_global_randomness_is_neither_read_nor_changed():
     assert torch.equal(drawn, torch.rand(3))
     assert same(first, fit(*make_data(), short)[0])
     assert not same(first, fit(*make_data(), short.model_copy(update={"seed": 1}))[0])
+
+
+def test_the_objective_is_the_weighted_sum_of_the_three_errors():
+    import torch
+
+    one, two = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 9, 4)))
+    alone = [squared_error(one, two), cosine_error(one, two), contrastive_error(one, two, 0.1)]
+    for weights in [(1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 3, 4)]:
+        settings = MapperSettings(**dict(zip(("mse", "cosine", "contrastive"), weights, strict=True)))
+        expected = sum(weight * float(error) for weight, error in zip(weights, alone, strict=True))
+        assert float(objective(one, two, settings)) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="must be above 0"):
+        MapperSettings(mse=0, cosine=0, contrastive=0)
 
 
 def test_a_loss_that_is_not_finite_stops_with_one_line():

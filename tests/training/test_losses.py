@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from neurocanvas.models import TargetBasis
-from neurocanvas.training.losses import contrastive_error, mse_per_element, squared_error, two_way_in_targets
+from neurocanvas.training.losses import (
+    contrastive_error,
+    cosine_error,
+    mse_per_element,
+    squared_error,
+    two_way_in_targets,
+)
 
 
 @pytest.fixture
@@ -48,6 +54,18 @@ def test_the_loss_is_the_squared_distance():
     import torch
 
     assert squared_error(torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [0.0, 2.0]])).item() == 3.0
+
+
+def test_cosine_error_is_the_angle_around_the_mean_target_whatever_the_length(world):
+    import torch
+
+    targets, basis, predicted = world
+    true = basis.transform(targets)
+    around = [basis.inverse(part).reshape(12, -1) - basis.mean.reshape(-1) for part in (predicted, true)]
+    angles = np.sum(around[0] * around[1], axis=1) / np.prod([np.linalg.norm(part, axis=1) for part in around], axis=0)
+    for scale in (1, 9):
+        found = cosine_error(torch.from_numpy(scale * predicted), torch.from_numpy(true))
+        assert float(found) == pytest.approx(1 - np.mean(angles), rel=1e-4)
 
 
 def test_contrastive_error_is_the_cross_entropy_of_finding_ones_own_target():

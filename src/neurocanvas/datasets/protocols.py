@@ -206,6 +206,35 @@ def check_sessions(trials: Trials, own: np.ndarray, protocol: str) -> None:
     )
 
 
+def testable_subjects(trials: Trials, protocol: str) -> list[int]:
+    """List the subjects that a protocol can test: some need a second session, or a second block of every concept.
+
+    Parameters
+    ----------
+    trials : Trials
+        Of all subjects that are open.
+    protocol : str
+
+    Returns
+    -------
+    list of int
+        All of them if there is none with a second one, so that trying says what is missing.
+    """
+    subject, concept = trials.column("subject"), trials.column("concept")
+    everyone: list[int] = np.unique(subject).tolist()
+    if protocol == "leave-block-out":
+        codes = np.unique(concept, return_inverse=True)[1]
+        blocks = np.unique(np.stack([subject, codes, groups(trials, "block")]), axis=1)
+        counted, n_blocks = np.unique(blocks[:2], axis=1, return_counts=True)
+        found = [one for one in everyone if n_blocks[counted[0] == one].min() > 1]
+    elif protocol in ("leave-session-out", "pretrain-finetune"):
+        sessions = trials.column("session")
+        found = [one for one in everyone if len(np.unique(sessions[subject == one])) > 1]
+    else:
+        found = everyone
+    return found or everyone
+
+
 def whole_block_protocols(trials: Trials, own: np.ndarray) -> str:
     """List the protocols that keep blocks whole and that the trials allow.
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.models.dropout import dropout
+from neurocanvas.models.dropout import drop_units
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def build_eegnet(
     Examples
     --------
     >>> sum(weights.numel() for weights in build_eegnet(62, 400, 80).parameters())
-    16080
+    16064
     """
     sizes = EEGNET_SIZES[check_option("eegnet size", size, EEGNET_SIZES)]
     shortest = sizes.pools[0] * sizes.pools[1]
@@ -195,10 +195,10 @@ def _network_class() -> type[torch.nn.Module]:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             first, second = self.size.pools
             maps = functional.avg_pool2d(functional.elu(self.bn2(self._filtered(x))), (1, first))
-            maps = dropout(maps, DROPOUT, self.training)
+            maps = drop_units(maps, DROPOUT, self.training)
             maps = self.bn3(self.separable_conv2(self.separable_conv1(maps)))
             maps = functional.avg_pool2d(functional.elu(maps), (1, second))
-            maps = dropout(maps, DROPOUT, self.training)
+            maps = drop_units(maps, DROPOUT, self.training)
             return functional.linear(maps.flatten(1), self._weight(self.fc1, 1), self.fc1.bias)
 
         def _filtered(self, x: torch.Tensor) -> torch.Tensor:

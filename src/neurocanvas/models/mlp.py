@@ -190,7 +190,7 @@ class MLPMapper(Mapper):
         import torch
 
         state = {
-            name.removeprefix("network."): torch.from_numpy(np.array(array))
+            name.removeprefix("network."): torch.from_numpy(np.array(array, order="C"))
             for name, array in weights.items()
             if not name.startswith(("posterior.", "activation."))
         }

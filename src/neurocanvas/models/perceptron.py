@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from neurocanvas.models.dropout import dropout
+from neurocanvas.models.dropout import drop_units
 
 if TYPE_CHECKING:
     import torch
 
 
 def build_perceptron(
-    n_features: int, n_outputs: int, hidden: tuple[int, ...] = (256, 128), share: float = 0.5
+    n_features: int, n_outputs: int, hidden: tuple[int, ...] = (256, 128), dropout: float = 0.5
 ) -> torch.nn.Module:
     """Build the multi-layer perceptron; the defaults are the released sizes.
 
@@ -24,7 +24,7 @@ def build_perceptron(
         Concepts.
     hidden : tuple of int
         Width of every hidden layer.
-    share : float
+    dropout : float
         Share of hidden units that are left out in training.
 
     Returns
@@ -39,7 +39,7 @@ def build_perceptron(
     >>> list(build_perceptron(310, 80).state_dict())[:3]
     ['l1.weight', 'l1.bias', 'bn1.weight']
     """
-    network: torch.nn.Module = _network_class()((n_features, *hidden, n_outputs), share)
+    network: torch.nn.Module = _network_class()((n_features, *hidden, n_outputs), dropout)
     return network
 
 
@@ -49,9 +49,9 @@ def _network_class() -> type[torch.nn.Module]:
     from torch import nn
 
     class Perceptron(nn.Module):
-        def __init__(self, widths: tuple[int, ...], share: float) -> None:
+        def __init__(self, widths: tuple[int, ...], dropout: float) -> None:
             super().__init__()
-            self.depth, self.share = len(widths) - 1, share
+            self.depth, self.dropout = len(widths) - 1, dropout
             for number in range(1, self.depth + 1):
                 self.add_module(f"l{number}", nn.Linear(widths[number - 1], widths[number]))
                 if number < self.depth:
@@ -61,7 +61,7 @@ def _network_class() -> type[torch.nn.Module]:
             x = x.flatten(1)
             for number in range(1, self.depth):
                 x = self.get_submodule(f"bn{number}")(self.get_submodule(f"l{number}")(x))
-                x = dropout(x.relu(), self.share, self.training)
+                x = drop_units(x.relu_(), self.dropout, self.training)
             logits: torch.Tensor = self.get_submodule(f"l{self.depth}")(x)
             return logits
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SPEC = EEGSpec(CH_NAMES, tuple(BANDS), TARGET_SHAPE)
 """What the released mapper reads and gives: 62 channels, 5 bands, (77, 768)."""
 
+ROWS_AT_ONCE = 4096
+SMALLEST_SHARE = 1e-12  # of the largest squared length: what is below is rounding
 NORMS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -50,14 +52,12 @@ def read_released_mapper(path: Path | str) -> MLPMapper:
     import torch
 
     state = _checked(Path(path))
-    width = len(state["fc3.weight"][0])
-    # The last layer as orthonormal axes and a small matrix: QR of 59,136 x 2048 takes some 15 s.
-    axes, last = torch.linalg.qr(state["fc3.weight"])
+    axes, last = _factors(state["fc3.weight"])
     first = state["fc1.weight"].reshape(-1, len(BANDS), len(CH_NAMES)).transpose(1, 2).reshape(-1, SPEC.n_features)
     mean = state["fc3.bias"].numpy().reshape(TARGET_SHAPE)
-    basis = TargetBasis(mean, np.ascontiguousarray(axes.T.numpy()), np.zeros(width, np.float32))
+    basis = TargetBasis(mean, axes.numpy(), np.zeros(len(axes), np.float32))
     layers = {"1.weight": first, "1.bias": state["fc1.bias"], "5.weight": state["fc2.weight"]}
-    layers |= {"5.bias": state["fc2.bias"], "9.weight": last, "9.bias": torch.zeros(width)}
+    layers |= {"5.bias": state["fc2.bias"], "9.weight": last, "9.bias": torch.zeros(len(axes))}
     for number, place in ((1, 2), (2, 6)):
         layers |= {f"{place}.{name}": state[f"bn{number}.{name}"] for name in NORMS}
         layers[f"{place}.num_batches_tracked"] = torch.tensor(0)
@@ -106,6 +106,18 @@ def write_released_mapper(mapper: Mapper, path: Path) -> None:
     write_torch(path, {**state, "fc1.weight": first.reshape(-1, SPEC.n_features)})
 
 
+def _factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Orthonormal rows (k, n_outputs) and a matrix (k, width) with weight = rows.T @ matrix, the largest part first."""
+    import torch
+
+    # Through the Gram matrix: unlike a QR decomposition, it leaves small numbers of a large matrix exact.
+    parts = (part.double() for part in weight.split(ROWS_AT_ONCE))
+    size, vectors = torch.linalg.eigh(sum(part.T @ part for part in parts))
+    keep = size.flip(0) > SMALLEST_SHARE * size[-1]
+    length, vectors = size.flip(0)[keep].sqrt(), vectors.flip(1)[:, keep]
+    return (vectors / length).float().T @ weight.T, (vectors * length).float().T
+
+
 def _checked(path: Path) -> dict[str, torch.Tensor]:
     """The arrays of a released state dict, float32, of the released shapes."""
     import torch
@@ -124,7 +136,7 @@ def _checked(path: Path) -> dict[str, torch.Tensor]:
                 f"{path}: not the released mapper: {name} should have shape {shape}; got {came}. Such files are made "
                 "by `image_generation.py` or `neurocanvas export`."
             )
-        state[name] = tensor.float()
+        state[name] = tensor.detach().float()
         if not torch.isfinite(state[name]).all():
             raise NeuroCanvasError(f"{path}: {name} holds NaN or infinite values; train again.")
     return state

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.models.dropout import dropout
+from neurocanvas.models.dropout import drop_units
 from neurocanvas.montage import CH_NAMES, POSITIONS
 
 if TYPE_CHECKING:
@@ -159,9 +159,9 @@ def _network_class() -> type[torch.nn.Module]:
         ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
             features = (x.transpose(1, 2) if self.scrambled else x).flatten(1)
             nodes = self.bn(features).view(-1, *self.shape)
-            hidden = self.conv1["lin"](self._hops() @ nodes).relu()
+            hidden = self.conv1["lin"](self._hops() @ nodes).relu_()
             pooled = self.bn1(hidden.sum(dim=1))
-            logits: torch.Tensor = self.fc(dropout(pooled, DROPOUT, self.training))
+            logits: torch.Tensor = self.fc(drop_units(pooled, DROPOUT, self.training))
             if alpha is None:
                 return logits
             fixed = hidden.detach()

@@ -203,9 +203,9 @@ def _run_grid(
     for one in runs:
         if any(find_classifier(model).takes == "features" for model in models):
             features(one)
-    subjects = list(runs[0].subjects)
+    subjects = sorted({subject for one in runs for subject in one.subjects})
     workers = min(len(subjects), workers or os.cpu_count() or 1)
-    advance = run.track(name, len(subjects) * len(protocols) * len(granularities) * len(models))
+    advance = run.track(name, sum(len(one.subjects) for one in runs) * len(granularities) * len(models))
     paths: list[Path] = []
     if workers == 1:
         for subject in subjects:
@@ -238,6 +238,8 @@ def _do_subject(
     """All cells of one subject; its trials are read once per protocol."""
     paths = []
     for run in runs:
+        if subject not in run.subjects:  # the protocol cannot test this one
+            continue
         job = _Job(run, subject)
         for granularity in granularities:
             for model in run.settings.classify.models:

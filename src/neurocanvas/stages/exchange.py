@@ -15,10 +15,10 @@ from neurocanvas.models.base import TARGET_SHAPE
 from neurocanvas.models.checkpoint import load_mapper, save_mapper
 from neurocanvas.models.released_files import read_released_mapper, write_released_mapper
 from neurocanvas.montage import BANDS
-from neurocanvas.stages.run import Run, write_table
+from neurocanvas.stages.mapping import write_trials
+from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions, write_captions
 from neurocanvas.targets.released_files import read_released_embeddings, write_released_embeddings
-from neurocanvas.trials import COLUMNS
 
 FOLDERS = (".", "output", "de_feat", "data/de_feat")
 """Where `import_files` looks, below the folder it is given: the released code's own layout."""
@@ -53,7 +53,7 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
     """
     written: list[Path] = []
     output, captions = folder / "output", run.folder / "targets" / "caption.txt"
-    for subject in run.subjects:
+    for subject in run.opened:
         if run.features_path(subject).is_file():
             written.append(folder / "de_feat" / f"{subject}_{run.settings.data.granularity}_de.npy")
             write_released(written[-1], store.read_array(run.features_path(subject), "features"))
@@ -109,9 +109,10 @@ def import_files(run: Run, folder: Path) -> list[Path]:
         made.append(_take_captions(run, file))
     if file := files.get("clip_embeddings.pth"):
         made.append(_take_embeddings(run, file))
-    for subject in run.subjects:
+    for subject in run.opened:
         if file := files.get(f"{subject}_{run.settings.data.granularity}_de.npy"):
             made.append(_take_features(run, file, subject))
+    for subject in run.subjects:
         for name, file in files.items():
             named = re.fullmatch(rf"mlpsd_s{subject}_(\d+)\.pth|mlp_sd_s{subject}_model\.pth", name)
             if named:
@@ -119,7 +120,7 @@ def import_files(run: Run, folder: Path) -> list[Path]:
     if not made:
         raise NeuroCanvasError(
             f"{folder}: none of caption.txt, clip_embeddings.pth, <subject>_{run.settings.data.granularity}_de.npy and "
-            f"mlpsd_s<subject>_0.pth of subjects {', '.join(map(str, run.subjects))} in it."
+            f"mlpsd_s<subject>_0.pth of subjects {', '.join(map(str, run.opened))} in it."
         )
     return made
 
@@ -161,7 +162,7 @@ def _take_embeddings(run: Run, file: Path) -> Path:
 
 def _take_features(run: Run, file: Path, subject: int) -> Path:
     """A feature file into `features/`."""
-    path, trials = run.features_path(subject), run.subjects[subject]
+    path, trials = run.features_path(subject), run.opened[subject]
     values = read_released(file, len(trials.ch_names))
     if len(values) != len(trials):
         raise NeuroCanvasError(
@@ -170,7 +171,7 @@ def _take_features(run: Run, file: Path, subject: int) -> Path:
         )
     card = {"method": "imported", "ch_names": list(trials.ch_names), "bands": list(BANDS), "unit": "as in the file"}
     store.write_array(path, values.astype(np.float32), _inputs(file), {**card, **_card(file)})
-    write_table(path.with_name(f"s{subject}_trials.csv"), {name: trials.column(name) for name in COLUMNS})
+    write_trials(run, subject)
     return path
 
 
@@ -182,8 +183,8 @@ def _take_mapper(run: Run, file: Path, subject: int, fold: int) -> Path:
     method = store.read_card(features)["method"] if features.is_file() else run.settings.features.method
     if method == "gaussian":
         raise NeuroCanvasError(
-            f"{file}: the released mapper reads the released features, and the run's are 'gaussian'; use "
-            "`--method eeg-imagenet`, or import the feature file beside it."
+            f"{file}: the released mapper reads the released features, and the run's are 'gaussian'; import the feature "
+            "file with it, or make them by `neurocanvas features --method eeg-imagenet`."
         )
     if not store.is_done(path, _inputs(file)):
         save_mapper(read_released_mapper(file), path, _inputs(file), {**_card(file), "warnings": [UNKNOWN_TRAINING]})

@@ -53,7 +53,7 @@ def features(run: Run) -> list[Path]:
     list of Path
         One `.npy` per subject.
     """
-    from neurocanvas.features.entropy import extract
+    from neurocanvas.features.entropy import UNITS, extract
     from neurocanvas.montage import BANDS
 
     advance, settings = run.track("features", len(run.opened)), run.settings.features
@@ -67,7 +67,7 @@ def features(run: Run) -> list[Path]:
                 "ch_names": list(trials.ch_names),
                 "bands": list(BANDS),
                 "window": [settings.tmin, settings.tmax],
-                "unit": "nats",
+                "unit": UNITS[settings.method],
             }
             store.write_array(path, values, inputs, card)
         write_trials(run, subject)

@@ -16,7 +16,7 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.config import RunSettings
-from neurocanvas.datasets.protocols import check_sessions
+from neurocanvas.datasets.protocols import check_sessions, testable_subjects
 from neurocanvas.datasets.splits import uses_other_subjects
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.trials import Trials
@@ -124,9 +124,10 @@ class Run:
 
     @cached_property
     def subjects(self) -> dict[int, Trials]:
-        """Trials of every subject that is tested."""
+        """Trials of every subject that is tested; without a choice, of all whom the protocol can test."""
         asked = [check_option("subject", subject, self.opened) for subject in self.settings.data.subjects]
-        return {subject: trials for subject, trials in self.opened.items() if subject in (asked or self.opened)}
+        tested = asked or testable_subjects(self.dataset[0], self.settings.split.protocol)
+        return {subject: trials for subject, trials in self.opened.items() if subject in tested}
 
     def pool(self, subject: int) -> Trials:
         """Give the trials that a subject's splits are made of.

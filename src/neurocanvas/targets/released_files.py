@@ -62,6 +62,6 @@ def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.n
                 f"{path}: {name} should have an embedding of shape {SHAPE}; got {came}. Choose the data that the file "
                 "was made for, or run `neurocanvas embed`."
             )
-        out[row] = tensor.float().numpy().reshape(SHAPE[1:])
+        out[row] = tensor.detach().float().numpy().reshape(SHAPE[1:])
         if not np.isfinite(out[row]).all():
             raise NeuroCanvasError(f"{path}: the embedding of {name} is not finite; make the file again.")

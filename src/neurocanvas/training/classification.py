@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,12 @@ RELEASED_EPOCHS = 1000
 MICROVOLTS_PER_VOLT = 1e6
 AT_ONCE = 400
 """Trials that are evaluated at once."""
+
+
+class Indexed(Protocol):
+    """An array of trials, or what gives trials like one."""
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -146,10 +152,11 @@ def _fit_estimator(
     best = np.empty((0, spec.n_outputs), np.float32)
     for value in candidates:
         estimator = kind.build(value, settings.seed).fit(x, y[rows])
-        line = {"candidate": value, "val_accuracy": float(np.mean(estimator.predict(val) == y[split.val]))}
+        scores, val_scores = (class_scores(estimator, part, spec.n_outputs) for part in (test, val))
+        line = {"candidate": value, "val_accuracy": float(np.mean(val_scores.argmax(axis=1) == y[split.val]))}
         if not history or line["val_accuracy"] > max(earlier["val_accuracy"] for earlier in history):
-            best, chosen = class_scores(estimator, test, spec.n_outputs), len(history)
-        history.append({**line, "test_accuracy": float(np.mean(estimator.predict(test) == y[split.test]))})
+            best, chosen = scores, len(history)
+        history.append({**line, "test_accuracy": float(np.mean(scores.argmax(axis=1) == y[split.test]))})
     reached = [line["test_accuracy"] for line in history]
     accuracy = {"selected": reached[chosen], "final": reached[chosen], "best_on_test": max(reached)}
     return Outcome(best, accuracy, history, history[chosen]["candidate"], 0.0)
@@ -213,7 +220,7 @@ def _train(
             raise NeuroCanvasError(f"training: loss {loss} in epoch {line['epoch']}; look for broken trials.")
         lines.append(line)
         if best == 0 or line["val_loss"] < lines[best - 1]["val_loss"]:
-            best, state = line["epoch"], {key: tensor.clone() for key, tensor in network.state_dict().items()}
+            best, state = len(lines), {key: tensor.clone() for key, tensor in network.state_dict().items()}
     network.load_state_dict(state)
     return lines, best
 
@@ -246,7 +253,7 @@ def make_optimizer(network: torch.nn.Module, kind: Network, settings: ClassifySe
 def train_epoch(
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    inputs: Mapping[Any, np.ndarray] | np.ndarray,
+    inputs: Indexed,
     labels: torch.Tensor,
     rows: np.ndarray,
     settings: ClassifySettings,
@@ -289,8 +296,9 @@ def train_epoch(
         else:
             task, domain = adversary.losses(network, x, labels[batch])
             loss = task + domain
-        if settings.edge_penalty and hasattr(network, "edge_weight"):
-            loss = loss + settings.edge_penalty * network.edge_weight.abs().mean()
+        edges = dict(network.named_parameters()).get("edge_weight") if settings.edge_penalty else None
+        if edges is not None:
+            loss = loss + settings.edge_penalty * edges.abs().mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -299,7 +307,7 @@ def train_epoch(
     return total.item() / len(rows)
 
 
-def evaluate(network: torch.nn.Module, inputs: Mapping[Any, np.ndarray] | np.ndarray, rows: np.ndarray) -> np.ndarray:
+def evaluate(network: torch.nn.Module, inputs: Indexed, rows: np.ndarray) -> np.ndarray:
     """Logits of some trials.
 
     Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,37 @@ def _score(
         if part == "val":
             mapper.prediction_sd = predicted.std(axis=0)
     return scores
+
+
+def mapper_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Scores of the mappers and their baselines, mean over trainings, as a table to print.
+
+    Parameters
+    ----------
+    cards : sequence of mapping
+        From `train_mapper`, one per subject and fold.
+
+    Returns
+    -------
+    dict
+        title, header (list of str), lines (list of lists of str: a mapper's name, then its scores), warnings.
+
+    Examples
+    --------
+    >>> scores = {"mean": {"val_mse": 0.5, "val_two_way": 0.5, "test_mse": 0.4, "test_two_way": 0.5}}
+    >>> mapper_table([{"scores": scores, "warnings": []}])["lines"]
+    [['mean', '0.5000', '0.5000', '0.4000', '0.5000']]
+    """
+    lines = []
+    for name, scores in cards[0]["scores"].items():
+        means = [np.mean([card["scores"][name][key] for card in cards]) for key in scores]
+        lines.append([name, *(f"{mean:.4f}" for mean in means)])
+    return {
+        "title": f"Mappers, mean of {len(cards)} trainings; MSE per number of the target, two-way chance .5",
+        "header": ["mapper", "val MSE", "val two-way", "test MSE", "test two-way"],
+        "lines": lines,
+        "warnings": list(dict.fromkeys(warning for card in cards for warning in card["warnings"])),
+    }
 
 
 def train_and_save(

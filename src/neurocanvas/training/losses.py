@@ -44,9 +44,9 @@ def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 def cosine_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     """One minus the cosine between prediction and target, both around the mean training target; mean over trials.
 
-    Around zero the cosine would say little: targets share most of their length, the mean, whatever was seen. What of a
-    target lies outside the axes would shorten its cosine by a factor that no prediction changes, so it is left out.
-    The error does not know how long a prediction is.
+    Around zero, what a prediction shares with the mean target would count too, whatever was seen. What of a target lies
+    outside the axes would shorten its cosine by a factor that no prediction changes, so it is left out. The error does
+    not know how long a prediction is.
 
     Parameters
     ----------

@@ -1,0 +1,154 @@
+"""The verbs that are not stages of a run: make, inspect and convert data; exchange files with the released code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neurocanvas.printing import progress_lines
+
+DataFolder = Annotated[Path, typer.Option("-d", "--data", help="Folder of the data set.")]
+Unit = Annotated[str, typer.Option("--unit", help="Of the signal in the file: auto, V, mV or uV.")]
+Images = Annotated[str, typer.Option("--images", help="Folder that holds imageNet_images, if not the data folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def simulate(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to make.")],
+    design: Annotated[
+        str, typer.Option(help="rapid (random order) or block (50 trials of one concept in a row).")
+    ] = "rapid",
+    subjects: Annotated[int, typer.Option(help="How many.")] = 1,
+    concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no pictures.")] = 18,
+    trials: Annotated[int, typer.Option(help="Pictures per concept.")] = 50,
+    repeats: Annotated[int, typer.Option(help="How often each picture is shown in a stage.")] = 1,
+    stages: Annotated[int, typer.Option(help="2: subjects 0, 4, 6, 12 and 13 come back on another day.")] = 1,
+    incomplete: Annotated[bool, typer.Option(help="Leave one block of the last subject out.")] = False,
+    signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write EEG with known content in the layout of the released EEG-ImageNet."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.datasets.simulated import simulate as write_simulation
+
+    asked = {
+        "design": design, "subjects": subjects, "concepts": concepts, "trials_per_concept": trials, "repeats": repeats,
+        "stages": stages, "incomplete": incomplete, "explained_variance": signal, "seed": seed,
+    }  # fmt: skip
+    settings = load_settings(None, simulate=asked).simulate
+    if settings is None:
+        raise TypeError("load_settings gave no section simulate.")
+    with progress_lines(quiet=as_json) as track:
+        path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
+    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
+
+
+def inspect_data(data: DataFolder, images: Images = "", unit: Unit = "auto", as_json: Json = False) -> None:
+    """Say what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing pictures."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.datasets.inspection import inspect_dataset
+    from neurocanvas.printing import print_inspection
+
+    report = inspect_dataset(load_settings(None, data={"root": str(data), "pictures": images, "unit": unit}).data)
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        print_inspection(report)
+
+
+def convert(
+    data: DataFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the converted store.")],
+    unit: Unit = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write EEG-ImageNet files as one memory-mapped array and a table, which open in a moment."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.datasets import open_dataset
+    from neurocanvas.datasets.converted import convert as write_store
+
+    settings = load_settings(None, data={"root": str(data), "unit": unit}).data
+    with progress_lines(quiet=as_json) as track:
+        path = write_store(settings, output, progress=track("convert", len(open_dataset(settings)[0])))
+    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
+
+
+def pictures(
+    data: DataFolder,
+    source: Annotated[Path, typer.Option("--from", help="ImageNet: a folder, a tar, or a folder of tars.")],
+    as_json: Json = False,
+) -> None:
+    """Copy the pictures that the data set showed out of ImageNet, into imageNet_images."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.datasets import open_dataset
+    from neurocanvas.datasets.imagenet import import_pictures
+
+    ids = open_dataset(load_settings(None, data={"root": str(data)}).data)[1].ids
+    with progress_lines(quiet=as_json) as track:
+        missing = import_pictures(source, data, ids, progress=track("pictures", len(ids)))
+    if as_json:
+        typer.echo(json.dumps({"pictures": len(ids), "missing": missing}))
+    else:
+        shown = f"; missing: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}" if missing else ""
+        typer.echo(f"{len(ids) - len(missing)} of {len(ids)} pictures are there{shown}")
+
+
+RunFolder = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
+
+
+def export_files(
+    output: RunFolder,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write de_feat/ and output/ to.")],
+    as_json: Json = False,
+) -> None:
+    """Write features, captions, embeddings and mappers of a run as the files that the released code reads."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.stages.exchange import export
+    from neurocanvas.stages.run import Run
+
+    run = Run(output, load_settings(output / "run.toml"))
+    _print_paths(export(run, to, tell=lambda text: typer.echo(text, err=True)), as_json)
+
+
+def import_files(
+    output: RunFolder,
+    source: Annotated[Path, typer.Option("--from", help="Folder with files of the released code.")],
+    data: Annotated[str | None, typer.Option("-d", "--data", help="Folder of the data set.")] = None,
+    granularity: Annotated[str | None, typer.Option("-g", "--granularity", help="Of the trials.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take captions, embeddings, features and mappers of the released code into a run folder."""
+    from neurocanvas.config import load_settings, save_settings
+    from neurocanvas.stages.exchange import import_files as take
+    from neurocanvas.stages.run import Run
+
+    there = output / "run.toml"
+    asked = {name: value for name, value in (("root", data), ("granularity", granularity)) if value is not None}
+    settings = load_settings(there if there.is_file() else None, data=asked)
+    paths = take(Run(output, settings), source)
+    save_settings(settings, there)
+    _print_paths(paths, as_json)
+
+
+def _print_paths(paths: list[Path], as_json: bool) -> None:
+    """Say what was written."""
+    typer.echo(json.dumps({"wrote": [str(path) for path in paths]}) if as_json else "\n".join(map(str, paths)))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line.
+
+    Parameters
+    ----------
+    app : typer.Typer
+    """
+    app.command("simulate")(simulate)
+    app.command("inspect")(inspect_data)
+    app.command("convert")(convert)
+    app.command("pictures")(pictures)
+    app.command("export")(export_files)
+    app.command("import")(import_files)

@@ -1,0 +1,90 @@
+"""The registry of classifiers: names, what they take, and models of braindecode by name."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from neurocanvas.config import ClassifySettings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec, class_scores, find_classifier
+from neurocanvas.montage import CH_NAMES, positions_of
+
+SPEC = TrialSpec(CH_NAMES, 1000.0, 400, 5)
+
+
+def test_default_settings_name_every_classifier():
+    assert ClassifySettings().models == tuple(CLASSIFIERS)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in CLASSIFIERS.items() if isinstance(kind, Network)])
+@pytest.mark.parametrize("n_chans", [62, 5])
+def test_networks_take_any_number_of_channels(name, n_chans):
+    kind = CLASSIFIERS[name]
+    n_last = 400 if kind.takes == "signal" else 5
+    network = kind.build(TrialSpec(CH_NAMES[-n_chans:], 1000.0, n_last, 7), ClassifySettings()).eval()
+    assert network(torch.zeros(3, n_chans, n_last)).shape == (3, 7)
+
+
+def test_class_scores_of_two_concepts_and_of_one_that_was_never_seen():
+    x = np.array([[0.0], [1.0], [0.1], [0.9]])
+    y = np.array([0, 2, 0, 2])
+    estimator = CLASSIFIERS["ridge"].build(1.0, 0).fit(x, y)
+    scores = class_scores(estimator, x, 3)
+    assert scores.shape == (4, 3) and np.isneginf(scores[:, 1]).all()
+    assert scores.argmax(axis=1).tolist() == y.tolist()
+
+
+class _Net(torch.nn.Module):
+    """A network with braindecode's signature."""
+
+    def __init__(self, n_chans, n_outputs, n_times, sfreq):
+        super().__init__()
+        if n_times < 10:
+            raise ValueError("n_times is too\nsmall")
+        self.layer = torch.nn.Linear(n_chans * n_times, n_outputs)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+@pytest.fixture
+def braindecode(monkeypatch):
+    """A package with one model, in the place of braindecode."""
+    models = types.ModuleType("braindecode.models")
+    models.Net = _Net
+    monkeypatch.setitem(sys.modules, "braindecode", types.ModuleType("braindecode"))
+    monkeypatch.setitem(sys.modules, "braindecode.models", models)
+
+
+def test_models_of_braindecode_are_found_by_name(braindecode):
+    kind = find_classifier("braindecode:Net")
+    assert (kind.takes, kind.title) == ("signal", "Net*")
+    assert kind.build(SPEC, ClassifySettings())(torch.zeros(2, 62, 400)).shape == (2, 5)
+    with pytest.raises(NeuroCanvasError, match="has no model 'Nett'"):
+        find_classifier("braindecode:Nett")
+    with pytest.raises(NeuroCanvasError, match=r"cannot be built for .*too small") as caught:
+        kind.build(TrialSpec(CH_NAMES, 1000.0, 5, 5), ClassifySettings())
+    assert "\n" not in str(caught.value)
+
+
+def test_without_braindecode_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "braindecode", None)
+    monkeypatch.setitem(sys.modules, "braindecode.models", None)
+    with pytest.raises(NeuroCanvasError, match=r"pip install 'neurocanvas\[braindecode\]'"):
+        find_classifier("braindecode:ATCNet")
+
+
+def test_real_models_of_braindecode_classify():
+    pytest.importorskip("braindecode")
+    kind = find_classifier("braindecode:ShallowFBCSPNet")
+    assert kind.build(SPEC, ClassifySettings())(torch.zeros(2, 62, 400)).shape == (2, 5)
+
+
+def test_positions_are_those_of_the_montage_or_of_mne():
+    assert np.allclose(positions_of(("oz",)), positions_of(("OZ",)))
+    assert positions_of(("TP9", "AF7", "AF8", "TP10", "POz")).shape == (5, 3)
+    with pytest.raises(NeuroCanvasError, match="channel XYZ"):
+        positions_of(("CZ", "XYZ"))

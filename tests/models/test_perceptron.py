@@ -1,0 +1,67 @@
+"""The perceptron: the released network to the number."""
+
+import numpy as np
+import pytest
+
+from neurocanvas.models.perceptron import build_perceptron
+
+LAYERS, NORMS = ("l1", "l2", "l3"), ("bn1", "bn2")
+
+
+def features(n, *shape):
+    return np.random.default_rng(1).normal(1, 2, (n, *shape)).astype(np.float32)
+
+
+def outputs(network, x):
+    import torch
+
+    with torch.no_grad():
+        return network(torch.from_numpy(x)).numpy()
+
+
+@pytest.mark.parametrize("whose", ["ours", "released"])
+def test_it_is_the_published_network(whose, with_drawn_weights):
+    import released
+    from forward_passes import perceptron
+
+    network = build_perceptron(310, 80) if whose == "ours" else released.MLP(80)
+    network, state = with_drawn_weights(network)
+    x = features(4, 310)
+    expected = perceptron(state, x, LAYERS, NORMS)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(outputs(network, x), expected, atol=1e-5)
+
+
+def test_the_released_mapper_is_stated_right(with_drawn_weights):
+    import released
+    from forward_passes import perceptron
+
+    network, state = with_drawn_weights(released.MLPMapper(shape=(3, 4)))
+    x = features(4, 310)
+    expected = perceptron(state, x, ("fc1", "fc2", "fc3"), NORMS).reshape(4, 3, 4)
+    np.testing.assert_allclose(outputs(network, x), expected, atol=1e-5)
+
+
+def test_a_training_step_is_the_released_one(random_state, same_training):
+    import released
+    import torch
+
+    x = torch.from_numpy(features(20, 62, 5))
+    same_training(build_perceptron(310, 7, dropout=0), x, released.MLP(7, dropout=0), x, 7)
+
+
+def test_other_sizes_and_flattening():
+    network = build_perceptron(6, 3, hidden=(5,)).eval()
+    x = features(4, 3, 2)
+    assert outputs(network, x).shape == (4, 3)
+    assert np.array_equal(outputs(network, x), outputs(network, x.reshape(4, 6)))
+    assert [name for name, _ in network.named_children()] == ["l1", "bn1", "l2"]
+
+
+def test_hidden_units_are_left_out_in_training_only(random_state):
+    import torch
+
+    network, x = build_perceptron(6, 3), torch.from_numpy(features(9, 6))
+    assert not torch.equal(network(x), network(x))
+    network.eval()
+    assert torch.equal(network(x), network(x))

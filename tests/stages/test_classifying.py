@@ -1,0 +1,129 @@
+"""The verbs classify and benchmark on a small simulated data set: tables, resuming, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from neurocanvas import store
+from neurocanvas.config import RunSettings, load_settings
+from neurocanvas.datasets.simulated import simulate
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.stages import run_stage
+from neurocanvas.stages.run import Run
+
+QUICK = ("svm", "knn", "mlp")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two subjects, six concepts in blocks of 50."""
+    root = tmp_path_factory.mktemp("data")
+    settings = load_settings(None, simulate={"design": "block", "subjects": 2, "concepts": 6}).simulate
+    simulate(settings, root)
+    return root
+
+
+def settings_for(root, **sections):
+    """Settings of a quick benchmark under the released split."""
+    base = {
+        "data": {"root": str(root)},
+        "split": {"protocol": "released", "accept_block_confound": True},
+        "classify": {"models": QUICK, "epochs": 5},
+        "benchmark": {"granularities": ["all"], "workers": 1, "permutations": 99},
+    }
+    return RunSettings.model_validate({name: {**values, **sections.get(name, {})} for name, values in base.items()})
+
+
+def scores_in(folder):
+    """Bytes of every array of scores."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("classification/**/*.npy"))}
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    """A finished benchmark of both subjects."""
+    folder = tmp_path_factory.mktemp("run")
+    run_stage(Run(folder, settings_for(data)), "benchmark")
+    return folder
+
+
+def test_every_cell_and_every_table_is_there(done):
+    assert len(scores_in(done)) == 2 * len(QUICK)
+    found = json.loads((done / "scores" / "benchmark.json").read_text(encoding="utf-8"))
+    assert [row["model"] for row in found["rows"]] == list(QUICK)
+    assert all(row["subjects"] == [0, 1] and row["p_holm"] <= 1 for row in found["rows"])
+    for suffix in (".txt", ".csv", ".tex"):
+        assert (done / "scores" / f"benchmark{suffix}").stat().st_size > 100
+
+
+def test_every_table_and_card_of_a_block_confounded_split_says_so(done):
+    for path in [*done.glob("scores/benchmark.*"), *done.glob("classification/**/*.json")]:
+        assert "Block design" in path.read_text(encoding="utf-8"), path
+
+
+def test_drift_is_decoded_from_blocks(done):
+    rows = json.loads((done / "scores" / "benchmark.json").read_text(encoding="utf-8"))["rows"]
+    assert rows[0]["mean"] > 2 / 6 and rows[0]["p_holm"] < 0.05
+
+
+def test_scores_belong_to_the_trials_that_their_rows_name(done, data):
+    path = done / "classification" / "released" / "all" / "svm_s1.npy"
+    table, card = np.load(path), store.read_card(path)
+    trials = Run(done, settings_for(data)).subjects[1]
+    order, concept, fold, unit = table[:, :4].astype(int).T
+    by_order = dict(zip(trials.column("order").tolist(), trials.column("concept").tolist(), strict=True))
+    assert [by_order[place] for place in order] == [card["concepts"][code] for code in concept]
+    assert set(fold) == {0} and len(set(unit)) == 6 and len(order) == 6 * 20
+    chosen = table[:, 4:].argmax(axis=1)
+    assert np.mean(chosen == concept) == pytest.approx(card["accuracy"]["selected"])
+
+
+def test_workers_and_a_second_call_change_no_byte(done, data, tmp_path):
+    parallel = settings_for(data, benchmark={"workers": 2})
+    run_stage(Run(tmp_path, parallel), "benchmark")
+    # estimators and a small network, one thread each: the same bytes
+    assert scores_in(tmp_path) == scores_in(done)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*")}
+    run_stage(Run(tmp_path, parallel), "benchmark")
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*")}
+
+
+def test_what_changed_is_done_again_and_nothing_else(done, data, tmp_path):
+    run_stage(Run(tmp_path, settings_for(data)), "benchmark")
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*.npy")}
+    damaged = tmp_path / "classification" / "released" / "all" / "knn_s0.npy"
+    damaged.write_bytes(b"not an array")
+    run_stage(Run(tmp_path, settings_for(data)), "benchmark")
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*.npy")}
+    assert {name for name in before if before[name] != after[name]} == {"knn_s0.npy"}
+    run_stage(Run(tmp_path, settings_for(data, classify={"seed": 1})), "benchmark")
+    third = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*.npy")}
+    assert all(third[name] != after[name] for name in before)
+    assert scores_in(done) != {}
+
+
+def test_classify_is_one_granularity_and_keeps_the_networks(data, tmp_path):
+    settings = settings_for(data, data={"subjects": [1]}, classify={"models": ["mlp", "svm"]})
+    run_stage(Run(tmp_path, settings), "classify")
+    assert [path.name for path in sorted(tmp_path.glob("models/**/*.safetensors"))] == ["mlp_s1_fold0.safetensors"]
+    assert (tmp_path / "scores" / "classification.txt").is_file()
+
+
+def test_a_granularity_without_trials_is_refused(data, tmp_path):
+    settings = settings_for(data, benchmark={"granularities": ["fine"]})
+    with pytest.raises(NeuroCanvasError, match="no trials of fine"):
+        run_stage(Run(tmp_path, settings), "benchmark")
+
+
+def test_a_confounded_split_is_refused_before_anything_is_trained(data, tmp_path):
+    settings = settings_for(data, split={"accept_block_confound": False})
+    with pytest.raises(NeuroCanvasError, match="accept-block-confound"):
+        run_stage(Run(tmp_path, settings), "benchmark")
+    assert not list(tmp_path.glob("classification/**/*.npy"))
+
+
+def test_an_unknown_model_is_refused(data, tmp_path):
+    with pytest.raises(NeuroCanvasError, match="classifier: allowed are eegnet"):
+        run_stage(Run(tmp_path, settings_for(data, classify={"models": ["svn"]})), "classify")
+

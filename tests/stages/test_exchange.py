@@ -1,0 +1,145 @@
+"""Files of the released code, out of a run and into another: the stages that follow go on with them."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from tiny import artifacts, tiny_settings
+
+from neurocanvas import store
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models import released_files
+from neurocanvas.stages import run_stage
+from neurocanvas.stages.exchange import UNKNOWN_TRAINING, export, import_files
+from neurocanvas.stages.run import Run
+
+EXCHANGED = ["de_feat/0_all_de.npy", "output/caption.txt", "output/clip_embeddings.pth", "output/mlpsd_s0_0.pth"]
+RELEASED = {"architecture": "released", "hidden": (16, 8), "contrastive": 0.0, "epochs": 2}
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Released layers of other widths, which are quick to read."""
+    monkeypatch.setattr(released_files, "ARCHITECTURES", {"released": ((16, 8), "relu")})
+
+
+@pytest.fixture
+def exported(tiny_copy, narrow, tmp_path):
+    """A run whose mapper has the released layers, and the folder of what it exports."""
+    run = Run(tiny_copy, tiny_settings(mapper=RELEASED))
+    for stage in ("train", "predict"):
+        run_stage(run, stage)
+    export(run, tmp_path / "released")
+    return run, tmp_path / "released"
+
+
+@pytest.fixture
+def empty(tiny_data, tmp_path):
+    """A run of the same data without artifacts."""
+    shutil.copytree(tiny_data, tmp_path / "empty" / "data")
+    return Run(tmp_path / "empty", tiny_settings(mapper=RELEASED))
+
+
+def test_a_run_goes_out_and_another_goes_on_with_it(exported, empty):
+    run, folder = exported
+    assert sorted(artifacts(folder)) == EXCHANGED
+    paths = import_files(empty, folder)
+    assert [store.read_card(path)["imported"] for path in paths] == [True] * 4
+    assert [store.read_card(path)["from"] for path in paths] == [
+        "caption.txt", "clip_embeddings.pth", "0_all_de.npy", "mlpsd_s0_0.pth",
+    ]  # fmt: skip
+    for name in ("targets/caption.txt", "targets/clip_embeddings.npy", "features/s0_trials.csv", "features/s0_de.npy"):
+        assert (empty.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
+    run_stage(empty, "predict")
+    ours, theirs = (np.load(one.folder / "predictions" / "s0.npy") for one in (run, empty))
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    card = store.read_card(empty.folder / "predictions" / "s0.npy")
+    assert UNKNOWN_TRAINING in card["warnings"] and card["gains"] == [1.0]
+    before = artifacts(empty.folder)
+    import_files(empty, folder)
+    assert artifacts(empty.folder) == before, "a second time changes nothing"
+
+
+def test_imported_features_and_embeddings_train_the_same_mapper(exported, empty):
+    run, folder = exported
+    (folder / "output" / "mlpsd_s0_0.pth").unlink()
+    import_files(empty, folder)
+    run_stage(empty, "train")
+    assert empty.model_path(0, 0).read_bytes() == run.model_path(0, 0).read_bytes()
+
+
+def test_imported_captions_are_embedded(exported, empty):
+    run, folder = exported
+    (folder / "output" / "clip_embeddings.pth").unlink()
+    import_files(empty, folder)
+    run_stage(empty, "embed")
+    name = "targets/clip_embeddings.npy"
+    assert (empty.folder / name).read_bytes() == (run.folder / name).read_bytes()
+
+
+def test_the_other_name_of_the_mapper_and_files_beside_one_another_are_found(exported, empty, tmp_path):
+    _, folder = exported
+    (tmp_path / "flat").mkdir()
+    (folder / "de_feat" / "0_all_de.npy").rename(tmp_path / "flat" / "0_all_de.npy")
+    (folder / "output" / "mlpsd_s0_0.pth").rename(tmp_path / "flat" / "mlp_sd_s0_model.pth")
+    paths = import_files(empty, tmp_path / "flat")
+    assert paths == [empty.features_path(0), empty.model_path(0, 0)]
+
+
+def test_a_mapper_that_has_no_room_there_is_left_out_with_a_word(tiny_copy, tmp_path):
+    told = []
+    paths = export(Run(tiny_copy, tiny_settings()), tmp_path / "released", tell=told.append)
+    assert [str(path.relative_to(tmp_path / "released")) for path in paths] == EXCHANGED[:3]
+    assert len(told) == 1 and told[0].startswith("left out mlpsd_s0_0.pth: ") and "contrastive = 0" in told[0]
+
+
+def test_where_there_is_nothing_both_say_so(empty, tmp_path):
+    with pytest.raises(NeuroCanvasError, match="nothing to export yet"):
+        export(empty, tmp_path / "released")
+    with pytest.raises(NeuroCanvasError, match="no such folder"):
+        import_files(empty, tmp_path / "released")
+    (tmp_path / "released").mkdir()
+    with pytest.raises(NeuroCanvasError, match=r"none of caption.txt, .*<subject>_all_de.npy .*of subjects 0 in it"):
+        import_files(empty, tmp_path / "released")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("output/caption.txt", "no caption of .*choose its data set"),
+        ("output/clip_embeddings.pth", "should have an embedding"),
+        ("de_feat/0_all_de.npy", "features of 20 trials, but subject 0 has 24"),
+    ],
+)
+def test_files_of_other_data_are_refused_in_one_line_and_leave_nothing(exported, empty, name, message):
+    import torch
+
+    _, folder = exported
+    path = folder / name
+    if path.suffix == ".txt":
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    elif path.suffix == ".npy":
+        np.save(path, np.load(path)[:20])
+    else:
+        torch.save(dict(list(torch.load(path).items())[1:]), path)
+    for other in EXCHANGED:
+        if other != name:
+            (folder / other).unlink()
+    before = artifacts(empty.folder)
+    with pytest.raises(NeuroCanvasError, match=message) as caught:
+        import_files(empty, folder)
+    assert "\n" not in str(caught.value) and artifacts(empty.folder) == before
+
+
+def test_a_mapper_is_refused_where_features_or_the_runs_mapper_are_others(exported, empty):
+    _, folder = exported
+    (folder / "de_feat" / "0_all_de.npy").unlink()
+    with pytest.raises(NeuroCanvasError, match="reads the released features, and the run's are 'gaussian'"):
+        import_files(empty, folder)
+    ridge = Run(empty.folder, tiny_settings(mapper={"name": "ridge"}, features={"method": "eeg-imagenet"}))
+    with pytest.raises(NeuroCanvasError, match="mapper.name is 'ridge'"):
+        import_files(ridge, folder)
+    released = Run(empty.folder, tiny_settings(mapper=RELEASED, features={"method": "eeg-imagenet"}))
+    assert empty.model_path(0, 0) in import_files(released, folder)
