@@ -15,10 +15,12 @@ from neurocanvas.config import ClassifySettings
 from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec
 from neurocanvas.models.rgnn import electrode_graph
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.training.classification import make_optimizer, train_epoch
+from neurocanvas.training.classification import evaluate, make_optimizer, train_epoch
 
-N_TRIALS, N_CONCEPTS, N_TIMES, BATCH = 2400, 80, 400, 80
-"""One subject's training trials of all concepts, in the released split."""
+N_TRAIN, N_TEST, N_CONCEPTS, N_TIMES, BATCH = 2400, 1600, 80, 400, 80
+"""One subject's trials of all concepts, in the released split."""
+
+N_TRIALS = N_TRAIN + N_TEST
 
 THREADS = 2
 
@@ -46,24 +48,35 @@ def epoch(name: str, model: torch.nn.Module, rounds: int) -> list[Row]:
     labels = [f"n{number:08d}" for number in range(N_CONCEPTS)]
     trials = [{"eeg_data": trial, "label": labels[number]} for trial, number in zip(x, numbers, strict=True)]
     whole = released.Trials(trials, labels, None if from_signal else x.transpose(1, 2).flatten(1))
-    dataset = Subset(whole, np.arange(N_TRIALS))
+    rows = np.arange(N_TRIALS)
+    train, test = rows[:N_TRAIN], rows[N_TRAIN:]
+    train_set, test_set = Subset(whole, train), Subset(whole, test)  # type: ignore[arg-type]  # indices as released
     inputs = x[:, :, 40 : 40 + N_TIMES].numpy() if from_signal else x.numpy()
 
     settings = ClassifySettings(recipe="released", batch_size=BATCH)
     network = kind.build(TrialSpec(CH_NAMES, 1000.0, inputs.shape[2], N_CONCEPTS), settings)
-    rows, y = np.arange(N_TRIALS), torch.from_numpy(numbers)
+    y = torch.from_numpy(numbers)
     theirs, ours = released.make_optimizer(model), make_optimizer(network, kind, settings)
-    times = in_turn(
-        lambda: released.train_epoch_released(model, dataset, theirs, N_CONCEPTS, BATCH),
-        lambda: train_epoch(network, ours, inputs, y, rows, settings),
+    training = in_turn(
+        lambda: released.train_epoch_released(model, train_set, theirs, N_CONCEPTS, BATCH),
+        lambda: train_epoch(network, ours, inputs, y, train, settings),
         rounds=rounds,
     )
-    what = f"a training epoch as released; {N_TRIALS} trials, {N_CONCEPTS} concepts, batch {BATCH}, {THREADS} threads"
-    return [compare(f"{name}_epoch", *times, "s", what)]
+    testing = in_turn(
+        lambda: released.test_epoch_released(model, test_set, N_CONCEPTS, BATCH),
+        lambda: float(np.mean(evaluate(network, inputs, test).argmax(axis=1) == numbers[test])),
+        rounds=rounds,
+    )
+    both = (training[0] + testing[0], training[1] + testing[1])
+    sizes = f"{N_CONCEPTS} concepts, batch {BATCH}, {THREADS} threads"
+    return [
+        compare(f"{name}_epoch", *both, "s", f"epoch as released, {N_TRAIN} trials, {N_TEST} test trials; {sizes}"),
+        compare(f"{name}_epoch_training", *training, "s", f"its training alone, {N_TRAIN} trials; {sizes}"),
+    ]
 
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "eegnet_epoch": lambda: epoch("eegnet", released.EEGNet(N_CONCEPTS), rounds=3),
-    "rgnn_epoch": lambda: epoch("rgnn", released.RGNN(electrode_graph(), N_CONCEPTS), rounds=3),
-    "mlp_epoch": lambda: epoch("mlp", released.MLP(N_CONCEPTS), rounds=7),
+    "rgnn_epoch": lambda: epoch("rgnn", released.RGNN(electrode_graph(), N_CONCEPTS), rounds=5),
+    "mlp_epoch": lambda: epoch("mlp", released.MLP(N_CONCEPTS), rounds=15),
 }

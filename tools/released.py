@@ -224,3 +224,21 @@ def train_epoch_released(
         optimizer.step()
         total += loss.item()
     return total / len(loader)
+
+
+def test_epoch_released(model: nn.Module, dataset: Dataset, num_classes: int, batch_size: int) -> float:
+    """Accuracy on test trials as the released loop takes it after every epoch, trial by trial."""
+    from sklearn.metrics import accuracy_score
+
+    number_of = {label: number for number, label in enumerate(range(num_classes))}
+    correct, total = 0, 0
+    loss = torch.zeros(())
+    model.eval()
+    with torch.no_grad():
+        for inputs, labels in DataLoader(dataset, batch_size=batch_size, shuffle=False):
+            mapped = torch.tensor([number_of[label.item()] for label in labels])
+            outputs = model(inputs)
+            loss += functional.cross_entropy(outputs, mapped)
+            correct += accuracy_score(mapped, outputs.argmax(dim=1), normalize=False)
+            total += len(labels)
+    return correct / total

@@ -55,7 +55,7 @@ def narrow(monkeypatch):
 
 
 def make_mapper(hidden):
-    """A mapper of the released inputs and outputs, its standardisation and BatchNorm statistics not the initial ones."""
+    """A mapper of the released inputs and outputs, standardised and with BatchNorm statistics of data."""
     import torch
 
     rng = np.random.default_rng(2)
@@ -116,7 +116,7 @@ def test_what_the_released_module_has_no_room_for_is_refused(tmp_path, narrow):
     wide.network = build_network(310, (16, 9), 5, activation="relu")
     ridge = RidgeMapper(SPEC, gelu.basis, gelu.feature_mean, gelu.feature_sd)
     for mapper in (posterior, gelu, wide, ridge):
-        with pytest.raises(NeuroCanvasError, match="architecture = 'released' and mapper.contrastive = 0"):
+        with pytest.raises(NeuroCanvasError, match=r"architecture = 'released' and mapper\.contrastive = 0"):
             write_released_mapper(mapper, tmp_path / "mlpsd_s0_0.pth")
     channels.spec = type(SPEC)(SPEC.ch_names[::-1], SPEC.bands)
     with pytest.raises(NeuroCanvasError, match="reads 62 channels and 5 bands"):

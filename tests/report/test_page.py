@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neurocanvas import store
+from neurocanvas.config import RunSettings, save_settings
 from neurocanvas.datasets.pictures import CONCEPTS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES
@@ -263,3 +265,31 @@ def test_numbers_are_written_alike_everywhere() -> None:
     assert number(1.0, "two_way") == "100.0\N{NO-BREAK SPACE}%"
     assert number(-0.5, "ssim") == "−0.500"
     assert [p_value(p) for p in (1.0, 0.05, 0.0024, 0.00001)] == ["1.00", ".05", ".002", "< .0001"]
+
+
+def write_benchmark(folder: Path, warning: str = "", p_holm: float = 0.001) -> None:
+    """Scores of the verb benchmark for two models under one protocol."""
+    row = {"protocol": "released", "granularity": "all", "chance": 0.0125, "p_holm": p_holm}
+    row["warnings"] = [warning] if warning else []
+    rows = [{**row, "title": "MLP", "mean": 0.404}, {**row, "title": "<b>SVM</b>", "mean": 0.392}]
+    lines = [["MLP", ".404±.103"], ["<b>SVM</b>", ".392±.086 †"]]
+    table = {"protocol": "released", "title": "released, 16 subjects", "header": ["model", "all"], "lines": lines}
+    content = {"explanation": "What † means.", "rows": rows, "tables": [{**table, "warnings": row["warnings"]}]}
+    store.write_json(folder / "scores" / "benchmark.json", content)
+
+
+def test_a_benchmark_alone_makes_a_page(tmp_path: Path) -> None:
+    save_settings(RunSettings(name="table"), tmp_path / "run.toml")
+    write_benchmark(tmp_path, "Block design: drift.")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert ".392±.086 †" in text and "What † means." in text and "<b>SVM" not in text
+    assert "40.4\u00a0%" in text and "cannot tell the brain" in text
+    assert '<p class="block">Block design: drift.</p>' in text
+    assert "Pictures" not in text
+
+
+def test_a_benchmark_beside_pictures_is_shown_with_them(make_run: Make) -> None:
+    folder = make_run()
+    write_benchmark(folder, p_holm=0.3)
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "released, 16 subjects" in text and "No model is above chance" in text and "<h2>Pictures</h2>" in text

@@ -189,3 +189,11 @@ def test_a_concept_that_is_never_trained_is_refused():
     y[:180] %= 3
     with pytest.raises(NeuroCanvasError, match="concept number 3 is tested but never trained"):
         train_classifier("svm", x, y, SPLIT, spec, QUICK)
+
+
+def test_in_volts_the_first_batchnorm_of_eegnet_is_all_epsilon(test_data):
+    trial = np.load(test_data / "eeg_imagenet_trials" / "trials.npz")["trial0_volts"][:, 40:440]
+    network = CLASSIFIERS["eegnet"].build(TrialSpec(CH_NAMES, 1000.0, 400, 80), QUICK)
+    kernels = network.conv1.weight.detach().numpy().reshape(8, -1)
+    filtered = [np.convolve(channel, kernel, "same") for channel in trial for kernel in kernels]
+    assert np.mean(np.var(filtered, axis=1)) < 1e-5 * network.bn1.eps

@@ -17,7 +17,8 @@ SIGNIFICANT = 0.05
 EXPLANATION = (
     "Mean ± sd over subjects of the accuracy on test trials, the epoch or penalty chosen on validation trials. "
     "† differs from the best model (sign-flip test over subjects, Holm-corrected, p < .05); "
-    "° not above chance (permutation of whole blocks, or of trials in a rapid design, Holm-corrected over all rows)."
+    "° not above chance (permutation of whole blocks, or of trials in a rapid design, Holm-corrected over all rows). "
+    "* sees the signal instead of features."
 )
 
 

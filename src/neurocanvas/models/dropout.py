@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,9 +10,7 @@ if TYPE_CHECKING:
 
 
 def drop_units(x: torch.Tensor, share: float, training: bool) -> torch.Tensor:
-    """Leave out a share of the values and scale up the others, as torch's own dropout does in five times the time.
-
-    Every value takes one random byte where torch's takes a random number.
+    """Leave out a share of the values and scale up the others, as torch's own dropout does in four times the time.
 
     Parameters
     ----------
@@ -26,11 +25,30 @@ def drop_units(x: torch.Tensor, share: float, training: bool) -> torch.Tensor:
     tensor
         Like `x`; drawn from torch's global random state.
     """
+    return x * kept(x.shape, share, x) if training and share else x
+
+
+def kept(shape: tuple[int, ...], share: float, like: torch.Tensor) -> torch.Tensor:
+    """Draw what dropout multiplies with: 0 for a share of the places, 1 / (1 - share) for the others.
+
+    Every place takes one random byte, where torch's dropout takes a random number.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    share : float
+        In [0, 1), rounded to 1/256.
+    like : tensor
+        Of the dtype and on the device that are wanted.
+
+    Returns
+    -------
+    tensor of that shape
+        Drawn from torch's global random state.
+    """
     import torch
 
-    if not training or share == 0:
-        return x
-    left_out = round(share * 256)
-    draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    octets = draws.view(torch.uint8)[: x.numel()].view(x.shape)
-    return x * octets.to(x.dtype).ge_(left_out).mul_(256 / (256 - left_out))
+    size, left_out = math.prod(shape), round(share * 256)
+    draws = torch.empty(-(-size // 8), dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    octets = draws.view(torch.uint8)[:size].view(shape)
+    return octets.to(like.dtype).ge_(left_out).mul_(256 / (256 - left_out))

@@ -143,7 +143,8 @@ def filtered_moments(x: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tens
     upper = gram[:, :length]
     whole = upper + upper.triu(1).T
     mean = kernels @ sums / count
-    return mean, ((kernels @ whole) * kernels).sum(dim=1) / count - mean.square()
+    variance = ((kernels @ whole) * kernels).sum(dim=1) / count - mean.square()
+    return mean, variance.clamp_min(0)  # rounding
 
 
 def filter_signals(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ def electrode_graph(positions: np.ndarray = POSITIONS) -> np.ndarray:
     """Edge weights that training starts from; by default the released graph.
 
     w_ij = min(1, NEAR / |p_i - p_j|²), less 1 for the `GLOBAL_PAIRS` whose two electrodes stand where `montage` has
-    them. The released graph comes out up to .002, because `montage` is rounded to .1 mm.
+    them. The released graph comes out to within .0022, because `montage` is rounded to .1 mm.
 
     Parameters
     ----------

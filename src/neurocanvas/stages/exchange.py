@@ -183,8 +183,8 @@ def _take_mapper(run: Run, file: Path, subject: int, fold: int) -> Path:
     method = store.read_card(features)["method"] if features.is_file() else run.settings.features.method
     if method == "gaussian":
         raise NeuroCanvasError(
-            f"{file}: the released mapper reads the released features, and the run's are 'gaussian'; import the feature "
-            "file with it, or make them by `neurocanvas features --method eeg-imagenet`."
+            f"{file}: the released mapper reads the released features, and the run's are 'gaussian'; import the "
+            "feature file with it, or make them by `neurocanvas features --method eeg-imagenet`."
         )
     if not store.is_done(path, _inputs(file)):
         save_mapper(read_released_mapper(file), path, _inputs(file), {**_card(file), "warnings": [UNKNOWN_TRAINING]})

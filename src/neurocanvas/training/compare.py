@@ -37,8 +37,8 @@ def train_mapper(
 ) -> tuple[Mapper, dict[str, Any]]:
     """Train every mapper of `MAPPERS` on one split, score all, return the one that the settings name.
 
-    Basis and standardisation are fitted on training trials, epochs and penalties chosen on validation
-    trials; test trials are read once, for the scores.
+    Basis and standardisation are fitted on training trials, epochs and penalties chosen on validation trials; test
+    trials are read once, for the scores.
 
     Parameters
     ----------
@@ -64,9 +64,8 @@ def train_mapper(
     mapper : Mapper
         The one that `settings.name` names.
     card : dict
-        settings, split, selection, history (losses are MSE per number of the target), selected_epoch,
-        scores (per mapper val_mse, test_mse, val_two_way, test_two_way), explained (share of the training
-        targets' variance inside the basis), licence, warnings.
+        settings, split, selection, history (losses: MSE per number of the target), selected_epoch, scores (per mapper:
+        val_mse, test_mse, val_two_way, test_two_way), explained (share of variance in the basis), licence, warnings.
 
     Raises
     ------

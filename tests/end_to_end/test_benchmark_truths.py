@@ -1,0 +1,110 @@
+"""What classifiers make of simulated EEG of known content: what the planted signal allows, and nothing from nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurocanvas.config import ClassifySettings, DataSettings, FeatureSettings, load_settings
+from neurocanvas.datasets import open_dataset
+from neurocanvas.datasets.simulated import simulate
+from neurocanvas.datasets.splits import Split
+from neurocanvas.features.entropy import extract
+from neurocanvas.models.classifiers import TrialSpec
+from neurocanvas.stages import run_stage
+from neurocanvas.stages.run import Run
+from neurocanvas.training.classification import train_classifier
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+WITHIN_BLOCKS = {"released", "within-block-gap", "by-stimulus", "kfold-by-stimulus"}
+
+
+def planted(folder, trials_per_concept, explained_variance):
+    """Features and concepts of simulated trials in random order, and their rows shuffled."""
+    asked = {"concepts": 8, "trials_per_concept": trials_per_concept, "explained_variance": explained_variance}
+    simulate(load_settings(None, simulate=asked).simulate, folder)
+    trials, _ = open_dataset(DataSettings(root=str(folder)))
+    y = np.unique(trials.column("concept"), return_inverse=True)[1]
+    rows = np.random.default_rng(0).permutation(len(y))
+    spec = TrialSpec(trials.ch_names, trials.sfreq, 5, 8)
+    return extract(trials, FeatureSettings()), y, rows, spec
+
+
+def accuracy_of_gaussian_rule(x, y, train, test):
+    """Accuracy of Bayes' rule for Gaussian classes of one covariance, their moments taken from `train`.
+
+    The simulator moves log band power by a sum of the concept's code, the pictures' other parameters and noise, so
+    given the concept, features are nearly Gaussian, and their covariance is the same for all concepts.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    rule = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x[train], y[train])
+    return float(np.mean(rule.predict(x[test]) == y[test]))
+
+
+@pytest.mark.slow
+def test_mlp_svm_and_rgnn_come_near_what_the_planted_signal_allows(tmp_path):
+    features, y, rows, spec = planted(tmp_path, 1000, 0.2)
+    test, rest = rows[:800], rows[800:]
+    flat = features.reshape(len(features), -1)
+    allowed = accuracy_of_gaussian_rule(flat, y, rest, test)  # 900 trials a concept
+    assert accuracy_of_gaussian_rule(flat, y, rest[::2], test) == pytest.approx(allowed, abs=0.03)  # it has settled
+    assert 0.7 < allowed < 0.9
+    split = Split("planted", rest[:2000], rest[2000:2333], test, "")  # 250 trials a concept
+    reached = {
+        name: train_classifier(name, features, y, split, spec, ClassifySettings()).accuracy["selected"]
+        for name in ("mlp", "svm", "rgnn")
+    }
+    assert reached["mlp"] > allowed - 0.06 and reached["svm"] > allowed - 0.05, (allowed, reached)
+    # RGNN weighs all nodes alike and mixes them by one symmetric matrix, so it cannot form every spatial pattern
+    assert reached["rgnn"] > allowed - 0.2, (allowed, reached)
+
+
+@pytest.mark.slow
+def test_rgnn_needs_the_right_layout_where_the_signal_is_spatial(tmp_path):
+    features, y, rows, spec = planted(tmp_path, 300, 0.2)
+    split = Split("spatial", rows[:1600], rows[1600:1900], rows[1900:], "")
+    reached = {
+        layout: np.mean([
+            train_classifier(
+                "rgnn", features, y, split, spec, ClassifySettings(rgnn_layout=layout, seed=seed)
+            ).accuracy["selected"]
+            for seed in range(3)
+        ])
+        for layout in ("channel-major", "scrambled")
+    }  # fmt: skip
+    assert reached["channel-major"] > reached["scrambled"], reached
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design", ["block", "rapid"])
+def test_without_signal_only_splits_inside_blocks_score(design, tmp_path):
+    settings = load_settings(CONFIGS / f"zero_signal_{design}.toml")
+    run_stage(Run(tmp_path, settings), "benchmark")
+    rows = json.loads((tmp_path / "scores" / "benchmark.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["protocol"] for row in rows} == set(settings.benchmark.protocols)
+    for row in rows:
+        inside = design == "block" and row["protocol"] in WITHIN_BLOCKS
+        if not inside:
+            assert row["p_holm"] >= 0.05, row
+        elif row["model"] in ("mlp", "svm", "ridge"):
+            assert row["p_holm"] < 0.05 and row["mean"] > 1.3 * row["chance"], row
+            assert any(warning.startswith("Block design") for warning in row["warnings"])
+
+
+def test_without_signal_blocks_are_decoded_and_sessions_are_not(tmp_path):
+    asked = {"design": "block", "concepts": 6, "trials_per_concept": 30, "stages": 2, "explained_variance": 0.0}
+    protocols = ["kfold-by-stimulus", "leave-session-out", "leave-block-out"]
+    settings = load_settings(
+        None, simulate=asked, split={"accept_block_confound": True}, classify={"models": ["svm", "ridge"]},
+        benchmark={"granularities": ["all"], "protocols": protocols, "workers": 1, "permutations": 499},
+    )  # fmt: skip
+    run_stage(Run(tmp_path, settings), "benchmark")
+    rows = json.loads((tmp_path / "scores" / "benchmark.json").read_text(encoding="utf-8"))["rows"]
+    assert len(rows) == 6
+    for row in rows:
+        if row["protocol"] == "kfold-by-stimulus":
+            assert row["p_holm"] < 0.05 and row["mean"] > 1.3 * row["chance"], row
+        else:
+            assert row["p_holm"] >= 0.05 and abs(row["mean"] - row["chance"]) < 0.1, row
