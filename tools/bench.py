@@ -1,7 +1,7 @@
 """Run the benchmarks of the project (`make bench`): ours against a baseline, in turn, in one process each.
 
-Writes `benchmarks/results.json`, a list of {"name", "baseline", "ours", "unit", "ratio", "machine", "what"}, and the table of
-`docs/benchmarks.md` between its two marks. Names on the command line run those benchmarks alone and keep the other rows.
+Writes `benchmarks/results.json`, a list of {"name", "baseline", "ours", "unit", "ratio", "machine", "what"}, and the
+table of `docs/benchmarks.md` between its two marks. Names on the command line run those alone and keep the other rows.
 """
 
 from __future__ import annotations

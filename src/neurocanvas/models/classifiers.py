@@ -94,7 +94,7 @@ class Estimator:
 def _eegnet(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:
     from neurocanvas.models.eegnet import build_eegnet
 
-    return build_eegnet(len(spec.ch_names), spec.n_last, spec.n_outputs, settings.eegnet)
+    return build_eegnet(len(spec.ch_names), spec.n_last, spec.n_outputs, settings.eegnet, sfreq=spec.sfreq)
 
 
 def _mlp(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:  # noqa: ARG001

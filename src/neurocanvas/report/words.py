@@ -244,7 +244,8 @@ def classification_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     first = [row for row in rows if row["granularity"] == rows[0]["granularity"]]
     best = max(first, key=lambda row: row["mean"])
     right, chance = 100 * best["mean"], 100 * best["chance"]
-    scored = f"{best['title'].rstrip('*')} names the concept of {right:.1f}\u00a0% of the trials (chance {chance:.1f}\u00a0%)"
+    name = best["title"].rstrip("*")
+    scored = f"{name} names the concept of {right:.1f}\u00a0% of the trials (chance {chance:.1f}\u00a0%)"
     if any(warning.startswith("Block design") for row in rows for warning in row["warnings"]):
         return f"{scored} on a split that cannot tell the brain's response from the recording block."
     corrected = f"p {p_value(best['p_holm'])} after correction for all tests"
