@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from neurocanvas import __version__
+from neurocanvas import __version__, store
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.printing import print_benchmark, print_scores, progress_lines
+from neurocanvas.printing import print_benchmark, print_scores, print_table, progress_lines
 from neurocanvas.verbs import register
 
 app = typer.Typer(
@@ -156,6 +156,7 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
     from neurocanvas.config import DEMO, load_settings
     from neurocanvas.stages import run_all, run_stage
     from neurocanvas.stages.run import Run
+    from neurocanvas.training.compare import mapper_table
 
     if verb == "demo":
         config = config or DEMO
@@ -168,11 +169,13 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
     scores = None
     if verb in SCORES:
         scores = json.loads((folder / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
+    elif verb == "train":
+        scores = mapper_table([store.read_card(path) for path in paths])
     if as_json:
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
     if scores is not None:
-        show = print_scores if SCORES[verb] == "summary.json" else print_benchmark
+        show = {"train": print_table, "classify": print_benchmark, "benchmark": print_benchmark}.get(verb, print_scores)
         show(scores)
     for path in paths:
         typer.echo(path)

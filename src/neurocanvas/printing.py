@@ -71,9 +71,20 @@ def print_benchmark(found: Mapping[str, Any]) -> None:
         Content of `scores/benchmark.json`.
     """
     for table in found["tables"]:
-        warnings = [f"[bold]Warning:[/bold] {warning}" for warning in table["warnings"]]
-        print_tables([(table["title"], table["header"], table["lines"])], warnings)
+        print_table(table)
     print_tables([], [found["explanation"]])
+
+
+def print_table(table: Mapping[str, Any]) -> None:
+    """Print one table and its warnings.
+
+    Parameters
+    ----------
+    table : mapping
+        title, header, lines, warnings: from `training.compare.mapper_table`, or one of `scores/benchmark.json`.
+    """
+    warnings = [f"[bold]Warning:[/bold] {warning}" for warning in table["warnings"]]
+    print_tables([(table["title"], table["header"], table["lines"])], warnings)
 
 
 def print_inspection(report: dict[str, Any]) -> None:

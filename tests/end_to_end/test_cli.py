@@ -131,7 +131,7 @@ def test_microvolts_instead_of_volts(refused, data):
         for record in records:
             record["eeg_data"] = record["eeg_data"] * 1e6
 
-    refused("features", "-d", change_file(data, damage), says=["volts", "divide by 1e+06"])
+    refused("features", "-d", change_file(data, damage), says=["volts", "--unit uV"])
 
 
 def test_a_missing_picture(refused, data):

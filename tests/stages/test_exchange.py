@@ -70,6 +70,18 @@ def test_imported_features_and_embeddings_train_the_same_mapper(exported, empty)
     assert empty.model_path(0, 0).read_bytes() == run.model_path(0, 0).read_bytes()
 
 
+def test_imported_features_are_classified_as_they_are(exported, empty):
+    _, folder = exported
+    import_files(empty, folder)
+    before = empty.features_path(0).read_bytes()
+    other = empty.settings.model_copy(update={"features": empty.settings.features.model_copy(update={"tmax": 0.3})})
+    classify = other.classify.model_copy(update={"models": ("ridge",)})
+    run_stage(Run(empty.folder, other.model_copy(update={"classify": classify})), "classify")
+    assert empty.features_path(0).read_bytes() == before
+    run_stage(Run(empty.folder, other), "features")
+    assert empty.features_path(0).read_bytes() != before
+
+
 def test_imported_captions_are_embedded(exported, empty):
     run, folder = exported
     (folder / "output" / "clip_embeddings.pth").unlink()

@@ -146,9 +146,9 @@ def _tree(depth: int | None, seed: int) -> Any:
 
 CLASSIFIERS: Mapping[str, Network | Estimator] = MappingProxyType(
     {
-        "eegnet": Network("EEGNet*", "signal", _eegnet, released=("sgd", 1e-2, 1e-3)),
+        "eegnet": Network("EEGNet*", "signal", _eegnet, learning_rate=1e-2, released=("sgd", 1e-2, 1e-3)),
         "mlp": Network("MLP", "features", _mlp, weight_decay=1e-1, released=("sgd", 1e-4, 1e-4)),
-        "rgnn": Network("RGNN", "features", _rgnn, learning_rate=1e-2, released=("adam", 1e-3, 0.0)),
+        "rgnn": Network("RGNN", "features", _rgnn, learning_rate=3e-3, released=("adam", 1e-3, 0.0)),
         "ridge": Estimator("Ridge", _ridge, (1e4, 1e3, 1e2, 1e1, 1.0), released=1.0),
         "knn": Estimator("KNN", _knn, (33, 17, 9, 5, 3, 1), released=5),
         "rf": Estimator("RandomForest", _forest, ("sqrt",), released="sqrt"),

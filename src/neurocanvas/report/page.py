@@ -32,6 +32,7 @@ from neurocanvas.report.words import (
     verdict,
 )
 from neurocanvas.targets.captions import read_captions
+from neurocanvas.training.compare import mapper_table
 
 GROUP, SAMPLE = 4, 12
 """Trials shown from the top, the middle and the end of the ranking, and spread over the rest."""
@@ -170,7 +171,7 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "scalp": scalp,
         "models": models[:PANELS],
         "n_models": len(models),
-        "mappers": _mapper_table(models),
+        "mappers": mapper_table(models),
         "glossary": [(METRICS[metric][0].format(n=n_way), METRICS[metric][1].format(n=n_way)) for metric in metrics],
     }
 
@@ -323,20 +324,3 @@ def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
             "curves": figures.curves(history, card.get("selected_epoch"), levels) if history else None,
         })  # fmt: skip
     return models
-
-
-def _mapper_table(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Scores of the mapper and its baselines, averaged over all that were trained."""
-    mappers = list(dict.fromkeys(mapper for model in models for mapper in model["scores"]))
-    keys = list(dict.fromkeys(k for model in models for scores in model["scores"].values() for k in scores))
-    rows = []
-    for mapper in mappers:
-        cells = []
-        for key in keys:
-            values = [model["scores"].get(mapper, {}).get(key) for model in models]
-            found = [value for value in values if value is not None]
-            text = f"{np.mean(found):.4g}" if found else "–"
-            cells.append(number(float(np.mean(found)), "two_way") if found and key.endswith("two_way") else text)
-        rows.append((mapper, cells))
-    heads = [key.replace("_", " ").replace("two way", "two-way").replace("mse", "MSE") for key in keys]
-    return {"heads": heads, "rows": rows}

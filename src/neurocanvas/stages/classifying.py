@@ -158,7 +158,7 @@ def _read_cell(path: Path) -> Cell:
 def classify(run: Run) -> list[Path]:
     """Train the classifiers of the settings on every subject's trials, under the protocol of the settings.
 
-    Simulated data and features that are not there yet are made first.
+    Simulated data and features that are not there yet are made first; imported features are used as they are.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def _run_grid(
     runs = [_with_protocol(run, protocol) for protocol in protocols]
     for one in runs:
         if any(find_classifier(model).takes == "features" for model in models):
-            features(one)
+            features(one, keep_imported=True)
     subjects = sorted({subject for one in runs for subject in one.subjects})
     workers = min(len(subjects), workers or os.cpu_count() or 1)
     advance = run.track(name, sum(len(one.subjects) for one in runs) * len(granularities) * len(models))

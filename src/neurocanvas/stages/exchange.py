@@ -81,8 +81,8 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
 def import_files(run: Run, folder: Path) -> list[Path]:
     """Take files of the released code into a run folder, as artifacts whose cards say where they come from.
 
-    The stages that follow use them: features and embeddings those of `train` and `predict`, captions that of `embed`,
-    mappers that of `predict`. A stage that makes such a file itself would replace it.
+    The stages that follow use them: `train` and `predict` features and embeddings, `classify` and `benchmark` features,
+    `embed` captions, `predict` mappers. The stage that makes such a file itself would replace it.
 
     Parameters
     ----------

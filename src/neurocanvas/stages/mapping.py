@@ -41,12 +41,14 @@ def simulate(run: Run) -> list[Path]:
     return [write_simulation(run.settings.simulate, run.folder / "data", progress=advance)]
 
 
-def features(run: Run) -> list[Path]:
+def features(run: Run, *, keep_imported: bool = False) -> list[Path]:
     """Compute the features of every subject, and of others whose trials the protocol trains on.
 
     Parameters
     ----------
     run : Run
+    keep_imported : bool
+        Whether features that `import` took from the released code stay.
 
     Returns
     -------
@@ -60,7 +62,8 @@ def features(run: Run) -> list[Path]:
     for subject, trials in run.opened.items():
         path = run.features_path(subject)
         inputs = store.fingerprint("features", trials.fingerprint(), settings)
-        if not store.is_done(path, inputs):
+        kept = keep_imported and path.is_file() and store.read_card(path).get("imported")
+        if not (kept or store.is_done(path, inputs)):
             values = extract(trials, settings)
             card = {
                 "method": settings.method,

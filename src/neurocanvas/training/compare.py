@@ -136,18 +136,19 @@ def _score(
     return scores
 
 
-def mapper_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def mapper_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Scores of the mappers and their baselines, mean over trainings, as a table to print.
 
     Parameters
     ----------
     cards : sequence of mapping
-        From `train_mapper`, one per subject and fold.
+        From `train_mapper`, one per subject and fold; those without scores, of imported mappers, are left out.
 
     Returns
     -------
-    dict
-        title, header (list of str), lines (list of lists of str: a mapper's name, then its scores), warnings.
+    dict or None
+        None without a card; else title, header (list of str), lines (list of lists of str: a mapper's name, then its
+        scores), warnings.
 
     Examples
     --------
@@ -155,6 +156,9 @@ def mapper_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     >>> mapper_table([{"scores": scores, "warnings": []}])["lines"]
     [['mean', '0.5000', '0.5000', '0.4000', '0.5000']]
     """
+    cards = [card for card in cards if card.get("scores")]
+    if not cards:
+        return None
     lines = []
     for name, scores in cards[0]["scores"].items():
         means = [np.mean([card["scores"][name][key] for card in cards]) for key in scores]
