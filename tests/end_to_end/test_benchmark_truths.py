@@ -51,14 +51,14 @@ def test_mlp_svm_and_rgnn_come_near_what_the_planted_signal_allows(tmp_path):
     allowed = accuracy_of_gaussian_rule(flat, y, rest, test)  # 900 trials a concept
     assert accuracy_of_gaussian_rule(flat, y, rest[::2], test) == pytest.approx(allowed, abs=0.03)  # it has settled
     assert 0.7 < allowed < 0.9
-    split = Split("planted", rest[:2000], rest[2000:2333], test, "")  # 250 trials a concept
+    split = Split("planted", rest[:6000], rest[6000:6600], test, "")  # 750 trials a concept
     reached = {
         name: train_classifier(name, features, y, split, spec, ClassifySettings()).accuracy["selected"]
         for name in ("mlp", "svm", "rgnn")
     }
-    assert reached["mlp"] > allowed - 0.06 and reached["svm"] > allowed - 0.05, (allowed, reached)
-    # RGNN weighs all nodes alike and mixes them by one symmetric matrix, so it cannot form every spatial pattern
-    assert reached["rgnn"] > allowed - 0.2, (allowed, reached)
+    assert reached["mlp"] > allowed - 0.03 and reached["svm"] > allowed - 0.03, (allowed, reached)
+    # RGNN has the same weights at all nodes and mixes them by one symmetric matrix: it falls short, by .08 when measured
+    assert reached["rgnn"] > allowed - 0.12, (allowed, reached)
 
 
 @pytest.mark.slow
