@@ -15,8 +15,8 @@ import pytest
 from neurocanvas.config import DEMO, load_settings
 from neurocanvas.datasets.pictures import CONCEPTS, GRATINGS, render, sample_drawing, sample_grating
 from neurocanvas.families import BUNDLED, find_family
-from neurocanvas.generation.diffusion import generate_pictures, load_generator
-from neurocanvas.targets.captions import caption_pictures
+from neurocanvas.generation.diffusion import load_generator
+from neurocanvas.targets.captions import load_captioner
 from neurocanvas.targets.text import embed_captions
 
 HELD_OUT, FOR_CLASSIFIER = 71, 72
@@ -38,7 +38,7 @@ def as_tensor(pictures):
 
 @pytest.fixture(scope="module")
 def generator():
-    return load_generator("bundled")
+    return load_generator(load_settings(DEMO).generate.model_copy(update={"steps": 16}))
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +126,13 @@ def psnr(vae, pictures):
 def test_the_vae_keeps_pictures(generator):
     drawn = [render(drawing) for drawing in drawings(HELD_OUT, 90)[0]]
     gratings = [render(sample_grating(rng=np.random.default_rng((HELD_OUT, 10**6 + i)))) for i in range(18)]
-    assert psnr(generator.vae, drawn).mean() >= 26
-    assert psnr(generator.vae, gratings).mean() >= 26
+    assert psnr(generator.pipeline.vae, drawn).mean() >= 26
+    assert psnr(generator.pipeline.vae, gratings).mean() >= 26
 
 
 def test_the_captioner_names_the_concept():
     drawn, labels = drawings(HELD_OUT, 90)
-    captions = caption_pictures([render(drawing) for drawing in drawn], "bundled")
+    captions = load_captioner("bundled").describe([render(drawing) for drawing in drawn])
     names = [CONCEPTS[WNIDS[label]].caption_name for label in labels]
     right = [f" {name} " in f" {caption} " for name, caption in zip(names, captions, strict=True)]
     assert np.mean(right) >= 0.9, [pair for pair, ok in zip(zip(names, captions), right) if not ok][:10]
@@ -144,15 +144,8 @@ def test_the_classifier_can_be_trusted(classify):
 
 
 def test_pictures_of_true_captions_are_the_right_concept(generator, classify):
-    demo = load_settings(DEMO).generate
     drawn, labels = drawings(HELD_OUT, 72)
-    conditions = embed_captions([drawing.caption for drawing in drawn], "bundled")
-    pictures = np.concatenate([
-        generate_pictures(
-            generator, conditions[start : start + 24], list(range(start, start + 24)), steps=16, guidance=demo.guidance
-        )
-        for start in range(0, 72, 24)
-    ])  # fmt: skip
+    pictures = generator.draw(embed_captions([drawing.caption for drawing in drawn], "bundled"), list(range(72)))
     assert np.mean(classify(pictures) == labels) >= 0.85
 
 
@@ -190,8 +183,6 @@ def test_gratings_can_be_read():
 
 
 def test_gratings_of_true_captions_are_right(generator):
-    demo = load_settings(DEMO).generate
     shown = list(GRATINGS.values()) * 3
-    conditions = embed_captions([grating.caption for grating in shown], "bundled")
-    pictures = generate_pictures(generator, conditions, list(range(24)), steps=16, guidance=demo.guidance)
+    pictures = generator.draw(embed_captions([grating.caption for grating in shown], "bundled"), list(range(24)))
     assert np.mean([is_right(picture, grating) for picture, grating in zip(pictures, shown, strict=True)]) >= 0.9

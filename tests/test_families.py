@@ -9,7 +9,7 @@ import pytest
 from neurocanvas import families
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import BUNDLED, FAMILIES, Family, batches, family_print, find_family, load_part
-from neurocanvas.targets.captions import caption_pictures
+from neurocanvas.targets.captions import load_captioner
 
 
 @pytest.fixture
@@ -19,7 +19,8 @@ def copied(tmp_path, monkeypatch):
     row = Family(*(str(folder / part) for part in ("blip", "stable-diffusion", "clip")))
     monkeypatch.setattr(families, "BUNDLED", folder)
     monkeypatch.setattr(families, "FAMILIES", {**FAMILIES, "bundled": row})
-    families.check_bundled.cache_clear()
+    for cached in (families.check_bundled, load_captioner):
+        cached.cache_clear()
     yield folder
     families.check_bundled.cache_clear()
 
@@ -40,7 +41,7 @@ def test_a_folder_is_a_family(tmp_path, copied):
     assert before == family_print(str(other)) != family_print("bundled")
     weights = other / "clip" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"0")  # of the same length
-    families._source_print.cache_clear()
+    families.source_print.cache_clear()
     assert family_print(str(other)) != before
 
 
@@ -64,14 +65,14 @@ def test_one_flipped_byte_in_any_part_is_noticed_before_loading(copied, part):
 def test_missing_weights_are_noticed(copied):
     (copied / "blip" / "model.safetensors").unlink()
     with pytest.raises(NeuroCanvasError, match=r"blip/model\.safetensors: missing"):
-        caption_pictures([], "bundled")
+        load_captioner("bundled")
 
 
 def test_weights_that_cannot_be_loaded_are_one_line(tmp_path):
     for part in ("blip", "stable-diffusion", "clip"):
         (tmp_path / part).mkdir()
     with pytest.raises(NeuroCanvasError, match="the weights cannot be loaded") as caught:
-        caption_pictures([], str(tmp_path))
+        load_captioner(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -83,7 +84,7 @@ def test_damaged_weights_of_ones_own_family_are_one_line(tmp_path, damage):
     weights = tmp_path / "blip" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000] if damage == "truncated" else b"no weights at all" * 100)
     with pytest.raises(NeuroCanvasError, match=r"blip: the weights cannot be loaded"):
-        caption_pictures([], str(tmp_path))
+        load_captioner(str(tmp_path))
 
 
 def test_batches_cover_every_row_once():

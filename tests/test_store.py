@@ -120,6 +120,18 @@ def test_a_pickled_array_is_refused_and_does_not_run(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def test_an_error_of_torch_without_words_is_one_clear_error(tmp_path, monkeypatch):
+    import torch
+
+    def fail(*_, **__):
+        raise EOFError
+
+    monkeypatch.setattr(torch, "load", fail)
+    (tmp_path / "a.pth").write_bytes(b"")
+    with pytest.raises(NeuroCanvasError, match=r"a\.pth: truncated, or not a PyTorch file \(EOFError\)"):
+        store.read_torch(tmp_path / "a.pth", "numbers")
+
+
 def test_objects_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="Object arrays"):
         store.write_array(tmp_path / "a.npy", np.array([{}], dtype=object), "x")

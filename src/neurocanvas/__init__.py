@@ -5,7 +5,7 @@ The names below are loaded on first use; importing the package imports nothing e
 Notes
 -----
 Data go from `open_dataset` (`Trials`, `Stimuli`) through `extract` (features), `make_splits`, `train_mapper` and
-`generate_pictures` to `summarise` (scores). `run_all` does all of it in a run folder. ARCHITECTURE.md describes the
+`load_generator` to `summarise` (scores). `run_all` does all of it in a run folder. ARCHITECTURE.md describes the
 way, GLOSSARY.md the words.
 
 Examples
@@ -34,7 +34,6 @@ _PUBLIC = {
     "Stimuli": "neurocanvas.datasets.stimuli",
     "Trials": "neurocanvas.trials",
     "extract": "neurocanvas.features.entropy",
-    "generate_pictures": "neurocanvas.generation.diffusion",
     "load_generator": "neurocanvas.generation.diffusion",
     "load_mapper": "neurocanvas.models.checkpoint",
     "load_settings": "neurocanvas.config",

@@ -15,7 +15,7 @@ import typer
 from neurocanvas import __version__, store
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.printing import print_benchmark, print_scores, print_table, progress_lines
-from neurocanvas.verbs import register
+from neurocanvas.verbs import read_subjects, register
 
 app = typer.Typer(
     name="neurocanvas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -36,6 +36,11 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "granularity": (str, ("-g", "--granularity"), ("data.granularity",), "coarse, fine0 ... fine4, or all."),
     "subject": (str, ("-s", "--subject"), ("data.subjects",), "Subjects, e.g. 0 or 0,3,5; -1 = all."),
     "method": (str, ("--method",), ("features.method",), "gaussian, or eeg-imagenet for the released formula."),
+    "captions": (
+        str, ("--source",), ("caption.source",),
+        "class-names, a caption.txt, or an image-to-text model; else the family's BLIP.",
+    ),
+    "decoding": (str, ("--recipe",), ("caption.recipe",), "default, or released: 20 beams, sampled."),
     "model": (str, ("-m", "--model"), ("mapper.name",), "mlp_sd, ridge or mean."),
     "batch": (int, ("-b", "--batch"), ("mapper.batch_size",), "Trials per training batch."),
     "classifiers": (
@@ -54,6 +59,14 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
         "Go on where the split cannot tell brain from block.",
     ),
     "shard": (int, ("-b", "--batch"), ("generate.shard",), "Pictures per batch."),
+    "arms": (
+        str, ("--arm",), ("generate.arms",),
+        "eeg, shuffled, mean, oracle, retrieval, class-name, retrieved-start, best-of, caption; several as eeg,oracle.",
+    ),
+    "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "dpm-solver++, pndm, ddim, unipc or lcm."),
+    "samples": (int, ("--samples",), ("generate.samples",), "Pictures per trial."),
+    "size": (int, ("--size",), ("generate.size",), "Of the pictures, px; else what the network was trained at."),
+    "preview": (bool, ("--preview",), ("generate.preview",), "Decode by TAESD: quick, somewhat blurred."),
     "steps": (int, ("--steps",), ("generate.steps",), "Denoising steps."),
     "guidance": (float, ("--guidance",), ("generate.guidance",), "Classifier-free guidance scale."),
     "pictures": (int, ("--pictures",), ("generate.max_trials",), "At most so many test trials per subject."),
@@ -67,11 +80,14 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
 DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
 VERBS: Mapping[str, tuple[str, ...]] = {
     "features": (*DATA, "method", "protocol"),
-    "caption": (*DATA, "family", "protocol"),
+    "caption": (*DATA, "family", "captions", "decoding", "protocol"),
     "embed": (*DATA, "family", "protocol"),
     "train": (*DATA, "model", "batch", "protocol", "accept"),
     "predict": (*DATA, "model", "protocol", "accept"),
-    "generate": (*DATA, "shard", "steps", "guidance", "pictures", "family"),
+    "generate": (
+        *DATA, "arms", "shard", "scheduler", "steps", "guidance", "samples", "size", "preview", "pictures",
+        "family",
+    ),
     "evaluate": (*DATA, "family"),
     "report": (),
     "classify": (*DATA, "method", "classifiers", "trials", "recipe", "pretrained", "protocol", "accept"),
@@ -196,22 +212,13 @@ def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _subjects(text: str) -> list[int]:
-    """Read "-1" (all), "3" or "0,3,5"."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise NeuroCanvasError(f"--subject: a number, several as 0,3,5, or -1 for all; got {text!r}.") from error
-    return [] if numbers == [-1] else numbers
-
-
 def _names(text: str) -> list[str]:
     """Read "mlp" or "mlp,svm"."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 LISTS: Mapping[str, Callable[[str], list[Any]]] = {
-    "subject": _subjects, "classifiers": _names, "protocols": _names, "granularities": _names,
+    "subject": read_subjects, "arms": _names, "classifiers": _names, "protocols": _names, "granularities": _names,
 }  # fmt: skip
 """Options that take several values, and what reads them."""
 

@@ -16,8 +16,11 @@ from neurocanvas.store import write_text
 DEMO = Path(__file__).parent / "bundled" / "demo.toml"
 """The settings of the bundled run."""
 
+Share = Annotated[float, Field(ge=0, le=1)]
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
-Arm = Literal["eeg", "shuffled", "mean", "oracle"]
+Arm = Literal[
+    "eeg", "shuffled", "mean", "oracle", "retrieval", "class-name", "retrieved-start", "best-of", "caption",
+]  # fmt: skip
 Protocol = Literal[
     "by-stimulus", "kfold-by-stimulus", "leave-run-out", "leave-block-out", "leave-session-out", "leave-subject-out",
     "pretrain-finetune", "within-block-gap", "released",
@@ -94,6 +97,11 @@ class DataSettings(Settings):
     pictures: str = Field("", description="folder that holds imageNet_images; empty = root")
     recording: RecordingSettings = RecordingSettings()
 
+    @property
+    def features_folder(self) -> Path:
+        """Where features are in a run folder: those of a part of the concepts have a folder of their own."""
+        return Path("features") if self.granularity == "all" else Path("features", self.granularity)
+
 
 class FeatureSettings(Settings):
     """Differential entropy per channel and band (verb `features`)."""
@@ -101,6 +109,19 @@ class FeatureSettings(Settings):
     method: Literal["gaussian", "eeg-imagenet"] = "gaussian"
     tmin: float = Field(0.04, description="s after picture onset; 40 samples of the released 1 kHz")
     tmax: float = Field(0.44, description="s, exclusive")
+
+
+class CaptionSettings(Settings):
+    """Pictures to words (verb `caption`)."""
+
+    source: str = Field(
+        "",
+        description="empty = the family's BLIP; class-names; a .txt of stimulus<TAB>caption; or a folder or hub id of "
+        "any image-to-text model",
+    )
+    recipe: Literal["default", "released"] = Field(
+        "default", description="released: 20 beams, sampled at temperature .5, repetition penalty 2"
+    )
 
 
 class SplitSettings(Settings):
@@ -190,7 +211,9 @@ class ClassifySettings(Settings):
         False, description="rgnn: NodeDAT head, which sees the test trials without their labels (transductive)"
     )
     edge_penalty: float = Field(0.0, ge=0, description="rgnn: weight of the mean absolute edge weight in the loss")
-    pretrained: str = Field("", description="weights to start networks from: a released .pth, or one of ours")
+    pretrained: str = Field(
+        "", description="weights that networks start from: a .safetensors of ours, or with recipe released a .pth"
+    )
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(300, ge=1)
     patience: int = Field(20, ge=1)
@@ -201,7 +224,7 @@ class BenchmarkSettings(Settings):
     """The table over models, granularities, protocols and subjects (verb `benchmark`)."""
 
     granularities: tuple[Literal["all", "coarse", "fine"], ...] = Field(
-        ("all", "coarse", "fine"), min_length=1, description="fine is the mean over fine0 to fine4"
+        (), description="empty = those that the data have; fine is the mean over fine0 to fine4"
     )
     protocols: tuple[Protocol, ...] = Field((), description="empty = the one of [split]")
     workers: int = Field(0, ge=0, description="subjects at once, one thread each; 0 = as many as there are cores")
@@ -214,12 +237,36 @@ class GenerateSettings(Settings):
 
     family: str = Field("bundled", description="a name in families.FAMILIES, or a folder like the bundled one")
     arms: tuple[Arm, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
+    samples: int = Field(
+        1, ge=1, description="pictures per trial; the first is scored, or of the arm best-of the best"
+    )
+    scheduler: Literal["dpm-solver++", "pndm", "ddim", "unipc", "lcm"] = "dpm-solver++"
     steps: int = Field(20, ge=1)
-    guidance: float = Field(5.0, ge=0)
-    shard: int = Field(24, ge=1, description="pictures per batch and per unit of resumable work")
+    guidance: float = Field(5.0, ge=0, description="classifier-free guidance scale; 1 or less is none")
+    guidance_interval: tuple[Share, Share] = Field((0.0, 1.0), description="guide in this part of the steps only")
+    strength: Share = Field(
+        0.8, description="of arms that start from a picture: 0 keeps it, 1 draws without it"
+    )
+    negative: str = Field("", description="what guidance leads away from: nothing, or a text")
+    size: int | None = Field(None, ge=8, description="px; else what the network was trained at")
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="float16 on a GPU, float32 on a CPU"
+    )
+    preview: bool = Field(False, description="decode by the family's TAESD: quick and somewhat blurred")
+    offload: bool = Field(False, description="keep on the GPU only the network that is at work: for small cards")
+    compile: bool = Field(False, description="torch.compile the UNet: minutes at the start, for long runs on a GPU")
+    shard: int = Field(
+        24, ge=1, description="pictures at once, if memory holds them, and the unit of resumable work"
+    )
     scale: Literal["none", "affine"] = "affine"
     max_trials: int | None = Field(None, ge=1, description="pictures per subject and arm; spread evenly over concepts")
     seed: int = 42
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> GenerateSettings:
+        if "best-of" in self.arms and self.samples < 2:
+            raise ValueError(f"samples: 2 or more are needed, among which the arm best-of chooses; got {self.samples}")
+        return self
 
 
 class EvaluateSettings(Settings):
@@ -239,6 +286,7 @@ class RunSettings(Settings):
     simulate: SimulateSettings | None = None
     data: DataSettings = DataSettings()
     features: FeatureSettings = FeatureSettings()
+    caption: CaptionSettings = CaptionSettings()
     split: SplitSettings = SplitSettings()
     mapper: MapperSettings = MapperSettings()
     classify: ClassifySettings = ClassifySettings()

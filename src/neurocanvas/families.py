@@ -32,11 +32,14 @@ class Family:
         Stable Diffusion: tokenizer, CLIP text encoder, UNet, VAE and scheduler.
     judge : str
         CLIP: the network whose embeddings compare pictures.
+    preview : str
+        TAESD: a small decoder of the same latents, for previews; empty if there is none.
     """
 
     captioner: str
     diffusion: str
     judge: str
+    preview: str = ""
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -45,6 +48,7 @@ FAMILIES: Mapping[str, Family] = {
         "Salesforce/blip-image-captioning-base",
         "CompVis/stable-diffusion-v1-4",
         "openai/clip-vit-large-patch14",
+        "madebyollin/taesd",
     ),
 }
 
@@ -55,7 +59,7 @@ def find_family(name: str) -> Family:
     Parameters
     ----------
     name : str
-        A key of `FAMILIES`, or a folder with the sub-folders `blip`, `stable-diffusion` and `clip`.
+        A key of `FAMILIES`, or a folder with the sub-folders `blip`, `stable-diffusion`, `clip` and maybe `taesd`.
 
     Returns
     -------
@@ -70,7 +74,9 @@ def find_family(name: str) -> Family:
         return FAMILIES[name]
     parts = [Path(name) / part for part in ("blip", "stable-diffusion", "clip")]
     if all(part.is_dir() for part in parts):
-        return Family(*map(str, parts))
+        tiny = Path(name) / "taesd"
+        captioner, diffusion, judge = map(str, parts)
+        return Family(captioner, diffusion, judge, str(tiny) if tiny.is_dir() else "")
     raise NeuroCanvasError(
         f"--family: allowed are {', '.join(FAMILIES)}, or a folder with {', '.join(part.name for part in parts)}; "
         f"got {name!r}."
@@ -153,12 +159,22 @@ def family_print(name: str) -> str:
     family = find_family(name)
     if family == FAMILIES["bundled"]:
         return check_bundled()
-    return fingerprint([_source_print(part) for part in (family.captioner, family.diffusion, family.judge)])
+    return fingerprint([source_print(part) for part in (family.captioner, family.diffusion, family.judge)])
 
 
 @cache
-def _source_print(source: str) -> str:
-    """Fingerprint a folder's files by their bytes, once per process; a hub id is its own."""
+def source_print(source: str) -> str:
+    """Fingerprint a folder's files by their bytes, once per process; a hub id is its own.
+
+    Parameters
+    ----------
+    source : str
+        Folder or hub id.
+
+    Returns
+    -------
+    str
+    """
     if not os.path.isdir(source):
         return source
     files = sorted(path for path in Path(source).rglob("*") if path.is_file())

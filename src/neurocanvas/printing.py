@@ -63,7 +63,7 @@ def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[st
 
 
 def print_benchmark(found: Mapping[str, Any]) -> None:
-    """Print what `benchmark` or `classify` found, one table per protocol.
+    """Print what `benchmark` or `classify` found: for every protocol its scores, then what selection does.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
@@ -315,7 +315,7 @@ def read_array(path: Path, purpose: str) -> np.ndarray:
         raise NeuroCanvasError(f"{path}: damaged or not an .npy array ({reason}); delete it and run again.") from error
 
 
-def read_torch(path: Path | str, purpose: str) -> Any:
+def read_torch(path: Path | str, purpose: str, place: Callable[[Any, str], Any] | str = "cpu") -> Any:
     """Read a PyTorch file; its tensors stay on disk until they are used, and no code in it runs.
 
     Parameters
@@ -324,6 +324,8 @@ def read_torch(path: Path | str, purpose: str) -> Any:
         Where from.
     purpose : str
         What the file should hold, for the error.
+    place : callable or str
+        torch.load's `map_location`; a callable sees every storage.
 
     Returns
     -------
@@ -340,13 +342,13 @@ def read_torch(path: Path | str, purpose: str) -> Any:
     import torch
 
     try:
-        return torch.load(check_file(path, purpose), mmap=True, weights_only=True, map_location="cpu")
+        return torch.load(check_file(path, purpose), mmap=True, weights_only=True, map_location=place)
     except pickle.UnpicklingError as error:
         raise NeuroCanvasError(
             f"{path}: holds more than tensors and plain values, so loading it could run code; it should hold {purpose}."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise NeuroCanvasError(
             f"{path}: truncated, or not a PyTorch file ({reason}); it should hold {purpose}."
         ) from error

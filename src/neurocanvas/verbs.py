@@ -4,16 +4,51 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.printing import progress_lines
+
+if TYPE_CHECKING:
+    from neurocanvas.config import DataSettings
 
 DataFolder = Annotated[Path, typer.Option("-d", "--data", help="Folder of the data set.")]
 Unit = Annotated[str, typer.Option("--unit", help="Of the signal in the file: auto, V, mV or uV.")]
 Images = Annotated[str, typer.Option("--images", help="Folder that holds imageNet_images, if not the data folder.")]
+Subjects = Annotated[str | None, typer.Option("-s", "--subject", help="Subjects, e.g. 0 or 0,3,5; -1 = all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def read_subjects(text: str) -> list[int]:
+    """Read the option --subject.
+
+    Parameters
+    ----------
+    text : str
+        "-1" (all), "3" or "0,3,5".
+
+    Returns
+    -------
+    list of int
+        Empty for all.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is not numbers.
+
+    Examples
+    --------
+    >>> read_subjects("0,3,5"), read_subjects("-1")
+    ([0, 3, 5], [])
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise NeuroCanvasError(f"--subject: a number, several as 0,3,5, or -1 for all; got {text!r}.") from error
+    return [] if numbers == [-1] else numbers
 
 
 def simulate(
@@ -47,13 +82,14 @@ def simulate(
     typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
 
 
-def inspect_data(data: DataFolder, images: Images = "", unit: Unit = "auto", as_json: Json = False) -> None:
+def inspect_data(
+    data: DataFolder, images: Images = "", unit: Unit = "auto", subject: Subjects = None, as_json: Json = False
+) -> None:
     """Say what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing pictures."""
-    from neurocanvas.config import load_settings
     from neurocanvas.datasets.inspection import inspect_dataset
     from neurocanvas.printing import print_inspection
 
-    report = inspect_dataset(load_settings(None, data={"root": str(data), "pictures": images, "unit": unit}).data)
+    report = inspect_dataset(_data_settings(subject, root=str(data), pictures=images, unit=unit))
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -67,27 +103,24 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write EEG-ImageNet files as one memory-mapped array and a table, which open in a moment."""
-    from neurocanvas.config import load_settings
-    from neurocanvas.datasets import open_dataset
     from neurocanvas.datasets.converted import convert as write_store
 
-    settings = load_settings(None, data={"root": str(data), "unit": unit}).data
     with progress_lines(quiet=as_json) as track:
-        path = write_store(settings, output, progress=track("convert", len(open_dataset(settings)[0])))
+        path = write_store(_data_settings(None, root=str(data), unit=unit), output, track=track)
     typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
 
 
 def pictures(
     data: DataFolder,
     source: Annotated[Path, typer.Option("--from", help="ImageNet: a folder, a tar, or a folder of tars.")],
+    subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
     """Copy the pictures that the data set showed out of ImageNet, into imageNet_images."""
-    from neurocanvas.config import load_settings
     from neurocanvas.datasets import open_dataset
     from neurocanvas.datasets.imagenet import import_pictures
 
-    ids = open_dataset(load_settings(None, data={"root": str(data)}).data)[1].ids
+    ids = open_dataset(_data_settings(subject, root=str(data)))[1].ids
     with progress_lines(quiet=as_json) as track:
         missing = import_pictures(source, data, ids, progress=track("pictures", len(ids)))
     if as_json:
@@ -97,12 +130,25 @@ def pictures(
         typer.echo(f"{len(ids) - len(missing)} of {len(ids)} pictures are there{shown}")
 
 
+def _data_settings(subject: str | None, **asked: str) -> DataSettings:
+    """Settings of a data set without a run."""
+    from neurocanvas.config import load_settings
+
+    return load_settings(None, data={**asked, **_asked_subjects(subject)}).data
+
+
+def _asked_subjects(subject: str | None) -> dict[str, Any]:
+    """The setting that the option changes, if it is given."""
+    return {} if subject is None else {"subjects": read_subjects(subject)}
+
+
 RunFolder = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
 
 
 def export_files(
     output: RunFolder,
     to: Annotated[Path, typer.Option("--to", help="Folder to write de_feat/ and output/ to.")],
+    subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
     """Write features, captions, embeddings and mappers of a run as the files that the released code reads."""
@@ -110,7 +156,7 @@ def export_files(
     from neurocanvas.stages.exchange import export
     from neurocanvas.stages.run import Run
 
-    run = Run(output, load_settings(output / "run.toml"))
+    run = Run(output, load_settings(output / "run.toml", data=_asked_subjects(subject)))
     _print_paths(export(run, to, tell=lambda text: typer.echo(text, err=True)), as_json)
 
 
@@ -119,6 +165,7 @@ def import_files(
     source: Annotated[Path, typer.Option("--from", help="Folder with files of the released code.")],
     data: Annotated[str | None, typer.Option("-d", "--data", help="Folder of the data set.")] = None,
     granularity: Annotated[str | None, typer.Option("-g", "--granularity", help="Of the trials.")] = None,
+    subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
     """Take captions, embeddings, features and mappers of the released code into a run folder."""
@@ -128,7 +175,7 @@ def import_files(
 
     there = output / "run.toml"
     asked = {name: value for name, value in (("root", data), ("granularity", granularity)) if value is not None}
-    settings = load_settings(there if there.is_file() else None, data=asked)
+    settings = load_settings(there if there.is_file() else None, data={**asked, **_asked_subjects(subject)})
     paths = take(Run(output, settings), source)
     save_settings(settings, there)
     _print_paths(paths, as_json)

@@ -87,16 +87,21 @@ def test_opening_reads_nine_trials_and_a_subject_only_its_rows(store, monkeypatc
 
 
 def test_nothing_is_done_twice_and_what_is_damaged_is_made_anew(released, store):
-    before, seen = (store / ARRAY).stat().st_mtime_ns, []
-    convert(settings_for(released), store, progress=seen.append)
-    assert (store / ARRAY).stat().st_mtime_ns == before and not seen
+    before, seen, opened = (store / ARRAY).stat().st_mtime_ns, [], []
+
+    def track(*line):
+        opened.append(line)
+        return seen.append
+
+    convert(settings_for(released), store, track=track)
+    assert (store / ARRAY).stat().st_mtime_ns == before and not seen and not opened
     content = (store / ARRAY).read_bytes()
     for name in (ARRAY, TABLE):
         damaged = bytearray((store / name).read_bytes())
         damaged[-3] ^= 1
         (store / name).write_bytes(damaged)
-        convert(settings_for(released), store, progress=seen.append)
-    assert (store / ARRAY).read_bytes() == content and sum(seen) == 2 * 36
+        convert(settings_for(released), store, track=track)
+    assert (store / ARRAY).read_bytes() == content and sum(seen) == 2 * 36 and opened == 2 * [("convert", 36)]
     assert sorted(path.name for path in store.iterdir()) == [TABLE, ARRAY, f"{ARRAY}.json"]
 
 
@@ -105,11 +110,11 @@ def test_a_killed_conversion_leaves_no_store_or_the_old_one(released, tmp_path, 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(settings_for(released), tmp_path / "new", progress=kill)
+        convert(settings_for(released), tmp_path / "new", track=lambda *_: kill)
     assert list((tmp_path / "new").iterdir()) == []
     before = (store / ARRAY).read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        convert(settings_for(released, unit="mV"), store, progress=kill)
+        convert(settings_for(released, unit="mV"), store, track=lambda *_: kill)
     assert len(open_dataset(settings_for(store))[0]) == 36 and (store / ARRAY).read_bytes() == before
     with monkeypatch.context() as patch:  # when the array is new and its table and card are not
         patch.setattr(converted, "write_text", kill)

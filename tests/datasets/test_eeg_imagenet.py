@@ -3,6 +3,7 @@
 import pickle
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 
 from neurocanvas.config import DataSettings
 from neurocanvas.datasets import DATASETS, open_dataset
+from neurocanvas.datasets.converted import convert
 from neurocanvas.datasets.eeg_imagenet import granularity_rows, open_eeg_imagenet
+from neurocanvas.datasets.released import released_print
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.trials import COLUMNS
@@ -177,6 +180,23 @@ def test_the_source_changes_with_the_file(tmp_path):
     assert after != before
 
 
+def test_the_source_changes_with_a_trial_in_the_middle_of_many(tmp_path):
+    # As many records as it takes for a list of checksums beyond one megabyte; shapes are beside the point.
+    records = [{"eeg_data": torch.zeros(1), "image": str(number)} for number in range(16_000)]
+    path = write(tmp_path, records) / "EEG-ImageNet.pth"
+    with zipfile.ZipFile(path) as archive:
+        middle = archive.getinfo("EEG-ImageNet/data/2000")
+        assert path.stat().st_size - archive.start_dir > 2**20
+    before = released_print([path])
+    records[2000]["eeg_data"][0] = 1
+    write(tmp_path, records)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.getinfo("EEG-ImageNet/data/2000").CRC != middle.CRC
+    after = released_print([path])
+    records[2000]["image"] = "2001"
+    assert len({before, after, released_print([write(tmp_path, records) / path.name])}) == 3
+
+
 def test_the_registry_opens_it_by_name(tmp_path):
     assert set(DATASETS) == {"eeg-imagenet", "recordings"}
     trials, _ = open_dataset(DataSettings(root=str(write(tmp_path, make_records()))))
@@ -259,6 +279,25 @@ def test_wrong_channel_or_sample_count_names_the_trial(tmp_path, shape):
 def test_a_doubtful_unit_is_a_question(tmp_path, factor, question):
     with pytest.raises(NeuroCanvasError, match=f"must be in volts .*{question}"):
         open_eeg_imagenet(write(tmp_path, make_records(scale=1e-5 * factor)), ALL)
+
+
+def test_a_file_in_another_unit_than_the_one_beside_it_is_named(tmp_path):
+    write(tmp_path, make_records(subjects=range(10)), "EEG-ImageNet_1.pth")
+    late = [{**record, "stage": 30} for record in make_records(subjects=(18,), scale=1e1)]
+    write(tmp_path, late, "EEG-ImageNet_stage2.pth")
+    question = (
+        r"EEG-ImageNet_stage2\.pth: eeg_data must be in volts .* is it in uV\? --unit holds for all files, and "
+        r"EEG-ImageNet_1\.pth seems to be in V: bring them to one unit"
+    )
+    with pytest.raises(NeuroCanvasError, match=question):
+        open_eeg_imagenet(tmp_path, ALL)
+    with pytest.raises(NeuroCanvasError, match=question):
+        convert(DataSettings(root=str(tmp_path)), tmp_path / "store")
+    assert len(open_eeg_imagenet(tmp_path, DataSettings(subjects=(1,)))[0]) == 5
+    write(tmp_path, make_records(subjects=range(10), scale=1e1), "EEG-ImageNet_1.pth")
+    with pytest.raises(NeuroCanvasError, match=r"EEG-ImageNet_1\.pth: .* is it in uV\? Then pass --unit uV"):
+        open_eeg_imagenet(tmp_path, ALL)
+    assert open_eeg_imagenet(tmp_path, DataSettings(unit="uV"))
 
 
 def test_real_trials_in_volts_are_taken_and_standardised_ones_are_a_question(test_data, tmp_path):

@@ -239,6 +239,17 @@ def test_the_gap_lies_before_the_test_part_and_validation_before_the_gap(blocked
     assert "7 trials" in split.warnings[0] and split.warnings[0].startswith("Block design")
 
 
+def test_in_longer_blocks_a_gap_lies_on_both_sides_of_a_test_part():
+    trials = make_trials(np.repeat(list("abc"), 100))
+    settings = SplitSettings(protocol="within-block-gap", accept_block_confound=True, gap=7)
+    (split,) = make_splits(trials, settings)
+    place = trials.column("order") % 100
+    known = np.unique(place[np.r_[split.train, split.val]])
+    assert known.tolist() == [*range(23), *range(57, 73)]
+    assert np.unique(place[split.val]).tolist() == [20, 21, 22, 70, 71, 72]
+    assert np.unique(place[split.test]).tolist() == [*range(30, 50), *range(80, 100)]
+
+
 def test_a_second_visit_is_split_by_passes_as_released(visits):
     (split,) = make_splits(visits.select(visits.column("session") == 1), SplitSettings(protocol="released"), 1)
     run = visits.column("run")[visits.column("session") == 1]

@@ -57,12 +57,13 @@ def test_mlp_svm_and_rgnn_come_near_what_the_planted_signal_allows(tmp_path):
         for name in ("mlp", "svm", "rgnn")
     }
     assert reached["mlp"] > allowed - 0.03 and reached["svm"] > allowed - 0.03, (allowed, reached)
-    # RGNN has the same weights at all nodes and mixes them by one symmetric matrix: it falls short, by .08 when measured
+    # RGNN has the same weights at all nodes and mixes them by one symmetric matrix: it falls short (.08 when measured)
     assert reached["rgnn"] > allowed - 0.12, (allowed, reached)
 
 
 @pytest.mark.slow
-def test_rgnn_needs_the_right_layout_where_the_signal_is_spatial(tmp_path):
+def test_rgnn_learns_spatial_signal_in_either_layout(tmp_path):
+    """What the right layout adds is smaller than what a seed does: .698 and .690, seeds within .03, when measured."""
     features, y, rows, spec = planted(tmp_path, 300, 0.2)
     split = Split("spatial", rows[:1600], rows[1600:1900], rows[1900:], "")
     reached = {
@@ -74,7 +75,8 @@ def test_rgnn_needs_the_right_layout_where_the_signal_is_spatial(tmp_path):
         ])
         for layout in ("channel-major", "scrambled")
     }  # fmt: skip
-    assert reached["channel-major"] > reached["scrambled"], reached
+    assert min(reached.values()) > 0.6, reached  # of 8 concepts
+    assert abs(reached["channel-major"] - reached["scrambled"]) < 0.06, reached
 
 
 @pytest.mark.slow

@@ -16,23 +16,6 @@ from neurocanvas import __version__, cli
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process: call(*words) -> (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["neurocanvas", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def refused(call, tmp_path):
     """Run what must be refused: exit code 2, one line with all of the words, and no file."""
 
@@ -231,7 +214,7 @@ def test_options_reach_the_settings(call, tiny_data, tmp_path):
     settings = load_settings(tmp_path / "out" / "run.toml")
     assert settings.data.root == str(tiny_data) and settings.data.subjects == ()
     assert (settings.features.method, settings.data.granularity) == ("eeg-imagenet", "coarse")
-    values = np.load(tmp_path / "out" / "features" / "s0_de.npy")
+    values = np.load(tmp_path / "out" / "features" / "coarse" / "s0_de.npy")
     assert values.shape == (24, 62, 5) and np.isfinite(values).all()
 
 

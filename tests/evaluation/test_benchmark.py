@@ -2,11 +2,22 @@
 
 import csv
 import io
+import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from neurocanvas.evaluation.benchmark import Cell, as_csv, as_latex, as_text, cell_text, paper_tables, summarise_cells
+from neurocanvas.evaluation.benchmark import (
+    EXPLANATION,
+    Cell,
+    as_csv,
+    as_latex,
+    as_text,
+    cell_text,
+    paper_tables,
+    summarise_cells,
+)
 
 
 def make_cell(model, subject, hit_rate, granularity="all", protocol="released", n=400, warnings=()):
@@ -66,10 +77,97 @@ def test_text_csv_and_latex_say_the_same(rows):
     for written in (text, table, latex):
         assert "Block design: drift." in written
     assert ".392" in text  # the published number beside ours
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
 
 
 def test_crosspt_numbers_stand_beside_the_same_metric():
     found = summarise_cells([make_cell("mlp", 0, 0.5, "coarse", "leave-session-out")], count=99, seed=0)
-    [table] = paper_tables(found)
+    table, _ = paper_tables(found)
     assert table["lines"][0][table["header"].index("published")].startswith(".552 (ours ")
+
+
+def small_cell(model, subject, protocol, right):
+    """A model that names all concepts of six blocks of two trials, or none."""
+    true = np.repeat(np.arange(6), 2)
+    scores = np.eye(6)[true if right else (true + 1) % 6]
+    reached = {"selected": float(right), "final": float(right), "best_on_test": float(right)}
+    return Cell(protocol, "all", model, model, subject, scores, true, np.zeros(12, int), true, reached, 1.0, ())
+
+
+def test_a_table_of_more_than_a_hundred_rows_can_still_be_above_chance():
+    cells = [small_cell(f"m{k}", s, "released", right=k < 100) for k in range(120) for s in range(2)]
+    rows = summarise_cells(cells, count=2000, seed=0)
+    assert [row["p_holm"] < 0.05 for row in rows] == [True] * 100 + [False] * 20
+
+
+def test_the_order_in_which_cells_come_changes_nothing():
+    """Workers finish in any order; models of one protocol may lack subjects that others have."""
+    cells = [
+        make_cell(model, s, rate, granularity, protocol, n=160)
+        for model, rate in (("svm", 0.02), ("dt", 0.0), ("mlp", 0.03))
+        for protocol in ("released", "leave-session-out")
+        for granularity in ("all", "fine0", "fine1")
+        for s in range(2 if protocol == "released" else 4)
+    ]
+    expected = summarise_cells(cells, count=99, seed=0)
+    assert len({row["p"] for row in expected}) > 5
+    for seed in range(3):
+        mixed = random.Random(seed).sample(cells, len(cells))
+        by_model = sorted(mixed, key=lambda cell: ("svm", "dt", "mlp").index(cell.model))
+        assert summarise_cells(by_model, count=99, seed=0) == expected
+        found = summarise_cells(mixed, count=99, seed=0)  # models may stand in another order, and that is all
+        assert sorted(found, key=str) == sorted(expected, key=str)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_subject_that_lacks_a_concept_does_not_hide_the_published_number(place):
+    cells = [make_cell("svm", s, 0.5) for s in range(3)]
+    kept = cells[place].true < 79
+    fewer = {name: getattr(cells[place], name)[kept] for name in ("true", "folds", "units")}
+    cells[place] = replace(cells[place], scores=cells[place].scores[kept, :79], **fewer)
+    [row] = summarise_cells(cells, count=19, seed=0)
+    assert row["released"] == ("accuracy", 0.392)
+
+
+@pytest.mark.parametrize(("n_subjects", "possible"), [(1, False), (5, False), (6, True)])
+def test_too_few_subjects_for_a_dagger_is_said_in_every_output(n_subjects, possible):
+    cells = [small_cell(name, s, "released", right=name == "svm") for name in ("svm", "dt") for s in range(n_subjects)]
+    rows = summarise_cells(cells, count=99, seed=0)
+    written = [as_text(rows), as_csv(rows), as_latex(rows).replace(r"$^\dagger$", "†"), str(paper_tables(rows))]
+    assert [("No † can appear: comparing 2 models over" in text) for text in written] == [not possible] * 4
+    assert ("†" in cell_text(rows[1])) == possible
+    one_model = summarise_cells(cells[:n_subjects], count=99, seed=0)
+    assert "No †" not in as_text(one_model)
+
+
+def test_selection_is_readable_per_granularity_in_every_output(rows):
+    scores, selection = paper_tables(rows)
+    assert selection["header"] == ["model", "granularity", "selected", "final", "best on test (diagnostic)", "gap"]
+    assert not {"final", "gap"} & set(scores["header"])
+    assert [line[:2] for line in selection["lines"]] == [["SVM", "all"], ["DT", "all"], ["SVM", "fine"]]
+    text, latex = as_text(rows), as_latex(rows)
+    for row, line in zip(rows, selection["lines"], strict=True):
+        numbers = [row["mean"], np.mean(row["final"]), np.mean(row["best_on_test"])]
+        assert [float(word) for word in line[2:]] == pytest.approx([*numbers, row["gap"]], abs=6e-4)
+        assert " & ".join(line) in latex
+        assert line in [written.split() for written in text.splitlines()]
+    read = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert float(read[0]["gap"]) == pytest.approx(
+        float(read[0]["best_on_test_diagnostic"]) - float(read[0]["accuracy"]), abs=1e-5
+    )
+    assert "best on test (diagnostic) is" in EXPLANATION and "fine is the mean of its tasks" in EXPLANATION
+    assert " ".join(EXPLANATION.split()) in " ".join(text.split())
+
+
+def test_the_text_fits_into_120_columns():
+    names = ("rf", "svm", "mlp")
+    cells = [
+        replace(make_cell(name, s, 0.0, granularity, protocol, n=160), title="Random forest")
+        for protocol in ("released", "leave-session-out")
+        for granularity in ("all", "coarse", "fine0")
+        for name in names
+        for s in range(2)
+    ]
+    rows = [{**row, "p_best": 0.01} for row in summarise_cells(cells, count=19, seed=0)]
+    text = as_text(rows)
+    assert "†°" in text and "(ours" in text and max(map(len, text.splitlines())) <= 120

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.classification import chance_p, holm, mark_best, released_score, trial_scores
+from neurocanvas.evaluation.classification import (
+    chance_p,
+    enough_draws,
+    holm,
+    mark_best,
+    released_score,
+    smallest_best_p,
+    trial_scores,
+)
+from neurocanvas.evaluation.statistics import null_means, permutations
 
 
 def test_scores_of_trials_by_hand():
@@ -50,10 +59,9 @@ def test_block_permutations_do_not_mistake_drift_for_decoding():
     blocks = np.repeat(np.arange(8), 50)
     true = blocks.copy()
     predicted = np.repeat([0, 1, 3, 2, 5, 4, 7, 6], 50)  # two of eight blocks right, by luck
-    by_block, chance = chance_p(
-        predicted, true, np.zeros(400), blocks, count=999, rng=np.random.default_rng(0)
-    )
-    by_trial, _ = chance_p(predicted, true, np.zeros(400), np.arange(400), count=999, rng=np.random.default_rng(0))
+    one = np.zeros(400)
+    [by_block], [chance] = chance_p(predicted[None], true, one, blocks, count=999, rng=np.random.default_rng(0))
+    [by_trial], _ = chance_p(predicted[None], true, one, np.arange(400), count=999, rng=np.random.default_rng(0))
     assert by_block > 0.2 and by_trial == 0.001
     assert chance == pytest.approx(1 / 8, abs=0.02)
 
@@ -61,11 +69,62 @@ def test_block_permutations_do_not_mistake_drift_for_decoding():
 def test_p_is_uniform_without_any_link():
     rng = np.random.default_rng(2)
     true, one = np.repeat(np.arange(6), 20), np.zeros(120)
-    found = [
-        chance_p(rng.integers(6, size=120), true, one, np.arange(120), count=99, rng=rng)[0] for _ in range(200)
-    ]
-    assert np.mean(np.array(found) <= 0.05) < 0.1
+    found, _ = chance_p(rng.integers(6, size=(200, 120)), true, one, np.arange(120), count=99, rng=rng)
+    assert np.mean(found <= 0.05) < 0.1
     assert 0.4 < np.mean(found) < 0.65
+
+
+@pytest.mark.parametrize("design", ["rapid", "blocks", "unequal blocks"])
+def test_counting_hits_per_unit_equals_reading_every_trial(design, monkeypatch):
+    """The null distribution is that of `statistics.permutations`, which deals out trial by trial."""
+    rng = np.random.default_rng(4)
+    sizes = {"rapid": np.ones(24, int), "blocks": np.full(24, 3), "unequal blocks": 1 + np.arange(24) % 3}[design]
+    units, strata = np.repeat(np.arange(24), sizes), np.repeat(np.arange(24) // 8, sizes)
+    true = np.repeat(np.arange(24) % 4, sizes)
+    predicted = np.where(rng.uniform(size=(2, len(true))) < [[0.2], [0.5]], true, rng.integers(4, size=len(true)))
+    monkeypatch.setattr("neurocanvas.evaluation.classification.AT_ONCE", 900)  # in several parts
+    p, chance = chance_p(predicted, true, strata, units, count=8000, rng=np.random.default_rng(5))
+    for model in range(2):
+        null = null_means(predicted[model][:, None] == np.arange(4), true, permutations(strata, units, 8000, rng=rng))
+        assert chance[model] == pytest.approx(null.mean(), abs=0.005)
+        assert p[model] == pytest.approx(np.mean(null >= np.mean(predicted[model] == true) - 1e-9), abs=0.02)
+
+
+def test_trials_and_columns_that_do_not_fit_are_refused():
+    five, rng = np.zeros(5, int), np.random.default_rng(0)
+    for predicted, strata in ((five, five), (five[None], five[:4])):
+        with pytest.raises(NeuroCanvasError, match=r"predicted: \(n_models, n_trials\)"):
+            chance_p(predicted, five, strata, five, count=19, rng=rng)
+
+
+@pytest.mark.parametrize("n_tests", [1, 20, 101, 1000])
+def test_draws_are_enough_for_holm(n_tests):
+    assert n_tests / (1 + enough_draws(19, n_tests)) < 0.05 / 4
+    assert enough_draws(10**6, n_tests) == 10**6
+
+
+@pytest.mark.parametrize(("n_subjects", "n_models"), [(5, 2), (6, 2), (8, 8), (9, 8)])
+def test_all_flips_of_few_subjects_are_read(n_subjects, n_models):
+    """Drawn ones would fall below or above the smallest p by chance."""
+    models = {"best": np.ones(n_subjects)} | {f"m{k}": np.zeros(n_subjects) for k in range(n_models - 1)}
+    found = mark_best(models, rng=np.random.default_rng(0), count=2000)
+    least = smallest_best_p(n_subjects, n_models)
+    assert [p for p in found.values() if p is not None] == pytest.approx([least] * (n_models - 1))
+    assert (least < 0.05) == ((n_subjects, n_models) in {(6, 2), (9, 8)})
+
+
+def test_sign_flips_by_hand_and_models_without_the_same_subjects():
+    rng = np.random.default_rng(0)
+    found = mark_best({"a": np.array([3.0, 3.0, 0.0]), "b": np.ones(3)}, rng=rng, count=99)
+    assert found == {"a": None, "b": 0.5}  # differences 2, 2, -1: two of eight flips reach their sum, 3; two-sided
+    with pytest.raises(NeuroCanvasError, match="by_model: scores of the same subjects are needed; got a 2, b 3"):
+        mark_best({"a": np.ones(2), "b": np.zeros(3)}, rng=rng, count=99)
+
+
+def test_few_draws_that_are_asked_for_do_not_hide_differences():
+    models = {f"m{k}": np.full(16, 0.3) for k in range(7)} | {"best": np.full(16, 0.5)}
+    found = mark_best(models, rng=np.random.default_rng(0), count=19)
+    assert all(p < 0.05 for model, p in found.items() if model != "best")
 
 
 def test_models_are_compared_with_the_best_over_subjects():

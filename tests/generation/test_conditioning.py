@@ -2,30 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args
+
 import numpy as np
 import pytest
 
+from neurocanvas.config import Arm
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.generation.conditioning import ARMS, LARGEST_GAIN, ArmInputs, derangement, gain, rescale
+from neurocanvas.generation.conditioning import ARMS, LARGEST_GAIN, ArmInputs, derangement, gain, likeness, rescale
+from neurocanvas.report.words import ARMS as WORDS
+
+ARM_NAMES = get_args(Arm)
 
 
 @pytest.fixture
 def inputs():
-    """Seven trials, told apart by their values."""
+    """Seven trials of two folds, told apart by their values; six stimuli of three concepts."""
     rng = np.random.default_rng(0)
-    predicted, mean, true = rng.standard_normal((3, 7, 4, 5)).astype(np.float32)
-    return ArmInputs(predicted, mean, true, np.arange(7), np.random.default_rng(1))
+    predicted, true = rng.standard_normal((2, 7, 4, 5)).astype(np.float32)
+    means = rng.standard_normal((2, 4, 5)).astype(np.float32)
+    fold = np.array([0, 1, 0, 1, 0, 0, 1])
+    targets = rng.standard_normal((6, 4, 5)).astype(np.float16)
+    known = np.array([[1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]], bool)[fold]
+    concepts = np.array(["cat", "dog", "cat", "dog", "fox", "fox"])
+    return ArmInputs(
+        predicted, means[fold], true, np.arange(7), np.random.default_rng(1), targets, known, concepts,
+        lambda named: np.stack([np.full((4, 5), len(name)) for name in named]),
+    )  # fmt: skip
+
+
+def condition(arm, inputs):
+    """The conditions of an arm."""
+    return ARMS[arm].condition(inputs)
 
 
 def test_each_arm_gives_what_it_says(inputs):
-    assert set(ARMS) == {"eeg", "shuffled", "mean", "oracle"}
-    np.testing.assert_array_equal(ARMS["eeg"](inputs), inputs.predicted)
-    np.testing.assert_array_equal(ARMS["mean"](inputs), inputs.mean)
-    np.testing.assert_array_equal(ARMS["oracle"](inputs), inputs.true)
+    assert {*ARMS} == {*ARM_NAMES} - {"caption"} == {*WORDS}  # captions are drawn stimulus by stimulus
+    for arm in ("eeg", "retrieved-start", "best-of"):
+        np.testing.assert_array_equal(condition(arm, inputs), inputs.predicted)
+    np.testing.assert_array_equal(condition("mean", inputs), inputs.mean)
+    np.testing.assert_array_equal(condition("oracle", inputs), inputs.true)
+    np.testing.assert_array_equal(condition("retrieval", inputs), inputs.targets[inputs.nearest])
+    np.testing.assert_array_equal(condition("class-name", inputs), np.full((7, 4, 5), 3.0))
+
+
+def test_the_nearest_is_the_known_target_in_the_most_similar_direction(inputs):
+    for trial, row in enumerate(inputs.nearest):
+        cosines = [
+            likeness(inputs.predicted[trial], target.astype(np.float32), inputs.mean[trial]) if known else -2
+            for target, known in zip(inputs.targets, inputs.known[trial], strict=True)
+        ]
+        assert row == np.argmax(cosines)
+    assert inputs.known[np.arange(7), inputs.nearest].all()
+
+
+def test_a_prediction_that_is_a_training_target_finds_it_however_weak(inputs):
+    rows = np.array([0, 5, 3, 2, 1, 0, 4])
+    predicted = inputs.mean + 0.1 * (inputs.targets[rows].astype(np.float32) - inputs.mean)
+    exact = replace(inputs, predicted=predicted)
+    np.testing.assert_array_equal(exact.nearest, rows)
+
+
+def test_the_named_concept_is_the_one_whose_known_targets_lie_nearest(inputs):
+    targets, means = inputs.targets.astype(np.float32), {}
+    for fold, concepts in ((0, ["cat", "dog"]), (1, ["cat", "dog", "fox"])):
+        rows = {name: inputs.known[fold] & (inputs.target_concept == name) for name in concepts}
+        means[fold] = {name: targets[row].mean(axis=0) for name, row in rows.items()}
+    expected = [
+        max(means[fold], key=lambda name: likeness(inputs.predicted[trial], means[fold][name], inputs.mean[trial]))
+        for trial, fold in enumerate([0, 1, 0, 1, 0, 0, 1])
+    ]
+    assert inputs.named.tolist() == expected
 
 
 def test_shuffled_gives_every_prediction_to_another_trial(inputs):
-    shuffled = ARMS["shuffled"](inputs)
+    shuffled = condition("shuffled", inputs)
     origin = [int(np.flatnonzero((inputs.predicted == row).all(axis=(1, 2)))[0]) for row in shuffled]
     assert sorted(origin) == list(range(7))
     assert not np.any(np.array(origin) == np.arange(7))

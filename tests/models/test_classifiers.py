@@ -9,7 +9,14 @@ import torch
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec, class_scores, find_classifier
+from neurocanvas.models.classifiers import (
+    CLASSIFIERS,
+    Network,
+    TrialSpec,
+    class_scores,
+    find_classifier,
+    load_network,
+)
 from neurocanvas.montage import CH_NAMES, positions_of
 
 SPEC = TrialSpec(CH_NAMES, 1000.0, 400, 5)
@@ -35,6 +42,44 @@ def test_class_scores_of_two_concepts_and_of_one_that_was_never_seen():
     scores = class_scores(estimator, x, 3)
     assert scores.shape == (4, 3) and np.isneginf(scores[:, 1]).all()
     assert scores.argmax(axis=1).tolist() == y.tolist()
+
+
+RELEASED = ClassifySettings(recipe="released", rgnn_layout="scrambled")
+
+
+@pytest.mark.parametrize("name", ["eegnet", "mlp", "rgnn"])
+def test_a_released_file_gives_the_released_network(name, tmp_path, with_drawn_weights):
+    import released
+
+    from neurocanvas.models.rgnn import electrode_graph
+
+    kinds = {"eegnet": released.EEGNet, "mlp": released.MLP, "rgnn": lambda n: released.RGNN(electrode_graph(), n)}
+    theirs, _ = with_drawn_weights(kinds[name](7))
+    torch.save(theirs.state_dict(), tmp_path / f"{name}_s0_1x_0.pth")
+    kind, spec = CLASSIFIERS[name], TrialSpec(CH_NAMES, 1000.0, 400 if name == "eegnet" else 5, 7)
+    ours = kind.build(spec, RELEASED)
+    load_network(ours, tmp_path / f"{name}_s0_1x_0.pth", spec, RELEASED)
+    x = torch.from_numpy(np.random.default_rng(1).normal(1, 2, (4, 62, spec.n_last)).astype(np.float32))
+    with torch.no_grad():
+        expected = theirs.eval()(x if name == "eegnet" else x.transpose(1, 2).flatten(1))
+        assert expected.std() > 0.05
+        torch.testing.assert_close(ours.eval()(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("mlp", {"recipe": "default"}, "classify.recipe must be 'released' for them .*, got 'default'"),
+        ("rgnn", {"rgnn_layout": "channel-major"}, "classify.rgnn_layout must be 'scrambled' .* got 'channel-major'"),
+    ],
+)
+def test_a_released_file_is_refused_where_its_inputs_would_mean_something_else(name, change, says, tmp_path):
+    spec, settings = TrialSpec(CH_NAMES, 1000.0, 5, 7), RELEASED.model_copy(update=change)
+    network = CLASSIFIERS[name].build(spec, settings)
+    torch.save(network.state_dict(), tmp_path / "released.pth")
+    with pytest.raises(NeuroCanvasError, match=says) as caught:
+        load_network(network, tmp_path / "released.pth", spec, settings)
+    assert "\n" not in str(caught.value)
 
 
 class _Net(torch.nn.Module):

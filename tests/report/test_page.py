@@ -15,6 +15,7 @@ from neurocanvas import store
 from neurocanvas.config import RunSettings, save_settings
 from neurocanvas.datasets.pictures import CONCEPTS
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.benchmark import EXPLANATION, paper_tables
 from neurocanvas.montage import CH_NAMES
 from neurocanvas.report import write_report
 from neurocanvas.report.figures import Scale, curves, electrode_positions, scalp_map
@@ -269,12 +270,12 @@ def test_numbers_are_written_alike_everywhere() -> None:
 
 def write_benchmark(folder: Path, warning: str = "", p_holm: float = 0.001) -> None:
     """Scores of the verb benchmark for two models under one protocol."""
-    row = {"protocol": "released", "granularity": "all", "chance": 0.0125, "p_holm": p_holm}
+    row = {"protocol": "released", "granularity": "all", "chance": 0.0125, "p_holm": p_holm, "p_best": None, "sd": 0.1}
+    row |= {"subjects": list(range(16)), "released": None, "seconds": [1.0], "final": [0.377], "gap": 0.027}
     row["warnings"] = [warning] if warning else []
-    rows = [{**row, "title": "MLP", "mean": 0.404}, {**row, "title": "<b>SVM</b>", "mean": 0.392}]
-    lines = [["MLP", ".404±.103"], ["<b>SVM</b>", ".392±.086 †"]]
-    table = {"protocol": "released", "title": "released, 16 subjects", "header": ["model", "all"], "lines": lines}
-    content = {"explanation": "What † means.", "rows": rows, "tables": [{**table, "warnings": row["warnings"]}]}
+    mlp, svm = ({"model": "mlp", "title": "MLP", "mean": 0.404}, {"model": "svm", "title": "<b>SVM</b>", "mean": 0.392})
+    rows = [{**row, **mlp, "best_on_test": [0.431]}, {**row, **svm, "best_on_test": [0.419], "p_best": 0.01}]
+    content = {"explanation": EXPLANATION, "rows": rows, "tables": paper_tables(rows)}
     store.write_json(folder / "scores" / "benchmark.json", content)
 
 
@@ -282,10 +283,21 @@ def test_a_benchmark_alone_makes_a_page(tmp_path: Path) -> None:
     save_settings(RunSettings(name="table"), tmp_path / "run.toml")
     write_benchmark(tmp_path, "Block design: drift.")
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert ".392±.086 †" in text and "What † means." in text and "<b>SVM" not in text
+    assert ".392±.100 †" in text and "† differs from the best model" in text and "<b>SVM" not in text
     assert "40.4\u00a0%" in text and "cannot tell the brain" in text
     assert '<p class="block">Block design: drift.</p>' in text
     assert "Pictures" not in text
+
+
+def test_a_benchmark_shows_selection_below_its_scores_and_says_things_once(tmp_path: Path) -> None:
+    save_settings(RunSettings(name="table"), tmp_path / "run.toml")
+    write_benchmark(tmp_path, "Block design: drift.")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert text.count("<h2>Classification · released, 16 subjects</h2>") == text.count("Block design: drift.") == 1
+    below = text.split("<h3>released, 16 subjects: selection</h3>")[1]
+    assert '<th class="num">best on test (diagnostic)</th>' in below and "best on test (diagnostic) is the" in below
+    cells = "".join(f'<td class="num">{word}</td>' for word in (".404", ".377", ".431", "+0.027"))
+    assert f"<tr><th>MLP</th><td>all</td>{cells}</tr>" in below
 
 
 def test_a_benchmark_beside_pictures_is_shown_with_them(make_run: Make) -> None:

@@ -9,7 +9,7 @@ from neurocanvas import store
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.datasets.simulated import simulate
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.stages import run_stage
+from neurocanvas.stages import classifying, run_stage
 from neurocanvas.stages.run import Run
 
 QUICK = ("svm", "knn", "mlp")
@@ -40,6 +40,12 @@ def scores_in(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("classification/**/*.npy"))}
 
 
+def tables_in(folder):
+    """Rows of the table without the time that they took."""
+    rows = json.loads((folder / "scores" / "benchmark.json").read_text(encoding="utf-8"))["rows"]
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+
+
 @pytest.fixture(scope="module")
 def done(data, tmp_path_factory):
     """A finished benchmark of both subjects."""
@@ -58,7 +64,7 @@ def test_every_cell_and_every_table_is_there(done):
 
 
 def test_every_table_and_card_of_a_block_confounded_split_says_so(done):
-    for path in [*done.glob("scores/benchmark.*"), *done.glob("classification/**/*.json")]:
+    for path in [*done.glob("scores/benchmark.*"), *done.glob("[cm]*/**/*.json")]:
         assert "Block design" in path.read_text(encoding="utf-8"), path
 
 
@@ -84,6 +90,7 @@ def test_workers_and_a_second_call_change_no_byte(done, data, tmp_path):
     run_stage(Run(tmp_path, parallel), "benchmark")
     # estimators and a small network, one thread each: the same bytes
     assert scores_in(tmp_path) == scores_in(done)
+    assert tables_in(tmp_path) == tables_in(done)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*")}
     run_stage(Run(tmp_path, parallel), "benchmark")
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*")}
@@ -100,7 +107,21 @@ def test_what_changed_is_done_again_and_nothing_else(done, data, tmp_path):
     run_stage(Run(tmp_path, settings_for(data, classify={"seed": 1})), "benchmark")
     third = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*.npy")}
     assert all(third[name] != after[name] for name in before)
-    assert scores_in(done) != {}
+    changed = {"seed": 1, "rgnn_layout": "scrambled", "epochs": 6}
+    run_stage(Run(tmp_path, settings_for(data, classify=changed)), "benchmark")
+    fourth = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*.npy")}
+    assert {name for name in third if third[name] != fourth[name]} == {"mlp_s0.npy", "mlp_s1.npy"}  # they read epochs
+
+
+def test_the_signal_of_many_subjects_is_read_batch_by_batch(data, tmp_path):
+    alone, many = (
+        classifying._Job(Run(tmp_path, settings_for(data, split={"protocol": protocol})), 1)
+        for protocol in ("released", "leave-subject-out")
+    )
+    assert isinstance(alone.signal, np.ndarray) and alone.signal.shape == (300, 62, 400)
+    assert not isinstance(many.signal, np.ndarray) and many.signal.shape == (600, 62, 400)
+    rows = np.flatnonzero(many.pool.column("subject") == 1)
+    np.testing.assert_array_equal(many.signal[rows[[7, 3, 299]]], alone.signal[[7, 3, 299]])
 
 
 def test_classify_is_one_granularity_and_keeps_the_networks(data, tmp_path):
@@ -112,12 +133,37 @@ def test_classify_is_one_granularity_and_keeps_the_networks(data, tmp_path):
 
 def test_a_granularity_without_trials_is_refused(data, tmp_path):
     settings = settings_for(data, benchmark={"granularities": ["fine"]})
-    with pytest.raises(NeuroCanvasError, match="no trials of fine"):
+    with pytest.raises(NeuroCanvasError, match=r"benchmark.granularities: the data have all, coarse, of two or more"):
         run_stage(Run(tmp_path, settings), "benchmark")
 
 
-def test_a_confounded_split_is_refused_before_anything_is_trained(data, tmp_path):
-    settings = settings_for(data, split={"accept_block_confound": False})
+def test_without_a_choice_the_granularities_are_those_of_the_data(tmp_path):
+    simulated = {"design": "block", "concepts": 18, "trials_per_concept": 8}
+    settings = load_settings(
+        None, simulate=simulated, split={"protocol": "by-stimulus", "accept_block_confound": True},
+        classify={"models": ["ridge"]}, benchmark={"permutations": 19},
+    )  # fmt: skip
+    run_stage(Run(tmp_path, settings), "benchmark")
+    assert [row["granularity"] for row in tables_in(tmp_path)] == ["all", "coarse", "fine"]
+    assert [path.parent.name for path in sorted(tmp_path.glob("classification/**/*.npy"))] == ["all", "coarse", "fine2"]
+
+
+def test_features_of_a_part_stay_beside_those_of_all(data, tmp_path):
+    settings = settings_for(data, data={"granularity": "coarse"}, classify={"models": ["ridge"]})
+    run = Run(tmp_path, settings)
+    run_stage(run, "features")
+    before = run.features_path(0).read_bytes()
+    run_stage(run, "benchmark")
+    assert run.features_path(0).read_bytes() == before and run.features_path(0).parent.name == "coarse"
+    assert (tmp_path / "features" / "s0_de.npy").is_file()
+
+
+def test_a_confounded_split_is_refused_before_anything_is_trained(tmp_path):
+    simulated = {"design": "block", "subjects": 3, "concepts": 2}
+    settings = load_settings(
+        None, simulate=simulated, classify={"models": ["ridge"]},
+        benchmark={"protocols": ["leave-subject-out", "released"], "permutations": 19},
+    )  # fmt: skip
     with pytest.raises(NeuroCanvasError, match="accept-block-confound"):
         run_stage(Run(tmp_path, settings), "benchmark")
     assert not list(tmp_path.glob("classification/**/*.npy"))
@@ -125,5 +171,6 @@ def test_a_confounded_split_is_refused_before_anything_is_trained(data, tmp_path
 
 def test_an_unknown_model_is_refused(data, tmp_path):
     with pytest.raises(NeuroCanvasError, match="classifier: allowed are eegnet"):
-        run_stage(Run(tmp_path, settings_for(data, classify={"models": ["svn"]})), "classify")
+        run_stage(Run(tmp_path, settings_for(data, classify={"models": ["ridge", "svn"]})), "classify")
+    assert not list(tmp_path.glob("classification/**/*.npy"))
 

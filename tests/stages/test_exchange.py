@@ -12,8 +12,9 @@ from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import released_files
 from neurocanvas.stages import run_stage
-from neurocanvas.stages.exchange import UNKNOWN_TRAINING, export, import_files
+from neurocanvas.stages.exchange import STAGED, UNKNOWN_TRAINING, export, import_files
 from neurocanvas.stages.run import Run
+from neurocanvas.targets.captions import write_captions
 
 EXCHANGED = ["de_feat/0_all_de.npy", "output/caption.txt", "output/clip_embeddings.pth", "output/mlpsd_s0_0.pth"]
 RELEASED = {"architecture": "released", "hidden": (16, 8), "contrastive": 0.0, "epochs": 2}
@@ -123,9 +124,10 @@ def test_where_there_is_nothing_both_say_so(empty, tmp_path):
         ("output/caption.txt", "no caption of .*choose its data set"),
         ("output/clip_embeddings.pth", "should have an embedding"),
         ("de_feat/0_all_de.npy", "features of 20 trials, but subject 0 has 24"),
+        ("output/mlpsd_s0_0.pth", "not the released mapper: fc1.weight"),
     ],
 )
-def test_files_of_other_data_are_refused_in_one_line_and_leave_nothing(exported, empty, name, message):
+def test_one_bad_file_is_refused_in_one_line_and_leaves_nothing_of_the_good_ones(exported, empty, name, message):
     import torch
 
     _, folder = exported
@@ -136,13 +138,33 @@ def test_files_of_other_data_are_refused_in_one_line_and_leave_nothing(exported,
         np.save(path, np.load(path)[:20])
     else:
         torch.save(dict(list(torch.load(path).items())[1:]), path)
-    for other in EXCHANGED:
-        if other != name:
-            (folder / other).unlink()
+    write_captions(empty.folder / "targets" / "caption.txt", {"mine.png": "a caption that stays"})
     before = artifacts(empty.folder)
     with pytest.raises(NeuroCanvasError, match=message) as caught:
         import_files(empty, folder)
     assert "\n" not in str(caught.value) and artifacts(empty.folder) == before
+
+
+def test_what_a_killed_import_left_is_not_taken(exported, empty):
+    _, folder = exported
+    import_files(empty, folder)
+    before = artifacts(empty.folder)
+    waiting = empty.folder / STAGED / empty.model_path(0, 0).relative_to(empty.folder)
+    waiting.parent.mkdir(parents=True)
+    waiting.write_bytes(b"half a mapper")
+    import_files(empty, folder)
+    assert artifacts(empty.folder) == before
+
+
+def test_embeddings_go_out_whole_though_some_subjects_are_chosen(exported, tmp_path):
+    import torch
+
+    run, _ = exported
+    shown = run.stimuli[1:]
+    fewer = Run(run.folder, run.settings)
+    vars(fewer)["stimuli"] = shown
+    export(fewer, tmp_path / "fewer")
+    assert list(torch.load(tmp_path / "fewer" / "output" / "clip_embeddings.pth")) == run.stimuli
 
 
 def test_a_mapper_is_refused_where_features_or_the_runs_mapper_are_others(exported, empty):

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from tiny import tiny_settings, write_true_captions
 
+from neurocanvas import store
 from neurocanvas.datasets.splits import make_splits
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import BUNDLED
 from neurocanvas.models.checkpoint import load_mapper
 from neurocanvas.stages import STAGES, run_stage
 from neurocanvas.stages.mapping import _asked, pooled_features_paths, read_pooled_features, train
 from neurocanvas.stages.run import Run
+from neurocanvas.targets.captions import prompt, read_captions, write_captions
 
 UNTIL_PREDICT = list(STAGES)[1 : list(STAGES).index("predict") + 1]
 
@@ -115,3 +118,30 @@ def test_an_unknown_subject_is_refused_where_all_are_open(without_one):
     )
     with pytest.raises(NeuroCanvasError, match="subject: allowed are 0, 1, 2; got 5"):
         _ = Run(without_one.folder, settings).subjects
+
+
+def captions_of(folder):
+    """Captions in a run folder."""
+    return read_captions(folder / "targets" / "caption.txt")
+
+
+def test_captions_can_be_concepts_names_or_a_file(tiny_copy, tmp_path):
+    run = Run(tiny_copy, tiny_settings(caption={"source": "class-names"}))
+    run_stage(run, "caption")
+    names, concepts = run.dataset[1].names, run.dataset[1].concepts
+    assert all(caption == prompt(names[concepts[name]]) for name, caption in captions_of(tiny_copy).items())
+    write_captions(tmp_path / "mine.txt", {name: f"my {name}" for name in [*run.stimuli, "another"]})
+    mine = tiny_settings(caption={"source": str(tmp_path / "mine.txt")})
+    run_stage(Run(tiny_copy, mine), "caption")
+    assert captions_of(tiny_copy) == {name: f"my {name}" for name in run.stimuli}
+    write_captions(tmp_path / "mine.txt", dict.fromkeys(run.stimuli[1:], "x"))
+    with pytest.raises(NeuroCanvasError, match=f"mine.txt: no caption of {run.stimuli[0]}"):
+        run_stage(Run(tiny_copy, mine), "caption")
+
+
+def test_an_image_to_text_model_in_a_folder_captions(tiny_copy):
+    run = Run(tiny_copy, tiny_settings(caption={"source": str(BUNDLED / "blip")}))
+    before = captions_of(tiny_copy)
+    run_stage(run, "caption")
+    assert set(captions_of(tiny_copy)) == set(before)
+    assert store.read_card(tiny_copy / "targets" / "caption.txt")["source"] == str(BUNDLED / "blip")

@@ -7,13 +7,18 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import artifacts, tiny_settings, write_true_captions
 
+from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.generation.conditioning import likeness
 from neurocanvas.models.checkpoint import load_mapper
-from neurocanvas.stages import STAGES, run_all, run_stage
-from neurocanvas.stages.picturing import chosen
+from neurocanvas.stages import STAGES, drawing, run_all, run_stage
+from neurocanvas.stages.drawing import chosen
 from neurocanvas.stages.run import Run
+from neurocanvas.targets.captions import read_captions
+from neurocanvas.targets.text import embed_captions
 
 MAPPING = ("simulate", "features", "caption", "embed", "train", "predict")
 
@@ -169,6 +174,91 @@ def test_max_trials_limits_the_pictures_of_each_arm(tiny_copy):
     run_stage(Run(tiny_copy, tiny_settings(generate={"max_trials": 5, "arms": ["eeg"], "steps": 1})), "generate")
     entries = [json.loads(line) for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
     assert len(entries) == 5 and len({entry["concept"] for entry in entries}) == 4
+
+
+def test_arms_that_retrieve_name_start_and_choose(tiny_copy):
+    arms = ["retrieval", "class-name", "retrieved-start", "best-of"]
+    run = Run(tiny_copy, tiny_settings(generate={"max_trials": 4, "arms": arms, "steps": 2, "samples": 2}))
+    run_stage(run, "generate")
+    entries = [json.loads(line) for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
+    assert [entry["arm"] for entry in entries[::4]] == arms
+    card = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
+    tested = {entry["stimulus"] for entry in entries}
+    assert not tested & {run.stimuli[row] for row in card["known"][0]}
+    for entry in entries:
+        first, second = (
+            Image.open(tiny_copy / "images" / name)
+            for name in (entry["file"], f"{entry['file'].removesuffix('.png')}_1.png")
+        )
+        about = [json.loads(picture.text["neurocanvas"]) for picture in (first, second)]
+        assert [said["sample"] for said in about] == [0, 1] and {said["trial"] for said in about} == {entry["trial"]}
+        assert about[0]["scheduler"] == "dpm-solver++" and about[0]["steps"] == 2
+        assert np.asarray(first).tobytes() != np.asarray(second).tobytes()
+    run_stage(run, "evaluate")
+    assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == arms
+
+
+def test_best_of_keeps_the_picture_whose_caption_is_nearest(tiny_copy, monkeypatch):
+    """The captioner is replaced by one that reads the caption off the picture's brightness."""
+    run = Run(tiny_copy, tiny_settings(generate={"max_trials": 4, "arms": ["best-of"], "samples": 3}))
+    captions = list(read_captions(tiny_copy / "targets" / "caption.txt").values())
+    monkeypatch.setattr(
+        "neurocanvas.targets.captions.Captioner.describe",
+        lambda self, pictures: [captions[int(picture.mean()) % len(captions)] for picture in pictures],
+    )
+    run_stage(run, "generate")
+    files = [json.loads(line)["file"] for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
+    path = tiny_copy / "predictions" / "s0.npy"
+    card, predicted = store.read_card(path), np.load(path)
+    mean = np.load(tiny_copy / "predictions" / "s0_mean.npy")[0]
+    for file in files:
+        samples = [file, *(f"{file.removesuffix('.png')}_{number}.png" for number in (1, 2))]
+        pictures = [np.asarray(Image.open(tiny_copy / "images" / name)) for name in samples]
+        said = embed_captions([captions[int(picture.mean()) % len(captions)] for picture in pictures], "bundled")
+        trial = json.loads(Image.open(tiny_copy / "images" / file).text["neurocanvas"])["trial"]
+        near = likeness(predicted[card["trials"].index(trial)], said.astype(np.float32), mean)
+        assert list(near) == sorted(near, reverse=True)
+
+
+def test_captions_are_drawn_without_eeg_and_set_side_by_side(tiny_copy, tmp_path):
+    folder = tmp_path / "captions"
+    for name in ("data", "targets"):
+        shutil.copytree(tiny_copy / name, folder / name)
+    run = Run(folder, tiny_settings(generate={"arms": ["caption"], "max_trials": 5}))
+    pages = run_stage(run, "generate")
+    assert [page.name for page in pages] == ["page_001.png"] and not (folder / "images").exists()
+    drawn = sorted((folder / "generated_from_captions").glob("n*.png"))
+    assert len(drawn) == 5
+    alone = np.asarray(Image.open(pages[0]))
+    oracle = Run(tiny_copy, tiny_settings(generate={"arms": ["caption"], "max_trials": 5}))
+    run_stage(oracle, "generate")  # where pictures from EEG are there as well
+    assert [(tiny_copy / "generated_from_captions" / path.name).read_bytes() for path in drawn] == [
+        path.read_bytes() for path in drawn
+    ]
+    beside = np.asarray(Image.open(tiny_copy / "generated_from_captions" / "page_001.png"))
+    assert beside.shape[1] >= alone.shape[1]
+
+
+def test_drawn_pictures_that_were_not_written_yet_are_not_drawn_again(tiny_copy, monkeypatch):
+    """Killed between drawing and writing: the array is there, some PNGs are not."""
+    run = Run(tiny_copy, tiny_settings())
+    whole = artifacts(tiny_copy / "images")
+    card = tiny_copy / "images" / "s0" / "eeg" / sorted(
+        path.name for path in (tiny_copy / "images" / "s0" / "eeg").glob("shard_*.json")
+    )[0]  # fmt: skip
+    card.unlink()
+    monkeypatch.setattr(drawing, "write_picture", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(run, "generate")
+    monkeypatch.undo()
+    monkeypatch.setattr("neurocanvas.generation.diffusion.load_generator", fail)
+    run_stage(run, "generate")
+    assert artifacts(tiny_copy / "images") == whole
+
+
+def fail(*_, **__):
+    """Stand in for what is killed, or must not be called."""
+    raise KeyboardInterrupt
 
 
 def test_test_trials_of_one_picture_can_be_averaged(tmp_path):

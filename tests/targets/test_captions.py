@@ -7,7 +7,7 @@ import pytest
 
 from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.targets.captions import caption_pictures, read_captions, tidy, write_captions
+from neurocanvas.targets.captions import caption_stimuli, load_captioner, read_captions, tidy, write_captions
 
 
 def test_written_captions_are_read_back_in_their_order(tmp_path):
@@ -41,8 +41,45 @@ def test_tidy_undoes_what_a_word_tokenizer_takes_apart(concept):
 def test_captions_follow_the_pictures_and_not_their_company():
     rng = np.random.default_rng(0)
     pictures = [render(sample_drawing(wnid, rng=rng)) for wnid in list(CONCEPTS)[:3]]
-    told = []
-    together = caption_pictures(pictures, "bundled", progress=told.append)
-    alone = caption_pictures(pictures[::-1], "bundled", batch_size=1)[::-1]
-    assert together == alone and told == [3]
+    captioner = load_captioner("bundled")
+    together = captioner.describe(pictures)
+    assert together == [captioner.describe([picture])[0] for picture in pictures]
     assert all(caption and caption == caption.strip() and "\t" not in caption for caption in together)
+
+
+class Counting:
+    """A captioner that calls a picture by its first number, and dies when it is told to."""
+
+    def __init__(self, dies_after=None):
+        self.described, self.dies_after = [], dies_after
+
+    def describe(self, pictures):
+        if self.dies_after is not None and len(self.described) >= self.dies_after:
+            raise KeyboardInterrupt
+        self.described += [int(picture[0, 0, 0]) for picture in pictures]
+        return [f"picture {picture[0, 0, 0]}" for picture in pictures]
+
+
+def picture(name):
+    """Stimuli n0, n1, ...: n0 and n50 are the same picture."""
+    return np.full((2, 2, 3), int(name[1:]) % 50, np.uint8)
+
+
+def test_every_distinct_picture_is_described_once_and_a_killed_call_goes_on(tmp_path):
+    ids, begun = [f"n{number}" for number in range(100)], tmp_path / "begun.json"
+    first, second = Counting(dies_after=32), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        caption_stimuli(ids, picture, lambda: first, begun, "a")
+    captions = caption_stimuli(ids, picture, lambda: second, begun, "a")
+    assert captions == {name: f"picture {int(name[1:]) % 50}" for name in ids}
+    assert sorted(first.described + second.described) == list(range(50)) and len(second.described) == 18
+    other = Counting()
+    caption_stimuli(ids, picture, lambda: other, begun, "b")
+    assert len(other.described) == 50, "what other settings left is not taken"
+
+
+def test_the_released_recipe_samples_and_gives_the_same_twice():
+    pictures = [render(sample_drawing(wnid, rng=np.random.default_rng(1))) for wnid in list(CONCEPTS)[:2]]
+    captioner = load_captioner("bundled", "released")
+    assert captioner.describe(pictures) == captioner.describe(pictures)
+    assert captioner.describe(pictures)[0].startswith("a ")

@@ -36,7 +36,7 @@ def write_true_captions(run):
     true = {stimulus.name: stimulus.drawing.caption for stimulus in _draw_stimuli(run.settings.simulate)}
     path, family = run.folder / "targets" / "caption.txt", run.settings.family
     write_captions(path, {name: true[name] for name in run.stimuli})
-    inputs = store.fingerprint("caption", run.dataset[1].fingerprint(), run.stimuli, family_print(family))
+    inputs = store.fingerprint("caption", run.dataset[1].fingerprint(), run.stimuli, family_print(family), "default")
     store.finish(path, inputs, {"family": family})
 
 

@@ -1,6 +1,7 @@
 """Training classifiers: what is chosen on which trials, what is refused, and that every classifier learns."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import torch
 from neurocanvas.config import ClassifySettings
 from neurocanvas.datasets.splits import Split
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.classifiers import CLASSIFIERS, TrialSpec, find_classifier
+from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec, find_classifier
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.training.classification import train_classifier
+from neurocanvas.training import classification
+from neurocanvas.training.classification import PRETRAINED_WARNING, make_optimizer, train_classifier
 
 N, N_CLASSES = 240, 4
 QUICK = ClassifySettings(epochs=30, patience=10, batch_size=32)
@@ -124,31 +126,104 @@ def test_the_edge_penalty_shrinks_edges():
     assert size[1] < size[0] - 0.005
 
 
-def test_the_released_recipe_gives_volts_and_does_not_choose():
+class Watching(torch.nn.Module):
+    """A small network on signal that keeps what it is trained on."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.layer, self.seen = torch.nn.Linear(len(spec.ch_names), spec.n_outputs), []
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append(x)
+        return self.layer(x.mean(dim=2))
+
+
+@pytest.fixture
+def watching(monkeypatch):
+    """Networks that were built for the classifier `watching`, and 3 epochs for the released 1000."""
+    assert classification.RELEASED_EPOCHS == 1000
+    monkeypatch.setattr(classification, "RELEASED_EPOCHS", 3)
+    built = []
+
+    def build(spec, settings):
+        built.append(Watching(spec))
+        return built[-1]
+
+    kind = Network("Watching", "signal", build, released=("sgd", 1e-2, 1e-3))
+    monkeypatch.setattr(classification, "find_classifier", {"watching": kind, **CLASSIFIERS}.__getitem__)
+    return built
+
+
+def test_the_released_recipe_gives_volts_and_does_not_choose(watching):
+    signal, y, spec = make_data("signal")
+    outcome = train_classifier("watching", signal, y, SPLIT, spec, ClassifySettings(recipe="released", epochs=1))
+    seen = torch.cat(watching[0].seen).numpy().reshape(3, 180, 62, 400)  # three epochs of train and val
+    for epoch in seen:
+        in_order = np.argsort(epoch[:, 0, 0])
+        expected = signal[:180][np.argsort(signal[:180, 0, 0])] / 1e6
+        np.testing.assert_allclose(epoch[in_order], expected, rtol=1e-5)
+    assert outcome.chosen == 3 and set(outcome.history[0]) == {"phase", "epoch", "train_loss", "test_accuracy"}
+    assert outcome.accuracy["selected"] == outcome.accuracy["final"] == outcome.history[-1]["test_accuracy"]
+    assert outcome.accuracy["best_on_test"] == max(line["test_accuracy"] for line in outcome.history)
+
+
+def test_the_released_recipe_fits_one_estimator_to_features_as_they_are():
+    from sklearn.svm import SVC
+
     x, y, spec = make_data("features")
     outcome = train_classifier("svm", x, y, SPLIT, spec, ClassifySettings(recipe="released"))
-    assert outcome.chosen == 1.0 and len(outcome.history) == 1
+    assert outcome.chosen == 1.0 and set(outcome.history[0]) == {"candidate", "test_accuracy"}
+    flat = x.reshape(N, -1)
+    expected = SVC(kernel="linear", C=1.0).fit(flat[:180], y[:180]).decision_function(flat[180:])
+    np.testing.assert_allclose(outcome.scores, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["eegnet", "mlp", "rgnn"])
+def test_the_released_recipe_has_the_released_optimisers(name):
+    import released
+
+    from neurocanvas.models.rgnn import electrode_graph
+
+    theirs = {"eegnet": released.EEGNet, "mlp": released.MLP, "rgnn": lambda n: released.RGNN(electrode_graph(), n)}
+    expected = released.make_optimizer(theirs[name](4))
+    found = make_optimizer(torch.nn.Linear(2, 2), CLASSIFIERS[name], ClassifySettings(recipe="released"))
+    assert type(found) is type(expected)
+    for option in {"lr", "weight_decay", "momentum", "betas", "nesterov"} & set(expected.defaults):
+        assert found.defaults[option] == expected.defaults[option], option
+
+
+def test_by_default_every_channel_of_the_signal_is_standardised_on_training_trials(watching):
     signal, y, spec = make_data("signal")
-    weights = train_classifier("eegnet", signal, y, SPLIT, spec, QUICK).weights
+    weights = train_classifier("watching", signal, y, SPLIT, spec, QUICK).weights
     assert weights["sd"].shape == (62, 1)
     np.testing.assert_allclose(weights["sd"][:, 0], signal[:140].std(axis=(0, 2)), rtol=1e-4)
+    first = torch.cat(watching[0].seen[:5]).numpy()
+    np.testing.assert_allclose(first.mean(axis=(0, 2)), 0, atol=1e-3)
+    np.testing.assert_allclose(first.std(axis=(0, 2)), 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_training_can_start_from_saved_weights(tmp_path, suffix):
+def test_training_can_start_from_saved_weights_and_says_so(tmp_path, suffix, monkeypatch):
     from safetensors.numpy import save_file
 
+    monkeypatch.setattr(classification, "RELEASED_EPOCHS", 1)
     x, y, spec = make_data("features")
     trained = train_classifier("mlp", x, y, SPLIT, spec, QUICK)
     path = tmp_path / f"mlp{suffix}"
     if suffix == ".pth":
         state = {name: torch.from_numpy(a) for name, a in trained.weights.items() if name not in ("mean", "sd")}
+        state["l1.weight"] = state["l1.weight"].reshape(-1, 62, 5).transpose(1, 2).reshape(-1, 310)  # band-major
         torch.save(state, path)
     else:
         save_file(dict(trained.weights), path)
-    again = train_classifier("mlp", x, y, SPLIT, spec, ClassifySettings(epochs=1, pretrained=str(path)))
-    fresh = train_classifier("mlp", x, y, SPLIT, spec, ClassifySettings(epochs=1))
+    settings = ClassifySettings(epochs=1, recipe="released" if suffix == ".pth" else "default")
+    fresh = train_classifier("mlp", x, y, SPLIT, spec, settings)
+    from_file = settings.model_copy(update={"pretrained": str(path)})
+    again = train_classifier("mlp", x, y, SPLIT, spec, from_file)
     assert again.history[0]["train_loss"] < fresh.history[0]["train_loss"] - 0.3
+    assert (again.warnings, fresh.warnings) == ((PRETRAINED_WARNING,), ())
+    assert train_classifier("ridge", x, y, SPLIT, spec, from_file).warnings == ()  # no network, nothing is loaded
 
 
 class Harmful:
@@ -165,7 +240,7 @@ def test_bad_weights_are_refused_in_one_line_and_run_no_code(tmp_path):
     x, y, spec = make_data("features")
 
     def start_from(path):
-        return train_classifier("mlp", x, y, SPLIT, spec, ClassifySettings(epochs=1, pretrained=str(path)))
+        return train_classifier("mlp", x, y, SPLIT, spec, ClassifySettings(recipe="released", pretrained=str(path)))
 
     with pytest.raises(NeuroCanvasError, match="no such file"):
         start_from(tmp_path / "none.pth")
@@ -174,8 +249,13 @@ def test_bad_weights_are_refused_in_one_line_and_run_no_code(tmp_path):
     with (tmp_path / "code.pth").open("wb") as stream:
         pickle.dump(Harmful(tmp_path / "ran"), stream)
     torch.save({"l1.weight": Harmful(tmp_path / "ran")}, tmp_path / "code2.pth")
-    for name in ("text", "small", "code", "code2"):
-        with pytest.raises(NeuroCanvasError, match=f"{name}.pth") as caught:
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    torch.save([torch.zeros(3)], tmp_path / "list.pth")
+    torch.save({"l1.weight": [0.0]}, tmp_path / "value.pth")
+    torch.save({0: torch.zeros(3)}, tmp_path / "number.pth")
+    says = {"tensor": ".*allowed is a state dict.*got a Tensor", "list": ".*allowed is a state dict.*got a list"}
+    for name in ("text", "small", "code", "code2", "tensor", "list", "value", "number"):
+        with pytest.raises(NeuroCanvasError, match=f"{name}.pth{says.get(name, '')}") as caught:
             start_from(tmp_path / f"{name}.pth")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -192,6 +272,21 @@ def test_a_concept_that_is_never_trained_is_refused():
     y[:180] %= 3
     with pytest.raises(NeuroCanvasError, match="concept number 3 is tested but never trained"):
         train_classifier("svm", x, y, SPLIT, spec, QUICK)
+
+
+def test_a_single_concept_is_refused():
+    x, y, spec = make_data("features")
+    for name in ("svm", "mlp"):
+        with pytest.raises(NeuroCanvasError, match="training trials of 2 or more concepts are needed, got 1"):
+            train_classifier(name, x, np.zeros_like(y), SPLIT, replace(spec, n_outputs=1), QUICK)
+
+
+@pytest.mark.parametrize(("n", "recipe", "tried"), [(20, "default", [17, 9, 5, 3, 1]), (2, "released", [3])])
+def test_knn_asks_for_no_more_neighbours_than_there_are_training_trials(n, recipe, tried):
+    x, y, spec = make_data("features")
+    few = Split("few", np.arange(n), np.arange(140, 140 + n // 2), np.flatnonzero(np.isin(y, y[:n]))[-20:], "")
+    outcome = train_classifier("knn", x, y, few, spec, ClassifySettings(recipe=recipe))
+    assert [line["candidate"] for line in outcome.history] == tried
 
 
 def test_in_volts_the_first_batchnorm_of_eegnet_is_all_epsilon(test_data):

@@ -35,7 +35,12 @@ _BATCH = 200
 _VERSION = 1  # of the store: raise it when the same file gives another store
 
 
-def convert(settings: DataSettings, target: Path | str, *, progress: Callable[[int], None] = lambda _: None) -> Path:
+def convert(
+    settings: DataSettings,
+    target: Path | str,
+    *,
+    track: Callable[[str, int], Callable[[int], None]] = lambda *_: lambda _: None,
+) -> Path:
     """Write the released files as one array that is read subject by subject, and opened in a moment.
 
     The whole of them, whatever `subjects` and `granularity` say: these choose when the store is opened, as
@@ -48,8 +53,9 @@ def convert(settings: DataSettings, target: Path | str, *, progress: Callable[[i
     target : path-like
         Folder to write to; it may be `root`. What an earlier call left there is replaced, unless it is finished,
         undamaged and made from the same files with the same unit: then nothing is done.
-    progress : callable
-        Called with the number of trials of every batch that is written.
+    track : callable
+        ``track("convert", n_trials)`` opens a progress line, unless nothing is done, and gives what is called with the
+        number of trials of every batch that is written.
 
     Returns
     -------
@@ -74,6 +80,7 @@ def convert(settings: DataSettings, target: Path | str, *, progress: Callable[[i
     source = open_released(root, settings.unit)
     rows = np.argsort(source.table["subject"], kind="stable")
     source.check_unit(rows)
+    advance = track("convert", len(rows))
     with atomic(path) as temporary, temporary.open("wb") as stream:
         shape = (len(rows), len(CH_NAMES), N_TIMES)
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -81,7 +88,7 @@ def convert(settings: DataSettings, target: Path | str, *, progress: Callable[[i
         for start in range(0, len(rows), _BATCH):
             signal = source.read(rows[start : start + _BATCH])
             stream.write(signal.astype("<f4", copy=False).data)
-            progress(len(signal))
+            advance(len(signal))
         card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
     table = {name: source.table[name][rows].tolist() for name in COLUMNS}
     text = io.StringIO()
@@ -153,4 +160,4 @@ def open_converted(root: Path, unit: str) -> Source:
             signal[start : start + _BATCH] = read_array(path, "signal")[indices[start : start + _BATCH]]
         return signal
 
-    return Source(path, table, read, str(card.get("fingerprint")), str(made))
+    return Source([path], table, read, str(card.get("fingerprint")), str(made), np.zeros(shape[0], dtype=np.int64))

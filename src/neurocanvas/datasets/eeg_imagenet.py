@@ -42,8 +42,9 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> tuple[Trials,
     NeuroCanvasError
         If the folder or file is missing, truncated, not an EEG-ImageNet file or would run code; if a subject is
         unknown or in two files; if no trial has the granularity; if a trial is not (62, 501) or its label unknown;
-        and, for nine trials on opening and for the others when they are read, if signal is flat or not finite; if the
-        unit is doubtful; if a converted store was made with another unit or from other files than those beside it.
+        and, for nine trials of every file on opening and for the others when they are read, if signal is flat or not
+        finite; if a file's unit is doubtful; if a converted store was made with another unit or from other files than
+        those beside it.
     """
     folder = check_folder(root, f"{WHOLE}, or {' and '.join(HALVES)}, or a converted store")
     opener = open_converted if is_converted(folder) else open_released
@@ -108,14 +109,14 @@ def _choose(source: Source, settings: DataSettings) -> np.ndarray:
     unknown = [subject for subject in settings.subjects if subject not in present]
     if unknown:
         raise NeuroCanvasError(
-            f"subject: {source.path} holds {', '.join(map(str, present))}; got {', '.join(map(str, unknown))}"
-            f"{_where_it_is(unknown[0], source.path)}."
+            f"subject: {source.paths[0]} holds {', '.join(map(str, present))}; got {', '.join(map(str, unknown))}"
+            f"{_where_it_is(unknown[0], source.paths[0])}."
         )
     kept = np.isin(table["subject"], settings.subjects or present)
     kept &= granularity_rows(table["concept"], table["granularity"], settings.granularity)
     if not kept.any():
         raise NeuroCanvasError(
-            f"granularity: {source.path} holds no trial of {settings.granularity} for these subjects; "
+            f"granularity: {source.paths[0]} holds no trial of {settings.granularity} for these subjects; "
             "choose another, or all."
         )
     return np.flatnonzero(kept)

@@ -148,7 +148,7 @@ def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings)
 
 def _released(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
     """Train on the first 30 of every 50 trials of a concept in a session, test the last 20, as in the released code."""
-    place = _place_in_block(trials, own, "released")
+    place = _places(trials, own, "released") % RELEASED_BLOCK
     rng = np.random.default_rng(settings.seed)
     train, val = _hold_out_stimuli(trials, own[place < RELEASED_TRAIN], settings.val_fraction, rng)
     split = Split("released", train, val, own[place >= RELEASED_TRAIN], _stimulus_rule(settings))
@@ -156,11 +156,12 @@ def _released(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[
 
 
 def _within_block_gap(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
-    """Split as `released` does, without the last `gap` trials before the test part of every block."""
-    place = _place_in_block(trials, own, "within-block-gap")
+    """Split as `released` does, without the `gap` trials before every test part, and those after it."""
+    turn, place = np.divmod(_places(trials, own, "within-block-gap"), RELEASED_BLOCK)
     until = RELEASED_TRAIN - settings.gap
     starts = until - min(max(1, round(settings.val_fraction * until)), until - 1)
-    train, val, test = own[place < starts], own[(place >= starts) & (place < until)], own[place >= RELEASED_TRAIN]
+    far = (place < until) & ((turn == 0) | (place >= settings.gap))
+    train, val, test = own[far & (place < starts)], own[far & (place >= starts)], own[place >= RELEASED_TRAIN]
     rule = f"the last {until - starts} of the {until} training trials of each block"
     return [Split("within-block-gap", train, val, test, rule)]
 
@@ -320,13 +321,13 @@ def _trained_concepts(trials: Trials, test: np.ndarray, train: np.ndarray) -> tu
     return test[trained], (f"{lost} test trials are left out: their concepts have no training trials.",) if lost else ()
 
 
-def _place_in_block(trials: Trials, own: np.ndarray, protocol: str) -> np.ndarray:
-    """Place of each own row among every 50 trials of its concept and session, in the order recorded."""
+def _places(trials: Trials, own: np.ndarray, protocol: str) -> np.ndarray:
+    """Place of each own row among the trials of its concept and session, in the order recorded."""
     recorded, group = in_recorded_order(trials), groups(trials, "session", "concept")
     place = np.empty(len(trials), dtype=np.int64)
     for number in np.unique(group[own]):
         rows = recorded[group[recorded] == number]
-        place[rows] = np.arange(len(rows)) % RELEASED_BLOCK
+        place[rows] = np.arange(len(rows))
     if not (place[own] >= RELEASED_TRAIN).any():
         raise NeuroCanvasError(
             f"protocol {protocol}: tests on the trials after the first {RELEASED_TRAIN} of a concept; "

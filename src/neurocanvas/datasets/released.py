@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from neurocanvas.config import STAGE2_SUBJECTS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.store import fingerprint
+from neurocanvas.store import fingerprint, read_torch
 from neurocanvas.trials import COLUMNS
 
 WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"
@@ -29,7 +31,7 @@ SFREQ, N_TIMES = 1000.0, 501
 MICROVOLTS: Mapping[str, float] = MappingProxyType({"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0})
 """Unit of `eeg_data`, as `DataSettings.unit` names it -> µV."""
 
-PLAUSIBLE_MICROVOLTS = (1.0, 100.0)
+PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
 """Between these lies the standard deviation of scalp EEG."""
 
 _FIELDS: Mapping[str, type] = {"granularity": str, "subject": int, "label": str, "image": str}
@@ -42,8 +44,8 @@ class Source:
 
     Parameters
     ----------
-    path : Path
-        What errors name: the first of its files.
+    paths : sequence of Path
+        Its files; errors about the whole name the first.
     table : dict of str to array, shape (n_trials,)
         The columns of `COLUMNS`.
     read : callable
@@ -51,17 +53,20 @@ class Source:
     print_of_files : str
         Fingerprint of the files.
     unit : str
-        A key of `MICROVOLTS`: what the file's numbers were taken for.
+        A key of `MICROVOLTS`: what the files' numbers were taken for.
+    file : array of int, shape (n_trials,)
+        Which of `paths` holds each trial.
     """
 
-    path: Path
+    paths: Sequence[Path]
     table: Mapping[str, np.ndarray]
     read: Callable[[np.ndarray], np.ndarray]
     print_of_files: str
     unit: str
+    file: np.ndarray
 
     def check_unit(self, rows: np.ndarray) -> None:
-        """Read a few trials, and raise if their typical size is not that of EEG and nobody said what unit it is.
+        """Read a few trials of every file; raise if one's typical size is not that of EEG and nobody named the unit.
 
         Parameters
         ----------
@@ -71,22 +76,33 @@ class Source:
         Raises
         ------
         NeuroCanvasError
-            With the question which unit it is; or if a trial is damaged.
+            With the question which unit it is, or which file is in another unit; or if a trial is damaged.
         """
-        some = np.unique(rows[np.linspace(0, len(rows) - 1, _SAMPLED).astype(int)])
-        typical, (low, high) = float(np.median(self.read(some).std(axis=(1, 2)))), PLAUSIBLE_MICROVOLTS
-        if self.unit != "auto" or low <= typical <= high:
+        low, high = PLAUSIBLE_MICROVOLTS
+        typical = {}
+        for number in np.unique(self.file[rows]).tolist():
+            held = rows[self.file[rows] == number]
+            some = np.unique(held[np.linspace(0, len(held) - 1, _SAMPLED).astype(int)])
+            typical[self.paths[number]] = float(np.median(self.read(some).std(axis=(1, 2)))) / MICROVOLTS["auto"]
+        if self.unit != "auto":
             return
-        found = typical / MICROVOLTS["auto"]
-        fits = [unit for unit in ("mV", "uV") if low <= found * MICROVOLTS[unit] <= high]
-        question = (
-            f"is it in {fits[0]}? Then pass --unit {fits[0]}"
-            if fits
-            else f"no unit of voltage fits; if you know it, pass --unit {', '.join(list(MICROVOLTS)[1:])}"
-        )
+        named = list(MICROVOLTS)[1:]
+        units = {
+            path: next((unit for unit in named if low <= found * MICROVOLTS[unit] <= high), None)
+            for path, found in typical.items()
+        }
+        path = next((path for path, unit in units.items() if unit != "V"), None)
+        if path is None:
+            return
+        unit, question = units[path], f"is it in {units[path]}? " if units[path] else "no unit of voltage fits; "
+        others = [f"{one.name} seems to be in {its or 'none'}" for one, its in units.items() if its != unit]
+        if others:
+            question += f"--unit holds for all files, and {others[0]}: bring them to one unit, or keep them apart"
+        else:
+            question += f"Then pass --unit {unit}" if unit else f"if you know it, pass --unit {', '.join(named)}"
         raise NeuroCanvasError(
-            f"{self.path}: eeg_data must be in volts (standard deviation {low * 1e-6:g} to {high * 1e-6:g}); "
-            f"got {found:.3g}: {question}."
+            f"{path}: eeg_data must be in volts (standard deviation {low * 1e-6:g} to {high * 1e-6:g}); "
+            f"got {typical[path]:.3g}: {question}."
         )
 
 
@@ -108,26 +124,33 @@ def find_released(root: Path) -> list[Path]:
 
 
 def released_print(paths: Sequence[Path]) -> str:
-    """Hash names, sizes and the first and last megabyte: the records' table, and the archive's list of checksums.
+    """Hash what the files say of themselves: the table of trials, and name, size and checksum of every signal.
 
     Parameters
     ----------
     paths : sequence of Path
-        The files; whatever trial of them changes, the fingerprint does.
+        The files; whatever trial of them changes, the fingerprint does. No signal is read.
 
     Returns
     -------
     str
         16 hex digits.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If one is truncated or not a PyTorch file.
     """
-    parts = []
+    parts: list[Any] = []
     for path in paths:
-        size, part = path.stat().st_size, 2**20
-        with path.open("rb") as stream:
-            first = stream.read(part)
-            stream.seek(max(0, size - part))
-            parts.append([path.name, size, fingerprint(first, stream.read(part))])
-    return fingerprint(parts)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+                tables = [archive.read(one) for one in members if one.filename.endswith("/data.pkl")]
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError) as error:
+            raise NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({error}); get it again.") from error
+        parts += [path.name, path.stat().st_size, [(one.filename, one.file_size, one.CRC) for one in members], *tables]
+    return fingerprint(*parts)
 
 
 def open_released(root: Path, unit: str) -> Source:
@@ -161,7 +184,8 @@ def open_released(root: Path, unit: str) -> Source:
     parts = [_load(path, mapped) for path in paths]
     _check_apart(paths, parts)
     records = [record for part in parts for record in part]
-    table = _table(records, np.repeat([path.name == STAGE2 for path in paths], [len(part) for part in parts]))
+    file = np.repeat(np.arange(len(paths)), [len(part) for part in parts])
+    table = _table(records, np.array([path.name == STAGE2 for path in paths])[file])
     factor = np.float32(MICROVOLTS[unit])
 
     def read(indices: np.ndarray) -> np.ndarray:
@@ -175,7 +199,7 @@ def open_released(root: Path, unit: str) -> Source:
         signal *= factor
         return signal
 
-    return Source(paths[0], table, read, released_print(paths), unit)
+    return Source(paths, table, read, released_print(paths), unit, file)
 
 
 def _load(path: Path, mapped: set[int]) -> list[dict[str, Any]]:
@@ -183,23 +207,12 @@ def _load(path: Path, mapped: set[int]) -> list[dict[str, Any]]:
 
     The addresses of what is mapped from the file are added to `mapped`.
     """
-    import pickle
-
-    import torch
 
     def keep(storage: Any, _location: str) -> Any:
         mapped.add(storage.data_ptr())
         return storage
 
-    try:
-        content = torch.load(path, mmap=True, weights_only=True, map_location=keep)
-    except pickle.UnpicklingError as error:
-        raise NeuroCanvasError(
-            f"{path}: holds more than tensors and plain values, so loading it could run code; get the released file."
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({reason}); get it again.") from error
+    content = read_torch(path, "the trials of EEG-ImageNet; get the released file", keep)
     records, labels = (content.get(key) if isinstance(content, dict) else None for key in ("dataset", "labels"))
     if not isinstance(records, list) or not isinstance(labels, list) or not records:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__

@@ -262,7 +262,7 @@ def make_splits(trials: Trials, settings: SplitSettings, subject: int | None = N
     - ``pretrain-finetune``: the others' first sessions pre-train, the subject's own trains, its later ones are
       tested: CrossPT's PT.
     - ``released``: the first 30 of every 50 trials of a concept in a session train, the last 20 test.
-    - ``within-block-gap``: the same without the last `gap` trials before the test part.
+    - ``within-block-gap``: the same without the `gap` trials before every test part, and those after it.
 
     Validation trials are always cut from the training side, and `Split.selection` says which they are: whole stimuli
     (``by-stimulus``, ``kfold-by-stimulus``, ``released``), whole subjects (``leave-subject-out``), else the last ones

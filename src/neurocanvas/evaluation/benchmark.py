@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import mode
 from typing import Any
 
 import numpy as np
 
-from neurocanvas.evaluation.classification import chance_p, holm, mark_best, released_score, trial_scores
+from neurocanvas.evaluation.classification import (
+    SIGNIFICANT,
+    chance_p,
+    enough_draws,
+    holm,
+    mark_best,
+    released_score,
+    smallest_best_p,
+    trial_scores,
+)
 
-SIGNIFICANT = 0.05
-EXPLANATION = (
-    "Mean ± sd over subjects of the accuracy on test trials, the epoch or penalty chosen on validation trials. "
+WIDTH = 120
+EXPLAINED = {
+    "scores": "Mean ± sd over subjects of the accuracy on test trials, the epoch or penalty chosen on validation "
+    "trials; fine is the mean of its tasks. "
     "† differs from the best model (sign-flip test over subjects, Holm-corrected, p < .05); "
     "° not above chance (permutation of whole blocks, or of trials in a rapid design, Holm-corrected over all rows). "
-    "* sees the signal instead of features."
-)
+    "* sees the signal instead of features.",
+    "selection": "Selection: accuracy on test trials, fine again the mean of its tasks. Selected is of the epoch or "
+    "penalty chosen on validation trials: the result; final is of the last epoch (of models without epochs, the "
+    "selected one); best on test (diagnostic) is the highest of any epoch or penalty, chosen with the answers of the "
+    "test trials: no result, but what choosing on test trials would report; gap is what that adds to selected.",
+}
+EXPLANATION = " ".join(EXPLAINED.values())
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,10 @@ def summarise_cells(cells: Sequence[Cell], *, count: int, seed: int) -> list[dic
     Parameters
     ----------
     cells : sequence of Cell
+        In any order; models stand in rows as they first appear here, and nothing else depends on it.
     count : int
-        Permutations of the test against chance, and sign flips of the test against the best model.
+        Permutations of the test against chance, and sign flips of the test against the best model; more are drawn
+        where the number of rows needs them (`enough_draws`).
     seed : int
         Of both.
 
@@ -76,20 +95,20 @@ def summarise_cells(cells: Sequence[Cell], *, count: int, seed: int) -> list[dic
         protocol, granularity, model, title; subjects and, for each, accuracy, final, best_on_test, two_way, upper_half,
         seconds; their mean and sd; gap (best_on_test - accuracy, of the means); chance, p, p_holm (over all
         rows); p_best (against the best model of the same protocol and granularity, Holm-corrected; None for the
-        best); released (metric, value) or None; warnings. For "fine" a subject's score is the mean of its tasks.
+        best); released (metric, value) or None; warnings (of the splits, and where no p_best can be below .05). For
+        "fine" a subject's score is the mean of its tasks.
     """
     rng = np.random.default_rng(seed)
-    rows = []
-    ordered = sorted(cells, key=_row_key)
-    for key, group in groupby(ordered, key=_row_key):
-        rows.append(_row(key, list(group), count, rng))
-    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = adjusted
+    ordered = sorted(cells, key=lambda cell: (*_row_key(cell), cell.subject, cell.granularity))
+    groups = [list(group) for _, group in groupby(ordered, key=_row_key)]
+    rows = [_row(group) for group in groups]
+    _test_against_chance(rows, groups, enough_draws(count, len(rows)), rng)
     for _, together in groupby(rows, key=lambda row: (row["protocol"], row["granularity"])):
         same = list(together)
         compared = mark_best({row["model"]: np.array(row["accuracy"]) for row in same}, rng=rng, count=count)
         for row in same:
             row["p_best"] = compared[row["model"]]
+            row["warnings"] = sorted({*row["warnings"], *_out_of_reach(len(row["subjects"]), len(same))})
     first_seen = {cell.model: place for place, cell in reversed(list(enumerate(cells)))}
     return sorted(rows, key=lambda row: (row["protocol"], row["granularity"], first_seen[row["model"]]))
 
@@ -99,9 +118,9 @@ def _row_key(cell: Cell) -> tuple[str, str, str]:
     return cell.protocol, cell.granularity.rstrip("01234"), cell.model
 
 
-def _row(key: tuple[str, str, str], cells: Sequence[Cell], count: int, rng: np.random.Generator) -> dict[str, Any]:
-    """One row but for what compares it with others."""
-    protocol, granularity, model = key
+def _row(cells: Sequence[Cell]) -> dict[str, Any]:
+    """One row but for its tests."""
+    protocol, granularity, model = _row_key(cells[0])
     subjects = sorted({cell.subject for cell in cells})
     per_subject: dict[str, list[float]] = {}
     for subject in subjects:
@@ -112,23 +131,55 @@ def _row(key: tuple[str, str, str], cells: Sequence[Cell], count: int, rng: np.r
         values["seconds"] = sum(cell.seconds for cell in own)
         for name, value in values.items():
             per_subject.setdefault(name, []).append(value)
-    strata = np.concatenate([np.full(len(cell.true), place) for place, cell in enumerate(cells)])
-    folds, units = (np.concatenate([getattr(cell, name) for cell in cells]) for name in ("folds", "units"))
-    strata = np.unique(np.stack([strata, folds], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    units = np.unique(np.stack([strata, units], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    predicted = np.concatenate([cell.scores.argmax(axis=1) for cell in cells])
-    p, chance = chance_p(
-        predicted, np.concatenate([cell.true for cell in cells]), strata, units, count=count, rng=rng
-    )
     accuracy = np.array(per_subject["accuracy"])
+    n_concepts = mode(cell.scores.shape[1] for cell in cells)  # a subject may lack one
     return {
         "protocol": protocol, "granularity": granularity, "model": model, "title": cells[0].title,
         "subjects": subjects, **per_subject,
         "mean": float(accuracy.mean()), "sd": float(accuracy.std(ddof=1)) if len(subjects) > 1 else None,
-        "gap": float(np.mean(per_subject["best_on_test"]) - accuracy.mean()), "chance": chance, "p": p,
-        "released": released_score(model, granularity, protocol, cells[0].scores.shape[1]),
+        "gap": float(np.mean(per_subject["best_on_test"]) - accuracy.mean()),
+        "released": released_score(model, granularity, protocol, n_concepts),
         "warnings": sorted({warning for cell in cells for warning in cell.warnings}),
     }  # fmt: skip
+
+
+def _test_against_chance(
+    rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[Cell]], count: int, rng: np.random.Generator
+) -> None:
+    """Put chance, p and p_holm into rows; models that were tested on the same trials share permutations."""
+    tested: dict[bytes, list[int]] = {}
+    for place, cells in enumerate(groups):
+        tested.setdefault(_exchanged(cells).tobytes(), []).append(place)
+    for places in tested.values():
+        true, strata, units = _exchanged(groups[places[0]])
+        predicted = np.stack([np.concatenate([cell.scores.argmax(axis=1) for cell in groups[one]]) for one in places])
+        found = chance_p(predicted, true, strata, units, count=count, rng=rng)
+        for place, p, chance in zip(places, *found, strict=True):
+            rows[place] |= {"chance": float(chance), "p": float(p)}
+    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = adjusted
+
+
+def _exchanged(cells: Sequence[Cell]) -> np.ndarray:
+    """Concept, stratum (cell and fold) and unit of every trial, shape (3, n_trials)."""
+    true, folds, units = (
+        np.concatenate([getattr(cell, name) for cell in cells]) for name in ("true", "folds", "units")
+    )
+    places = np.repeat(np.arange(len(cells)), [len(cell.true) for cell in cells])
+    strata = np.unique(np.stack([places, folds], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return np.stack([true, strata, units]).astype(np.int64)
+
+
+def _out_of_reach(n_subjects: int, n_models: int) -> list[str]:
+    """Say it where no difference from the best model can be significant."""
+    least = smallest_best_p(n_subjects, n_models)
+    if n_models < 2 or least < SIGNIFICANT:
+        return []
+    subjects = f"{n_subjects} subject{'s' if n_subjects > 1 else ''}"
+    return [
+        f"No † can appear: comparing {n_models} models over {subjects} gives p {_short(least)} at the least after "
+        "Holm's correction, which is not below .05."
+    ]
 
 
 def cell_text(row: Mapping[str, Any]) -> str:
@@ -162,7 +213,7 @@ def _short(value: float) -> str:
 
 
 def paper_tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Arrange rows as the paper does: one table per protocol, models by granularities.
+    """Arrange rows as the paper does, two tables per protocol: models by granularities; what selection does.
 
     Parameters
     ----------
@@ -172,33 +223,53 @@ def paper_tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        protocol, title, warnings, header (words) and lines (of words). After every granularity stands the published
-        number where there is one; then what selection does, and the seconds of training per subject, all
-        granularities together.
+        protocol, title, explanation, warnings, header (words) and lines (of words). In the first table, after every
+        granularity stands the published number where there is one, and last the seconds of training per subject, all
+        granularities together. The second has one line per granularity and model.
     """
     tables = []
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         own = [row for row in rows if row["protocol"] == protocol]
-        granularities = list(dict.fromkeys(row["granularity"] for row in own))
-        published = [name for name in granularities if any(r["released"] for r in own if r["granularity"] == name)]
-        header = ["model"]
-        for name in granularities:
-            header += [name, "published"] if name in published else [name]
-        header += ["final", "best on test", "gap", "s/subject"]
-        lines = []
-        for model in dict.fromkeys(row["model"] for row in own):
-            of_model = {row["granularity"]: row for row in own if row["model"] == model}
-            line = [next(iter(of_model.values()))["title"]]
-            for name in granularities:
-                line.append(cell_text(of_model[name]) if name in of_model else "")
-                if name in published:
-                    line.append(_published(of_model.get(name)))
-            lines.append(line + _selection(list(of_model.values())))
         n_subjects = max(len(row["subjects"]) for row in own)
         title = f"{protocol}, {n_subjects} subject{'s' if n_subjects > 1 else ''}"
         warnings = sorted({warning for row in own for warning in row["warnings"]})
-        tables.append({"protocol": protocol, "title": title, "header": header, "lines": lines, "warnings": warnings})
+        arranged = {"scores": _score_lines(own), "selection": _selection_lines(own)}
+        for name, (header, *lines) in arranged.items():
+            first = name == "scores"  # what is to be known of both stands there once
+            tables.append({
+                "protocol": protocol, "title": title if first else f"{title}: {name}", "explanation": EXPLAINED[name],
+                "header": header, "lines": lines, "warnings": warnings if first else [],
+            })  # fmt: skip
     return tables
+
+
+def _score_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Header and lines: models by granularities."""
+    granularities = list(dict.fromkeys(row["granularity"] for row in rows))
+    published = [name for name in granularities if any(r["released"] for r in rows if r["granularity"] == name)]
+    header = ["model"]
+    for name in granularities:
+        header += [name, "published"] if name in published else [name]
+    lines = [[*header, "s/subject"]]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = {row["granularity"]: row for row in rows if row["model"] == model}
+        line = [next(iter(of_model.values()))["title"]]
+        for name in granularities:
+            line.append(cell_text(of_model[name]) if name in of_model else "")
+            if name in published:
+                line.append(_published(of_model.get(name)))
+        seconds = sum(float(np.mean(row["seconds"])) for row in of_model.values())
+        lines.append([*line, f"{seconds:.1f}"])
+    return lines
+
+
+def _selection_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Header and lines: accuracy as selected, of the last epoch and best on test, and the gap."""
+    lines = [["model", "granularity", "selected", "final", "best on test (diagnostic)", "gap"]]
+    for row in rows:
+        final, best = (_short(float(np.mean(row[name]))) for name in ("final", "best_on_test"))
+        lines.append([row["title"], row["granularity"], _short(row["mean"]), final, best, f"{row['gap']:+.3f}"])
+    return lines
 
 
 def _published(row: Mapping[str, Any] | None) -> str:
@@ -209,13 +280,6 @@ def _published(row: Mapping[str, Any] | None) -> str:
     if metric == "accuracy":
         return _short(value)
     return f"{_short(value)} (ours {_short(float(np.mean(row[metric])))})"
-
-
-def _selection(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Final and best-on-test accuracy, their gap to the selected one, and the time, over a model's granularities."""
-    final, best = (float(np.mean([np.mean(row[name]) for row in rows])) for name in ("final", "best_on_test"))
-    seconds = sum(float(np.mean(row["seconds"])) for row in rows)
-    return [_short(final), _short(best), f"{np.mean([row['gap'] for row in rows]):+.3f}", f"{seconds:.1f}"]
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -237,8 +301,8 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
         parts.append(table["title"])
         for line in lines:
             parts.append("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
-        parts += [*(f"Warning: {warning}" for warning in table["warnings"]), ""]
-    return "\n".join([*parts, EXPLANATION, ""])
+        parts += [*(textwrap.fill(f"Warning: {warning}", WIDTH) for warning in table["warnings"]), ""]
+    return "\n".join([*parts, textwrap.fill(EXPLANATION, WIDTH), ""])
 
 
 def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -257,12 +321,14 @@ def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     named = ("protocol", "granularity", "model")
     measured = ("accuracy", "final", "best_on_test", "two_way", "upper_half", "seconds")
-    writer.writerow([*named, "subject", *measured, "chance", "p_holm", "warnings"])
+    titles = [{"best_on_test": "best_on_test_diagnostic"}.get(name, name) for name in measured]
+    writer.writerow([*named, "subject", *titles, "gap", "chance", "p_holm", "warnings"])
     for row in rows:
         for place, subject in enumerate(row["subjects"]):
             values = [f"{row[name][place]:.6g}" for name in measured]
+            gap = f"{row['best_on_test'][place] - row['accuracy'][place]:.6g}"
             shared = [f"{row['chance']:.6g}", f"{row['p_holm']:.6g}", " ".join(row["warnings"])]
-            writer.writerow([*(row[name] for name in named), subject, *values, *shared])
+            writer.writerow([*(row[name] for name in named), subject, *values, gap, *shared])
     return stream.getvalue()
 
 
@@ -280,7 +346,7 @@ def as_latex(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     parts = []
     for table in paper_tables(rows):
-        caption = _escape(" ".join([f"{table['title']}. {EXPLANATION}", *table["warnings"]]))
+        caption = _escape(" ".join([f"{table['title']}. {table['explanation']}", *table["warnings"]]))
         body = [" & ".join(map(_escape, line)) + r" \\" for line in [table["header"], *table["lines"]]]
         columns = "l" + "c" * (len(table["header"]) - 1)
         parts += [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.statistics import null_means, paired_permutation_p, permutation_p, permutations
+from neurocanvas.evaluation.statistics import permutation_p
+
+SIGNIFICANT = 0.05
+AT_ONCE = 4_000_000  # labels dealt out at a time: tens of megabytes
 
 # README of Promise-Z5Q2SQ/EEG-ImageNet-Dataset (MIT), table 1, in the order all (80 concepts), coarse (40), fine (8,
 # mean of five tasks): accuracy, mean over 16 subjects, of the epoch that was best on the test trials.
@@ -110,6 +114,29 @@ def trial_scores(scores: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def enough_draws(count: int, n_tests: int) -> int:
+    """How many permutations one of many tests needs: its smallest p, times their number, is to lie well below .05.
+
+    Parameters
+    ----------
+    count : int
+        How many are asked for.
+    n_tests : int
+        How many p-values Holm's correction is for.
+
+    Returns
+    -------
+    int
+        Five times what can just reach .05, or `count` if that is more.
+
+    Examples
+    --------
+    >>> enough_draws(2000, 3), enough_draws(2000, 120)
+    (2000, 12000)
+    """
+    return max(count, 5 * ceil(n_tests / SIGNIFICANT))
+
+
 def chance_p(
     predicted: np.ndarray,
     true: np.ndarray,
@@ -118,29 +145,86 @@ def chance_p(
     *,
     count: int,
     rng: np.random.Generator,
-) -> tuple[float, float]:
-    """Test an accuracy against what permuting the concepts of whole units gives.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Test accuracies against what permuting the concepts of whole units gives.
 
     Parameters
     ----------
-    predicted, true : array of int, shape (n_trials,)
-        Concepts.
-    strata : array, shape (n_trials,)
+    predicted : array of int, shape (n_models, n_trials)
+        Concepts that models named; all are tested by the same permutations, since drawing these takes most of the time.
+    true : array of int, shape (n_trials,)
+        Concepts that were seen.
+    strata : array of int, shape (n_trials,)
         Concepts are exchanged within these: subject and fold.
-    units : array, shape (n_trials,)
-        What is exchanged as a whole: a block, or the trial itself in a rapid design.
+    units : array of int, shape (n_trials,)
+        What is exchanged as a whole within a stratum: a block, or the trial itself in a rapid design. A unit takes
+        the concepts of the one that it is given in order, from the start again where they run out.
     count : int
         Permutations.
     rng : numpy.random.Generator
 
     Returns
     -------
-    p, chance : float
+    p, chance : array, shape (n_models,)
         (1 + b) / (1 + count), and the mean accuracy of the permutations.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> true = np.arange(6)
+    >>> p, chance = chance_p(true[None], true, np.zeros(6), true, count=999, rng=np.random.default_rng(0))
+    >>> p.tolist(), chance.round(1).tolist()
+    ([0.002], [0.2])
     """
-    hits = predicted[:, None] == np.arange(max(predicted.max(), true.max()) + 1)
-    null = null_means(hits, true, permutations(strata, units, count, rng=rng))
-    return permutation_p(float(np.mean(predicted == true)), null), float(null.mean())
+    shapes = [np.shape(column) for column in (true, strata, units)]
+    if np.ndim(predicted) != 2 or any(shape != np.shape(predicted)[1:] for shape in shapes):
+        raise NeuroCanvasError(
+            f"predicted: (n_models, n_trials), and one concept, stratum and unit per trial are needed; got "
+            f"{np.shape(predicted)} and {shapes}."
+        )
+    hits = np.zeros((len(predicted), count), dtype=np.int64)
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        hits += _dealt_hits(predicted[:, rows], true[rows], units[rows], count, rng)
+    as_many = hits >= (predicted == true).sum(axis=1)[:, None]
+    return (1 + as_many.sum(axis=1)) / (1 + count), hits.mean(axis=1) / len(true)
+
+
+def _dealt_hits(
+    predicted: np.ndarray, true: np.ndarray, units: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """How many trials of one stratum every model names rightly after every deal, shape (n_models, count)."""
+    members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
+    longest = max(map(len, members))
+    labels = np.stack([np.resize(true[rows], longest) for rows in members])
+    kinds, of_unit = np.unique(labels, axis=0, return_inverse=True)  # units of the same concepts are one kind
+    answers = np.full((len(predicted), len(members), longest), -1)
+    answers[:, np.arange(longest) < np.array([len(rows) for rows in members])[:, None]] = predicted[
+        :, np.concatenate(members)
+    ]
+    own = of_unit.reshape(-1).astype(np.min_scalar_type(len(kinds)))
+    # hits of every unit, were it given a kind: a deal is then read per unit instead of per trial
+    tables = [np.stack([(answer == kind).sum(axis=1) for kind in kinds], axis=1) for answer in answers]
+    hits = np.empty((len(predicted), count), dtype=np.int64)
+    step = max(1, AT_ONCE // len(members))
+    for start in range(0, count, step):
+        dealt = rng.permuted(np.tile(own, (min(step, count - start), 1)), axis=1)
+        for model, table in enumerate(tables):
+            hits[model, start : start + step] = _read(table, dealt)
+    return hits
+
+
+def _read(table: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+    """Sum over units of the hits that they have with the kinds dealt to them, shape (count,)."""
+    if table.sum(axis=1).max() > 1:
+        return np.asarray(table[np.arange(len(table)), dealt].sum(axis=1))
+    # one hit at most, as in a rapid design: comparing is ten times as fast as looking up
+    right = np.where(table.any(axis=1), table.argmax(axis=1), table.shape[1]).astype(dealt.dtype)
+    return np.asarray(np.count_nonzero(dealt == right, axis=1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -179,20 +263,54 @@ def mark_best(by_model: Mapping[str, np.ndarray], *, rng: np.random.Generator, c
         Score of every subject, in the same order.
     rng : numpy.random.Generator
     count : int
-        Sign flips that are drawn.
+        Sign flips that are drawn, or more if the number of models needs them; all there are where these are fewer.
 
     Returns
     -------
     dict of str to float or None
         Two-sided p of the difference; None for the best model, and for all where there is one subject only.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If models have different numbers of subjects.
     """
     best = max(by_model, key=lambda model: float(np.mean(by_model[model])))
     others = [model for model in by_model if model != best]
-    subjects = np.arange(len(by_model[best]))
-    if len(subjects) < 2:
+    n_subjects = len(by_model[best])
+    if len({len(scores) for scores in by_model.values()}) > 1:
+        sizes = ", ".join(f"{model} {len(scores)}" for model, scores in by_model.items())
+        raise NeuroCanvasError(f"by_model: scores of the same subjects are needed; got {sizes}.")
+    if n_subjects < 2:
         return dict.fromkeys(by_model)
-    tested = [
-        min(1.0, 2 * paired_permutation_p(by_model[best], by_model[model], subjects, rng=rng, count=count))
-        for model in others
-    ]
+    signs = _signs(n_subjects, enough_draws(count, 2 * len(others)), rng)
+    differences = [by_model[best] - by_model[model] for model in others]
+    tested = [min(1.0, 2 * permutation_p(float(one.mean()), signs @ one / n_subjects)) for one in differences]
     return {best: None, **dict(zip(others, holm(tested), strict=True))}
+
+
+def _signs(n_subjects: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Signs, shape (n, n_subjects): drawn, or all but those observed where there are no more than `count`."""
+    if 2**n_subjects > count:
+        return rng.integers(0, 2, size=(count, n_subjects)) * 2 - 1
+    return 1 - 2 * (np.arange(1, 2**n_subjects)[:, None] >> np.arange(n_subjects) & 1)
+
+
+def smallest_best_p(n_subjects: int, n_models: int) -> float:
+    """The smallest p that `mark_best` can give: few subjects have few sign flips.
+
+    Parameters
+    ----------
+    n_subjects, n_models : int
+
+    Returns
+    -------
+    float
+        2 (n_models - 1) / 2^n_subjects, at most 1.
+
+    Examples
+    --------
+    >>> smallest_best_p(5, 2), smallest_best_p(16, 8) < 0.05
+    (0.0625, True)
+    """
+    return min(1.0, 2 * (n_models - 1) / 2**n_subjects)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import batches
+
+AT_ONCE = 200
+"""Targets that predictions are compared with at once."""
 
 
 @dataclass(frozen=True)
 class ArmInputs:
-    """What an arm may make its condition from; all arrays are float32 and in the order of the trials.
+    """What an arm may make one subject's conditions from; arrays of trials are float32 and in one order.
 
     Parameters
     ----------
@@ -26,6 +32,14 @@ class ArmInputs:
         What was seen: arms that shuffle deal it out evenly.
     rng : numpy Generator
         For arms that draw at random.
+    targets : array, shape (n_stimuli, 77, 768), any float type
+        Of every stimulus; may be memory-mapped.
+    known : array of bool, shape (n_trials, n_stimuli)
+        Which stimuli trained the trial's fold: the only ones that a trial's arm may retrieve.
+    target_concept : array of str, shape (n_stimuli,)
+        What the stimuli show.
+    embed_concepts : callable
+        Gives the embeddings of concepts' names in words, (n, 77, 768), for a list of concepts.
     """
 
     predicted: np.ndarray
@@ -33,6 +47,71 @@ class ArmInputs:
     true: np.ndarray
     concept: np.ndarray
     rng: np.random.Generator
+    targets: np.ndarray
+    known: np.ndarray
+    target_concept: np.ndarray
+    embed_concepts: Callable[[list[str]], np.ndarray]
+
+    @cached_property
+    def nearest(self) -> np.ndarray:
+        """Row of the training stimulus whose target is nearest to each prediction, shape (n_trials,)."""
+        found = np.empty(len(self.predicted), np.int64)
+        for trials, known in self._folds():
+            found[trials] = known[self._nearest(trials, self.targets, known)]
+        return found
+
+    @cached_property
+    def named(self) -> np.ndarray:
+        """Concept whose mean training target is nearest to each prediction, shape (n_trials,)."""
+        found = np.empty(len(self.predicted), self.target_concept.dtype)
+        for trials, known in self._folds():
+            concepts, code = np.unique(self.target_concept[known], return_inverse=True)
+            means = np.zeros((len(concepts), *self.mean.shape[1:]), np.float32)
+            for row, concept in zip(known, code, strict=True):
+                means[concept] += self.targets[row]
+            means /= np.bincount(code)[:, None, None]
+            found[trials] = concepts[self._nearest(trials, means, np.arange(len(concepts)))]
+        return found
+
+    def _folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Trials that share what is known, and the rows of that."""
+        known, fold = np.unique(self.known, axis=0, return_inverse=True)
+        return [(np.flatnonzero(fold.reshape(-1) == n), np.flatnonzero(row)) for n, row in enumerate(known)]
+
+    def _nearest(self, trials: np.ndarray, candidates: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The one of some candidates whose direction from the mean target is the most like each prediction's."""
+        mean = self.mean[trials[0]].reshape(-1)
+        predicted = self.predicted[trials].reshape(len(trials), -1) - mean
+        cosines = np.empty((len(trials), len(rows)), np.float32)
+        for part in batches(len(rows), AT_ONCE):
+            directions = np.asarray(candidates[rows[part]], np.float32).reshape(part.stop - part.start, -1) - mean
+            norms = np.linalg.norm(directions, axis=1)
+            cosines[:, part] = predicted @ directions.T / np.maximum(norms, np.finfo(np.float32).tiny)
+        return cosines.argmax(axis=1)
+
+
+def likeness(predicted: np.ndarray, candidates: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Cosine of predictions and candidates around the mean training target, which says nothing of the trial.
+
+    Parameters
+    ----------
+    predicted, candidates, mean : array, shape (n_trials, 77, 768)
+        Or what broadcasts to it.
+
+    Returns
+    -------
+    array, shape (n_trials,)
+        0 where either is the mean.
+
+    Examples
+    --------
+    >>> likeness(np.array([[[2.0, 1.0]]]), np.array([[[3.0, 1.0]]]), np.array([[[1.0, 1.0]]])).tolist()
+    [1.0]
+    """
+    first, second = predicted - mean, candidates - mean
+    norms = np.sqrt(np.square(first).sum(axis=(-2, -1)) * np.square(second).sum(axis=(-2, -1)))
+    cosine: np.ndarray = np.sum(first * second, axis=(-2, -1)) / np.maximum(norms, np.finfo(np.float32).tiny)
+    return cosine
 
 
 LARGEST_GAIN = 4.0  # a mapper that predicts next to nothing is not blown up into confident pictures
@@ -132,10 +211,35 @@ def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
             return order
 
 
-ARMS: Mapping[str, Callable[[ArmInputs], np.ndarray]] = {
-    "eeg": lambda inputs: inputs.predicted,
-    "shuffled": lambda inputs: inputs.predicted[derangement(inputs.concept, rng=inputs.rng)],
-    "mean": lambda inputs: inputs.mean,
-    "oracle": lambda inputs: inputs.true,
-}
-"""Name of the arm -> how one subject's conditions are made, (n_trials, 77, 768)."""
+@dataclass(frozen=True)
+class Arm:
+    """One way of making pictures.
+
+    Parameters
+    ----------
+    condition : callable
+        One subject's conditions, (n_trials, 77, 768).
+    from_nearest : bool
+        Whether drawing starts from the picture of the training stimulus that is nearest to the prediction.
+    best_of : bool
+        Whether the picture is, of several samples, the one whose own caption's embedding is nearest to the prediction.
+    """
+
+    condition: Callable[[ArmInputs], np.ndarray]
+    from_nearest: bool = False
+    best_of: bool = False
+
+
+ARMS: Mapping[str, Arm] = MappingProxyType(
+    {
+        "eeg": Arm(lambda inputs: inputs.predicted),
+        "shuffled": Arm(lambda inputs: inputs.predicted[derangement(inputs.concept, rng=inputs.rng)]),
+        "mean": Arm(lambda inputs: inputs.mean),
+        "oracle": Arm(lambda inputs: inputs.true),
+        "retrieval": Arm(lambda inputs: np.asarray(inputs.targets[inputs.nearest], np.float32)),
+        "class-name": Arm(lambda inputs: inputs.embed_concepts(inputs.named.tolist())),
+        "retrieved-start": Arm(lambda inputs: inputs.predicted, from_nearest=True),
+        "best-of": Arm(lambda inputs: inputs.predicted, best_of=True),
+    }
+)
+"""Every arm that is made trial by trial, by name."""

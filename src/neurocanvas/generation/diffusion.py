@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import device, find_family, load_part
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "dpm-solver++": ("DPMSolverMultistepScheduler", {}),
+        "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+        "ddim": ("DDIMScheduler", {}),
+        "unipc": ("UniPCMultistepScheduler", {}),
+        "lcm": ("LCMScheduler", {}),
+    }
+)
+"""Name -> class in diffusers, and what it needs beside the family's own noise schedule."""
+
+N_TOKENS = 77
+PUBLISHED = ("taesd_encoder.safetensors", "taesd_decoder.safetensors")
 
 
 def picture_seed(seed: int, arm: str, subject: int, trial: int) -> int:
@@ -38,81 +60,290 @@ def picture_seed(seed: int, arm: str, subject: int, trial: int) -> int:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
-def load_generator(family: str) -> Any:
-    """Load a family's Stable Diffusion: float32 on a CPU, float16 on a GPU, DPM-Solver++ sampling.
+def sample_seed(seed: int, sample: int) -> int:
+    """Derive the seed of a further sample of a picture.
 
     Parameters
     ----------
-    family : str
-        A name in `families.FAMILIES` or a folder.
+    seed : int
+        The picture's.
+    sample : int
+        Which sample; 0 is the picture itself.
 
     Returns
     -------
-    diffusers.StableDiffusionPipeline
+    int
+        Below 2^63.
+    """
+    return seed if sample == 0 else picture_seed(seed, "sample", 0, sample)
+
+
+def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = lambda _: None) -> Generator:
+    """Load a family's Stable Diffusion.
+
+    Parameters
+    ----------
+    settings : GenerateSettings
+        Which family, in which precision, and how it draws.
+    tell : callable
+        Is told, once, if batches must be smaller than `settings.shard` because memory is short.
+
+    Returns
+    -------
+    Generator
 
     Raises
     ------
     NeuroCanvasError
         If its weights cannot be loaded.
     """
+    import diffusers
     import torch
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-    source = find_family(family).diffusion
+    on_gpu = device() == "cuda"
+    name = {"auto": "float16" if on_gpu else "float32"}.get(settings.precision, settings.precision)
     pipeline = load_part(
-        source,
-        lambda name: StableDiffusionPipeline.from_pretrained(
-            name, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        find_family(settings.family).diffusion,
+        lambda source: diffusers.StableDiffusionPipeline.from_pretrained(
+            source, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         ),
-    )
-    pipeline = pipeline.to(device(), torch.float16 if device() == "cuda" else torch.float32)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    ).to(getattr(torch, name))  # not when it loads: versions of diffusers differ in what they call that
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    kind, options = SCHEDULERS[settings.scheduler]
+    pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **options)
+    if on_gpu:  # cuDNN's half-precision convolutions are made for this layout
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+    if on_gpu and settings.offload:
+        pipeline.enable_model_cpu_offload()
+    else:
+        pipeline.to(device())
+    pipeline.vae.enable_slicing()
+    if settings.compile:
+        pipeline.unet.compile()
+    preview = load_preview(settings.family).to(device(), pipeline.unet.dtype) if settings.preview else None
+    return Generator(pipeline, settings, tell, settings.shard, preview)
 
 
-def generate_pictures(
-    pipeline: Any, conditions: np.ndarray, seeds: Sequence[int], *, steps: int, guidance: float
-) -> np.ndarray:
-    """Draw one picture per condition.
+def load_preview(family: str) -> Any:
+    """Load a family's TAESD, which decodes latents in a fraction of the time, somewhat blurred.
 
     Parameters
     ----------
-    pipeline : diffusers.StableDiffusionPipeline
-        From `load_generator`.
-    conditions : array, shape (n, 77, width)
-        Text embeddings, predicted or true; `width` is the text encoder's, 768 for Stable Diffusion 1.x.
-    seeds : sequence of int, length n
-        One per picture: its noise depends on nothing else.
-    steps : int
-        Denoising steps.
-    guidance : float
-        Classifier-free guidance scale; 1 or less switches it off.
+    family : str
+        A name in `families.FAMILIES`, or a folder with `taesd` in it: as diffusers keeps it, or as it was published,
+        ``taesd_encoder.safetensors`` and ``taesd_decoder.safetensors``.
 
     Returns
     -------
-    array, shape (n, height, width, 3), uint8
+    diffusers.AutoencoderTiny
 
     Raises
     ------
     NeuroCanvasError
-        If the conditions' width is not the pipeline's.
+        If the family has none, or its weights cannot be loaded.
     """
-    import torch
+    from diffusers import AutoencoderTiny
 
-    width = pipeline.unet.config.cross_attention_dim
-    if conditions.ndim != 3 or conditions.shape[-1] != width:
-        raise NeuroCanvasError(f"conditions: this generator needs shape (n, 77, {width}); got {conditions.shape}.")
-    dtype = pipeline.unet.dtype
-    empty = pipeline.tokenizer("", padding="max_length", max_length=conditions.shape[1], return_tensors="pt").input_ids
-    with torch.inference_mode():
-        negative = pipeline.text_encoder(input_ids=empty.to(pipeline.device))[0].to(dtype)
-        pictures = pipeline(
-            prompt_embeds=torch.from_numpy(np.ascontiguousarray(conditions, np.float32)).to(pipeline.device, dtype),
-            negative_prompt_embeds=negative.expand(len(conditions), -1, -1),
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="np",
-        ).images
-    return np.round(pictures * 255).astype(np.uint8)
+    source = find_family(family).preview
+    if not source:
+        raise NeuroCanvasError(f"--preview: family {family} has no TAESD; leave it out, or put one into its folder.")
+    published = (Path(source) / PUBLISHED[1]).is_file()
+    return load_part(source, _read_published if published else AutoencoderTiny.from_pretrained)
+
+
+def _read_published(source: str) -> Any:
+    """A TAESD from the two published files, whose decoder counts a layer without weights that diffusers leaves out."""
+    from diffusers import AutoencoderTiny
+    from safetensors.torch import load_file
+
+    tiny: Any = AutoencoderTiny()
+    tiny.eval()
+    for part, file, skipped in (("encoder", PUBLISHED[0], 0), ("decoder", PUBLISHED[1], 1)):
+        state = {}
+        for name, tensor in load_file(Path(source) / file).items():
+            number, _, rest = name.partition(".")
+            state[f"layers.{int(number) - skipped}.{rest}"] = tensor
+        getattr(tiny, part).load_state_dict(state)
+    return tiny
+
+
+@dataclass
+class Generator:
+    """A family's Stable Diffusion and how it draws; any batch draws the same pictures, to 2/255 on a CPU.
+
+    Parameters
+    ----------
+    pipeline : diffusers.StableDiffusionPipeline
+    settings : GenerateSettings
+        Scheduler, steps, guidance, negative prompt, size and strength.
+    tell : callable
+        See `load_generator`.
+    batch : int
+        Pictures at a time; halved whenever memory does not hold as many.
+    preview : diffusers.AutoencoderTiny, optional
+        Decodes instead of the pipeline's own VAE.
+    """
+
+    pipeline: Any
+    settings: GenerateSettings
+    tell: Callable[[str], None]
+    batch: int
+    preview: Any = None
+
+    @property
+    def size(self) -> int:
+        """Width and height of the pictures, px."""
+        native: int = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        return self.settings.size or native
+
+    @cached_property
+    def negative(self) -> torch.Tensor:
+        """What guidance leads away from, (1, 77, width): the empty caption, or the negative prompt."""
+        import torch
+
+        tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
+        ids = tokenizer(
+            self.settings.negative, padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+        with torch.inference_mode():
+            found: torch.Tensor = encoder(input_ids=ids.to(device()))[0]
+        return found
+
+    def draw(
+        self, conditions: np.ndarray, seeds: Sequence[int], *, starts: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Draw one picture per condition.
+
+        Parameters
+        ----------
+        conditions : array, shape (n, 77, width)
+            Text embeddings, predicted or true; `width` is the text encoder's, 768 for Stable Diffusion 1.x.
+        seeds : sequence of int, length n
+            One per picture: its noise depends on nothing else.
+        starts : array, shape (n, size, size, 3), uint8, optional
+            Pictures to start from; `settings.strength` says how far from them the drawn ones may go.
+
+        Returns
+        -------
+        array, shape (n, size, size, 3), uint8
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the conditions' width is not the pipeline's, it cannot draw this size, or memory does not hold a single
+            picture.
+        """
+        self._check(conditions)
+        drawn: list[np.ndarray] = []
+        while (begin := sum(map(len, drawn))) < len(conditions):
+            part = slice(begin, begin + self.batch)
+            start = None if starts is None else starts[part]
+            try:
+                drawn.append(self._draw(conditions[part], seeds[part], start))
+            except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError on a CPU
+                self._shrink(error, len(conditions[part]))
+        return np.concatenate(drawn)
+
+    def _check(self, conditions: np.ndarray) -> None:
+        """Raise if conditions or size are not the pipeline's."""
+        width = self.pipeline.unet.config.cross_attention_dim
+        if conditions.ndim != 3 or conditions.shape[-1] != width:
+            raise NeuroCanvasError(
+                f"conditions: this generator needs shape (n, 77, {width}); got {conditions.shape}. Embed the captions "
+                "and train the mapper with the family that draws."
+            )
+        deepest = self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
+        if self.size % deepest:
+            raise NeuroCanvasError(f"generate.size: a multiple of {deepest} is needed; got {self.size}.")
+
+    def _shrink(self, error: Exception, batch: int) -> None:
+        """Halve the batch if memory was short; raise anything else."""
+        import torch
+
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not short:
+            raise error
+        if batch == 1:
+            raise NeuroCanvasError(
+                f"generate: memory does not hold one picture of {self.size} px; ask for a smaller generate.size, for "
+                "generate.precision float16 or for generate.offload."
+            ) from error
+        if self.batch == self.settings.shard:
+            self.tell("generate: memory is short, so pictures are drawn in smaller batches.")
+        self.batch = batch // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _draw(self, conditions: np.ndarray, seeds: Sequence[int], starts: np.ndarray | None) -> np.ndarray:
+        """Draw one batch: the pipeline's own steps, with guidance in a part of them only."""
+        import torch
+
+        pipeline, settings, unet = self.pipeline, self.settings, self.pipeline.unet
+        scheduler = pipeline.scheduler
+        noises = [torch.Generator().manual_seed(seed) for seed in seeds]
+        prompts = torch.from_numpy(np.ascontiguousarray(conditions, np.float32)).to(device(), unet.dtype)
+        both = torch.cat([self.negative.to(unet.dtype).expand(len(prompts), -1, -1), prompts])
+        own_guidance = unet.config.time_cond_proj_dim  # of networks that were distilled with guidance inside
+        scheduler.set_timesteps(settings.steps)
+        with torch.inference_mode():
+            latents, times = self._begin(noises, starts)
+            inside = None
+            if own_guidance is not None:
+                scale = torch.full((len(prompts),), settings.guidance - 1)
+                inside = pipeline.get_guidance_scale_embedding(scale, own_guidance).to(device(), unet.dtype)
+            extra = pipeline.prepare_extra_step_kwargs(noises, 0.0)
+            for number, time in enumerate(times):
+                begin, end = (share * len(times) for share in settings.guidance_interval)
+                guided = settings.guidance > 1 and own_guidance is None and begin <= number < end
+                entered = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
+                said = unet(
+                    entered, time, encoder_hidden_states=both if guided else prompts, timestep_cond=inside,
+                    return_dict=False,
+                )[0]  # fmt: skip
+                if guided:
+                    away, towards = said.chunk(2)
+                    said = away + settings.guidance * (towards - away)
+                latents = scheduler.step(said, time, latents, **extra, return_dict=False)[0]
+        return self.decode(latents)
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Decode latents, one picture after the other.
+
+        Parameters
+        ----------
+        latents : tensor, shape (n, channels, height / 8, width / 8)
+            Scaled as the UNet sees them.
+
+        Returns
+        -------
+        array, shape (n, height, width, 3), uint8
+        """
+        import torch
+
+        vae = self.pipeline.vae if self.preview is None else self.preview
+        with torch.inference_mode():
+            pictures = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+            values = self.pipeline.image_processor.postprocess(pictures, output_type="np")
+        return np.round(values * 255).astype(np.uint8)
+
+    def _begin(
+        self, noises: list[torch.Generator], starts: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents that denoising begins with, and the times that it passes."""
+        import torch
+
+        pipeline, scheduler = self.pipeline, self.pipeline.scheduler
+        side = self.size // pipeline.vae_scale_factor
+        shape = (1, pipeline.unet.config.in_channels, side, side)
+        noise = torch.cat([torch.randn(shape, generator=one) for one in noises]).to(device(), pipeline.unet.dtype)
+        if starts is None:
+            return noise * scheduler.init_noise_sigma, scheduler.timesteps
+        pixels = pipeline.image_processor.preprocess(starts.astype(np.float32) / 255)
+        mean = pipeline.vae.encode(pixels.to(device(), pipeline.vae.dtype)).latent_dist.mode()
+        order = scheduler.order
+        steps = max(1, round(self.settings.steps * self.settings.strength))
+        times = scheduler.timesteps[-steps * order :]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
+        return scheduler.add_noise(mean * pipeline.vae.config.scaling_factor, noise, times[:1]), times

@@ -13,6 +13,7 @@ import numpy as np
 from neurocanvas.config import ClassifySettings
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option, require
 from neurocanvas.montage import positions_of
+from neurocanvas.store import read_torch
 
 if TYPE_CHECKING:
     import torch
@@ -82,12 +83,15 @@ class Estimator:
         Values that are tried, the most regularised first: ties keep the earlier one.
     released : object
         The value of the released code.
+    counts_trials : bool
+        Whether a candidate is a number of training trials, so that larger ones than there are cannot be tried.
     """
 
     title: str
     build: Callable[[Any, int], Any]
     candidates: tuple[Any, ...]
     released: Any
+    counts_trials: bool = False
     takes: Takes = "features"
 
 
@@ -150,7 +154,7 @@ CLASSIFIERS: Mapping[str, Network | Estimator] = MappingProxyType(
         "mlp": Network("MLP", "features", _mlp, weight_decay=1e-1, released=("sgd", 1e-4, 1e-4)),
         "rgnn": Network("RGNN", "features", _rgnn, learning_rate=3e-3, released=("adam", 1e-3, 0.0)),
         "ridge": Estimator("Ridge", _ridge, (1e4, 1e3, 1e2, 1e1, 1.0), released=1.0),
-        "knn": Estimator("KNN", _knn, (33, 17, 9, 5, 3, 1), released=5),
+        "knn": Estimator("KNN", _knn, (33, 17, 9, 5, 3, 1), released=5, counts_trials=True),
         "rf": Estimator("RandomForest", _forest, ("sqrt",), released="sqrt"),
         "svm": Estimator("SVM", _svm, (1e-3, 1e-2, 1e-1, 1.0), released=1.0),
         "dt": Estimator("DecisionTree", _tree, (3, 6, 12, None), released=None),
@@ -223,7 +227,7 @@ def class_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray:
     return scores
 
 
-def load_network(network: torch.nn.Module, path: Path | str) -> None:
+def load_network(network: torch.nn.Module, path: Path | str, spec: TrialSpec, settings: ClassifySettings) -> None:
     """Give a network the weights of a file, as ``-p`` of the released code does.
 
     Parameters
@@ -231,31 +235,56 @@ def load_network(network: torch.nn.Module, path: Path | str) -> None:
     network : torch.nn.Module
         Whose state is replaced.
     path : path-like
-        A ``.pth`` state dict, as of ``eegnet_s0_1x_22.pth``, or ``.safetensors`` as `classify` writes it.
+        A ``.pth`` state dict of the released code, as ``eegnet_s0_1x_22.pth``, or ``.safetensors`` as `classify`
+        writes it. The former's MLP reads band after band, so the columns of its first layer are put in our order.
+    spec : TrialSpec
+        What the network was built for.
+    settings : ClassifySettings
+        Its `recipe` must be "released" for a ``.pth``, and `rgnn_layout` "scrambled" for one of RGNN: only there do
+        inputs mean what they meant in the training of these weights.
 
     Raises
     ------
     NeuroCanvasError
-        If the file is missing, damaged, would run code, or holds a network of other sizes.
+        If the file is missing, damaged, would run code, holds a network of other sizes, or needs other settings.
     """
-    import pickle
-
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file = check_file(path, "weights of a network")
+    ours = file.suffix == ".safetensors"
     try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = torch.load(file, weights_only=True, map_location="cpu")
+        state = load_file(file) if ours else read_torch(file, "weights of a network")
+        if not isinstance(state, dict):
+            kind = type(state).__name__
+            raise NeuroCanvasError(f"{file}: allowed is a state dict, names of weights to tensors; got a {kind}.")
+        if not ours:
+            state = _from_released(state, file, spec, settings)
         network.load_state_dict({name: state[name] for name in state if name not in ("mean", "sd")})
-    except pickle.UnpicklingError as error:
-        raise NeuroCanvasError(f"{file}: holds more than tensors, so loading it could run code.") from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, RuntimeError, OSError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise NeuroCanvasError(f"{file}: does not fit this network, or is damaged ({reason[:300]}).") from error
+
+
+def _from_released(
+    state: dict[str, torch.Tensor], file: Path, spec: TrialSpec, settings: ClassifySettings
+) -> dict[str, torch.Tensor]:
+    """Weights of the released code for inputs in our order, if the settings give the inputs that they know."""
+    if settings.recipe != "released":
+        raise NeuroCanvasError(
+            f"{file}: weights of the released code know inputs that are not standardised, and signal in volts; "
+            f"classify.recipe must be 'released' for them (--recipe released), got {settings.recipe!r}."
+        )
+    if "edge_weight" in state and settings.rgnn_layout != "scrambled":
+        raise NeuroCanvasError(
+            f"{file}: weights of the released RGNN mean something in its own layout only; classify.rgnn_layout must "
+            f"be 'scrambled' for them, got {settings.rgnn_layout!r}."
+        )
+    first = state.get("l1.weight")
+    if first is None:
+        return state
+    by_band = first.reshape(-1, spec.n_last, len(spec.ch_names))
+    return {**state, "l1.weight": by_band.transpose(1, 2).flatten(1)}
 
 
 def _version() -> str:

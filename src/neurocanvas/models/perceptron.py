@@ -33,7 +33,7 @@ def build_perceptron(
     torch.nn.Module
         Trials (n, ...), flattened, to logits (n, n_outputs); initialised from torch's global random state. Its state
         dict has the released names (`l1`, `bn1`, `l2`, `bn2`, `l3`). Features enter as they are flattened: weights
-        that were trained on band-major features want band-major ones.
+        that were trained on band-major features want band-major ones (`load_network` turns the released ones).
 
     Examples
     --------

@@ -92,7 +92,7 @@ def build_rgnn(
         Features per channel.
     layout : {"channel-major", "scrambled"}
         ``"scrambled"`` is the released network to the number: band-major features cut into fives, so that a "node" is
-        one band at five neighbouring channels. Released weights load into either, but mean what they meant only there.
+        one band at five neighbouring channels. Released weights mean what they meant only there.
     domain_adaptation : bool
         Whether to add the head of node-wise domain adversarial training (NodeDAT).
 

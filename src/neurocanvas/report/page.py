@@ -119,21 +119,22 @@ NO_PICTURES: Mapping[str, Any] = {
 
 
 def _classification(folder: Path) -> list[dict[str, Any]]:
-    """Tables of the verbs benchmark, or else classify: one per protocol; none where neither has run."""
+    """Tables of the verbs benchmark, or else classify, by protocol; none where neither has run."""
     paths = [folder / "scores" / f"{verb}.json" for verb in ("benchmark", "classification")]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return []
     found = store.read_json(path, "the tables of the verb benchmark; run it again")
-    return [
-        {
-            **table,
-            "sentence": classification_sentence([r for r in found["rows"] if r["protocol"] == table["protocol"]]),
-            "warnings": [(text, text.startswith("Block design")) for text in table["warnings"]],
-            "explanation": found["explanation"],
-        }
-        for table in found["tables"]
-    ]
+    sections = []
+    for protocol in dict.fromkeys(table["protocol"] for table in found["tables"]):
+        tables = [table for table in found["tables"] if table["protocol"] == protocol]
+        warnings = dict.fromkeys(text for table in tables for text in table["warnings"])
+        sections.append({
+            "sentence": classification_sentence([row for row in found["rows"] if row["protocol"] == protocol]),
+            "warnings": [(text, text.startswith("Block design")) for text in warnings],
+            "tables": tables,
+        })  # fmt: skip
+    return sections
 
 
 def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
@@ -142,9 +143,9 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")
     # what an earlier run with other subjects or another mapper left in the folder is not part of this one
-    tables = _numbered(folder, "features/s*_trials.csv", "features", summary["subjects"])
+    tables = _numbered(folder, f"{settings.data.features_folder}/s*_trials.csv", "features", summary["subjects"])
     trials = [row for path in tables for row in _read_csv(path, "features")]
-    scalp = _scalp(folder, summary["subjects"])
+    scalp = _scalp(folder / settings.data.features_folder, summary["subjects"])
     captions = read_captions(folder / "targets" / "caption.txt")
     models = [model for model in _models(folder, summary["subjects"]) if model["name"] == settings.mapper.name]
     arms = [arm for arm in ARMS if arm in summary["arms"]]
@@ -283,7 +284,7 @@ def _data_uri(path: Path) -> str:
 def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
     """Mean DE per electrode and band over all trials, as maps with their limits."""
     totals, count, card = None, 0, {}
-    for path in _numbered(folder, "features/s*_de.npy", "features", subjects):
+    for path in _numbered(folder, "s*_de.npy", "features", subjects):
         features, card = store.read_array(path, "features; run the verb features"), store.read_card(path)
         shape = (len(card["ch_names"]), len(card["bands"]))
         if features.shape[1:] != shape or (totals is not None and totals.shape != shape):

@@ -14,6 +14,10 @@ ARMS: dict[str, str] = {
     "mean": "Made from the mean of the training targets, the same for every trial: what knowing nothing looks like.",
     "oracle": "Made from the true target, the embedding of the seen picture's own caption: the ceiling that the "
     "generator and the judge leave to any EEG.",
+    "retrieval": "Made from the caption of the training picture whose embedding is nearest to the prediction.",
+    "class-name": "Made from the words “a photo of a …” with the concept that is nearest to the prediction.",
+    "retrieved-start": "Made from the prediction, but drawn over the training picture that is nearest to it.",
+    "best-of": "Made from the prediction several times; kept is the picture whose own caption is nearest to it.",
 }
 """Arm -> what its pictures are made from; in the order in which the page shows them."""
 

@@ -13,8 +13,9 @@ from neurocanvas import store
 from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.stages.classifying import benchmark, classify
+from neurocanvas.stages.drawing import generate
 from neurocanvas.stages.mapping import caption, embed, features, predict, simulate, train
-from neurocanvas.stages.picturing import evaluate, generate, report
+from neurocanvas.stages.picturing import evaluate, report
 from neurocanvas.stages.run import Run
 
 STAGES: Mapping[str, Callable[[Run], list[Path]]] = {

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.datasets.eeg_imagenet import granularity_rows
+from neurocanvas.config import ClassifySettings
+from neurocanvas.datasets.eeg_imagenet import fine_groups, granularity_rows
 from neurocanvas.datasets.splits import Split, is_blocked, make_splits
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.evaluation.benchmark import (
     EXPLANATION,
     Cell,
@@ -26,7 +31,7 @@ from neurocanvas.evaluation.benchmark import (
     summarise_cells,
 )
 from neurocanvas.features.entropy import cut_window
-from neurocanvas.models.classifiers import TrialSpec, find_classifier
+from neurocanvas.models.classifiers import Network, TrialSpec, find_classifier
 from neurocanvas.stages.mapping import features, pooled_features_paths, read_pooled_features, simulate
 from neurocanvas.stages.run import Advance, Run, untracked
 from neurocanvas.training.classification import Outcome, train_classifier
@@ -36,8 +41,40 @@ COLUMNS = ("order", "concept", "fold", "unit")
 """What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording."""
 
 READ_AT_ONCE = 200
-FINE = tuple(f"fine{group}" for group in range(5))
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+UNSELECTED = "none: the last epoch, and the validation trials train too"
 TRANSDUCTIVE = "Domain adaptation saw the test trials without their labels: these scores are transductive."
+
+OPTIONS_OF: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"eegnet": frozenset({"eegnet"}), "rgnn": frozenset({"rgnn_layout", "domain_adaptation", "edge_penalty"})}
+)
+"""Settings that one network alone reads; those of networks are no estimator's."""
+OF_NETWORKS = frozenset({"pretrained", "batch_size", "epochs", "patience"})
+
+
+@dataclass(frozen=True)
+class _Signal:
+    """The signal of trials in the feature window, µV, read when it is asked for."""
+
+    trials: Trials
+    run: Run
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        signal = self.trials.signal(rows)
+        return cut_window(signal, self.trials, self.run.settings.features).astype(np.float32, copy=False)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """(n_trials, n_chans, n_times)."""
+        return (len(self.trials), *self[np.array([0])].shape[1:])
+
+    def read(self) -> np.ndarray:
+        """All of it at once."""
+        whole = np.empty(self.shape, np.float32)
+        for start in range(0, len(whole), READ_AT_ONCE):
+            rows = np.arange(start, min(start + READ_AT_ONCE, len(whole)))
+            whole[rows] = self[rows]
+        return whole
 
 
 @dataclass(frozen=True)
@@ -53,18 +90,20 @@ class _Job:
         return self.run.pool(self.subject)
 
     @cached_property
+    def pool_print(self) -> str:
+        """What names the pool."""
+        return self.pool.fingerprint()
+
+    @cached_property
     def features(self) -> np.ndarray:
         """Features of the pool."""
         return read_pooled_features(self.run, self.subject)[0]
 
     @cached_property
-    def signal(self) -> np.ndarray:
-        """Signal of the pool in the feature window, µV."""
-        settings, parts = self.run.settings.features, []
-        for start in range(0, len(self.pool), READ_AT_ONCE):
-            signal = self.pool.signal(slice(start, start + READ_AT_ONCE))
-            parts.append(cut_window(signal, self.pool, settings).astype(np.float32))
-        return np.concatenate(parts)
+    def signal(self) -> Any:
+        """Signal of the pool: one subject's in memory, that of many batch by batch from the file."""
+        signal = _Signal(self.pool, self.run)
+        return signal.read() if len(np.unique(self.pool.column("subject"))) == 1 else signal
 
     def splits(self, granularity: str) -> list[Split]:
         """Splits of the trials of a granularity; rows count in the pool."""
@@ -72,8 +111,12 @@ class _Job:
         if granularity != settings.data.granularity:
             columns = self.pool.column("concept"), self.pool.column("granularity")
             rows = np.flatnonzero(granularity_rows(*columns, granularity))
-        if len(rows) == 0:
-            raise NeuroCanvasError(f"granularity: subject {self.subject} has no trials of {granularity}; leave it out.")
+        own = self.pool.column("concept")[rows][self.pool.column("subject")[rows] == self.subject]
+        if len(np.unique(own)) < 2:
+            raise NeuroCanvasError(
+                f"granularity: subject {self.subject} has trials of {len(np.unique(own))} concepts of {granularity}, 2 "
+                "are needed; leave this granularity or subject out."
+            )
         found = make_splits(self.pool.select(rows), settings.split, self.subject)
         return [replace(split, **{part: rows[own] for part, own in split.parts().items()}) for split in found]
 
@@ -90,18 +133,28 @@ class _Job:
         if find_classifier(model).takes == "features":
             cards = [store.read_card(path)["sha256"] for path in pooled_features_paths(self.run, self.subject)]
         return store.fingerprint(
-            "classify", model, settings.classify.model_dump(mode="json", exclude={"models"}), settings.features, cards,
-            self.pool.fingerprint(), [split.fingerprint() for split in splits],
+            "classify 2", model, _read_by(model, settings.classify), settings.features, cards,
+            self.pool_print, [split.fingerprint() for split in splits],
         )  # fmt: skip
 
 
-def _classify(job: _Job, granularity: str, model: str) -> Path:
+def _read_by(model: str, settings: ClassifySettings) -> dict[str, Any]:
+    """The settings that a model reads, weights by their bytes."""
+    unread = {"models"}.union(*(names for other, names in OPTIONS_OF.items() if other != model))
+    if not isinstance(find_classifier(model), Network):
+        unread |= OF_NETWORKS
+    read = settings.model_dump(mode="json", exclude=unread)
+    if read.get("pretrained"):
+        read["pretrained"] = store.sha256(check_file(read["pretrained"], "weights of a network"))
+    return read
+
+
+def _classify(job: _Job, granularity: str, splits: Sequence[Split], model: str) -> Path:
     """Train a model on every fold of a subject and write its scores of the test trials, unless that is done."""
     run, kind = job.run, find_classifier(model)
     where = Path(run.settings.split.protocol) / granularity
     name = f"{model.replace(':', '_')}_s{job.subject}"
     path = run.folder / "classification" / where / f"{name}.npy"
-    splits = job.splits(granularity)
     inputs = job.inputs(splits, model)
     if store.is_done(path, inputs):
         return path
@@ -111,38 +164,43 @@ def _classify(job: _Job, granularity: str, model: str) -> Path:
     concepts, y[used] = np.unique(job.pool.column("concept")[used], return_inverse=True)
     spec = TrialSpec(job.pool.ch_names, job.pool.sfreq, x.shape[2], len(concepts))
     outcomes = [train_classifier(model, x, y, split, spec, run.settings.classify) for split in splits]
-    for fold, outcome in enumerate(outcomes):
-        if outcome.weights:
-            _save_weights(run.folder / "models" / where / f"{name}_fold{fold}.safetensors", outcome, inputs, concepts)
-    tests, sizes = np.concatenate([split.test for split in splits]), [len(split.test) for split in splits]
-    folds = np.repeat(np.arange(len(splits)), sizes)
-    columns = [job.pool.column("order")[tests], y[tests], folds, job.units(tests)]
-    scores = np.concatenate([outcome.scores for outcome in outcomes])
     adapted = {TRANSDUCTIVE} if run.settings.classify.domain_adaptation and model == "rgnn" else set()
     card = {
         "model": model, "title": kind.title, "subject": job.subject, "granularity": granularity,
         "protocol": run.settings.split.protocol, "settings": run.settings.classify.model_dump(mode="json"),
-        "columns": [*COLUMNS, "scores of concepts"], "concepts": concepts.tolist(),
+        "concepts": concepts.tolist(),
+        "selection": UNSELECTED if run.settings.classify.recipe == "released" else splits[0].selection,
+        "warnings": sorted(adapted.union(*(split.warnings for split in splits), *(one.warnings for one in outcomes))),
+    }  # fmt: skip
+    for fold, outcome in enumerate(outcomes):
+        if outcome.weights:
+            weights = run.folder / "models" / where / f"{name}_fold{fold}.safetensors"
+            _save_weights(weights, outcome, inputs, {**card, "split": splits[fold].fingerprint()})
+    tests, sizes = np.concatenate([split.test for split in splits]), [len(split.test) for split in splits]
+    folds = np.repeat(np.arange(len(splits)), sizes)
+    columns = [job.pool.column("order")[tests], y[tests], folds, job.units(tests)]
+    scores = np.concatenate([outcome.scores for outcome in outcomes])
+    store.write_array(path, np.column_stack([*columns, scores]).astype(np.float32), inputs, {
+        **card,
+        "columns": [*COLUMNS, "scores of concepts"],
         "accuracy": {
             which: float(np.average([outcome.accuracy[which] for outcome in outcomes], weights=sizes))
             for which in outcomes[0].accuracy
         },
-        "selection": splits[0].selection, "chosen": [outcome.chosen for outcome in outcomes],
+        "chosen": [outcome.chosen for outcome in outcomes],
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 3),
-        "warnings": sorted(adapted.union(*(split.warnings for split in splits))),
         "history": [outcome.history for outcome in outcomes],
-    }  # fmt: skip
-    store.write_array(path, np.column_stack([*columns, scores]).astype(np.float32), inputs, card)
+    })  # fmt: skip
     return path
 
 
-def _save_weights(path: Path, outcome: Outcome, inputs: str, concepts: np.ndarray) -> None:
+def _save_weights(path: Path, outcome: Outcome, inputs: str, card: Mapping[str, Any]) -> None:
     """Write a network as safetensors with its card."""
     from safetensors.numpy import save_file
 
     with store.atomic(path) as temporary:
         save_file({name: np.ascontiguousarray(array) for name, array in outcome.weights.items()}, temporary)
-    store.finish(path, inputs, {"concepts": concepts.tolist(), "chosen": outcome.chosen})
+    store.finish(path, inputs, {**card, "chosen": outcome.chosen})
 
 
 def _read_cell(path: Path) -> Cell:
@@ -167,15 +225,16 @@ def classify(run: Run) -> list[Path]:
     Returns
     -------
     list of Path
-        The tables `scores/classification.*`, and one file of scores per model and subject.
+        The tables, `scores/classification.*`; scores of trials and weights lie in `classification` and `models`.
     """
-    return _run_grid(run, [run.settings.split.protocol], [run.settings.data.granularity], "classification", workers=1)
+    simulate(run)
+    return _run_grid(run, [run.settings.split.protocol], [run.settings.data.granularity], "classification")
 
 
 def benchmark(run: Run) -> list[Path]:
     """Train every classifier under every protocol on every granularity and subject; make the paper's table.
 
-    Subjects are worked on at the same time, and what is done is not done again.
+    Subjects are worked on at the same time, one thread each, and what is done is not done again.
 
     Parameters
     ----------
@@ -184,46 +243,84 @@ def benchmark(run: Run) -> list[Path]:
     Returns
     -------
     list of Path
-        The tables `scores/benchmark.*`, and one file of scores per cell.
+        The tables, `scores/benchmark.*`; scores of trials and weights lie in `classification` and `models`.
+
+    Raises
+    ------
+    NeuroCanvasError
+        Before anything is trained: if a model or protocol is unknown or not possible, a granularity that is asked for
+        is not in the data, or a split inside blocks was not accepted.
     """
-    asked = run.settings.benchmark
     everything = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"granularity": "all"})})
-    granularities = [one for name in asked.granularities for one in (FINE if name == "fine" else (name,))]
-    protocols = list(asked.protocols) or [run.settings.split.protocol]
-    return _run_grid(replace(run, settings=everything), protocols, granularities, "benchmark", workers=asked.workers)
-
-
-def _run_grid(
-    run: Run, protocols: Sequence[str], granularities: Sequence[str], name: str, *, workers: int
-) -> list[Path]:
-    """Do every cell, then write the tables."""
-    models = run.settings.classify.models
+    run = replace(run, settings=everything)
     simulate(run)
+    protocols = list(run.settings.benchmark.protocols) or [run.settings.split.protocol]
+    return _run_grid(run, protocols, _tasks(run), "benchmark")
+
+
+def _tasks(run: Run) -> list[str]:
+    """The granularities that are asked for, fine as its groups; of the default ones those that the data have."""
+    asked = run.settings.benchmark.granularities
+    trials, _ = run.dataset
+    concepts, granularities = trials.column("concept"), trials.column("granularity")
+    groups = list(fine_groups(concepts, granularities).values())
+    present = {
+        "all": ["all"],
+        "coarse": ["coarse"] if len(np.unique(concepts[granularities == "coarse"])) > 1 else [],
+        "fine": [f"fine{group}" for group in sorted(set(groups)) if groups.count(group) > 1],
+    }
+    missing = [name for name in asked if not present[name]]
+    if missing:
+        raise NeuroCanvasError(
+            f"benchmark.granularities: the data have {', '.join(name for name in present if present[name])}, of two or "
+            f"more concepts; got {missing[0]}."
+        )
+    return [task for name in asked or present for task in present[name]]
+
+
+def _run_grid(run: Run, protocols: Sequence[str], granularities: Sequence[str], name: str) -> list[Path]:
+    """Check everything that can be known before, do every cell, then write the tables."""
+    kinds = [find_classifier(model) for model in run.settings.classify.models]
     runs = [_with_protocol(run, protocol) for protocol in protocols]
     for one in runs:
-        if any(find_classifier(model).takes == "features" for model in models):
+        for subject in one.subjects:
+            for granularity in granularities:
+                _Job(one, subject).splits(granularity)
+    if any(kind.takes == "features" for kind in kinds):
+        for one in runs:
             features(one, keep_imported=True)
     subjects = sorted({subject for one in runs for subject in one.subjects})
-    workers = min(len(subjects), workers or os.cpu_count() or 1)
-    advance = run.track(name, sum(len(one.subjects) for one in runs) * len(granularities) * len(models))
+    workers = min(len(subjects), run.settings.benchmark.workers or os.cpu_count() or 1)
+    advance = run.track(name, sum(len(one.subjects) for one in runs) * len(granularities) * len(kinds))
     paths: list[Path] = []
     if workers == 1:
-        for subject in subjects:
-            paths += _do_subject(runs, subject, granularities, advance)
+        with _one_thread():
+            for subject in subjects:
+                paths += _do_subject(runs, subject, granularities, advance)
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-            tasks = [
-                pool.submit(_do_subject, [replace(one, track=untracked) for one in runs], subject, granularities)
-                for subject in subjects
-            ]
-            try:
-                for task in as_completed(tasks):
-                    paths += task.result()
-                    advance(len(task.result()))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    return [*_write_tables(run, [_read_cell(path) for path in paths], name), *paths]
+        for done in _in_parallel(runs, subjects, granularities, workers):
+            paths += done
+            advance(len(done))
+    return _write_tables(run, [_read_cell(path) for path in paths], name)
+
+
+def _in_parallel(
+    runs: Sequence[Run], subjects: Sequence[int], granularities: Sequence[str], workers: int
+) -> Iterator[list[Path]]:
+    """Do the subjects in processes of one thread each; gives the cells of each subject when it is done."""
+    runs = [replace(run, track=untracked) for run in runs]
+    with _children_with_one_thread(), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        tasks = [pool.submit(_do_subject, runs, subject, granularities) for subject in subjects]
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        except BrokenProcessPool as error:
+            raise NeuroCanvasError(
+                "benchmark: a worker was killed, most likely because memory is short; ask for fewer with --workers. "
+                "What is done stays."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _with_protocol(run: Run, protocol: str) -> Run:
@@ -233,7 +330,7 @@ def _with_protocol(run: Run, protocol: str) -> Run:
 
 
 def _do_subject(
-    runs: Sequence[Run], subject: int, granularities: Sequence[str], advance: Advance | None = None
+    runs: Sequence[Run], subject: int, granularities: Sequence[str], advance: Advance = lambda _: None
 ) -> list[Path]:
     """All cells of one subject; its trials are read once per protocol."""
     paths = []
@@ -242,20 +339,42 @@ def _do_subject(
             continue
         job = _Job(run, subject)
         for granularity in granularities:
+            splits = job.splits(granularity)
             for model in run.settings.classify.models:
-                paths.append(_classify(job, granularity, model))
-                if advance is not None:
-                    advance(1)
+                paths.append(_classify(job, granularity, splits, model))
+                advance(1)
     return paths
 
 
-def _one_thread() -> None:
-    """Keep a worker to one thread: there is one worker per core."""
+@contextmanager
+def _children_with_one_thread() -> Iterator[None]:
+    """Let processes that start in here use one thread: libraries read these variables when they are loaded."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one thread, so that the bytes are those that any number of workers gives."""
+    import sklearn.svm  # noqa: F401  (only libraries that are loaded can be limited)
     import torch
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _write_tables(run: Run, cells: Sequence[Cell], name: str) -> list[Path]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,9 @@ from neurocanvas.targets.released_files import read_released_embeddings, write_r
 
 FOLDERS = (".", "output", "de_feat", "data/de_feat")
 """Where `import_files` looks, below the folder it is given: the released code's own layout."""
+
+STAGED = ".part-import"
+"""Folder of a run where imported files wait until all of them are good; what a killed call left there is deleted."""
 
 UNKNOWN_TRAINING = (
     "A mapper was imported, and its file does not say which trials trained it. The released code trains on the first "
@@ -60,9 +65,12 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
     if captions.is_file():
         written.append(output / "caption.txt")
         write_captions(written[-1], read_captions(captions))
-    if (run.folder / "targets" / "clip_embeddings.npy").is_file():
+    embeddings = run.folder / "targets" / "clip_embeddings.npy"
+    if embeddings.is_file():
         written.append(output / "clip_embeddings.pth")
-        write_released_embeddings(written[-1], run.stimuli, run.embeddings())
+        # all that there are, as of the captions: the run may be opened for some of its subjects, who saw fewer pictures
+        stimuli = store.read_card(embeddings).get("stimuli", run.stimuli)
+        write_released_embeddings(written[-1], stimuli, store.read_array(embeddings, "CLIP embeddings"))
     for subject in run.subjects:
         fold = 0
         while (model := run.model_path(subject, fold)).is_file():
@@ -100,29 +108,60 @@ def import_files(run: Run, folder: Path) -> list[Path]:
     Raises
     ------
     NeuroCanvasError
-        If there is no such file, or one is damaged, would run code, or does not fit the run's trials and pictures.
+        If there is no such file, or one is damaged, would run code, or does not fit the run's trials and pictures;
+        then the run folder is left as it was.
     """
     check_folder(folder, "files of the released code")
     files = {path.name: path for name in FOLDERS for path in sorted((folder / name).glob("*")) if path.is_file()}
-    made = []
+    staged = run.folder / STAGED
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        taken = _take(run, files, staged)
+        if not taken:
+            raise NeuroCanvasError(
+                f"{folder}: none of caption.txt, clip_embeddings.pth, <subject>_{run.settings.data.granularity}_de.npy "
+                f"and mlpsd_s<subject>_0.pth of subjects {', '.join(map(str, run.opened))} in it."
+            )
+        for path in taken:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for one in (path, store.card_path(path)):
+                if (waiting := staged / one.relative_to(run.folder)).is_file():  # else it was taken before
+                    os.replace(waiting, one)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    for subject in run.opened:
+        if run.features_path(subject) in taken:
+            write_trials(run, subject)
+    return taken
+
+
+def _take(run: Run, files: Mapping[str, Path], staged: Path) -> list[Path]:
+    """Check all of the files and write what is new below `staged`; return where in the run all of them belong."""
+    taken: list[Path] = []
+
+    def place(path: Path) -> Path:
+        """Note where an artifact belongs, and say where it waits."""
+        taken.append(path)
+        return staged / path.relative_to(run.folder)
+
     if file := files.get("caption.txt"):
-        made.append(_take_captions(run, file))
+        _take_captions(run, file, place(run.folder / "targets" / "caption.txt"))
     if file := files.get("clip_embeddings.pth"):
-        made.append(_take_embeddings(run, file))
+        _take_embeddings(run, file, place(run.folder / "targets" / "clip_embeddings.npy"))
     for subject in run.opened:
         if file := files.get(f"{subject}_{run.settings.data.granularity}_de.npy"):
-            made.append(_take_features(run, file, subject))
+            _take_features(run, file, subject, place(run.features_path(subject)))
     for subject in run.subjects:
         for name, file in files.items():
             named = re.fullmatch(rf"mlpsd_s{subject}_(\d+)\.pth|mlp_sd_s{subject}_model\.pth", name)
             if named:
-                made.append(_take_mapper(run, file, subject, int(named[1] or 0)))
-    if not made:
-        raise NeuroCanvasError(
-            f"{folder}: none of caption.txt, clip_embeddings.pth, <subject>_{run.settings.data.granularity}_de.npy and "
-            f"mlpsd_s<subject>_0.pth of subjects {', '.join(map(str, run.opened))} in it."
-        )
-    return made
+                _check_reader(run, file, subject, run.features_path(subject) in taken)
+                path = run.model_path(subject, int(named[1] or 0))
+                waiting, inputs = place(path), _inputs(file)
+                if not store.is_done(path, inputs):
+                    card = {**_card(file), "warnings": [UNKNOWN_TRAINING]}
+                    save_mapper(read_released_mapper(file), waiting, inputs, card)
+    return taken
 
 
 def _card(file: Path) -> dict[str, object]:
@@ -135,34 +174,30 @@ def _inputs(file: Path) -> str:
     return store.fingerprint("import", store.sha256(file))
 
 
-def _take_captions(run: Run, file: Path) -> Path:
-    """caption.txt into `targets/`."""
-    path, captions = run.folder / "targets" / "caption.txt", read_captions(file)
+def _take_captions(run: Run, file: Path, path: Path) -> None:
+    """Write the captions of caption.txt."""
+    captions = read_captions(file)
     missing = [name for name in run.stimuli if name not in captions]
     if missing:
         raise NeuroCanvasError(f"{file}: no caption of {missing[0]}, which the run's trials show; choose its data set.")
     write_captions(path, captions)
     store.finish(path, _inputs(file), _card(file))
-    return path
 
 
-def _take_embeddings(run: Run, file: Path) -> Path:
-    """clip_embeddings.pth into `targets/`, in half precision as `embed` writes them."""
-    path = run.folder / "targets" / "clip_embeddings.npy"
+def _take_embeddings(run: Run, file: Path, path: Path) -> None:
+    """Write the embeddings of clip_embeddings.pth, in half precision as `embed` writes them."""
+    with store.atomic(path) as temporary:
+        shape = (len(run.stimuli), *TARGET_SHAPE)
+        mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        read_released_embeddings(file, run.stimuli, mapped)
+        mapped.flush()
     inputs = store.fingerprint(_inputs(file), run.stimuli)
-    if not store.is_done(path, inputs):
-        with store.atomic(path) as temporary:
-            shape = (len(run.stimuli), *TARGET_SHAPE)
-            mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-            read_released_embeddings(file, run.stimuli, mapped)
-            mapped.flush()
-        store.finish(path, inputs, {"stimuli": run.stimuli, **_card(file)})
-    return path
+    store.finish(path, inputs, {"stimuli": run.stimuli, **_card(file)})
 
 
-def _take_features(run: Run, file: Path, subject: int) -> Path:
-    """A feature file into `features/`."""
-    path, trials = run.features_path(subject), run.opened[subject]
+def _take_features(run: Run, file: Path, subject: int, path: Path) -> None:
+    """Write the features of a feature file."""
+    trials = run.opened[subject]
     values = read_released(file, len(trials.ch_names))
     if len(values) != len(trials):
         raise NeuroCanvasError(
@@ -171,21 +206,18 @@ def _take_features(run: Run, file: Path, subject: int) -> Path:
         )
     card = {"method": "imported", "ch_names": list(trials.ch_names), "bands": list(BANDS), "unit": "as in the file"}
     store.write_array(path, values.astype(np.float32), _inputs(file), {**card, **_card(file)})
-    write_trials(run, subject)
-    return path
 
 
-def _take_mapper(run: Run, file: Path, subject: int, fold: int) -> Path:
-    """A mapper into `models/`."""
-    features, path = run.features_path(subject), run.model_path(subject, fold)
+def _check_reader(run: Run, file: Path, subject: int, features_come_along: bool) -> None:
+    """Raise if the run's mapper or its features are not those that a released mapper is made of."""
+    features = run.features_path(subject)
     if run.settings.mapper.name != "mlp_sd":
         raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's mapper.name is {run.settings.mapper.name!r}.")
+    if features_come_along:
+        return
     method = store.read_card(features)["method"] if features.is_file() else run.settings.features.method
     if method == "gaussian":
         raise NeuroCanvasError(
             f"{file}: the released mapper reads the released features, and the run's are 'gaussian'; import the "
             "feature file with it, or make them by `neurocanvas features --method eeg-imagenet`."
         )
-    if not store.is_done(path, _inputs(file)):
-        save_mapper(read_released_mapper(file), path, _inputs(file), {**_card(file), "warnings": [UNKNOWN_TRAINING]})
-    return path

@@ -12,7 +12,7 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.datasets.splits import groups, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.families import family_print
+from neurocanvas.families import family_print, source_print
 from neurocanvas.stages.run import Advance, Run, write_table
 from neurocanvas.trials import COLUMNS, Trials
 
@@ -91,7 +91,7 @@ def write_trials(run: Run, subject: int) -> None:
 
 
 def caption(run: Run) -> list[Path]:
-    """Caption every stimulus with the family's BLIP.
+    """Describe every stimulus in words: by a captioner, by its concept's name, or as a file says.
 
     Parameters
     ----------
@@ -101,17 +101,49 @@ def caption(run: Run) -> list[Path]:
     -------
     list of Path
         `targets/caption.txt`.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the captioner's weights cannot be loaded, or the file lacks a stimulus.
     """
-    from neurocanvas.targets.captions import caption_pictures, write_captions
+    from neurocanvas.targets.captions import (
+        caption_stimuli,
+        captioner_of,
+        load_captioner,
+        prompt,
+        read_captions,
+        write_captions,
+    )
 
     _, stimuli = run.dataset
-    path, family = run.folder / "targets" / "caption.txt", run.settings.family
-    inputs = store.fingerprint("caption", stimuli.fingerprint(), run.stimuli, family_print(family))
+    settings, family, ids = run.settings.caption, run.settings.family, run.stimuli
+    path = run.folder / "targets" / "caption.txt"
+    begun = path.with_name("captions_begun.json")
+    captions = None
+    if settings.source == "class-names":
+        captions = {name: prompt(stimuli.names[stimuli.concepts[name]]) for name in ids}
+    elif settings.source.endswith(".txt"):
+        captions = read_captions(Path(settings.source))
+        missing = [name for name in ids if name not in captions]
+        if missing:
+            raise NeuroCanvasError(f"{settings.source}: no caption of {missing[0]}; add it, or caption by a network.")
+        captions = {name: captions[name] for name in ids}
+    if captions is not None:
+        inputs = store.fingerprint("caption", captions)
+    else:
+        source = settings.source or family
+        weights = family_print(family) if not settings.source else source_print(captioner_of(source))
+        inputs = store.fingerprint("caption", stimuli.fingerprint(), ids, weights, settings.recipe)
     if not store.is_done(path, inputs):
-        pictures = [stimuli.picture(name) for name in run.stimuli]
-        captions = caption_pictures(pictures, family, progress=run.track("caption", len(pictures)))
-        write_captions(path, dict(zip(run.stimuli, captions, strict=True)))
-        store.finish(path, inputs, {"family": family})
+        if captions is None:
+            captions = caption_stimuli(
+                ids, stimuli.picture, lambda: load_captioner(source, settings.recipe), begun, inputs,
+                progress=run.track("caption", len(ids)),
+            )  # fmt: skip
+        write_captions(path, captions)
+        store.finish(path, inputs, {"source": settings.source or family, "recipe": settings.recipe})
+    begun.unlink(missing_ok=True)
     return [path]
 
 
@@ -244,7 +276,7 @@ def train(run: Run) -> list[Path]:
     for subject in run.subjects:
         values, card = read_pooled_features(run, subject)
         target_of = run.stimulus_rows(run.pool(subject))
-        spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]))
+        spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]), targets.shape[1:])
         for fold, split in enumerate(splits[subject]):
             paths.append(run.model_path(subject, fold))
             epochs = _EpochLog(run.logger("train", subject=subject, fold=fold), advance)
@@ -294,7 +326,7 @@ def predict(run: Run) -> list[Path]:
         cards = [store.read_card(check_file(model, "a mapper; `neurocanvas train` makes it")) for model in models]
         prints = [store.read_card(file)["sha256"] for file in pooled_features_paths(run, subject)]
         inputs = store.fingerprint(
-            "predict", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], prints,
+            "predict 2", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], prints,
             run.settings.split.average_test,
         )  # fmt: skip
         if not (store.is_done(path, inputs) and store.is_done(mean, inputs)):
@@ -317,7 +349,9 @@ def predict(run: Run) -> list[Path]:
                 )
             order = np.argsort(rows, kind="stable")
             store.write_array(mean, np.stack([m.basis.mean for m in mappers]), inputs)
+            seen = run.stimulus_rows(pool)
             store.write_array(path, predicted[order], inputs, {
+                "known": [np.unique(seen[split.joined().train]).tolist() for split in splits],
                 "trials": rows[order].tolist(), "folds": folds[order].tolist(),
                 "gains": [gain(m.basis.target_sd, sd) for m, sd in zip(mappers, spreads, strict=True)],
                 "blocked": is_blocked(trials), "warnings": sorted(warnings),

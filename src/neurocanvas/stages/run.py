@@ -173,7 +173,7 @@ class Run:
         return np.searchsorted(np.array(self.stimuli), trials.column("stimulus"))
 
     def features_path(self, subject: int) -> Path:
-        """Say where a subject's features are.
+        """Say where a subject's features are: those of a part of the concepts in a folder of its own.
 
         Parameters
         ----------
@@ -183,7 +183,7 @@ class Run:
         -------
         Path
         """
-        return self.folder / "features" / f"s{subject}_de.npy"
+        return self.folder / self.settings.data.features_folder / f"s{subject}_de.npy"
 
     def model_path(self, subject: int, fold: int) -> Path:
         """Say where a subject's mapper of one fold is.
@@ -231,7 +231,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     store.write_text(path, stream.getvalue())
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
+def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> None:
     """Write a PNG atomically, unless it holds the same already.
 
     Parameters
@@ -239,11 +239,15 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     path : Path
         Where to.
     picture : array, shape (height, width, 3), uint8
+    about : mapping, optional
+        How it was made; goes into the file's metadata as JSON, under "neurocanvas".
     """
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
+    stream, metadata = io.BytesIO(), PngImagePlugin.PngInfo()
+    if about is not None:
+        metadata.add_text("neurocanvas", json.dumps(about, sort_keys=True))
+    Image.fromarray(picture).save(stream, format="PNG", pnginfo=metadata)
     store.write_bytes(path, stream.getvalue())
 
 

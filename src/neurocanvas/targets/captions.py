@@ -2,63 +2,179 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches, device, find_family, load_part, pil_processor
-from neurocanvas.store import read_text, write_text
+from neurocanvas.store import read_text, write_json, write_text
 
-LONGEST = 32  # words a caption may have; the released script leaves BLIP's default of 20 tokens
+BATCH = 32
+"""Pictures that are captioned at once."""
+
+DECODING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "default": MappingProxyType({"max_new_tokens": 32, "num_beams": 1, "do_sample": False}),
+        "released": MappingProxyType(
+            {"max_new_tokens": 20, "num_beams": 20, "do_sample": True, "temperature": 0.5, "repetition_penalty": 2.0}
+        ),
+    }
+)
+"""Recipe -> how words are chosen: greedily, or as the released script does, from random numbers of a fixed seed."""
 
 
-def caption_pictures(
-    pictures: Sequence[np.ndarray],
-    family: str,
-    *,
-    batch_size: int = 32,
-    progress: Callable[[int], None] = lambda _: None,
-) -> list[str]:
-    """Describe pictures in words, deterministically (greedy decoding).
+@dataclass(frozen=True)
+class Captioner:
+    """A network that describes pictures in words.
 
     Parameters
     ----------
-    pictures : sequence of array, each (height, width, 3), uint8
-        What was seen.
-    family : str
-        Whose captioner: a name in `families.FAMILIES` or a folder.
-    batch_size : int
-        Pictures at a time.
-    progress : callable
-        Is told how many pictures were captioned since the last call.
+    model, tokenizer, processor : object
+        From transformers.
+    recipe : str
+        A key of `DECODING`.
+    """
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+    recipe: str
+
+    def describe(self, pictures: Sequence[np.ndarray]) -> list[str]:
+        """Describe pictures, `BATCH` at a time; the same pictures get the same captions.
+
+        Parameters
+        ----------
+        pictures : sequence of array, each (height, width, 3), uint8
+            What was seen.
+
+        Returns
+        -------
+        list of str
+            One caption per picture.
+        """
+        import torch
+
+        captions: list[str] = []
+        for part in batches(len(pictures), BATCH):
+            pixels = self.processor(images=list(pictures[part]), return_tensors="pt")["pixel_values"].to(device())
+            with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                words = self.model.generate(pixel_values=pixels, **DECODING[self.recipe])
+            captions += [tidy(text) for text in self.tokenizer.batch_decode(words, skip_special_tokens=True)]
+        return captions
+
+
+@lru_cache(1)
+def load_captioner(source: str, recipe: str = "default") -> Captioner:
+    """Load a captioner.
+
+    Parameters
+    ----------
+    source : str
+        A name in `families.FAMILIES`, whose BLIP is taken; or a folder or hub id of any model that transformers knows
+        for image to text (BLIP, BLIP-2, GIT, ...).
+    recipe : str
+        A key of `DECODING`.
 
     Returns
     -------
-    list of str
-        One caption per picture.
+    Captioner
 
     Raises
     ------
     NeuroCanvasError
-        If the captioner's weights cannot be loaded.
+        If its weights cannot be loaded.
     """
-    import torch
-    from transformers import AutoTokenizer, BlipForConditionalGeneration
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-    source = find_family(family).captioner
-    model = load_part(source, BlipForConditionalGeneration.from_pretrained).float().eval().to(device())
-    tokenizer, processor = load_part(source, AutoTokenizer.from_pretrained), load_part(source, pil_processor)
-    captions: list[str] = []
-    for part in batches(len(pictures), batch_size):
-        pixels = processor(images=list(pictures[part]), return_tensors="pt")["pixel_values"].to(device())
-        with torch.inference_mode():
-            words = model.generate(pixel_values=pixels, max_new_tokens=LONGEST, num_beams=1, do_sample=False)
-        captions += [tidy(text) for text in tokenizer.batch_decode(words, skip_special_tokens=True)]
+    name = captioner_of(source)
+    model = load_part(name, AutoModelForImageTextToText.from_pretrained).float().eval().to(device())
+    tokenizer, processor = load_part(name, AutoTokenizer.from_pretrained), load_part(name, pil_processor)
+    return Captioner(model, tokenizer, processor, recipe)
+
+
+def captioner_of(source: str) -> str:
+    """Say which folder or hub id captions: the BLIP of a family, or what is no family itself.
+
+    Parameters
+    ----------
+    source : str
+        As `load_captioner` takes it.
+
+    Returns
+    -------
+    str
+    """
+    try:
+        return find_family(source).captioner
+    except NeuroCanvasError:
+        return source
+
+
+def caption_stimuli(
+    ids: Sequence[str],
+    picture: Callable[[str], np.ndarray],
+    captioner: Callable[[], Captioner],
+    begun: Path,
+    inputs: str,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, str]:
+    """Caption stimuli, each distinct picture once, going on where an earlier call was killed.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Stimuli.
+    picture : callable
+        Gives a stimulus's picture, (height, width, 3), uint8.
+    captioner : callable
+        Gives the captioner; is called if there is work left.
+    begun : Path
+        Where captions are kept until all are there, by picture; the caller removes it then.
+    inputs : str
+        Fingerprint of what captions depend on: what `begun` holds from other inputs is dropped.
+    progress : callable
+        Is told how many stimuli are done since the last call.
+
+    Returns
+    -------
+    dict of str to str
+        Stimulus to caption.
+    """
+    found = _read_begun(begun, inputs)
+    digest = {}
+    for part in batches(len(ids), BATCH):
+        pictures = {}
+        for name in ids[part]:
+            seen = picture(name)
+            digest[name] = hashlib.sha256(f"{seen.shape}".encode() + seen.tobytes()).hexdigest()
+            if digest[name] not in found:
+                pictures[digest[name]] = seen
+        if pictures:
+            found |= dict(zip(pictures, captioner().describe(list(pictures.values())), strict=True))
+            write_json(begun, {"inputs": inputs, "captions": found})
         progress(part.stop - part.start)
-    return captions
+    return {name: found[digest[name]] for name in ids}
+
+
+def _read_begun(path: Path, inputs: str) -> dict[str, str]:
+    """Captions by picture that an earlier call left."""
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        return dict(begun["captions"]) if begun["inputs"] == inputs else {}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def tidy(caption: str) -> str:
@@ -79,6 +195,26 @@ def tidy(caption: str) -> str:
     "a jack-o'-lantern"
     """
     return re.sub(r"\s*([-'])\s*", r"\1", caption).strip()
+
+
+def prompt(name: str) -> str:
+    """Put a concept's name into CLIP's usual sentence.
+
+    Parameters
+    ----------
+    name : str
+        Of a concept, with or without an article.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> prompt("mitten")
+    'a photo of a mitten'
+    """
+    return f"a photo of {name}" if name.startswith(("a ", "an ")) else f"a photo of a {name}"
 
 
 def write_captions(path: Path, captions: Mapping[str, str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +33,9 @@ def embed_captions(
 
     Returns
     -------
-    array, shape (n_captions, 77, 768), float16
-        Last hidden states after the final layer norm, padding included, as Stable Diffusion 1.x uses them.
+    array, shape (n_captions, 77, width), float16
+        Last hidden states after the final layer norm, padding included, as Stable Diffusion uses them; `width` is the
+        encoder's, 768 for Stable Diffusion 1.x and 1024 for 2.x.
 
     Raises
     ------
@@ -40,12 +43,8 @@ def embed_captions(
         If the encoder's weights cannot be loaded.
     """
     import torch
-    from transformers import CLIPTextModel, CLIPTokenizer
 
-    source = find_family(family).diffusion
-    tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
-    encoder = load_part(source, lambda name: CLIPTextModel.from_pretrained(name, subfolder="text_encoder"))
-    encoder = encoder.float().eval().to(device())
+    tokenizer, encoder = _load_encoder(find_family(family).diffusion)
     distinct = list(dict.fromkeys(captions))
     encoded: list[np.ndarray] = []
     for part in batches(len(distinct), batch_size):
@@ -57,3 +56,13 @@ def embed_captions(
         progress(part.stop - part.start)
     row = {caption: index for index, caption in enumerate(distinct)}
     return np.concatenate(encoded)[[row[caption] for caption in captions]]
+
+
+@lru_cache(1)
+def _load_encoder(source: str) -> tuple[Any, Any]:
+    """The tokenizer and text encoder of a Stable Diffusion."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
+    encoder = load_part(source, lambda name: CLIPTextModel.from_pretrained(name, subfolder="text_encoder"))
+    return tokenizer, encoder.float().eval().to(device())

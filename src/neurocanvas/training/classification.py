@@ -19,6 +19,10 @@ from neurocanvas.training.loop import own_randomness
 if TYPE_CHECKING:
     import torch
 
+PRETRAINED_WARNING = (
+    "Training started from the weights of a file, which does not say which trials trained it or chose its epoch: if "
+    "trials that are tested here were among them, the scores are too high."
+)
 RELEASED_EPOCHS = 1000
 MICROVOLTS_PER_VOLT = 1e6
 AT_ONCE = 400
@@ -38,9 +42,10 @@ class Outcome:
     Parameters
     ----------
     scores : array, shape (n_test, n_outputs), float32
-        Of the epoch or candidate that was chosen on validation trials.
+        Of the epoch or candidate that was chosen on validation trials; with the released recipe, which holds none
+        out, of the last epoch or the one candidate.
     accuracy : dict of str to float
-        On test trials: `selected` (chosen on validation trials: the result), `final` (the last epoch) and
+        On test trials: `selected` (that of `scores`: the result), `final` (the last epoch) and
         `best_on_test` (a diagnostic: what choosing on the test trials, as the released code does, would report).
     history : list of dict
         One line per epoch or candidate.
@@ -50,6 +55,8 @@ class Outcome:
         Time of fitting.
     weights : dict of str to array
         A network's state with `mean` and `sd` of its standardisation; empty for an estimator.
+    warnings : tuple of str
+        What everything made from these scores must say.
     """
 
     scores: np.ndarray
@@ -58,6 +65,7 @@ class Outcome:
     chosen: Any
     seconds: float
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def train_classifier(
@@ -67,7 +75,8 @@ def train_classifier(
 
     Test labels enter `accuracy` and `history` only. Standardisation is fitted on training trials: every feature, or
     every channel of the signal. Where the split has `pretrain` trials, networks are first trained on them and
-    then go on with the training trials; estimators get both at once.
+    then go on with the training trials; estimators get both at once. The released recipe holds nothing out:
+    validation trials train as well, and nothing is chosen.
 
     Parameters
     ----------
@@ -91,11 +100,16 @@ def train_classifier(
     Raises
     ------
     NeuroCanvasError
-        If the classifier is unknown or does not fit the trials, a test concept has no training trial, or training
-        diverges.
+        If the classifier is unknown or does not fit the trials, fewer than two concepts or not all of those that are
+        tested have training trials, weights to start from do not fit, or training diverges.
     """
     kind = find_classifier(name)
-    known = np.unique(y[np.concatenate([split.train, split.pretrain])])
+    known = np.unique(y[np.concatenate([*_trained_rows(split, settings).values()])])
+    if len(known) < 2:
+        raise NeuroCanvasError(
+            f"split {split.name}: training trials of 2 or more concepts are needed, got {len(known)}; choose another "
+            "granularity or protocol."
+        )
     lost = np.setdiff1d(y[split.test], known)
     if len(lost):
         raise NeuroCanvasError(
@@ -108,6 +122,12 @@ def train_classifier(
     else:
         outcome = _fit_estimator(kind, inputs, y, split, spec, settings)
     return replace(outcome, seconds=time.perf_counter() - started)
+
+
+def _trained_rows(split: Split, settings: ClassifySettings) -> dict[str, np.ndarray]:
+    """Rows of the trials of every phase of training."""
+    train = np.concatenate([split.train, split.val]) if settings.recipe == "released" else split.train
+    return {"pretrain": split.pretrain, "train": train} if len(split.pretrain) else {"train": train}
 
 
 @dataclass(frozen=True)
@@ -145,18 +165,22 @@ def _fit_estimator(
     kind: Estimator, inputs: _Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
     """Fit every candidate, keep the one with the highest validation accuracy."""
-    rows = np.concatenate([split.pretrain, split.train])
+    rows = np.concatenate([*_trained_rows(split, settings).values()])
     x, val, test = (inputs[part].reshape(len(part), -1) for part in (rows, split.val, split.test))
-    candidates = kind.candidates if settings.recipe == "default" else (kind.released,)
+    candidates = (kind.released,) if settings.recipe == "released" else kind.candidates
+    if kind.counts_trials:
+        candidates = tuple(value for value in candidates if value <= len(rows)) or (len(rows),)
     history: list[dict[str, Any]] = []
     best = np.empty((0, spec.n_outputs), np.float32)
     for value in candidates:
         estimator = kind.build(value, settings.seed).fit(x, y[rows])
-        scores, val_scores = (class_scores(estimator, part, spec.n_outputs) for part in (test, val))
-        line = {"candidate": value, "val_accuracy": float(np.mean(val_scores.argmax(axis=1) == y[split.val]))}
+        scores = class_scores(estimator, test, spec.n_outputs)
+        line: dict[str, Any] = {"candidate": value}
+        if settings.recipe == "default":
+            line["val_accuracy"] = _share_right(class_scores(estimator, val, spec.n_outputs), y[split.val])
         if not history or line["val_accuracy"] > max(earlier["val_accuracy"] for earlier in history):
             best, chosen = scores, len(history)
-        history.append({**line, "test_accuracy": float(np.mean(scores.argmax(axis=1) == y[split.test]))})
+        history.append({**line, "test_accuracy": _share_right(scores, y[split.test])})
     reached = [line["test_accuracy"] for line in history]
     accuracy = {"selected": reached[chosen], "final": reached[chosen], "best_on_test": max(reached)}
     return Outcome(best, accuracy, history, history[chosen]["candidate"], 0.0)
@@ -165,25 +189,21 @@ def _fit_estimator(
 def _fit_network(
     kind: Network, inputs: _Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
-    """Train in one phase, or first on the trials of others; each ends at its best epoch on validation trials."""
+    """Train in one phase, or first on the trials of others; each ends at the epoch that `_train` keeps."""
     with own_randomness(settings.seed):
         network = kind.build(spec, settings)
         if settings.pretrained:
-            load_network(network, settings.pretrained)
+            load_network(network, settings.pretrained, spec, settings)
         history: list[dict[str, Any]] = []
-        for rows in (split.pretrain, split.train):
-            if len(rows):
-                lines, chosen = _train(network, kind, inputs, y, rows, split, settings)
-                history += [{"phase": "pretrain" if rows is split.pretrain else "train", **line} for line in lines]
+        for phase, rows in _trained_rows(split, settings).items():
+            lines, chosen = _train(network, kind, inputs, y, rows, split, settings)
+            history += [{"phase": phase, **line} for line in lines]
     scores = evaluate(network, inputs, split.test)
     reached = [line["test_accuracy"] for line in lines]
-    accuracy = {
-        "selected": float(np.mean(scores.argmax(axis=1) == y[split.test])),
-        "final": reached[-1],
-        "best_on_test": max(reached),
-    }
+    accuracy = {"selected": _share_right(scores, y[split.test]), "final": reached[-1], "best_on_test": max(reached)}
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    return Outcome(scores, accuracy, history, chosen, 0.0, {**weights, "mean": inputs.mean, "sd": inputs.sd})
+    weights |= {"mean": inputs.mean, "sd": inputs.sd}
+    return Outcome(scores, accuracy, history, chosen, 0.0, weights, (PRETRAINED_WARNING,) * bool(settings.pretrained))
 
 
 def _train(
@@ -198,13 +218,14 @@ def _train(
     """Train until neither validation loss nor accuracy got better for `patience` epochs; return to the best epoch.
 
     The best has the highest validation accuracy, and of those the lowest loss. Accuracy alone would end a slow start by
-    luck, and the loss alone ends EEGNet before it learns: over 80 concepts it rises first.
+    luck, and the loss alone ends EEGNet before it learns: over 80 concepts it rises first. The released recipe ends
+    at its last epoch.
     """
     import torch
     from torch.nn import functional
 
-    released = settings.recipe == "released"
-    epochs, patience = (RELEASED_EPOCHS,) * 2 if released else (settings.epochs, settings.patience)
+    chooses = settings.recipe == "default"
+    epochs, patience = (settings.epochs, settings.patience) if chooses else (RELEASED_EPOCHS,) * 2
     adapts = settings.domain_adaptation and hasattr(network, "domain_classifier")
     optimizer, labels = make_optimizer(network, kind, settings), torch.from_numpy(y)
     lines: list[dict[str, Any]] = []
@@ -213,23 +234,26 @@ def _train(
     while len(lines) < epochs and len(lines) - max(best, lowest) < patience:
         adversary = _Adversary(inputs, split.test, len(lines) / epochs) if adapts else None
         loss = train_epoch(network, optimizer, inputs, labels, rows, settings, adversary)
-        val, test = (evaluate(network, inputs, part) for part in (split.val, split.test))
-        line = {
-            "epoch": len(lines) + 1,
-            "train_loss": loss,
-            "val_loss": functional.cross_entropy(torch.from_numpy(val), labels[split.val]).item(),
-            "val_accuracy": float(np.mean(val.argmax(axis=1) == y[split.val])),
-            "test_accuracy": float(np.mean(test.argmax(axis=1) == y[split.test])),
-        }
-        if not np.isfinite([loss, line["val_loss"]]).all():
+        line = {"epoch": len(lines) + 1, "train_loss": loss}
+        if chooses:
+            val = evaluate(network, inputs, split.val)
+            line["val_loss"] = functional.cross_entropy(torch.from_numpy(val), labels[split.val]).item()
+            line["val_accuracy"] = _share_right(val, y[split.val])
+        line["test_accuracy"] = _share_right(evaluate(network, inputs, split.test), y[split.test])
+        if not np.isfinite([*line.values()]).all():
             raise NeuroCanvasError(f"training: loss {loss} in epoch {line['epoch']}; look for broken trials.")
         lines.append(line)
-        if lowest == 0 or line["val_loss"] < lines[lowest - 1]["val_loss"]:
+        if chooses and (lowest == 0 or line["val_loss"] < lines[lowest - 1]["val_loss"]):
             lowest = len(lines)
-        if best == 0 or _quality(line) > _quality(lines[best - 1]):
+        if chooses and (best == 0 or _quality(line) > _quality(lines[best - 1])):
             best, state = len(lines), {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    network.load_state_dict(state)
-    return lines, best
+    network.load_state_dict(state)  # unless something was chosen, its own
+    return lines, best or len(lines)
+
+
+def _share_right(scores: np.ndarray, y: np.ndarray) -> float:
+    """Accuracy: how often the highest score is that of the concept."""
+    return float(np.mean(scores.argmax(axis=1) == y))
 
 
 def _quality(line: Mapping[str, Any]) -> tuple[float, float]:

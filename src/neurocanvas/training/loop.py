@@ -209,9 +209,7 @@ def _save(
         "best": best,
         "history": history,
     }
-    # torch refuses to open a name that starts with a dot itself
-    with store.atomic(path) as temporary, temporary.open("wb") as stream:
-        torch.save({"made_from": made_from, "random": torch.get_rng_state(), **parts}, stream)
+    store.write_torch(path, {"made_from": made_from, "random": torch.get_rng_state(), **parts})
 
 
 def _restore(

@@ -1,0 +1,327 @@
+"""From predictions to pictures: the stage generate, by trials and arms, and from captions alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import batches, family_print
+from neurocanvas.stages.run import Run, read_picture, write_picture
+from neurocanvas.targets.captions import prompt, read_captions
+
+if TYPE_CHECKING:
+    from neurocanvas.generation.diffusion import Generator
+
+DECIDE = frozenset({
+    "scheduler", "steps", "guidance", "guidance_interval", "negative", "size", "precision", "samples", "strength",
+    "preview",
+})  # fmt: skip
+"""Settings of `generate` that a picture depends on, beside condition, seed and weights."""
+
+CAPTION = "caption"
+"""The arm that needs no EEG: every stimulus from its own caption."""
+
+COLUMNS = ("original", "from caption", "from EEG")
+"""Of the pages of comparison."""
+
+
+def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndarray:
+    """Choose which test trials get pictures: all, or at most so many, spread evenly over concepts and folds.
+
+    Parameters
+    ----------
+    concepts : array of str, shape (n,)
+        Concept of every test trial.
+    folds : array of int, shape (n,)
+        Fold of every test trial.
+    most : int or None
+        At most so many.
+
+    Returns
+    -------
+    array of int
+        Sorted positions: the first trial of every concept in every fold, then the second, until there are enough.
+    """
+    codes = [np.unique(column, return_inverse=True)[1] for column in (concepts, folds)]
+    turn = np.zeros(len(concepts), dtype=np.int64)
+    for pair in np.unique(codes, axis=1).T:
+        members = np.flatnonzero((codes[0] == pair[0]) & (codes[1] == pair[1]))
+        turn[members] = np.arange(len(members))
+    return np.sort(np.lexsort((*codes, turn))[:most])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be drawn for one subject and arm; all in the order of the trials."""
+
+    arm: str
+    conditions: np.ndarray
+    mean: np.ndarray
+    entries: list[dict[str, Any]]
+    starts: list[str]
+
+    def part(self, rows: slice) -> _Work:
+        """Some of the trials."""
+        return _Work(self.arm, self.conditions[rows], self.mean[rows], self.entries[rows], self.starts[rows])
+
+
+def generate(run: Run) -> list[Path]:
+    """Draw the pictures of every subject and arm, a fixed shard at a time; and of every caption, if that is asked for.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of Path
+        `images/manifest.jsonl`, and the pages of comparison in `generated_from_captions/`.
+    """
+    from neurocanvas.generation.diffusion import load_generator
+
+    settings, say = run.settings.generate, partial(run.log, "generate")
+    generator = cache(lambda: load_generator(settings, tell=lambda text: say(warning=text)))
+    draw = _Drawing(run, family_print(settings.family), generator)
+    made = []
+    if set(settings.arms) != {CAPTION}:
+        made.append(_draw_trials(run, draw))
+    if CAPTION in settings.arms:
+        made += _draw_captions(run, draw)
+    return made
+
+
+def _draw_trials(run: Run, draw: _Drawing) -> Path:
+    """Draw the arms that are made trial by trial."""
+    folder, drawn = run.folder / "images", []
+    for subject in run.subjects:
+        for work in _arms_of(run, subject):
+            draw(folder, f"s{subject}/{work.arm}", work, title=f"generate s{subject} {work.arm}")
+            drawn += work.entries
+    _show_seen(run, drawn)
+    store.write_text(folder / "manifest.jsonl", "".join(json.dumps(entry) + "\n" for entry in drawn))
+    return folder / "manifest.jsonl"
+
+
+def _draw_captions(run: Run, draw: _Drawing) -> list[Path]:
+    """Draw every stimulus from its caption, and set it beside what was seen and what was drawn from EEG."""
+    from neurocanvas.generation.diffusion import picture_seed
+    from neurocanvas.report.grids import comparison_pages
+
+    settings, folder = run.settings.generate, run.folder / "generated_from_captions"
+    concepts = np.array([run.dataset[1].concepts[name] for name in run.stimuli])
+    rows = chosen(concepts, np.zeros(len(concepts), np.int64), settings.max_trials)
+    conditions = np.asarray(run.embeddings()[rows], np.float32)
+    entries = [
+        {
+            "arm": CAPTION, "trial": int(row), "stimulus": run.stimuli[row], "concept": str(concepts[row]),
+            "file": f"{Path(run.stimuli[row]).stem}.png",
+            "seed": picture_seed(settings.seed, f"{CAPTION}/{run.stimuli[row]}", 0, 0),
+        }
+        for row in rows
+    ]  # fmt: skip
+    draw(folder, ".", _Work(CAPTION, conditions, conditions, entries, []), title="generate from captions")
+    captions, from_eeg = read_captions(run.folder / "targets" / "caption.txt"), _first_pictures(run, "eeg")
+    rows_of_page = []
+    for entry in entries:
+        stimulus, drawn = entry["stimulus"], read_picture(folder / entry["file"])
+        row = {"original": run.dataset[1].picture(stimulus, size=len(drawn)), "from caption": drawn}
+        if stimulus in from_eeg:
+            row["from EEG"] = read_picture(from_eeg[stimulus])
+        rows_of_page.append((captions[stimulus], row))
+    rows_of_page.sort(key=lambda row: "from EEG" not in row[1])
+    columns = [column for column in COLUMNS if any(column in row for _, row in rows_of_page)]
+    pages = []
+    for number, page in enumerate(comparison_pages(columns, rows_of_page), 1):
+        pages.append(folder / f"page_{number:03d}.png")
+        write_picture(pages[-1], page)
+    return pages
+
+
+def _first_pictures(run: Run, arm: str) -> dict[str, Path]:
+    """Stimulus -> the first picture of it that an arm drew, as far as there are any."""
+    manifest = run.folder / "images" / "manifest.jsonl"
+    found: dict[str, Path] = {}
+    if manifest.is_file():
+        for entry in read_manifest(run, manifest):
+            if entry["arm"] == arm:
+                found.setdefault(entry["stimulus"], manifest.parent / entry["file"])
+    return found
+
+
+def _arms_of(run: Run, subject: int) -> Iterator[_Work]:
+    """Make the conditions of one subject's chosen test trials, arm by arm, with the manifest's entries."""
+    from neurocanvas.generation.conditioning import ARMS, ArmInputs, rescale
+    from neurocanvas.generation.diffusion import picture_seed
+    from neurocanvas.targets.text import embed_captions
+
+    settings, trials = run.settings.generate, run.subjects[subject]
+    path = run.folder / "predictions" / f"s{subject}.npy"
+    predicted = store.read_array(path, "predictions; `neurocanvas predict` makes them")
+    means = store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets; `neurocanvas predict` makes them")
+    card = store.read_card(path)
+    if max(card["trials"]) >= len(trials):
+        raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas predict` again.")
+    kept = chosen(trials.column("concept")[card["trials"]], np.array(card["folds"]), settings.max_trials)
+    rows, folds = np.array(card["trials"])[kept], np.array(card["folds"])[kept]
+    shown, mean = trials.select(rows), np.asarray(means)[folds]
+    gains = np.array(card["gains"])[folds] if settings.scale == "affine" else np.ones(len(rows))
+    targets, stimuli = run.embeddings(), run.dataset[1]
+    known = np.zeros((len(means), len(targets)), bool)
+    for fold, trained in enumerate(card["known"]):
+        known[fold, trained] = True
+    inputs = ArmInputs(
+        rescale(np.asarray(predicted[kept]), mean, gains), mean,
+        np.asarray(targets[run.stimulus_rows(shown)], np.float32), shown.column("concept"), np.random.default_rng(),
+        targets, known[folds], np.array([stimuli.concepts[name] for name in run.stimuli]),
+        lambda concepts: embed_captions([prompt(stimuli.names[c]) for c in concepts], run.settings.family),
+    )  # fmt: skip
+    for arm in (name for name in settings.arms if name != CAPTION):
+        seed = partial(picture_seed, settings.seed, arm, subject)
+        entries = [
+            {
+                "subject": subject, "arm": arm, "trial": int(row), "stimulus": str(stimulus), "concept": str(concept),
+                "file": f"s{subject}/{arm}/{row:05d}_{Path(stimulus).stem}.png", "seed": seed(int(row)),
+            }
+            for row, stimulus, concept in zip(rows, shown.column("stimulus"), shown.column("concept"), strict=True)
+        ]  # fmt: skip
+        own = replace(inputs, rng=np.random.default_rng(seed(-1)))
+        starts = [run.stimuli[row] for row in inputs.nearest] if ARMS[arm].from_nearest else []
+        yield _Work(arm, ARMS[arm].condition(own), mean, entries, starts)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Draws shards that are not there yet."""
+
+    run: Run
+    weights: str
+    generator: Callable[[], Generator]
+
+    def __call__(self, folder: Path, where: str, work: _Work, *, title: str) -> None:
+        """Draw what is not there yet; files of entries count from `folder`, cards of shards lie in a part of it."""
+        advance = self.run.track(title, len(work.entries))
+        for part in batches(len(work.entries), self.run.settings.generate.shard):
+            self._shard(folder, folder / where, work.part(part))
+            advance(part.stop - part.start)
+
+    def _shard(self, folder: Path, where: Path, work: _Work) -> None:
+        """Draw a shard unless it is there. Its card, written last, holds the sha256 of its pictures.
+
+        The pictures first go into one array, at once: whenever this is killed, all of them were drawn or none.
+        """
+        how = self.run.settings.generate.model_dump(mode="json", include=set(DECIDE))
+        inputs = store.fingerprint(
+            "generate", self.weights, work.conditions, [entry["seed"] for entry in work.entries], how, work.starts
+        )
+        drawn = where / f"shard_{work.entries[0]['trial']:05d}.npy"
+        card = drawn.with_suffix(".json")
+        if not _shard_done(card, inputs, folder):
+            if not store.is_done(drawn, inputs):
+                store.write_array(drawn, self._draw(work), inputs)
+            hashes = {}
+            for number, pictures in enumerate(store.read_array(drawn, "pictures")):
+                for entry, picture in zip(work.entries, pictures, strict=True):
+                    name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
+                    write_picture(folder / name, picture, {**entry, **how, "sample": number, "weights": self.weights})
+                    hashes[name] = store.sha256(folder / name)
+            store.write_json(card, {"fingerprint": inputs, "pictures": hashes})
+        for done in (drawn, store.card_path(drawn)):
+            done.unlink(missing_ok=True)
+
+    def _draw(self, work: _Work) -> np.ndarray:
+        """Draw all samples, (n_samples, n_trials, size, size, 3); of the arm `best-of` the best one comes first."""
+        from neurocanvas.generation.conditioning import ARMS
+        from neurocanvas.generation.diffusion import sample_seed
+
+        run, generator, starts = self.run, self.generator(), None
+        if work.starts:
+            starts = np.stack([run.dataset[1].picture(name, size=generator.size) for name in work.starts])
+        drawn = np.stack([
+            generator.draw(
+                work.conditions, [sample_seed(entry["seed"], number) for entry in work.entries], starts=starts
+            )
+            for number in range(run.settings.generate.samples)
+        ])  # fmt: skip
+        if work.arm in ARMS and ARMS[work.arm].best_of:
+            order = np.argsort(-self._likeness(drawn, work), axis=0, kind="stable")
+            drawn = np.take_along_axis(drawn, order[:, :, None, None, None], axis=0)
+        return drawn
+
+    def _likeness(self, drawn: np.ndarray, work: _Work) -> np.ndarray:
+        """How like the prediction each picture's own caption is, (n_samples, n_trials): no judge, nothing seen."""
+        from neurocanvas.generation.conditioning import likeness
+        from neurocanvas.targets.captions import load_captioner
+        from neurocanvas.targets.text import embed_captions
+
+        family = self.run.settings.family
+        captions = load_captioner(family).describe(list(drawn.reshape(-1, *drawn.shape[2:])))
+        said = embed_captions(captions, family).astype(np.float32).reshape(*drawn.shape[:2], *work.mean.shape[1:])
+        return np.stack([likeness(work.conditions, one, work.mean) for one in said])
+
+
+def _shard_done(card: Path, inputs: str, folder: Path) -> bool:
+    """Tell whether a shard was drawn from these inputs and every picture of it is whole."""
+    try:
+        said = json.loads(card.read_text(encoding="utf-8"))
+        pictures, known = said["pictures"].items(), said["fingerprint"] == inputs
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False  # missing or damaged: the shard is drawn again
+    whole = ((folder / name).is_file() and store.sha256(folder / name) == digest for name, digest in pictures)
+    return known and all(whole)
+
+
+def _show_seen(run: Run, entries: list[dict[str, Any]]) -> None:
+    """Put what was seen beside what was drawn, at the same size."""
+    size = read_picture(run.folder / "images" / entries[0]["file"]).shape[0]
+    for stimulus in sorted({entry["stimulus"] for entry in entries}):
+        path = run.folder / "images" / "seen" / f"{stimulus}.png"
+        write_picture(path, run.dataset[1].picture(stimulus, size=size))
+
+
+def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
+    """Read what was drawn, if it still belongs to this run's trials and predictions.
+
+    Parameters
+    ----------
+    run : Run
+    path : Path
+        `images/manifest.jsonl`.
+
+    Returns
+    -------
+    list of dict
+        One entry per picture.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is missing, damaged, or names trials that the run's predictions do not.
+    """
+    text = store.read_text(path, "the pictures that were drawn; run `neurocanvas generate` first")
+    try:
+        entries = [json.loads(line) for line in text.splitlines()]
+        drawn = {(entry["subject"], entry["trial"], entry["stimulus"]) for entry in entries}
+    except (ValueError, LookupError, TypeError) as error:
+        raise NeuroCanvasError(f"{path}: damaged ({error}); run `neurocanvas generate` again.") from error
+    if not entries:
+        raise NeuroCanvasError(f"{path}: empty; run `neurocanvas generate` again.")
+    predicted = set()
+    for subject in run.subjects.keys() & {subject for subject, *_ in drawn}:
+        rows = store.read_card(run.folder / "predictions" / f"s{subject}.npy")["trials"]
+        shown = run.subjects[subject].column("stimulus")
+        predicted |= {(subject, row, str(shown[row])) for row in rows if row < len(shown)}
+    if not drawn <= predicted:
+        subject, trial, stimulus = sorted(drawn - predicted)[0]
+        raise NeuroCanvasError(
+            f"{path}: names trial {trial} ({stimulus}) of subject {subject}, which this run's settings and predictions "
+            "do not; run `neurocanvas generate` again."
+        )
+    return entries

@@ -1,0 +1,119 @@
+"""The verbs beside a run's stages, through the command line: simulate, inspect, convert, pictures, export, import."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurocanvas.datasets.converted import ARRAY
+
+SMALL = ["--concepts", "3", "--trials", "4", "--subjects", "2", "--signal", "0", "--design", "block", "--incomplete"]
+"""Subject 0 has 12 trials of three concepts, subject 1 lacks one of them."""
+
+
+@pytest.fixture
+def ask(call):
+    """Run a verb that must succeed, and return what it says as JSON."""
+
+    def run(*words):
+        code, stdout, stderr = call(*words, "--json")
+        assert code == 0, stderr
+        return json.loads(stdout)
+
+    return run
+
+
+@pytest.fixture
+def refuse(call):
+    """Run a verb that must be refused: exit code 2 and one line with all of the words."""
+
+    def run(*words, says):
+        code, stdout, stderr = call(*words)
+        assert (code, stdout, stderr.count("\n")) == (2, "", 1) and stderr.startswith("neurocanvas: "), stderr
+        assert not [word for word in says if word not in stderr], stderr
+
+    return run
+
+
+@pytest.fixture
+def data(ask, tmp_path) -> Path:
+    """A folder of small simulated data."""
+    ask("simulate", "-o", tmp_path / "data", *SMALL)
+    return tmp_path / "data"
+
+
+def test_inspect_says_what_is_there_of_all_or_some_subjects(ask, call, refuse, data):
+    assert [ask("inspect", "-d", data, *words)["trials"] for words in ([], ["-s", "-1"], ["-s", "1"])] == [20, 20, 8]
+    code, stdout, _ = call("inspect", "-d", data)
+    assert code == 0 and "20 of 3 concepts" in stdout
+    refuse("inspect", "-d", data / "none", says=["no such folder", "EEG-ImageNet.pth"])
+    refuse("inspect", "-d", data, "-s", "7", says=["subject", "holds 0, 1", "got 7"])
+    refuse("inspect", "-d", data, "-s", "one", says=["--subject", "-1 for all", "'one'"])
+
+
+def test_convert_in_place_can_be_called_again_with_another_unit_or_other_files(ask, call, refuse, data):
+    assert ask("convert", "-d", data, "-o", data, "--unit", "uV") == {"wrote": [str(data / ARRAY)]}
+    first = np.load(data / ARRAY)
+    ask("convert", "-d", data, "-o", data)
+    np.testing.assert_allclose(np.load(data / ARRAY), first * 1e6, rtol=1e-6)
+    ask("simulate", "-o", data, *SMALL, "--seed", "1")
+    refuse("inspect", "-d", data, says=[ARRAY, "made from other files", "run `convert` again"])
+    code, stdout, _ = call("convert", "-d", data, "-o", data)
+    assert (code, stdout) == (0, f"{data / ARRAY}\n")
+    assert np.load(data / ARRAY).shape == (20, 62, 501)
+    assert ask("inspect", "-d", data)["trials"] == 20
+
+
+def test_convert_refuses_damage_and_writes_nothing(refuse, data, tmp_path):
+    path = data / "EEG-ImageNet.pth"
+    path.write_bytes(path.read_bytes()[:-5000])
+    refuse("convert", "-d", data, "-o", tmp_path / "store", says=[str(path), "truncated", "get it again"])
+    path.unlink()
+    refuse("convert", "-d", data, "-o", tmp_path / "store", says=[str(data), "no EEG-ImageNet.pth", "simulate"])
+    assert not (tmp_path / "store").exists()
+
+
+def test_pictures_are_copied_of_all_or_some_subjects(ask, call, refuse, data, tmp_path):
+    refuse("pictures", "-d", data, "--from", tmp_path / "none", says=[str(tmp_path / "none"), "no such file or folder"])
+    shutil.move(data / "imageNet_images", tmp_path / "imagenet" / "train")
+    said = ask("pictures", "-d", data, "--from", tmp_path / "imagenet", "-s", "1")
+    assert said == {"pictures": 8, "missing": []} and len(list(data.rglob("*.JPEG"))) == 8
+    code, stdout, _ = call("pictures", "-d", data, "--from", tmp_path / "imagenet")
+    assert (code, stdout) == (0, "12 of 12 pictures are there\n") and len(list(data.rglob("*.JPEG"))) == 12
+
+
+def test_features_go_from_a_store_through_export_and_import_into_another_run(ask, call, refuse, data, tmp_path):
+    from neurocanvas.config import load_settings
+
+    store, run, other, files = (tmp_path / name for name in ("store", "run", "other", "files"))
+    ask("convert", "-d", data, "-o", store)
+    ask("features", "-d", store, "-o", run)
+    refuse("export", "-o", other, "--to", files, says=[str(other / "run.toml"), "no such file"])
+    refuse("export", "-o", run, "--to", files, "-s", "0-1", says=["--subject", "'0-1'"])
+    said = ask("export", "-o", run, "--to", files, "-s", "1")
+    assert said == {"wrote": [str(files / "de_feat" / "1_all_de.npy")]}
+    assert [path.name for path in files.rglob("*.npy")] == ["1_all_de.npy"]
+    assert len(ask("export", "-o", run, "--to", files)["wrote"]) == 2
+    assert load_settings(run / "run.toml").data.subjects == ()
+    said = ask("import", "-o", other, "--from", files, "-d", store, "-s", "1")
+    assert said == {"wrote": [str(other / "features" / "s1_de.npy")]}
+    assert load_settings(other / "run.toml").data.subjects == (1,)
+    code, stdout, _ = call("import", "-o", other, "--from", files, "-s", "-1")
+    assert (code, stdout.count("\n")) == (0, 2)
+    for name in ("s0_de.npy", "s1_de.npy", "s1_trials.csv"):
+        assert (other / "features" / name).read_bytes() == (run / "features" / name).read_bytes()
+
+
+def test_an_import_is_whole_or_not_at_all(ask, refuse, data, tmp_path):
+    run, other, files = (tmp_path / name for name in ("run", "other", "files"))
+    ask("features", "-d", data, "-o", run)
+    ask("export", "-o", run, "--to", files)
+    np.save(files / "de_feat" / "1_all_de.npy", np.load(files / "de_feat" / "1_all_de.npy")[:5])
+    refuse("import", "-o", other, "--from", files, "-d", data, says=["1_all_de.npy", "5 trials", "subject 1 has 8"])
+    assert not [path for path in other.rglob("*") if path.is_file()]
+    refuse("import", "-o", other, "--from", files, "-d", data, "-s", "4", says=["holds 0, 1", "got 4"])
+    refuse("import", "-o", other, "--from", data, "-d", data, says=[str(data), "none of caption.txt", "subjects 0, 1"])
