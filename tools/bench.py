@@ -55,6 +55,20 @@ def compare(name: str, baseline: float, ours: float, unit: str, what: str) -> Ro
     return Row(name=name, baseline=baseline, ours=ours, unit=unit, ratio=baseline / ours, what=what)
 
 
+def peak_mb(function: Callable[[], object]) -> float:
+    """Most memory that a function holds beyond what the process held before, MB (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the kernel forgets the peak so far
+    before = _kib("VmRSS")
+    function()
+    return (_kib("VmHWM") - before) * 1024 / 1e6
+
+
+def _kib(name: str) -> int:
+    """One of the kernel's figures about this process."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
 def machine() -> str:
     """Describe the machine: processor, cores, memory, and the versions that matter."""
     import torch

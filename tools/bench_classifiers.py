@@ -12,10 +12,11 @@ from bench import Row, compare, in_turn
 from torch.utils.data import Subset
 
 from neurocanvas.config import ClassifySettings
+from neurocanvas.datasets.splits import Split
 from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec
 from neurocanvas.models.rgnn import electrode_graph
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.training.classification import evaluate, make_optimizer, train_epoch
+from neurocanvas.training.classification import Inputs, evaluate, make_optimizer, train_epoch
 
 N_TRAIN, N_TEST, N_CONCEPTS, N_TIMES, BATCH = 2400, 1600, 80, 400, 80
 """One subject's trials of all concepts, in the released split."""
@@ -51,10 +52,12 @@ def epoch(name: str, model: torch.nn.Module, rounds: int) -> list[Row]:
     rows = np.arange(N_TRIALS)
     train, test = rows[:N_TRAIN], rows[N_TRAIN:]
     train_set, test_set = Subset(whole, train), Subset(whole, test)  # type: ignore[arg-type]  # indices as released
-    inputs = x[:, :, 40 : 40 + N_TIMES].numpy() if from_signal else x.numpy()
+    window = x[:, :, 40 : 40 + N_TIMES].numpy() * np.float32(1e6) if from_signal else x.numpy()
 
-    settings = ClassifySettings(recipe="released", batch_size=BATCH)
-    network = kind.build(TrialSpec(CH_NAMES, 1000.0, inputs.shape[2], N_CONCEPTS), settings)
+    settings = ClassifySettings(batch_size=BATCH)
+    split = Split("bench", train, test[:1], test[1:], "")  # only its training trials count here
+    inputs = Inputs.make(window, split, kind.takes, settings)
+    network = kind.build(TrialSpec(CH_NAMES, 1000.0, window.shape[2], N_CONCEPTS), settings)
     y = torch.from_numpy(numbers)
     theirs, ours = released.make_optimizer(model), make_optimizer(network, kind, settings)
     training = in_turn(

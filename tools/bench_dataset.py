@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import Row, compare
+from bench import Row, compare, peak_mb
 
 from neurocanvas.config import DataSettings, SimulateSettings
 from neurocanvas.datasets import open_dataset
@@ -19,20 +19,11 @@ SIZE = SimulateSettings(subjects=4, concepts=80, trials_per_concept=50)
 
 
 def peak(function: Callable[[], object]) -> None:
-    """Print by how many MiB a function raises the peak memory of this process above what the imports need."""
+    """Print the memory that a function needs above the imports, MB."""
     import torch  # noqa: F401
     from PIL import Image  # noqa: F401
 
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
-    before = _peak_kib()
-    function()
-    print((_peak_kib() - before) / 1024)
-
-
-def _peak_kib() -> int:
-    """Peak resident memory of this process."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    print(peak_mb(function))
 
 
 def peak_of_convert() -> None:
@@ -88,15 +79,15 @@ def memory() -> list[Row]:
         trials = f"{SIZE.n_trials:,} trials, 2 GB"
         return [
             compare(
-                "convert_peak_mb", theirs, ours, "MiB",
+                "convert_peak_mb", theirs, ours, "MB",
                 f"peak memory above the imports, {trials}: `torch.load`, `np.stack` and `np.save`; `convert`",
             ),
             compare(
-                "open_peak_mb", measure(peak_of_plain_load, released), measure(peak_of_open, released), "MiB",
+                "open_peak_mb", measure(peak_of_plain_load, released), measure(peak_of_open, released), "MB",
                 f"peak memory above the imports, {trials}: `torch.load`; `open_dataset` of the same file",
             ),
             compare(
-                "open_store_peak_mb", measure(peak_of_plain_load, released), measure(peak_of_open, store), "MiB",
+                "open_store_peak_mb", measure(peak_of_plain_load, released), measure(peak_of_open, store), "MB",
                 f"peak memory above the imports, {trials}: `torch.load`; `open_dataset` of the converted store",
             ),
         ]  # fmt: skip

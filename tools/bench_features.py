@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from bench import Row, compare, in_turn
+from bench import Row, compare, in_turn, peak_mb
 from threadpoolctl import threadpool_limits
 
 from neurocanvas.config import FeatureSettings
@@ -59,20 +58,6 @@ def speed(name: str, method: Literal["gaussian", "eeg-imagenet"]) -> list[Row]:
             what += f" (relative difference of the results at most {np.abs(ours / theirs - 1).max():.0e})"
         seconds = in_turn(lambda: released(volts), lambda: extract(trials, settings), rounds=3, warm_up=0)
     return [compare(name, *seconds, "s", what)]
-
-
-def peak_mb(function: Callable[[], object]) -> float:
-    """Most memory that a function holds beyond what the process held before, MB (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
-    before = _kib("VmRSS")
-    function()
-    return (_kib("VmHWM") - before) * 1024 / 1e6
-
-
-def _kib(name: str) -> int:
-    """One of the kernel's figures about this process."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 def memory() -> list[Row]:

@@ -6,8 +6,7 @@ trial and per batch are the released ones; torch_geometric's SGConv is stated by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
-
-SIMPLE_MODELS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "svm": {"kernel": "linear", "C": 1.0, "probability": True},
-        "rf": {"n_estimators": 200},
-        "knn": {"n_neighbors": 5},
-        "dt": {"criterion": "entropy"},
-        "ridge": {},
-    }
-)
-"""What the released code gives SVC, RandomForestClassifier, KNeighborsClassifier, DecisionTreeClassifier and
-RidgeClassifier."""
 
 
 class EEGNet(nn.Module):

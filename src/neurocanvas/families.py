@@ -121,6 +121,31 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
         ) from error
 
 
+def variant(source: str, file: str) -> str | None:
+    """Say which kind of weights a Stable Diffusion is here with: half precision if there are no others.
+
+    Parameters
+    ----------
+    source : str
+        Folder or hub id; of the latter, the files in the cache are meant.
+    file : str
+        A part's file in single precision, as ``unet/diffusion_pytorch_model.safetensors``.
+
+    Returns
+    -------
+    str or None
+        What diffusers and transformers call `variant`: "fp16", or None.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    half = file.replace(".safetensors", ".fp16.safetensors")
+    if os.path.isdir(source):
+        there = [(Path(source) / name).is_file() for name in (file, half)]
+    else:
+        there = [isinstance(try_to_load_from_cache(source, name), str) for name in (file, half)]
+    return "fp16" if there == [False, True] else None
+
+
 @cache
 def check_bundled() -> str:
     """Compare the bundled weights with the sha256 on their card, once per process.

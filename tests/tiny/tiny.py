@@ -29,11 +29,11 @@ def write_true_captions(run):
     Tests of the other stages must not depend on how well the captioner describes two dozen pictures.
     """
     from neurocanvas import store
-    from neurocanvas.datasets.simulated import _draw_stimuli
+    from neurocanvas.datasets.simulated import true_captions
     from neurocanvas.families import family_print
     from neurocanvas.targets.captions import write_captions
 
-    true = {stimulus.name: stimulus.drawing.caption for stimulus in _draw_stimuli(run.settings.simulate)}
+    true = true_captions(run.settings.simulate)
     path, family = run.folder / "targets" / "caption.txt", run.settings.family
     write_captions(path, {name: true[name] for name in run.stimuli})
     inputs = store.fingerprint("caption", run.dataset[1].fingerprint(), run.stimuli, family_print(family), "default")

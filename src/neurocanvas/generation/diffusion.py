@@ -14,7 +14,7 @@ import numpy as np
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import device, find_family, load_part
+from neurocanvas.families import device, find_family, load_part, variant
 
 if TYPE_CHECKING:
     import torch
@@ -105,9 +105,11 @@ def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = 
     pipeline = load_part(
         find_family(settings.family).diffusion,
         lambda source: diffusers.StableDiffusionPipeline.from_pretrained(
-            source, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            source, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+            variant=variant(source, "unet/diffusion_pytorch_model.safetensors"),
         ),
-    ).to(getattr(torch, name))  # not when it loads: versions of diffusers differ in what they call that
+    )  # fmt: skip
+    pipeline.to(getattr(torch, name))  # not when it loads: versions of diffusers differ in what they call that
     pipeline.set_progress_bar_config(disable=True)
     kind, options = SCHEDULERS[settings.scheduler]
     pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **options)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.families import batches, device, find_family, load_part
+from neurocanvas.families import batches, device, find_family, load_part, variant
 
 
 def embed_captions(
@@ -64,5 +64,8 @@ def _load_encoder(source: str) -> tuple[Any, Any]:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
-    encoder = load_part(source, lambda name: CLIPTextModel.from_pretrained(name, subfolder="text_encoder"))
+    half = variant(source, "text_encoder/model.safetensors")
+    encoder = load_part(
+        source, lambda name: CLIPTextModel.from_pretrained(name, subfolder="text_encoder", variant=half)
+    )
     return tokenizer, encoder.float().eval().to(device())

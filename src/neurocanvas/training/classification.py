@@ -116,7 +116,7 @@ def train_classifier(
             f"split {split.name}: concept number {lost[0]} is tested but never trained; choose another protocol."
         )
     started = time.perf_counter()
-    inputs = _Inputs.make(x, split, kind.takes, settings)
+    inputs = Inputs.make(x, split, kind.takes, settings)
     if isinstance(kind, Network):
         outcome = _fit_network(kind, inputs, y, split, spec, settings)
     else:
@@ -131,16 +131,40 @@ def _trained_rows(split: Split, settings: ClassifySettings) -> dict[str, np.ndar
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """Trials, standardised when they are asked for: the whole signal is never copied."""
+class Inputs:
+    """Trials, standardised when they are asked for: the whole signal is never copied.
+
+    Parameters
+    ----------
+    x : array, shape (n_trials, n_chans, n_last)
+        May be memory-mapped, or what gives trials like one.
+    mean, sd : array
+        Broadcast to a trial.
+    """
 
     x: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
 
     @classmethod
-    def make(cls, x: np.ndarray, split: Split, takes: str, settings: ClassifySettings) -> _Inputs:
-        """Fit the standardisation on training trials; the released recipe has none, and signal in volts."""
+    def make(cls, x: np.ndarray, split: Split, takes: str, settings: ClassifySettings) -> Inputs:
+        """Fit the standardisation on training trials; the released recipe has none, and signal in volts.
+
+        Parameters
+        ----------
+        x : array, shape (n_trials, n_chans, n_last)
+            Features, or signal in µV.
+        split : Split
+            Rows of `x`.
+        takes : {"features", "signal"}
+            Which of them it is: of features every one is standardised, of signal every channel.
+        settings : ClassifySettings
+            `recipe`.
+
+        Returns
+        -------
+        Inputs
+        """
         rows = np.concatenate([split.pretrain, split.train])
         if settings.recipe == "released":
             unit = 1 if takes == "features" else MICROVOLTS_PER_VOLT
@@ -162,7 +186,7 @@ class _Inputs:
 
 
 def _fit_estimator(
-    kind: Estimator, inputs: _Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
+    kind: Estimator, inputs: Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
     """Fit every candidate, keep the one with the highest validation accuracy."""
     rows = np.concatenate([*_trained_rows(split, settings).values()])
@@ -187,7 +211,7 @@ def _fit_estimator(
 
 
 def _fit_network(
-    kind: Network, inputs: _Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
+    kind: Network, inputs: Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
     """Train in one phase, or first on the trials of others; each ends at the epoch that `_train` keeps."""
     with own_randomness(settings.seed):
@@ -209,7 +233,7 @@ def _fit_network(
 def _train(
     network: torch.nn.Module,
     kind: Network,
-    inputs: _Inputs,
+    inputs: Inputs,
     y: np.ndarray,
     rows: np.ndarray,
     split: Split,
@@ -373,7 +397,7 @@ class _Adversary:
     It sees the test trials without their labels, so what is trained with it is transductive.
     """
 
-    inputs: _Inputs
+    inputs: Inputs
     test: np.ndarray
     progress: float
 

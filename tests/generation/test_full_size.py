@@ -1,0 +1,95 @@
+"""Stable Diffusion 1.4 at its real size with random weights, and folders as people have them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neurocanvas.config import GenerateSettings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.generation.diffusion import load_generator
+from neurocanvas.targets.text import embed_captions
+
+sys.path.append(str(Path(__file__).parents[2] / "tools"))
+import full_size
+
+SMALL = {
+    "unet": {"block_out_channels": (32, 64, 64, 64), "layers_per_block": 1, "sample_size": 8},
+    "vae": {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1},
+    "text": {"num_hidden_layers": 1, "intermediate_size": 64},
+}
+"""The same layers, narrow: what is tested of folders does not depend on size."""
+
+
+@pytest.fixture(scope="module")
+def small():
+    return full_size.build(**SMALL)
+
+
+def load(folder, **how):
+    return load_generator(GenerateSettings(family=str(folder), steps=2, **how))
+
+
+def conditions(count, width=768):
+    return np.random.default_rng(0).standard_normal((count, 77, width)).astype(np.float32)
+
+
+def test_the_sizes_are_the_published_ones():
+    with torch.device("meta"):
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        parts = UNet2DConditionModel(**full_size.UNET), AutoencoderKL(**full_size.VAE), CLIPTextModel(
+            CLIPTextConfig(**full_size.TEXT)
+        )  # fmt: skip
+    sizes = [sum(weights.numel() for weights in part.parameters()) for part in parts]
+    assert sizes == [859_520_964, 83_653_863, 123_060_480]  # those of the published weights
+
+
+def test_weights_in_half_precision_files_and_no_safety_checker(small, tmp_path):
+    half = load(full_size.save_family(tmp_path / "half", full_size.build(**SMALL).to(torch.float16), variant="fp16"))
+    whole = load(full_size.save_family(tmp_path / "whole", small))
+    assert not (tmp_path / "half" / "stable-diffusion" / "safety_checker").exists()
+    assert half.pipeline.unet.dtype == torch.float32 and half.pipeline.safety_checker is None
+    ours, theirs = (one.draw(conditions(1), [0]).astype(int) for one in (half, whole))
+    assert np.abs(ours - theirs).mean() < 1  # weights were rounded
+    said = [embed_captions(["a dog"], str(tmp_path / name)).astype(float) for name in ("half", "whole")]
+    np.testing.assert_allclose(*said, atol=0.02)
+
+
+@pytest.mark.parametrize("missing", ["unet/diffusion_pytorch_model.safetensors", "vae/config.json", "model_index.json"])
+def test_a_missing_file_is_one_line_that_names_the_folder(small, tmp_path, missing):
+    folder = full_size.save_family(tmp_path / "family", small)
+    (folder / "stable-diffusion" / missing).unlink()
+    with pytest.raises(NeuroCanvasError, match="stable-diffusion: the weights cannot be loaded") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_width_is_drawn_with_and_a_wrong_one_is_refused(tmp_path):
+    unet, text = {**SMALL["unet"], "cross_attention_dim": 1024}, {**SMALL["text"], "hidden_size": 1024}
+    wide = {**SMALL, "unet": unet, "text": {**text, "num_attention_heads": 16}}
+    generator = load(full_size.save_family(tmp_path / "family", full_size.build(**wide)))
+    assert generator.draw(conditions(1, 1024), [0]).shape == (1, 64, 64, 3)
+    with pytest.raises(NeuroCanvasError, match=r"needs shape \(n, 77, 1024\); got \(1, 77, 768\)"):
+        generator.draw(conditions(1), [0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_at_full_size_batches_change_nothing(tmp_path):
+    pipeline = full_size.build()
+    folder = full_size.save_family(tmp_path / "family", pipeline.to(torch.float16))
+    del pipeline
+    generator = load(folder, size=256)
+    assert generator.pipeline.unet.dtype == torch.float32 and generator.pipeline.vae.dtype == torch.float32
+    asked = conditions(3)
+    together = generator.draw(asked, [1, 2, 3])
+    assert together.shape == (3, 256, 256, 3) and together.dtype == np.uint8
+    alone = np.concatenate([generator.draw(asked[[row]], [row + 1]) for row in range(3)])
+    assert np.abs(together.astype(int) - alone).max() <= 2
+    assert together[0].std() > 1 and np.abs(together[0].astype(int) - together[1]).max() > 2

@@ -1,0 +1,59 @@
+"""Stable Diffusion 1.4 and CLIP at full size with random weights, in the hub's layout: for tests and speed tables.
+
+Sizes are those of the published configuration files (CompVis/stable-diffusion-v1-4); the tokenizer is the bundled one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neurocanvas.families import BUNDLED
+
+UNET: dict[str, Any] = {
+    "sample_size": 64, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 768, "attention_head_dim": 8,
+    "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "norm_num_groups": 32,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+}  # fmt: skip
+VAE: dict[str, Any] = {
+    "sample_size": 512, "in_channels": 3, "out_channels": 3, "latent_channels": 4, "scaling_factor": 0.18215,
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "norm_num_groups": 32,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
+TEXT: dict[str, Any] = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "max_position_embeddings": 77, "vocab_size": 49408, "projection_dim": 768, "hidden_act": "quick_gelu",
+    "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407,
+}  # fmt: skip
+SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
+    "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
+}  # fmt: skip
+
+
+def build(**changed: dict[str, Any]) -> Any:
+    """Make the pipeline; `unet`, `vae` and `text` replace single sizes."""
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    return StableDiffusionPipeline(
+        unet=UNet2DConditionModel(**{**UNET, **changed.get("unet", {})}).eval(),
+        vae=AutoencoderKL(**{**VAE, **changed.get("vae", {})}).eval(),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**{**TEXT, **changed.get("text", {})})).eval(),
+        tokenizer=CLIPTokenizer.from_pretrained(BUNDLED / "stable-diffusion", subfolder="tokenizer"),
+        scheduler=PNDMScheduler(**SCHEDULER),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def save_family(folder: Path, pipeline: Any, **how: Any) -> Path:
+    """Write a family whose Stable Diffusion is `pipeline` and whose other networks are the bundled ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("blip", "clip"):
+        (folder / part).symlink_to(BUNDLED / part)
+    pipeline.save_pretrained(folder / "stable-diffusion", **how)
+    return folder
