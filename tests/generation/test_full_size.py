@@ -56,7 +56,7 @@ def test_weights_in_half_precision_files_and_no_safety_checker(small, tmp_path):
     assert not (tmp_path / "half" / "stable-diffusion" / "safety_checker").exists()
     assert half.pipeline.unet.dtype == torch.float32 and half.pipeline.safety_checker is None
     ours, theirs = (one.draw(conditions(1), [0]).astype(int) for one in (half, whole))
-    assert np.abs(ours - theirs).mean() < 1  # weights were rounded
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.97  # weights were rounded
     said = [embed_captions(["a dog"], str(tmp_path / name)).astype(float) for name in ("half", "whole")]
     np.testing.assert_allclose(*said, atol=0.02)
 
