@@ -14,7 +14,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 
-sys.path.append(str(Path(__file__).parent / "tiny"))
+ROOT = Path(__file__).parents[1]
+sys.path += [str(ROOT / "tests" / "tiny"), str(ROOT / "tools")]
 
 
 @pytest.fixture(scope="session")

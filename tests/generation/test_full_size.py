@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import full_size
 import numpy as np
 import pytest
 import torch
@@ -13,9 +11,6 @@ from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.diffusion import load_generator
 from neurocanvas.targets.text import embed_captions
-
-sys.path.append(str(Path(__file__).parents[2] / "tools"))
-import full_size
 
 SMALL = {
     "unet": {"block_out_channels": (32, 64, 64, 64), "layers_per_block": 1, "sample_size": 8},

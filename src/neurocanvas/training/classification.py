@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.datasets.splits import Split
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.base import standardisation
 from neurocanvas.models.classifiers import Estimator, Network, TrialSpec, class_scores, find_classifier, load_network
+from neurocanvas.training.inputs import AT_ONCE, Indexed, Inputs
 from neurocanvas.training.loop import own_randomness
 
 if TYPE_CHECKING:
@@ -24,15 +24,6 @@ PRETRAINED_WARNING = (
     "trials that are tested here were among them, the scores are too high."
 )
 RELEASED_EPOCHS = 1000
-MICROVOLTS_PER_VOLT = 1e6
-AT_ONCE = 400
-"""Trials that are evaluated at once."""
-
-
-class Indexed(Protocol):
-    """An array of trials, or what gives trials like one."""
-
-    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -128,61 +119,6 @@ def _trained_rows(split: Split, settings: ClassifySettings) -> dict[str, np.ndar
     """Rows of the trials of every phase of training."""
     train = np.concatenate([split.train, split.val]) if settings.recipe == "released" else split.train
     return {"pretrain": split.pretrain, "train": train} if len(split.pretrain) else {"train": train}
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Trials, standardised when they are asked for: the whole signal is never copied.
-
-    Parameters
-    ----------
-    x : array, shape (n_trials, n_chans, n_last)
-        May be memory-mapped, or what gives trials like one.
-    mean, sd : array
-        Broadcast to a trial.
-    """
-
-    x: np.ndarray
-    mean: np.ndarray
-    sd: np.ndarray
-
-    @classmethod
-    def make(cls, x: np.ndarray, split: Split, takes: str, settings: ClassifySettings) -> Inputs:
-        """Fit the standardisation on training trials; the released recipe has none, and signal in volts.
-
-        Parameters
-        ----------
-        x : array, shape (n_trials, n_chans, n_last)
-            Features, or signal in µV.
-        split : Split
-            Rows of `x`.
-        takes : {"features", "signal"}
-            Which of them it is: of features every one is standardised, of signal every channel.
-        settings : ClassifySettings
-            `recipe`.
-
-        Returns
-        -------
-        Inputs
-        """
-        rows = np.concatenate([split.pretrain, split.train])
-        if settings.recipe == "released":
-            unit = 1 if takes == "features" else MICROVOLTS_PER_VOLT
-            return cls(x, np.zeros(1, np.float32), np.array([unit], np.float32))
-        if takes == "features":
-            mean, sd = standardisation(x[rows].reshape(len(rows), -1))
-            return cls(x, mean.reshape(x.shape[1:]), sd.reshape(x.shape[1:]))
-        sums = np.zeros((2, x.shape[1]))
-        for part in np.array_split(rows, -(-len(rows) // AT_ONCE)):
-            signal = x[part]
-            sums += signal.sum(axis=(0, 2), dtype=np.float64), np.square(signal, dtype=np.float64).sum(axis=(0, 2))
-        mean, square = sums / (len(rows) * x.shape[2])
-        sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
-        return cls(x, mean.astype(np.float32)[:, None], sd.astype(np.float32)[:, None])
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        standardised: np.ndarray = (self.x[rows] - self.mean) / self.sd
-        return standardised
 
 
 def _fit_estimator(
