@@ -126,7 +126,14 @@ SCORES: Mapping[str, str] = {
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _first(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never touch the network; weights that are not here are an error.")
+    ] = False,
+) -> None:
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, which is later
     if version:
         typer.echo(__version__)
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""The verbs that are not stages of a run: make, inspect and convert data; exchange files with the released code."""
+"""The verbs that are not stages of a run: make, inspect and convert data, exchange files, look at the machine."""
 
 from __future__ import annotations
 
@@ -186,6 +186,29 @@ def _print_paths(paths: list[Path], as_json: bool) -> None:
     typer.echo(json.dumps({"wrote": [str(path) for path in paths]}) if as_json else "\n".join(map(str, paths)))
 
 
+def doctor(
+    family: Annotated[str, typer.Option("--family", help="bundled, sd14, or a folder of one's own.")] = "bundled",
+    precision: Annotated[str, typer.Option("--precision", help="auto, float32, float16 or bfloat16.")] = "auto",
+    data: Annotated[Path | None, typer.Option("-d", "--data", help="Folder of a data set, for its pictures.")] = None,
+    images: Images = "",
+    as_json: Json = False,
+) -> None:
+    """Say what is installed, which devices and weights are here, what fits and what is missing; no network."""
+    from neurocanvas.config import load_settings
+    from neurocanvas.doctor import describe, examine
+    from neurocanvas.printing import print_tables
+
+    asked: dict[str, Any] = {"generate": {"family": family, "precision": precision}}
+    if data is not None:
+        asked["data"] = {"root": str(data), "pictures": images}
+    settings = load_settings(None, **asked)
+    report = examine(settings.generate, settings.data if data is not None else None)
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        print_tables(*describe(report))
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line.
 
@@ -199,3 +222,4 @@ def register(app: typer.Typer) -> None:
     app.command("pictures")(pictures)
     app.command("export")(export_files)
     app.command("import")(import_files)
+    app.command("doctor")(doctor)

@@ -30,7 +30,8 @@ def test_a_file_in_the_released_layout_goes_all_the_way(call, tmp_path):
     table = ask("train", "-o", run, "-b", "40", *split)["scores"]
     assert [line[0] for line in table["lines"]] == ["mlp_sd", "ridge", "mean"]
     ask("predict", "-o", run)
-    ask("generate", "-o", run, "-b", "8", "--steps", "2", "--pictures", "6", "--arm", "eeg,shuffled,mean,oracle,caption")
+    arms = "eeg,shuffled,mean,oracle,caption"
+    ask("generate", "-o", run, "-b", "8", "--steps", "2", "--pictures", "6", "--arm", arms)
     scores = ask("evaluate", "-o", run)["scores"]
     assert list(scores["arms"]) == ["eeg", "shuffled", "mean", "oracle"] and scores["n_trials"] == 12
     assert any(warning.startswith("Block design") for warning in scores["warnings"])

@@ -34,6 +34,7 @@ FLOORS = {
     "report": 5,
     "stages": 6,
     "printing": 7,
+    "doctor": 7,
     "verbs": 7,
     "cli": 7,
     "__main__": 7,

@@ -1,0 +1,190 @@
+"""What is there on this machine: packages, devices, weights with their sizes and licences, pictures of the data set."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from neurocanvas.config import DataSettings, GenerateSettings
+from neurocanvas.families import BUNDLED, find_family
+
+PACKAGES = (
+    "torch", "diffusers", "transformers", "accelerate", "mne", "scikit-learn", "numpy", "mne-bids", "braindecode",
+)  # fmt: skip
+
+LICENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
+        "CompVis/stable-diffusion-v1-4": "CreativeML OpenRAIL-M",
+        "openai/clip-vit-large-patch14": "MIT",
+        "madebyollin/taesd": "MIT",
+    }
+)
+"""Of the hub ids in `FAMILIES`, as their model cards state them."""
+
+BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float16": 2, "bfloat16": 2})
+
+
+def examine(settings: GenerateSettings, data: DataSettings | None = None) -> dict[str, Any]:
+    """Look at the machine, touching no network.
+
+    Parameters
+    ----------
+    settings : GenerateSettings
+        `family`, `precision` and `preview` say which weights are needed.
+    data : DataSettings, optional
+        Whose pictures are looked for.
+
+    Returns
+    -------
+    dict
+        ``packages`` (name -> version or None), ``devices`` (list of name, memory in MB), ``weights`` (list of part,
+        source, where, mb, licence, missing), ``needs`` (mb of the generator's weights in its precision, device,
+        fits), ``pictures`` (needed, missing, first) or None.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the family is unknown or the data set cannot be opened.
+    """
+    family = find_family(settings.family)
+    parts = {"captioner": family.captioner, "diffusion": family.diffusion, "judge": family.judge}
+    if family.preview:
+        parts["preview"] = family.preview
+    devices = _devices()
+    weights = [_weights(part, source) for part, source in parts.items()]
+    return {
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": devices,
+        "weights": weights,
+        "needs": _needs(family.diffusion, settings, devices[-1]),
+        "pictures": _pictures(data),
+    }
+
+
+def describe(report: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list[list[str]]]], list[str]]:
+    """Put what `examine` found into words.
+
+    Parameters
+    ----------
+    report : mapping
+        From `examine`.
+
+    Returns
+    -------
+    tables : list of (title, header, lines)
+    notes : list of str
+    """
+    packages = [[name, found or "not installed"] for name, found in report["packages"].items()]
+    devices = [[one["name"], f"{one['mb']:,.0f} MB"] for one in report["devices"]]
+    weights = [
+        [one["part"], one["source"], one["where"], f"{one['mb']:,.0f} MB" if one["mb"] else "–", one["licence"]]
+        for one in report["weights"]
+    ]
+    needs, notes = report["needs"], []
+    if needs["mb"] is None:
+        notes.append(
+            "The generator's weights are not here: name a folder that holds them, or generate where there is network."
+        )
+    else:
+        fits = "fits" if needs["fits"] else "does not fit: take precision float16, offload, or another device"
+        notes.append(
+            f"The generator's weights need {needs['mb']:,.0f} MB on {needs['device']} in {needs['precision']}: {fits}. "
+            "Pictures need room beside them; batches are halved where there is too little."
+        )
+    if report["pictures"]:
+        found = report["pictures"]
+        first = f", first {found['first'][0]}" if found["missing"] else ""
+        notes.append(f"Pictures of the data set: {found['missing']} of {found['needed']} are missing{first}.")
+    return [
+        ("Packages", ["package", "version"], packages),
+        ("Devices", ["device", "memory"], devices),
+        ("Weights", ["part", "source", "where", "size", "licence"], weights),
+    ], notes
+
+
+def _version(package: str) -> str | None:
+    """The version that is installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[dict[str, Any]]:
+    """The CPU and every GPU; the last is the one that networks run on."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+    found = [{"name": f"CPU, {os.cpu_count()} cores", "mb": memory}]
+    for number in reversed(range(torch.cuda.device_count())):
+        card = torch.cuda.get_device_properties(number)
+        found.append({"name": f"GPU {number}, {card.name}", "mb": card.total_memory / 1e6})
+    return found
+
+
+def _weights(part: str, source: str) -> dict[str, Any]:
+    """Where a network's weights are, how large, and under which licence."""
+    files = list(_weight_files(source))
+    where = "folder" if os.path.isdir(source) else "cache"
+    bundled = Path(source).is_relative_to(BUNDLED)
+    licence = "MIT" if bundled else LICENCES.get(source, "see its model card")
+    return {
+        "part": part, "source": "bundled" if bundled else source, "where": where if files else "missing",
+        "mb": sum(path.stat().st_size for path in files) / 1e6, "licence": licence,
+    }  # fmt: skip
+
+
+def _weight_files(source: str) -> Iterator[Path]:
+    """Files with weights of a folder, or of a hub id as far as the cache holds them."""
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+
+        try:
+            repos = [repo for repo in scan_cache_dir().repos if repo.repo_id == source]
+        except CacheNotFound:
+            return
+        revisions = [revision for repo in repos for revision in repo.revisions]
+        if not revisions:
+            return
+        folder = max(revisions, key=lambda revision: revision.last_modified).snapshot_path
+    for suffix in ("*.safetensors", "*.bin"):
+        yield from folder.rglob(suffix)
+
+
+def _needs(source: str, settings: GenerateSettings, device: Mapping[str, Any]) -> dict[str, Any]:
+    """Memory that the generator's weights need in the precision that is asked for."""
+    automatic = "float16" if device["name"].startswith("GPU") else "float32"
+    precision = automatic if settings.precision == "auto" else settings.precision
+    files = [path for path in _weight_files(source) if "safety_checker" not in path.parts]
+    numbers = sum(_count_numbers(path) for path in files if path.suffix == ".safetensors")
+    mb = numbers * BYTES[precision] / 1e6 if numbers else None
+    return {
+        "mb": mb, "precision": precision, "device": device["name"],
+        "fits": mb is not None and (mb < 0.8 * device["mb"] or settings.offload),
+    }  # fmt: skip
+
+
+def _count_numbers(path: Path) -> int:
+    """How many numbers a safetensors file holds, from its header."""
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def _pictures(data: DataSettings | None) -> dict[str, Any] | None:
+    """Pictures of the data set that are missing."""
+    from neurocanvas.datasets.inspection import inspect_dataset
+
+    found: dict[str, Any] | None = None if data is None else inspect_dataset(data)["pictures"]
+    return found
