@@ -258,7 +258,11 @@ class GenerateSettings(Settings):
     shard: int = Field(
         24, ge=1, description="pictures at once, if memory holds them, and the unit of resumable work"
     )
-    scale: Literal["none", "affine"] = "affine"
+    scale: Literal["none", "token-norm", "affine"] = Field(
+        "affine",
+        description="of predictions: as they are; every token as long as training targets are there; or stretched "
+        "around the mean target until they vary as much as targets do",
+    )
     max_trials: int | None = Field(None, ge=1, description="pictures per subject and arm; spread evenly over concepts")
     seed: int = 42
 

@@ -132,3 +132,41 @@ def test_the_command_line_killed_in_any_stage_continues(tmp_path, tiny_run, stag
         write_true_captions(run)
     finish("run", folder)
     check_same_but_settings(folder, tiny_run)
+
+
+def test_a_full_disk_leaves_whole_pictures_and_the_rest_is_drawn_later(tiny_copy):
+    """The pictures lie on a file system of 120 kB, which then grows."""
+    images = tiny_copy / "images"
+    whole = artifacts(images)
+    shutil.rmtree(images)
+    images.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(images)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        command = [sys.executable, "-m", "neurocanvas", "generate", "-o", str(tiny_copy)]
+        full = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert full.returncode == 2 and full.stderr.count("\n") == 1 and "No space left" in full.stderr
+        there = artifacts(images)
+        assert there and all(whole[name] == content for name, content in there.items() if name.endswith(".png"))
+        assert len(there) < len(whole)
+        subprocess.run(["mount", "-o", "remount,size=16m", str(images)], check=True)
+        again = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert again.returncode == 0, again.stderr
+        assert artifacts(images) == whole
+    finally:
+        subprocess.run(["umount", str(images)], check=True)
+
+
+def test_two_processes_share_the_pictures_and_draw_the_same(tiny_copy):
+    """As on a machine with two GPUs: `accelerate launch`, here on two processes of the CPU."""
+    whole, log = artifacts(tiny_copy / "images"), tiny_copy / "log.jsonl"
+    before = log.read_text().count('"stage": "generate"')
+    shutil.rmtree(tiny_copy / "images")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "neurocanvas"]
+    done = subprocess.run(
+        [*command, "generate", "-o", str(tiny_copy)], capture_output=True, text=True, timeout=600, cwd=tiny_copy
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert artifacts(tiny_copy / "images") == whole
+    assert log.read_text().count('"stage": "generate"') == 3 * before  # one process made the run, two drew again

@@ -10,7 +10,17 @@ import pytest
 
 from neurocanvas.config import Arm
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.generation.conditioning import ARMS, LARGEST_GAIN, ArmInputs, derangement, gain, likeness, rescale
+from neurocanvas.generation.conditioning import (
+    ARMS,
+    LARGEST_GAIN,
+    ArmInputs,
+    derangement,
+    gain,
+    likeness,
+    match_norms,
+    rescale,
+    token_norms,
+)
 from neurocanvas.report.words import ARMS as WORDS
 
 ARM_NAMES = get_args(Arm)
@@ -137,3 +147,15 @@ def test_rescale_stretches_around_the_mean():
     np.testing.assert_allclose(stretched[0], predicted[0], atol=1e-6)
     np.testing.assert_allclose(stretched[1] - mean[1], 2 * (predicted[1] - mean[1]), atol=1e-5)
     np.testing.assert_allclose(stretched[2], mean[2], atol=1e-6)
+
+
+def test_tokens_get_the_norms_of_training_targets_and_keep_their_directions(inputs):
+    known = np.array([0, 2, 5])
+    norms = token_norms(inputs.targets, known)
+    expected = np.linalg.norm(inputs.targets[known].astype(float), axis=2).mean(axis=0)
+    np.testing.assert_allclose(norms, expected, rtol=1e-5)
+    matched = match_norms(inputs.predicted, np.tile(norms, (7, 1)))
+    np.testing.assert_allclose(np.linalg.norm(matched, axis=2), np.tile(norms, (7, 1)), rtol=1e-5)
+    cosine = np.sum(matched * inputs.predicted, axis=2) / norms / np.linalg.norm(inputs.predicted, axis=2)
+    np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+    assert np.isfinite(match_norms(np.zeros((1, 4, 5)), norms[None])).all()

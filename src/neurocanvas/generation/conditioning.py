@@ -163,6 +163,49 @@ def rescale(predicted: np.ndarray, mean: np.ndarray, gains: np.ndarray) -> np.nd
     return np.asarray(mean + gains[:, None, None] * (predicted - mean), dtype=np.float32)
 
 
+def token_norms(targets: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Mean norm of every token over training targets.
+
+    Parameters
+    ----------
+    targets : array, shape (n_stimuli, 77, 768), any float type
+        May be memory-mapped.
+    known : array of int
+        Rows that trained.
+
+    Returns
+    -------
+    array, shape (77,)
+    """
+    sums = np.zeros(targets.shape[1])
+    for part in batches(len(known), AT_ONCE):
+        sums += np.linalg.norm(np.asarray(targets[known[part]], np.float32), axis=2).sum(axis=0)
+    return sums / len(known)
+
+
+def match_norms(predicted: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Give every token of predictions the norm that training targets have there.
+
+    Parameters
+    ----------
+    predicted : array, shape (n_trials, 77, 768)
+    norms : array, shape (n_trials, 77)
+        From `token_norms`, of each trial's fold.
+
+    Returns
+    -------
+    array, shape (n_trials, 77, 768), float32
+
+    Examples
+    --------
+    >>> match_norms(np.array([[[3.0, 4.0]]]), np.array([[10.0]])).tolist()
+    [[[6.0, 8.0]]]
+    """
+    own = np.linalg.norm(predicted, axis=2)
+    factors = norms / np.maximum(own, np.finfo(np.float32).tiny)
+    return np.asarray(predicted * factors[..., None], dtype=np.float32)
+
+
 def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Draw a permutation that leaves nothing in its place and deals every concept an even mix of all concepts.
 

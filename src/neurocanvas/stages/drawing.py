@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -18,6 +19,8 @@ from neurocanvas.stages.run import Run, read_picture, write_picture
 from neurocanvas.targets.captions import prompt, read_captions
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from neurocanvas.generation.diffusion import Generator
 
 DECIDE = frozenset({
@@ -89,13 +92,22 @@ def generate(run: Run) -> list[Path]:
 
     settings, say = run.settings.generate, partial(run.log, "generate")
     generator = cache(lambda: load_generator(settings, tell=lambda text: say(warning=text)))
-    draw = _Drawing(run, family_print(settings.family), generator)
+    draw = _Drawing(run, family_print(settings.family), generator, _processes())
     made = []
     if set(settings.arms) != {CAPTION}:
         made.append(_draw_trials(run, draw))
     if CAPTION in settings.arms:
         made += _draw_captions(run, draw)
     return made
+
+
+def _processes() -> PartialState | None:
+    """The processes that `accelerate launch` started, one per GPU; None if this is the only one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from accelerate import PartialState
+
+    return PartialState()
 
 
 def _draw_trials(run: Run, draw: _Drawing) -> Path:
@@ -105,8 +117,9 @@ def _draw_trials(run: Run, draw: _Drawing) -> Path:
         for work in _arms_of(run, subject):
             draw(folder, f"s{subject}/{work.arm}", work, title=f"generate s{subject} {work.arm}")
             drawn += work.entries
-    _show_seen(run, drawn)
-    store.write_text(folder / "manifest.jsonl", "".join(json.dumps(entry) + "\n" for entry in drawn))
+    if draw.all_is_there():
+        _show_seen(run, drawn)
+        store.write_text(folder / "manifest.jsonl", "".join(json.dumps(entry) + "\n" for entry in drawn))
     return folder / "manifest.jsonl"
 
 
@@ -128,6 +141,8 @@ def _draw_captions(run: Run, draw: _Drawing) -> list[Path]:
         for row in rows
     ]  # fmt: skip
     draw(folder, ".", _Work(CAPTION, conditions, conditions, entries, []), title="generate from captions")
+    if not draw.all_is_there():
+        return []
     captions, from_eeg = read_captions(run.folder / "targets" / "caption.txt"), _first_pictures(run, "eeg")
     rows_of_page = []
     for entry in entries:
@@ -158,7 +173,7 @@ def _first_pictures(run: Run, arm: str) -> dict[str, Path]:
 
 def _arms_of(run: Run, subject: int) -> Iterator[_Work]:
     """Make the conditions of one subject's chosen test trials, arm by arm, with the manifest's entries."""
-    from neurocanvas.generation.conditioning import ARMS, ArmInputs, rescale
+    from neurocanvas.generation.conditioning import ARMS, ArmInputs, match_norms, rescale, token_norms
     from neurocanvas.generation.diffusion import picture_seed
     from neurocanvas.targets.text import embed_captions
 
@@ -177,8 +192,12 @@ def _arms_of(run: Run, subject: int) -> Iterator[_Work]:
     known = np.zeros((len(means), len(targets)), bool)
     for fold, trained in enumerate(card["known"]):
         known[fold, trained] = True
+    prediction = rescale(np.asarray(predicted[kept]), mean, gains)
+    if settings.scale == "token-norm":
+        norms = np.stack([token_norms(targets, np.array(trained)) for trained in card["known"]])
+        prediction = match_norms(prediction, norms[folds])
     inputs = ArmInputs(
-        rescale(np.asarray(predicted[kept]), mean, gains), mean,
+        prediction, mean,
         np.asarray(targets[run.stimulus_rows(shown)], np.float32), shown.column("concept"), np.random.default_rng(),
         targets, known[folds], np.array([stimuli.concepts[name] for name in run.stimuli]),
         lambda concepts: embed_captions([prompt(stimuli.names[c]) for c in concepts], run.settings.family),
@@ -199,18 +218,27 @@ def _arms_of(run: Run, subject: int) -> Iterator[_Work]:
 
 @dataclass(frozen=True)
 class _Drawing:
-    """Draws shards that are not there yet."""
+    """Draws shards that are not there yet; of several processes each takes its share of them."""
 
     run: Run
     weights: str
     generator: Callable[[], Generator]
+    processes: PartialState | None
 
     def __call__(self, folder: Path, where: str, work: _Work, *, title: str) -> None:
         """Draw what is not there yet; files of entries count from `folder`, cards of shards lie in a part of it."""
         advance = self.run.track(title, len(work.entries))
-        for part in batches(len(work.entries), self.run.settings.generate.shard):
-            self._shard(folder, folder / where, work.part(part))
+        for number, part in enumerate(batches(len(work.entries), self.run.settings.generate.shard)):
+            if self.processes is None or number % self.processes.num_processes == self.processes.process_index:
+                self._shard(folder, folder / where, work.part(part))
             advance(part.stop - part.start)
+
+    def all_is_there(self) -> bool:
+        """Wait for the other processes; tells whether this one goes on with what all have drawn."""
+        if self.processes is None:
+            return True
+        self.processes.wait_for_everyone()
+        return bool(self.processes.is_main_process)
 
     def _shard(self, folder: Path, where: Path, work: _Work) -> None:
         """Draw a shard unless it is there. Its card, written last, holds the sha256 of its pictures.
