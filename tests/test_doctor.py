@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from neurocanvas.config import DataSettings, GenerateSettings
@@ -54,10 +57,25 @@ def test_a_card_that_is_too_small_is_said(monkeypatch):
     monkeypatch.setattr("neurocanvas.doctor._devices", lambda: [{"name": "GPU 0, small", "mb": 1.0}])
     report = examine(GenerateSettings())
     assert not report["needs"]["fits"] and "does not fit" in describe(report)[1][0]
-    assert report["needs"]["precision"] == "float16"
     assert examine(GenerateSettings(offload=True))["needs"]["fits"]
 
 
 def test_an_unknown_family_is_refused():
     with pytest.raises(NeuroCanvasError, match="--family: allowed are bundled, sd14"):
         examine(GenerateSettings(family="nowhere"))
+
+
+def test_a_second_precision_counts_once_and_an_incomplete_or_damaged_folder_is_named(tmp_path):
+    for part in ("blip", "clip"):
+        (tmp_path / part).symlink_to(BUNDLED / part)
+    family = GenerateSettings(family=str(tmp_path))
+    diffusion = Path(shutil.copytree(BUNDLED / "stable-diffusion", tmp_path / "stable-diffusion"))
+    weights = next((diffusion / "unet").glob("*.safetensors"))
+    before = examine(family)["needs"]["mb"]
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert examine(family)["needs"]["mb"] == before
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(NeuroCanvasError, match=r"diffusion_pytorch_model.safetensors: no safetensors file, or cut off"):
+        examine(family)
+    shutil.rmtree(diffusion / "unet")
+    assert examine(family)["weights"][1]["where"] == "incomplete: no unet"

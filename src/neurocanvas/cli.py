@@ -38,7 +38,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "method": (str, ("--method",), ("features.method",), "gaussian, or eeg-imagenet for the released formula."),
     "captions": (
         str, ("--source",), ("caption.source",),
-        "class-names, a caption.txt, or an image-to-text model; else the family's BLIP.",
+        "class-names, a caption.txt, or an image-to-text model that needs no prompt; else the family's BLIP.",
     ),
     "decoding": (str, ("--recipe",), ("caption.recipe",), "default, or released: 20 beams, sampled."),
     "model": (str, ("-m", "--model"), ("mapper.name",), "mlp_sd, ridge or mean."),
@@ -66,7 +66,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "dpm-solver++, pndm, ddim, unipc or lcm."),
     "samples": (int, ("--samples",), ("generate.samples",), "Pictures per trial."),
     "size": (int, ("--size",), ("generate.size",), "Of the pictures, px; else what the network was trained at."),
-    "preview": (bool, ("--preview",), ("generate.preview",), "Decode by TAESD: quick, somewhat blurred."),
+    "preview": (bool, ("--preview/--no-preview",), ("generate.preview",), "Decode by TAESD: quick, somewhat blurred."),
     "steps": (int, ("--steps",), ("generate.steps",), "Denoising steps."),
     "guidance": (float, ("--guidance",), ("generate.guidance",), "Classifier-free guidance scale."),
     "pictures": (int, ("--pictures",), ("generate.max_trials",), "At most so many test trials per subject."),

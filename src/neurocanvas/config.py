@@ -117,7 +117,7 @@ class CaptionSettings(Settings):
     source: str = Field(
         "",
         description="empty = the family's BLIP; class-names; a .txt of stimulus<TAB>caption; or a folder or hub id of "
-        "any image-to-text model",
+        "an image-to-text model that needs no prompt (BLIP, BLIP-2, GIT)",
     )
     recipe: Literal["default", "released"] = Field(
         "default", description="released: 20 beams, sampled at temperature .5, repetition penalty 2"
@@ -245,7 +245,7 @@ class GenerateSettings(Settings):
     guidance: float = Field(5.0, ge=0, description="classifier-free guidance scale; 1 or less is none")
     guidance_interval: tuple[Share, Share] = Field((0.0, 1.0), description="guide in this part of the steps only")
     strength: Share = Field(
-        0.8, description="of arms that start from a picture: 0 keeps it, 1 draws without it"
+        0.8, description="of arms that start from a picture: the share of the steps that are drawn over it"
     )
     negative: str = Field("", description="what guidance leads away from: nothing, or a text")
     size: int | None = Field(None, ge=8, description="px; else what the network was trained at")
@@ -267,9 +267,11 @@ class GenerateSettings(Settings):
     seed: int = 42
 
     @model_validator(mode="after")
-    def _check_samples(self) -> GenerateSettings:
+    def _check_together(self) -> GenerateSettings:
         if "best-of" in self.arms and self.samples < 2:
             raise ValueError(f"samples: 2 or more are needed, among which the arm best-of chooses; got {self.samples}")
+        if self.scheduler == "lcm" and self.steps > 50:
+            raise ValueError(f"steps: the scheduler lcm takes up to 50; got {self.steps}")
         return self
 
 

@@ -6,14 +6,15 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from neurocanvas.config import DataSettings, GenerateSettings
-from neurocanvas.families import BUNDLED, find_family
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import BUNDLED, find_family, precision_of
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "mne", "scikit-learn", "numpy", "mne-bids", "braindecode",
@@ -46,7 +47,7 @@ def examine(settings: GenerateSettings, data: DataSettings | None = None) -> dic
     -------
     dict
         ``packages`` (name -> version or None), ``devices`` (list of name, memory in MB), ``weights`` (list of part,
-        source, where, mb, licence, missing), ``needs`` (mb of the generator's weights in its precision, device,
+        source, where, mb, licence), ``needs`` (mb of the generator's weights in its precision, device,
         fits), ``pictures`` (needed, missing, first) or None.
 
     Raises
@@ -132,54 +133,77 @@ def _devices() -> list[dict[str, Any]]:
 
 def _weights(part: str, source: str) -> dict[str, Any]:
     """Where a network's weights are, how large, and under which licence."""
-    files = list(_weight_files(source))
-    where = "folder" if os.path.isdir(source) else "cache"
+    folder = _folder_of(source)
+    files = [] if folder is None else _weight_files(folder)
+    wanted = ("unet", "vae", "text_encoder") if part == "diffusion" else ()
+    lacking = [name for name in wanted if not any(name in path.parts for path in files)]
+    where = "missing" if not files else "folder" if os.path.isdir(source) else "cache"
     bundled = Path(source).is_relative_to(BUNDLED)
-    licence = "MIT" if bundled else LICENCES.get(source, "see its model card")
     return {
-        "part": part, "source": "bundled" if bundled else source, "where": where if files else "missing",
-        "mb": sum(path.stat().st_size for path in files) / 1e6, "licence": licence,
+        "part": part, "source": "bundled" if bundled else source,
+        "where": f"incomplete: no {lacking[0]}" if files and lacking else where,
+        "mb": sum(path.stat().st_size for path in files) / 1e6,
+        "licence": "MIT" if bundled else LICENCES.get(source, "see its model card"),
     }  # fmt: skip
 
 
-def _weight_files(source: str) -> Iterator[Path]:
-    """Files with weights of a folder, or of a hub id as far as the cache holds them."""
-    folder = Path(source)
-    if not folder.is_dir():
-        from huggingface_hub import scan_cache_dir
-        from huggingface_hub.errors import CacheNotFound
+def _folder_of(source: str) -> Path | None:
+    """The folder of a network's files: itself, or the newest snapshot in the hub's cache."""
+    if os.path.isdir(source):
+        return Path(source)
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
 
-        try:
-            repos = [repo for repo in scan_cache_dir().repos if repo.repo_id == source]
-        except CacheNotFound:
-            return
-        revisions = [revision for repo in repos for revision in repo.revisions]
-        if not revisions:
-            return
-        folder = max(revisions, key=lambda revision: revision.last_modified).snapshot_path
-    for suffix in ("*.safetensors", "*.bin"):
-        yield from folder.rglob(suffix)
+    try:
+        found = [revision for repo in scan_cache_dir().repos if repo.repo_id == source for revision in repo.revisions]
+    except CacheNotFound:
+        return None
+    return max(found, key=lambda revision: revision.last_modified).snapshot_path if found else None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Files with weights, of each network those that are read: not a second precision or format beside them."""
+    files = [path for suffix in ("*.safetensors", "*.bin") for path in folder.rglob(suffix)]
+    kept: dict[Path, list[Path]] = {}
+    for path in files:
+        if "safety_checker" not in path.parts:
+            kept.setdefault(path.parent, []).append(path)
+    chosen = []
+    for paths in kept.values():
+        for kind in (".safetensors", ".bin"):
+            for half in (False, True):
+                some = [path for path in paths if path.suffix == kind and (".fp16." in path.name) == half]
+                if some:
+                    chosen += some
+                    break
+            else:
+                continue
+            break
+    return sorted(chosen)
 
 
 def _needs(source: str, settings: GenerateSettings, device: Mapping[str, Any]) -> dict[str, Any]:
     """Memory that the generator's weights need in the precision that is asked for."""
-    automatic = "float16" if device["name"].startswith("GPU") else "float32"
-    precision = automatic if settings.precision == "auto" else settings.precision
-    files = [path for path in _weight_files(source) if "safety_checker" not in path.parts]
-    numbers = sum(_count_numbers(path) for path in files if path.suffix == ".safetensors")
-    mb = numbers * BYTES[precision] / 1e6 if numbers else None
+    folder, precision, on_gpu = _folder_of(source), precision_of(settings), device["name"].startswith("GPU")
+    files = [] if folder is None else _weight_files(folder)
+    mb = sum(_count_numbers(path) for path in files) * BYTES[precision] / 1e6 if files else None
     return {
         "mb": mb, "precision": precision, "device": device["name"],
-        "fits": mb is not None and (mb < 0.8 * device["mb"] or settings.offload),
+        "fits": mb is not None and (mb < 0.8 * device["mb"] or (settings.offload and on_gpu)),
     }  # fmt: skip
 
 
-def _count_numbers(path: Path) -> int:
-    """How many numbers a safetensors file holds, from its header."""
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+def _count_numbers(path: Path) -> float:
+    """How many numbers a file of weights holds: from the header of safetensors, else by its size as float32."""
+    if path.suffix != ".safetensors":
+        return path.stat().st_size / 4
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (struct.error, ValueError, LookupError, TypeError, MemoryError, OverflowError) as error:
+        raise NeuroCanvasError(f"{path}: no safetensors file, or cut off; get it again.") from error
 
 
 def _pictures(data: DataSettings | None) -> dict[str, Any] | None:

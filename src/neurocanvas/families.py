@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.store import fingerprint, read_json, sha256
 
@@ -217,6 +218,23 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision_of(settings: GenerateSettings) -> str:
+    """Say in which precision pictures are drawn here.
+
+    Parameters
+    ----------
+    settings : GenerateSettings
+        `precision`.
+
+    Returns
+    -------
+    str
+        "float32", "float16" or "bfloat16".
+    """
+    automatic = "float16" if device() == "cuda" else "float32"
+    return automatic if settings.precision == "auto" else settings.precision
 
 
 def batches(count: int, size: int) -> list[slice]:

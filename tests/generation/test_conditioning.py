@@ -30,14 +30,14 @@ ARM_NAMES = get_args(Arm)
 def inputs():
     """Seven trials of two folds, told apart by their values; six stimuli of three concepts."""
     rng = np.random.default_rng(0)
-    predicted, true = rng.standard_normal((2, 7, 4, 5)).astype(np.float32)
+    predicted, rescaled, true = rng.standard_normal((3, 7, 4, 5)).astype(np.float32)
     means = rng.standard_normal((2, 4, 5)).astype(np.float32)
     fold = np.array([0, 1, 0, 1, 0, 0, 1])
     targets = rng.standard_normal((6, 4, 5)).astype(np.float16)
     known = np.array([[1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]], bool)[fold]
     concepts = np.array(["cat", "dog", "cat", "dog", "fox", "fox"])
     return ArmInputs(
-        predicted, means[fold], true, np.arange(7), np.random.default_rng(1), targets, known, concepts,
+        predicted, rescaled, means[fold], true, np.arange(7), np.random.default_rng(1), targets, known, concepts,
         lambda named: np.stack([np.full((4, 5), len(name)) for name in named]),
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ def condition(arm, inputs):
 def test_each_arm_gives_what_it_says(inputs):
     assert {*ARMS} == {*ARM_NAMES} - {"caption"} == {*WORDS}  # captions are drawn stimulus by stimulus
     for arm in ("eeg", "retrieved-start", "best-of"):
-        np.testing.assert_array_equal(condition(arm, inputs), inputs.predicted)
+        np.testing.assert_array_equal(condition(arm, inputs), inputs.rescaled)
     np.testing.assert_array_equal(condition("mean", inputs), inputs.mean)
     np.testing.assert_array_equal(condition("oracle", inputs), inputs.true)
     np.testing.assert_array_equal(condition("retrieval", inputs), inputs.targets[inputs.nearest])
@@ -88,7 +88,7 @@ def test_the_named_concept_is_the_one_whose_known_targets_lie_nearest(inputs):
 
 def test_shuffled_gives_every_prediction_to_another_trial(inputs):
     shuffled = condition("shuffled", inputs)
-    origin = [int(np.flatnonzero((inputs.predicted == row).all(axis=(1, 2)))[0]) for row in shuffled]
+    origin = [int(np.flatnonzero((inputs.rescaled == row).all(axis=(1, 2)))[0]) for row in shuffled]
     assert sorted(origin) == list(range(7))
     assert not np.any(np.array(origin) == np.arange(7))
 

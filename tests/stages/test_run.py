@@ -11,10 +11,13 @@ from PIL import Image
 from tiny import artifacts, tiny_settings, write_true_captions
 
 from neurocanvas import store
+from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.conditioning import likeness
+from neurocanvas.generation.diffusion import sample_seed
 from neurocanvas.models.checkpoint import load_mapper
-from neurocanvas.stages import STAGES, drawing, run_all, run_stage
+from neurocanvas.report.grids import CELL, GAP, LINE
+from neurocanvas.stages import STAGES, run_all, run_stage, shards
 from neurocanvas.stages.drawing import chosen
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions
@@ -193,6 +196,9 @@ def test_arms_that_retrieve_name_start_and_choose(tiny_copy):
         about = [json.loads(picture.text["neurocanvas"]) for picture in (first, second)]
         assert [said["sample"] for said in about] == [0, 1] and {said["trial"] for said in about} == {entry["trial"]}
         assert about[0]["scheduler"] == "dpm-solver++" and about[0]["steps"] == 2
+        seeds = {sample_seed(entry["seed"], number) for number in (0, 1)}
+        assert {said["seed"] for said in about} == seeds
+        assert entry["arm"] == "best-of" or about[0]["seed"] == entry["seed"]
         assert np.asarray(first).tobytes() != np.asarray(second).tobytes()
     run_stage(run, "evaluate")
     assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == arms
@@ -230,13 +236,32 @@ def test_captions_are_drawn_without_eeg_and_set_side_by_side(tiny_copy, tmp_path
     drawn = sorted((folder / "generated_from_captions").glob("n*.png"))
     assert len(drawn) == 5
     alone = np.asarray(Image.open(pages[0]))
-    oracle = Run(tiny_copy, tiny_settings(generate={"arms": ["caption"], "max_trials": 5}))
-    run_stage(oracle, "generate")  # where pictures from EEG are there as well
+    whole = Run(tiny_copy, tiny_settings(generate={"arms": ["caption"]}))
+    run_stage(whole, "generate")  # where pictures from EEG are there as well
     assert [(tiny_copy / "generated_from_captions" / path.name).read_bytes() for path in drawn] == [
         path.read_bytes() for path in drawn
     ]
     beside = np.asarray(Image.open(tiny_copy / "generated_from_captions" / "page_001.png"))
-    assert beside.shape[1] >= alone.shape[1]
+    assert beside.shape[1] == alone.shape[1] + CELL + GAP
+    first = beside[GAP + LINE : GAP + LINE + CELL, -GAP - CELL : -GAP]
+    assert first.std() > 1  # rows with a picture from EEG come first
+    assert load_settings(tiny_copy / "run.toml").generate.arms == ("eeg", "shuffled", "mean", "oracle")
+
+
+def test_pictures_of_other_predictions_are_not_scored(tiny_copy):
+    card = tiny_copy / "predictions" / "s0.npy.json"
+    said = json.loads(card.read_text())
+    card.write_text(json.dumps({**said, "sha256": "0" * 64}))
+    with pytest.raises(NeuroCanvasError, match="subject 0 was drawn from other predictions"):
+        run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+
+
+def test_predictions_of_an_earlier_version_are_named(tiny_copy):
+    card = tiny_copy / "predictions" / "s0.npy.json"
+    said = json.loads(card.read_text())
+    card.write_text(json.dumps({key: value for key, value in said.items() if key != "known"}))
+    with pytest.raises(NeuroCanvasError, match="by another version; run `neurocanvas predict` again"):
+        run_stage(Run(tiny_copy, tiny_settings()), "generate")
 
 
 def test_drawn_pictures_that_were_not_written_yet_are_not_drawn_again(tiny_copy, monkeypatch):
@@ -247,7 +272,7 @@ def test_drawn_pictures_that_were_not_written_yet_are_not_drawn_again(tiny_copy,
         path.name for path in (tiny_copy / "images" / "s0" / "eeg").glob("shard_*.json")
     )[0]  # fmt: skip
     card.unlink()
-    monkeypatch.setattr(drawing, "write_picture", fail)
+    monkeypatch.setattr(shards, "write_picture", fail)
     with pytest.raises(KeyboardInterrupt):
         run_stage(run, "generate")
     monkeypatch.undo()

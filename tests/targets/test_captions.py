@@ -83,3 +83,7 @@ def test_the_released_recipe_samples_and_gives_the_same_twice():
     captioner = load_captioner("bundled", "released")
     assert captioner.describe(pictures) == captioner.describe(pictures)
     assert captioner.describe(pictures)[0].startswith("a ")
+
+
+def test_tidy_keeps_plurals_and_one_line():
+    assert tidy("two dogs' ears\nand a\u2028tail") == "two dogs' ears and a tail"

@@ -23,7 +23,9 @@ class ArmInputs:
     Parameters
     ----------
     predicted : array, shape (n_trials, 77, 768)
-        What the mapper says of each trial, rescaled for the generator.
+        What the mapper says of each trial: what is compared with targets.
+    rescaled : array, shape (n_trials, 77, 768)
+        The same for the generator, which wants predictions to vary as much as targets do.
     mean : array, shape (n_trials, 77, 768)
         The mean training target of each trial's fold.
     true : array, shape (n_trials, 77, 768)
@@ -43,6 +45,7 @@ class ArmInputs:
     """
 
     predicted: np.ndarray
+    rescaled: np.ndarray
     mean: np.ndarray
     true: np.ndarray
     concept: np.ndarray
@@ -275,14 +278,14 @@ class Arm:
 
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
-        "eeg": Arm(lambda inputs: inputs.predicted),
-        "shuffled": Arm(lambda inputs: inputs.predicted[derangement(inputs.concept, rng=inputs.rng)]),
+        "eeg": Arm(lambda inputs: inputs.rescaled),
+        "shuffled": Arm(lambda inputs: inputs.rescaled[derangement(inputs.concept, rng=inputs.rng)]),
         "mean": Arm(lambda inputs: inputs.mean),
         "oracle": Arm(lambda inputs: inputs.true),
         "retrieval": Arm(lambda inputs: np.asarray(inputs.targets[inputs.nearest], np.float32)),
         "class-name": Arm(lambda inputs: inputs.embed_concepts(inputs.named.tolist())),
-        "retrieved-start": Arm(lambda inputs: inputs.predicted, from_nearest=True),
-        "best-of": Arm(lambda inputs: inputs.predicted, best_of=True),
+        "retrieved-start": Arm(lambda inputs: inputs.rescaled, from_nearest=True),
+        "best-of": Arm(lambda inputs: inputs.rescaled, best_of=True),
     }
 )
 """Every arm that is made trial by trial, by name."""

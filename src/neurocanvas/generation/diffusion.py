@@ -14,7 +14,7 @@ import numpy as np
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import device, find_family, load_part, variant
+from neurocanvas.families import device, find_family, load_part, precision_of, variant
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,6 @@ def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = 
     import torch
 
     on_gpu = device() == "cuda"
-    name = {"auto": "float16" if on_gpu else "float32"}.get(settings.precision, settings.precision)
     pipeline = load_part(
         find_family(settings.family).diffusion,
         lambda source: diffusers.StableDiffusionPipeline.from_pretrained(
@@ -109,7 +108,8 @@ def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = 
             variant=variant(source, "unet/diffusion_pytorch_model.safetensors"),
         ),
     )  # fmt: skip
-    pipeline.to(getattr(torch, name))  # not when it loads: versions of diffusers differ in what they call that
+    # not when it loads: versions of diffusers differ in what they call that
+    pipeline.to(getattr(torch, precision_of(settings)))
     pipeline.set_progress_bar_config(disable=True)
     kind, options = SCHEDULERS[settings.scheduler]
     pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **options)
@@ -117,13 +117,16 @@ def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = 
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     if on_gpu and settings.offload:
-        pipeline.enable_model_cpu_offload()
+        pipeline.enable_model_cpu_offload(gpu_id=torch.cuda.current_device())
     else:
         pipeline.to(device())
     pipeline.vae.enable_slicing()
     if settings.compile:
         pipeline.unet.compile()
-    preview = load_preview(settings.family).to(device(), pipeline.unet.dtype) if settings.preview else None
+    preview = None
+    if settings.preview:
+        preview = load_preview(settings.family).to(device(), pipeline.unet.dtype)
+        preview.enable_slicing()
     return Generator(pipeline, settings, tell, settings.shard, preview)
 
 
@@ -263,7 +266,8 @@ class Generator:
         """Halve the batch if memory was short; raise anything else."""
         import torch
 
-        short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        short |= any(sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED"))
         if not short:
             raise error
         if batch == 1:
@@ -307,7 +311,9 @@ class Generator:
                     away, towards = said.chunk(2)
                     said = away + settings.guidance * (towards - away)
                 latents = scheduler.step(said, time, latents, **extra, return_dict=False)[0]
-        return self.decode(latents)
+        pictures = self.decode(latents)
+        pipeline.maybe_free_model_hooks()  # where networks are offloaded, the VAE leaves the card again
+        return pictures
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Decode latents, one picture after the other.
@@ -344,8 +350,8 @@ class Generator:
         pixels = pipeline.image_processor.preprocess(starts.astype(np.float32) / 255)
         mean = pipeline.vae.encode(pixels.to(device(), pipeline.vae.dtype)).latent_dist.mode()
         order = scheduler.order
-        steps = max(1, round(self.settings.steps * self.settings.strength))
-        times = scheduler.timesteps[-steps * order :]
+        kept = max(1, round(self.settings.steps * self.settings.strength))
+        times = scheduler.timesteps[(self.settings.steps - kept) * order :]  # as image-to-image of diffusers does
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
         return scheduler.add_noise(mean * pipeline.vae.config.scaling_factor, noise, times[:1]), times

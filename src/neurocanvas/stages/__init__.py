@@ -5,12 +5,13 @@ simulate -> features -> caption -> embed -> train -> predict -> generate -> eval
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from neurocanvas import store
-from neurocanvas.config import save_settings
+from neurocanvas.config import GenerateSettings, RunSettings, load_settings, save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.stages.classifying import benchmark, classify
 from neurocanvas.stages.drawing import generate
@@ -56,13 +57,16 @@ def run_stage(run: Run, name: str) -> list[Path]:
     """
     settings = run.folder / "run.toml"
     before = settings.read_bytes() if settings.is_file() else None
-    save_settings(run.settings, settings)
+    keeps = os.environ.get("RANK", "0") == "0"  # of processes that draw together, one
+    if keeps:
+        save_settings(_lasting(run.settings, settings), settings)
     started = time.monotonic()
     try:
         paths = {**STAGES, **BESIDE}[name](run)
     except NeuroCanvasError:
-        settings.unlink()
-        if before is not None:
+        if keeps:
+            settings.unlink()
+        if keeps and before is not None:
             store.write_bytes(settings, before)
         raise
     run.log(
@@ -71,6 +75,14 @@ def run_stage(run: Run, name: str) -> list[Path]:
         wrote=[str(path.relative_to(run.folder)) for path in paths],
     )
     return paths
+
+
+def _lasting(asked: RunSettings, path: Path) -> RunSettings:
+    """What a run folder is to say: to draw captions alone is an errand, after which its arms are those of before."""
+    if asked.generate.arms != ("caption",):
+        return asked
+    before = load_settings(path).generate if path.is_file() else GenerateSettings()
+    return asked.model_copy(update={"generate": asked.generate.model_copy(update={"arms": before.arms})})
 
 
 def run_all(run: Run) -> Path:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import batches, family_print
+from neurocanvas.families import family_print
 from neurocanvas.stages.run import Run, read_picture, write_picture
+from neurocanvas.stages.shards import Shards, Work, processes
 from neurocanvas.targets.captions import prompt, read_captions
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
-
-    from neurocanvas.generation.diffusion import Generator
-
-DECIDE = frozenset({
-    "scheduler", "steps", "guidance", "guidance_interval", "negative", "size", "precision", "samples", "strength",
-    "preview",
-})  # fmt: skip
-"""Settings of `generate` that a picture depends on, beside condition, seed and weights."""
 
 CAPTION = "caption"
 """The arm that needs no EEG: every stimulus from its own caption."""
@@ -61,21 +51,6 @@ def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndar
     return np.sort(np.lexsort((*codes, turn))[:most])
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What is to be drawn for one subject and arm; all in the order of the trials."""
-
-    arm: str
-    conditions: np.ndarray
-    mean: np.ndarray
-    entries: list[dict[str, Any]]
-    starts: list[str]
-
-    def part(self, rows: slice) -> _Work:
-        """Some of the trials."""
-        return _Work(self.arm, self.conditions[rows], self.mean[rows], self.entries[rows], self.starts[rows])
-
-
 def generate(run: Run) -> list[Path]:
     """Draw the pictures of every subject and arm, a fixed shard at a time; and of every caption, if that is asked for.
 
@@ -91,8 +66,13 @@ def generate(run: Run) -> list[Path]:
     from neurocanvas.generation.diffusion import load_generator
 
     settings, say = run.settings.generate, partial(run.log, "generate")
-    generator = cache(lambda: load_generator(settings, tell=lambda text: say(warning=text)))
-    draw = _Drawing(run, family_print(settings.family), generator, _processes())
+
+    def tell(text: str) -> None:
+        say(warning=text)
+        sys.stderr.write(f"neurocanvas: {text}\n")
+
+    generator = cache(lambda: load_generator(settings, tell=tell))
+    draw = Shards(run, family_print(settings.family), generator, processes())
     made = []
     if set(settings.arms) != {CAPTION}:
         made.append(_draw_trials(run, draw))
@@ -101,16 +81,7 @@ def generate(run: Run) -> list[Path]:
     return made
 
 
-def _processes() -> PartialState | None:
-    """The processes that `accelerate launch` started, one per GPU; None if this is the only one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
-    from accelerate import PartialState
-
-    return PartialState()
-
-
-def _draw_trials(run: Run, draw: _Drawing) -> Path:
+def _draw_trials(run: Run, draw: Shards) -> Path:
     """Draw the arms that are made trial by trial."""
     folder, drawn = run.folder / "images", []
     for subject in run.subjects:
@@ -123,7 +94,7 @@ def _draw_trials(run: Run, draw: _Drawing) -> Path:
     return folder / "manifest.jsonl"
 
 
-def _draw_captions(run: Run, draw: _Drawing) -> list[Path]:
+def _draw_captions(run: Run, draw: Shards) -> list[Path]:
     """Draw every stimulus from its caption, and set it beside what was seen and what was drawn from EEG."""
     from neurocanvas.generation.diffusion import picture_seed
     from neurocanvas.report.grids import comparison_pages
@@ -140,7 +111,7 @@ def _draw_captions(run: Run, draw: _Drawing) -> list[Path]:
         }
         for row in rows
     ]  # fmt: skip
-    draw(folder, ".", _Work(CAPTION, conditions, conditions, entries, []), title="generate from captions")
+    draw(folder, ".", Work(CAPTION, conditions, conditions, conditions, entries, []), title="generate from captions")
     if not draw.all_is_there():
         return []
     captions, from_eeg = read_captions(run.folder / "targets" / "caption.txt"), _first_pictures(run, "eeg")
@@ -157,21 +128,26 @@ def _draw_captions(run: Run, draw: _Drawing) -> list[Path]:
     for number, page in enumerate(comparison_pages(columns, rows_of_page), 1):
         pages.append(folder / f"page_{number:03d}.png")
         write_picture(pages[-1], page)
+    for stale in {*folder.glob("page_*.png")} - {*pages}:
+        stale.unlink()  # of an earlier, larger selection
     return pages
 
 
 def _first_pictures(run: Run, arm: str) -> dict[str, Path]:
-    """Stimulus -> the first picture of it that an arm drew, as far as there are any."""
+    """Stimulus -> the first picture of it that an arm drew, as far as there are any of this run."""
     manifest = run.folder / "images" / "manifest.jsonl"
     found: dict[str, Path] = {}
-    if manifest.is_file():
-        for entry in read_manifest(run, manifest):
-            if entry["arm"] == arm:
-                found.setdefault(entry["stimulus"], manifest.parent / entry["file"])
+    try:
+        entries = read_manifest(run, manifest) if manifest.is_file() else []
+    except NeuroCanvasError:
+        entries = []  # of other subjects or predictions
+    for entry in entries:
+        if entry["arm"] == arm:
+            found.setdefault(entry["stimulus"], manifest.parent / entry["file"])
     return found
 
 
-def _arms_of(run: Run, subject: int) -> Iterator[_Work]:
+def _arms_of(run: Run, subject: int) -> Iterator[Work]:
     """Make the conditions of one subject's chosen test trials, arm by arm, with the manifest's entries."""
     from neurocanvas.generation.conditioning import ARMS, ArmInputs, match_norms, rescale, token_norms
     from neurocanvas.generation.diffusion import picture_seed
@@ -182,8 +158,8 @@ def _arms_of(run: Run, subject: int) -> Iterator[_Work]:
     predicted = store.read_array(path, "predictions; `neurocanvas predict` makes them")
     means = store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets; `neurocanvas predict` makes them")
     card = store.read_card(path)
-    if max(card["trials"]) >= len(trials):
-        raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas predict` again.")
+    if max(card["trials"]) >= len(trials) or "known" not in card:
+        raise NeuroCanvasError(f"{path}: made for other trials or by another version; run `neurocanvas predict` again.")
     kept = chosen(trials.column("concept")[card["trials"]], np.array(card["folds"]), settings.max_trials)
     rows, folds = np.array(card["trials"])[kept], np.array(card["folds"])[kept]
     shown, mean = trials.select(rows), np.asarray(means)[folds]
@@ -192,12 +168,13 @@ def _arms_of(run: Run, subject: int) -> Iterator[_Work]:
     known = np.zeros((len(means), len(targets)), bool)
     for fold, trained in enumerate(card["known"]):
         known[fold, trained] = True
-    prediction = rescale(np.asarray(predicted[kept]), mean, gains)
+    prediction = np.asarray(predicted[kept], np.float32)
+    rescaled = rescale(prediction, mean, gains)
     if settings.scale == "token-norm":
         norms = np.stack([token_norms(targets, np.array(trained)) for trained in card["known"]])
-        prediction = match_norms(prediction, norms[folds])
+        rescaled = match_norms(prediction, norms[folds])
     inputs = ArmInputs(
-        prediction, mean,
+        prediction, rescaled, mean,
         np.asarray(targets[run.stimulus_rows(shown)], np.float32), shown.column("concept"), np.random.default_rng(),
         targets, known[folds], np.array([stimuli.concepts[name] for name in run.stimuli]),
         lambda concepts: embed_captions([prompt(stimuli.names[c]) for c in concepts], run.settings.family),
@@ -207,103 +184,14 @@ def _arms_of(run: Run, subject: int) -> Iterator[_Work]:
         entries = [
             {
                 "subject": subject, "arm": arm, "trial": int(row), "stimulus": str(stimulus), "concept": str(concept),
+                "predictions": card["sha256"][:16],
                 "file": f"s{subject}/{arm}/{row:05d}_{Path(stimulus).stem}.png", "seed": seed(int(row)),
             }
             for row, stimulus, concept in zip(rows, shown.column("stimulus"), shown.column("concept"), strict=True)
         ]  # fmt: skip
         own = replace(inputs, rng=np.random.default_rng(seed(-1)))
         starts = [run.stimuli[row] for row in inputs.nearest] if ARMS[arm].from_nearest else []
-        yield _Work(arm, ARMS[arm].condition(own), mean, entries, starts)
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """Draws shards that are not there yet; of several processes each takes its share of them."""
-
-    run: Run
-    weights: str
-    generator: Callable[[], Generator]
-    processes: PartialState | None
-
-    def __call__(self, folder: Path, where: str, work: _Work, *, title: str) -> None:
-        """Draw what is not there yet; files of entries count from `folder`, cards of shards lie in a part of it."""
-        advance = self.run.track(title, len(work.entries))
-        for number, part in enumerate(batches(len(work.entries), self.run.settings.generate.shard)):
-            if self.processes is None or number % self.processes.num_processes == self.processes.process_index:
-                self._shard(folder, folder / where, work.part(part))
-            advance(part.stop - part.start)
-
-    def all_is_there(self) -> bool:
-        """Wait for the other processes; tells whether this one goes on with what all have drawn."""
-        if self.processes is None:
-            return True
-        self.processes.wait_for_everyone()
-        return bool(self.processes.is_main_process)
-
-    def _shard(self, folder: Path, where: Path, work: _Work) -> None:
-        """Draw a shard unless it is there. Its card, written last, holds the sha256 of its pictures.
-
-        The pictures first go into one array, at once: whenever this is killed, all of them were drawn or none.
-        """
-        how = self.run.settings.generate.model_dump(mode="json", include=set(DECIDE))
-        inputs = store.fingerprint(
-            "generate", self.weights, work.conditions, [entry["seed"] for entry in work.entries], how, work.starts
-        )
-        drawn = where / f"shard_{work.entries[0]['trial']:05d}.npy"
-        card = drawn.with_suffix(".json")
-        if not _shard_done(card, inputs, folder):
-            if not store.is_done(drawn, inputs):
-                store.write_array(drawn, self._draw(work), inputs)
-            hashes = {}
-            for number, pictures in enumerate(store.read_array(drawn, "pictures")):
-                for entry, picture in zip(work.entries, pictures, strict=True):
-                    name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
-                    write_picture(folder / name, picture, {**entry, **how, "sample": number, "weights": self.weights})
-                    hashes[name] = store.sha256(folder / name)
-            store.write_json(card, {"fingerprint": inputs, "pictures": hashes})
-        for done in (drawn, store.card_path(drawn)):
-            done.unlink(missing_ok=True)
-
-    def _draw(self, work: _Work) -> np.ndarray:
-        """Draw all samples, (n_samples, n_trials, size, size, 3); of the arm `best-of` the best one comes first."""
-        from neurocanvas.generation.conditioning import ARMS
-        from neurocanvas.generation.diffusion import sample_seed
-
-        run, generator, starts = self.run, self.generator(), None
-        if work.starts:
-            starts = np.stack([run.dataset[1].picture(name, size=generator.size) for name in work.starts])
-        drawn = np.stack([
-            generator.draw(
-                work.conditions, [sample_seed(entry["seed"], number) for entry in work.entries], starts=starts
-            )
-            for number in range(run.settings.generate.samples)
-        ])  # fmt: skip
-        if work.arm in ARMS and ARMS[work.arm].best_of:
-            order = np.argsort(-self._likeness(drawn, work), axis=0, kind="stable")
-            drawn = np.take_along_axis(drawn, order[:, :, None, None, None], axis=0)
-        return drawn
-
-    def _likeness(self, drawn: np.ndarray, work: _Work) -> np.ndarray:
-        """How like the prediction each picture's own caption is, (n_samples, n_trials): no judge, nothing seen."""
-        from neurocanvas.generation.conditioning import likeness
-        from neurocanvas.targets.captions import load_captioner
-        from neurocanvas.targets.text import embed_captions
-
-        family = self.run.settings.family
-        captions = load_captioner(family).describe(list(drawn.reshape(-1, *drawn.shape[2:])))
-        said = embed_captions(captions, family).astype(np.float32).reshape(*drawn.shape[:2], *work.mean.shape[1:])
-        return np.stack([likeness(work.conditions, one, work.mean) for one in said])
-
-
-def _shard_done(card: Path, inputs: str, folder: Path) -> bool:
-    """Tell whether a shard was drawn from these inputs and every picture of it is whole."""
-    try:
-        said = json.loads(card.read_text(encoding="utf-8"))
-        pictures, known = said["pictures"].items(), said["fingerprint"] == inputs
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False  # missing or damaged: the shard is drawn again
-    whole = ((folder / name).is_file() and store.sha256(folder / name) == digest for name, digest in pictures)
-    return known and all(whole)
+        yield Work(arm, ARMS[arm].condition(own), inputs.predicted, mean, entries, starts)
 
 
 def _show_seen(run: Run, entries: list[dict[str, Any]]) -> None:
@@ -341,11 +229,17 @@ def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
         raise NeuroCanvasError(f"{path}: damaged ({error}); run `neurocanvas generate` again.") from error
     if not entries:
         raise NeuroCanvasError(f"{path}: empty; run `neurocanvas generate` again.")
-    predicted = set()
+    predicted, made_from = set(), {}
     for subject in run.subjects.keys() & {subject for subject, *_ in drawn}:
-        rows = store.read_card(run.folder / "predictions" / f"s{subject}.npy")["trials"]
+        card = store.read_card(run.folder / "predictions" / f"s{subject}.npy")
+        rows, made_from[subject] = card["trials"], card["sha256"][:16]
         shown = run.subjects[subject].column("stimulus")
         predicted |= {(subject, row, str(shown[row])) for row in rows if row < len(shown)}
+    for entry in entries:
+        if entry.get("predictions") != made_from.get(entry["subject"], entry.get("predictions")):
+            raise NeuroCanvasError(
+                f"{path}: subject {entry['subject']} was drawn from other predictions; run `neurocanvas generate`."
+            )
     if not drawn <= predicted:
         subject, trial, stimulus = sorted(drawn - predicted)[0]
         raise NeuroCanvasError(

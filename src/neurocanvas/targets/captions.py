@@ -67,7 +67,7 @@ class Captioner:
         captions: list[str] = []
         for part in batches(len(pictures), BATCH):
             pixels = self.processor(images=list(pictures[part]), return_tensors="pt")["pixel_values"].to(device())
-            with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 torch.manual_seed(0)
                 words = self.model.generate(pixel_values=pixels, **DECODING[self.recipe])
             captions += [tidy(text) for text in self.tokenizer.batch_decode(words, skip_special_tokens=True)]
@@ -82,7 +82,7 @@ def load_captioner(source: str, recipe: str = "default") -> Captioner:
     ----------
     source : str
         A name in `families.FAMILIES`, whose BLIP is taken; or a folder or hub id of any model that transformers knows
-        for image to text (BLIP, BLIP-2, GIT, ...).
+        for image to text and that needs no prompt (BLIP, BLIP-2, GIT, ...).
     recipe : str
         A key of `DECODING`.
 
@@ -194,7 +194,8 @@ def tidy(caption: str) -> str:
     >>> tidy("a jack - o'- lantern")
     "a jack-o'-lantern"
     """
-    return re.sub(r"\s*([-'])\s*", r"\1", caption).strip()
+    joined = re.sub(r"\s*-\s*|\s+'\s*", lambda found: found[0].strip(), caption)
+    return " ".join(joined.split())
 
 
 def prompt(name: str) -> str:
