@@ -21,6 +21,7 @@ from neurocanvas.generation.conditioning import (
     rescale,
     token_norms,
 )
+from neurocanvas.report.figures import MARKS
 from neurocanvas.report.words import ARMS as WORDS
 
 ARM_NAMES = get_args(Arm)
@@ -48,7 +49,7 @@ def condition(arm, inputs):
 
 
 def test_each_arm_gives_what_it_says(inputs):
-    assert {*ARMS} == {*ARM_NAMES} - {"caption"} == {*WORDS}  # captions are drawn stimulus by stimulus
+    assert {*ARMS} == {*ARM_NAMES} - {"caption"} == {*WORDS} == {*MARKS}  # captions are drawn stimulus by stimulus
     for arm in ("eeg", "retrieved-start", "best-of"):
         np.testing.assert_array_equal(condition(arm, inputs), inputs.rescaled)
     np.testing.assert_array_equal(condition("mean", inputs), inputs.mean)

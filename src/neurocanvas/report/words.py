@@ -227,7 +227,7 @@ def definitions(
         ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} {tested}"),
         ("Mapper", f"{mapper.name}{layers}, {mapper.components} components"),
         ("Networks", f"captions {settings.family}, pictures {made.family}, judge {settings.evaluate.judge}"),
-        ("Diffusion", f"{made.steps} steps, guidance {made.guidance:g}, scale {made.scale}"),
+        ("Diffusion", f"{made.scheduler}, {made.steps} steps, guidance {made.guidance:g}, scale {made.scale}"),
         ("Statistics", f"{settings.evaluate.permutations:,} permutations, {settings.evaluate.resamples:,} resamples"),
         ("Seeds", ", ".join(seeds)),
     ]  # fmt: skip
