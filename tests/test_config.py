@@ -87,3 +87,16 @@ def test_the_demo_keeps_what_was_promised_of_it():
     assert demo.simulate.explained_variance <= 0.05
     assert demo.family == demo.generate.family == demo.evaluate.judge == "bundled"
     assert load_settings(None) == RunSettings()
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"arms": ["best-of"]}, "samples: 2 or more are needed, among which the arm best-of chooses; got 1"),
+        ({"scheduler": "lcm", "steps": 51}, "steps: the scheduler lcm takes up to 50; got 51"),
+        ({"guidance_interval": [0.2, 1.2]}, "generate.guidance_interval"),
+    ],
+)
+def test_settings_of_drawing_that_do_not_go_together_are_refused(asked, says):
+    with pytest.raises(NeuroCanvasError, match=says):
+        load_settings(None, generate=asked)
