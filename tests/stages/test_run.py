@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from neurocanvas.generation.conditioning import likeness
 from neurocanvas.generation.diffusion import sample_seed
 from neurocanvas.models.checkpoint import load_mapper
 from neurocanvas.report.grids import CELL, GAP, LINE
-from neurocanvas.stages import STAGES, run_all, run_stage, shards
+from neurocanvas.stages import STAGES, drawing, run_all, run_stage, shards
 from neurocanvas.stages.drawing import chosen
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions
@@ -262,6 +263,22 @@ def test_predictions_of_an_earlier_version_are_named(tiny_copy):
     card.write_text(json.dumps({key: value for key, value in said.items() if key != "known"}))
     with pytest.raises(NeuroCanvasError, match="by another version; run `neurocanvas predict` again"):
         run_stage(Run(tiny_copy, tiny_settings()), "generate")
+
+
+def test_each_of_two_processes_draws_every_second_shard_of_the_whole_run(tiny_copy, monkeypatch):
+    run, whole = Run(tiny_copy, tiny_settings()), artifacts(tiny_copy / "images")
+    shutil.rmtree(tiny_copy / "images")
+    waited = []
+    for index in (1, 0):
+        process = SimpleNamespace(num_processes=2, process_index=index, is_main_process=index == 0)
+        process.wait_for_everyone = lambda: waited.append("for the other")
+        monkeypatch.setattr(drawing, "processes", lambda process=process: process)
+        run_stage(run, "generate")
+        cards = sorted(path.name for path in (tiny_copy / "images").rglob("shard_*.json"))
+        assert len(cards) == (6 if index else 12)  # 4 arms of 8 pictures, 3 a shard
+        assert (tiny_copy / "images" / "manifest.jsonl").exists() == (index == 0)
+    assert waited == ["for the other"] * 2
+    assert artifacts(tiny_copy / "images") == whole
 
 
 def test_drawn_pictures_that_were_not_written_yet_are_not_drawn_again(tiny_copy, monkeypatch):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.families import batches, family_print, find_family, precision_of, source_print
+from neurocanvas.families import batches, device, family_print, find_family, precision_of, source_print
 from neurocanvas.stages.run import Run, write_picture
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def processes() -> PartialState | None:
         return None
     from accelerate import PartialState
 
-    return PartialState(timeout=timedelta(days=7))  # some have more to do than others, for hours
+    # some have more to do than others, for hours
+    return PartialState(cpu=device() == "cpu", timeout=timedelta(days=7))
 
 
 @dataclass(frozen=True)
