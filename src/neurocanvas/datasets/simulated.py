@@ -18,7 +18,7 @@ from neurocanvas.datasets.rhythms import N_TIMES
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.store import atomic, card_path, fingerprint, finish, is_done, read_card, write_text
+from neurocanvas.store import atomic, card_path, fingerprint, finish, is_done, read_card, write_json, write_text
 
 CONCEPT_DIMENSIONS = 10
 """Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid."""
@@ -128,9 +128,11 @@ def simulate(
                 signal[start : start + len(part)] = part
                 start += len(part)
                 progress(len(part))
+            card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0]}
+            write_json(card_path(path), card)  # first, so that a killed run's file is known for a simulated one
             with atomic(path) as temporary, temporary.open("wb") as stream:
                 _save(stream, signal, stimuli, recordings)
-        finish(path, inputs, {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0]})
+        finish(path, inputs, card)
     return paths[0]
 
 
