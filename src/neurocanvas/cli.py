@@ -179,7 +179,6 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
     from neurocanvas.config import DEMO, load_settings
     from neurocanvas.stages import run_all, run_stage
     from neurocanvas.stages.run import Run
-    from neurocanvas.training.compare import mapper_table
 
     if verb == "demo":
         config = config or DEMO
@@ -193,6 +192,8 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
     if verb in SCORES:
         scores = json.loads((folder / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
     elif verb == "train":
+        from neurocanvas.training.compare import mapper_table
+
         scores = mapper_table([store.read_card(path) for path in paths])
     if as_json:
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))

@@ -52,6 +52,13 @@ class Work:
     entries: list[dict[str, Any]]
     starts: list[str]
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the arm keeps the best of its samples."""
+        from neurocanvas.generation.conditioning import ARMS
+
+        return self.arm in ARMS and ARMS[self.arm].best_of
+
     def part(self, rows: slice) -> Work:
         """Give some of the trials.
 
@@ -176,12 +183,10 @@ class Shards:
 
     def _beside(self, work: Work) -> list[Any]:
         """What the pictures of some arms depend on as well."""
-        from neurocanvas.generation.conditioning import ARMS
-
         beside: list[Any] = []
         if work.starts:
             beside += [work.starts, self._pictures]
-        if work.arm in ARMS and ARMS[work.arm].best_of:
+        if work.chooses:
             beside += [family_print(self.run.settings.family), work.predicted, work.mean]
         return beside
 
@@ -192,7 +197,6 @@ class Shards:
 
     def _draw(self, work: Work) -> tuple[np.ndarray, list[list[int]]]:
         """Draw all samples, (n_samples, n_trials, size, size, 3), with seeds; of `best-of` the best comes first."""
-        from neurocanvas.generation.conditioning import ARMS
         from neurocanvas.generation.diffusion import sample_seed
 
         run, generator, starts = self.run, self.generator(), None
@@ -201,7 +205,7 @@ class Shards:
         samples = range(run.settings.generate.samples)
         seeds = [[sample_seed(entry["seed"], number) for entry in work.entries] for number in samples]
         drawn = np.stack([generator.draw(work.conditions, own, starts=starts) for own in seeds])
-        if work.arm in ARMS and ARMS[work.arm].best_of:
+        if work.chooses:
             order = np.argsort(-self._likeness(drawn, work), axis=0, kind="stable")
             drawn = np.take_along_axis(drawn, order[:, :, None, None, None], axis=0)
             seeds = [[seeds[sample][trial] for trial, sample in enumerate(row)] for row in order]
