@@ -21,7 +21,7 @@ def test_the_bundled_family_is_here_and_fits():
     ]  # fmt: skip
     sizes = sum(path.stat().st_size for path in BUNDLED.rglob("*.safetensors")) / 1e6
     assert sum(one["mb"] for one in report["weights"]) == pytest.approx(sizes)
-    assert report["needs"]["fits"] and 0 < report["needs"]["mb"] < 200 and report["pictures"] is None
+    assert report["needs"]["at_once"] == 24 and 0 < report["needs"]["mb"] < 200 and report["pictures"] is None
 
 
 def test_needs_are_the_numbers_of_the_generator_in_its_precision():
@@ -40,9 +40,9 @@ def test_weights_that_are_not_here_are_missing_and_no_network_is_asked(monkeypat
     report = examine(GenerateSettings(family="sd14"))
     assert {one["where"] for one in report["weights"]} == {"missing"}
     assert {one["part"]: one["licence"] for one in report["weights"]}["diffusion"] == "CreativeML OpenRAIL-M"
-    assert report["needs"]["mb"] is None and not report["needs"]["fits"]
+    assert report["needs"]["mb"] is None and report["needs"]["at_once"] == 0
     tables, notes = describe(report)
-    assert [title for title, *_ in tables] == ["Packages", "Devices", "Weights"] and "not here" in notes[0]
+    assert [title for title, *_ in tables] == ["Packages", "Devices", "Weights"] and "not all here" in notes[0]
 
 
 def test_missing_pictures_are_counted(tiny_copy):
@@ -54,10 +54,19 @@ def test_missing_pictures_are_counted(tiny_copy):
 
 
 def test_a_card_that_is_too_small_is_said(monkeypatch):
-    monkeypatch.setattr("neurocanvas.doctor._devices", lambda: [{"name": "GPU 0, small", "mb": 1.0}])
-    report = examine(GenerateSettings())
-    assert not report["needs"]["fits"] and "does not fit" in describe(report)[1][0]
-    assert examine(GenerateSettings(offload=True))["needs"]["fits"]
+    whole = examine(GenerateSettings(precision="float32"))["needs"]
+    assert whole["at_once"] == 24 and 0 < whole["one_mb"] < whole["shard_mb"] < 24 * whole["one_mb"]
+
+    def on_a_card_of(mb, **how):
+        monkeypatch.setattr("neurocanvas.doctor._devices", lambda: [{"name": "GPU 0, small", "mb": mb}])
+        return examine(GenerateSettings(precision="float32", **how))
+
+    report = on_a_card_of(1.0)
+    assert report["needs"]["at_once"] == 0 and "does not fit" in describe(report)[1][0]
+    tight = (whole["mb"] + whole["one_mb"]) / 0.85
+    assert on_a_card_of(tight + 0.1)["needs"]["at_once"] >= 1 and on_a_card_of(tight - 0.1)["needs"]["at_once"] == 0
+    assert "of 24 at once fit" in describe(on_a_card_of(tight + 0.1))[1][0]
+    assert on_a_card_of(tight - 0.1, offload=True)["needs"]["at_once"] >= 1
 
 
 def test_an_unknown_family_is_refused():

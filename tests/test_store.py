@@ -157,3 +157,30 @@ def test_fingerprints_tell_inputs_apart():
     assert same[0] == same[1] and len({same[0], *others}) == 6
     assert store.fingerprint("ab", "c") != store.fingerprint("a", "bc")
     assert store.fingerprint(SimulateSettings(seed=1)) != store.fingerprint(SimulateSettings(seed=2))
+
+
+def test_an_array_that_grows_goes_on_where_it_was_killed(tmp_path):
+    path = tmp_path / "a.npy"
+    with pytest.raises(ZeroDivisionError), store.growing_array(path, (4, 2), "inputs") as (array, done, note):
+        assert done == 0
+        array[:3] = 7
+        note(2)
+        raise ZeroDivisionError
+    assert not path.exists()
+    with store.growing_array(path, (4, 2), "inputs", {"said": 1}) as (array, done, note):
+        assert done == 2 and (array[:2] == 7).all()
+        array[2:] = 8
+        note(4)
+    assert names(tmp_path) == ["a.npy", "a.npy.json"] and store.is_done(path, "inputs")
+    assert store.read_array(path, "numbers").tolist() == [[7, 7], [7, 7], [8, 8], [8, 8]]
+    assert store.read_card(path)["said"] == 1
+
+
+def test_an_array_that_grows_begins_anew_with_other_inputs(tmp_path):
+    with pytest.raises(ZeroDivisionError), store.growing_array(tmp_path / "a.npy", (4, 2), "old") as (_, _, note):
+        note(3)
+        raise ZeroDivisionError
+    with store.growing_array(tmp_path / "a.npy", (2, 2), "new") as (array, done, _):
+        assert done == 0 and array.shape == (2, 2)
+        array[:] = 1
+    assert names(tmp_path) == ["a.npy", "a.npy.json"]

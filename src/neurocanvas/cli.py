@@ -41,6 +41,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
         "class-names, a caption.txt, or an image-to-text model that needs no prompt; else the family's BLIP.",
     ),
     "decoding": (str, ("--recipe",), ("caption.recipe",), "default, or released: 20 beams, sampled."),
+    "target": (str, ("--target",), ("embed.target",), "What mappers predict: text (77, 768), pooled, or image."),
     "model": (str, ("-m", "--model"), ("mapper.name",), "mlp_sd, ridge or mean."),
     "batch": (int, ("-b", "--batch"), ("mapper.batch_size",), "Trials per training batch."),
     "classifiers": (
@@ -61,7 +62,8 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "shard": (int, ("-b", "--batch"), ("generate.shard",), "Pictures per batch."),
     "arms": (
         str, ("--arm",), ("generate.arms",),
-        "eeg, shuffled, mean, oracle, retrieval, class-name, retrieved-start, best-of, caption; several as eeg,oracle.",
+        "eeg, shuffled, mean, oracle, retrieval, class-name, retrieved-start, sketched-start, best-of, caption; several "
+        "as eeg,oracle.",
     ),
     "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "dpm-solver++, pndm, ddim, unipc or lcm."),
     "samples": (int, ("--samples",), ("generate.samples",), "Pictures per trial."),
@@ -81,7 +83,7 @@ DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
 VERBS: Mapping[str, tuple[str, ...]] = {
     "features": (*DATA, "method", "protocol"),
     "caption": (*DATA, "family", "captions", "decoding", "protocol"),
-    "embed": (*DATA, "family", "protocol"),
+    "embed": (*DATA, "family", "target", "protocol"),
     "train": (*DATA, "model", "batch", "protocol", "accept"),
     "predict": (*DATA, "model", "protocol", "accept"),
     "generate": (
@@ -105,7 +107,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
 HELP: Mapping[str, str] = {
     "features": "Differential entropy of five bands, for every trial.",
     "caption": "Describe every picture in words (BLIP).",
-    "embed": "Encode every caption as (77, 768) (CLIP text encoder).",
+    "embed": "Encode every caption as (77, 768) (CLIP text encoder); or captions or pictures as one vector each.",
     "train": "Train the mapper from features to embeddings, beside its baselines.",
     "classify": "Train classifiers: which concept did the person see?",
     "benchmark": "Train every classifier on every granularity and subject; make the paper's table.",

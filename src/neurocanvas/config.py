@@ -19,7 +19,8 @@ DEMO = Path(__file__).parent / "bundled" / "demo.toml"
 Share = Annotated[float, Field(ge=0, le=1)]
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
 Arm = Literal[
-    "eeg", "shuffled", "mean", "oracle", "retrieval", "class-name", "retrieved-start", "best-of", "caption",
+    "eeg", "shuffled", "mean", "oracle", "retrieval", "class-name", "retrieved-start", "sketched-start", "best-of",
+    "caption",
 ]  # fmt: skip
 Protocol = Literal[
     "by-stimulus", "kfold-by-stimulus", "leave-run-out", "leave-block-out", "leave-session-out", "leave-subject-out",
@@ -121,6 +122,16 @@ class CaptionSettings(Settings):
     )
     recipe: Literal["default", "released"] = Field(
         "default", description="released: 20 beams, sampled at temperature .5, repetition penalty 2"
+    )
+
+
+class EmbedSettings(Settings):
+    """Captions and pictures to targets (verb `embed`)."""
+
+    target: Literal["text", "pooled", "image"] = Field(
+        "text",
+        description="what mappers predict: the hidden states of captions (77, 768), which Stable Diffusion takes; a "
+        "caption as one vector; or the picture's CLIP embedding. With the last two the arms that retrieve are drawn",
     )
 
 
@@ -293,6 +304,7 @@ class RunSettings(Settings):
     data: DataSettings = DataSettings()
     features: FeatureSettings = FeatureSettings()
     caption: CaptionSettings = CaptionSettings()
+    embed: EmbedSettings = EmbedSettings()
     split: SplitSettings = SplitSettings()
     mapper: MapperSettings = MapperSettings()
     classify: ClassifySettings = ClassifySettings()

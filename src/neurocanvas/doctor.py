@@ -30,6 +30,9 @@ LICENCES: Mapping[str, str] = MappingProxyType(
 )
 """Of the hub ids in `FAMILIES`, as their model cards state them."""
 
+SHARE_OF_DEVICE = 0.85
+"""Of its memory that weights and pictures may take: libraries need the rest."""
+
 BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float16": 2, "bfloat16": 2})
 
 
@@ -47,8 +50,9 @@ def examine(settings: GenerateSettings, data: DataSettings | None = None) -> dic
     -------
     dict
         ``packages`` (name -> version or None), ``devices`` (list of name, memory in MB), ``weights`` (list of part,
-        source, where, mb, licence), ``needs`` (mb of the generator's weights in its precision, device,
-        fits), ``pictures`` (needed, missing, first) or None.
+        source, where, mb, licence), ``needs`` (mb of the generator's weights in its precision, one_mb and shard_mb of
+        what drawing takes beside them, device, at_once: pictures that fit), ``pictures`` (needed, missing,
+        first) or None.
 
     Raises
     ------
@@ -92,13 +96,18 @@ def describe(report: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list
     needs, notes = report["needs"], []
     if needs["mb"] is None:
         notes.append(
-            "The generator's weights are not here: name a folder that holds them, or generate where there is network."
+            "The generator's weights are not all here: name a folder that holds them, or go where there is network."
         )
     else:
-        fits = "fits" if needs["fits"] else "does not fit: take precision float16, offload, or another device"
+        room = (
+            f"{needs['at_once']} of {needs['shard']} at once fit" if needs["at_once"]
+            else "that does not fit: take a smaller size, precision float16, offload, or another device"
+        )  # fmt: skip
+        of_size = f" of {needs['size']} px" if needs["size"] else ""
         notes.append(
-            f"The generator's weights need {needs['mb']:,.0f} MB on {needs['device']} in {needs['precision']}: {fits}. "
-            "Pictures need room beside them; batches are halved where there is too little."
+            f"On {needs['device']} in {needs['precision']} the generator needs {needs['mb']:,.0f} MB for weights, and "
+            f"about {needs['one_mb']:,.0f} MB to draw one picture{of_size}, {needs['shard_mb']:,.0f} MB for "
+            f"{needs['shard']}: {room}."
         )
     if report["pictures"]:
         found = report["pictures"]
@@ -183,13 +192,27 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _needs(source: str, settings: GenerateSettings, device: Mapping[str, Any]) -> dict[str, Any]:
-    """Memory that the generator's weights need in the precision that is asked for."""
-    folder, precision, on_gpu = _folder_of(source), precision_of(settings), device["name"].startswith("GPU")
+    """Memory that drawing needs in the precision that is asked for, and how many pictures at once fit."""
+    from neurocanvas.generation.footprint import activation_bytes
+
+    folder, precision = _folder_of(source), precision_of(settings)
     files = [] if folder is None else _weight_files(folder)
-    mb = sum(_count_numbers(path) for path in files) * BYTES[precision] / 1e6 if files else None
-    return {
-        "mb": mb, "precision": precision, "device": device["name"],
-        "fits": mb is not None and (mb < 0.8 * device["mb"] or (settings.offload and on_gpu)),
+    needs = {"mb": None, "precision": precision, "device": device["name"], "shard": settings.shard, "at_once": 0}
+    if folder is None or not all((folder / part / "config.json").is_file() for part in ("unet", "vae")) or not files:
+        return needs
+    mb = {path: _count_numbers(path) * BYTES[precision] / 1e6 for path in files}
+    # where networks take turns on the card, the largest of them is there
+    resident = max(mb.values()) if settings.offload and device["name"].startswith("GPU") else sum(mb.values())
+
+    def beside(pictures: int) -> float:
+        return activation_bytes(folder, pictures, size=settings.size, precision=precision) / 1e6
+
+    at_once = settings.shard
+    while at_once and resident + beside(at_once) > SHARE_OF_DEVICE * device["mb"]:
+        at_once //= 2  # as the generator does
+    return needs | {
+        "mb": sum(mb.values()), "one_mb": beside(1), "shard_mb": beside(settings.shard), "at_once": at_once,
+        "size": settings.size,
     }  # fmt: skip
 
 

@@ -288,6 +288,58 @@ def write_array(
     finish(path, print_of_inputs, card)
 
 
+@contextmanager
+def growing_array(
+    path: Path, shape: tuple[int, ...], print_of_inputs: str, card: Mapping[str, Any] | None = None
+) -> Iterator[tuple[np.ndarray, int, Callable[[int], None]]]:
+    """Write a large float16 `.npy` with its card piece by piece; a killed run goes on behind the last piece.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in `.npy`.
+    shape : tuple of int
+        Of the whole array.
+    print_of_inputs : str
+        `fingerprint` of everything that it depends on.
+    card : mapping, optional
+        What else a reader should know.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room for all of it.
+
+    Yields
+    ------
+    array : array, float16
+        Memory-mapped, to be written to.
+    done : int
+        What `note` was told last by a run of the same inputs that did not end; 0 if there was none.
+    note : callable
+        Says, once pieces are written, how many there are by now.
+    """
+    growing = path.with_name(f".growing-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, state = 0, card_path(growing)
+    if growing.is_file() and state.is_file():
+        said = read_json(state, "how far the array beside it is")
+        done = said["done"] if said.get("fingerprint") == print_of_inputs else 0
+    array = np.lib.format.open_memmap(growing, mode="r+" if done else "w+", dtype=np.float16, shape=shape)
+    with growing.open("r+b") as stream:  # a full disk is an error here, and a crash where mapped memory is written
+        os.posix_fallocate(stream.fileno(), 0, growing.stat().st_size)
+
+    def note(pieces: int) -> None:
+        array.flush()
+        write_json(state, {"fingerprint": print_of_inputs, "done": pieces})
+
+    yield array, done, note
+    array.flush()
+    os.replace(growing, path)
+    finish(path, print_of_inputs, card)
+    state.unlink(missing_ok=True)
+
+
 def read_array(path: Path, purpose: str) -> np.ndarray:
     """Memory-map an `.npy` file.
 

@@ -38,8 +38,9 @@ def inputs():
     known = np.array([[1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]], bool)[fold]
     concepts = np.array(["cat", "dog", "cat", "dog", "fox", "fox"])
     return ArmInputs(
-        predicted, rescaled, means[fold], true, np.arange(7), np.random.default_rng(1), targets, known, concepts,
-        lambda named: np.stack([np.full((4, 5), len(name)) for name in named]),
+        predicted, rescaled, means[fold], true, np.arange(7), np.random.default_rng(1), targets, targets + 1, known,
+        concepts, np.array(list("abcdef")), lambda named: np.stack([np.full((4, 5), len(name)) for name in named]),
+        lambda: np.arange(7, dtype=np.uint8)[:, None, None, None] + np.zeros((2, 2, 3), np.uint8),
     )  # fmt: skip
 
 
@@ -50,12 +51,22 @@ def condition(arm, inputs):
 
 def test_each_arm_gives_what_it_says(inputs):
     assert {*ARMS} == {*ARM_NAMES} - {"caption"} == {*WORDS} == {*MARKS}  # captions are drawn stimulus by stimulus
-    for arm in ("eeg", "retrieved-start", "best-of"):
+    for arm in ("eeg", "retrieved-start", "sketched-start", "best-of"):
         np.testing.assert_array_equal(condition(arm, inputs), inputs.rescaled)
     np.testing.assert_array_equal(condition("mean", inputs), inputs.mean)
     np.testing.assert_array_equal(condition("oracle", inputs), inputs.true)
-    np.testing.assert_array_equal(condition("retrieval", inputs), inputs.targets[inputs.nearest])
+    np.testing.assert_array_equal(condition("retrieval", inputs), inputs.embeddings[inputs.nearest])
     np.testing.assert_array_equal(condition("class-name", inputs), np.full((7, 4, 5), 3.0))
+
+
+def test_arms_start_from_what_they_say(inputs):
+    assert {arm for arm, how in ARMS.items() if how.start} == {"retrieved-start", "sketched-start"}
+    assert ARMS["retrieved-start"].start(inputs) == ["abcdef"[row] for row in inputs.nearest]
+    assert [int(small.mean()) for small in ARMS["sketched-start"].start(inputs)] == list(range(7))
+
+
+def test_arms_of_predictions_are_told_from_the_others():
+    assert {arm for arm, how in ARMS.items() if not how.from_prediction} == {"oracle", "retrieval", "class-name"}
 
 
 def test_the_nearest_is_the_known_target_in_the_most_similar_direction(inputs):

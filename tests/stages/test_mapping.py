@@ -15,7 +15,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import BUNDLED
 from neurocanvas.models.checkpoint import load_mapper
 from neurocanvas.stages import STAGES, run_stage
-from neurocanvas.stages.mapping import _asked, pooled_features_paths, read_pooled_features, train
+from neurocanvas.stages.mapping import asked, pooled_features_paths, read_pooled_features, train
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import prompt, read_captions, write_captions
 
@@ -93,7 +93,7 @@ def test_trials_that_pretrain_train_with_the_subjects_own(tmp_path):
 
 def test_averaging_never_mixes_subjects(without_one):
     pool, (values, _) = without_one.pool(1), read_pooled_features(without_one, 1)
-    averaged, rows, showings = _asked(values, pool, np.arange(len(pool)), average=True)
+    averaged, rows, showings = asked(values, pool, np.arange(len(pool)), average=True)
     assert len(averaged) == 3 * 24 and np.bincount(pool.column("subject")[rows], showings).tolist() == [48, 24, 24]
     shown = pool.column("stimulus")
     same = (shown == shown[rows[0]]) & (pool.column("subject") == pool.column("subject")[rows[0]])

@@ -12,6 +12,9 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches
 
+Start = str | np.ndarray
+"""What a picture may be drawn over: that of a stimulus, by its name, or a small one."""
+
 AT_ONCE = 200
 """Targets that predictions are compared with at once."""
 
@@ -22,11 +25,11 @@ class ArmInputs:
 
     Parameters
     ----------
-    predicted : array, shape (n_trials, 77, 768)
+    predicted : array, shape (n_trials, 77, 768) or (n_trials, 1, width)
         What the mapper says of each trial: what is compared with targets.
-    rescaled : array, shape (n_trials, 77, 768)
+    rescaled : array, as `predicted`
         The same for the generator, which wants predictions to vary as much as targets do.
-    mean : array, shape (n_trials, 77, 768)
+    mean : array, as `predicted`
         The mean training target of each trial's fold.
     true : array, shape (n_trials, 77, 768)
         The embedding of the caption of what was seen.
@@ -34,14 +37,20 @@ class ArmInputs:
         What was seen: arms that shuffle deal it out evenly.
     rng : numpy Generator
         For arms that draw at random.
-    targets : array, shape (n_stimuli, 77, 768), any float type
-        Of every stimulus; may be memory-mapped.
+    targets : array, shape (n_stimuli, 77, 768) or (n_stimuli, 1, width), any float type
+        Of every stimulus, what the mapper learned to predict; may be memory-mapped.
+    embeddings : array, shape (n_stimuli, 77, 768), any float type
+        Of every stimulus' caption; the same as `targets` if that is what the mapper predicts.
     known : array of bool, shape (n_trials, n_stimuli)
         Which stimuli trained the trial's fold: the only ones that a trial's arm may retrieve.
     target_concept : array of str, shape (n_stimuli,)
         What the stimuli show.
+    stimuli : array of str, shape (n_stimuli,)
+        Their names.
     embed_concepts : callable
         Gives the embeddings of concepts' names in words, (n, 77, 768), for a list of concepts.
+    sketch : callable
+        Gives the trials' predicted small pictures, (n_trials, side, side, 3), uint8.
     """
 
     predicted: np.ndarray
@@ -51,9 +60,12 @@ class ArmInputs:
     concept: np.ndarray
     rng: np.random.Generator
     targets: np.ndarray
+    embeddings: np.ndarray
     known: np.ndarray
     target_concept: np.ndarray
+    stimuli: np.ndarray
     embed_concepts: Callable[[list[str]], np.ndarray]
+    sketch: Callable[[], np.ndarray]
 
     @cached_property
     def nearest(self) -> np.ndarray:
@@ -265,27 +277,43 @@ class Arm:
     ----------
     condition : callable
         One subject's conditions, (n_trials, 77, 768).
-    from_nearest : bool
-        Whether drawing starts from the picture of the training stimulus that is nearest to the prediction.
+    from_prediction : bool
+        Whether the conditions are in the space that the mapper predicts in, which then must be the generator's.
+    start : callable, optional
+        What drawing starts from, one per trial: names of stimuli, or small pictures. None: from noise alone.
     best_of : bool
         Whether the picture is, of several samples, the one whose own caption's embedding is nearest to the prediction.
     """
 
     condition: Callable[[ArmInputs], np.ndarray]
-    from_nearest: bool = False
+    from_prediction: bool = False
+    start: Callable[[ArmInputs], list[Start]] | None = None
     best_of: bool = False
+
+
+def _nearest_stimuli(inputs: ArmInputs) -> list[Start]:
+    """Names of the stimuli that are nearest to the predictions."""
+    return list(inputs.stimuli[inputs.nearest].tolist())
+
+
+def _sketches(inputs: ArmInputs) -> list[Start]:
+    """The predicted small pictures."""
+    return list(inputs.sketch())
 
 
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
-        "eeg": Arm(lambda inputs: inputs.rescaled),
-        "shuffled": Arm(lambda inputs: inputs.rescaled[derangement(inputs.concept, rng=inputs.rng)]),
-        "mean": Arm(lambda inputs: inputs.mean),
+        "eeg": Arm(lambda inputs: inputs.rescaled, from_prediction=True),
+        "shuffled": Arm(
+            lambda inputs: inputs.rescaled[derangement(inputs.concept, rng=inputs.rng)], from_prediction=True
+        ),
+        "mean": Arm(lambda inputs: inputs.mean, from_prediction=True),
         "oracle": Arm(lambda inputs: inputs.true),
-        "retrieval": Arm(lambda inputs: np.asarray(inputs.targets[inputs.nearest], np.float32)),
+        "retrieval": Arm(lambda inputs: np.asarray(inputs.embeddings[inputs.nearest], np.float32)),
         "class-name": Arm(lambda inputs: inputs.embed_concepts(inputs.named.tolist())),
-        "retrieved-start": Arm(lambda inputs: inputs.rescaled, from_nearest=True),
-        "best-of": Arm(lambda inputs: inputs.rescaled, best_of=True),
+        "retrieved-start": Arm(lambda inputs: inputs.rescaled, from_prediction=True, start=_nearest_stimuli),
+        "sketched-start": Arm(lambda inputs: inputs.rescaled, from_prediction=True, start=_sketches),
+        "best-of": Arm(lambda inputs: inputs.rescaled, from_prediction=True, best_of=True),
     }
 )
 """Every arm that is made trial by trial, by name."""

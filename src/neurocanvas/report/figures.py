@@ -26,6 +26,7 @@ MARKS: dict[str, str] = {
     "retrieval": '<path d="M0-6 6 5-6 5Z"/>',
     "class-name": '<path d="M0 6 6-5-6-5Z"/>',
     "retrieved-start": '<path d="M-6 0 5-6 5 6Z"/>',
+    "sketched-start": '<path d="M6 0-5-6-5 6Z"/>',
     "best-of": '<path d="M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4Z"/>',
 }
 """Arm -> its mark; the page's style sheet gives it its colour, so shape and colour both tell arms apart."""

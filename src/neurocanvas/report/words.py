@@ -17,6 +17,7 @@ ARMS: dict[str, str] = {
     "retrieval": "Made from the caption of the training picture whose embedding is nearest to the prediction.",
     "class-name": "Made from the words “a photo of a …” with the concept that is nearest to the prediction.",
     "retrieved-start": "Made from the prediction, but drawn over the training picture that is nearest to it.",
+    "sketched-start": "Made from the prediction, but drawn over a small picture that ridge regression predicts.",
     "best-of": "Made from the prediction several times; kept is the picture whose own caption is nearest to it.",
 }
 """Arm -> what its pictures are made from; in the order in which the page shows them."""

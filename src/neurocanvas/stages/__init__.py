@@ -14,8 +14,9 @@ from neurocanvas import store
 from neurocanvas.config import GenerateSettings, RunSettings, load_settings, save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.stages.classifying import benchmark, classify
+from neurocanvas.stages.describing import caption, embed
 from neurocanvas.stages.drawing import generate
-from neurocanvas.stages.mapping import caption, embed, features, predict, simulate, train
+from neurocanvas.stages.mapping import features, predict, simulate, train
 from neurocanvas.stages.picturing import evaluate, report
 from neurocanvas.stages.run import Run
 

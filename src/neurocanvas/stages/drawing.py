@@ -17,6 +17,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import family_print
 from neurocanvas.stages.run import Run, read_picture, write_picture
 from neurocanvas.stages.shards import Shards, Work, processes
+from neurocanvas.stages.sketching import sketch
 from neurocanvas.targets.captions import prompt, read_captions
 
 CAPTION = "caption"
@@ -164,7 +165,8 @@ def _arms_of(run: Run, subject: int) -> Iterator[Work]:
     rows, folds = np.array(card["trials"])[kept], np.array(card["folds"])[kept]
     shown, mean = trials.select(rows), np.asarray(means)[folds]
     gains = np.array(card["gains"])[folds] if settings.scale == "affine" else np.ones(len(rows))
-    targets, stimuli = run.embeddings(), run.dataset[1]
+    targets, embeddings, stimuli = run.targets(), run.embeddings(), run.dataset[1]
+    _check_arms(run, predicted.shape[1:], embeddings.shape[1:])
     known = np.zeros((len(means), len(targets)), bool)
     for fold, trained in enumerate(card["known"]):
         known[fold, trained] = True
@@ -175,9 +177,11 @@ def _arms_of(run: Run, subject: int) -> Iterator[Work]:
         rescaled = match_norms(prediction, norms[folds])
     inputs = ArmInputs(
         prediction, rescaled, mean,
-        np.asarray(targets[run.stimulus_rows(shown)], np.float32), shown.column("concept"), np.random.default_rng(),
-        targets, known[folds], np.array([stimuli.concepts[name] for name in run.stimuli]),
+        np.asarray(embeddings[run.stimulus_rows(shown)], np.float32), shown.column("concept"), np.random.default_rng(),
+        targets, embeddings, known[folds],
+        np.array([stimuli.concepts[name] for name in run.stimuli]), np.array(run.stimuli),
         lambda concepts: embed_captions([prompt(stimuli.names[c]) for c in concepts], run.settings.family),
+        lambda: sketch(run, subject)[kept],
     )  # fmt: skip
     for arm in (name for name in settings.arms if name != CAPTION):
         seed = partial(picture_seed, settings.seed, arm, subject)
@@ -190,8 +194,22 @@ def _arms_of(run: Run, subject: int) -> Iterator[Work]:
             for row, stimulus, concept in zip(rows, shown.column("stimulus"), shown.column("concept"), strict=True)
         ]  # fmt: skip
         own = replace(inputs, rng=np.random.default_rng(seed(-1)))
-        starts = [run.stimuli[row] for row in inputs.nearest] if ARMS[arm].from_nearest else []
-        yield Work(arm, ARMS[arm].condition(own), inputs.predicted, mean, entries, starts)
+        starts = ARMS[arm].start
+        over = [] if starts is None else starts(own)
+        yield Work(arm, ARMS[arm].condition(own), inputs.predicted, mean, entries, over)
+
+
+def _check_arms(run: Run, predicted: tuple[int, ...], needed: tuple[int, ...]) -> None:
+    """Raise if an arm draws from predictions that the generator cannot take."""
+    from neurocanvas.generation.conditioning import ARMS
+
+    refused = [arm for arm in run.settings.generate.arms if arm != CAPTION and ARMS[arm].from_prediction]
+    if refused and predicted != needed:
+        others = ", ".join(arm for arm, how in ARMS.items() if not how.from_prediction)
+        raise NeuroCanvasError(
+            f"--arm {refused[0]}: draws from predictions, and these have shape {predicted} where the generator takes "
+            f"{needed}. Choose among {others}, or embed and train with the family that draws and embed.target text."
+        )
 
 
 def _show_seen(run: Run, entries: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from neurocanvas.models.released_files import read_released_mapper, write_releas
 from neurocanvas.montage import BANDS
 from neurocanvas.stages.mapping import write_trials
 from neurocanvas.stages.run import Run
-from neurocanvas.targets.captions import read_captions, write_captions
+from neurocanvas.targets.captions import read_captions, read_captions_of, write_captions
 from neurocanvas.targets.released_files import read_released_embeddings, write_released_embeddings
 
 FOLDERS = (".", "output", "de_feat", "data/de_feat")
@@ -176,23 +176,17 @@ def _inputs(file: Path) -> str:
 
 def _take_captions(run: Run, file: Path, path: Path) -> None:
     """Write the captions of caption.txt."""
-    captions = read_captions(file)
-    missing = [name for name in run.stimuli if name not in captions]
-    if missing:
-        raise NeuroCanvasError(f"{file}: no caption of {missing[0]}, which the run's trials show; choose its data set.")
+    captions = read_captions_of(file, run.stimuli, "choose its data set")
     write_captions(path, captions)
     store.finish(path, _inputs(file), _card(file))
 
 
 def _take_embeddings(run: Run, file: Path, path: Path) -> None:
     """Write the embeddings of clip_embeddings.pth, in half precision as `embed` writes them."""
-    with store.atomic(path) as temporary:
-        shape = (len(run.stimuli), *TARGET_SHAPE)
-        mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        read_released_embeddings(file, run.stimuli, mapped)
-        mapped.flush()
     inputs = store.fingerprint(_inputs(file), run.stimuli)
-    store.finish(path, inputs, {"stimuli": run.stimuli, **_card(file)})
+    card = {"stimuli": run.stimuli, **_card(file)}
+    with store.growing_array(path, (len(run.stimuli), *TARGET_SHAPE), inputs, card) as (array, *_):
+        read_released_embeddings(file, run.stimuli, array)
 
 
 def _take_features(run: Run, file: Path, subject: int, path: Path) -> None:

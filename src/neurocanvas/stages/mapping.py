@@ -1,4 +1,4 @@
-"""From data to predictions: the stages simulate, features, caption, embed, train and predict."""
+"""From data to predictions: the stages simulate, features, train and predict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.datasets.splits import groups, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.families import family_print, source_print
 from neurocanvas.stages.run import Advance, Run, write_table
 from neurocanvas.trials import COLUMNS, Trials
 
@@ -88,93 +87,6 @@ def write_trials(run: Run, subject: int) -> None:
     """
     path, trials = run.features_path(subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
     write_table(path, {name: trials.column(name) for name in COLUMNS})
-
-
-def caption(run: Run) -> list[Path]:
-    """Describe every stimulus in words: by a captioner, by its concept's name, or as a file says.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        `targets/caption.txt`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the captioner's weights cannot be loaded, or the file lacks a stimulus.
-    """
-    from neurocanvas.targets.captions import (
-        caption_stimuli,
-        captioner_of,
-        load_captioner,
-        prompt,
-        read_captions,
-        write_captions,
-    )
-
-    _, stimuli = run.dataset
-    settings, family, ids = run.settings.caption, run.settings.family, run.stimuli
-    path = run.folder / "targets" / "caption.txt"
-    begun = path.with_name("captions_begun.json")
-    captions = None
-    if settings.source == "class-names":
-        captions = {name: prompt(stimuli.names[stimuli.concepts[name]]) for name in ids}
-    elif settings.source.endswith(".txt"):
-        captions = read_captions(Path(settings.source))
-        missing = [name for name in ids if name not in captions]
-        if missing:
-            raise NeuroCanvasError(f"{settings.source}: no caption of {missing[0]}; add it, or caption by a network.")
-        captions = {name: captions[name] for name in ids}
-    if captions is not None:
-        inputs = store.fingerprint("caption", captions)
-    else:
-        source = settings.source or family
-        weights = family_print(family) if not settings.source else source_print(captioner_of(source))
-        inputs = store.fingerprint("caption", stimuli.fingerprint(), ids, weights, settings.recipe)
-    if not store.is_done(path, inputs):
-        if captions is None:
-            captions = caption_stimuli(
-                ids, stimuli.picture, lambda: load_captioner(source, settings.recipe), begun, inputs,
-                progress=run.track("caption", len(ids)),
-            )  # fmt: skip
-        write_captions(path, captions)
-        store.finish(path, inputs, {"source": settings.source or family, "recipe": settings.recipe})
-    begun.unlink(missing_ok=True)
-    return [path]
-
-
-def embed(run: Run) -> list[Path]:
-    """Encode every caption with the family's CLIP text encoder.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        `targets/clip_embeddings.npy`.
-    """
-    from neurocanvas.targets.captions import read_captions
-    from neurocanvas.targets.text import embed_captions
-
-    captions = read_captions(run.folder / "targets" / "caption.txt")
-    missing = [name for name in run.stimuli if name not in captions]
-    if missing:
-        raise NeuroCanvasError(
-            f"{run.folder / 'targets/caption.txt'}: no caption of {missing[0]}; run `neurocanvas caption`."
-        )
-    texts = [captions[name] for name in run.stimuli]
-    path, family = run.folder / "targets" / "clip_embeddings.npy", run.settings.family
-    inputs = store.fingerprint("embed", run.stimuli, texts, family_print(family))
-    if not store.is_done(path, inputs):
-        embeddings = embed_captions(texts, family, progress=run.track("embed", len(set(texts))))
-        store.write_array(path, embeddings, inputs, {"family": family, "stimuli": run.stimuli})
-    return [path]
 
 
 def pooled_features_paths(run: Run, subject: int) -> list[Path]:
@@ -270,7 +182,7 @@ def train(run: Run) -> list[Path]:
     from neurocanvas.models import EEGSpec
     from neurocanvas.training.compare import train_and_save
 
-    targets, paths = run.embeddings(), []
+    targets, paths = run.targets(), []
     splits = {subject: make_splits(run.pool(subject), run.settings.split, subject) for subject in run.subjects}
     advance = run.track("train", run.settings.mapper.epochs * sum(map(len, splits.values())))
     for subject in run.subjects:
@@ -287,10 +199,30 @@ def train(run: Run) -> list[Path]:
     return paths
 
 
-def _asked(
+def asked(
     values: np.ndarray, trials: Trials, rows: np.ndarray, average: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features of some trials, their rows, and 1 each; averaged: one per picture and subject, first row, showings."""
+    """Give the features that a mapper is asked about.
+
+    Parameters
+    ----------
+    values : array, shape (n, n_chans, n_bands)
+        Features of all trials.
+    trials : Trials
+        All of them.
+    rows : array of int
+        Which are asked about.
+    average : bool
+        Whether features of trials that show a subject the same picture are averaged.
+
+    Returns
+    -------
+    features : array, shape (m, n_chans, n_bands)
+    rows : array of int, shape (m,)
+        The trial of each, or the first that was averaged.
+    showings : array of int, shape (m,)
+        How many were.
+    """
     if not average:
         return values[rows], rows, np.ones(len(rows), dtype=np.int64)
     shown = groups(trials, "subject", "stimulus")[rows]
@@ -331,13 +263,13 @@ def predict(run: Run) -> list[Path]:
         )  # fmt: skip
         if not (store.is_done(path, inputs) and store.is_done(mean, inputs)):
             mappers = [load_mapper(model) for model in models]
-            tests = [_asked(values, pool, split.test, run.settings.split.average_test) for split in splits]
+            tests = [asked(values, pool, split.test, run.settings.split.average_test) for split in splits]
             own = np.flatnonzero(pool.column("subject") == subject)
             rows = np.searchsorted(own, np.concatenate([shown for _, shown, _ in tests]))  # in the subject's own table
             folds = np.concatenate([np.full(len(shown), fold) for fold, (_, shown, _) in enumerate(tests)])
             predicted = np.concatenate([m.predict(asked) for m, (asked, *_) in zip(mappers, tests, strict=True)])
             # by how much predictions are shrunk is read off validation trials that are averaged as the test trials are
-            vals = [_asked(values, pool, split.val, run.settings.split.average_test)[0] for split in splits]
+            vals = [asked(values, pool, split.val, run.settings.split.average_test)[0] for split in splits]
             spreads = [m.coordinates(asked).std(axis=0) for m, asked in zip(mappers, vals, strict=True)]
             most = max(int(showings.max()) for *_, showings in tests)
             warnings = {warning for split in splits for warning in split.warnings}

@@ -199,14 +199,37 @@ class Run:
         return self.folder / "models" / f"{self.settings.mapper.name}_s{subject}_fold{fold}_model.safetensors"
 
     def embeddings(self) -> np.ndarray:
-        """Map the targets.
+        """Map the embeddings of captions, from which the generator draws.
 
         Returns
         -------
         array, shape (n_stimuli, 77, 768), float16
         """
-        path = self.folder / "targets" / "clip_embeddings.npy"
-        embeddings = store.read_array(path, "CLIP embeddings; `neurocanvas embed` makes them")
+        return self._read_targets(self.embeddings_path)
+
+    def targets(self) -> np.ndarray:
+        """Map what mappers predict: `embeddings`, or what `embed.target` says.
+
+        Returns
+        -------
+        array, shape (n_stimuli, 77, 768), or (n_stimuli, 1, width) of pooled and image targets, float16
+        """
+        return self._read_targets(self.targets_path)
+
+    @property
+    def embeddings_path(self) -> Path:
+        """Where the embeddings of captions are that the generator takes."""
+        return self.folder / "targets" / "clip_embeddings.npy"
+
+    @property
+    def targets_path(self) -> Path:
+        """Where the targets of mappers are."""
+        target = self.settings.embed.target
+        return self.embeddings_path if target == "text" else self.embeddings_path.with_name(f"{target}.npy")
+
+    def _read_targets(self, path: Path) -> np.ndarray:
+        """Map an array of one row per stimulus of this run."""
+        embeddings = store.read_array(path, "embeddings; `neurocanvas embed` makes them")
         if store.read_card(path).get("stimuli") != self.stimuli:
             raise NeuroCanvasError(
                 f"{path}: made for other stimuli; run `neurocanvas caption` and `neurocanvas embed` again."

@@ -21,7 +21,9 @@ from neurocanvas.stages.run import Run, write_picture
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from neurocanvas.generation.conditioning import Start
     from neurocanvas.generation.diffusion import Generator
+    from neurocanvas.targets.captions import Captioner
 
 DECIDE = frozenset({
     "scheduler", "steps", "guidance", "guidance_interval", "negative", "size", "precision", "samples", "strength",
@@ -41,8 +43,8 @@ class Work:
         What the generator is given, what the mapper says, and the mean training target.
     entries : list of dict
         Of the manifest, with `trial`, `seed` and `file`.
-    starts : list of str
-        Stimuli whose pictures are drawn over; empty if none are.
+    starts : list
+        What is drawn over: stimuli, by their names, or small pictures; empty if nothing is.
     """
 
     arm: str
@@ -50,7 +52,7 @@ class Work:
     predicted: np.ndarray
     mean: np.ndarray
     entries: list[dict[str, Any]]
-    starts: list[str]
+    starts: list[Start]
 
     @property
     def chooses(self) -> bool:
@@ -184,11 +186,18 @@ class Shards:
     def _beside(self, work: Work) -> list[Any]:
         """What the pictures of some arms depend on as well."""
         beside: list[Any] = []
-        if work.starts:
-            beside += [work.starts, self._pictures]
+        if len(work.starts):
+            beside += [np.asarray(work.starts), self._pictures]
         if work.chooses:
             beside += [family_print(self.run.settings.family), work.predicted, work.mean]
         return beside
+
+    @cached_property
+    def _captioner(self) -> Captioner:
+        """The family's captioner."""
+        from neurocanvas.targets.captions import load_captioner
+
+        return load_captioner(self.run.settings.family)
 
     @cached_property
     def _pictures(self) -> str:
@@ -200,8 +209,8 @@ class Shards:
         from neurocanvas.generation.diffusion import sample_seed
 
         run, generator, starts = self.run, self.generator(), None
-        if work.starts:
-            starts = np.stack([run.dataset[1].picture(name, size=generator.size) for name in work.starts])
+        if len(work.starts):
+            starts = np.stack([self._start(one, generator.size) for one in work.starts])
         samples = range(run.settings.generate.samples)
         seeds = [[sample_seed(entry["seed"], number) for entry in work.entries] for number in samples]
         drawn = np.stack([generator.draw(work.conditions, own, starts=starts) for own in seeds])
@@ -211,15 +220,22 @@ class Shards:
             seeds = [[seeds[sample][trial] for trial, sample in enumerate(row)] for row in order]
         return drawn, seeds
 
+    def _start(self, start: Start, size: int) -> np.ndarray:
+        """A picture to start from, at the size that is drawn."""
+        from PIL import Image
+
+        if isinstance(start, str):
+            return self.run.dataset[1].picture(start, size=size)
+        return np.asarray(Image.fromarray(start).resize((size, size), Image.Resampling.BICUBIC))
+
     def _likeness(self, drawn: np.ndarray, work: Work) -> np.ndarray:
         """How like the prediction each picture's own caption is, (n_samples, n_trials): no judge, nothing seen."""
         from neurocanvas.generation.conditioning import likeness
-        from neurocanvas.targets.captions import load_captioner
         from neurocanvas.targets.text import embed_captions
 
-        family = self.run.settings.family
-        captions = load_captioner(family).describe(list(drawn.reshape(-1, *drawn.shape[2:])))
-        said = embed_captions(captions, family).astype(np.float32).reshape(*drawn.shape[:2], *work.mean.shape[1:])
+        captions = self._captioner.describe(list(drawn.reshape(-1, *drawn.shape[2:])))
+        said = embed_captions(captions, self.run.settings.family).astype(np.float32)
+        said = said.reshape(*drawn.shape[:2], *said.shape[1:])
         return np.stack([likeness(work.predicted, one, work.mean) for one in said])
 
 

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -74,7 +73,6 @@ class Captioner:
         return captions
 
 
-@lru_cache(1)
 def load_captioner(source: str, recipe: str = "default") -> Captioner:
     """Load a captioner.
 
@@ -259,3 +257,32 @@ def read_captions(path: Path) -> dict[str, str]:
             )
         captions[stimulus] = caption
     return captions
+
+
+def read_captions_of(path: Path, ids: Sequence[str], remedy: str) -> dict[str, str]:
+    """Read the captions of some stimuli.
+
+    Parameters
+    ----------
+    path : Path
+        `caption.txt`.
+    ids : sequence of str
+        Stimuli that must be in it.
+    remedy : str
+        What to do if one is not, as the error says it.
+
+    Returns
+    -------
+    dict of str to str
+        Stimulus id to caption, in the order of `ids`.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is missing or damaged, or a stimulus has no caption.
+    """
+    captions = read_captions(path)
+    missing = [name for name in ids if name not in captions]
+    if missing:
+        raise NeuroCanvasError(f"{path}: no caption of {missing[0]}; {remedy}.")
+    return {name: captions[name] for name in ids}

@@ -1,41 +1,38 @@
-"""Captions to CLIP text embeddings: the hidden states (77, 768) that Stable Diffusion is conditioned on."""
+"""Captions to CLIP text embeddings: the hidden states (77, 768) that Stable Diffusion is conditioned on, or pooled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from neurocanvas.families import batches, device, find_family, load_part, variant
 
+N_TOKENS = 77
+BATCH = 32
+"""Captions at a time."""
 
-def embed_captions(
-    captions: Sequence[str],
-    family: str,
-    *,
-    batch_size: int = 32,
-    progress: Callable[[int], None] = lambda _: None,
-) -> np.ndarray:
-    """Encode captions with the text encoder of a family's Stable Diffusion.
+
+def load_text_encoder(
+    family: str, *, pooled: bool = False
+) -> tuple[Callable[[Sequence[str]], np.ndarray], tuple[int, int]]:
+    """Load the text encoder of a family's Stable Diffusion.
 
     Parameters
     ----------
-    captions : sequence of str
-        May repeat; each distinct one is encoded once.
     family : str
         A name in `families.FAMILIES` or a folder.
-    batch_size : int
-        Captions at a time.
-    progress : callable
-        Is told how many captions were encoded since the last call.
+    pooled : bool
+        Whether a caption is one vector, the hidden state at its last token, instead of all 77.
 
     Returns
     -------
-    array, shape (n_captions, 77, width), float16
-        Last hidden states after the final layer norm, padding included, as Stable Diffusion uses them; `width` is the
-        encoder's, 768 for Stable Diffusion 1.x and 1024 for 2.x.
+    encode : callable
+        Takes captions, gives an array of shape (n_captions, 77, width), float16: last hidden states after the final
+        layer norm, padding included, as Stable Diffusion uses them. Pooled: (n_captions, 1, width).
+    shape : tuple of int
+        Of one caption's embedding; `width` is the encoder's, 768 for Stable Diffusion 1.x and 1024 for 2.x.
 
     Raises
     ------
@@ -44,22 +41,49 @@ def embed_captions(
     """
     import torch
 
-    tokenizer, encoder = _load_encoder(find_family(family).diffusion)
-    distinct = list(dict.fromkeys(captions))
-    encoded: list[np.ndarray] = []
-    for part in batches(len(distinct), batch_size):
+    tokenizer, encoder = _load(find_family(family).diffusion)
+
+    def encode(captions: Sequence[str]) -> np.ndarray:
         ids = tokenizer(
-            distinct[part], padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+            list(captions), padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
         ).input_ids
         with torch.inference_mode():
-            encoded.append(encoder(input_ids=ids.to(device())).last_hidden_state.half().cpu().numpy())
-        progress(part.stop - part.start)
+            said = encoder(input_ids=ids.to(device()))
+        states = said.pooler_output[:, None] if pooled else said.last_hidden_state
+        found: np.ndarray = states.half().cpu().numpy()
+        return found
+
+    return encode, (1 if pooled else N_TOKENS, encoder.config.hidden_size)
+
+
+def embed_captions(captions: Sequence[str], family: str) -> np.ndarray:
+    """Encode a few captions with the text encoder of a family's Stable Diffusion.
+
+    Parameters
+    ----------
+    captions : sequence of str
+        May repeat; each distinct one is encoded once.
+    family : str
+        A name in `families.FAMILIES` or a folder.
+
+    Returns
+    -------
+    array, shape (n_captions, 77, width), float16
+        As from `load_text_encoder`.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the encoder's weights cannot be loaded.
+    """
+    encode, _ = load_text_encoder(family)
+    distinct = list(dict.fromkeys(captions))
+    encoded = np.concatenate([encode(distinct[part]) for part in batches(len(distinct), BATCH)])
     row = {caption: index for index, caption in enumerate(distinct)}
-    return np.concatenate(encoded)[[row[caption] for caption in captions]]
+    return encoded[[row[caption] for caption in captions]]
 
 
-@lru_cache(1)
-def _load_encoder(source: str) -> tuple[Any, Any]:
+def _load(source: str) -> tuple[Any, Any]:
     """The tokenizer and text encoder of a Stable Diffusion."""
     from transformers import CLIPTextModel, CLIPTokenizer
 

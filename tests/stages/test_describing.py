@@ -1,0 +1,95 @@
+"""The stage embed: one row per stimulus, of whatever is predicted; killed and resumed."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_settings
+
+from neurocanvas import store
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.judge import judge_pictures
+from neurocanvas.stages import describing, run_stage
+from neurocanvas.stages.run import Run
+from neurocanvas.targets import text
+from neurocanvas.targets.captions import read_captions, write_captions
+
+ARMS = ["retrieval", "class-name", "oracle"]
+
+
+@pytest.mark.parametrize("target", ["pooled", "image"])
+def test_other_targets_go_from_embed_to_the_report(tiny_copy, target):
+    run = Run(tiny_copy, tiny_settings(embed={"target": target}, generate={"arms": ARMS}))
+    paths = run_stage(run, "embed")
+    assert [path.name for path in paths] == ["clip_embeddings.npy", f"{target}.npy"]
+    targets = run.targets()
+    assert targets.shape == (24, 1, targets.shape[2]) and run.embeddings().shape == (24, 77, 768)
+    if target == "image":
+        seen = [run.dataset[1].picture(name) for name in run.stimuli]
+        np.testing.assert_allclose(targets[:, 0].astype(np.float32), judge_pictures(seen, "bundled"), atol=2e-2)
+    for name in ("train", "predict", "generate", "evaluate", "report"):
+        run_stage(run, name)
+    assert np.load(tiny_copy / "predictions" / "s0.npy").shape == (8, *targets.shape[1:])
+    assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == ARMS
+    with pytest.raises(NeuroCanvasError, match=r"--arm eeg: draws from predictions, and these have shape \(1, .*text"):
+        run_stage(Run(tiny_copy, tiny_settings(embed={"target": target})), "generate")
+
+
+def test_a_killed_embedding_goes_on_and_ends_with_the_same_bytes(tiny_copy, monkeypatch):
+    run = Run(tiny_copy, tiny_settings())
+    captions = {name: f"{caption} {row}" for row, (name, caption) in enumerate(_captions(run).items())}
+    write_captions(tiny_copy / "targets" / "caption.txt", captions)
+    monkeypatch.setattr(describing, "AT_ONCE", 5)
+    run_stage(run, "embed")
+    whole = run.embeddings_path.read_bytes()
+    store.card_path(run.embeddings_path).unlink()
+    encoded, load = [], text.load_text_encoder
+
+    def killed(family, *, after):
+        encode, shape = load(family)
+
+        def some(captions):
+            if len(encoded) == after:
+                raise KeyboardInterrupt
+            encoded.append(len(captions))
+            return encode(captions)
+
+        return some, shape
+
+    monkeypatch.setattr(text, "load_text_encoder", partial(killed, after=3))
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(run, "embed")
+    monkeypatch.setattr(text, "load_text_encoder", partial(killed, after=-1))
+    run_stage(run, "embed")
+    assert encoded == [5, 5, 5, 5, 4] and run.embeddings_path.read_bytes() == whole
+
+
+def test_stimuli_of_one_caption_share_its_embedding(tiny_copy):
+    run = Run(tiny_copy, tiny_settings())
+    write_captions(tiny_copy / "targets" / "caption.txt", dict.fromkeys(run.stimuli, "a banana"))
+    run_stage(run, "embed")
+    assert (np.asarray(run.embeddings()) == run.embeddings()[0]).all()
+
+
+def test_a_sketched_start_is_predicted_from_training_pictures(tiny_copy):
+    run = Run(tiny_copy, tiny_settings(generate={"arms": ["eeg", "sketched-start"], "strength": 0.5}))
+    run_stage(run, "generate")
+    path = tiny_copy / "predictions" / "s0_sketch.npy"
+    sketches, card = np.load(path), store.read_card(tiny_copy / "predictions" / "s0.npy")
+    assert sketches.shape == (8, 16, 16, 3) and sketches.dtype == np.uint8
+    shown = run.subjects[0].column("stimulus")[card["trials"]]
+    seen = np.stack([run.dataset[1].picture(name, size=16) for name in shown]).astype(float)
+    centred = [rows - rows.mean(axis=0) for rows in (sketches.astype(float), seen)]
+    own = np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*centred, strict=True)])
+    assert own > 0.1  # half of the log band power of the tiny run is the picture's
+    drawn = [tiny_copy / "images" / "s0" / arm for arm in ("eeg", "sketched-start")]
+    for one in sorted(drawn[1].glob("*.png")):
+        assert np.asarray(Image.open(one)).tobytes() != np.asarray(Image.open(drawn[0] / one.name)).tobytes()
+
+
+def _captions(run):
+    return read_captions(run.folder / "targets" / "caption.txt")
