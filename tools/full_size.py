@@ -1,6 +1,7 @@
-"""Stable Diffusion 1.4 and CLIP at full size with random weights, in the hub's layout: for tests and speed tables.
+"""Stable Diffusion 1.4 and BLIP at full size with random weights, in the hub's layout: for tests and speed tables.
 
-Sizes are those of the published configuration files (CompVis/stable-diffusion-v1-4); the tokenizer is the bundled one.
+Sizes are those of the published configuration files (CompVis/stable-diffusion-v1-4,
+Salesforce/blip-image-captioning-base and -large); the tokenizers, and with BLIP's its few words, are the bundled ones.
 """
 
 from __future__ import annotations
@@ -32,6 +33,32 @@ SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
     "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
 }  # fmt: skip
+
+BLIP: dict[str, dict[str, int]] = {
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+}
+"""Of the side that sees; the side that writes is the same in both."""
+
+
+def save_blip(folder: Path, size: str) -> Path:
+    """Write a captioner of the published size, "base" or "large"."""
+    from transformers import AutoImageProcessor, AutoTokenizer, BlipConfig, BlipForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = BlipConfig.from_pretrained(BUNDLED / "blip")
+    for name, value in {**BLIP[size], "image_size": 384, "patch_size": 16}.items():
+        setattr(config.vision_config, name, value)
+    writes = {
+        "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+        "encoder_hidden_size": BLIP[size]["hidden_size"], "max_position_embeddings": 512,
+    }  # fmt: skip
+    for name, value in writes.items():
+        setattr(config.text_config, name, value)
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(BUNDLED / "blip").save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(BUNDLED / "blip", size={"height": 384, "width": 384}).save_pretrained(folder)
+    return folder
 
 
 def build(**changed: dict[str, Any]) -> Any:

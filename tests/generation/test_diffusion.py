@@ -108,11 +108,13 @@ def test_the_network_is_called_as_often_as_guidance_needs(conditions, monkeypatc
     assert seen == [1, 2, 2, 1]
 
 
-def test_a_start_is_kept_the_more_the_weaker_the_noise(conditions):
+@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
+def test_a_start_is_kept_the_more_the_weaker_the_noise(scheduler, conditions):
     start = np.zeros((1, 64, 64, 3), np.uint8)
     start[:, 16:48, 16:48] = 220
     near, far = (
-        load(steps=10, strength=strength).draw(conditions[:1], [0], starts=start)[0] for strength in (0.2, 1.0)
+        load(scheduler=scheduler, steps=10, strength=strength).draw(conditions[:1], [0], starts=start)[0]
+        for strength in (0.2, 1.0)
     )
     assert np.abs(near - start[0].astype(float)).mean() < np.abs(far - start[0].astype(float)).mean() / 2
 
@@ -170,6 +172,36 @@ def test_the_preview_decodes_latents_of_a_real_picture(test_data, tmp_path):
     error = np.mean(np.square(decoded.astype(float) - picture))
     assert 10 * np.log10(255**2 / error) >= 22
     assert decoded.shape == (256, 256, 3)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Pretend that there is a GPU: nothing is moved, what would be done is noted."""
+    from diffusers import StableDiffusionPipeline
+
+    done = []
+    monkeypatch.setattr("neurocanvas.generation.diffusion.device", lambda: "cuda")
+    monkeypatch.setattr("neurocanvas.families.device", lambda: "cuda")
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    monkeypatch.setattr(StableDiffusionPipeline, "to", lambda _, where: done.append(where))
+    monkeypatch.setattr(StableDiffusionPipeline, "enable_model_cpu_offload", lambda _, gpu_id: done.append(gpu_id))
+    monkeypatch.setattr("torch.nn.Module.compile", lambda network: done.append(type(network).__name__))
+    return done
+
+
+def test_a_card_gets_half_precision_and_its_own_layout(card):
+    pipeline = load().pipeline
+    assert card == [torch.float16, "cuda"]
+    weights = pipeline.unet.conv_in.weight
+    assert weights.is_contiguous(memory_format=torch.channels_last) and not weights.is_contiguous()
+
+
+def test_offloading_and_compiling_are_asked_for_where_they_are_set(card):
+    load(precision="bfloat16", offload=True)
+    assert card == [torch.bfloat16, 3]
+    card.clear()
+    load(compile=True)
+    assert card == [torch.float16, "cuda", "UNet2DConditionModel"]
 
 
 def test_a_family_without_taesd_says_so():

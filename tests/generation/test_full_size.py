@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.4 at its real size with random weights, and folders as people have them."""
+"""Stable Diffusion 1.4 and BLIP at their real sizes with random weights, and folders as people have them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.diffusion import load_generator
+from neurocanvas.targets.captions import load_captioner
 from neurocanvas.targets.text import embed_captions
 
 SMALL = {
@@ -70,7 +71,7 @@ def test_another_width_is_drawn_with_and_a_wrong_one_is_refused(tmp_path):
     wide = {**SMALL, "unet": unet, "text": {**text, "num_attention_heads": 16}}
     generator = load(full_size.save_family(tmp_path / "family", full_size.build(**wide)))
     assert generator.draw(conditions(1, 1024), [0]).shape == (1, 64, 64, 3)
-    with pytest.raises(NeuroCanvasError, match=r"needs shape \(n, 77, 1024\); got \(1, 77, 768\)"):
+    with pytest.raises(NeuroCanvasError, match=r"needs shape \(n, 77, 1024\); got \(1, 77, 768\).*width 1024 fits"):
         generator.draw(conditions(1), [0])
 
 
@@ -88,3 +89,17 @@ def test_at_full_size_batches_change_nothing(tmp_path):
     alone = np.concatenate([generator.draw(asked[[row]], [row + 1]) for row in range(3)])
     assert np.abs(together.astype(int) - alone).max() <= 2
     assert together[0].std() > 1 and np.abs(together[0].astype(int) - together[1]).max() > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("size", "numbers"), [("base", 86_000_000), ("large", 303_000_000)])
+def test_blip_at_full_size_captions_by_both_recipes(tmp_path, size, numbers):
+    folder = str(full_size.save_blip(tmp_path / size, size))
+    picture = np.random.default_rng(0).integers(0, 256, (500, 375, 3), dtype=np.uint8)
+    for recipe in ("default", "released"):
+        captioner = load_captioner(folder, recipe)
+        seeing = sum(weights.numel() for weights in captioner.model.vision_model.parameters())
+        assert abs(seeing - numbers) < 3e6
+        said = captioner.describe([picture])
+        assert len(said) == 1 and said == captioner.describe([picture])

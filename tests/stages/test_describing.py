@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 
+import full_size
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,6 +36,8 @@ def test_other_targets_go_from_embed_to_the_report(tiny_copy, target):
         run_stage(run, name)
     assert np.load(tiny_copy / "predictions" / "s0.npy").shape == (8, *targets.shape[1:])
     assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == ARMS
+    page = (tiny_copy / "report.html").read_text()
+    assert "each trial’s retrieval picture" in page and "All 8 trials, best first" in page
     with pytest.raises(NeuroCanvasError, match=r"--arm eeg: draws from predictions, and these have shape \(1, .*text"):
         run_stage(Run(tiny_copy, tiny_settings(embed={"target": target})), "generate")
 
@@ -93,3 +96,22 @@ def test_a_sketched_start_is_predicted_from_training_pictures(tiny_copy):
 
 def _captions(run):
     return read_captions(run.folder / "targets" / "caption.txt")
+
+
+def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_copy, tmp_path):
+    """Stable Diffusion 2.x: 1024 numbers a token."""
+    wide = full_size.build(
+        unet={"block_out_channels": (32, 64, 64, 64), "layers_per_block": 1, "sample_size": 8,
+              "cross_attention_dim": 1024},
+        vae={"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1},
+        text={"num_hidden_layers": 1, "intermediate_size": 64, "hidden_size": 1024, "num_attention_heads": 16},
+    )  # fmt: skip
+    family = str(full_size.save_family(tmp_path / "wide", wide))
+    before = Run(tiny_copy, tiny_settings(generate={"family": family, "max_trials": 2}))
+    with pytest.raises(NeuroCanvasError, match=f"width 1024 fits: embed and train with --family {family}"):
+        run_stage(before, "generate")
+    run = Run(tiny_copy, tiny_settings(generate={"family": family, "max_trials": 2}, family=family))
+    for name in ("embed", "train", "predict", "generate"):
+        run_stage(run, name)
+    assert run.embeddings().shape == (24, 77, 1024) and np.load(tiny_copy / "predictions" / "s0.npy").shape[2] == 1024
+    assert len(list((tiny_copy / "images" / "s0" / "eeg").glob("*.png"))) >= 2

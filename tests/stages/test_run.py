@@ -246,6 +246,8 @@ def test_captions_are_drawn_without_eeg_and_set_side_by_side(tiny_copy, tmp_path
     assert beside.shape[1] == alone.shape[1] + CELL + GAP
     first = beside[GAP + LINE : GAP + LINE + CELL, -GAP - CELL : -GAP]
     assert first.std() > 1  # rows with a picture from EEG come first
+    run_stage(whole, "report")
+    assert (tiny_copy / "report.html").read_text().count("Page 1: original, from caption, from EEG") == 1
     assert load_settings(tiny_copy / "run.toml").generate.arms == ("eeg", "shuffled", "mean", "oracle")
 
 

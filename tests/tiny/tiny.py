@@ -16,10 +16,12 @@ TINY = {
 
 
 def tiny_settings(**sections):
-    """`TINY` as RunSettings, with some keys of its sections replaced, or a section left out (None)."""
+    """`TINY` as RunSettings, with some keys of its sections replaced, or left out (None)."""
     from neurocanvas.config import RunSettings
 
-    changed = {name: keys if keys is None else {**TINY.get(name, {}), **keys} for name, keys in sections.items()}
+    changed = {
+        name: {**TINY.get(name, {}), **keys} if isinstance(keys, dict) else keys for name, keys in sections.items()
+    }
     return RunSettings.model_validate(TINY | changed)
 
 

@@ -255,8 +255,8 @@ class Generator:
         width = self.pipeline.unet.config.cross_attention_dim
         if conditions.ndim != 3 or conditions.shape[-1] != width:
             raise NeuroCanvasError(
-                f"conditions: this generator needs shape (n, 77, {width}); got {conditions.shape}. Embed the captions "
-                "and train the mapper with the family that draws."
+                f"conditions: this generator needs shape (n, 77, {width}); got {conditions.shape}. A mapper of width "
+                f"{width} fits: embed and train with --family {self.settings.family}."
             )
         deepest = self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
         if self.size % deepest:

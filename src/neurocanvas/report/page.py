@@ -22,6 +22,7 @@ from neurocanvas.montage import BANDS
 from neurocanvas.report import figures
 from neurocanvas.report.words import (
     ARMS,
+    CONTROL_ARMS,
     METRICS,
     PERCENT,
     classification_sentence,
@@ -38,6 +39,7 @@ GROUP, SAMPLE = 4, 12
 """Trials shown from the top, the middle and the end of the ranking, and spread over the rest."""
 
 AS_IT_IS, REDUCED = 128, 192  # px: pictures up to the first are embedded unchanged, larger ones shrink to the second
+PAGE, PAGES = 1400, 2  # of pictures from captions: the longer side in px, and how many pages are embedded
 PANELS = 6  # training curves shown at most
 
 
@@ -167,6 +169,8 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "unit": summary.get("unit", "trials"),
         "exchanged": summary.get("exchanged", "trials"),
         "groups": _pictures(folder, arms, captions, names),
+        "ranked_by": _ranking_arm(arms),
+        "caption_pages": _caption_pages(folder),
         "concepts": _comparison(summary["concepts"], arms),
         "subjects": _comparison(subjects, arms) if len(subjects) > 1 else None,
         "scalp": scalp,
@@ -236,12 +240,18 @@ def _comparison(table: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> 
     return {"rows": rows, "arms": list(reversed(shown)), "axis": figures.axis(scale, labels)}
 
 
+def _ranking_arm(arms: Sequence[str]) -> str:
+    """The arm whose pictures rank the trials: `eeg`, or the first that is no control."""
+    return next((arm for arm in arms if arm not in CONTROL_ARMS), arms[0])
+
+
 def _pictures(
     folder: Path, arms: Sequence[str], captions: Mapping[str, str], names: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """The picture grid: groups of trials, each with the seen picture and one of every arm."""
     rows = _read_csv(folder / "scores" / "trials.csv", "evaluate")
-    scored = {(int(row["subject"]), int(row["trial"])): row for row in rows if row["arm"] == "eeg"}
+    by = _ranking_arm(arms)
+    scored = {(int(row["subject"]), int(row["trial"])): row for row in rows if row["arm"] == by}
     lines = check_file(folder / "images" / "manifest.jsonl", "the list of pictures; run the verb generate")
     made = {}
     for row in map(json.loads, filter(None, lines.read_text(encoding="utf-8").splitlines())):
@@ -262,8 +272,14 @@ def _pictures(
     return groups
 
 
-def _data_uri(path: Path) -> str:
-    """A picture as a data URI; large ones are reduced."""
+def _caption_pages(folder: Path) -> dict[str, Any]:
+    """The first pages of comparison of pictures drawn from captions, and how many there are."""
+    paths = sorted((folder / "generated_from_captions").glob("page_*.png"))
+    return {"shown": [_data_uri(path, PAGE) for path in paths[:PAGES]], "n": len(paths)}
+
+
+def _data_uri(path: Path, most: int = REDUCED) -> str:
+    """A picture as a data URI; large ones are reduced, to `most` pixels on the longer side."""
     from PIL import Image
 
     raw = check_file(path, "a picture; run the verb generate").read_bytes()
@@ -273,7 +289,7 @@ def _data_uri(path: Path) -> str:
             kind = "png"
             if max(opened.size) > AS_IT_IS:
                 stream, kind = io.BytesIO(), "jpeg"
-                opened.thumbnail((REDUCED, REDUCED), Image.Resampling.LANCZOS)
+                opened.thumbnail((most, most), Image.Resampling.LANCZOS)
                 opened.convert("RGB").save(stream, format="JPEG", quality=88)
                 raw = stream.getvalue()
     except (OSError, ValueError) as error:

@@ -22,6 +22,9 @@ ARMS: dict[str, str] = {
 }
 """Arm -> what its pictures are made from; in the order in which the page shows them."""
 
+CONTROL_ARMS = ("shuffled", "mean", "oracle")
+"""Arms that say nothing of the trial's EEG."""
+
 METRICS: dict[str, tuple[str, str]] = {
     "two_way": (
         "Two-way identification",
@@ -132,7 +135,7 @@ def verdict(summary: Mapping[str, Any]) -> dict[str, Any]:
     scores = {arm: given.get("two_way") for arm, given in summary["arms"].items()}
     eeg, shuffled = scores.get("eeg"), scores.get("shuffled")
     if eeg is None:
-        return {"claimed": False, "text": "Nothing can be claimed: no pictures were made from EEG."}
+        return {"claimed": False, "text": "Nothing can be claimed: the arm eeg was not drawn."}
     fact = (
         f"ictures made from EEG identify the seen picture in {_whole(eeg['value'])} of pairs "
         f"(chance {_whole(eeg['chance'])}, {_interval(eeg)})"
