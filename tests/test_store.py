@@ -8,6 +8,7 @@ import pytest
 from neurocanvas import store
 from neurocanvas.config import SimulateSettings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.torch_files import read_torch
 
 
 def names(folder):
@@ -129,7 +130,7 @@ def test_an_error_of_torch_without_words_is_one_clear_error(tmp_path, monkeypatc
     monkeypatch.setattr(torch, "load", fail)
     (tmp_path / "a.pth").write_bytes(b"")
     with pytest.raises(NeuroCanvasError, match=r"a\.pth: truncated, or not a PyTorch file \(EOFError\)"):
-        store.read_torch(tmp_path / "a.pth", "numbers")
+        read_torch(tmp_path / "a.pth", "numbers")
 
 
 def test_objects_are_not_written(tmp_path):

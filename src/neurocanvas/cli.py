@@ -14,7 +14,7 @@ import typer
 
 from neurocanvas import __version__, store
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.printing import print_benchmark, print_scores, print_table, progress_lines
+from neurocanvas.printing import print_benchmark, print_controls, print_scores, print_table, progress_lines
 from neurocanvas.verbs import read_subjects, register
 
 app = typer.Typer(
@@ -62,8 +62,8 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "shard": (int, ("-b", "--batch"), ("generate.shard",), "Pictures per batch."),
     "arms": (
         str, ("--arm",), ("generate.arms",),
-        "eeg, shuffled, mean, oracle, retrieval, class-name, retrieved-start, sketched-start, best-of, caption; several "
-        "as eeg,oracle.",
+        "eeg, shuffled, mean, oracle, retrieval, class-name, retrieved-start, sketched-start, best-of, caption; or "
+        "several as eeg,oracle.",
     ),
     "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "dpm-solver++, pndm, ddim, unipc or lcm."),
     "samples": (int, ("--samples",), ("generate.samples",), "Pictures per trial."),
@@ -72,6 +72,17 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "steps": (int, ("--steps",), ("generate.steps",), "Denoising steps."),
     "guidance": (float, ("--guidance",), ("generate.guidance",), "Classifier-free guidance scale."),
     "pictures": (int, ("--pictures",), ("generate.max_trials",), "At most so many test trials per subject."),
+    "against": (str, ("--against",), ("evaluate.against",), "Folder of seen pictures: score those in --images."),
+    "pairs": (str, ("--pairs",), ("evaluate.pairs",), "CSV with the columns image and against; else of one name."),
+    "variant": (
+        str, ("--variant",), ("evaluate.variant",),
+        "mindeye, atm-old, ozcelik, bread, enigma, mindvis-nway or crosspt-upper-half.",
+    ),
+    "metrics": (
+        str, ("--metrics",), ("evaluate.metrics",),
+        "Of feature networks, e.g. alexnet5,clip,dinov2, fetched if need be; else those whose weights are here.",
+    ),
+    "controls": (str, ("--control",), ("controls.names",), "One or several as a,b; else all."),
     "family": (
         str, ("--family",), ("family", "generate.family", "evaluate.judge"),
         "bundled, sd14, or a folder with blip, stable-diffusion, clip.",
@@ -90,7 +101,8 @@ VERBS: Mapping[str, tuple[str, ...]] = {
         *DATA, "arms", "shard", "scheduler", "steps", "guidance", "samples", "size", "preview", "pictures",
         "family",
     ),
-    "evaluate": (*DATA, "family"),
+    "evaluate": (*DATA, "family", "against", "pairs", "variant", "metrics"),
+    "controls": (*DATA, "controls", "protocol", "accept"),
     "report": (),
     "classify": (*DATA, "method", "classifiers", "trials", "recipe", "pretrained", "protocol", "accept"),
     "benchmark": (
@@ -114,6 +126,7 @@ HELP: Mapping[str, str] = {
     "predict": "Predict the embedding of every test trial.",
     "generate": "Draw pictures from predictions and controls (Stable Diffusion).",
     "evaluate": "Score the pictures, with chance, intervals and p-values.",
+    "controls": "Ask what else could explain the accuracy: block, drift, noise, repeated pictures.",
     "report": "Make report.html.",
     "run": "Do everything that the settings say, from data to report.",
     "demo": "Do everything on simulated EEG with the bundled networks; a few minutes on a laptop.",
@@ -122,7 +135,7 @@ HELP: Mapping[str, str] = {
 
 SCORES: Mapping[str, str] = {
     **dict.fromkeys(("run", "demo", "evaluate"), "summary.json"),
-    "classify": "classification.json", "benchmark": "benchmark.json",
+    "classify": "classification.json", "benchmark": "benchmark.json", "controls": "controls.json",
 }  # fmt: skip
 """Verb -> the file of scores whose content is printed."""
 
@@ -201,10 +214,18 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
     if scores is not None:
-        show = {"train": print_table, "classify": print_benchmark, "benchmark": print_benchmark}.get(verb, print_scores)
-        show(scores)
+        SHOW.get(verb, print_scores)(scores)
+    if verb in ("run", "demo"):
+        audit = json.loads((folder / "scores" / "audit.json").read_text(encoding="utf-8"))
+        typer.echo(f"Audit: {audit['verdict']}")
     for path in paths:
         typer.echo(path)
+
+
+SHOW: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
+    "train": print_table, "classify": print_benchmark, "benchmark": print_benchmark, "controls": print_controls,
+}  # fmt: skip
+"""Verb -> what prints its scores, if not as those of pictures."""
 
 
 def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +249,8 @@ def _names(text: str) -> list[str]:
 
 
 LISTS: Mapping[str, Callable[[str], list[Any]]] = {
-    "subject": read_subjects, "arms": _names, "classifiers": _names, "protocols": _names, "granularities": _names,
+    "subject": read_subjects,
+    **dict.fromkeys(("arms", "metrics", "controls", "classifiers", "protocols", "granularities"), _names),
 }  # fmt: skip
 """Options that take several values, and what reads them."""
 

@@ -286,10 +286,32 @@ class GenerateSettings(Settings):
         return self
 
 
+class ControlsSettings(Settings):
+    """What else could explain the accuracy (verb `controls`)."""
+
+    names: tuple[str, ...] = Field((), description="names in evaluation.controls.CONTROLS; empty = all")
+    permutations: int = Field(999, ge=19)
+    repeats: int = Field(10, ge=1, description="surrogates that an accuracy is averaged over")
+    seed: int = Field(0, ge=0)
+
+
 class EvaluateSettings(Settings):
     """Pictures to scores (verb `evaluate`)."""
 
     judge: str = "bundled"
+    against: str = Field(
+        "", description="folder of seen pictures: score the pictures in data.pictures against these, not a run's"
+    )
+    pairs: str = Field("", description="CSV that says which belong together: image, against; empty = of one name")
+    variant: Literal[
+        "mindeye", "atm-old", "ozcelik", "bread", "enigma", "mindvis-nway", "crosspt-upper-half"
+    ] = Field("mindeye", description="whose sizes, layers and counting: evaluation.variants.VARIANTS")
+    metrics: tuple[str, ...] = Field(
+        (),
+        description="of feature networks: names in evaluation.metrics.METRICS, whose weights may be fetched; empty = "
+        "those whose weights are here",
+    )
+    weights: str = Field("", description="folder with weights of feature networks; empty = the usual caches")
     n_way: int = Field(50, ge=2)
     permutations: int = Field(2000, ge=19)
     resamples: int = Field(2000, ge=100)
@@ -311,6 +333,7 @@ class RunSettings(Settings):
     benchmark: BenchmarkSettings = BenchmarkSettings()
     generate: GenerateSettings = GenerateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    controls: ControlsSettings = ControlsSettings()
     family: str = Field("bundled", description="captioner and text encoder")
 
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+SENTENCE = 40
+"""Cells of more letters are wrapped."""
+
 
 @contextmanager
 def progress_lines(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
@@ -54,7 +57,8 @@ def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[st
         table = Table(title=title, box=SIMPLE, padding=(0, 0, 0, 1), title_justify="left")
         for place, word in enumerate(header):
             words = place == 0 or any(line[place][:1].isalpha() for line in lines)
-            table.add_column(word, justify="left" if words else "right", no_wrap=len(header) > 2)
+            sentences = any(len(line[place]) > SENTENCE for line in lines)
+            table.add_column(word, justify="left" if words else "right", no_wrap=len(header) > 2 and not sentences)
         for line in lines:
             table.add_row(*line)
         console.print(table)
@@ -85,6 +89,32 @@ def print_table(table: Mapping[str, Any]) -> None:
     """
     warnings = [f"[bold]Warning:[/bold] {warning}" for warning in table["warnings"]]
     print_tables([(table["title"], table["header"], table["lines"])], warnings)
+
+
+def print_controls(found: Mapping[str, Any]) -> None:
+    """Print the controls, and what they come to.
+
+    Parameters
+    ----------
+    found : mapping
+        Content of `scores/controls.json`.
+    """
+    lines = []
+    for row in found["rows"]:
+        numbers = [_places(row[name]) for name in ("effect", "low", "high", "p", "p_holm")]
+        fired = {True: "fired", False: "silent", None: "–"}[row["fired"]]
+        lines.append([row["control"], fired, *numbers, row["verdict"]])
+    header = ["control", "", "effect", "low", "high", "p", "Holm", "what it says"]
+    notes = [
+        "The decoder is a shrinkage LDA on the features of single trials, under the split of the settings.",
+        f"[bold]Verdict:[/bold] {found['verdict']}",
+    ]
+    print_tables([(f"Controls, {found['protocol']}", header, lines)], notes)
+
+
+def _places(value: float | None) -> str:
+    """A number with three decimals."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def print_inspection(report: dict[str, Any]) -> None:
@@ -133,8 +163,11 @@ def print_scores(summary: Mapping[str, Any]) -> None:
     table.add_column("p", justify="right", no_wrap=True)
     for metric, score in arms[first].items():
         cells = [_interval(scores[metric]) for scores in arms.values()]
-        table.add_row(metric, *cells, _short(score["chance"]), f"{score['p']:.4f}")
+        p = "–" if score["p"] is None else f"{score['p']:.4f}"
+        table.add_row(metric, *cells, "–" if score["chance"] is None else _short(score["chance"]), p)
     console.print(table)
+    if summary.get("not_computed"):
+        console.print(f"[dim]Not computed, because weights are not here: {', '.join(summary['not_computed'])}.[/dim]")
     for warning in summary["warnings"]:
         console.print(f"[bold]Warning:[/bold] {warning}")
     console.print(f"[bold]Verdict:[/bold] {verdict(summary)['text']}")

@@ -1,4 +1,4 @@
-"""The verbs that are not stages of a run: make, inspect and convert data, exchange files, look at the machine."""
+"""The verbs that are not stages of a run: data, files of the released code, audits, the machine."""
 
 from __future__ import annotations
 
@@ -209,6 +209,32 @@ def doctor(
         print_tables(*describe(report))
 
 
+def audit(
+    path: Annotated[Path, typer.Argument(help="A run folder, or a .csv or .parquet table of predictions.")],
+    selection: Annotated[
+        str, typer.Option(help="Of a table: which trials selected epoch and model: validation, final, test or unknown.")
+    ] = "unknown",
+    transductive: Annotated[
+        list[str] | None, typer.Option(help="Of a table: a step that used test trials together; may be repeated.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Of a table: folder of the files that its column picture names.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what can be concluded: what training and testing share, how weights were selected, chance, the block."""
+    from neurocanvas.printing import print_tables
+    from neurocanvas.stages.auditing import audit as examine
+    from neurocanvas.stages.auditing import describe
+
+    found = examine(path, selection=selection, transductive=transductive or (), pictures=images)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo(found["verdict"])
+        print_tables(*describe(found))
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line.
 
@@ -223,3 +249,4 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export_files)
     app.command("import")(import_files)
     app.command("doctor")(doctor)
+    app.command("audit")(audit)

@@ -12,6 +12,7 @@ import pytest
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import (
     concept_top_k,
+    correlation_distance,
     n_way_top_k,
     n_way_top_k_table,
     ranks,
@@ -44,6 +45,16 @@ def test_similarity_is_numpys_correlation() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(4, 9)), rng.normal(size=(5, 9))
     np.testing.assert_allclose(similarity(a, b), np.corrcoef(a, b)[:4, 4:], atol=1e-12)
+
+
+def test_correlation_distance_is_scipys() -> None:
+    distance = pytest.importorskip("scipy.spatial.distance")
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(2, 6, 40))
+    expected = [distance.correlation(left, right) for left, right in zip(a, b)]
+    np.testing.assert_allclose(correlation_distance(a, b), expected, atol=1e-12)
+    with pytest.raises(NeuroCanvasError, match="got 6 and 5"):
+        correlation_distance(a, b[:5])
 
 
 @pytest.mark.parametrize("seed", range(5))

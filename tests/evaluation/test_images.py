@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.images import pixcorr, pixcorr_table, ssim, ssim_table
+from neurocanvas.evaluation.images import Window, lpips_distance, pixcorr, pixcorr_table, ssim, ssim_table
 
 
 def pictures(n: int, seed: int, size: tuple[int, int] = (32, 40)) -> np.ndarray:
@@ -99,3 +99,75 @@ def test_pairs_and_sizes_are_checked() -> None:
         ssim(good[:, :10], good[:, :10])
     with pytest.raises(NeuroCanvasError, match=r"\(3, 3\)"):
         ssim_table(good, good, np.ones((2, 3), bool))
+
+
+@pytest.mark.parametrize(
+    "window", [Window(7, 0, True, False), Window(7, 0, False, False), Window(11, 1.5, True, False)]
+)
+def test_other_windows_are_scikit_images_too(window: Window) -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    images, others = pictures(3, seed=13), pictures(3, seed=14)
+    expected = [
+        metrics.structural_similarity(
+            a, b, channel_axis=-1, data_range=1.0, use_sample_covariance=window.sample_covariance,
+            gaussian_weights=bool(window.sigma), win_size=window.size,
+        )
+        for a, b in zip(images, others)
+    ]
+    np.testing.assert_allclose(ssim(images, others, window), expected, atol=1e-6)
+    assert abs(ssim(images, others, window) - ssim(images, others)).max() > 1e-3
+
+
+def test_an_even_window_has_no_middle() -> None:
+    good = pictures(2, seed=15)
+    with pytest.raises(NeuroCanvasError, match="8 x 8 pixels, an odd number"):
+        ssim(good, good, Window(8))
+
+
+def layers(seed: int, n: int = 3) -> list[np.ndarray]:
+    """Features of three layers, some places without any."""
+    rng = np.random.default_rng(seed)
+    made = [np.maximum(rng.normal(size=(n, c, s, s + 1)), 0) for c, s in ((4, 6), (5, 3), (7, 2))]
+    made[0][:, :, 0, 0] = 0
+    return made
+
+
+def test_lpips_is_its_formula_place_by_place() -> None:
+    a, b = layers(16), layers(17)
+    heads = [np.abs(np.random.default_rng(18).normal(size=layer.shape[1])) for layer in a]
+    expected = np.zeros(3)
+    for left, right, head in zip(a, b, heads):
+        n, c, height, width = left.shape
+        for i in range(n):
+            places = []
+            for y in range(height):
+                for x in range(width):
+                    u = left[i, :, y, x] / (np.sqrt((left[i, :, y, x] ** 2).sum()) + 1e-10)
+                    v = right[i, :, y, x] / (np.sqrt((right[i, :, y, x] ** 2).sum()) + 1e-10)
+                    places.append(sum(head[k] * (u[k] - v[k]) ** 2 for k in range(c)))
+            expected[i] += np.mean(places)
+    np.testing.assert_allclose(lpips_distance(a, b, heads), expected, atol=1e-12)
+    assert lpips_distance(a, a, heads).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_lpips_is_torchmetrics_steps() -> None:
+    steps = pytest.importorskip("torchmetrics.functional.image.lpips")
+    torch = pytest.importorskip("torch")
+    a, b = layers(19), layers(20)
+    heads = [np.abs(np.random.default_rng(21).normal(size=layer.shape[1])) for layer in a]
+    expected = sum(
+        steps._spatial_average(
+            (torch.tensor(head)[None, :, None, None] * (steps._normalize_tensor(torch.tensor(left))
+             - steps._normalize_tensor(torch.tensor(right))) ** 2).sum(1, keepdim=True)
+        ).flatten()
+        for left, right, head in zip(a, b, heads)
+    )  # fmt: skip
+    # torchmetrics adds its epsilon under the root
+    np.testing.assert_allclose(lpips_distance(a, b, heads), expected.numpy(), atol=1e-5)
+
+
+def test_layers_and_heads_must_fit() -> None:
+    a, heads = layers(22), [np.ones(4), np.ones(5), np.ones(7)]
+    for other, weights in ((a[:2], heads), (a, heads[:2]), (a, [*heads[:2], np.ones(6)]), (layers(22, n=2), heads)):
+        with pytest.raises(NeuroCanvasError, match="a head"):
+            lpips_distance(a, other, weights)

@@ -19,6 +19,7 @@ from neurocanvas.evaluation.statistics import (
     permutations,
     place,
     smallest_p,
+    smallest_significant_count,
 )
 
 SEEDS = 200
@@ -171,6 +172,45 @@ def test_the_paired_test_keeps_its_level_and_finds_a_difference() -> None:
         found += paired_permutation_p(a + 2.0, b, unit, rng=rng, count=199) <= 0.05
     assert alarms <= MOST_ALARMS
     assert found >= 0.9 * SEEDS
+
+
+def test_the_chance_threshold_is_the_first_count_that_scipys_exact_test_rejects() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for n_trials, chance, level in ((200, 1 / 200, 0.05), (200, 5 / 200, 0.01), (40, 0.5, 0.05), (12, 0.1, 0.001)):
+        found = smallest_significant_count(n_trials, chance, level)
+        assert found is not None
+        tested = [stats.binomtest(k, n_trials, chance, alternative="greater").pvalue for k in (found - 1, found)]
+        assert tested[0] > level >= tested[1]
+    assert smallest_significant_count(4, 0.5) is None, "1/16 is more than .05"
+    for bad in ((0, 0.5, 0.05), (5, 0.0, 0.05), (5, 1.0, 0.05), (5, 0.5, 0.0)):
+        with pytest.raises(NeuroCanvasError, match="chance threshold"):
+            smallest_significant_count(*bad)
+
+
+def test_two_way_scores_are_no_independent_trials_so_the_binomial_threshold_fires_too_often() -> None:
+    alarms = exact = 0
+    threshold = smallest_significant_count(20 * 19, 0.5)
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        sim, true = rng.normal(size=(20, 1)) + rng.normal(size=(20, 20)), np.arange(20)
+        score = two_way_table(sim)[true, true].mean()
+        alarms += score * 20 * 19 >= threshold
+        exact += p_of(sim, true, true, rng) <= 0.05
+    assert alarms > 2 * MOST_ALARMS and exact <= MOST_ALARMS
+
+
+def test_intervals_by_stimulus_are_wider_where_showings_of_a_picture_are_alike() -> None:
+    covered = {"stimulus": 0, "trial": 0}
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        # 4 subjects saw the same 25 pictures, and some pictures are easier than others for all
+        stimulus = np.tile(np.arange(25), 4)
+        values = 0.5 + 0.1 * rng.normal(size=25)[stimulus] + 0.05 * rng.normal(size=100)
+        for unit, units in (("stimulus", stimulus), ("trial", np.arange(100))):
+            low, high = bootstrap_interval(values, units, rng=rng, resamples=300) or (1, 0)
+            covered[unit] += low <= 0.5 <= high
+    assert 0.88 <= covered["stimulus"] / SEEDS <= 0.99
+    assert covered["trial"] / SEEDS < 0.8
 
 
 def test_place_lies_between_floor_and_ceiling() -> None:

@@ -20,6 +20,7 @@ FLOORS = {
     "__init__": 0,
     "errors": 0,
     "store": 0,
+    "torch_files": 0,
     "config": 0,
     "montage": 0,
     "trials": 0,
@@ -49,7 +50,7 @@ NEVER = {
 """Part -> parts that it may not import although they are on lower floors."""
 
 HEAVY = {
-    "torch", "torchvision", "mne", "diffusers", "transformers", "matplotlib", "sklearn", "scipy", "ray", "pandas",
+    "torch", "torchvision", "mne", "diffusers", "transformers", "matplotlib", "sklearn", "scipy", "ray", "pandas", "pyarrow",
 }  # fmt: skip
 """Packages that are imported inside functions only."""
 

@@ -18,7 +18,8 @@ import numpy as np
 from neurocanvas.config import STAGE2_SUBJECTS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.store import fingerprint, read_torch
+from neurocanvas.store import fingerprint
+from neurocanvas.torch_files import read_torch
 from neurocanvas.trials import COLUMNS
 
 WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"

@@ -130,6 +130,33 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(rows[0] @ rows[1].T, -1.0, 1.0))
 
 
+def correlation_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """One minus the Pearson correlation of each row of `a` with the same row of `b`.
+
+    Parameters
+    ----------
+    a, b : array, shape (n, n_features)
+        Embeddings of generated pictures, and of the picture that was seen in each trial.
+
+    Returns
+    -------
+    array, shape (n,), from 0 to 2; less is better
+
+    Raises
+    ------
+    NeuroCanvasError
+        As `similarity`, or if the numbers of rows differ.
+
+    Examples
+    --------
+    >>> correlation_distance(np.array([[1, 2, 3]]), np.array([[3, 2, 1]])).round(6).tolist()
+    [2.0]
+    """
+    if len(a) != len(b):
+        raise NeuroCanvasError(f"embeddings: as many rows of both are needed; got {len(a)} and {len(b)}.")
+    return 1.0 - np.array([similarity(a[i : i + 1], b[i : i + 1])[0, 0] for i in range(len(a))])
+
+
 def _above_and_tied(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For every entry: how many others of its row are larger, and how many are equal."""
     from scipy.stats import rankdata

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
@@ -9,11 +12,34 @@ from neurocanvas.errors import NeuroCanvasError
 LUMA = (0.2125, 0.7154, 0.0721)
 """Weights of red, green and blue in the grey picture (ITU-R BT.709, as scikit-image's rgb2gray has them)."""
 
-SIGMA, RADIUS = 1.5, 5
-"""SSIM's Gaussian window: standard deviation, and radius where it is cut off (11 x 11), pixels."""
-
 AT_ONCE = 4_000_000
 """Pixels that SSIM works on at once: memory, not result."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Over what SSIM takes local moments, and of what.
+
+    Parameters
+    ----------
+    size : int
+        Pixels, odd.
+    sigma : float
+        Standard deviation of a Gaussian, pixels; 0 for a window that weighs all its pixels alike.
+    sample_covariance : bool
+        Whether moments are divided by one pixel less than the window has.
+    grey : bool
+        Whether the grey picture is compared, or each of red, green and blue, averaged.
+    """
+
+    size: int = 11
+    sigma: float = 1.5
+    sample_covariance: bool = False
+    grey: bool = True
+
+
+MINDEYE_WINDOW = Window()
+"""MindEye's settings; `Window(7, 0, True, False)` is what scikit-image does where nothing is said."""
 
 
 def _check_pictures(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +122,9 @@ def pixcorr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """
     left, right = _check_pictures(images, others)
     _check_pairs(left, right)
-    return np.asarray(np.clip((_unit_rows(left) * _unit_rows(right)).sum(axis=1), -1.0, 1.0))
+    # pair by pair: large pictures are then read from the cache
+    found = [(_unit_rows(one[None]) @ _unit_rows(other[None]).T).item() for one, other in zip(left, right, strict=True)]
+    return np.clip(np.array(found), -1.0, 1.0)
 
 
 def _check_pairs(images: np.ndarray, others: np.ndarray) -> None:
@@ -107,29 +135,34 @@ def _check_pairs(images: np.ndarray, others: np.ndarray) -> None:
         )
 
 
-def _smooth(pictures: np.ndarray) -> np.ndarray:
-    """Gaussian mean around every pixel whose window lies inside the picture, (..., h - 10, w - 10)."""
+def _smooth(pictures: np.ndarray, window: Window) -> np.ndarray:
+    """Mean around every pixel whose window lies inside the picture, (..., h - size + 1, w - size + 1)."""
     from scipy.ndimage import correlate1d
 
-    offsets = np.arange(-RADIUS, RADIUS + 1)
-    window = np.exp(-0.5 * (offsets / SIGMA) ** 2)
-    window /= window.sum()
-    rows = correlate1d(pictures, window, axis=-2)[..., RADIUS:-RADIUS, :]
-    return np.asarray(correlate1d(rows, window, axis=-1)[..., RADIUS:-RADIUS])
+    radius = window.size // 2
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / window.sigma) ** 2) if window.sigma else np.ones(window.size)
+    weights /= weights.sum()
+    rows = correlate1d(pictures, weights, axis=-2)[..., radius:-radius, :]
+    return np.asarray(correlate1d(rows, weights, axis=-1)[..., radius:-radius])
 
 
-def ssim_table(images: np.ndarray, others: np.ndarray, pairs: np.ndarray | None = None) -> np.ndarray:
+def ssim_table(
+    images: np.ndarray, others: np.ndarray, pairs: np.ndarray | None = None, window: Window = MINDEYE_WINDOW
+) -> np.ndarray:
     """SSIM of every picture of one stack with every picture of another.
 
     Parameters
     ----------
     images : array, shape (n, h, w, 3), from 0 to 1
-        Generated pictures, at least 11 pixels high and wide.
+        Generated pictures, at least as high and wide as the window.
     others : array, shape (m, h, w, 3), from 0 to 1
         Pictures that were seen.
     pairs : array of bool, shape (n, m), optional
         Which pairs to compute; all by default. `statistics.exchangeable_pairs` names those that a permutation
         test within subjects reads.
+    window : Window
+        MindEye's unless said otherwise.
 
     Returns
     -------
@@ -141,23 +174,34 @@ def ssim_table(images: np.ndarray, others: np.ndarray, pairs: np.ndarray | None 
         If the shapes do not fit, a value lies outside 0 to 1, or the pictures are smaller than the window.
     """
     left, right = _check_pictures(images, others)
-    if min(left.shape[1:3]) < 2 * RADIUS + 1:
-        raise NeuroCanvasError(f"ssim: at least 11 x 11 pixels are needed; got {left.shape[1:3]}.")
+    if min(left.shape[1:3]) < window.size or window.size % 2 == 0:
+        raise NeuroCanvasError(
+            f"ssim: at least {window.size} x {window.size} pixels, an odd number, are needed; got {left.shape[1:3]}."
+        )
     wanted = np.ones((len(left), len(right)), bool) if pairs is None else np.asarray(pairs, bool)
     if wanted.shape != (len(left), len(right)):
         raise NeuroCanvasError(f"pairs: shape {(len(left), len(right))} is needed; got {wanted.shape}.")
-    left, right = left @ LUMA, right @ LUMA
-    means = _smooth(right)
-    variances = _smooth(right * right) - means**2
+    if window.grey:
+        return _ssim_of_channel(left @ LUMA, right @ LUMA, wanted, window)
+    channels = [_ssim_of_channel(left[..., c], right[..., c], wanted, window) for c in range(3)]
+    return np.asarray(np.mean(channels, axis=0))
+
+
+def _ssim_of_channel(left: np.ndarray, right: np.ndarray, wanted: np.ndarray, window: Window) -> np.ndarray:
+    """SSIM of every wanted pair of pictures of one channel; NaN elsewhere."""
+    count = window.size**2
+    unbiased = count / (count - 1) if window.sample_covariance else 1.0
+    means = _smooth(right, window)
+    variances = unbiased * (_smooth(right * right, window) - means**2)
     at_once = max(1, AT_ONCE // left[0].size)
     table = np.full(wanted.shape, np.nan)
     for row, picture in enumerate(left):
         columns = np.flatnonzero(wanted[row])
-        mean = _smooth(picture)
-        variance = _smooth(picture * picture) - mean**2
+        mean = _smooth(picture, window)
+        variance = unbiased * (_smooth(picture * picture, window) - mean**2)
         for start in range(0, len(columns), at_once):
             some = columns[start : start + at_once]
-            covariance = _smooth(picture * right[some]) - mean * means[some]
+            covariance = unbiased * (_smooth(picture * right[some], window) - mean * means[some])
             local = _ssim(mean, means[some], variance, variances[some], covariance)
             table[row, some] = local.mean(axis=(1, 2))
     return table
@@ -173,15 +217,17 @@ def _ssim(
     return np.asarray(luminance * structure)
 
 
-def ssim(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Structural similarity of the grey versions of each pair of pictures.
+def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW) -> np.ndarray:
+    """Structural similarity of each pair of pictures, of their grey versions unless `window` says otherwise.
 
     Parameters
     ----------
     images : array, shape (n, h, w, 3), from 0 to 1
-        Generated pictures, at least 11 pixels high and wide.
+        Generated pictures, at least as high and wide as the window.
     others : array, shape (n, h, w, 3), from 0 to 1
         The picture that was seen in each trial.
+    window : Window
+        MindEye's unless said otherwise.
 
     Returns
     -------
@@ -206,4 +252,62 @@ def ssim(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     [1.0]
     """
     _check_pairs(np.asarray(images), np.asarray(others))
-    return np.diagonal(ssim_table(images, others, np.eye(len(images), dtype=bool))).copy()
+    return np.diagonal(ssim_table(images, others, np.eye(len(images), dtype=bool), window)).copy()
+
+
+def lpips_distance(
+    features: Sequence[np.ndarray], others: Sequence[np.ndarray], heads: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Learned perceptual distance of each pair of pictures from features of several layers [Zhang2018].
+
+    Parameters
+    ----------
+    features, others : sequence of array, shape (n, n_channels, height, width)
+        One array per layer, of the generated and of the seen pictures.
+    heads : sequence of array, shape (n_channels,), 0 or more
+        How much each channel of a layer counts.
+
+    Returns
+    -------
+    array, shape (n,)
+        Less is better, 0 for equal features; chance is what permuted pairs give.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If layers, pictures or channels of the three do not fit.
+
+    Notes
+    -----
+    The sum over layers of the mean over places of ``Σ_c head_c (a_c / |a| - b_c / |b|)²``, where ``|a|`` is the length
+    over channels at a place, plus 1e-10.
+
+    References
+    ----------
+    .. [Zhang2018] Zhang et al.: The unreasonable effectiveness of deep features as a perceptual metric. CVPR 2018.
+
+    Examples
+    --------
+    >>> a, b = np.zeros((1, 2, 1, 1)), np.zeros((1, 2, 1, 1))
+    >>> a[:, 0], b[:, 1] = 3.0, 5.0
+    >>> lpips_distance([a], [b], [np.array([1.0, 0.5])]).round(6).tolist()
+    [1.5]
+    """
+    shapes = [[np.shape(layer) for layer in layers] for layers in (features, others)]
+    fits = shapes[0] == shapes[1] and len(shapes[0]) == len(heads) > 0
+    if not fits or any(len(s) != 4 or s[1:2] != np.shape(head) for s, head in zip(shapes[0], heads, strict=True)):
+        raise NeuroCanvasError(
+            "lpips: layers (n, n_channels, height, width), equal of both, and a head (n_channels,) for each, are "
+            f"needed; got {shapes[0]}, {shapes[1]} and {[np.shape(head) for head in heads]}."
+        )
+    total = np.zeros(shapes[0][0][0])
+    for left, right, head in zip(features, others, heads, strict=True):
+        squared = (_unit_channels(left) - _unit_channels(right)) ** 2
+        total += np.einsum("nchw,c->nhw", squared, head).mean(axis=(1, 2))
+    return total
+
+
+def _unit_channels(layer: np.ndarray) -> np.ndarray:
+    """Scale features to length 1 over channels at every place."""
+    values = np.asarray(layer, dtype=np.float64)
+    return np.asarray(values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-10))

@@ -311,6 +311,53 @@ def paired_permutation_p(
     return permutation_p(float(differences.sum()) / len(first), signs @ differences / len(first))
 
 
+def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05) -> int | None:
+    """The smallest number of correct trials whose exact binomial p-value is at most `level`.
+
+    Parameters
+    ----------
+    n_trials : int
+        Independent trials.
+    chance : float
+        Probability that one is correct without information, for instance k / n_pictures of retrieval top-k.
+    level : float
+        Largest p-value that counts.
+
+    Returns
+    -------
+    int, or None where even all trials correct is not enough
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a number is out of range.
+
+    Notes
+    -----
+    Only for trials that succeed or fail independently of one another: top-k of one trial per picture, or a classifier's
+    answers in a rapid design. Not for two-way and n-way scores, whose comparisons share a gallery (n trials are not
+    n (n - 1) trials), not for trials of one block or several showings of one picture, and not for rules that are
+    transductive: there `permutation_p` is the test.
+
+    Examples
+    --------
+    Of 200 pictures, chance is .5 %: 4 of 200 right have p = .019, 5 of 200 have p = .0035.
+
+    >>> smallest_significant_count(200, 1 / 200), smallest_significant_count(200, 1 / 200, level=0.01)
+    (4, 5)
+    """
+    from scipy.stats import binom
+
+    if n_trials < 1 or not 0 < chance < 1 or not 0 < level < 1:
+        raise NeuroCanvasError(
+            f"chance threshold: n_trials >= 1 and chance, level between 0 and 1 are needed; got n_trials={n_trials}, "
+            f"chance={chance}, level={level}."
+        )
+    counts = np.arange(n_trials + 1)
+    enough = binom.sf(counts - 1, n_trials, chance) <= level
+    return int(counts[enough][0]) if enough.any() else None
+
+
 def place(value: float, floor: float, ceiling: float) -> float | None:
     """Where a score lies between the floor (0, the shuffled arm) and the ceiling (1, the oracle arm).
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.doubts import arm_warnings, design_warnings
+from neurocanvas.evaluation.forest import forest
 from neurocanvas.evaluation.identification import (
     concept_top_k_table,
     n_way_top_k_table,
     read_true,
     two_way_table,
 )
+from neurocanvas.evaluation.metrics import METRICS as KNOWN
 from neurocanvas.evaluation.statistics import (
     bootstrap_interval,
     null_means,
@@ -26,7 +30,7 @@ from neurocanvas.evaluation.statistics import (
 )
 
 METRICS = ("two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim")
-"""Names of the scores in summary.json and trials.csv; more is better in each."""
+"""Names of the scores that every summary.json and trials.csv has; more is better in each."""
 
 TABLES = ("similarity", "concept", "pixcorr", "ssim")
 """What each arm brings: similarity, PixCorr and SSIM to every picture, the judge's score of every concept."""
@@ -37,15 +41,6 @@ TRIAL_COLUMNS = ("subject", "trial", "stimulus", "concept", "block", "fold")
 MANY_SUBJECTS = 5
 """From this many subjects on, intervals resample subjects; below it, trials or blocks within each subject."""
 
-FEW_UNITS = 20
-"""Below this many units, intervals are rough and a warning says so."""
-
-LARGE_SMALLEST_P = 0.01
-"""Where no p-value can be below this, a warning says so."""
-
-LOW_ORACLE = 0.75
-"""An oracle arm with a lower two-way score cannot serve as ceiling."""
-
 
 def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndarray]:
     """Score of every trial under every metric, for every picture or concept that could have been true.
@@ -54,14 +49,15 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
     ----------
     arm : dict of str to array
         The `TABLES` of one arm: ``similarity``, ``pixcorr``, ``ssim`` of shape (n_trials, n_pictures) and
-        ``concept`` of shape (n_trials, n_concepts).
+        ``concept`` of shape (n_trials, n_concepts), which is missing where concepts are not known. Further ones, by
+        the name of their metric, are scores already, (n_trials, n_pictures); of distances the negative.
     n_way : int
         Pictures to choose from; reduced to the size of the gallery.
 
     Returns
     -------
     dict of str to array
-        A table for each of `METRICS`.
+        A table for each of `METRICS` and of the further ones.
 
     Raises
     ------
@@ -69,7 +65,7 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
         If a table is missing or is not a table of finite numbers (`pixcorr` and `ssim` may hold NaN where no
         permutation reads them).
     """
-    missing = [name for name in TABLES if name not in arm]
+    missing = [name for name in TABLES if name not in arm and name != "concept"]
     if missing:
         raise NeuroCanvasError(
             f"arm: the tables {', '.join(TABLES)} are needed; {', '.join(missing)} is missing."
@@ -78,10 +74,10 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
     return {
         "two_way": two_way_table(sim),
         "n_way": n_way_top_k_table(sim, min(n_way, sim.shape[-1])),
-        "concept_top1": concept_top_k_table(arm["concept"], 1),
-        "concept_top5": concept_top_k_table(arm["concept"], 5),
+        **({f"concept_top{k}": concept_top_k_table(arm["concept"], k) for k in (1, 5)} if "concept" in arm else {}),
         "pixcorr": np.asarray(arm["pixcorr"], dtype=np.float64),
         "ssim": np.asarray(arm["ssim"], dtype=np.float64),
+        **{name: np.asarray(table, dtype=np.float64) for name, table in arm.items() if name not in TABLES},
     }
 
 
@@ -122,6 +118,7 @@ def summarise(
     blocked: bool,
     rng: np.random.Generator,
     warnings: Sequence[str] = (),
+    values: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score every arm.
 
@@ -134,7 +131,7 @@ def summarise(
     gallery : sequence of str
         The distinct stimuli behind the columns of `similarity`, `pixcorr` and `ssim`.
     concepts : dict of str to str
-        Concept to English name, in the order of the columns of `concept`.
+        Concept to English name, in the order of the columns of `concept`; empty where concepts are not known.
     settings : EvaluateSettings
     blocked : bool
         Whether each concept was shown in a block: then whole blocks are exchanged.
@@ -142,12 +139,16 @@ def summarise(
         Where permutations and resamples are drawn from; every arm and metric gets the same ones.
     warnings : sequence of str
         What is already known to be wrong (from the splits); kept, in front.
+    values : dict of str to dict of str to array, shape (n_trials,)
+        Of every arm, further metrics that were measured of the seen picture alone, so that no permutation reads them:
+        they have no p-value and no chance level, but `eeg` is compared with `shuffled`. Of distances the negative.
 
     Returns
     -------
     summary : dict
         ``arms`` (per arm and metric: value, low, high, p, chance, place; p_vs_shuffled too for `eeg`),
-        ``concepts``, ``subjects``, ``n_trials``, ``n_pictures``, ``n_way`` (pictures really chosen from),
+        ``concepts``, ``subjects``, ``forest`` (two-way identification of every subject and arm: n, value, low, high, p,
+        p_holm), ``n_trials``, ``n_pictures``, ``n_way`` (pictures really chosen from),
         ``unit`` (what intervals resample), ``exchanged`` (what p-values exchange), ``warnings``.
     rows : list of dict
         One per arm and trial, with every score.
@@ -161,12 +162,14 @@ def summarise(
     -----
     Chance is exact for identification (1/2, 1/n, k/n_concepts) and the permutation mean for PixCorr and SSIM.
     """
-    true = {
-        "stimulus": _true_columns(trials, "stimulus", gallery),
-        "concept": _true_columns(trials, "concept", list(concepts)),
-    }
+    true = {"stimulus": _true_columns(trials, "stimulus", gallery)}
+    if concepts:
+        true["concept"] = _true_columns(trials, "concept", list(concepts))
     tables = {arm: score_tables(given, settings.n_way) for arm, given in arms.items()}
-    scores = {arm: _read_scores(arm, given, true, gallery, concepts) for arm, given in tables.items()}
+    scores = {
+        arm: {**_read_scores(arm, given, true, gallery, concepts), **values.get(arm, {})}
+        for arm, given in tables.items()
+    }
     exchanged, strata, units = exchangeable(trials, blocked)
     permuted = permutations(strata, units, settings.permutations, rng=rng)
     nulls = {
@@ -179,19 +182,65 @@ def summarise(
     measured = _measure(scores, nulls, settings, units_in, seed=int(rng.integers(2**62)))
     n_way = min(settings.n_way, len(gallery))
     for metrics in measured.values():
-        metrics["two_way"]["chance"], metrics["n_way"]["chance"] = 0.5, 1 / n_way
-        for k in (1, 5):
-            metrics[f"concept_top{k}"]["chance"] = min(1.0, k / len(concepts))
+        for metric, score in metrics.items():
+            exact = _exact_chance(metric, n_way, len(concepts))
+            score["chance"] = score["chance"] if exact is None else exact
     least = smallest_p(strata, units, len(permuted))
-    found = _design_warnings(blocked, unit, len(np.unique(units_in[0])), least)
+    found = design_warnings(blocked, unit, len(np.unique(units_in[0])), least)
     summary = {
         "arms": measured, "concepts": _concept_scores(trials, concepts, scores),
         "subjects": _subject_scores(trials, scores),
+        "forest": forest(tables, true["stimulus"], trials["subject"], units, permuted, settings),
         "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way,
         "unit": unit, "exchanged": exchanged,
-        "warnings": [*warnings, *found, *_arm_warnings(measured, nulls)],
+        "warnings": [*warnings, *found, *arm_warnings(measured, nulls)],
     }
-    return summary, _rows(trials, scores)
+    return _upright(summary), _rows(trials, scores)
+
+
+def sign(metric: str) -> int:
+    """Say how a metric is turned so that more is better.
+
+    Parameters
+    ----------
+    metric : str
+
+    Returns
+    -------
+    int
+        -1 of distances, else 1.
+
+    Examples
+    --------
+    >>> sign("swav"), sign("two_way")
+    (-1, 1)
+    """
+    known = KNOWN.get(metric.partition("@")[0])
+    return -1 if known and known.better == "lower" else 1
+
+
+def _exact_chance(metric: str, n_way: int, n_concepts: int) -> float | None:
+    """What no information gives, where that is known without permutations."""
+    if metric.startswith("concept_top"):
+        return min(1.0, int(metric[-1]) / n_concepts)
+    if metric == "n_way":
+        return 1 / n_way
+    chance = KNOWN[metric].chance if metric in KNOWN else None
+    return chance if isinstance(chance, float) else None
+
+
+def _upright(summary: dict[str, Any]) -> dict[str, Any]:
+    """Turn distances, of which the negative was scored, to what they are."""
+    for given in summary["arms"].values():
+        for metric, score in given.items():
+            if sign(metric) < 0:
+                low, high = score["low"], score["high"]
+                turned = {"value": score["value"], "low": high, "high": low, "chance": score["chance"]}
+                score |= {name: None if value is None else -value for name, value in turned.items()}
+    for subject in summary["subjects"].values():
+        for given in subject.values():
+            given |= {metric: sign(metric) * value for metric, value in given.items()}
+    return summary
 
 
 def _label(metric: str) -> str:
@@ -258,11 +307,11 @@ def _measure(
                 values, units, strata=strata, resamples=settings.resamples, rng=np.random.default_rng(seed)
             )
             low, high = interval or (None, None)
-            value, null = means[arm][metric], nulls[arm][metric]
+            value, null = means[arm][metric], nulls[arm].get(metric)
             score = {
-                "value": value, "low": low, "high": high,
-                "p": permutation_p(value, null), "chance": float(null.mean()), "place": None,
-            }
+                "value": value, "low": low, "high": high, "p": None if null is None else permutation_p(value, null),
+                "chance": None if null is None else float(null.mean()), "place": None,
+            }  # fmt: skip
             if "shuffled" in means and "oracle" in means:
                 score["place"] = place(value, means["shuffled"][metric], means["oracle"][metric])
             if arm == "eeg" and "shuffled" in means:
@@ -306,44 +355,6 @@ def _subject_scores(
     }
 
 
-def _design_warnings(blocked: bool, unit: str, n_units: int, p: float) -> list[str]:
-    """What the design does not let anyone conclude; `p` is the smallest that it can give."""
-    found = []
-    if blocked:
-        found.append(
-            "Block design: each concept was shown in one stretch of time, so slow drift alone tells concepts "
-            "apart. These scores, whatever their p-value, cannot be told from decoding the recording block."
-        )
-    if n_units < FEW_UNITS:
-        found.append(f"Only {n_units} {unit}: intervals are rough.")
-    if p > LARGE_SMALLEST_P:
-        found.append(f"So few units can be exchanged that p cannot go below {p:.2g}.")
-    return found
-
-
-def _arm_warnings(
-    measured: Mapping[str, Mapping[str, Mapping[str, Any]]], nulls: Mapping[str, Mapping[str, np.ndarray]]
-) -> list[str]:
-    """Control arms that do not do what they are there for."""
-    found = []
-    oracle = measured["oracle"]["two_way"]["value"] if "oracle" in measured else 1.0
-    if oracle < LOW_ORACLE:
-        found.append(
-            f"The oracle arm reaches only {oracle:.2f} in two-way identification: the generator cannot draw "
-            "what it is told, or the judge cannot see it. A low eeg score says little here."
-        )
-    for arm in ("shuffled", "mean"):
-        if arm in measured:
-            value = measured[arm]["two_way"]["value"]
-            p = permutation_p(value, nulls[arm]["two_way"], two_sided=True)
-            if p <= 0.01:
-                found.append(
-                    f"The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), "
-                    "though it knows nothing of the trial: something else gives the pictures away."
-                )
-    return found
-
-
 def _rows(
     trials: Mapping[str, np.ndarray], scores: Mapping[str, Mapping[str, np.ndarray]]
 ) -> list[dict[str, Any]]:
@@ -352,7 +363,7 @@ def _rows(
         {
             "subject": int(trials["subject"][row]), "trial": int(trials["trial"][row]),
             "stimulus": str(trials["stimulus"][row]), "concept": str(trials["concept"][row]), "arm": arm,
-            **{metric: float(given[metric][row]) for metric in METRICS},
+            **{metric: sign(metric) * float(values[row]) for metric, values in given.items()},
         }
         for arm, given in scores.items()
         for row in range(len(trials["subject"]))

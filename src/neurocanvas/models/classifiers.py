@@ -13,7 +13,7 @@ import numpy as np
 from neurocanvas.config import ClassifySettings
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option, require
 from neurocanvas.montage import positions_of
-from neurocanvas.store import read_torch
+from neurocanvas.torch_files import read_torch
 
 if TYPE_CHECKING:
     import torch

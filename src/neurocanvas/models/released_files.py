@@ -13,7 +13,7 @@ from neurocanvas.models.base import TARGET_SHAPE, EEGSpec, Mapper
 from neurocanvas.models.basis import TargetBasis
 from neurocanvas.models.mlp import MLPMapper
 from neurocanvas.montage import BANDS, CH_NAMES
-from neurocanvas.store import read_torch, write_torch
+from neurocanvas.torch_files import read_torch, write_torch
 
 if TYPE_CHECKING:
     import torch

@@ -13,6 +13,7 @@ from pathlib import Path
 from neurocanvas import store
 from neurocanvas.config import GenerateSettings, RunSettings, load_settings, save_settings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.stages.checking import controls
 from neurocanvas.stages.classifying import benchmark, classify
 from neurocanvas.stages.describing import caption, embed
 from neurocanvas.stages.drawing import generate
@@ -33,7 +34,9 @@ STAGES: Mapping[str, Callable[[Run], list[Path]]] = {
 }
 """Every stage from data to report by the name of its verb, in the order in which they run."""
 
-BESIDE: Mapping[str, Callable[[Run], list[Path]]] = {"classify": classify, "benchmark": benchmark}
+BESIDE: Mapping[str, Callable[[Run], list[Path]]] = {
+    "classify": classify, "benchmark": benchmark, "controls": controls,
+}  # fmt: skip
 """Stages that `run` leaves out."""
 
 

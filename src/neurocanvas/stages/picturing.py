@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.evaluation.judge import judge_texts
+from neurocanvas.stages.comparing import described, diversity
 from neurocanvas.stages.drawing import read_manifest
-from neurocanvas.stages.run import Run, read_picture, write_table
+from neurocanvas.stages.elsewhere import evaluate_elsewhere
+from neurocanvas.stages.run import Run, read_picture
+from neurocanvas.stages.scoring import write_confusions, write_scores
 from neurocanvas.targets.captions import prompt
 
 
 def evaluate(run: Run) -> list[Path]:
-    """Score every arm's pictures against what was seen.
+    """Score every arm's pictures against what was seen; or, with `evaluate.against`, pictures that were made elsewhere.
 
     Parameters
     ----------
@@ -23,14 +27,17 @@ def evaluate(run: Run) -> list[Path]:
     Returns
     -------
     list of Path
-        `scores/summary.json`, `trials.csv`, `concepts.csv`.
+        `scores/summary.json`, `trials.csv`, `concepts.csv`, `confusion.csv`, `concept_order.csv`, and
+        `importance.csv` where mappers are there.
     """
-    from neurocanvas.evaluation.judge import judge_pictures, judge_texts
     from neurocanvas.evaluation.summary import summarise
+    from neurocanvas.stages.comparing import compare
+    from neurocanvas.stages.explaining import explain
 
+    if run.settings.evaluate.against:
+        return evaluate_elsewhere(run)
     settings, images = run.settings.evaluate, run.folder / "images"
-    manifest = images / "manifest.jsonl"
-    entries = read_manifest(run, manifest)
+    entries = read_manifest(run, images / "manifest.jsonl")
     arms = list(dict.fromkeys(entry["arm"] for entry in entries))
     of_arm = {arm: [entry for entry in entries if entry["arm"] == arm] for arm in arms}
     gallery = sorted({entry["stimulus"] for entry in entries})
@@ -38,55 +45,39 @@ def evaluate(run: Run) -> list[Path]:
     concepts = {concept: names[concept] for concept in sorted({entry["concept"] for entry in entries})}
 
     seen = np.stack([read_picture(images / "seen" / f"{stimulus}.png") for stimulus in gallery])
+    drawn = {arm: np.stack([read_picture(images / entry["file"]) for entry in of_arm[arm]]) for arm in arms}
+    shown = {arm: np.searchsorted(gallery, [entry["stimulus"] for entry in of_arm[arm]]) for arm in arms}
+    prompts = [prompt(name) for name in concepts.values()]
     advance = run.track("evaluate", len(gallery) + 2 * len(entries))
-    seen_embedded = judge_pictures(seen, settings.judge, progress=advance)
-    prompted = judge_texts([prompt(name) for name in concepts.values()], settings.judge)
-    tables = {}
-    for arm in arms:
-        drawn = np.stack([read_picture(images / entry["file"]) for entry in of_arm[arm]])
-        tables[arm] = _arm_tables(
-            drawn, seen, judge_pictures(drawn, settings.judge, progress=advance), seen_embedded, prompted
-        )
-        advance(len(drawn))
+    compared = compare(drawn, seen, shown, prompts, settings, progress=advance)
     trials, blocked, warnings = _what_is_known(run, of_arm[arms[0]])
     summary, rows = summarise(
-        tables,
-        trials,
-        gallery,
-        concepts,
-        settings,
-        blocked=blocked,
-        rng=np.random.default_rng(settings.seed),
-        warnings=warnings,
-    )
-    folder = run.folder / "scores"
-    write_table(folder / "trials.csv", {name: np.array([row[name] for row in rows]) for name in rows[0]})
-    per_concept = [
-        {"concept": concept, "name": said["name"], "n": said["n"], "arm": arm, **said[arm]}
-        for concept, said in summary["concepts"].items() for arm in arms
-    ]  # fmt: skip
-    write_table(
-        folder / "concepts.csv",
-        {name: np.array([row[name] for row in per_concept]) for name in per_concept[0]},
-    )
-    store.write_json(folder / "summary.json", summary)
-    return [folder / name for name in ("summary.json", "trials.csv", "concepts.csv")]
+        compared.tables, trials, gallery, concepts, settings, blocked=blocked,
+        rng=np.random.default_rng(settings.seed), warnings=warnings, values=compared.values,
+    )  # fmt: skip
+    _add_diversity(run, compared.sets)
+    summary |= described(compared)
+    paths = write_scores(run.folder / "scores", summary, rows)
+    paths += write_confusions(
+        run.folder / "scores", {arm: compared.tables[arm]["concept"] for arm in arms}, trials, concepts,
+        judge_texts(prompts, settings.judge), blocked=blocked,
+    )  # fmt: skip
+    return [*paths, *explain(run)]
 
 
-def _arm_tables(
-    drawn: np.ndarray, seen: np.ndarray, embedded: np.ndarray, seen_embedded: np.ndarray, prompted: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Compare every drawn picture with every seen one and with every concept's prompt."""
-    from neurocanvas.evaluation.identification import similarity
-    from neurocanvas.evaluation.images import pixcorr_table, ssim_table
-
-    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (embedded, prompted)]
-    return {
-        "similarity": similarity(embedded, seen_embedded),
-        "concept": unit[0] @ unit[1].T,
-        "pixcorr": pixcorr_table(drawn / 255, seen / 255),
-        "ssim": ssim_table(drawn / 255, seen / 255),
-    }
+def _add_diversity(run: Run, sets: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Say how different predictions are from one another, and beside it targets: by the arms eeg and oracle."""
+    for subject, arms in ((subject, ("eeg", "oracle")) for subject in run.subjects):
+        path = run.folder / "predictions" / f"s{subject}.npy"
+        card, predicted = store.read_card(path), store.read_array(path, "predictions")
+        mean = store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets")
+        shown = run.stimulus_rows(run.subjects[subject].select(card["trials"]))
+        for arm, given in zip(arms, (predicted, run.targets()[shown]), strict=True):
+            if arm in sets:
+                for metric, score in diversity(given, mean[card["folds"]]).items():
+                    sets[arm].setdefault(metric, {"value": 0.0, "n_generated": 0})
+                    sets[arm][metric]["value"] += score["value"] / len(run.subjects)  # the mean over subjects
+                    sets[arm][metric]["n_generated"] += score["n_generated"]
 
 
 def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool, list[str]]:
@@ -106,7 +97,7 @@ def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, n
 
 
 def report(run: Run) -> list[Path]:
-    """Make the page.
+    """Audit the run and make the page.
 
     Parameters
     ----------
@@ -115,8 +106,10 @@ def report(run: Run) -> list[Path]:
     Returns
     -------
     list of Path
-        `report.html`.
+        `report.html`; the audit is in `scores/audit.json`.
     """
     from neurocanvas.report.page import write_report
+    from neurocanvas.stages.auditing import audit
 
+    store.write_json(run.folder / "scores" / "audit.json", audit(run.folder))
     return [write_report(run.folder)]

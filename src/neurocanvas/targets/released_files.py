@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.store import read_torch, write_torch
+from neurocanvas.torch_files import read_torch, write_torch
 
 SHAPE = (1, 77, 768)
 

@@ -13,6 +13,7 @@ from neurocanvas import store
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models.mlp import build_network
+from neurocanvas.torch_files import write_torch
 from neurocanvas.training.losses import contrastive_error, cosine_error, spread, squared_error
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _save(
         "best": best,
         "history": history,
     }
-    store.write_torch(path, {"made_from": made_from, "random": torch.get_rng_state(), **parts})
+    write_torch(path, {"made_from": made_from, "random": torch.get_rng_state(), **parts})
 
 
 def _restore(

@@ -120,10 +120,10 @@ def mse_per_element(
     return float(np.mean(inside + squared_distance) / basis.mean.size)
 
 
-def two_way_in_targets(
+def two_way_of_trials(
     predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, stimulus: np.ndarray
-) -> float:
-    """Two-way identification among targets, by the cosine of what differs from the mean training target.
+) -> np.ndarray:
+    """Two-way identification of every trial among targets, by the cosine of what differs from the mean training target.
 
     For every trial, the share of the *other* stimuli whose target is less similar to the prediction than
     the true one; ties, as between two stimuli of one caption, count one half. Chance is 0.5.
@@ -139,17 +139,35 @@ def two_way_in_targets(
 
     Returns
     -------
-    float
+    array, shape (n,)
         NaN if all trials show one stimulus.
     """
     gallery, first, own = np.unique(stimulus, return_index=True, return_inverse=True)
     if len(gallery) < 2:
-        return float("nan")
+        return np.full(len(predicted), np.nan)
     length = np.sqrt(np.sum(true[first].astype(np.float64) ** 2, axis=1) + squared_distance[first])
     similarity = _unit(predicted) @ (true[first] / np.maximum(length, np.finfo(np.float64).tiny)[:, None]).T
     difference = similarity[np.arange(len(predicted)), own.reshape(-1)][:, None] - similarity
     won = np.where(np.abs(difference) < 1e-6, 0.5, difference > 0)
-    return float(np.mean((won.sum(axis=1) - 0.5) / (len(gallery) - 1)))
+    return np.asarray((won.sum(axis=1) - 0.5) / (len(gallery) - 1))
+
+
+def two_way_in_targets(
+    predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, stimulus: np.ndarray
+) -> float:
+    """Mean of `two_way_of_trials`, whose parameters it has.
+
+    Parameters
+    ----------
+    predicted, true, squared_distance, stimulus : array
+        See `two_way_of_trials`.
+
+    Returns
+    -------
+    float
+        NaN if all trials show one stimulus.
+    """
+    return float(np.mean(two_way_of_trials(predicted, true, squared_distance, stimulus)))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -1,0 +1,292 @@
+"""The audit: what training, choosing and testing share, how answers were selected, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.blocks import KNOWN, block_answers, neighbour_errors
+from neurocanvas.evaluation.classification import SIGNIFICANT, holm
+from neurocanvas.evaluation.conclusions import conclude, verdict
+from neurocanvas.evaluation.statistics import (
+    bootstrap_interval,
+    permutation_p,
+    permutations,
+    smallest_p,
+    smallest_significant_count,
+)
+
+PARTS = ("pretrain", "train", "val", "test", "gallery")
+SHARED = ("subject", "session", "run", "block", "stimulus", "concept", "picture")
+"""What parts are compared by; `picture` is the bytes of the file, whatever its name."""
+
+OF_PICTURES = ("stimulus", "concept", "picture")
+"""All that a gallery has: it was not recorded."""
+
+PAIRS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+    {
+        "train/val": (("train",), "val"),
+        "train/test": (("train",), "test"),
+        "val/test": (("val",), "test"),
+        "pretrain/test": (("pretrain",), "test"),
+        "known/test": (KNOWN, "test"),
+        "train/gallery": (("train",), "gallery"),
+        "val/gallery": (("val",), "gallery"),
+        "test/gallery": (("test",), "gallery"),
+    }
+)
+"""Name of a pair of parts -> the parts on its first side, and the part whose values and trials are counted."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model answered to test trials.
+
+    Parameters
+    ----------
+    model : str
+    rows : array of int, shape (n_test,)
+        The trials, in the table of the case.
+    predicted : array of int, shape (n_test,)
+        Codes of concepts, as in the column `concept` of the case.
+    strata, units : array of int, shape (n_test,)
+        Concepts are exchanged among units of one stratum; see `statistics.permutations`.
+    selection : str
+        A key of `conclusions.SELECTIONS`.
+    transductive : tuple of str
+        Steps that used test trials together, in words.
+    """
+
+    model: str
+    rows: np.ndarray
+    predicted: np.ndarray
+    strata: np.ndarray
+    units: np.ndarray
+    selection: str = "unknown"
+    transductive: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was tested under one protocol, or one table of predictions.
+
+    Parameters
+    ----------
+    name : str
+    columns : mapping of str to array of int, shape (n_trials,)
+        Those of `SHARED` that are known, as codes, and `order`, the place in the recording, if that is known. A code
+        below 0 is not compared: the block of a trial whose session has no blocks, the picture without a file.
+    splits : sequence of mapping of str to array of int
+        Rows of every part that is there, one mapping per fold and subject.
+    blocked : array of bool, shape (n_trials,), or None
+        Whether the trial's session came in blocks of one concept; None if nothing tells.
+    answers : sequence of Answers
+    scores : sequence of mapping
+        Results that were tested elsewhere, with the keys that `answer_scores` gives.
+    warnings : tuple of str
+        What splits and cards say.
+    """
+
+    name: str
+    columns: Mapping[str, np.ndarray]
+    splits: Sequence[Mapping[str, np.ndarray]]
+    blocked: np.ndarray | None
+    answers: Sequence[Answers] = ()
+    scores: Sequence[Mapping[str, Any]] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Count what the parts of splits have in common.
+
+    Parameters
+    ----------
+    columns : mapping of str to array of int, shape (n_trials,)
+        See `Case`.
+    splits : sequence of mapping of str to array of int
+        Rows of every part; parts of different splits are not compared.
+
+    Returns
+    -------
+    list of dict
+        `column`, `pair` (a key of `PAIRS`); of the second part's distinct `values` how many are `shared`, and of the
+        trials `of` it how many (`trials`) have a shared value; sums over splits.
+
+    Examples
+    --------
+    >>> columns = {"block": np.array([0, 0, 1, 1])}
+    >>> [found] = overlaps(columns, [{"train": np.array([0]), "test": np.array([1, 2, 3])}])[:1]
+    >>> found["pair"], found["shared"], found["values"], found["trials"], found["of"]
+    ('train/test', 1, 2, 1, 3)
+    """
+    found = []
+    for column in (name for name in SHARED if name in columns):
+        codes = np.asarray(columns[column])
+        for pair, (first, second) in PAIRS.items():
+            if second == "gallery" and column not in OF_PICTURES:
+                continue
+            counts = np.zeros(4, dtype=np.int64)
+            for split in splits:
+                there = [split[part] for part in first if len(split.get(part, ()))]
+                if not there or not len(split.get(second, ())):
+                    continue
+                tested = codes[split[second]]
+                tested = tested[tested >= 0]
+                is_shared = np.isin(tested, codes[np.concatenate(there)])
+                counts += len(np.unique(tested[is_shared])), len(np.unique(tested)), is_shared.sum(), len(tested)
+            if counts[3]:
+                named = dict(zip(("shared", "values", "trials", "of"), counts.tolist(), strict=True))
+                found.append({"column": column, "pair": pair, **named})
+    return found
+
+
+def answer_scores(
+    answers: Sequence[Answers], concept: np.ndarray, groups: np.ndarray, *, rng: np.random.Generator, count: int = 1999
+) -> list[dict[str, Any]]:
+    """Score answers, and test them by permuting the concepts of whole units.
+
+    Parameters
+    ----------
+    answers : sequence of Answers
+        Those that were asked the same in the same units share permutations.
+    concept : array of int, shape (n_trials,)
+        What was seen.
+    groups : array of int, shape (n_trials,)
+        Units are resampled within these for the interval: the subject.
+    rng : numpy.random.Generator
+    count : int
+        Permutations.
+
+    Returns
+    -------
+    list of dict
+        model, metric, n, correct, value, chance (mean of the permutations), low, high (95 %, over units), p, p_holm
+        (over `answers`), needed (right answers with p < .05; None where no number has it), needed_binomial (exact, if
+        trials are the units), least_p (the smallest that so many units can give), majority (share of the
+        concept seen most often), n_units, selection, transductive.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a unit lies in two strata or shapes do not fit.
+    """
+    alike: dict[bytes, list[int]] = {}
+    for place, one in enumerate(answers):
+        alike.setdefault(np.stack([one.rows, one.strata, one.units]).astype(np.int64).tobytes(), []).append(place)
+    found: dict[int, dict[str, Any]] = {}
+    for places in alike.values():
+        first = answers[places[0]]
+        true, n = concept[first.rows], len(first.rows)
+        predicted = np.stack([answers[place].predicted for place in places])
+        hits = np.concatenate([
+            np.stack([(true[dealt] == one).sum(axis=1) for one in predicted], axis=1)
+            for dealt in _deals(first, count, rng)
+        ])  # fmt: skip
+        least, n_units = smallest_p(first.strata, first.units, count), len(np.unique(first.units))
+        majority = np.unique(true, return_counts=True)[1].max() / n
+        for column, place in enumerate(places):
+            right = (predicted[column] == true).astype(np.float64)
+            between = bootstrap_interval(right, first.units, rng=rng, strata=groups[first.rows])
+            low, high = between or (None, None)
+            chance = float(hits[:, column].mean() / n)
+            guessed = n_units == n and 0 < chance < 1
+            found[place] = {
+                "model": answers[place].model, "metric": "accuracy", "n": n, "correct": int(right.sum()),
+                "value": float(right.mean()), "chance": chance, "low": low, "high": high,
+                "p": permutation_p(float(right.sum()), hits[:, column]),
+                "needed": _needed(hits[:, column], n) if least < SIGNIFICANT else None,
+                "needed_binomial": smallest_significant_count(n, chance) if guessed else None,
+                "least_p": least, "majority": float(majority),
+                "n_units": n_units, "selection": answers[place].selection,
+                "transductive": list(answers[place].transductive),
+            }  # fmt: skip
+    scored = [found[place] for place in range(len(answers))]
+    adjusted = holm([result["p"] for result in scored])
+    return [{**result, "p_holm": p} for result, p in zip(scored, adjusted, strict=True)]
+
+
+def _deals(answers: Answers, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Permutations of the tested trials, some at a time: tens of megabytes."""
+    step = max(1, 4_000_000 // len(answers.rows))
+    for start in range(0, count, step):
+        yield permutations(answers.strata, answers.units, min(step, count - start), rng=rng)
+
+
+def _needed(hits: np.ndarray, n: int) -> int | None:
+    """Smallest number of right answers with a permutation p below .05."""
+    allowed = int(np.ceil(SIGNIFICANT * (1 + len(hits)))) - 2  # permutations that may have as many
+    if allowed < 0:
+        return None
+    least = int(np.sort(hits)[::-1][allowed]) + 1
+    return least if least <= n else None
+
+
+def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator) -> dict[str, Any]:
+    """Audit everything that was tested.
+
+    Parameters
+    ----------
+    source : str
+        What was read, for the reader.
+    cases : sequence of Case
+    rng : numpy.random.Generator
+        For permutations and intervals.
+
+    Returns
+    -------
+    dict
+        `verdict` (one sentence), `source`, and `cases`: of each its name, the number of trials in every part, design
+        ("block", "mixed" or "unknown"), overlaps, block (`inside`, the share of test trials whose block trains;
+        `accuracy` of naming the concept by the block, its `chance` and `p`; or None), results, finding, text, can,
+        cannot.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If there is nothing to audit.
+    """
+    if not cases:
+        raise NeuroCanvasError(f"{source}: nothing to audit.")
+    found = [conclude(_facts(case, rng)) for case in cases]
+    return {"verdict": verdict({"cases": found}), "source": source, "cases": found}
+
+
+def _facts(case: Case, rng: np.random.Generator) -> dict[str, Any]:
+    """Everything about a case that can be counted or tested."""
+    concept = case.columns.get("concept", np.empty(0, np.int64))
+    groups = case.columns.get("subject", np.zeros(len(concept), np.int64))
+    results = [*case.scores]
+    for result, one in zip(answer_scores(case.answers, concept, groups, rng=rng), case.answers, strict=True):
+        near = neighbour_errors(case.columns, one.rows, one.predicted, rng=rng)
+        results.append({**result, "neighbours": near})
+    rows = {part: [split[part] for split in case.splits if len(split.get(part, ()))] for part in PARTS}
+    counts = {part: len(np.unique(np.concatenate(found))) for part, found in rows.items() if found}
+    design = "unknown"
+    if case.blocked is not None:
+        design = "block" if case.blocked[np.concatenate(rows["test"])].any() else "mixed"
+    return {
+        "name": case.name, "trials": counts, "design": design, "overlaps": overlaps(case.columns, case.splits),
+        "block": _block_facts(case, design, rng) if any(part in counts for part in KNOWN) else None,
+        "results": results, "warnings": list(case.warnings),
+    }  # fmt: skip
+
+
+def _block_facts(case: Case, design: str, rng: np.random.Generator) -> dict[str, Any] | None:
+    """How well the block alone names the concept; None where no tested trial has a block that is compared."""
+    if not {"block", "concept"} <= set(case.columns):
+        return None
+    rows, named, inside = block_answers(case.columns, case.splits)
+    if (case.columns["block"][rows] < 0).all():
+        return None
+    found = {"inside": inside, "accuracy": float(np.mean(named == case.columns["concept"][rows]))}
+    if design == "block":
+        return {**found, "chance": None, "p": None}
+    alone = Answers("block", rows, named, np.zeros(len(rows), np.int64), np.arange(len(rows)))
+    concept = case.columns["concept"]
+    [tested] = answer_scores([alone], concept, np.zeros(len(concept), np.int64), rng=rng)
+    return {**found, "chance": tested["chance"], "p": tested["p"]}

@@ -1,0 +1,228 @@
+"""Where wrong answers go: to concepts that were recorded nearby, or to concepts that mean something similar."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.control_inputs import ControlInputs, coded
+from neurocanvas.evaluation.measured import SIGNIFICANT, Measured, Refusal
+from neurocanvas.evaluation.statistics import permutation_p
+from neurocanvas.evaluation.time_controls import cyclic_shifts
+
+TOLERATED_CORRELATION = 0.1
+"""Drift leaves a trace in the mean of a concept's training trials even in mixed order: correlations up to here are
+that. A block design with nothing but drift gives about one half."""
+
+NO_INTERVAL = (float("nan"), float("nan"))
+
+
+def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Ask whether wrong answers go to concepts whose training trials are near in time, beside those that are alike.
+
+    For every block (every trial in mixed order) and every concept but its own: how often that was named, how near its
+    training trials are (minus the binary logarithm of the trials in between), and how alike the two concepts'
+    embeddings are (if given). The first two are correlated within rows, the third held constant.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        Cyclic shifts.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: the partial correlation, without interval. Fires if it is more than `TOLERATED_CORRELATION` above what
+        shifting the times of blocks (or trials) against their answers, cyclically within sessions, gives. Details: the
+        correlation with likeness and its p from `partial_mantel` with cyclic shifts, where embeddings are given.
+
+    Notes
+    -----
+    Distances in time between concepts do not change when the concepts are shifted along the recording, so the usual
+    Mantel test cannot be given a cyclic null for them: here rows are shifted, columns are not.
+    """
+    near = nearness(inputs)
+    tested, n_concepts = inputs.tested, inputs.n_concepts
+    units, first = coded(inputs.units[tested]), np.unique(inputs.units[tested], return_index=True)[1]
+    recorded = np.argsort(first, kind="stable")  # of units
+    true, session = (column[tested][first][recorded] for column in (inputs.labels, np.asarray(inputs.session)))
+    orders = float(np.prod(np.unique(session, return_counts=True)[1].astype(float)))
+    if orders < 1 / SIGNIFICANT:
+        return Refusal(
+            f"the {len(true)} blocks can be shifted in {orders:.0f} ways only, too few for a p below {SIGNIFICANT:g}"
+        )
+    answers = _by_unit(inputs.named[:, None] == np.arange(n_concepts), units)[recorded]
+    near = _by_unit(near, units)[recorded]
+    others = np.arange(n_concepts) != true[:, None]
+    if not answers[others].any():
+        return Refusal("no tested trial is named wrongly")
+    alike = None if inputs.embeddings is None else likeness(inputs)[true]
+    effect = _correlation(answers, near, alike, others)
+    found: dict[bytes, float] = {}
+    null = np.empty(inputs.permutations)
+    for place, shift in enumerate(cyclic_shifts(session, inputs.permutations, rng=rng)):
+        key = shift.tobytes()
+        if key not in found:
+            found[key] = _correlation(answers, near[shift], alike, others & others[shift])
+        null[place] = found[key]
+    p = permutation_p(effect - TOLERATED_CORRELATION, null)
+    details = {} if alike is None else _semantic(inputs, rng)
+    return Measured(effect, *NO_INTERVAL, p, fired=p <= SIGNIFICANT, details=details, note=_semantic_note(details))
+
+
+def _semantic(inputs: ControlInputs, rng: np.random.Generator) -> dict[str, float]:
+    """Partial correlation of confusions with the likeness of concepts, time held constant, and its p."""
+    tested, n_concepts = inputs.tested, inputs.n_concepts
+    place = np.bincount(inputs.labels[inputs.recorded], weights=np.arange(len(inputs.labels)), minlength=n_concepts)
+    order = np.argsort(place / np.bincount(inputs.labels, minlength=n_concepts))
+    of_concept = inputs.labels[tested]
+    if len(np.unique(of_concept)) < n_concepts:
+        return {}
+    confusion = _by_unit(inputs.named[:, None] == np.arange(n_concepts), of_concept)
+    near = np.nan_to_num(_by_unit(nearness(inputs), of_concept), nan=-np.log2(len(inputs.labels)))
+    confusion, alike, near = (table[np.ix_(order, order)] for table in (confusion, likeness(inputs), near))
+    r, p = partial_mantel(confusion, alike, near, cyclic_shifts(np.zeros(n_concepts), inputs.permutations, rng=rng))
+    return {"r_semantic": r, "p_semantic": p}
+
+
+def _semantic_note(details: dict[str, float]) -> str:
+    """What is to be said of semantic neighbours."""
+    if not details:
+        return ""
+    to = "go" if details["p_semantic"] <= SIGNIFICANT else "are not shown to go"
+    return f"Errors {to} to semantic neighbours (r {details['r_semantic']:.2f}, p {details['p_semantic']:.2g})."
+
+
+def nearness(inputs: ControlInputs) -> np.ndarray:
+    """How near in time every tested trial is to training trials of every concept.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+
+    Returns
+    -------
+    array, shape (n_tested, n_concepts)
+        Minus the binary logarithm of the number of trials to the nearest one; NaN where its session holds none.
+    """
+    order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
+    found = np.full((len(order), inputs.n_concepts), np.nan)
+    for train, test in inputs.splits:
+        apart = np.abs(order[test][:, None] - order[train])
+        apart[session[test][:, None] != session[train]] = np.nan
+        for label in np.unique(inputs.labels[train]):
+            own = apart[:, inputs.labels[train] == label]
+            here = np.isfinite(own).any(axis=1)
+            found[test[here], label] = -np.log2(np.nanmin(own[here], axis=1))
+    return found[inputs.tested]
+
+
+def likeness(inputs: ControlInputs) -> np.ndarray:
+    """Cosines between the concepts' embeddings, around their mean.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+        With `embeddings`.
+
+    Returns
+    -------
+    array, shape (n_concepts, n_concepts)
+
+    Raises
+    ------
+    NeuroCanvasError
+        If there are no embeddings.
+    """
+    if inputs.embeddings is None:
+        raise NeuroCanvasError("embeddings: those of the concepts are needed; got none.")
+    first = np.unique(inputs.labels, return_index=True)[1]
+    vectors = np.asarray(inputs.embeddings, dtype=np.float64)[first]
+    vectors = vectors - vectors.mean(axis=0)
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.asarray(vectors @ vectors.T)
+
+
+def partial_mantel(x: np.ndarray, y: np.ndarray, z: np.ndarray, orders: np.ndarray) -> tuple[float, float]:
+    """Correlate two square tables, a third held constant, and test it by reordering the second [Smouse1986]_.
+
+    Parameters
+    ----------
+    x, y, z : array, shape (n, n)
+        Tables between the same n things; only what is symmetric in them counts, and the diagonal does not.
+    orders : array of int, shape (count, n)
+        Orders in which rows and columns of `y` are read under the null hypothesis. Where both tables are
+        autocorrelated along the recording these must be cyclic shifts of things in recorded order
+        (`time_controls.cyclic_shifts`): free permutations break the autocorrelation of `y`, and then call unrelated
+        tables related far more often than they should [GuillotRousset2013]_.
+
+    Returns
+    -------
+    r, p : float
+        The partial correlation and its p, (1 + b) / (1 + count), for a larger one.
+
+    References
+    ----------
+    .. [Smouse1986] Smouse, Long, Sokal: Multiple regression and correlation extensions of the Mantel test of matrix
+       correspondence. Systematic Zoology 35, 1986.
+    .. [GuillotRousset2013] Guillot, Rousset: Dismantling the Mantel tests. Methods in Ecology and Evolution 4, 2013.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> y, z = rng.normal(size=(2, 9, 9))
+    >>> orders = np.array([rng.permutation(9) for _ in range(99)])
+    >>> r, p = partial_mantel(2 * y + z, y, z, orders)
+    >>> round(r, 6), p
+    (1.0, 0.01)
+    """
+    above = np.triu_indices(len(x), 1)
+    x, y, z = ((table + table.T) / 2 for table in (x, y, z))
+    held = z[above] - z[above].mean()
+    kept = _without(x[above] - x[above].mean(), held)
+
+    def correlation(order: np.ndarray) -> float:
+        """Partial correlation with `y` in another order."""
+        values = y[np.ix_(order, order)][above]
+        return _cosine(kept, _without(values - values.mean(), held))
+
+    r = correlation(np.arange(len(x)))
+    return r, permutation_p(r, np.array([correlation(order) for order in orders]))
+
+
+def _by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Mean over the trials of every unit; NaN where one of them is."""
+    member = (np.unique(units)[:, None] == units).astype(np.float64)
+    means = member @ np.nan_to_num(np.asarray(values, dtype=np.float64)) / member.sum(axis=1, keepdims=True)
+    means[member @ np.isnan(np.asarray(values, dtype=np.float64)) > 0] = np.nan
+    return np.asarray(means)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray, z: np.ndarray | None, mask: np.ndarray) -> float:
+    """Correlation within rows over the entries of a mask, a third table held constant."""
+    mask = mask & np.isfinite(y)
+    x, y = _centred(x, mask), _centred(y, mask)
+    if z is not None:
+        held = _centred(z, mask)
+        x, y = _without(x, held), _without(y, held)
+    return _cosine(x, y)
+
+
+def _centred(table: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A table around the means of its rows over a mask, flattened, 0 elsewhere."""
+    inside = np.where(mask, table, 0.0)
+    means = inside.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return np.asarray(np.where(mask, inside - means, 0.0).reshape(-1))
+
+
+def _without(values: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """What is left of centred values after regression on others."""
+    size = float(held @ held)
+    return values - held * (float(held @ values) / size) if size > 1e-12 else values
+
+
+def _cosine(x: np.ndarray, y: np.ndarray) -> float:
+    """Cosine of two vectors, 0 if one is nothing."""
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / size if size > 1e-12 else 0.0

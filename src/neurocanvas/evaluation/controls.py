@@ -1,0 +1,332 @@
+"""The controls by name, what each asks and of which recipe it is, and the table and the sentence that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from neurocanvas.errors import check_option
+from neurocanvas.evaluation.classification import holm
+from neurocanvas.evaluation.confusions import confusions_in_time
+from neurocanvas.evaluation.control_inputs import ControlInputs
+from neurocanvas.evaluation.measured import LARGE_SHARE, SIGNIFICANT, Measured, Refusal, label_p
+from neurocanvas.evaluation.stimulus_controls import (
+    low_level_match,
+    pseudo_concepts,
+    random_codebook,
+    repeated_stimulus,
+)
+from neurocanvas.evaluation.surrogates import noise_eeg, null_generators, phase_randomisation, shuffled_pairs
+from neurocanvas.evaluation.time_controls import (
+    baseline_window,
+    block_surrogate,
+    distance_to_training,
+    drift_removal,
+    leave_block_out,
+)
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control.
+
+    Parameters
+    ----------
+    measure : callable
+        `measure(inputs, *, rng)` gives `Measured`, or a `Refusal` that says why not.
+    asks : str
+        The question that it answers.
+    recipe : str
+        Where it comes from.
+    effect : str
+        What its effect is.
+    needs : tuple of str
+        Fields of `ControlInputs` that it needs beyond features, columns and splits.
+    planted, clean : str
+        Names in `planted.PLANTED` and `clean_designs.CLEAN`: the simulations on which it must fire and stay silent.
+    fires, silent : str
+        What it says; `{some}` becomes "most", "part" or "an unknown part".
+    explains : bool
+        Whether it explains the accuracy under the splits, so that it asks nothing where that is not above chance.
+    by_p : bool
+        Whether it fires by a small p; else p is of the opposite, and counts in no correction for many tests.
+    """
+
+    measure: Callable[..., Measured | Refusal]
+    asks: str
+    recipe: str
+    effect: str
+    needs: tuple[str, ...]
+    planted: str
+    clean: str
+    fires: str
+    silent: str
+    explains: bool = False
+    by_p: bool = True
+
+
+CONTROLS: Mapping[str, Control] = MappingProxyType({
+    "leave-block-out": Control(
+        leave_block_out,
+        "Does accuracy fall when no trial of a tested block (run, in mixed order) trains?",
+        "Li et al. 2020 (arXiv 1812.07697); Xu et al. 2405.17024",
+        "accuracy lost", (), "blocks-come-back", "clean-rapid",
+        "{some} of this accuracy is the recording block: it is gone when no trial of the tested blocks trains",
+        "accuracy holds when no trial of the tested blocks or runs trains",
+        explains=True,
+    ),
+    "block-surrogate": Control(
+        block_surrogate,
+        "Can random labels of blocks that are shifted by half a block be decoded as well as concepts?",
+        "Li et al. 2020 (arXiv 1812.07697); Xu et al. 2405.17024",
+        "surrogate accuracy above chance", (), "drift-in-blocks", "clean-rapid",
+        "{some} of this accuracy is the recording block: arbitrary labels of shifted blocks are decoded as well",
+        "arbitrary labels of shifted blocks are not decoded as concepts are",
+        explains=True,
+    ),
+    "pseudo-concepts": Control(
+        pseudo_concepts,
+        "Can even mixes of pictures of all concepts be decoded as well as concepts?",
+        "Kilgallen et al. 2406.16902",
+        "pseudo-concept accuracy above chance", (), "exemplar-memory", "clean-rapid",
+        "{some} of this accuracy is memory of single pictures: arbitrary mixes of them are decoded as well",
+        "arbitrary mixes of pictures are not decoded as concepts are",
+        explains=True,
+    ),
+    "random-codebook": Control(
+        random_codebook,
+        "Do random codes of the concepts serve as well as their embeddings?",
+        "Li et al. 2020 (arXiv 1812.07697)",
+        "two-way identification by random codes above 1/2", ("embeddings",), "class-codes", "clean-zero-shot",
+        "{some} of this identification says which trained concept it is, not what it means: random codes do as well",
+        "random codes do not serve as the embeddings do",
+    ),
+    "baseline-window": Control(
+        baseline_window,
+        "Is the concept decoded from before the picture could have been seen?",
+        "Li et al. 2020 (arXiv 1812.07697); Palazzo et al. 2012.03849",
+        "baseline accuracy above chance", ("baseline",), "drift-in-blocks", "clean-rapid",
+        "the concept is decoded from before the picture: {some} of this accuracy needs no response to it",
+        "the concept is not decoded from before the picture",
+    ),
+    "distance-to-training": Control(
+        distance_to_training,
+        "Does accuracy fall with the number of trials to the nearest training trial of the concept?",
+        "Xu et al. 2405.17024",
+        "accuracy per doubling of the distance", (), "fast-drift", "clean-rapid",
+        "accuracy falls with the distance in time to training trials, as drift makes it",
+        "accuracy does not fall with the distance in time to training trials",
+        explains=True,
+    ),
+    "drift-removal": Control(
+        drift_removal,
+        "Does accuracy survive without what changes slowly over trials?",
+        "Palazzo et al. 2012.03849; Xu et al. 2405.17024",
+        "accuracy lost", (), "drift-in-blocks", "clean-rapid",
+        "{some} of this accuracy is in slow changes over trials: drift, or what cannot be told from it",
+        "accuracy survives without what changes slowly over trials",
+        explains=True,
+    ),
+    "confusions-in-time": Control(
+        confusions_in_time,
+        "Do wrong answers go to concepts that were recorded nearby?",
+        "partial Mantel of Smouse et al. 1986, cyclic shifts since Guillot & Rousset 2013",
+        "partial correlation", (), "ordered-blocks", "clean-rapid",
+        "wrong answers go to concepts that were recorded nearby: time is decoded",
+        "wrong answers do not go to concepts that were recorded nearby",
+        explains=True,
+    ),
+    "noise-eeg": Control(
+        noise_eeg,
+        "Is noise with the covariance of the EEG decoded?",
+        "Jo et al. 2405.06459",
+        "accuracy on noise above chance", (), "place-in-batch", "clean-rapid",
+        "noise is decoded: {some} of this accuracy comes from elsewhere than EEG",
+        "noise is not decoded",
+    ),
+    "phase-randomisation": Control(
+        phase_randomisation,
+        "Does accuracy survive when every trial's phases are random?",
+        "Jo et al. 2405.06459; surrogates of Theiler et al. 1992",
+        "surrogate accuracy above chance", ("signal",), "power-without-time", "clean-rapid",
+        "{some} of this accuracy is in spectra that hold all through the trial, not in when the picture was answered",
+        "accuracy needs the timing of the response",
+    ),
+    "shuffled-pairs": Control(
+        shuffled_pairs,
+        "Does a decoder that was trained on shuffled pairs name the right concept?",
+        "Jo et al. 2405.06459",
+        "accuracy above chance", (), "answers-known-before", "clean-rapid",
+        "{some} of this accuracy is there without training on true pairs: the decoder knows the answers from elsewhere",
+        "without training on true pairs nothing is decoded",
+    ),
+    "null-generators": Control(
+        null_generators,
+        "Are the pictures better than those of generators that know nothing of the trial?",
+        "Shirakawa et al. 2405.10078",
+        "score less that of the hardest null arm", ("arms",), "hallucinating-generator", "clean-rapid",
+        "these pictures are not shown to be better than what a generator draws without the trial's EEG",
+        "these pictures are better than what generators draw without the trial's EEG",
+        by_p=False,
+    ),
+    "low-level-match": Control(
+        low_level_match,
+        "Does accuracy survive when training pictures that look like the tested one are left out?",
+        "Lützow Holm et al., NeuroImage 2024",
+        "accuracy lost", ("low_level",), "looks-alone", "clean-rapid",
+        "{some} of this accuracy is how pictures look: it is gone when look-alikes do not train",
+        "accuracy survives when look-alikes do not train",
+        explains=True,
+    ),
+    "repeated-stimulus": Control(
+        repeated_stimulus,
+        "Does accuracy survive when tested pictures are left out of training?",
+        "2508.00531 (16 papers: 4.5 to 7.4 points too high)",
+        "accuracy lost", (), "repeated-pictures", "clean-rapid",
+        "{some} of this accuracy needs the tested pictures in training",
+        "accuracy does not come from tested pictures in training",
+        explains=True,
+    ),
+})  # fmt: skip
+"""Every control by name, in the order in which tables show them. Recipes are those of section 4 of the field survey."""
+
+COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
+"""What every row of the table has; `share`, `measures`, `note` and `details` besides."""
+
+
+def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Compute one control, if what it needs is there and there is anything to explain.
+
+    Parameters
+    ----------
+    name : str
+        A key of `CONTROLS`.
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        Surrogates, permutations and resamples.
+
+    Returns
+    -------
+    Measured or Refusal
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the name is unknown.
+    """
+    control = CONTROLS[check_option("control", name, CONTROLS)]
+    missing = [need for need in control.needs if getattr(inputs, need) is None]
+    if missing:
+        return Refusal(f"{' and '.join(missing)} not given")
+    if control.explains:
+        tested = inputs.tested
+        # inside blocks drift alone makes an accuracy that there is something to say of: there, trials are exchanged
+        units = inputs.units[tested] if inputs.keeps_blocks_whole else np.arange(len(tested))
+        p, _ = label_p(inputs.named, inputs.labels[tested], inputs.strata, units, inputs.permutations, rng=rng)
+        if p > SIGNIFICANT:
+            return Refusal(f"the accuracy is not above chance (p {p:.2g}), so there is nothing to explain")
+    return control.measure(inputs, rng=rng)
+
+
+def run_controls(
+    inputs: ControlInputs, names: Iterable[str] = tuple(CONTROLS), *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Compute controls.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    names : iterable of str
+        Keys of `CONTROLS`; all by default.
+    seed : int
+        Of the surrogates, permutations and resamples; a control's numbers do not depend on which others are computed.
+
+    Returns
+    -------
+    list of dict
+        One row per control: `COLUMNS`, and `share` (of the accuracy above chance, what the confound explains),
+        `measures` (what the effect is), `note`, `details`. Numbers are None where they cannot be computed; `fired` is
+        then None too. `p_holm` is corrected for the number of computed controls that fire by a small p.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a name is unknown.
+    """
+    rows = []
+    for name in dict.fromkeys(check_option("control", name, CONTROLS) for name in names):
+        found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
+        rows.append(_row(name, CONTROLS[name], found))
+    tested = [row for row in rows if row["p"] is not None and CONTROLS[row["control"]].by_p]
+    for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = adjusted
+    return rows
+
+
+def _row(name: str, control: Control, found: Measured | Refusal) -> dict[str, Any]:
+    """One row, before the correction for many controls."""
+    if isinstance(found, Refusal):
+        empty = dict.fromkeys((*COLUMNS[1:6], "fired", "share"))
+        verdict = f"cannot be computed: {found.reason}"
+        return {**empty, "control": name, "verdict": verdict, "measures": control.effect, "note": "", "details": {}}
+    words = control.fires.format(some=_some(found.share)) if found.fired else control.silent
+    numbers = {key: _number(getattr(found, key)) for key in ("effect", "low", "high", "p", "share")}
+    details = {key: _number(value) for key, value in found.details.items()}
+    return {
+        "control": name, **numbers, "p_holm": None, "fired": found.fired, "verdict": words, "measures": control.effect,
+        "note": found.note, "details": details,
+    }  # fmt: skip
+
+
+def _number(value: float) -> float | None:
+    """A number that JSON can hold."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _some(share: float) -> str:
+    """A share in words."""
+    if not np.isfinite(share):
+        return "an unknown part"
+    return "most" if share >= LARGE_SHARE else "part"
+
+
+def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say in one or two sentences what the controls found.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        From `run_controls`.
+
+    Returns
+    -------
+    str
+        The verdict of the control that fired with the largest share first; controls whose p does not survive Holm's
+        correction are named as such.
+
+    Examples
+    --------
+    >>> row = {"control": "noise-eeg", "fired": False, "p": 0.5, "p_holm": 0.5, "share": None, "verdict": ""}
+    >>> overall_verdict([row])
+    'No control fired (1 computed).'
+    """
+    computed = [row for row in rows if row["fired"] is not None]
+    missing = f" {len(rows) - len(computed)} could not be computed." if len(rows) > len(computed) else ""
+    if not computed:
+        return "No control could be computed."
+    fired = [row for row in computed if row["fired"]]
+    if not fired:
+        return f"No control fired ({len(computed)} computed).{missing}"
+    firm = [row for row in fired if row["p_holm"] is None or row["p_holm"] <= SIGNIFICANT]
+    names = ", ".join(row["control"] for row in fired)
+    counted = f"{len(fired)} of {len(computed)} controls fired ({names})."
+    if not firm:
+        return f"{counted} None of them survives Holm's correction for their number.{missing}"
+    worst = max(firm, key=lambda row: row["share"] or 0.0)["verdict"]
+    loose = [row["control"] for row in fired if row not in firm]
+    weak = f" Without Holm's correction only: {', '.join(loose)}." if loose else ""
+    return f"{worst[0].upper()}{worst[1:]}. {counted}{weak}{missing}"

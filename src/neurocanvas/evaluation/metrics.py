@@ -1,0 +1,80 @@
+"""Every metric with what a reader needs: which direction is better, what chance gives, where it is defined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric is.
+
+    Parameters
+    ----------
+    title : str
+        Its name in tables.
+    better : "higher" or "lower"
+    chance : float or str
+        What no information gives; words where it depends on the pictures.
+    unit : str
+        Of its values.
+    reference : str
+        Who defined it.
+    networks : tuple of str
+        Keys of `networks.FEATURE_NETWORKS` that it needs, any of them; empty if it needs none.
+    """
+
+    title: str
+    better: Literal["higher", "lower"]
+    chance: float | str
+    unit: str
+    reference: str
+    networks: tuple[str, ...] = ()
+
+
+PERMUTED = "the mean over permuted pairs, not 0"
+SHARE, CORRELATION, DISTANCE = "share", "correlation", "distance"
+COLLAPSED = "1 where all predictions are one; compare with that of the targets"
+_OF_N = "depends on N; compare at equal N only"
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "two_way": Metric("two-way identification", "higher", 0.5, SHARE, "Ozcelik 2023", ("clip", "dinov2")),
+        "n_way": Metric("n-way top-k identification", "higher", "k / n", SHARE, "Chen 2023", ("clip", "dinov2")),
+        "retrieval_top1": Metric("retrieval top-1", "higher", "1 / size of the gallery", SHARE, "Song 2024 (NICE)"),
+        "retrieval_top5": Metric("retrieval top-5", "higher", "5 / size of the gallery", SHARE, "Song 2024 (NICE)"),
+        "median_rank": Metric("median rank", "lower", "(size of the gallery + 1) / 2", "rank", "Song 2024 (NICE)"),
+        "pixcorr": Metric("PixCorr", "higher", PERMUTED, CORRELATION, "Scotti 2023 (MindEye)"),
+        "ssim": Metric("SSIM", "higher", PERMUTED, "index", "Wang 2004, as in MindEye"),
+        "alexnet2": Metric("AlexNet(2)", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("alexnet2",)),
+        "alexnet5": Metric("AlexNet(5)", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("alexnet5",)),
+        "inception": Metric("Inception", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("inception",)),
+        "clip": Metric("CLIP", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("clip",)),
+        "clip-vit-h": Metric("CLIP ViT-H", "higher", 0.5, SHARE, "CogCapturer Pro", ("clip-vit-h",)),
+        "dinov2": Metric("DINOv2", "higher", 0.5, SHARE, "Oquab 2023; the second judge", ("dinov2",)),
+        "efficientnet-b1": Metric(
+            "EffNet-B", "lower", PERMUTED, DISTANCE, "Scotti 2023 (MindEye)", ("efficientnet-b1",)
+        ),
+        "swav": Metric("SwAV", "lower", PERMUTED, DISTANCE, "Scotti 2023 (MindEye)", ("swav",)),
+        "lpips": Metric("LPIPS", "lower", PERMUTED, DISTANCE, "Zhang 2018", ("lpips",)),
+        "fid-64": Metric("FID (64)", "lower", _OF_N, DISTANCE, "Heusel 2017; DreamDiffusion's layer", ("fid-64",)),
+        "fid-2048": Metric("FID (2048)", "lower", _OF_N, DISTANCE, "Heusel 2017", ("fid-2048",)),
+        "kid": Metric("KID", "lower", "0 for samples of the same pictures", DISTANCE, "Binkowski 2018", ("fid-2048",)),
+        "inception-score": Metric("IS", "higher", _OF_N, "score", "Salimans 2016", ("fid-logits",)),
+        "top1-of-50": Metric(
+            "50-way top-1", "higher", 0.02, SHARE, "Chen 2023 (MinD-Vis)", ("imagenet", "imagenet-transformers")
+        ),
+        "concept_accuracy": Metric(
+            "concept accuracy", "higher", "share of the gallery that shows the concept", SHARE, "this package"
+        ),
+        "concept_top1": Metric("concept top-1", "higher", "1 / number of concepts", SHARE, "this package", ("clip",)),
+        "concept_top5": Metric("concept top-5", "higher", "5 / number of concepts", SHARE, "this package", ("clip",)),
+        "upper_half": Metric("upper half", "higher", 0.5, SHARE, "CrossPT-EEG 2025, called two-way there"),
+        "effective_rank": Metric("effective rank", "higher", COLLAPSED, "dimensions", "Roy & Vetterli 2007"),
+        "mean_cosine": Metric("mean pairwise cosine", "lower", COLLAPSED, "cosine", "this package"),
+    }
+)  # fmt: skip
+"""Name -> metric; the report prints these words beside the numbers."""

@@ -1,0 +1,228 @@
+"""Controls that ask what of a picture is decoded: its concept, itself, its code, its looks, or that it was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from neurocanvas.evaluation.control_inputs import ControlInputs, coded, flattened, named_labels
+from neurocanvas.evaluation.measured import Measured, Refusal, chance_of, lost, nothing_to_ask, survives
+from neurocanvas.evaluation.statistics import paired_permutation_p
+
+RIDGE = 0.1
+"""Penalty of the ridge regression to codes, per training trial of standardised features."""
+
+LOOKED_AT = 160
+"""Tested trials that are trained for one by one in the low-level match, drawn at random where there are more."""
+
+STIMULUS_GROUPS = 4
+"""Parts in which the trained pictures among the tested ones are left out of training."""
+
+
+def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Deal the pictures to as many pseudo-concepts, each an even mix of true ones, and decode those.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        Which picture goes where.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy on pseudo-concepts above chance. Fires if it is above chance and above half of the real one:
+        then single pictures are recognised, not concepts.
+    """
+    stimuli, first = np.unique(inputs.stimulus, return_index=True)
+    if len(stimuli) < 2 * inputs.n_concepts:
+        return Refusal(f"{len(stimuli)} pictures of {inputs.n_concepts} concepts are too few to be mixed")
+    of_stimulus, stimulus = inputs.labels[first], coded(inputs.stimulus)
+    tested, hits, chances = inputs.tested, np.zeros(len(inputs.tested)), []
+    for _ in range(inputs.repeats):
+        shuffled = rng.permutation(len(stimuli))
+        dealt = shuffled[np.argsort(of_stimulus[shuffled], kind="stable")]  # concept by concept, like cards
+        pseudo = np.empty(len(stimuli), dtype=np.int64)
+        pseudo[dealt] = np.arange(len(stimuli)) % inputs.n_concepts
+        labels = pseudo[stimulus]
+        named = inputs.predict(inputs.flat, labels)
+        hits += (named == labels)[tested] / inputs.repeats
+        chances.append(chance_of(named[tested], labels[tested]))
+    chance, units = float(np.mean(chances)), stimulus[tested]
+    above = paired_permutation_p(hits, np.full(len(hits), chance), units, rng=rng, count=inputs.permutations)
+    real = chance_of(inputs.named, inputs.labels[tested])
+    return survives(inputs.hits, hits, (real, chance), above, units, inputs.permutations, rng=rng)
+
+
+def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Replace the concepts' embeddings by random codes, and retrieve those by ridge regression under the same splits.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+        With `embeddings`. The decoder is a ridge regression whatever `inputs.decode` is.
+    rng : numpy.random.Generator
+        The codes.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: two-way identification of the concept by random codes, above one half. Fires if it is above chance and
+        above half of what the embeddings give.
+
+    Notes
+    -----
+    Where the tested concepts are trained, random codes must do well: retrieval among them is classification, whatever
+    the targets. Only concepts that were not trained can show that the embeddings' geometry is decoded.
+    """
+    if inputs.embeddings is None:
+        return Refusal("there are no embeddings of the concepts")
+    first = np.unique(inputs.labels, return_index=True)[1]
+    given = flattened(np.asarray(inputs.embeddings)[first])
+    smoothers = [_ridge_smoother(inputs.flat[train], inputs.flat[test]) for train, test in inputs.splits]
+    real = _two_way(inputs, smoothers, given)
+    codes = [rng.standard_normal(given.shape) for _ in range(inputs.repeats)]
+    scores = np.mean([_two_way(inputs, smoothers, code) for code in codes], axis=0)
+    kept = np.isfinite(real)
+    if not kept.any():
+        return Refusal("every fold tests one concept only")
+    units = inputs.labels[inputs.tested][kept]  # a code is lucky or not for all trials of its concept
+    real, scores = real[kept], scores[kept]
+    above = paired_permutation_p(scores, np.full(len(scores), 0.5), units, rng=rng, count=inputs.permutations)
+    found = survives(real, scores, (0.5, 0.5), above, units, inputs.permutations, rng=rng)
+    trained = np.mean([np.isin(inputs.labels[test], inputs.labels[train]).mean() for train, test in inputs.splits])
+    note = "The tested concepts were trained, so random codes were bound to do well." if trained == 1 else ""
+    return replace(found, note=note if found.fired else "")
+
+
+def _ridge_smoother(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Table that takes centred training targets to predictions of test trials, (n_test, n_train)."""
+    mean, scale = train.mean(axis=0), train.std(axis=0)
+    scale[scale == 0] = 1.0
+    x, given = (train - mean) / scale, (test - mean) / scale
+    penalty = RIDGE * len(x)
+    if x.shape[1] <= len(x):
+        return np.asarray(given @ np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T))
+    return np.asarray(given @ x.T @ np.linalg.inv(x @ x.T + penalty * np.eye(len(x))))
+
+
+def _two_way(inputs: ControlInputs, smoothers: list[np.ndarray], codes: np.ndarray) -> np.ndarray:
+    """Share of a fold's other tested concepts whose code is less like the prediction than the true one's, per trial."""
+    scores = np.full(len(inputs.labels), np.nan)
+    for (train, test), smoother in zip(inputs.splits, smoothers, strict=True):
+        targets = codes[inputs.labels[train]]
+        centre = targets.mean(axis=0)
+        gallery, true = np.unique(inputs.labels[test], return_inverse=True)
+        if len(gallery) > 1:
+            known = codes[gallery] - centre
+            known /= np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-12)
+            alike = smoother @ (targets - centre) @ known.T
+            own = alike[np.arange(len(test)), true][:, None]
+            won = (own > alike).sum(axis=1) + ((own == alike).sum(axis=1) - 1) / 2
+            scores[test] = won / (len(gallery) - 1)
+    return scores[inputs.tested]
+
+
+def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Leave out of training, for every tested picture, the half of its concept that looks most like it, or any half.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+        With `low_level`. A decoder is trained for every one of up to `LOOKED_AT` tested trials.
+    rng : numpy.random.Generator
+        Which trials are tested, and which others are left out.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy lost without the look-alikes. Fires if more than a quarter of what lies above chance is.
+
+    Notes
+    -----
+    Look-alikes of other concepts stay: they are the unrelated pictures, matched in low-level features, that a decoder
+    of looks names instead. The picture itself never trains. Where look-alikes also mean more similar things (the
+    same breed of dog), accuracy falls for that reason too.
+    """
+    if inputs.low_level is None:
+        return Refusal("there are no low-level descriptors of the pictures")
+    looks = flattened(inputs.low_level)
+    looks = (looks - looks.mean(axis=0)) / np.maximum(looks.std(axis=0), 1e-12)
+    stimulus, chosen = coded(inputs.stimulus), inputs.tested
+    if len(chosen) > LOOKED_AT:
+        chosen = rng.choice(chosen, LOOKED_AT, replace=False)
+    named = np.full((2, len(inputs.labels)), -1)
+    for train, test in inputs.splits:
+        for row in test[np.isin(test, chosen)]:
+            rest = train[stimulus[train] != stimulus[row]]
+            own = rest[inputs.labels[rest] == inputs.labels[row]]
+            nearest = own[np.argsort(np.sum((looks[own] - looks[row]) ** 2, axis=1), kind="stable")]
+            for side, ordered in enumerate((rng.permutation(own), nearest)):
+                left = rest[~np.isin(rest, ordered[: len(own) // 2])]
+                named[side, row] = named_labels(
+                    inputs.decode, inputs.flat[left], inputs.labels[left], inputs.flat[row : row + 1]
+                )[0]
+    true = inputs.labels[chosen]
+    before, after = (named[:, chosen] == true).astype(float)
+    chance = chance_of(named[0, chosen], true)
+    return lost(before, after, chance, inputs.units[chosen], inputs.permutations, rng=rng)
+
+
+def _as_many(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mark the first entries of every label, as many as asked for."""
+    marked = np.zeros(len(labels), dtype=bool)
+    for label in np.flatnonzero(counts):
+        marked[np.flatnonzero(labels == label)[: counts[label]]] = True
+    return marked
+
+
+def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Leave the tested pictures out of training, or as many other trials of the same concepts.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        Which pictures leave together, and which other trials.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy that tested pictures lose when they are not trained. Fires if more than a quarter of what lies
+        above chance is lost. Details: the share of tested trials whose picture was trained.
+    """
+    stimulus, tested = coded(inputs.stimulus), inputs.tested
+    named, with_picture = np.full((2, len(stimulus)), -1), np.zeros(len(stimulus), dtype=bool)
+    for train, test in inputs.splits:
+        repeated = test[np.isin(stimulus[test], stimulus[train])]
+        with_picture[repeated] = True
+        pictures, first = np.unique(stimulus[repeated], return_index=True)
+        shuffled = rng.permutation(len(pictures))
+        dealt = pictures[shuffled[np.argsort(inputs.labels[repeated[first[shuffled]]], kind="stable")]]
+        for group in (dealt[number::STIMULUS_GROUPS] for number in range(STIMULUS_GROUPS)):  # even in every concept
+            rows = repeated[np.isin(stimulus[repeated], group)]
+            if len(rows):
+                shown = np.isin(stimulus[train], group)
+                for side, left in enumerate(_with_and_without(train, shown, inputs.labels, rng)):
+                    named[side, rows] = named_labels(
+                        inputs.decode, inputs.flat[left], inputs.labels[left], inputs.flat[rows]
+                    )
+    share = float(with_picture[tested].mean())
+    if not share:
+        return nothing_to_ask("No tested picture was trained.", share_of_trials=0.0)
+    rows = tested[with_picture[tested]]
+    before, after = (named[:, rows] == inputs.labels[rows]).astype(float)
+    chance = chance_of(named[0, rows], inputs.labels[rows])
+    found = lost(before, after, chance, stimulus[rows], inputs.permutations, rng=rng)
+    note = f"{share:.0%} of the tested trials show a picture that was trained."
+    return replace(found, details={**found.details, "share_of_trials": share}, note=note)
+
+
+def _with_and_without(
+    train: np.ndarray, shown: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows less as many others of every concept as are marked, and less the marked ones."""
+    others = rng.permutation(train[~shown])
+    leaves = _as_many(labels[others], np.bincount(labels[train[shown]], minlength=labels.max() + 1))
+    return np.concatenate([train[shown], others[~leaves]]), train[~shown]

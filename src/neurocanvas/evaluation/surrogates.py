@@ -1,0 +1,241 @@
+"""Controls that take the brain out of the EEG: noise, randomised phases, shuffled pairs; and null generators."""
+
+from __future__ import annotations
+
+from math import factorial
+
+import numpy as np
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.control_inputs import ControlInputs, coded, flattened, named_labels
+from neurocanvas.evaluation.measured import SIGNIFICANT, Measured, Refusal, chance_of, label_p, relabelled_p, survives
+from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p
+
+COURSE_BINS = 10
+"""Time bins whose means stand for the time course of a channel."""
+
+PHASE_REPEATS = 2
+"""Surrogates that phase-randomised accuracy is averaged over; each needs the features anew."""
+
+
+def matched_noise(features: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Draw Gaussian noise with the mean and the covariance of features, trial by trial independent.
+
+    Parameters
+    ----------
+    features : array, shape (n_trials, n_features)
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array, shape (n_trials, n_features)
+    """
+    mean = features.mean(axis=0)
+    rest = (features - mean) / np.sqrt(len(features))
+    if rest.shape[1] > len(rest):
+        return np.asarray(mean + rng.standard_normal((len(rest), len(rest))) @ rest)
+    values, vectors = np.linalg.eigh(rest.T @ rest)
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return np.asarray(mean + rng.standard_normal(features.shape) @ root)
+
+
+def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Decode noise with the features' covariance: trained and tested on it, and trained on real EEG, tested on noise.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        The noise.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: the larger of both accuracies above chance. Fires if one is above what labels that are dealt out anew
+        give; p is twice the smaller one. Then something other than EEG reaches the decoder.
+    """
+    named = np.empty((2, inputs.repeats, len(inputs.tested)), dtype=np.int64)
+    for repeat in range(inputs.repeats):
+        answers = np.full((2, len(inputs.labels)), -1)
+        for train, test in inputs.splits:  # with noise of its own: what folds share would make their hits dependent
+            noise = matched_noise(inputs.flat, rng=rng)
+            for way, trained in enumerate((noise, inputs.flat)):
+                answers[way, test] = named_labels(inputs.decode, trained[train], inputs.labels[train], noise[test])
+        named[:, repeat] = answers[:, inputs.tested]
+    true, units = inputs.labels[inputs.tested], inputs.units[inputs.tested]
+    tests = [label_p(answers, true, inputs.strata, units, inputs.permutations, rng=rng) for answers in named]
+    ways = [_above_chance(inputs, answers, test, rng) for answers, test in zip(named, tests, strict=True)]
+    largest = max(ways, key=lambda found: found.effect)
+    p = min(1.0, 2 * min(found.p for found in ways))
+    details = {
+        f"{name}_{what}": value
+        for name, found in zip(("noise", "real_to_noise"), ways, strict=True)
+        for what, value in (("accuracy", found.details["accuracy"]), ("p", found.p))
+    }
+    return Measured(largest.effect, largest.low, largest.high, p, p <= SIGNIFICANT, largest.share, details)
+
+
+def _above_chance(
+    inputs: ControlInputs, named: np.ndarray, tested_p: tuple[float, float], rng: np.random.Generator
+) -> Measured:
+    """What several answers to the tested trials, (n_repeats, n_tested), are above chance, given p and chance."""
+    p, chance = tested_p
+    above = (named == inputs.labels[inputs.tested]).mean(axis=0) - chance
+    low, high = bootstrap_interval(
+        above, inputs.units[inputs.tested], rng=rng, resamples=inputs.permutations + 1
+    ) or (np.nan, np.nan)  # fmt: skip
+    effect, real = float(above.mean()), float(inputs.hits.mean()) - chance
+    share = effect / real if real > 0 else float("nan")
+    details = {"accuracy": effect + chance, "chance": chance}
+    return Measured(effect, low, high, p, p <= SIGNIFICANT, share, details)
+
+
+def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Shuffle which training trial has which label, train on that, and test on the true pairs.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+        Of one subject, so that pairs stay within the subject.
+    rng : numpy.random.Generator
+        How pairs are shuffled.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy above chance. Fires if concepts that exchange their names seldom give as much: then the decoder
+        knows answers from elsewhere than from its training.
+    """
+    if factorial(inputs.n_concepts) < 1 / SIGNIFICANT:
+        return Refusal(f"{inputs.n_concepts} concepts can exchange names in too few ways for a p below {SIGNIFICANT:g}")
+    tested = inputs.tested
+    named = np.empty((inputs.repeats, len(tested)), dtype=np.int64)
+    for repeat in range(inputs.repeats):
+        named[repeat] = inputs.predict(inputs.flat, rng.permutation(inputs.labels))[tested]
+    test = relabelled_p(named, inputs.labels[tested], inputs.permutations, rng=rng)
+    return _above_chance(inputs, named, test, rng)
+
+
+def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Give every trial random phases, the same in all of its channels [Theiler1992]_.
+
+    Parameters
+    ----------
+    signal : array, shape (n_trials, n_chans, n_times)
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array, shape (n_trials, n_chans, n_times)
+        With the mean, the spectra and the cross-spectra of every trial; nothing is left of when anything happened.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the signal has another number of axes.
+
+    References
+    ----------
+    .. [Theiler1992] Theiler, Eubank, Longtin, Galdrikian, Farmer: Testing for nonlinearity in time series: the method
+       of surrogate data. Physica D 58, 1992.
+    """
+    if np.ndim(signal) != 3:
+        raise NeuroCanvasError(f"signal: (n_trials, n_chans, n_times) is needed; got shape {np.shape(signal)}.")
+    n_times = signal.shape[2]
+    spectrum = np.fft.rfft(signal, axis=2)
+    turn = np.exp(2j * np.pi * rng.random((len(signal), 1, spectrum.shape[2])))
+    turn[:, :, 0] = 1.0
+    if n_times % 2 == 0:
+        turn[:, :, -1] = np.sign(turn[:, :, -1].real)
+    return np.asarray(np.fft.irfft(spectrum * turn, n_times, axis=2))
+
+
+def time_course_and_power(signal: np.ndarray) -> np.ndarray:
+    """Describe a signal by when it was high and by how much it varied.
+
+    Parameters
+    ----------
+    signal : array, shape (n_trials, n_chans, n_times)
+
+    Returns
+    -------
+    array, shape (n_trials, n_chans x (bins + 1))
+        Means of up to `COURSE_BINS` time bins of every channel, and the logarithm of its variance.
+    """
+    bins = np.array_split(np.arange(signal.shape[2]), min(COURSE_BINS, signal.shape[2]))
+    course = np.stack([signal[:, :, places].mean(axis=2) for places in bins], axis=2)
+    power = np.log(signal.var(axis=2) + np.finfo(np.float64).tiny)
+    return np.concatenate([flattened(course), power], axis=1)
+
+
+def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Decode signals whose phases were randomised, trained and tested so.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+        With `signal`; `extract` makes the features of both accuracies.
+    rng : numpy.random.Generator
+        The phases.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy above chance. Fires if it is above chance and above half of the real one: then what is decoded
+        is not when something happened after the picture.
+
+    Notes
+    -----
+    Features of band power alone do not change under random phases, so with those as `extract` this fires whenever
+    anything is decoded: a true statement about them.
+    """
+    if inputs.signal is None:
+        return Refusal("there is no signal to randomise phases in")
+    extract = inputs.extract or time_course_and_power
+    signal, tested = np.asarray(inputs.signal, dtype=np.float64), inputs.tested
+    true, units = inputs.labels[tested], inputs.units[tested]
+    real_named = inputs.predict(flattened(extract(signal)), inputs.labels)[tested]
+    named = np.empty((PHASE_REPEATS, len(tested)), dtype=np.int64)
+    for repeat in range(PHASE_REPEATS):
+        features = flattened(extract(phase_randomised(signal, rng=rng)))
+        named[repeat] = inputs.predict(features, inputs.labels)[tested]
+    above, chance = label_p(named, true, inputs.strata, units, inputs.permutations, rng=rng)
+    real, hits = (real_named == true).astype(float), (named == true).mean(axis=0)
+    chances = chance_of(real_named, true), chance
+    return survives(real, hits, chances, above, units, inputs.permutations, rng=rng)
+
+
+def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Compare the scores of the arm `eeg` with those of arms that know nothing of the trial.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+        With `arms`: `eeg`, and for instance `mean`, `random-trial`, `random-picture`, `nearest-picture`, `class-name`.
+    rng : numpy.random.Generator
+        Sign flips.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: the score of `eeg` less that of the null arm that is hardest to beat; p is of being better than that
+        one. Fires if it is **not** shown to be better (p above .05): the burden is with the EEG. Details: difference
+        and p for every null arm.
+    """
+    if inputs.arms is None or "eeg" not in inputs.arms or len(inputs.arms) < 2:
+        return Refusal("there are no scores of the arm eeg and of a null arm")
+    scores = np.asarray(inputs.arms["eeg"], dtype=np.float64)
+    units = np.arange(len(scores)) if inputs.arm_units is None else coded(inputs.arm_units)
+    details: dict[str, float] = {}
+    hardest = ("", -1.0)
+    for name, given in inputs.arms.items():
+        if name != "eeg":
+            null = np.asarray(given, dtype=np.float64)
+            p = paired_permutation_p(scores, null, units, rng=rng, count=inputs.permutations)
+            details |= {f"{name}_difference": float(np.mean(scores - null)), f"{name}_p": p}
+            hardest = max(hardest, (name, p), key=lambda one: one[1])
+    name, p = hardest
+    difference = scores - np.asarray(inputs.arms[name], dtype=np.float64)
+    low, high = bootstrap_interval(difference, units, rng=rng, resamples=inputs.permutations + 1) or (np.nan, np.nan)
+    note = f"Hardest to beat is the arm {name}."
+    return Measured(float(difference.mean()), low, high, p, fired=p > SIGNIFICANT, details=details, note=note)

@@ -1,0 +1,375 @@
+"""Controls that ask whether time is decoded: blocks, what comes before the picture, distance to training, drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from neurocanvas.evaluation.control_inputs import ControlInputs, coded, flattened, named_labels
+from neurocanvas.evaluation.measured import (
+    SIGNIFICANT,
+    Measured,
+    Refusal,
+    chance_of,
+    label_p,
+    lost,
+    nothing_to_ask,
+    survives,
+)
+from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p, permutation_p, permutations
+
+STRETCHES = 5
+"""Parts of a recording that are held out in turn where concepts came in mixed order and in one run."""
+
+DRIFT_PERIOD = 20
+"""Trials: what changes more slowly than this counts as drift; in blocks of fewer than ten trials, two blocks do."""
+
+RETRAINED = 199
+"""Permutations for each of which a decoder of the baseline is trained anew, at most."""
+
+TOLERATED_SLOPE = 0.1
+"""Of the accuracy above chance, what a doubling of the distance to training trials may cost: drift leaves a trace in
+the mean of a concept's training trials even in mixed order."""
+
+WHOLE_BLOCKS = "The splits keep blocks whole, so no trial of a tested block trains."
+MIXED_ORDER = (
+    "Concepts came in mixed order, so this is a change of the recording between runs, not a label that follows time."
+)
+
+
+def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Compare training on other blocks alone with training on as many trials, half of the tested blocks' among them.
+
+    The k-th blocks of all concepts are tested together, as `leave-block-out` does. Where concepts came in mixed order,
+    runs are held out, or fifths of a single run.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        Which trials make room for those of the tested block.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy lost without the blocks' own trials. Fires if more than a quarter of what lies above chance is.
+
+    Notes
+    -----
+    The number of training trials of every concept is the same on both sides, so that only where they come from differs.
+    """
+    if inputs.keeps_blocks_whole:
+        return nothing_to_ask(WHOLE_BLOCKS)
+    turn = _turns(inputs)
+    if turn.max() < 1:
+        return Refusal(
+            "every concept has one block only, so no accuracy within this recording can be told from the block; test "
+            "across sessions or subjects"
+        )
+    used = np.flatnonzero(turn >= 0)
+    within, apart = np.full(len(turn), -1), np.full(len(turn), -1)
+    for test, others in ((used[turn[used] == one], used[turn[used] != one]) for one in range(turn.max() + 1)):
+        apart[test] = _named(inputs, others, test)
+        for tested, trained in _halves(test, inputs.units, rng):
+            rest = _make_room(others, trained, inputs.labels, rng)
+            within[tested] = _named(inputs, np.concatenate([rest, trained]), tested)
+    true = inputs.labels[used]
+    before, after = (named[used] == true for named in (within, apart))
+    left_out = inputs.n_concepts - len(np.unique(true))
+    found = lost(
+        before.astype(float), after.astype(float), chance_of(within[used], true), inputs.units[used],
+        inputs.permutations, rng=rng,
+    )  # fmt: skip
+    note = f"{left_out} concepts with one block only are left out." if left_out else ""
+    return replace(found, note=note if inputs.is_blocked else MIXED_ORDER * found.fired)
+
+
+def _named(inputs: ControlInputs, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Labels that the decoder gives to rows, trained on others."""
+    return named_labels(inputs.decode, inputs.flat[train], inputs.labels[train], inputs.flat[test])
+
+
+def _turns(inputs: ControlInputs) -> np.ndarray:
+    """Which part of the recording is held out together, by row; -1 for concepts with one block."""
+    if not inputs.is_blocked:
+        if inputs.runs.max() > 0:
+            return inputs.runs
+        turn = np.empty(len(inputs.labels), dtype=np.int64)
+        turn[inputs.recorded] = np.arange(len(turn)) * STRETCHES // len(turn)
+        return turn
+    turn = np.full(len(inputs.labels), -1)
+    for label in range(inputs.n_concepts):
+        rows = inputs.recorded[inputs.labels[inputs.recorded] == label]
+        blocks = list(dict.fromkeys(inputs.blocks[rows].tolist()))
+        if len(blocks) > 1:
+            turn[rows] = [blocks.index(block) for block in inputs.blocks[rows].tolist()]
+    return turn
+
+
+def _halves(test: np.ndarray, units: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each half of the rows with the other, every block dealt evenly to both."""
+    shuffled = rng.permutation(test)
+    dealt = shuffled[np.argsort(units[shuffled], kind="stable")]
+    yield dealt[::2], dealt[1::2]
+    yield dealt[1::2], dealt[::2]
+
+
+def _make_room(others: np.ndarray, joining: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rows without as many of every label, at random, as are joining."""
+    shuffled = rng.permutation(others)
+    leaving = np.bincount(labels[joining], minlength=labels.max() + 1)
+    return shuffled[_place_within(labels[shuffled]) >= leaving[labels[shuffled]]]
+
+
+def _place_within(labels: np.ndarray) -> np.ndarray:
+    """How many entries with the same label stand before each."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], labels[order])
+    place = np.empty(len(labels), dtype=np.int64)
+    place[order] = np.arange(len(labels)) - starts
+    return place
+
+
+def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Shift the blocks by half of one, give them random labels, and decode those under the same splits.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        Which surrogate block gets which label.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy on surrogate labels above chance. Fires if it is above chance, and above half of the real one.
+
+    Notes
+    -----
+    A shifted block holds half of one concept's trials and half of the next one's, so a response to the concept alone,
+    without any drift, keeps half of its accuracy; drift keeps all of it. In mixed order a block is one trial, and
+    the surrogate labels are random ones.
+    """
+    if inputs.keeps_blocks_whole:
+        return nothing_to_ask(WHOLE_BLOCKS)
+    blocks = inputs.blocks
+    shown = blocks[inputs.recorded]
+    half = int(np.median(np.bincount(blocks))) // 2
+    shifted = np.empty_like(blocks)
+    for session in np.unique(inputs.session):
+        rows = np.asarray(inputs.session)[inputs.recorded] == session
+        shifted[inputs.recorded[rows]] = np.roll(shown[rows], half)
+    of_block = np.empty(blocks.max() + 1, dtype=np.int64)
+    of_block[blocks] = inputs.labels
+    tested = inputs.tested
+    hits, chances = np.zeros(len(tested)), []
+    for _ in range(inputs.repeats):
+        labels = rng.permutation(of_block)[shifted]
+        named = inputs.predict(inputs.flat, labels)
+        hits += (named == labels)[tested] / inputs.repeats
+        chances.append(chance_of(named[tested], labels[tested]))
+    chance, units = float(np.mean(chances)), inputs.units[tested]
+    above = paired_permutation_p(hits, np.full(len(hits), chance), units, rng=rng, count=inputs.permutations)
+    real = chance_of(inputs.named, inputs.labels[tested])
+    return survives(inputs.hits, hits, (real, chance), above, units, inputs.permutations, rng=rng)
+
+
+def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Decode the concept from what was recorded before the picture could have been seen.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+        With `baseline`: -200 to 0 ms, or as a weaker form the first 0 to 40 ms.
+    rng : numpy.random.Generator
+        Permutations.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy above chance. Fires if labels that are dealt out anew seldom give as much: those of whole
+        blocks where the splits keep them whole, else of trials, for inside blocks drift is what this looks for.
+
+    Notes
+    -----
+    Folds learn from one another's test trials, so their hits are not independent, and exchanging the labels of test
+    trials alone would fire on 7 instead of 5 of 100 clean recordings. With the default decoder and trials to exchange,
+    each of up to `RETRAINED` permutations is trained anew; else that inexact test is made.
+    """
+    if inputs.baseline is None:
+        return Refusal("there are no features of the time before the picture")
+    tested = inputs.tested
+    before, true = flattened(inputs.baseline), inputs.labels[tested]
+    named = inputs.predict(before, inputs.labels)[tested]
+    if inputs.decode is None and not inputs.keeps_blocks_whole:
+        count = min(inputs.permutations, RETRAINED)
+        dealt = inputs.labels[permutations(coded(inputs.session), np.arange(len(before)), count, rng=rng)]
+        null = np.array([np.mean((inputs.predict(before, labels) == labels)[tested]) for labels in dealt])
+        p, chance = permutation_p(float(np.mean(named == true)), null), float(null.mean())
+    else:
+        p, chance = label_p(named, true, inputs.strata, inputs.units[tested], inputs.permutations, rng=rng)
+    above = (named == true) - chance
+    low, high = bootstrap_interval(
+        above, inputs.units[tested], rng=rng, resamples=inputs.permutations + 1
+    ) or (np.nan, np.nan)  # fmt: skip
+    real = float(inputs.hits.mean()) - chance
+    return Measured(
+        float(above.mean()), low, high, p, fired=p <= SIGNIFICANT,
+        share=float(above.mean()) / real if real > 0 else float("nan"),
+        details={"accuracy": float(inputs.hits.mean()), "baseline_accuracy": float(above.mean()) + chance,
+                 "chance": chance},
+    )  # fmt: skip
+
+
+def distances_to_training(inputs: ControlInputs) -> np.ndarray:
+    """How many trials lie between every tested trial and the nearest training trial of its concept.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+
+    Returns
+    -------
+    array, shape (n_tested,)
+        In the order of `inputs.tested`; 1 for neighbours, NaN where its session holds no such training trial.
+    """
+    order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
+    found = np.full(len(order), np.nan)
+    for train, test in inputs.splits:
+        apart = np.abs(order[test][:, None] - order[train])
+        same = (inputs.labels[test][:, None] == inputs.labels[train]) & (session[test][:, None] == session[train])
+        nearest = np.where(same, apart, np.inf).min(axis=1)
+        found[test] = np.where(np.isfinite(nearest), nearest, np.nan)
+    return found[inputs.tested]
+
+
+def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Ask whether accuracy falls with the number of trials to the nearest training trial of the same concept.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        Cyclic shifts.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: change of accuracy per doubling of the distance. Fires if it falls by more than `TOLERATED_SLOPE` below
+        what cyclic shifts of the hits within blocks (within runs in mixed order) give: hits and distances are both
+        autocorrelated, so that permuting trials would find too much.
+    """
+    distance = distances_to_training(inputs)
+    kept = np.isfinite(distance)
+    if not kept.any():
+        return Refusal("no tested trial has a training trial of its concept in its session")
+    x, y, rows = np.log2(distance[kept]), inputs.hits[kept], inputs.tested[kept]
+    x, spread = x - x.mean(), float(np.var(x))
+    if spread < 1e-12:
+        return Refusal("all tested trials are equally far from training trials of their concept")
+    stretch = (inputs.blocks if inputs.is_blocked else inputs.runs)[rows]
+    slope = float(x @ y) / len(x) / spread
+    shifted = y[cyclic_shifts(stretch, inputs.permutations, rng=rng)]
+    tolerated = TOLERATED_SLOPE * max(0.0, float(y.mean()) - chance_of(inputs.named[kept], inputs.labels[rows]))
+    p = permutation_p(-slope - tolerated, -(shifted @ x) / len(x) / spread)
+    low, high = _slope_interval(x, y, inputs.units[rows], inputs.permutations + 1, rng)
+    near = x <= np.median(x)
+    return Measured(
+        slope, low, high, p, fired=p <= SIGNIFICANT,
+        details={"accuracy_near": float(y[near].mean()), "median_distance": float(np.median(distance[kept])),
+                 "accuracy_far": float(y[~near].mean()) if (~near).any() else float("nan")},
+    )  # fmt: skip
+
+
+def cyclic_shifts(stretch: np.ndarray, count: int, *, rng: np.random.Generator) -> np.ndarray:
+    """Draw indices that shift every stretch of a series around by a random number of places, none included.
+
+    Parameters
+    ----------
+    stretch : array, shape (n,)
+        What is shifted by itself; entries of one stretch stand in recorded order.
+    count : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array of int, shape (count, n)
+
+    Examples
+    --------
+    >>> shifted = cyclic_shifts(np.array([0, 0, 0, 1]), 50, rng=np.random.default_rng(0))
+    >>> sorted({tuple(row) for row in shifted.tolist()})
+    [(0, 1, 2, 3), (1, 2, 0, 3), (2, 0, 1, 3)]
+    """
+    drawn = np.empty((count, len(stretch)), dtype=np.int64)
+    for one in np.unique(stretch):
+        places = np.flatnonzero(stretch == one)
+        by = rng.integers(len(places), size=(count, 1))
+        drawn[:, places] = places[(np.arange(len(places)) + by) % len(places)]
+    return drawn
+
+
+def _slope_interval(
+    x: np.ndarray, y: np.ndarray, units: np.ndarray, resamples: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % bootstrap interval of the slope of y on x, whole units resampled."""
+    codes = coded(units)
+    sums = np.stack([np.bincount(codes, weights=part) for part in (np.ones_like(x), x, y, x * x, x * y)], axis=1)
+    n, sx, sy, sxx, sxy = sums[rng.integers(len(sums), size=(resamples, len(sums)))].sum(axis=1).T
+    spread = sxx - sx * sx / n
+    slopes = (sxy - sx * sy / n)[spread > 1e-9] / spread[spread > 1e-9]
+    low, high = np.quantile(slopes, [0.025, 0.975]) if len(slopes) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Take slow changes over trials out of the features and decode again.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    rng : numpy.random.Generator
+        Sign flips.
+
+    Returns
+    -------
+    Measured or Refusal
+        Effect: accuracy that is lost. Fires if more than a quarter of what lies above chance is.
+
+    Notes
+    -----
+    In every run, the features are regressed on the trial index and on all cosines of it with a period of at least
+    `DRIFT_PERIOD` trials. The regression sees test trials too, but no labels. In a blocked design a concept's own
+    response is slow as well and goes with the drift: then this says that the two cannot be told apart.
+    """
+    cleaned = without_drift(inputs)
+    tested, true = inputs.tested, inputs.labels[inputs.tested]
+    after = (inputs.predict(cleaned, inputs.labels)[tested] == true).astype(float)
+    chance = chance_of(inputs.named, true)
+    return lost(inputs.hits, after, chance, inputs.units[tested], inputs.permutations, rng=rng)
+
+
+def without_drift(inputs: ControlInputs) -> np.ndarray:
+    """Give the features without what changes slowly over the trials of a run.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+
+    Returns
+    -------
+    array, shape (n_trials, n_features)
+    """
+    period: float = DRIFT_PERIOD
+    if inputs.is_blocked:
+        period = min(period, 2 * float(np.median(np.bincount(inputs.blocks))))
+    cleaned = inputs.flat.copy()
+    for run in range(inputs.runs.max() + 1):
+        rows = inputs.recorded[inputs.runs[inputs.recorded] == run]
+        place = (np.arange(len(rows)) + 0.5) / len(rows)
+        waves = np.cos(np.pi * place[:, None] * np.arange(int(2 * len(rows) / period) + 1))
+        slow = np.linalg.qr(np.column_stack([waves, place]))[0]
+        cleaned[rows] -= slow @ (slow.T @ cleaned[rows])
+    return cleaned

@@ -1,0 +1,239 @@
+"""Variants: programs of the field that share the names of metrics and give different numbers.
+
+`VARIANTS` says what each one does, and `variant_scores` does it. Our own two-way score is `identification.two_way`;
+that of `mindeye` differs in that a tie counts as a failure, and that a picture which several trials showed is its own
+distractor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal
+
+from neurocanvas.errors import check_option
+from neurocanvas.evaluation.images import MINDEYE_WINDOW, Window
+from neurocanvas.evaluation.networks import FEATURE_NETWORKS, SQUARE_256, FeatureNetwork
+from neurocanvas.evaluation.preprocessing import CLIP_MEAN, CLIP_STD, Preprocess, Resize
+
+
+@dataclass(frozen=True)
+class PixelRule:
+    """How PixCorr and SSIM compare two pictures.
+
+    Parameters
+    ----------
+    resizes : tuple of Resize
+        Of both, in order.
+    on : str
+        What is resized, as in `Preprocess`.
+    window : Window
+        Of SSIM.
+    crop : int
+        Side of the square that is cut from the middle; 0 for none.
+    clamped : bool
+        Whether 8-bit generated pictures are clamped to 0 and 1 of 255 before anything else.
+    divisor : int
+        What the sum of PixCorr over pictures is divided by; 0 for their number.
+    """
+
+    resizes: tuple[Resize, ...]
+    on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"
+    window: Window = MINDEYE_WINDOW
+    crop: int = 0
+    clamped: bool = False
+    divisor: int = 0
+
+
+@dataclass(frozen=True)
+class TwoWayRule:
+    """How two-way identification counts.
+
+    Parameters
+    ----------
+    distractors : "seen" or "generated"
+        Whether a generated picture is compared with other seen ones, or a seen one with other generated ones.
+    drawn : int
+        Distractors that are drawn for a trial; 0 for all others.
+    subtracted : int
+        What is taken off the number of successes.
+    """
+
+    distractors: Literal["seen", "generated"] = "seen"
+    drawn: int = 0
+    subtracted: int = 0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one program of the field computes.
+
+    Parameters
+    ----------
+    reference : str
+        Program and commit or file.
+    differs : str
+        What to know before its numbers are compared.
+    pixels : PixelRule, optional
+        PixCorr and SSIM.
+    two_way : TwoWayRule, optional
+        Two-way identification.
+    networks : mapping of str to FeatureNetwork
+        Metric to the network that its features come from, with layer and preprocessing.
+    jpeg : int
+        Quality at which generated pictures are saved as JPEG first; 0 for not.
+    generated_resize : Resize, optional
+        What PIL does to generated pictures alone, first of all.
+    n_way : (classes, guesses, draws), optional
+        How generated pictures are classified, and how often the other classes are drawn.
+    upper_half : int
+        Distractors of the indicator that the true concept beats more than half of them; 0 where it has none.
+    """
+
+    reference: str
+    differs: str
+    pixels: PixelRule | None = None
+    two_way: TwoWayRule | None = None
+    networks: Mapping[str, FeatureNetwork] = field(default_factory=dict)
+    jpeg: int = 0
+    generated_resize: Resize | None = None
+    n_way: tuple[int, int, int] | None = None
+    upper_half: int = 0
+
+
+def _changed(name: str, how: Preprocess, layer: str = "") -> FeatureNetwork:
+    """A network of the table with another preprocessing, and maybe read at another layer."""
+    network = FEATURE_NETWORKS[name]
+    return replace(network, preprocess=how, layers=(layer,) if layer else network.layers)
+
+
+def _cropped(size: int, crop: int) -> Preprocess:
+    """BReAD's: the shorter side, by mistake in the other direction, then the middle."""
+    return Preprocess((Resize(size, "short side swapped"),), crop=crop)
+
+
+_MINDEYE_NETWORKS = MappingProxyType(
+    {name: FEATURE_NETWORKS[name] for name in ("alexnet2", "alexnet5", "inception", "clip", "efficientnet-b1", "swav")}
+)
+_224 = Preprocess((Resize(224, "square"),), on="pil")
+_FROM_224 = (Resize(224, "square"),)
+
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        "mindeye": Variant(
+            "MedARC-AI/MindEyeV2, src/final_evaluations.ipynb",
+            "The default of the field: pixels at 425 from 256, a tie is a failure.",
+            pixels=PixelRule((SQUARE_256, Resize(425, antialias=False))),
+            two_way=TwoWayRule(),
+            networks=_MINDEYE_NETWORKS,
+        ),
+        "atm-old": Variant(
+            "dongyangli-del/EEG_Image_decode, Generation/Reconstruction_Metrics_ATM.ipynb, first versions",
+            "MindEye's, but PixCorr is summed over a constant 982 pictures and divided by as many, and 8-bit generated "
+            "pictures are clamped to 0 and 1. As committed it stops with fewer pictures and pairs unsorted folders.",
+            pixels=PixelRule(
+                (SQUARE_256, Resize(425, antialias=False)), on="8-bit tensor", clamped=True, divisor=982
+            ),
+            two_way=TwoWayRule(),
+            networks=_MINDEYE_NETWORKS,
+        ),
+        "ozcelik": Variant(
+            "ozcelikfu/brain-diffuser, scripts/evaluate_reconstruction.py, as desa-lab/Perceptogram runs it",
+            "All networks see 224 pixels by PIL; pixels are compared at 512 (in brain-diffuser itself at 425).",
+            pixels=PixelRule((Resize(512, "square", "bicubic"),), on="pil"),
+            two_way=TwoWayRule(),
+            networks=MappingProxyType(
+                {name: _changed(name, _224) for name in _MINDEYE_NETWORKS if name != "clip"}
+                | {"clip": _changed("clip", replace(_224, mean=CLIP_MEAN, std=CLIP_STD))}
+            ),
+        ),
+        "bread": Variant(
+            "Promise-Z5Q2SQ/BReAD, src/metric.py",
+            "The other direction: a seen picture among generated ones, 500 drawn. SSIM of red, green and blue in a "
+            "flat window of 7. AlexNet after pooling. Pictures that are not square are distorted.",
+            pixels=PixelRule(
+                (Resize(512, "short side swapped"),), window=Window(7, 0, sample_covariance=True, grey=False), crop=512
+            ),
+            two_way=TwoWayRule("generated", drawn=500),
+            networks=MappingProxyType(
+                {
+                    "alexnet2": _changed("alexnet2", _cropped(256, 224), "features.5"),
+                    "alexnet5": _changed("alexnet5", _cropped(256, 224), "features.12"),
+                    "inception": _changed("inception", _cropped(299, 299)),
+                    "clip": FeatureNetwork(
+                        "CLIP ViT-L/14 of SD image variations", "transformers",
+                        "lambdalabs/sd-image-variations-diffusers", ("image_embeds",),
+                        Preprocess(
+                            (Resize(224, interpolation="bicubic"),), crop=224, mean=CLIP_MEAN, std=CLIP_STD, on="pil"
+                        ),
+                        subfolder="image_encoder",
+                    ),
+                    "efficientnet-b1": _changed("efficientnet-b1", _cropped(240, 240)),
+                    "swav": _changed("swav", _cropped(240, 240)),
+                }
+            ),
+        ),
+        "enigma": Variant(
+            "Alljoined/ENIGMA, evaluate_recons.py and recon_inference.py",
+            "Generated pictures go through JPEG and 224 pixels, then all is compared from there, pixels at 512. One is "
+            "taken off the successes although the picture itself is none, so the best score is (n - 2) / (n - 1).",
+            pixels=PixelRule((*_FROM_224, Resize(512))),
+            two_way=TwoWayRule(subtracted=1),
+            networks=MappingProxyType(
+                {
+                    "alexnet2": _changed("alexnet2", Preprocess((*_FROM_224, Resize(256)))),
+                    "alexnet5": _changed("alexnet5", Preprocess((*_FROM_224, Resize(256)))),
+                    "inception": _changed("inception", Preprocess((*_FROM_224, Resize(342)))),
+                    "clip": _changed("clip", Preprocess(_FROM_224, mean=CLIP_MEAN, std=CLIP_STD)),
+                    "efficientnet-b1": _changed("efficientnet-b1", Preprocess((*_FROM_224, Resize(255)))),
+                    "swav": _changed("swav", Preprocess(_FROM_224)),
+                }
+            ),
+            jpeg=75,
+            generated_resize=Resize(224, "square", "bicubic"),
+        ),
+        "mindvis-nway": Variant(
+            "zjc062/mind-vis and bbaaii/DreamDiffusion, code/eval_metrics.py",
+            "The true class is what the classifier says of the seen picture, not its label; it competes with 49 others "
+            "that are drawn 40 times for every picture.",
+            networks=MappingProxyType({"top1-of-50": FEATURE_NETWORKS["imagenet"]}),
+            n_way=(50, 1, 40),
+        ),
+        "crosspt-upper-half": Variant(
+            "Promise-Z5Q2SQ/EEG-ImageNet-anonymous, src/two_way.py",
+            "Called two-way identification there: 1 if the true concept beats more than half of 500 others, which are "
+            "drawn with replacement. A ranking that is a little better than chance scores much more than .5.",
+            upper_half=500,
+        ),
+    }
+)  # fmt: skip
+"""Name -> what it does; `mindeye` is the default."""
+
+
+def find_variant(name: str, part: str) -> Variant:
+    """Look a variant up that defines a metric.
+
+    Parameters
+    ----------
+    name : str
+        A key of `VARIANTS`.
+    part : "pixels", "two_way", "n_way" or "upper_half"
+        The field of `Variant` that is needed.
+
+    Returns
+    -------
+    Variant
+
+    Raises
+    ------
+    NeuroCanvasError
+        If there is none of that name, or it does not define this metric.
+
+    Examples
+    --------
+    >>> find_variant("enigma", "two_way").two_way.subtracted
+    1
+    """
+    allowed = [key for key, variant in VARIANTS.items() if getattr(variant, part)]
+    return VARIANTS[check_option(f"variant for {part}", name, allowed)]

@@ -1,0 +1,367 @@
+"""The verb audit: a run folder, or a table of somebody else's predictions, to what can be concluded from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.config import RunSettings, load_settings
+from neurocanvas.datasets.eeg_imagenet import granularity_rows
+from neurocanvas.datasets.splits import Split, blocked_trials, groups, make_splits
+from neurocanvas.datasets.stimuli import Stimuli
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.audit import OF_PICTURES, PAIRS, SHARED, Answers, Case, audit_cases
+from neurocanvas.evaluation.conclusions import DESIGNS, percent, short
+from neurocanvas.evaluation.pairing import read_columns
+from neurocanvas.stages.classifying import COLUMNS as CELL_COLUMNS
+from neurocanvas.stages.classifying import TRANSDUCTIVE, UNSELECTED
+from neurocanvas.stages.foreign import table_case
+from neurocanvas.stages.run import Run
+from neurocanvas.trials import COLUMNS, Trials
+
+NO_DATA = "trial tables of the run folder"
+"""`Trials.source` where the data set is not there and the tables beside the features are read instead."""
+
+OTHER_TRIALS = (
+    "was made from other trials than the split of run.toml gives; what is said of overlap holds for the latter."
+)
+PRETRAINED = "Networks started from given weights; whether those have seen the test trials is not known."
+FEW_CASES = 3
+"""The overlaps of so many cases are printed; --json has all."""
+
+
+class _Audited(Run):
+    """A run whose data set may have gone: the trial tables that it keeps say what was tested."""
+
+    @cached_property
+    def dataset(self) -> tuple[Trials, Stimuli]:
+        """Trials and stimuli, all subjects."""
+        try:
+            return super().dataset
+        except (NeuroCanvasError, OSError):
+            found = _kept_tables(self.folder)
+            if found is None:
+                raise
+            return found
+
+
+def audit(
+    path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None
+) -> dict[str, Any]:
+    """Audit a run folder, or a table of predictions.
+
+    Parameters
+    ----------
+    path : Path
+        A run folder, or a .csv or .parquet file as `foreign.table_case` describes it.
+    selection : str
+        Of a table: how epoch and model were selected, a key of `conclusions.SELECTIONS`. Run folders say it themselves.
+    transductive : sequence of str
+        Of a table: steps that used several test trials together, in words.
+    pictures : Path, optional
+        Of a table: the folder that its column `picture` names files in; else the table's own.
+
+    Returns
+    -------
+    dict
+        See `evaluation.audit.audit_cases`; `verdict` is the first line to print.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If there is nothing to read, or it is damaged.
+    """
+    rng = np.random.default_rng(0)
+    if path.is_dir():
+        return audit_cases(path.name, list(_run_cases(path)), rng=rng)
+    case = table_case(path, selection=selection, transductive=transductive, pictures=pictures)
+    return audit_cases(path.name, [case], rng=rng)
+
+
+def _run_cases(folder: Path) -> Iterator[Case]:
+    """What a run folder tested: every protocol and granularity of classifiers, and the mapper."""
+    asked = load_settings(folder / "run.toml")
+    hashed: dict[Path, str] = {}
+    cells: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(folder.glob("classification/*/*/*.npy")):
+        cells.setdefault((path.parent.parent.name, path.parent.name), []).append(path)
+    runs: dict[str, Run] = {}
+    for (protocol, granularity), paths in cells.items():
+        if protocol not in runs:
+            runs[protocol] = _Audited(folder, _opened(asked, granularity="all", protocol=protocol))
+        yield _classified(runs[protocol], f"{protocol}, {granularity}", granularity, paths, hashed)
+    if list(folder.glob("models/*_model.safetensors")) or not cells:
+        yield _mapped(_Audited(folder, _opened(asked, granularity=asked.data.granularity)), hashed)
+
+
+def _opened(settings: RunSettings, *, granularity: str, protocol: str = "") -> RunSettings:
+    """Settings under which all subjects are open and no split is refused."""
+    split = {"accept_block_confound": True, **({"protocol": protocol} if protocol else {})}
+    return settings.model_copy(update={
+        "data": settings.data.model_copy(update={"granularity": granularity, "subjects": ()}),
+        "split": settings.split.model_copy(update=split),
+    })  # fmt: skip
+
+
+def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], np.ndarray]:
+    """The splits of a subject, rows counted in the run's whole table, and whether each of its trials is blocked."""
+    if subject not in run.subjects:
+        raise NeuroCanvasError(
+            f"{run.folder}: it holds results of subject {subject}, whom the data set of run.toml lacks or its protocol "
+            "cannot test; name the data set that the results were made from."
+        )
+    trials, pool = run.dataset[0], run.pool(subject)
+    rows = np.arange(len(trials)) if pool is trials else np.flatnonzero(trials.column("subject") == subject)
+    rows = rows[granularity_rows(pool.column("concept"), pool.column("granularity"), granularity)]
+    chosen, blocked = trials.select(rows), np.zeros(len(trials), dtype=bool)
+    blocked[rows] = blocked_trials(chosen)
+    found = make_splits(chosen, run.settings.split, subject)
+    return [replace(one, **{part: rows[own] for part, own in one.parts().items()}) for one in found], blocked
+
+
+def _columns(run: Run, blocked: np.ndarray, hashed: dict[Path, str]) -> dict[str, np.ndarray]:
+    """Codes of what parts are compared by; blocks only where concepts came in blocks."""
+    trials, stimuli = run.dataset
+    found = {name: groups(trials, name) for name in SHARED if name != "picture"}
+    found["block"] = np.where(blocked, found["block"], -1)
+    found["order"] = trials.column("order")
+    shown, of_trial = np.unique(trials.column("stimulus"), return_inverse=True)
+    bytes_of = [_picture_print(stimuli, str(one), hashed) for one in shown]
+    codes = np.unique(bytes_of, return_inverse=True)[1]
+    codes[[not one for one in bytes_of]] = -1
+    if (codes >= 0).any():
+        found["picture"] = codes[of_trial]
+    return found
+
+
+def _picture_print(stimuli: Stimuli, stimulus: str, hashed: dict[Path, str]) -> str:
+    """Hash of a picture's file, every file read once; nothing where there is no file."""
+    path = stimuli.files.get(stimulus)
+    if path is None or not path.is_file():
+        return ""
+    if path not in hashed:
+        hashed[path] = store.sha256(path)
+    return hashed[path]
+
+
+def _classified(run: Run, name: str, granularity: str, paths: Sequence[Path], hashed: dict[Path, str]) -> Case:
+    """What classifiers answered under one protocol and granularity."""
+    trials = run.dataset[0]
+    names, concept = np.unique(trials.column("concept"), return_inverse=True)
+    blocked, splits, warnings = np.zeros(len(trials), dtype=bool), {}, dict.fromkeys(_of_data(trials))
+    models: dict[str, list[dict[str, Any]]] = {}
+    for path in paths:
+        card, table = store.read_card(path), store.read_array(path, "scores; `neurocanvas classify` makes them")
+        subject = card["subject"]
+        if subject not in splits:
+            splits[subject], is_blocked = _splits(run, subject, granularity)
+            blocked |= is_blocked
+        order, _, fold, unit = table[:, : len(CELL_COLUMNS)].astype(np.int64).T
+        own = np.flatnonzero(trials.column("subject") == subject)
+        place = dict(zip(trials.column("order")[own].tolist(), own.tolist(), strict=True))
+        rows = np.array([place.get(one, -1) for one in order.tolist()])
+        tested = np.concatenate([split.test for split in splits[subject]])
+        if not np.array_equal(np.sort(rows), np.sort(tested)):
+            warnings[f"{path.relative_to(run.folder)} {OTHER_TRIALS}"] = None
+        answer = np.searchsorted(names, np.array(card["concepts"]))[table[:, len(CELL_COLUMNS) :].argmax(axis=1)]
+        kept = rows >= 0
+        models.setdefault(card["model"], []).append(
+            {"subject": subject, "card": card, "columns": np.stack([rows, answer, fold, unit])[:, kept]}
+        )
+        warnings |= dict.fromkeys(card["warnings"])
+        warnings |= {PRETRAINED: None} if card["settings"].get("pretrained") else {}
+    columns = {**_columns(run, blocked, hashed), "concept": concept}
+    parts = [split.parts() for found in splits.values() for split in found]
+    answers = [_answers(model, found) for model, found in models.items()]
+    return Case(name, columns, parts, blocked, answers, warnings=tuple(warnings))
+
+
+def _answers(model: str, found: Sequence[Mapping[str, Any]]) -> Answers:
+    """One model's answers over subjects; units and folds of different subjects are different."""
+    joined = np.concatenate([one["columns"] for one in found], axis=1)
+    subject = np.repeat([one["subject"] for one in found], [one["columns"].shape[1] for one in found])
+    rows, named, fold, unit = joined
+    within = (np.stack([subject, fold]), np.stack([subject, fold, unit]))
+    strata, units = (np.unique(one, axis=1, return_inverse=True)[1].reshape(-1) for one in within)
+    cards = [one["card"] for one in found]
+    steps = tuple(dict.fromkeys(text for card in cards for text in card["warnings"] if text == TRANSDUCTIVE))
+    return Answers(model, rows, named, strata, units, _selection(cards[0]), steps)
+
+
+def _selection(card: Mapping[str, Any]) -> str:
+    """How the weights of a card were selected, a key of `SELECTIONS`."""
+    if card.get("imported") or not card.get("selection"):
+        return "unknown"
+    return "final" if card["selection"] == UNSELECTED else "validation"
+
+
+def _mapped(run: Run, hashed: dict[Path, str]) -> Case:
+    """What the mapper of a run was tested on, the gallery of its pictures, and what `evaluate` made of them."""
+    trials, settings = run.dataset[0], run.settings
+    blocked, splits, cards = np.zeros(len(trials), dtype=bool), [], []
+    warnings = dict.fromkeys(_of_data(trials))
+    trained = [subject for subject in run.subjects if run.model_path(subject, 0).is_file()]
+    for subject in trained or run.subjects:
+        found, is_blocked = _splits(run, subject, "all")
+        blocked |= is_blocked
+        for fold, split in enumerate(found):
+            splits.append(split.parts())
+            warnings |= dict.fromkeys(split.warnings)
+            path = run.model_path(subject, fold)
+            if not path.is_file():
+                continue
+            card = store.read_card(path)
+            cards.append(card)
+            warnings |= dict.fromkeys(card.get("warnings", ()))
+    drawn = _drawn(run.folder)
+    if drawn:
+        first = {str(one): row for row, one in reversed(list(enumerate(trials.column("stimulus"))))}
+        gallery = np.array(sorted(first[one] for one in drawn if one in first), dtype=np.int64)
+        splits = [{**parts, "gallery": gallery} for parts in splits]
+    scores = _mapper_scores(run.folder, settings.mapper.name, cards)
+    name = f"{settings.split.protocol}, mapper"
+    return Case(name, _columns(run, blocked, hashed), splits, blocked, scores=scores, warnings=tuple(warnings))
+
+
+def _drawn(folder: Path) -> set[str]:
+    """The stimuli among which generated pictures are identified."""
+    manifest = folder / "images" / "manifest.jsonl"
+    if not manifest.is_file():
+        return set()
+    lines = store.read_text(manifest, "one line per picture").splitlines()
+    try:
+        return {json.loads(line)["stimulus"] for line in lines}
+    except (ValueError, KeyError, TypeError) as error:
+        raise NeuroCanvasError(f"{manifest}: damaged ({error}); run `neurocanvas generate` again.") from error
+
+
+def _mapper_scores(folder: Path, model: str, cards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Two-way identification as `evaluate` tested it, or nothing."""
+    path = folder / "scores" / "summary.json"
+    if not path.is_file() or not cards:
+        return []
+    summary = store.read_json(path, "scores; `neurocanvas evaluate` makes them")
+    scored = summary["arms"].get("eeg", {}).get("two_way")
+    if scored is None:
+        return []
+    chosen = {_selection(card) for card in cards}
+    steps = [name for name, one in summary["arms"]["eeg"].items() if isinstance(one, dict) and one.get("transductive")]
+    return [{
+        "model": model, "metric": "two-way", "n": summary["n_trials"], "correct": None,
+        **{name: scored[name] for name in ("value", "chance", "low", "high", "p")}, "p_holm": scored["p"],
+        "needed": None, "needed_binomial": None, "least_p": None, "majority": None, "n_units": None,
+        "selection": "unknown" if "unknown" in chosen else min(chosen), "transductive": steps,
+    }]  # fmt: skip
+
+
+def _of_data(trials: Trials) -> list[str]:
+    """What a reader must know of the data that were read."""
+    if trials.source != NO_DATA:
+        return []
+    return ["The data set is not there: the run's trial tables were read instead, and no picture's bytes compared."]
+
+
+def _kept_tables(folder: Path) -> tuple[Trials, Stimuli] | None:
+    """Trials and stimuli from the tables beside the features, the longest of every subject."""
+    tables: dict[str, dict[str, np.ndarray]] = {}
+    for path in sorted(folder.glob("features/**/s*_trials.csv")):
+        found = read_columns(path, list(COLUMNS), "a trial table")
+        if len(found["subject"]) > len(tables.get(path.name, found)["subject"]) or path.name not in tables:
+            tables[path.name] = found
+    if not tables:
+        return None
+    try:
+        joined: dict[str, np.ndarray] = {
+            name: np.concatenate([table[name] for table in tables.values()]).astype(kind)
+            for name, kind in COLUMNS.items()
+        }
+    except ValueError as error:
+        raise NeuroCanvasError(f"{folder / 'features'}: a trial table is damaged ({error}); make it again.") from error
+    trials = Trials(joined, (), 1.0, 0.0, lambda rows: np.empty((len(rows), 0, 0), np.float32), NO_DATA)
+    concepts = dict(zip(joined["stimulus"].tolist(), joined["concept"].tolist(), strict=True))
+    return trials, Stimuli(tuple(sorted(concepts)), concepts, {name: name for name in concepts.values()}, {})
+
+
+def describe(audit: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list[list[str]]]], list[str]]:
+    """Arrange an audit as tables and sentences to print after its verdict.
+
+    Parameters
+    ----------
+    audit : mapping
+        From `audit`.
+
+    Returns
+    -------
+    tables, notes
+        As `printing.print_tables` takes them; what files say is free of markup and control characters.
+    """
+    cases, notes = audit["cases"], []
+    header = ["tested", "model", "score", "value", "95 %", "chance", "p", "needed", "majority", "selected"]
+    lines = [_result_line(case, one) for case in cases for one in case["results"]]
+    tables = [(f"Audit of {_plain(audit['source'])}", header, lines)] if lines else []
+    for case in cases[:FEW_CASES]:
+        there = {row["pair"] for row in case["overlaps"]} - {"known/test"}
+        pairs = [pair for pair in PAIRS if pair in there]
+        shown = {(row["column"], row["pair"]): f"{row['shared']} of {row['values']}" for row in case["overlaps"]}
+        title = f"{_plain(case['name'])}: {DESIGNS[case['design']]}"
+        if pairs:
+            shown |= {("trials", pair): "/".join(_count(case, part) for part in pair.split("/")) for pair in pairs}
+            kinds = ("trials", *SHARED)
+            rows = [[name, *(shown.get((name, pair), _unshown(case, name, pair)) for pair in pairs)] for name in kinds]
+            tables.append((title, ["shared values", *pairs], rows))
+    notes += _sentences("Can be concluded", cases, "can") + _sentences("Cannot be concluded", cases, "cannot")
+    warnings = dict.fromkeys(warning for case in cases for warning in case["warnings"])
+    return tables, [*notes, *(f"[bold]Warning:[/bold] {_plain(text)}" for text in warnings)]
+
+
+def _sentences(title: str, cases: Sequence[Mapping[str, Any]], kind: str) -> list[str]:
+    """What several cases have to say, every sentence once, with the cases where it does not hold for all."""
+    names: dict[str, list[str]] = {}
+    for case in cases:
+        for text in case[kind]:
+            names.setdefault(text, []).append(case["name"])
+    found = []
+    for text, of_cases in names.items():
+        more = f" and {len(of_cases) - FEW_CASES} more" if len(of_cases) > FEW_CASES else ""
+        which = f" ({'; '.join(of_cases[:FEW_CASES])}{more})" if len(of_cases) < len(cases) else ""
+        found.append(f"[bold]{title}{_plain(which)}:[/bold] {_plain(text)}.")
+    return found
+
+
+def _unshown(case: Mapping[str, Any], column: str, pair: str) -> str:
+    """A dash where there is nothing to share: blocks in mixed order, sessions of a gallery; else it is not known."""
+    nothing = (column == "block" and case["design"] == "mixed") or (
+        pair.endswith("gallery") and column not in OF_PICTURES
+    )
+    return "–" if nothing else "?"
+
+
+def _count(case: Mapping[str, Any], part: str) -> str:
+    """How many trials a part has, each counted once over folds."""
+    return str(case["trials"].get(part, 0))
+
+
+def _result_line(case: Mapping[str, Any], one: Mapping[str, Any]) -> list[str]:
+    """One result in words."""
+    needed = "–" if one["needed"] is None else f"{one['needed']} of {one['n']}"
+    majority = "–" if one["majority"] is None else percent(one["majority"])
+    interval = "–" if one["low"] is None else f"{short(one['low'])} {short(one['high'])}"
+    selected = one["selection"] + (", transductive" if one["transductive"] else "")
+    return [
+        _plain(case["name"]), _plain(one["model"]), one["metric"], short(one["value"]), interval, short(one["chance"]),
+        short(one["p"], 4), needed, majority, selected,
+    ]  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """Text from elsewhere as printing takes it: no markup, no control characters."""
+    from rich.markup import escape
+
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text))

@@ -1,0 +1,340 @@
+"""Pictures beside pictures: what the judge, the feature networks and the pixels say of every arm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas.config import EvaluateSettings
+from neurocanvas.errors import check_option
+from neurocanvas.evaluation.metrics import METRICS
+from neurocanvas.evaluation.networks import FEATURE_NETWORKS, LoadedNetwork, NotComputed
+from neurocanvas.evaluation.summary import sign
+from neurocanvas.evaluation.variants import VARIANTS
+
+Say = Callable[[int], None]
+
+DEFAULT = "mindeye"
+"""Its networks are those of `FEATURE_NETWORKS`; they are scored as all else is here, with permutations."""
+
+BASIC = ("similarity", "concept", "pixcorr", "ssim")
+"""Tables of every arm, which the summary makes scores of."""
+
+TWO_WAY = ("alexnet2", "alexnet5", "inception", "clip", "clip-vit-h", "dinov2")
+"""Metrics that identify the seen picture by the features of one network."""
+
+DISTANCES = ("efficientnet-b1", "swav")
+"""Metrics that are the correlation distance of features."""
+
+SETS = ("fid-64", "fid-2048", "kid", "inception-score")
+"""Metrics of all pictures together."""
+
+
+@dataclass
+class Compared:
+    """What is known of the pictures of all arms beside what was seen.
+
+    Parameters
+    ----------
+    tables : dict of str to dict of str to array, shape (n_trials, n_pictures)
+        By arm and metric, as `summary.summarise` takes them.
+    values : dict of str to dict of str to array, shape (n_trials,)
+        By arm and metric, of the seen picture alone.
+    sets : dict of str to dict of str to dict
+        By arm and metric, of all pictures together: value and what must be known beside it.
+    not_computed : dict of str to str
+        Metric to what is missing.
+    """
+
+    tables: dict[str, dict[str, np.ndarray]]
+    values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    sets: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    not_computed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a network makes of one arm's pictures and of what was seen.
+
+    Parameters
+    ----------
+    metric, arm : str
+    drawn : array, shape (n_trials, n_features)
+    seen : array, shape (n_pictures, n_features)
+    shown : array of int, shape (n_trials,)
+        Row of `seen` that each trial showed.
+    """
+
+    metric: str
+    arm: str
+    drawn: np.ndarray
+    seen: np.ndarray
+    shown: np.ndarray
+
+
+def compare(
+    drawn: Mapping[str, np.ndarray],
+    seen: np.ndarray,
+    shown: Mapping[str, np.ndarray],
+    prompts: Sequence[str],
+    settings: EvaluateSettings,
+    *,
+    progress: Say = lambda _: None,
+) -> Compared:
+    """Compare every arm's pictures with what was seen.
+
+    Parameters
+    ----------
+    drawn : dict of str to array, shape (n_trials, size, size, 3), uint8
+        By arm.
+    seen : array, shape (n_pictures, size, size, 3), uint8
+        The distinct pictures.
+    shown : dict of str to array of int, shape (n_trials,)
+        By arm, which of them each trial showed.
+    prompts : sequence of str
+        Every concept in words, for the judge; none where concepts are not known.
+    settings : EvaluateSettings
+        Judge, variant and metrics.
+    progress : callable
+        Is told how many pictures were embedded or compared since the last call.
+
+    Returns
+    -------
+    Compared
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the judge's weights cannot be loaded.
+    """
+    from neurocanvas.evaluation.identification import similarity
+    from neurocanvas.evaluation.images import pixcorr_table, ssim_table
+    from neurocanvas.evaluation.judge import judge_pictures, judge_texts
+
+    seen_embedded = judge_pictures(seen, settings.judge, progress=progress)
+    prompted = _unit(judge_texts(prompts, settings.judge)) if prompts else None
+    tables: dict[str, dict[str, np.ndarray]] = {}
+    for arm, pictures in drawn.items():
+        embedded = judge_pictures(pictures, settings.judge, progress=progress)
+        tables[arm] = {
+            "similarity": similarity(embedded, seen_embedded),
+            **({} if prompted is None else {"concept": _unit(embedded) @ prompted.T}),
+            "pixcorr": pixcorr_table(pictures / 255, seen / 255),
+            "ssim": ssim_table(pictures / 255, seen / 255),
+        }
+        progress(len(pictures))
+    found = Compared(tables, {arm: {} for arm in drawn}, {arm: {} for arm in drawn})
+    _pixels(found, drawn, seen, shown, settings)
+    further = _networks if settings.variant == DEFAULT else _variant
+    further(found, drawn, seen, shown, settings)
+    return found
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length one."""
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def _pixels(
+    found: Compared,
+    drawn: Mapping[str, np.ndarray],
+    seen: np.ndarray,
+    shown: Mapping[str, np.ndarray],
+    settings: EvaluateSettings,
+) -> None:
+    """Compare pixels as the variant does."""
+    from neurocanvas.evaluation.variant_scores import variant_pixels
+
+    if VARIANTS[settings.variant].pixels is None:
+        return
+    for arm, pictures in drawn.items():
+        for metric, values in variant_pixels(pictures, seen[shown[arm]], settings.variant).items():
+            found.values[arm][f"{metric}@{settings.variant}"] = values
+
+
+def _variant(
+    found: Compared,
+    drawn: Mapping[str, np.ndarray],
+    seen: np.ndarray,
+    shown: Mapping[str, np.ndarray],
+    settings: EvaluateSettings,
+) -> None:
+    """Compare by feature networks as another variant than the default does: of pairs alone."""
+    from neurocanvas.evaluation.variant_scores import variant_networks
+
+    if not VARIANTS[settings.variant].networks:
+        return
+    for arm, pictures in drawn.items():
+        scores = variant_networks(
+            pictures, seen[shown[arm]], lambda network: _load(network, settings), settings.variant
+        )
+        for metric, values in scores.items():
+            if isinstance(values, NotComputed):
+                found.not_computed[metric] = values.reason
+            else:
+                found.values[arm][f"{metric}@{settings.variant}"] = sign(metric) * values
+
+
+def _networks(
+    found: Compared,
+    drawn: Mapping[str, np.ndarray],
+    seen: np.ndarray,
+    shown: Mapping[str, np.ndarray],
+    settings: EvaluateSettings,
+) -> None:
+    """Compare by feature networks, as many as are here or were asked for by name."""
+    known = (*FURTHER, "lpips")
+    for metric in settings.metrics or known:
+        check_option("evaluate.metrics", metric, known)
+        loaded = _load(FEATURE_NETWORKS[METRICS[metric].networks[0]], settings)
+        if isinstance(loaded, NotComputed):
+            found.not_computed[metric] = loaded.reason
+        else:
+            _measure(found, metric, loaded, drawn, seen, shown, settings)
+
+
+def _load(network: Any, settings: EvaluateSettings) -> LoadedNetwork | NotComputed:
+    """A network from the folder of weights or the caches; fetched only for metrics that were asked for by name."""
+    from neurocanvas.evaluation.weights import load_network
+
+    folder = settings.weights
+    if folder and network.library == "transformers":
+        folder = str(Path(folder) / network.source.rsplit("/", 1)[-1])
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    return load_network(network, folder=folder, download=bool(settings.metrics) and not offline)
+
+
+def _measure(
+    found: Compared,
+    metric: str,
+    network: LoadedNetwork,
+    drawn: Mapping[str, np.ndarray],
+    seen: np.ndarray,
+    shown: Mapping[str, np.ndarray],
+    settings: EvaluateSettings,
+) -> None:
+    """One metric of every arm."""
+    from neurocanvas.evaluation.networks import extract_features, lpips
+    from neurocanvas.evaluation.weights import load_lpips_heads
+
+    if metric == "lpips":
+        heads = load_lpips_heads()
+        if isinstance(heads, NotComputed):
+            found.not_computed[metric] = heads.reason
+            return
+        for arm, pictures in drawn.items():
+            distances = lpips(pictures, seen[shown[arm]], network.prepare, network.forward, heads)
+            found.values[arm][metric] = -distances
+        return
+    features_of_seen = extract_features(seen, network.prepare, network.forward)
+    for arm, pictures in drawn.items():
+        features = extract_features(pictures, network.prepare, network.forward)
+        FURTHER[metric](found, Features(metric, arm, features, features_of_seen, shown[arm]), settings)
+
+
+def _identify(found: Compared, one: Features, _: EvaluateSettings) -> None:
+    """Two-way identification."""
+    from neurocanvas.evaluation.identification import similarity, two_way_table
+
+    found.tables[one.arm][one.metric] = two_way_table(similarity(one.drawn, one.seen))
+
+
+def _distance(found: Compared, one: Features, _: EvaluateSettings) -> None:
+    """Negative correlation distance."""
+    from neurocanvas.evaluation.identification import similarity
+
+    found.tables[one.arm][one.metric] = similarity(one.drawn, one.seen) - 1
+
+
+def _n_way(found: Compared, one: Features, _: EvaluateSettings) -> None:
+    """Is the class of the seen picture the best of 50 for the generated one?"""
+    from neurocanvas.evaluation.variant_scores import n_way_class
+
+    found.values[one.arm][one.metric] = n_way_class(one.drawn, one.seen[one.shown])
+
+
+def _of_set(found: Compared, one: Features, settings: EvaluateSettings) -> None:
+    """FID, KID or inception score; the seen pictures count as often as they were shown."""
+    from neurocanvas.evaluation.distributions import FeatureMoments, fid, inception_score, kid
+
+    shown = one.seen[one.shown]
+    if one.metric == "inception-score":
+        score = inception_score(one.drawn)
+    elif one.metric == "kid":
+        size = min(1000, len(one.drawn))
+        score = kid(one.drawn, shown, rng=np.random.default_rng(settings.seed), subset_size=size)
+    else:
+        moments = FeatureMoments(shown.shape[1]), FeatureMoments(shown.shape[1])
+        for moment, rows in zip(moments, (one.drawn, shown), strict=True):
+            moment.update(rows)
+        score = fid(*moments)
+    found.sets[one.arm][one.metric] = asdict(score)
+
+
+FURTHER: Mapping[str, Callable[[Compared, Features, EvaluateSettings], None]] = {
+    **dict.fromkeys(TWO_WAY, _identify), **dict.fromkeys(DISTANCES, _distance), "top1-of-50": _n_way,
+    **dict.fromkeys(SETS, _of_set),
+}  # fmt: skip
+"""Metrics of features, and what measures them."""
+
+
+def diversity(predicted: np.ndarray, mean: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Say how different predictions are from one another: a decoder that has collapsed predicts one thing.
+
+    Parameters
+    ----------
+    predicted : array, shape (n_trials, tokens, width), any float type
+        Predictions or targets; may be memory-mapped.
+    mean : array, as `predicted`, or what broadcasts to it
+        The mean training target, which all have in common.
+
+    Returns
+    -------
+    dict
+        ``effective_rank`` and ``mean_cosine`` of the differences from the mean, as sets of scores.
+    """
+    from neurocanvas.evaluation.distributions import effective_rank, mean_pairwise_cosine
+
+    n = len(predicted)
+    gram = np.zeros((n, n))
+    for token in range(predicted.shape[1]):  # all at once would be gigabytes
+        part = np.asarray(predicted[:, token], np.float64) - mean[:, token]
+        gram += part @ part.T
+    variance, vectors = np.linalg.eigh(gram)
+    rows = vectors * np.sqrt(np.maximum(variance, 0))  # of the same lengths and angles
+    found = {"effective_rank": effective_rank(rows)}
+    if (np.linalg.norm(rows, axis=1) > 0).all() and n > 1:
+        found["mean_cosine"] = mean_pairwise_cosine(rows)
+    return {name: {"value": value, "n_generated": n} for name, value in found.items()}
+
+
+def described(compared: Compared) -> dict[str, Any]:
+    """Say what the further metrics are: for the summary.
+
+    Parameters
+    ----------
+    compared : Compared
+
+    Returns
+    -------
+    dict
+        ``sets``, ``not_computed``, and ``metrics``: of every further metric its title, direction, chance, reference and
+        variant.
+    """
+    parts = compared.tables, compared.values, compared.sets
+    measured = {metric for part in parts for arm in part.values() for metric in arm}
+    metrics = {}
+    for metric in sorted(measured | compared.not_computed.keys()):
+        name, _, variant = metric.partition("@")
+        if name in METRICS and metric not in BASIC:
+            known = METRICS[name]
+            metrics[metric] = {
+                "title": f"{known.title} ({variant})" if variant else known.title, "direction": known.better,
+                "chance": str(known.chance), "reference": known.reference, "variant": variant,
+            }  # fmt: skip
+    return {"sets": compared.sets, "not_computed": compared.not_computed, "metrics": metrics}

@@ -1,0 +1,103 @@
+"""Pictures that were made elsewhere, scored with the same ruler."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas.datasets.splits import is_blocked
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.pairing import Pairing, choose_size, read_pairing, read_pictures
+from neurocanvas.stages.comparing import compare, described
+from neurocanvas.stages.run import Run
+from neurocanvas.stages.scoring import write_confusions, write_scores
+from neurocanvas.targets.captions import prompt
+from neurocanvas.trials import Trials
+
+GIVEN = "given"
+"""The arm of pictures that were made elsewhere."""
+
+
+def evaluate_elsewhere(run: Run) -> list[Path]:
+    """Score a folder of pictures against a folder of what was seen.
+
+    Parameters
+    ----------
+    run : Run
+        `data.pictures` is the folder of pictures that were made, `evaluate.against` of those that were seen,
+        `evaluate.pairs` the table that says which belong together.
+
+    Returns
+    -------
+    list of Path
+        `scores/summary.json`, `trials.csv`, `concepts.csv`; where concepts are known the confusions.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a folder or the table is missing or they do not fit, or a picture is damaged.
+    """
+    from neurocanvas.evaluation.judge import judge_texts
+    from neurocanvas.evaluation.summary import summarise
+
+    settings = run.settings.evaluate
+    if not run.settings.data.pictures:
+        raise NeuroCanvasError("--images: the folder of pictures that were made is needed beside --against.")
+    table = Path(settings.pairs) if settings.pairs else None
+    pairing = read_pairing(Path(run.settings.data.pictures), Path(settings.against), table)
+    size, notes = choose_size(pairing)
+    drawn, seen = read_pictures(pairing.images, size), read_pictures(pairing.gallery, size)
+    trials, blocked = _columns(pairing)
+    concepts = {str(name): str(name) for name in np.unique(trials["concept"]) if name}
+    prompts = [prompt(name) for name in concepts]
+    compared = compare(
+        {GIVEN: drawn}, seen, {GIVEN: pairing.seen}, prompts, settings,
+        progress=run.track("evaluate", len(seen) + 2 * len(drawn)),
+    )  # fmt: skip
+    summary, rows = summarise(
+        compared.tables, trials, _names(pairing), concepts, settings, blocked=blocked,
+        rng=np.random.default_rng(settings.seed), warnings=[*pairing.notes, *notes], values=compared.values,
+    )  # fmt: skip
+    paths = write_scores(run.folder / "scores", summary | described(compared), rows)
+    if concepts:
+        scores = {GIVEN: compared.tables[GIVEN]["concept"]}
+        prompted = judge_texts(prompts, settings.judge)
+        paths += write_confusions(run.folder / "scores", scores, trials, concepts, prompted, blocked=blocked)
+    return paths
+
+
+def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:
+    """Trial columns for the statistics, and whether concepts came in blocks; what is not known is one value."""
+    n = len(pairing.images)
+    given = {name: np.asarray(values) for name, values in pairing.columns.items()}
+
+    def numbered(name: str) -> np.ndarray:
+        return np.unique(given[name], return_inverse=True)[1] if name in given else np.zeros(n, np.int64)
+
+    columns: dict[str, Any] = {
+        "subject": numbered("subject"), "trial": np.arange(n), "fold": np.zeros(n, np.int64),
+        "stimulus": np.array(_names(pairing))[pairing.seen],
+        "concept": given.get("concept", np.full(n, "")), "block": numbered("block"),
+    }  # fmt: skip
+    if "concept" not in given or not {"block", "order"} & given.keys():
+        return columns, False
+    try:
+        order = given["order"].astype(float) if "order" in given else columns["block"]
+    except ValueError as error:
+        raise NeuroCanvasError(f"pairing table: the column order must hold numbers ({error}).") from error
+    if "block" not in given:  # the contiguous runs of one concept
+        recorded = np.lexsort([order, columns["subject"]])
+        changes = columns["concept"][recorded][1:] != columns["concept"][recorded][:-1]
+        columns["block"][recorded[1:]] = np.cumsum(changes)
+    same = {name: np.zeros(n, np.int64) for name in ("session", "run")}
+    table = {**columns, **same, "order": order, "granularity": np.full(n, "all")}
+    return columns, is_blocked(Trials(table, (), 1.0, 0.0, lambda _: np.empty(0), ""))
+
+
+def _names(pairing: Pairing) -> list[str]:
+    """Distinct names of the seen pictures: from where their paths differ."""
+    common = os.path.commonpath([path.parent for path in pairing.gallery])
+    return [path.relative_to(common).as_posix() for path in pairing.gallery]

@@ -1,0 +1,249 @@
+"""Tables of somebody else's predictions, CSV or parquet, as a case that can be audited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neurocanvas import store
+from neurocanvas.datasets.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order
+from neurocanvas.errors import NeuroCanvasError, check_file, check_option, require
+from neurocanvas.evaluation.audit import PARTS, Answers, Case
+from neurocanvas.evaluation.conclusions import SELECTIONS
+from neurocanvas.evaluation.pairing import check_header, inside, read_columns
+from neurocanvas.trials import COLUMNS, Trials
+
+NEEDED = ("true", "predicted")
+READ = (
+    *NEEDED, "split", "subject", "session", "run", "block", "order", "stimulus", "picture", "sha256", "transductive",
+)  # fmt: skip
+"""Columns that are read; of the others a note says that they were not."""
+
+PURPOSE = "predictions: one row per trial with the columns true and predicted"
+NOT_TRANSDUCTIVE = frozenset({"", "0", "0.0", "no", "false", "none", "nan"})
+
+
+def table_case(
+    path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None
+) -> Case:
+    """Read a table of predictions.
+
+    Parameters
+    ----------
+    path : Path
+        A .csv (UTF-8, commas) or .parquet file, one row per trial. `true` and `predicted` are concepts. There may be:
+        `split` (train, val, test, gallery or pretrain; without it all rows are test trials), `subject`, `session`,
+        `run`, `block`, `order` (a number that grows with time within a session), `stimulus`, `picture` (file inside
+        `pictures`), `sha256` (of that file), `transductive` (what was done with several test trials together). Rows
+        that do not test need no `predicted`, and those of the gallery no `true`. All rows of train are taken to
+        train what answered all test rows: audit folds and subjects that have models of their own one by one.
+    selection : str
+        How epoch and model were selected: a key of `SELECTIONS`.
+    transductive : sequence of str
+        Steps beside those in the column.
+    pictures : Path, optional
+        Folder of the files that `picture` names; by default that of the table.
+
+    Returns
+    -------
+    Case
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is missing, damaged, lacks a column, or a row lacks what it needs.
+    """
+    check_option("--selection", selection, SELECTIONS)
+    table = _read(path)
+    n = len(table["true"])
+    part = np.char.lower(table["split"]) if "split" in table else np.full(n, "test")
+    for row in np.flatnonzero(~np.isin(part, PARTS))[:1]:
+        raise NeuroCanvasError(
+            f"{path}: row {row + 1}: split: allowed are {', '.join(PARTS)}; got {str(table['split'][row])!r}."
+        )
+    test = np.flatnonzero(part == "test")
+    if not len(test):
+        raise NeuroCanvasError(f"{path}: no row has split = test; there is nothing to audit.")
+    _check_filled(path, table, part)
+    names, concept, predicted = _concepts(path, table, test)
+    columns = {"concept": concept, **_codes(table)}
+    if hashes := _picture_prints(path, table, pictures):
+        columns["picture"] = _numbered(np.array(hashes))
+    blocked, extra = _blocks(path, table, columns, recorded=part != "gallery")
+    columns |= extra
+    units = np.arange(n)
+    if blocked is not None and "block" in columns:
+        units = np.where(blocked & (columns["block"] >= 0), n + columns["block"], units)
+    strata = columns.get("subject", np.zeros(n, np.int64))[test]
+    steps = tuple(dict.fromkeys([*transductive, *_steps(table)]))
+    answers = Answers("the table", test, predicted[test], strata, units[test], selection, steps)
+    splits = [{name: np.flatnonzero(part == name) for name in PARTS if (part == name).any()}]
+    return Case(path.name, columns, splits, blocked, [answers], warnings=_notes(table, names, concept, test))
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Columns as text, by name in small letters."""
+    if path.suffix.lower() == ".csv":
+        return read_columns(path, NEEDED, PURPOSE)
+    if path.suffix.lower() != ".parquet":
+        check_file(path, f"a run folder, or a .csv or .parquet file of {PURPOSE}")
+        raise NeuroCanvasError(f"{path}: a run folder, or a .csv or .parquet file of predictions is needed.")
+    check_file(path, PURPOSE)
+    parquet = require("pyarrow.parquet", f"reading {path.name}", "parquet")
+    try:
+        read = parquet.read_table(path)
+        columns = {str(name).strip().lower(): read.column(place).to_pylist() for place, name in
+                   enumerate(read.column_names)}  # fmt: skip
+        header = [str(name).strip().lower() for name in read.column_names]
+    except (OSError, ValueError, TypeError, NotImplementedError, MemoryError) as error:  # bases of pyarrow's
+        reason = " ".join(str(error).split())
+        raise NeuroCanvasError(f"{path}: damaged, or not a parquet file ({reason}); write it again.") from error
+    check_header(path, header, NEEDED)
+    if not columns["true"]:
+        raise NeuroCanvasError(f"{path}: no rows; it should hold {PURPOSE}.")
+    return {name: np.array([_text(value) for value in values]) for name, values in columns.items()}
+
+
+def _text(value: object) -> str:
+    """A value of a parquet file as a CSV file would say it; whole numbers alike whether or not a column has gaps."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _check_filled(path: Path, table: Mapping[str, np.ndarray], part: np.ndarray) -> None:
+    """Raise unless every row has what its part needs."""
+    for name, needs in (("true", part != "gallery"), ("predicted", part == "test")):
+        for row in np.flatnonzero(needs & (table[name] == ""))[:1]:
+            raise NeuroCanvasError(
+                f"{path}: row {row + 1}: {name} is empty, which a row of {part[row]} needs; fill it in, or leave "
+                "the row out."
+            )
+
+
+def _concepts(
+    path: Path, table: Mapping[str, np.ndarray], test: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names of concepts, and codes of those seen and predicted; -1 where a cell is empty."""
+    names = np.unique(np.concatenate([table["true"], table["predicted"][test]]))
+    names = names[names != ""]
+    seen = np.unique(table["true"][test])
+    if not np.isin(table["predicted"][test], table["true"]).any():
+        raise NeuroCanvasError(
+            f"{path}: predicted: none of its values is among those of true (such as "
+            f"{str(table['predicted'][test[0]])!r} and {str(seen[0])!r}); name concepts alike in both."
+        )
+    coded = []
+    for column in NEEDED:
+        place = np.minimum(np.searchsorted(names, table[column]), len(names) - 1)
+        coded.append(np.where(names[place] == table[column], place, -1))
+    return names, coded[0], coded[1]
+
+
+def _numbered(values: np.ndarray) -> np.ndarray:
+    """Codes of values, -1 where there is none."""
+    return np.where(values == "", -1, np.unique(values, return_inverse=True)[1].reshape(-1))
+
+
+def _codes(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Codes of the columns by which parts are compared; a run is that of its subject and session, where these are."""
+    found = {}
+    for name in ("subject", "session", "run", "block", "stimulus"):
+        if name not in table or (table[name] == "").all():
+            continue
+        key = [_numbered(table[one]) for one in (*COUNTED_WITHIN.get(name, ()), name) if one in table]
+        codes = np.unique(np.stack(key), axis=1, return_inverse=True)[1].reshape(-1)
+        found[name] = np.where(key[-1] < 0, -1, codes)
+    return found
+
+
+def _picture_prints(path: Path, table: Mapping[str, np.ndarray], pictures: Path | None) -> list[str]:
+    """Hashes of the picture files: those that the table gives, or of the files that it names."""
+    if "sha256" in table:
+        return [str(one).lower() for one in table["sha256"]]
+    if "picture" not in table:
+        return []
+    folder = pictures or path.parent
+    hashed: dict[str, str] = {"": ""}
+    for row, name in enumerate(table["picture"].tolist(), 1):
+        if name not in hashed:
+            hashed[name] = store.sha256(inside(folder, name, f"{path}: picture, row {row}"))
+    return [hashed[name] for name in table["picture"].tolist()]
+
+
+def _blocks(
+    path: Path, table: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray], *, recorded: np.ndarray
+) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+    """Whether each trial's session came in blocks of one concept; its order and block, as far as these are known."""
+    rows, n = np.flatnonzero(recorded & (columns["concept"] >= 0)), len(recorded)
+    zeros = np.zeros(n, np.int64)
+    if "order" in table:
+        order = _order(path, table["order"], recorded)
+    elif "block" in columns:  # within a block any order may be the true one: a random one is taken
+        order = np.lexsort([np.random.default_rng(0).permutation(n), columns["block"]]).argsort()
+    else:
+        return None, {}
+    place = np.unique(order, return_inverse=True)[1].reshape(-1)
+    numbers = {"subject": columns.get("subject", zeros), "session": columns.get("session", zeros), "order": place}
+    filled = {name: numbers.get(name, zeros)[rows] for name in COLUMNS}
+    filled["concept"] = columns["concept"][rows]
+    trials = Trials(filled, (), 1.0, 0.0, lambda asked: np.empty((len(asked), 0, 0), np.float32), "table")
+    blocked = np.zeros(n, dtype=bool)
+    blocked[rows] = blocked_trials(trials)
+    block = columns.get("block")
+    if block is None:
+        ranked = rows[in_recorded_order(trials)]
+        where = np.stack([numbers["subject"], numbers["session"], columns["concept"]])[:, ranked]
+        block = np.full(n, -1)
+        block[ranked] = np.concatenate([[0], np.cumsum((where[:, 1:] != where[:, :-1]).any(axis=0))])
+    kept = blocked | _mixes_concepts(block, columns["concept"])
+    known = {"block": np.where(kept, block, -1)}
+    return blocked, {**known, "order": place} if "order" in table else known
+
+
+def _mixes_concepts(block: np.ndarray, concept: np.ndarray) -> np.ndarray:
+    """Whether blocks are more than runs of one concept: then all of them are compared."""
+    there = (block >= 0) & (concept >= 0)
+    pairs = np.unique(np.stack([block[there], concept[there]]), axis=1)
+    return np.full(len(block), bool(len(np.unique(pairs[0])) < pairs.shape[1]))
+
+
+def _order(path: Path, cells: np.ndarray, recorded: np.ndarray) -> np.ndarray:
+    """Numbers of the column order; a gallery was not recorded and needs none."""
+    order = np.zeros(len(cells))
+    for row in np.flatnonzero(recorded):
+        try:
+            order[row] = float(cells[row])
+        except ValueError:
+            order[row] = np.nan
+        if not np.isfinite(order[row]):
+            raise NeuroCanvasError(
+                f"{path}: row {row + 1}: order: a number is needed, larger for what was recorded later; got "
+                f"{str(cells[row])!r}."
+            )
+    return order
+
+
+def _steps(table: Mapping[str, np.ndarray]) -> list[str]:
+    """What the column transductive says."""
+    said = dict.fromkeys(table.get("transductive", np.empty(0, np.str_)).tolist())
+    yes = [one for one in said if one.lower() not in NOT_TRANSDUCTIVE]
+    return [("the table says so" if one.lower() in ("1", "yes", "true") else one) for one in yes]
+
+
+def _notes(
+    table: Mapping[str, np.ndarray], names: np.ndarray, concept: np.ndarray, test: np.ndarray
+) -> tuple[str, ...]:
+    """What a reader should know of the table."""
+    unread = [name for name in table if name not in READ]
+    found = [f"Columns that were not read: {', '.join(unread)}."] if unread else []
+    unseen = len(np.setdiff1d(np.unique(table["predicted"][test]), np.unique(names[concept[test]])))
+    if unseen:
+        found.append(f"{unseen} of the concepts that were predicted are those of no test trial.")
+    if len(np.unique(table.get("subject", np.empty(0)))) > 1:
+        found.append("All rows of train are taken to have trained what answered the test trials of every subject.")
+    return tuple(found)

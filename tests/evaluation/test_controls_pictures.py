@@ -1,0 +1,198 @@
+"""Controls of pictures, of surrogates and of null generators: what they compare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.clean_designs import clean_rapid, clean_zero_shot, two_way_arms
+from neurocanvas.evaluation.control_inputs import ControlInputs, named_labels, shrinkage_lda
+from neurocanvas.evaluation.measured import Measured, Refusal
+from neurocanvas.evaluation.planted import class_codes, exemplar_memory, repeated_pictures
+from neurocanvas.evaluation.stimulus_controls import (
+    low_level_match,
+    pseudo_concepts,
+    random_codebook,
+    repeated_stimulus,
+)
+from neurocanvas.evaluation.surrogates import (
+    matched_noise,
+    noise_eeg,
+    null_generators,
+    phase_randomisation,
+    phase_randomised,
+    shuffled_pairs,
+    time_course_and_power,
+)
+
+
+def rng_of(seed: int) -> np.random.Generator:
+    """Random numbers of a seed."""
+    return np.random.default_rng(seed)
+
+
+def spying(inputs: ControlInputs, seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> ControlInputs:
+    """The same inputs with row numbers as first feature and a decoder that notes what it is given."""
+
+    def decode(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Note rows and labels, and decode by the other features."""
+        seen.append((x[:, 0].astype(int), y, new[:, 0].astype(int)))
+        return named_labels(shrinkage_lda, x[:, 1:], y, new[:, 1:])
+
+    return replace(inputs, features=np.column_stack([np.arange(len(inputs.order)), inputs.flat]), decode=decode)
+
+
+def test_pseudo_concepts_are_even_mixes_of_whole_pictures() -> None:
+    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    inputs = spying(exemplar_memory(rng=rng_of(0)), seen)
+    pseudo_concepts(inputs, rng=rng_of(1))
+    rows, labels, _ = seen[0]
+    of_picture = {(int(inputs.stimulus[row]), int(label)) for row, label in zip(rows, labels, strict=True)}
+    assert len(of_picture) == 40, "every picture has one pseudo-concept"
+    mixed = np.zeros((8, 8), dtype=int)
+    for picture, label in of_picture:
+        mixed[picture // 5, label] += 1
+    assert mixed.max() == 1 and mixed.sum(axis=0).tolist() == [5] * 8
+
+
+def test_too_few_pictures_cannot_be_mixed() -> None:
+    inputs = clean_rapid(rng=rng_of(0))
+    found = pseudo_concepts(replace(inputs, stimulus=inputs.concept), rng=rng_of(1))
+    assert isinstance(found, Refusal) and "too few to be mixed" in found.reason
+
+
+def test_random_codes_do_well_on_trained_concepts_only() -> None:
+    trained = random_codebook(class_codes(rng=rng_of(0)), rng=rng_of(1))
+    apart = random_codebook(clean_zero_shot(rng=rng_of(0)), rng=rng_of(1))
+    assert isinstance(trained, Measured) and isinstance(apart, Measured)
+    assert trained.fired and "were trained" in trained.note
+    assert not apart.fired and apart.details["accuracy"] > 0.8 and abs(apart.effect) < 0.1
+
+
+def test_more_features_than_trials_give_the_same_codes_as_the_other_form_of_ridge() -> None:
+    from neurocanvas.evaluation.stimulus_controls import _ridge_smoother
+
+    train, test = rng_of(0).normal(size=(12, 11)), rng_of(1).normal(size=(3, 11))
+    wide = np.column_stack([train, train]), np.column_stack([test, test])
+    x = (wide[0] - wide[0].mean(axis=0)) / wide[0].std(axis=0)
+    new = (wide[1] - wide[0].mean(axis=0)) / wide[0].std(axis=0)
+    expected = new @ np.linalg.solve(x.T @ x + 0.1 * 12 * np.eye(22), x.T)
+    np.testing.assert_allclose(_ridge_smoother(*wide), expected, atol=1e-9)
+
+
+def test_look_alikes_of_the_own_concept_leave_and_as_many_others_of_it() -> None:
+    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    inputs = spying(clean_rapid(rng=rng_of(0)), seen)
+    low_level_match(inputs, rng=rng_of(1))
+    looks = inputs.low_level
+    assert looks is not None and len(seen) == 2 * 160
+    (at_random, _, row), (matched, _, again) = seen[:2]
+    (row,) = row
+    assert again == [row] and len(at_random) == len(matched)
+    assert inputs.stimulus[row] not in inputs.stimulus[at_random]
+    apart = np.linalg.norm(looks - looks[row], axis=1)
+    own = inputs.concept == inputs.concept[row]
+    stayed = np.isin(np.arange(240), matched) & own
+    train = next(train for train, test in inputs.splits if row in test)
+    left = np.setdiff1d(train[own[train] & (inputs.stimulus[train] != inputs.stimulus[row])], matched)
+    assert apart[left].max() <= apart[stayed].min() + 0.5
+    assert np.bincount(inputs.concept[at_random]).tolist() == np.bincount(inputs.concept[matched]).tolist()
+
+
+def test_tested_pictures_leave_training_and_as_many_others() -> None:
+    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    inputs = spying(repeated_pictures(rng=rng_of(0)), seen)
+    found = repeated_stimulus(inputs, rng=rng_of(1))
+    assert isinstance(found, Measured) and found.details["share_of_trials"] > 0.9
+    for (kept, kept_labels, tested), (without, labels, same) in zip(seen[::2], seen[1::2], strict=True):
+        assert (tested == same).all()
+        assert np.isin(inputs.stimulus[tested], inputs.stimulus[kept]).all()
+        assert not np.isin(inputs.stimulus[tested], inputs.stimulus[without]).any()
+        assert np.bincount(kept_labels).tolist() == np.bincount(labels).tolist()
+
+
+def test_without_repeated_pictures_there_is_nothing_to_ask() -> None:
+    inputs = clean_rapid(rng=rng_of(0))
+    found = repeated_stimulus(replace(inputs, stimulus=np.arange(240)), rng=rng_of(1))
+    assert isinstance(found, Measured) and found.p == 1.0 and found.note == "No tested picture was trained."
+
+
+@pytest.mark.parametrize("n_features", [3, 90])
+def test_noise_has_the_mean_and_the_covariance_of_the_features(n_features: int) -> None:
+    rng = rng_of(0)
+    features = 5 + rng.normal(size=(60, n_features)) @ rng.normal(size=(n_features, n_features))
+    drawn = np.stack([matched_noise(features, rng=rng) for _ in range(400)]).reshape(-1, n_features)
+    expected = np.cov(features.T, ddof=0)
+    assert np.abs(np.cov(drawn.T) - expected).max() < 0.06 * expected.max()
+    np.testing.assert_allclose(drawn.mean(axis=0), features.mean(axis=0), atol=0.15 * np.sqrt(expected.max()))
+
+
+def test_both_ways_of_noise_are_reported() -> None:
+    found = noise_eeg(clean_rapid(rng=rng_of(0)), rng=rng_of(1))
+    assert isinstance(found, Measured)
+    assert set(found.details) == {"noise_accuracy", "noise_p", "real_to_noise_accuracy", "real_to_noise_p"}
+    assert found.p == min(1.0, 2 * min(found.details["noise_p"], found.details["real_to_noise_p"]))
+
+
+@pytest.mark.parametrize("n_times", [32, 33])
+def test_random_phases_keep_means_spectra_and_cross_spectra(n_times: int) -> None:
+    signal = rng_of(0).normal(size=(4, 3, n_times)) + 2.0
+    made = phase_randomised(signal, rng=rng_of(1))
+    before, after = np.fft.rfft(signal, axis=2), np.fft.rfft(made, axis=2)
+    np.testing.assert_allclose(before[:, 0] * before[:, 1].conj(), after[:, 0] * after[:, 1].conj(), atol=1e-9)
+    np.testing.assert_allclose(signal.mean(axis=2), made.mean(axis=2), atol=1e-12)
+    assert abs(np.corrcoef(signal.ravel(), made.ravel())[0, 1]) < 0.3
+    with pytest.raises(NeuroCanvasError, match="signal"):
+        phase_randomised(signal[0], rng=rng_of(1))
+
+
+def test_the_phases_of_two_trials_differ() -> None:
+    signal = np.repeat(rng_of(0).normal(size=(1, 2, 64)), 2, axis=0)
+    made = phase_randomised(signal, rng=rng_of(1))
+    assert np.abs(made[0] - made[1]).max() > 0.1
+
+
+def test_features_of_the_signal_are_its_course_and_its_power() -> None:
+    signal = rng_of(0).normal(size=(5, 3, 40))
+    made = time_course_and_power(signal)
+    assert made.shape == (5, 3 * 11)
+    np.testing.assert_allclose(made[:, 0], signal[:, 0, :4].mean(axis=1))
+    np.testing.assert_allclose(made[:, -1], np.log(signal[:, 2].var(axis=1)))
+
+
+def test_the_extractor_that_is_given_makes_the_features() -> None:
+    inputs = clean_rapid(rng=rng_of(0))
+    power = phase_randomisation(replace(inputs, extract=lambda signal: signal.var(axis=2)), rng=rng_of(1))
+    assert isinstance(power, Measured) and power.details["accuracy"] == pytest.approx(
+        power.details["surrogate_accuracy"]
+    )
+
+
+def test_two_or_three_concepts_cannot_exchange_names_in_enough_ways() -> None:
+    inputs = clean_rapid(rng=rng_of(0))
+    found = shuffled_pairs(replace(inputs, concept=inputs.concept % 3), rng=rng_of(1))
+    assert isinstance(found, Refusal) and "3 concepts" in found.reason
+
+
+def test_null_generators_name_the_arm_that_is_hardest_to_beat() -> None:
+    inputs = replace(clean_rapid(rng=rng_of(0)), arms=two_way_arms(0.85, rng=rng_of(1)))
+    found = null_generators(inputs, rng=rng_of(2))
+    assert isinstance(found, Measured) and not found.fired and found.p <= 0.05 and found.low > 0
+    assert found.details["nearest-picture_difference"] == pytest.approx(found.effect) or found.effect > 0
+    arms = {"eeg": np.full(30, 0.6), "mean": np.full(30, 0.5), "class-name": np.full(30, 0.7)}
+    found = null_generators(replace(inputs, arms=arms), rng=rng_of(3))
+    assert isinstance(found, Measured) and found.fired and found.effect == pytest.approx(-0.1)
+    assert found.note == "Hardest to beat is the arm class-name."
+    assert isinstance(null_generators(replace(inputs, arms={"eeg": arms["eeg"]}), rng=rng_of(3)), Refusal)
+
+
+def test_arms_of_one_picture_change_sign_together() -> None:
+    inputs = clean_rapid(rng=rng_of(0))
+    arms = {"eeg": np.repeat([0.9, 0.8, 0.7], 10), "mean": np.full(30, 0.5)}
+    alone = null_generators(replace(inputs, arms=arms), rng=rng_of(1))
+    together = null_generators(replace(inputs, arms=arms, arm_units=np.repeat([0, 1, 2], 10)), rng=rng_of(1))
+    assert isinstance(alone, Measured) and isinstance(together, Measured)
+    assert not alone.fired and together.fired, "three pictures have eight signs, the least p is 1/8"

@@ -1,0 +1,125 @@
+"""The table of feature networks says what FIELD's survey says, and exactly that reaches a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.images import lpips_distance
+from neurocanvas.evaluation.networks import FEATURE_NETWORKS, NotComputed, extract_features, lpips
+from neurocanvas.evaluation.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, preprocess
+
+MINDEYE = {
+    # name: module or field, size, mean, deviation
+    "alexnet2": ("features.4", 256, IMAGENET_MEAN, IMAGENET_STD),
+    "alexnet5": ("features.11", 256, IMAGENET_MEAN, IMAGENET_STD),
+    "inception": ("avgpool", 342, IMAGENET_MEAN, IMAGENET_STD),
+    "clip": ("image_embeds", 224, CLIP_MEAN, CLIP_STD),
+    "efficientnet-b1": ("avgpool", 255, IMAGENET_MEAN, IMAGENET_STD),
+    "swav": ("avgpool", 224, IMAGENET_MEAN, IMAGENET_STD),
+}
+
+
+class Recorder:
+    """A feature function that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[torch.Tensor] = []
+
+    def __call__(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.given.append(pixels)
+        return (pixels.mean(dim=(2, 3), keepdim=True),)
+
+
+def pictures(n: int = 3, height: int = 300, width: int = 400) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, size=(n, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", MINDEYE)
+def test_mindeyes_tensor_reaches_the_network(name):
+    layer, size, mean, std = MINDEYE[name]
+    network, recorder, values = FEATURE_NETWORKS[name], Recorder(), pictures()
+    features = extract_features(values, lambda some: preprocess(some, network.preprocess), recorder, batch_size=2)
+    assert network.layers == (layer,) and [len(given) for given in recorder.given] == [2, 1]
+    floats = torch.tensor(values).permute(0, 3, 1, 2) / 255
+    first = torch.nn.functional.interpolate(floats, (256, 256), mode="bilinear", align_corners=False)
+    second = torch.nn.functional.interpolate(first, (size, size), mode="bilinear", align_corners=False)
+    expected = (second - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    np.testing.assert_allclose(torch.cat(recorder.given), expected, atol=2e-5)
+    np.testing.assert_allclose(features, expected.mean(dim=(2, 3)), atol=1e-5)
+
+
+def test_the_classifier_sees_a_bicubic_crop_of_518():
+    network, recorder = FEATURE_NETWORKS["imagenet"], Recorder()
+    extract_features(pictures(1), lambda some: preprocess(some, network.preprocess), recorder)
+    from PIL import Image
+
+    image = Image.fromarray(pictures(1)[0]).resize((690, 518), Image.Resampling.BICUBIC).crop((86, 0, 604, 518))
+    expected = (np.asarray(image) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    np.testing.assert_allclose(recorder.given[0][0].permute(1, 2, 0), expected, atol=1e-5)
+    assert network.weights == "ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1" and network.layers == ("logits",)
+
+
+def test_lpips_scaling_is_imagenets():
+    shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
+    values = np.random.default_rng(1).random((5, 3))
+    np.testing.assert_allclose(
+        (values - IMAGENET_MEAN) / IMAGENET_STD, (2 * values - 1 - shift) / scale, atol=1e-12
+    )
+    how = FEATURE_NETWORKS["lpips"].preprocess
+    assert (how.mean, how.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_every_row_says_where_it_comes_from():
+    for name, network in FEATURE_NETWORKS.items():
+        assert network.layers and network.title and network.source, name
+        assert (network.library == "transformers") == (not network.weights), name
+        assert network.library != "torchvision" or network.preprocess is not None, name
+    own = {name for name, network in FEATURE_NETWORKS.items() if network.preprocess is None}
+    assert own == {"clip-vit-h", "dinov2", "imagenet-transformers", "fid-64", "fid-2048", "fid-logits"}
+    assert "second judge" in FEATURE_NETWORKS["dinov2"].note
+
+
+def test_features_do_not_depend_on_the_batch_and_progress_is_told():
+    values, told = pictures(5, 20, 20), []
+
+    def prepare(some):
+        return torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).float()
+
+    def forward(pixels):
+        return (pixels[:, :, ::5, ::5],)
+
+    whole = extract_features(values, prepare, forward)
+    np.testing.assert_array_equal(extract_features(values, prepare, forward, batch_size=2, progress=told.append), whole)
+    assert told == [2, 2, 1] and whole.shape == (5, 48) and whole.dtype == np.float32
+
+
+def test_lpips_in_batches_is_lpips_of_all():
+    generated, seen = pictures(5, 24, 24), pictures(5, 24, 24)[::-1]
+
+    def prepare(some):
+        return torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).float()
+
+    def forward(pixels):
+        return pixels, pixels[:, :2, ::2, ::3]
+
+    heads = [np.array([0.5, 1.0, 2.0]), np.array([1.0, 3.0])]
+    expected = lpips_distance(
+        [layer.numpy() for layer in forward(prepare(generated))], [layer.numpy() for layer in forward(prepare(seen))],
+        heads,
+    )  # fmt: skip
+    found = lpips(generated, seen, prepare, forward, heads, batch_size=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found[2] == 0 and (found[[0, 1, 3, 4]] > 0).all()
+
+
+def test_bad_calls_are_refused_and_what_is_missing_says_so():
+    with pytest.raises(NeuroCanvasError, match="at least one is needed; got none"):
+        extract_features([], lambda some: torch.zeros(0), Recorder())
+    with pytest.raises(NeuroCanvasError, match=r"one layer with 3 rows is needed; got 2 with \[3, 3\] rows"):
+        extract_features(pictures(), lambda some: torch.zeros(3, 1), lambda pixels: (pixels, pixels))
+    with pytest.raises(NeuroCanvasError, match="got 3 and 2"):
+        lpips(pictures(3), pictures(2), lambda some: torch.zeros(1), Recorder(), [])
+    assert str(NotComputed("SwAV", "no weights")) == "SwAV: not computed (no weights)"

@@ -1,0 +1,141 @@
+"""What reaches a network: against PIL, against torch's interpolation, against the processors of transformers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.preprocessing import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocess,
+    Resize,
+    preprocess,
+    resize_picture,
+    resized_shape,
+    through_jpeg,
+)
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Noise over a ramp: small details that antialiasing changes, and a direction."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 150, width)[None, :, None] + np.linspace(0, 50, height)[:, None, None]
+    return (ramp + rng.integers(0, 55, size=(height, width, 3))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("on", ["tensor", "8-bit tensor"])
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_floats_are_resized_by_torch(interpolation, antialias, on):
+    values = picture(50, 70)
+    floats = torch.tensor(values).permute(2, 0, 1)[None] / 255
+    expected = torch.nn.functional.interpolate(
+        floats, (24, 33), mode=interpolation, align_corners=False, antialias=antialias
+    )
+    if on == "8-bit tensor":
+        expected = (expected.clamp(0, 1) * 255).round() / 255
+    made = resize_picture(values, [Resize(24, "short side", interpolation, antialias)], on)
+    np.testing.assert_allclose(made, expected[0].permute(1, 2, 0).numpy(), atol=1e-6)
+
+
+def test_antialiasing_interpolation_and_rounding_each_change_the_result():
+    values = picture(64, 64, seed=1)
+    made = [
+        resize_picture(values, [Resize(20, "square", interpolation, antialias)], on)
+        for interpolation, antialias, on in (
+            ("bilinear", True, "tensor"), ("bilinear", False, "tensor"), ("bicubic", True, "tensor"),
+            ("bilinear", True, "8-bit tensor"), ("bicubic", True, "pil"),
+        )
+    ]  # fmt: skip
+    for i in range(5):
+        for j in range(i):
+            assert abs(made[i] - made[j]).max() > 1e-4
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_8_bit_pictures_are_resized_by_pil(interpolation):
+    values = picture(50, 70, seed=2)
+    steps = [Resize(40, "square", interpolation), Resize(30, "short side", interpolation)]
+    image = Image.fromarray(values)
+    for size in ((40, 40), (30, 30)):
+        image = image.resize(size, Image.Resampling[interpolation.upper()])
+    np.testing.assert_array_equal(resize_picture(values, steps, "pil"), np.asarray(image, np.float32) / 255)
+
+
+def test_shapes_follow_torchvisions_rule():
+    assert resized_shape(300, 500, Resize(256)) == (256, 426)
+    assert resized_shape(500, 300, Resize(256)) == (426, 256)
+    assert resized_shape(500, 300, Resize(256, "square")) == (256, 256)
+    # BReAD hands (width, height) to a function that takes (height, width)
+    assert resized_shape(300, 500, Resize(256, "short side swapped")) == (426, 256)
+    assert resized_shape(256, 256, Resize(256, "short side swapped")) == (256, 256)
+
+
+def test_several_steps_follow_one_another():
+    values = picture(90, 60, seed=3)
+    both = resize_picture(values, [Resize(48, "square", antialias=False), Resize(30)])
+    first = torch.nn.functional.interpolate(
+        torch.tensor(values).permute(2, 0, 1)[None] / 255, (48, 48), mode="bilinear", align_corners=False
+    )
+    second = torch.nn.functional.interpolate(first, (30, 30), mode="bilinear", align_corners=False, antialias=True)
+    np.testing.assert_allclose(both, second[0].permute(1, 2, 0).numpy(), atol=1e-6)
+
+
+def test_the_tensor_is_normalised_and_channels_come_first():
+    values = picture(40, 40, seed=4)
+    made = preprocess([values, values[:, ::-1]], Preprocess((Resize(40),)))
+    assert made.shape == (2, 3, 40, 40) and made.dtype == torch.float32
+    for channel in range(3):
+        expected = (values[..., channel] / 255 - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel]
+        np.testing.assert_allclose(made[0, channel], expected, atol=1e-6)
+        np.testing.assert_allclose(made[1, channel], expected[:, ::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(61, 97), (96, 60), (64, 64)])
+def test_it_is_the_clip_processor_of_transformers(size):
+    transformers = pytest.importorskip("transformers")
+    kind = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+    processor = kind(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
+    values = picture(*size, seed=5)
+    how = Preprocess((Resize(48, interpolation="bicubic"),), crop=48, mean=CLIP_MEAN, std=CLIP_STD, on="pil")
+    expected = processor(images=[values], return_tensors="pt")["pixel_values"]
+    np.testing.assert_allclose(preprocess([values], how), expected, atol=1e-5)
+
+
+def test_the_crop_is_the_middle():
+    values = picture(20, 31, seed=6)
+    made = preprocess([values], Preprocess((), crop=10, mean=(0.0,) * 3, std=(1.0,) * 3))
+    np.testing.assert_allclose(made[0].permute(1, 2, 0), values[5:15, 10:20] / 255, atol=1e-6)
+
+
+def test_jpeg_is_pils_and_costs_detail(tmp_path):
+    values = picture(32, 32, seed=7)
+    Image.fromarray(values).save(tmp_path / "picture.jpg", quality=75)
+    np.testing.assert_array_equal(through_jpeg(values, 75), np.asarray(Image.open(tmp_path / "picture.jpg")))
+    loss = [abs(through_jpeg(values, quality).astype(int) - values).mean() for quality in (20, 75, 95)]
+    assert loss[0] > loss[1] > loss[2] > 0
+
+
+def test_bad_pictures_and_settings_are_refused():
+    good = picture(8, 8)
+    for bad in (good / 255, good[..., 0], good[None]):
+        with pytest.raises(NeuroCanvasError, match="RGB, uint8"):
+            resize_picture(bad, [Resize(4)])
+    with pytest.raises(NeuroCanvasError, match="allowed are bilinear, bicubic; got 'nearest'"):
+        resize_picture(good, [Resize(4, interpolation="nearest")])  # type: ignore[arg-type]
+    with pytest.raises(NeuroCanvasError, match="allowed are square, short side"):
+        resize_picture(good, [Resize(4, "long side")])  # type: ignore[arg-type]
+    with pytest.raises(NeuroCanvasError, match="tensor, 8-bit tensor, pil; got 'numpy'"):
+        resize_picture(good, [], "numpy")
+    with pytest.raises(NeuroCanvasError, match="10 x 10 pixels are needed to crop; got 8 x 8"):
+        preprocess([good], Preprocess((), crop=10))
+    with pytest.raises(NeuroCanvasError, match=r"one size is needed.*\(4, 4\), \(4, 6\)"):
+        preprocess([good, picture(8, 12)], Preprocess((Resize(4),)))
+    with pytest.raises(NeuroCanvasError, match="1 to 95 is allowed; got 100"):
+        through_jpeg(good, 100)

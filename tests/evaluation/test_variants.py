@@ -1,0 +1,397 @@
+"""Every variant against a literal transcription of what its program does, on small arrays."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.identification import similarity, two_way
+from neurocanvas.evaluation.metrics import METRICS
+from neurocanvas.evaluation.networks import FEATURE_NETWORKS, LoadedNetwork, NotComputed
+from neurocanvas.evaluation.preprocessing import preprocess
+from neurocanvas.evaluation.variant_scores import (
+    as_published,
+    n_way_class,
+    upper_half,
+    variant_networks,
+    variant_pixels,
+    variant_two_way,
+)
+from neurocanvas.evaluation.variants import VARIANTS
+
+
+def embeddings(n: int = 30, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Generated and seen, related enough that two-way scores lie between chance and 1."""
+    rng = np.random.default_rng(seed)
+    seen = rng.normal(size=(n, width))
+    return seen + 1.5 * rng.normal(size=(n, width)), seen
+
+
+def pictures(n: int = 3, height: int = 60, width: int = 60, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    waves = rng.uniform(2, 20, size=(n, 1, 1, 3))
+    rows, columns = np.mgrid[:height, :width] / 60
+    stack = 127 + 90 * np.sin(waves * rows[..., None] + waves[..., ::-1] * columns[..., None])
+    return (stack + rng.integers(-30, 30, size=stack.shape)).clip(0, 255).astype(np.uint8)
+
+
+# ---- two-way ----
+
+
+@pytest.mark.parametrize("name", ["mindeye", "atm-old", "ozcelik"])
+def test_mindeyes_two_way_is_read_down_the_columns_of_the_correlations(name):
+    generated, seen = embeddings()
+    # rows are seen pictures, columns generated ones; for each column, the rows below the diagonal's value
+    r = np.corrcoef(seen, generated)[:30, 30:]
+    counts = [sum(r[i, j] < r[j, j] for i in range(30)) for j in range(30)]
+    np.testing.assert_allclose(variant_two_way(similarity(generated, seen), name), np.array(counts) / 29)
+
+
+def test_enigma_takes_one_off_although_the_picture_itself_never_counted():
+    generated, seen = embeddings(seed=1)
+    r = np.corrcoef(seen.T, generated.T, rowvar=False)[:30, 30:]
+    expected = []
+    for i in range(30):
+        column = r[:, i]
+        expected.append((np.sum(column < r[i, i]) - 1) / 29)
+    np.testing.assert_allclose(variant_two_way(similarity(generated, seen), "enigma"), expected)
+    perfect = variant_two_way(similarity(seen, seen), "enigma")
+    np.testing.assert_allclose(perfect, 28 / 29)
+
+
+def literal_bread(generated: np.ndarray, seen: np.ndarray, others: list[list[int]]) -> list[float]:
+    """Each seen picture: how often its own generated one correlates more than another trial's generated one."""
+    stats = pytest.importorskip("scipy.stats")
+    scores = []
+    for i, drawn in enumerate(others):
+        own = stats.pearsonr(seen[i], generated[i])[0]
+        scores.append(sum(own > stats.pearsonr(seen[i], generated[j])[0] for j in drawn) / len(drawn))
+    return scores
+
+
+def test_bread_compares_in_the_other_direction():
+    generated, seen = embeddings(seed=2)
+    sim = similarity(generated, seen)
+    everyone = [[j for j in range(30) if j != i] for i in range(30)]
+    np.testing.assert_allclose(variant_two_way(sim, "bread"), literal_bread(generated, seen, everyone))
+    assert abs(variant_two_way(sim, "bread") - variant_two_way(sim)).max() > 0.1
+
+
+def test_bread_draws_500_without_itself_and_its_mean_is_that_over_all_others():
+    generated, seen = embeddings(n=520, seed=3)
+    sim = similarity(generated, seen)
+    drawn = variant_two_way(sim, "bread", rng=np.random.default_rng(0))
+    exact = variant_two_way(sim, "bread")
+    np.testing.assert_allclose(drawn * 500, (drawn * 500).round(), atol=1e-9)
+    assert drawn.mean() == pytest.approx(exact.mean(), abs=1e-3) and abs(drawn - exact).max() > 0
+    assert variant_two_way(np.eye(501), "bread", rng=np.random.default_rng(0)).tolist() == [1.0] * 501
+    with pytest.raises(NeuroCanvasError, match="501 pairs are needed; got 30"):
+        variant_two_way(sim[:30, :30], "bread", rng=np.random.default_rng(0))
+
+
+def test_our_own_score_differs_from_mindeyes_in_ties_and_repeated_pictures_only():
+    generated, seen = embeddings(seed=4)
+    sim = similarity(generated, seen)
+    np.testing.assert_allclose(two_way(sim, np.arange(30)), variant_two_way(sim), atol=1e-12)
+    tied = np.array([[0.5, 0.5, 0.1], [0.1, 0.5, 0.2], [0.1, 0.2, 0.5]])
+    assert two_way(tied, np.arange(3))[0] == 0.75 and variant_two_way(tied)[0] == 0.5
+    # the second and third trial showed one picture, and what was generated is it exactly
+    sim = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+    assert two_way(sim[:, :2], np.array([0, 1, 1])).tolist() == [1.0, 1.0, 1.0]
+    assert variant_two_way(sim).tolist() == [1.0, 0.5, 0.5]
+
+
+# ---- n-way and upper half ----
+
+
+def literal_n_way(logits: np.ndarray, class_id: int, draws: list[np.ndarray]) -> float:
+    """MinD-Vis: the true class first, then 49 others; correct if the largest probability stands first."""
+    probabilities = torch.tensor(logits).softmax(0)
+    hits = []
+    for others in draws:
+        picked = torch.cat([probabilities[class_id].unsqueeze(0), probabilities[others]])
+        hits.append(picked.topk(1).indices[0].item() == 0)
+    return float(np.mean(hits))
+
+
+def test_mindvis_takes_the_class_from_the_seen_picture_and_competes_with_49():
+    rng = np.random.default_rng(5)
+    seen = rng.normal(size=(6, 80))
+    logits = 0.7 * seen + rng.normal(size=(6, 80))
+    exact = n_way_class(logits, seen)
+    for row in range(6):
+        class_id = int(seen[row].argmax())
+        rest = [i for i in range(80) if i != class_id]
+        draws = [rng.choice(rest, 49, replace=False) for _ in range(3000)]
+        assert exact[row] == pytest.approx(literal_n_way(logits[row], class_id, draws), abs=0.04)
+
+
+def test_mindvis_draws_40_times():
+    rng = np.random.default_rng(6)
+    seen = rng.normal(size=(200, 70))
+    logits = 0.7 * seen + rng.normal(size=(200, 70))
+    drawn = n_way_class(logits, seen, rng=np.random.default_rng(1))
+    np.testing.assert_allclose(drawn * 40, (drawn * 40).round(), atol=1e-9)
+    assert drawn.mean() == pytest.approx(n_way_class(logits, seen).mean(), abs=0.01)
+    assert n_way_class(seen, seen, rng=rng).tolist() == [1.0] * 200
+    assert n_way_class(-seen, seen, rng=rng).tolist() == [0.0] * 200
+
+
+def test_without_information_one_in_fifty_is_right():
+    rng = np.random.default_rng(7)
+    logits, seen = rng.normal(size=(2, 4000, 60))
+    assert n_way_class(logits, seen).mean() == pytest.approx(1 / 50, abs=0.005)
+
+
+def literal_upper_half(scores: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """CrossPT-EEG: 500 others with replacement, numbered around the true one; more than 250 must be beaten."""
+    n, c = scores.shape
+    r = rng.integers(0, c - 1, size=(n, 500))
+    negatives = r + (r >= true[:, None])
+    wins = scores[np.arange(n), true][:, None] > np.take_along_axis(scores, negatives, axis=1)
+    return (wins.sum(axis=1) > 500 // 2).astype(float)
+
+
+def test_upper_half_is_an_indicator_whose_expectation_is_exact():
+    rng = np.random.default_rng(8)
+    scores, true = rng.normal(size=(9, 41)), rng.integers(0, 41, size=9)
+    scores[np.arange(9), true] = np.sort(scores, axis=1)[:, 16:25].diagonal() + 1e-9  # around the middle
+    literal = np.mean([literal_upper_half(scores, true, rng) for _ in range(1500)], axis=0)
+    drawn = np.mean([upper_half(scores, true, rng=rng) for _ in range(1500)], axis=0)
+    np.testing.assert_allclose(upper_half(scores, true), literal, atol=0.06)
+    np.testing.assert_allclose(upper_half(scores, true), drawn, atol=0.06)
+    assert set(np.unique(upper_half(scores, true, rng=rng))) <= {0.0, 1.0}
+    assert 0.05 < upper_half(scores, true)[4] < 0.95
+
+
+# ---- pixels ----
+
+
+def torch_resized(stack: np.ndarray, *sizes: int, antialias: bool, rounded: bool = False) -> np.ndarray:
+    """(n, h, w, 3) of 0 to 255 through torchvision's tensor resize to squares, from 0 to 1."""
+    made = torch.tensor(stack).permute(0, 3, 1, 2).float() / 255
+    for size in sizes:
+        made = torch.nn.functional.interpolate(
+            made, (size, size), mode="bilinear", align_corners=False, antialias=antialias
+        )
+        made = (made * 255).round() / 255 if rounded else made
+    return made.permute(0, 2, 3, 1).numpy().astype(float)
+
+
+def mindeye_ssim(a: np.ndarray, b: np.ndarray) -> list[float]:
+    color, metrics = pytest.importorskip("skimage.color"), pytest.importorskip("skimage.metrics")
+    return [
+        metrics.structural_similarity(
+            left, right, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
+        )
+        for left, right in zip(color.rgb2gray(a), color.rgb2gray(b))
+    ]
+
+
+def correlations(a: np.ndarray, b: np.ndarray) -> list[float]:
+    return [np.corrcoef(left.ravel(), right.ravel())[0, 1] for left, right in zip(a, b)]
+
+
+def test_mindeyes_pixels_are_at_425_from_256():
+    generated, seen = pictures(seed=1), pictures(seed=2, height=300, width=200)
+    a, b = (torch_resized(stack, 256, 425, antialias=False) for stack in (generated, seen))
+    found = variant_pixels(generated, seen)
+    np.testing.assert_allclose(found["pixcorr"], correlations(a, b), atol=1e-6)
+    np.testing.assert_allclose(found["ssim"], mindeye_ssim(a, b), atol=1e-6)
+
+
+def test_the_old_notebook_of_atm_divides_by_982_and_clamps():
+    generated, seen = pictures(n=4, seed=3), pictures(n=4, seed=4)
+    generated[:, ::2] = 0
+    clamped = torch_resized(generated.clip(0, 1), 256, 425, antialias=False, rounded=True)
+    b = torch_resized(seen, 256, 425, antialias=False, rounded=True)
+    found = variant_pixels(generated, seen, "atm-old")
+    assert found["pixcorr"].mean() == pytest.approx(sum(correlations(clamped, b)) / 982, abs=1e-9)
+    np.testing.assert_allclose(found["ssim"], mindeye_ssim(clamped, b), atol=1e-6)
+    assert np.unique(clamped * 255).round().tolist() == [0.0, 1.0]
+
+
+def test_perceptogram_compares_pixels_at_512_by_pil():
+    generated, seen = pictures(n=2, seed=5), pictures(n=2, seed=6)
+    a, b = (
+        np.stack([np.array(Image.fromarray(one).resize((512, 512))) / 255.0 for one in stack])
+        for stack in (generated, seen)
+    )
+    found = variant_pixels(generated, seen, "ozcelik")
+    np.testing.assert_allclose(found["pixcorr"], correlations(a, b), atol=1e-6)
+    np.testing.assert_allclose(found["ssim"], mindeye_ssim(a, b), atol=1e-6)
+
+
+def test_bread_distorts_what_is_not_square_and_compares_colours_in_a_flat_window():
+    metrics = pytest.importorskip("skimage.metrics")
+    generated, seen = pictures(n=2, seed=7), pictures(n=2, seed=8, height=60, width=90)
+
+    def literal(picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        new = (512, int(512 / width * height)) if width < height else (int(512 / height * width), 512)
+        tensor = torch.tensor(picture).permute(2, 0, 1)[None].float() / 255
+        # (new_width, new_height) is handed to a function that takes (height, width)
+        tensor = torch.nn.functional.interpolate(tensor, new, mode="bilinear", align_corners=False, antialias=True)
+        top, left = round((tensor.shape[2] - 512) / 2), round((tensor.shape[3] - 512) / 2)
+        return tensor[0, :, top : top + 512, left : left + 512].numpy().astype(float)
+
+    a, b = ([literal(one) for one in stack] for stack in (generated, seen))
+    assert b[0].shape == (3, 512, 512)
+    found = variant_pixels(generated, seen, "bread")
+    np.testing.assert_allclose(found["pixcorr"], correlations(a, b), atol=1e-6)
+    expected = [
+        metrics.structural_similarity(left.clip(0, 1), right.clip(0, 1), channel_axis=0, data_range=1.0)
+        for left, right in zip(a, b)
+    ]
+    np.testing.assert_allclose(found["ssim"], expected, atol=1e-6)
+
+
+def test_enigmas_generated_pictures_go_through_jpeg_and_224_pixels():
+    generated, seen = pictures(n=2, seed=9, height=256, width=256), pictures(n=2, seed=10, height=500, width=500)
+    small = []
+    for picture in generated:
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, format="JPEG", quality=75)
+        small.append(np.array(Image.open(stream).resize((224, 224))))
+    for made, expected in zip(as_published(generated, VARIANTS["enigma"]), small):
+        np.testing.assert_array_equal(made, expected)
+    a = torch_resized(np.stack(small), 512, antialias=True)
+    b = torch_resized(seen, 224, 512, antialias=True)
+    found = variant_pixels(generated, seen, "enigma")
+    np.testing.assert_allclose(found["pixcorr"], correlations(a, b), atol=1e-6)
+    np.testing.assert_allclose(found["ssim"], mindeye_ssim(a.clip(0, 1), b.clip(0, 1)), atol=1e-6)
+
+
+def test_many_pairs_are_the_same_as_few(monkeypatch):
+    generated, seen = pictures(n=5, seed=11), pictures(n=5, seed=12)
+    whole = variant_pixels(generated, seen)
+    monkeypatch.setattr("neurocanvas.evaluation.variant_scores.AT_ONCE", 2)
+    for metric, values in variant_pixels(generated, seen).items():
+        np.testing.assert_allclose(values, whole[metric], atol=1e-12)
+
+
+# ---- scores that need a network ----
+
+
+class Loader:
+    """Loads a feature function in place of every network: what it is given at 8 x 8 places. Keeps what was asked."""
+
+    def __init__(self, missing: str = "") -> None:
+        self.missing = missing
+        self.asked: list[str] = []
+
+    def __call__(self, network):
+        self.asked.append(network.title)
+        if network.title == self.missing:
+            return NotComputed(network.title, "its weights are not here")
+
+        def prepare(some):
+            return preprocess(some, network.preprocess or FEATURE_NETWORKS["clip"].preprocess)
+
+        def forward(pixels):
+            return (torch.nn.functional.adaptive_avg_pool2d(pixels, 8),)
+
+        return LoadedNetwork(network.title, prepare, forward, "here")
+
+
+@pytest.mark.parametrize("name", ["mindeye", "bread", "enigma"])
+def test_scores_of_networks_are_two_way_or_distances_of_what_the_network_gives(name):
+    generated, seen = pictures(n=5, seed=13, height=70, width=90), pictures(n=5, seed=14)
+    load = Loader(missing="SwAV ResNet-50")
+    found = variant_networks(generated, seen, load, name, batch_size=2)
+    assert list(found) == [*VARIANTS[name].networks, "dinov2"]
+    assert str(found["swav"]) == "SwAV ResNet-50: not computed (its weights are not here)"
+    drawn = as_published(generated, VARIANTS[name])
+    for metric in ("alexnet5", "clip", "efficientnet-b1"):
+        how = VARIANTS[name].networks[metric].preprocess
+        pooled = (torch.nn.functional.adaptive_avg_pool2d(preprocess(some, how), 8) for some in (drawn, seen))
+        ours, theirs = (places.flatten(1).numpy() for places in pooled)
+        r = np.corrcoef(ours, theirs)[:5, 5:]
+        if metric == "efficientnet-b1":
+            np.testing.assert_allclose(found[metric], 1 - np.diag(r), atol=1e-4)
+            continue
+        r = r.T if name == "bread" else r
+        off = 1 if name == "enigma" else 0
+        expected = [(sum(r[i, j] < r[i, i] for j in range(5)) - off) / 4 for i in range(5)]
+        np.testing.assert_allclose(found[metric], expected)
+
+
+def test_mindvis_asks_for_the_classifier_alone():
+    load = Loader()
+    seen = pictures(n=4, seed=15)
+    found = variant_networks(seen, seen, load, "mindvis-nway")
+    assert load.asked == ["ViT-H/14 (ImageNet)"] and found["top1-of-50"].tolist() == [1.0] * 4
+
+
+# ---- the table ----
+
+
+SIZES = {
+    # variant: metric: (layer, side of the tensor, library)
+    "mindeye": {"alexnet2": ("features.4", 256), "alexnet5": ("features.11", 256), "inception": ("avgpool", 342),
+                "clip": ("image_embeds", 224), "efficientnet-b1": ("avgpool", 255), "swav": ("avgpool", 224)},
+    "ozcelik": {"alexnet2": ("features.4", 224), "alexnet5": ("features.11", 224), "inception": ("avgpool", 224),
+                "clip": ("image_embeds", 224), "efficientnet-b1": ("avgpool", 224), "swav": ("avgpool", 224)},
+    "bread": {"alexnet2": ("features.5", 224), "alexnet5": ("features.12", 224), "inception": ("avgpool", 299),
+              "clip": ("image_embeds", 224), "efficientnet-b1": ("avgpool", 240), "swav": ("avgpool", 240)},
+    "enigma": {"alexnet2": ("features.4", 256), "alexnet5": ("features.11", 256), "inception": ("avgpool", 342),
+               "clip": ("image_embeds", 224), "efficientnet-b1": ("avgpool", 255), "swav": ("avgpool", 224)},
+    "mindvis-nway": {"top1-of-50": ("logits", 518)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_networks_of_a_variant_are_given_its_sizes_and_read_at_its_layers(name):
+    variant = VARIANTS[name]
+    assert set(variant.networks) == set(SIZES[name])
+    values = pictures(n=1, height=80, width=100)
+    for metric, (layer, side) in SIZES[name].items():
+        network = variant.networks[metric]
+        assert network.layers == (layer,), metric
+        assert preprocess(values, network.preprocess).shape == (1, 3, side, side), metric
+
+
+def test_the_table_holds_what_is_asked_of_it():
+    assert list(VARIANTS) == ["mindeye", "atm-old", "ozcelik", "bread", "enigma", "mindvis-nway", "crosspt-upper-half"]
+    assert VARIANTS["mindvis-nway"].n_way == (50, 1, 40)
+    assert VARIANTS["bread"].networks["clip"].subfolder == "image_encoder"
+    assert VARIANTS["ozcelik"].networks["clip"].preprocess.on == "pil"
+    assert {name for name, variant in VARIANTS.items() if variant.jpeg} == {"enigma"}
+    for name, variant in VARIANTS.items():
+        assert variant.reference and variant.differs, name
+        assert set(variant.networks) <= set(METRICS), name
+
+
+def test_every_metric_says_how_to_read_it():
+    for name, metric in METRICS.items():
+        assert metric.better in ("higher", "lower") and metric.reference and metric.unit and metric.title, name
+        assert set(metric.networks) <= set(FEATURE_NETWORKS), name
+        assert isinstance(metric.chance, str) or 0 < metric.chance < 1, name
+    lower = {name for name, metric in METRICS.items() if metric.better == "lower"}
+    assert lower == {
+        "median_rank", "efficientnet-b1", "swav", "lpips", "fid-64", "fid-2048", "kid", "mean_cosine"
+    }  # fmt: skip
+    # the network that conditions the generator is never the only judge
+    assert all("dinov2" in METRICS[name].networks for name in ("two_way", "n_way"))
+
+
+def test_bad_calls_are_refused():
+    with pytest.raises(NeuroCanvasError, match="variant for two_way: allowed are mindeye, atm-old, ozcelik, bread"):
+        variant_two_way(np.eye(3), "mindvis-nway")
+    with pytest.raises(NeuroCanvasError, match=r"as many rows as columns; got \(3, 2\)"):
+        variant_two_way(np.eye(3)[:, :2])
+    with pytest.raises(NeuroCanvasError, match="got 3 and 2"):
+        variant_pixels(pictures(3), pictures(2))
+    with pytest.raises(NeuroCanvasError, match="got 3 and 2"):
+        variant_networks(pictures(3), pictures(2), Loader())
+    with pytest.raises(NeuroCanvasError, match="variant for networks: allowed are mindeye, atm-old"):
+        variant_networks(pictures(2), pictures(2), Loader(), "crosspt-upper-half")
+    with pytest.raises(NeuroCanvasError, match=r"50 classes or more are needed; got \(2, 49\)"):
+        n_way_class(np.zeros((2, 49)), np.zeros((2, 49)))
+    with pytest.raises(NeuroCanvasError, match="variant for upper_half: allowed are crosspt-upper-half"):
+        upper_half(np.eye(3), np.arange(3), "mindeye")

@@ -1,0 +1,241 @@
+"""Loading networks: from folders and caches, never from the network unless asked, never another one instead."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from neurocanvas.evaluation import weights
+from neurocanvas.evaluation.networks import FEATURE_NETWORKS, LoadedNetwork, NotComputed, extract_features
+from neurocanvas.evaluation.weights import load_lpips_heads, load_network, read_layers
+
+
+def pictures(n: int = 2, size: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, size=(n, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tiny_transformers(tmp_path_factory):
+    """Folders of tiny random networks with their processors: CLIP, DINOv2 and a classifier."""
+    import transformers
+
+    root = tmp_path_factory.mktemp("networks")
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = transformers.CLIPVisionConfig(**small, image_size=224, patch_size=32, projection_dim=8)
+    dino = transformers.Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28)
+    vit = transformers.ViTConfig(**small, image_size=24, patch_size=8, num_labels=60)
+    made = {
+        "clip": transformers.CLIPVisionModelWithProjection(vision),
+        "dinov2": transformers.Dinov2Model(dino),
+        "imagenet-transformers": transformers.ViTForImageClassification(vit),
+    }
+    processors = {
+        "clip": ("CLIPImageProcessor", {"size": {"shortest_edge": 224}}),
+        "dinov2": ("BitImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}}),
+        "imagenet-transformers": ("ViTImageProcessor", {"size": {"height": 24, "width": 24}}),
+    }
+    for name, model in made.items():
+        model.save_pretrained(root / name)
+        kind, settings = processors[name]
+        kind = getattr(transformers, f"{kind}Pil", None) or getattr(transformers, kind)
+        kind(**settings).save_pretrained(root / name)
+    return root, made
+
+
+@pytest.mark.parametrize(("name", "width"), [("clip", 8), ("dinov2", 16), ("imagenet-transformers", 60)])
+def test_networks_of_transformers_come_out_of_a_folder(tiny_transformers, name, width):
+    root, made = tiny_transformers
+    loaded = load_network(FEATURE_NETWORKS[name], folder=str(root / name))
+    assert isinstance(loaded, LoadedNetwork) and loaded.source == str(root / name)
+    features = extract_features(pictures(), loaded.prepare, loaded.forward)
+    assert features.shape == (2, width)
+    pixels = loaded.prepare(pictures())
+    with torch.inference_mode():
+        expected = getattr(made[name].eval()(pixel_values=pixels), FEATURE_NETWORKS[name].layers[0])
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+def test_the_networks_own_processor_prepares_where_no_other_is_named(tiny_transformers):
+    from neurocanvas.families import pil_processor
+
+    root, _ = tiny_transformers
+    values = pictures(size=60)
+    loaded = load_network(FEATURE_NETWORKS["dinov2"], folder=str(root / "dinov2"))
+    own = pil_processor(str(root / "dinov2"))(images=list(values), return_tensors="pt")["pixel_values"]
+    assert own.shape == (2, 3, 28, 28)
+    torch.testing.assert_close(loaded.prepare(values), own)
+    # MindEye's CLIP is not given what CLIP's processor makes: no crop, no bicubic interpolation, 256 pixels first
+    clip = load_network(FEATURE_NETWORKS["clip"], folder=str(root / "clip"))
+    own = pil_processor(str(root / "clip"))(images=list(values), return_tensors="pt")["pixel_values"]
+    assert clip.prepare(values).shape == own.shape and abs(clip.prepare(values) - own).max() > 0.05
+
+
+def test_without_weights_it_is_not_computed_and_nothing_is_fetched(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("fetched"))
+    missing = load_network(FEATURE_NETWORKS["clip-vit-h"])
+    assert isinstance(missing, NotComputed)
+    assert missing.reason.startswith("laion/CLIP-ViT-H-14-laion2B-s32B-b79K is not in the cache")
+    damaged = tmp_path / "clip"
+    damaged.mkdir()
+    assert "weights cannot be loaded" in load_network(FEATURE_NETWORKS["clip"], folder=str(damaged)).reason
+
+
+class TinyAlexNet(torch.nn.Module):
+    """AlexNet's modules in their order, with few channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 4, 11, 4, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
+            nn.Conv2d(4, 5, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
+            nn.Conv2d(5, 6, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(6, 7, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(7, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
+        )  # fmt: skip
+        self.avgpool = nn.AdaptiveAvgPool2d(2)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.avgpool(self.features(pixels)).flatten(1))
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    """A stand-in that builds tiny networks where torchvision would build the real ones."""
+    built = []
+
+    def build(weights=None, **options):
+        built.append(options)
+        assert weights is None, "torchvision would fetch them"
+        return TinyAlexNet()
+
+    def address(name):
+        return SimpleNamespace(url=f"https://weights.example/{name}.pth")
+
+    models = SimpleNamespace(
+        alexnet=build, inception_v3=build, efficientnet_b1=build, resnet50=build, vit_h_14=build,
+        AlexNet_Weights=SimpleNamespace(IMAGENET1K_V1=address("alexnet")),
+        Inception_V3_Weights=SimpleNamespace(IMAGENET1K_V1=address("inception")),
+        EfficientNet_B1_Weights=SimpleNamespace(IMAGENET1K_V2=address("efficientnet")),
+        ViT_H_14_Weights=SimpleNamespace(IMAGENET1K_SWAG_E2E_V1=address("vit")),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    return built
+
+
+@pytest.mark.parametrize("name", ["alexnet2", "alexnet5", "inception", "efficientnet-b1", "swav", "imagenet"])
+def test_networks_of_torchvision_are_filled_from_the_file_and_read_at_their_layer(torchvision, tmp_path, name):
+    torch.manual_seed(0)
+    network, real = FEATURE_NETWORKS[name], TinyAlexNet().eval()
+    file = {"swav": "swav_800ep_pretrain.pth.tar", "imagenet": "vit.pth", "efficientnet-b1": "efficientnet.pth"}.get(
+        name, "inception.pth" if name == "inception" else "alexnet.pth"
+    )
+    state = real.state_dict()
+    if name == "swav":  # its file names a wrapper, lacks the classifier and has heads of its own
+        state = {f"module.{key}": values for key, values in state.items() if not key.startswith("fc.")}
+        state["module.prototypes.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / file)
+    loaded = load_network(network, folder=str(tmp_path))
+    assert isinstance(loaded, LoadedNetwork) and torchvision == [dict(network.options)]
+    pixels = loaded.prepare(pictures())
+    layer = network.layers[0]
+    with torch.inference_mode():
+        part = real if layer == "logits" else real.features[: int(layer[9:]) + 1] if "." in layer else None
+        expected = part(pixels) if part is not None else real.avgpool(real.features(pixels))
+    features = extract_features(pictures(), loaded.prepare, loaded.forward)
+    np.testing.assert_allclose(features, expected.flatten(1), atol=1e-5)
+    assert layer == "logits" or features.min() >= 0, "after the rectifier"
+
+
+def test_files_of_other_networks_and_missing_files_are_told_apart(torchvision, tmp_path):
+    network = FEATURE_NETWORKS["alexnet2"]
+    missing = load_network(network, folder=str(tmp_path))
+    assert missing.reason == f"alexnet.pth is not in {tmp_path}; put it there, or allow downloads"
+    torch.save({**TinyAlexNet().state_dict(), "other.weight": torch.zeros(1)}, tmp_path / "alexnet.pth")
+    assert "other.weight and 0 more do not fit" in load_network(network, folder=str(tmp_path)).reason
+    (tmp_path / "alexnet.pth").write_bytes(b"no weights")
+    assert "no weights of this network" in load_network(network, folder=str(tmp_path)).reason
+
+
+def test_downloads_happen_only_when_they_are_allowed(torchvision, tmp_path, monkeypatch):
+    fetched = []
+
+    def fetch(url, file, progress):
+        fetched.append(url)
+        torch.save(TinyAlexNet().state_dict(), file)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    assert isinstance(load_network(FEATURE_NETWORKS["alexnet5"]), NotComputed) and not fetched
+    loaded = load_network(FEATURE_NETWORKS["alexnet5"], download=True)
+    assert loaded.source == str(tmp_path / "hub" / "checkpoints" / "alexnet.pth") and len(fetched) == 1
+    load_network(FEATURE_NETWORKS["alexnet5"])
+    assert len(fetched) == 1, "the second time it is there"
+
+
+def test_a_missing_and_a_broken_torchvision_are_reasons(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    missing = load_network(FEATURE_NETWORKS["swav"])
+    assert isinstance(missing, NotComputed) and "pip install torchvision" in missing.reason
+
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name.startswith("torchvision"):
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    for name in ("torchvision", "torchvision.models"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert "nms does not exist" in load_network(FEATURE_NETWORKS["swav"]).reason
+
+
+def test_the_inception_of_fid_is_given_8_bit_pictures(monkeypatch, tmp_path):
+    made = []
+
+    class Inception(torch.nn.Module):
+        def __init__(self, name, features_list, feature_extractor_weights_path=None):
+            super().__init__()
+            made.append((name, features_list, feature_extractor_weights_path))
+
+        def forward(self, pixels):
+            made.append(pixels)
+            return (pixels.float().mean(dim=(2, 3)),)
+
+    package = SimpleNamespace(FeatureExtractorInceptionV3=Inception)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace(feature_extractor_inceptionv3=package))
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", package)
+    assert "is not in" in load_network(FEATURE_NETWORKS["fid-64"], folder=str(tmp_path)).reason
+    file = tmp_path / "weights-inception-2015-12-05-6726825d.pth"
+    file.touch()
+    loaded = load_network(FEATURE_NETWORKS["fid-2048"], folder=str(tmp_path))
+    features = extract_features(pictures(), loaded.prepare, loaded.forward)
+    assert made[0] == ("inception-v3-compat", ["2048"], str(file)) and made[1].dtype == torch.uint8
+    np.testing.assert_allclose(features, pictures().mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_layers_are_read_in_the_order_they_are_named_and_hooks_are_gone():
+    model, pixels = TinyAlexNet().eval(), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        read = read_layers(model, ["logits", "features.4", "features.0"], pixels)
+        torch.testing.assert_close(read[0], model(pixels))
+        torch.testing.assert_close(read[1], model.features[:5](pixels))
+        # the convolution's output as it was before the rectifier changed it in place
+        torch.testing.assert_close(read[2], model.features[0](pixels))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_heads_of_lpips_come_with_torchmetrics_or_not_at_all(tmp_path, monkeypatch):
+    pytest.importorskip("torchmetrics")
+    heads = load_lpips_heads()
+    assert [head.shape for head in heads] == [(64,), (192,), (384,), (256,), (256,)]
+    assert all((head >= 0).all() for head in heads)
+    assert str(load_lpips_heads(str(tmp_path))).startswith("LPIPS (AlexNet): not computed (its linear heads")
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    assert "torchmetrics and lpips" in load_lpips_heads().reason

@@ -1,0 +1,197 @@
+"""The stages evaluate and controls: further metrics, numbers behind figures, pictures made elsewhere, the audit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_settings
+
+from neurocanvas.config import load_settings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.controls import CONTROLS
+from neurocanvas.evaluation.networks import LoadedNetwork, NotComputed
+from neurocanvas.evaluation.variant_scores import variant_pixels
+from neurocanvas.stages import comparing, run_stage
+from neurocanvas.stages.run import Run, read_picture
+
+
+def table(path):
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def summary(folder):
+    return json.loads((folder / "scores" / "summary.json").read_text())
+
+
+def test_numbers_behind_the_figures_are_written(tiny_run):
+    found, scores = summary(tiny_run), tiny_run / "scores"
+    assert {(row["arm"], row["subject"]) for row in found["forest"]} == {(arm, "0") for arm in found["arms"]}
+    one = next(row for row in found["forest"] if row["arm"] == "eeg")
+    assert one["value"] == found["arms"]["eeg"]["two_way"]["value"] and one["p"] == found["arms"]["eeg"]["two_way"]["p"]
+    counts = [row for row in table(scores / "confusion.csv") if row["arm"] == "oracle"]
+    assert sum(int(row["count"]) for row in counts) == 8
+    right = sum(int(row["count"]) for row in counts if row["true"] == row["named"])
+    assert np.isclose(right / 8, found["arms"]["oracle"]["concept_top1"]["value"])
+    order = table(scores / "concept_order.csv")
+    assert sorted(int(row["semantic"]) for row in order) == [0, 1, 2, 3] and {row["block"] for row in order} == {""}
+    importance = table(scores / "importance.csv")
+    assert len(importance) == 2 * (62 + 5) and {row["group"] for row in importance} == {"electrode", "band"}
+    assert found["sets"]["eeg"]["effective_rank"]["value"] >= 1 and found["sets"]["oracle"]["mean_cosine"]["value"] < 1
+
+
+def test_missing_weights_are_said_and_nothing_takes_their_place(tiny_run):
+    found = summary(tiny_run)
+    assert {"alexnet2", "dinov2", "swav", "lpips", "fid-2048", "top1-of-50"} <= set(found["not_computed"])
+    assert all(found["not_computed"].values())
+    assert not {"alexnet2", "dinov2", "lpips"} & set(found["arms"]["eeg"])
+
+
+def test_pixels_are_compared_as_mindeye_does(tiny_run):
+    found = summary(tiny_run)["arms"]["oracle"]
+    entries = [json.loads(line) for line in (tiny_run / "images" / "manifest.jsonl").read_text().splitlines()]
+    mine = [entry for entry in entries if entry["arm"] == "oracle"]
+    drawn = np.stack([read_picture(tiny_run / "images" / entry["file"]) for entry in mine])
+    seen = np.stack([read_picture(tiny_run / "images" / "seen" / f"{entry['stimulus']}.png") for entry in mine])
+    for metric, values in variant_pixels(drawn, seen).items():
+        assert np.isclose(found[f"{metric}@mindeye"]["value"], values.mean())
+        assert found[f"{metric}@mindeye"]["p"] is None and found[f"{metric}@mindeye"]["chance"] is None
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Every network gives the mean colours of 25 parts of a picture; LPIPS is missing."""
+
+    def load(network, *, folder, download):
+        if network.title.startswith("LPIPS"):
+            return NotComputed(network.title, "no such file")
+        asked.append((network.title, folder, download))
+        return LoadedNetwork(network.title, prepare, lambda pixels: (pixels.float(),), "test")
+
+    def prepare(pictures):
+        pixels = torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).float()
+        return torch.nn.functional.adaptive_avg_pool2d(pixels, 5).flatten(1)
+
+    asked = []
+    monkeypatch.setattr("neurocanvas.evaluation.weights.load_network", load)
+    return asked
+
+
+def test_networks_that_are_here_score_every_arm(tiny_copy, networks):
+    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+    found = summary(tiny_copy)
+    assert found["not_computed"] == {"lpips": "no such file"}
+    for arm, scores in found["arms"].items():
+        assert scores["alexnet2"] == scores["dinov2"]  # the same features here
+        assert scores["alexnet2"]["chance"] == 0.5 and 0 < scores["alexnet2"]["p"] <= 1
+        assert 0 <= scores["swav"]["low"] <= scores["swav"]["value"] <= scores["swav"]["high"] <= 2, arm
+        assert "p_vs_shuffled" in scores["swav"] or arm != "eeg"
+    close = found["arms"]["oracle"]["swav"]
+    assert close["value"] < close["chance"]  # a distance: less is better, and so is its p
+    assert close["p"] < 0.5 < found["arms"]["oracle"]["alexnet2"]["value"]
+    assert found["metrics"]["swav"]["direction"] == "lower" and found["metrics"]["dinov2"]["reference"]
+    assert found["sets"]["oracle"]["kid"]["n_seen"] == 8
+    assert {download for *_, download in networks} == {False}
+
+
+def test_metrics_that_are_named_may_be_fetched_and_others_are_left_out(tiny_copy, networks, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["clip", "swav"], "weights": "/w"})), "evaluate")
+    assert networks == [("CLIP ViT-L/14", "/w/clip-vit-large-patch14", True), ("SwAV ResNet-50", "/w", True)]
+    assert {"clip", "swav"} < set(summary(tiny_copy)["arms"]["eeg"]) and summary(tiny_copy)["not_computed"] == {}
+    with pytest.raises(NeuroCanvasError, match=r"evaluate.metrics.*alexnet2.*got 'vgg'"):
+        run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["vgg"]})), "evaluate")
+
+
+def test_another_variant_counts_pairs_its_own_way(tiny_copy, networks):
+    run_stage(Run(tiny_copy, tiny_settings(evaluate={"variant": "enigma"})), "evaluate")
+    found = summary(tiny_copy)["arms"]["oracle"]
+    assert {"ssim@enigma", "alexnet2@enigma", "swav@enigma", "dinov2@enigma"} <= set(found)
+    assert found["alexnet2@enigma"]["value"] <= 6 / 7 + 1e-9  # one is taken off
+    assert 0 <= found["swav@enigma"]["value"] <= 2
+
+
+def test_controls_go_to_one_table(tiny_copy):
+    run = Run(tiny_copy, tiny_settings(controls={"permutations": 19, "repeats": 1}))
+    run_stage(run, "controls")
+    found = json.loads((tiny_copy / "scores" / "controls.json").read_text())
+    assert [row["control"] for row in found["rows"]] == list(CONTROLS) and found["verdict"]
+    by_name = {row["control"]: row for row in found["rows"]}
+    assert by_name["null-generators"]["fired"] is not None and by_name["baseline-window"]["fired"] is not None
+    assert len(table(tiny_copy / "scores" / "controls.csv")) == len(CONTROLS)
+    with pytest.raises(NeuroCanvasError, match=r"controls.*noise-eeg"):
+        run_stage(Run(tiny_copy, tiny_settings(controls={"names": ["nothing"]})), "controls")
+
+
+def test_the_report_leaves_an_audit(tiny_run):
+    found = json.loads((tiny_run / "scores" / "audit.json").read_text())
+    assert "cannot be told from the recording block" not in found["verdict"] and found["verdict"]
+
+
+@pytest.fixture
+def elsewhere(tiny_run, tmp_path):
+    """Two folders of somebody else's: pictures, and what was seen, with the table that pairs them."""
+    made, seen = tmp_path / "made", tmp_path / "seen"
+    made.mkdir()
+    shutil.copytree(tiny_run / "images" / "seen", seen)
+    rows = [("image", "against", "concept", "order")]
+    names = load_settings(tiny_run / "run.toml")
+    concepts = Run(tiny_run, names).dataset[1]
+    for number, path in enumerate(sorted((tiny_run / "images" / "s0" / "oracle").glob("*.png"))):
+        stimulus = next(one.name for one in seen.glob("*.png") if path.stem.split("_", 1)[1] in one.name)
+        shutil.copy(path, made / f"{number}.png")
+        concept = concepts.names[concepts.concepts[stimulus.removesuffix(".png")]]
+        rows.append((f"{number}.png", stimulus, concept, str(number)))
+    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    return SimpleNamespace(made=made, seen=seen, pairs=tmp_path / "pairs.csv", folder=tmp_path / "out")
+
+
+def score_elsewhere(there, **changed):
+    asked = {"against": str(there.seen), "pairs": str(there.pairs), "permutations": 99, "resamples": 100, **changed}
+    settings = load_settings(None, data={"pictures": str(there.made)}, evaluate=asked)
+    return run_stage(Run(there.folder, settings), "evaluate")
+
+
+def test_pictures_made_elsewhere_get_the_scores_of_our_own(tiny_run, elsewhere):
+    score_elsewhere(elsewhere)
+    ours, theirs = summary(tiny_run)["arms"]["oracle"], summary(elsewhere.folder)["arms"]["given"]
+    assert ours.keys() == theirs.keys()
+    for metric, score in ours.items():
+        assert np.isclose(score["value"], theirs[metric]["value"]), metric
+
+
+def test_without_concepts_or_table_what_can_be_scored_is(elsewhere):
+    lines = [line.split(",")[:2] for line in elsewhere.pairs.read_text().splitlines()]
+    elsewhere.pairs.write_text("\n".join(map(",".join, lines)))
+    score_elsewhere(elsewhere)
+    found = summary(elsewhere.folder)
+    assert "concept_top1" not in found["arms"]["given"] and found["concepts"] == {}
+    with pytest.raises(NeuroCanvasError, match="no file of the same name in the other folder"):
+        score_elsewhere(elsewhere, pairs="")
+
+
+def test_concepts_in_blocks_are_exchanged_as_blocks(elsewhere):
+    lines = [line.split(",") for line in elsewhere.pairs.read_text().splitlines()]
+    rows = [[*row[:2], "mug" if place < 4 else "banana", str(place)] for place, row in enumerate(lines[1:])]
+    elsewhere.pairs.write_text("\n".join(map(",".join, [lines[0], *rows])))
+    score_elsewhere(elsewhere)
+    found = summary(elsewhere.folder)
+    assert found["exchanged"] == "blocks" and any("Block design" in warning for warning in found["warnings"])
+
+
+def test_diversity_is_that_of_the_differences_from_the_mean():
+    rng = np.random.default_rng(0)
+    mean = rng.standard_normal((3, 4))
+    collapsed = mean + np.outer(np.arange(1.0, 7), rng.standard_normal(12)).reshape(6, 3, 4)
+    found = comparing.diversity(collapsed, np.broadcast_to(mean, collapsed.shape))
+    assert np.isclose(found["effective_rank"]["value"], 1, atol=1e-4)
+    assert np.isclose(found["mean_cosine"]["value"], 1, atol=1e-6)
+    spread = comparing.diversity(rng.standard_normal((6, 3, 4)), np.zeros((6, 3, 4)))
+    assert spread["effective_rank"]["value"] > 4 and abs(spread["mean_cosine"]["value"]) < 0.3
