@@ -78,7 +78,7 @@ SHORT = """
 - `leave-block-out` and `distance-to-training` can fire in mixed order where drift is strong (`strong-drift` above):
   training trials near in time then do help, though time tells nothing of the concept. The note of the first says so.
 - `block-surrogate` shifts by half a block, after which a concept's own response still explains half of the accuracy.
-  So drift that explains less than half of it is not called out; `leave-block-out` sees less.
+  So drift that explains less than half of it is not called out; `leave-block-out` calls out a quarter.
 - `block-surrogate` needs blocks: on EEG of `neurocanvas simulate` with eight blocks, drift alone and the released split
   its share is right (.8 to 1.3 of the accuracy) but its p is .08 to .23 (three seeds); with five folds it fires.
 - `baseline-window` in its weak form, the first 40 ms, did not show the drift of band power in those recordings (three
@@ -87,7 +87,7 @@ SHORT = """
   concepts that were held out can keep it silent, and that is what its clean simulation does.
 - `confusions-in-time` needs 20 blocks or more of a session (few blocks can be shifted in few ways), and with 40 its
   smallest p is 1/40. Its free-permutation twin would call autocorrelated tables related far too often, which
-  `tests/evaluation/test_controls_confusions.py::test_free_permutation_is_anticonservative_under_autocorrelation` shows.
+  `tests/evaluation/test_controls_time.py::test_free_permutation_is_anticonservative_under_autocorrelation` shows.
 - `phase-randomisation` fires whenever features are band power alone: those do not depend on phases.
 - `low-level-match` falls, too, where look-alikes mean more similar things; better descriptors do not change that.
 - `null-generators` fires where `eeg` is not *shown* to be better, so a study with few pictures fires it as well.

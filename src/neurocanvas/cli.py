@@ -62,8 +62,8 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "shard": (int, ("-b", "--batch"), ("generate.shard",), "Pictures per batch."),
     "arms": (
         str, ("--arm",), ("generate.arms",),
-        "eeg, shuffled, mean, oracle, retrieval, class-name, retrieved-start, sketched-start, best-of, caption; or "
-        "several as eeg,oracle.",
+        "eeg, shuffled, mean, random, oracle, retrieval, class-name, retrieved-start, sketched-start, best-of, "
+        "caption; or several as eeg,oracle.",
     ),
     "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "dpm-solver++, pndm, ddim, unipc or lcm."),
     "samples": (int, ("--samples",), ("generate.samples",), "Pictures per trial."),

@@ -19,8 +19,8 @@ DEMO = Path(__file__).parent / "bundled" / "demo.toml"
 Share = Annotated[float, Field(ge=0, le=1)]
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
 Arm = Literal[
-    "eeg", "shuffled", "mean", "oracle", "retrieval", "class-name", "retrieved-start", "sketched-start", "best-of",
-    "caption",
+    "eeg", "shuffled", "mean", "random", "oracle", "retrieval", "class-name", "retrieved-start", "sketched-start",
+    "best-of", "caption",
 ]  # fmt: skip
 Protocol = Literal[
     "by-stimulus", "kfold-by-stimulus", "leave-run-out", "leave-block-out", "leave-session-out", "leave-subject-out",
@@ -315,6 +315,11 @@ class EvaluateSettings(Settings):
     n_way: int = Field(50, ge=2)
     permutations: int = Field(2000, ge=19)
     resamples: int = Field(2000, ge=100)
+    resample: Literal["auto", "stimuli"] = Field(
+        "auto",
+        description="what intervals resample: subjects if there are many, else trials or blocks; or a subject's "
+        "stimuli, with all trials that show them",
+    )
     seed: int = Field(0, ge=0)
 
 

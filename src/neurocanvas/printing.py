@@ -166,6 +166,13 @@ def print_scores(summary: Mapping[str, Any]) -> None:
         p = "–" if score["p"] is None else f"{score['p']:.4f}"
         table.add_row(metric, *cells, "–" if score["chance"] is None else _short(score["chance"]), p)
     console.print(table)
+    for rule, found in summary.get("retrieval", {}).items():
+        if not found["transductive"]:  # the others use all test trials at once; summary.json has them
+            console.print(
+                f"Predictions retrieve the seen stimulus among {found['n_pictures']:g} ({rule}): top-1 "
+                f"{_short(found['top1'])} (chance {_short(found['chance1'])}), top-5 {_short(found['top5'])} "
+                f"({_short(found['chance5'])}), median rank {found['median_rank']:g}."
+            )
     if summary.get("not_computed"):
         console.print(f"[dim]Not computed, because weights are not here: {', '.join(summary['not_computed'])}.[/dim]")
     for warning in summary["warnings"]:

@@ -189,6 +189,9 @@ def _print_paths(paths: list[Path], as_json: bool) -> None:
 def doctor(
     family: Annotated[str, typer.Option("--family", help="bundled, sd14, or a folder of one's own.")] = "bundled",
     precision: Annotated[str, typer.Option("--precision", help="auto, float32, float16 or bfloat16.")] = "auto",
+    batch: Annotated[int, typer.Option("-b", "--batch", help="Pictures at once.")] = 24,
+    size: Annotated[int | None, typer.Option("--size", help="Of the pictures, px.")] = None,
+    offload: Annotated[bool, typer.Option("--offload", help="Keep on the GPU only the network at work.")] = False,
     data: Annotated[Path | None, typer.Option("-d", "--data", help="Folder of a data set, for its pictures.")] = None,
     images: Images = "",
     as_json: Json = False,
@@ -198,7 +201,8 @@ def doctor(
     from neurocanvas.doctor import describe, examine
     from neurocanvas.printing import print_tables
 
-    asked: dict[str, Any] = {"generate": {"family": family, "precision": precision}}
+    drawn = {"family": family, "precision": precision, "shard": batch, "offload": offload}
+    asked: dict[str, Any] = {"generate": drawn if size is None else {**drawn, "size": size}}
     if data is not None:
         asked["data"] = {"root": str(data), "pictures": images}
     settings = load_settings(None, **asked)

@@ -187,6 +187,15 @@ def test_partial_mantel_is_the_formula_of_partial_correlation() -> None:
     assert 0.01 <= p <= 1
 
 
+def test_rows_and_columns_are_reordered_together() -> None:
+    """Distances on a circle are the same after every cyclic shift, so no shift is below the observed order."""
+    place = np.arange(12)
+    around = np.minimum((place[:, None] - place) % 12, (place - place[:, None]) % 12).astype(float)
+    orders = cyclic_shifts(np.zeros(12), 99, rng=rng_of(0))
+    x, z = rng_of(1).normal(size=(2, 12, 12))
+    assert partial_mantel(x + around, around, z, orders)[1] == 1.0
+
+
 def test_free_permutation_is_anticonservative_under_autocorrelation() -> None:
     """Confusions that follow drift, and meanings that follow the order of concepts for reasons of their own."""
     n, alarms = 40, {"free": 0, "cyclic": 0}

@@ -214,3 +214,51 @@ def test_score_tables_read_at_the_truth_are_the_scores() -> None:
     assert tuple(tables) == METRICS
     shapes = [table.shape for table in tables.values()]
     assert shapes == [(30, 30), (30, 30), (30, 6), (30, 6), (30, 30), (30, 30)]
+
+
+def test_intervals_may_resample_stimuli_with_all_their_showings() -> None:
+    trials = trial_table(per_concept=10)
+    trials["stimulus"] = np.repeat(np.unique(trials["stimulus"])[:6], 10)
+    tables = arm_tables(trials, 0.0, 0)
+    own = np.arange(6)[np.unique(trials["stimulus"], return_inverse=True)[1]]
+    tables["similarity"][np.arange(60), own] += np.linspace(-4, 4, 6)[own]  # stimuli differ, their showings hardly do
+    widths = []
+    for resample in ("auto", "stimuli"):
+        settings = SETTINGS.model_copy(update={"resample": resample})
+        summary, _ = summarise(
+            {"eeg": tables}, trials, sorted(set(trials["stimulus"])), CONCEPTS, settings, blocked=False,
+            rng=np.random.default_rng(0),
+        )  # fmt: skip
+        score = summary["arms"]["eeg"]["two_way"]
+        widths.append(score["high"] - score["low"])
+    assert summary["unit"] == "stimuli" and widths[1] > 2 * widths[0]
+
+
+def test_distances_are_scored_upside_down_and_shown_upright() -> None:
+    trials = trial_table()
+    arms = {arm: arm_tables(trials, strength, seed) for seed, (arm, strength) in enumerate(STRENGTH.items())}
+    gallery = sorted(set(trials["stimulus"]))
+    own = trials["stimulus"][:, None] == np.array(gallery)
+    for arm, tables in arms.items():
+        tables["swav"] = -(1.0 - 0.5 * own * (arm == "oracle") + 0.01 * np.random.default_rng(0).random(own.shape))
+    values = {arm: {"lpips": np.full(len(own), -0.25)} for arm in arms}
+    summary, rows = summarise(
+        arms, trials, gallery, CONCEPTS, SETTINGS, blocked=False, rng=np.random.default_rng(0), values=values
+    )
+    near, far = summary["arms"]["oracle"]["swav"], summary["arms"]["eeg"]["swav"]
+    assert near["value"] < 0.52 < 0.9 < far["value"] and near["low"] <= near["value"] <= near["high"]
+    assert near["p"] == 1 / 200 and near["chance"] > 0.9 and far["p"] > 0.01 and near["place"] == 1
+    assert summary["arms"]["eeg"]["lpips"]["value"] == 0.25 and summary["arms"]["eeg"]["lpips"]["p"] is None
+    assert all(row["lpips"] == 0.25 and row["swav"] > 0 for row in rows)
+    assert summary["subjects"]["0"]["eeg"]["lpips"] == 0.25
+
+
+def test_without_concepts_the_rest_is_scored() -> None:
+    trials = trial_table()
+    tables = arm_tables(trials, 1.0, 0)
+    del tables["concept"]
+    summary, _ = summarise(
+        {"eeg": tables}, trials, sorted(set(trials["stimulus"])), {}, SETTINGS, blocked=False,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert set(summary["arms"]["eeg"]) == {"two_way", "n_way", "pixcorr", "ssim"} and summary["concepts"] == {}

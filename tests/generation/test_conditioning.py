@@ -56,6 +56,9 @@ def test_each_arm_gives_what_it_says(inputs):
     np.testing.assert_array_equal(condition("mean", inputs), inputs.mean)
     np.testing.assert_array_equal(condition("oracle", inputs), inputs.true)
     np.testing.assert_array_equal(condition("retrieval", inputs), inputs.embeddings[inputs.nearest])
+    drawn = condition("random", inputs)
+    rows = [np.flatnonzero((inputs.embeddings == one).all(axis=(1, 2))).item() for one in drawn.astype(np.float16)]
+    assert inputs.known[np.arange(7), rows].all() and len(set(rows)) > 1
     np.testing.assert_array_equal(condition("class-name", inputs), np.full((7, 4, 5), 3.0))
 
 
@@ -66,7 +69,8 @@ def test_arms_start_from_what_they_say(inputs):
 
 
 def test_arms_of_predictions_are_told_from_the_others():
-    assert {arm for arm, how in ARMS.items() if not how.from_prediction} == {"oracle", "retrieval", "class-name"}
+    others = {arm for arm, how in ARMS.items() if not how.from_prediction}
+    assert others == {"random", "oracle", "retrieval", "class-name"}
 
 
 def test_the_nearest_is_the_known_target_in_the_most_similar_direction(inputs):

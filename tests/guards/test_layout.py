@@ -50,7 +50,8 @@ NEVER = {
 """Part -> parts that it may not import although they are on lower floors."""
 
 HEAVY = {
-    "torch", "torchvision", "mne", "diffusers", "transformers", "matplotlib", "sklearn", "scipy", "ray", "pandas", "pyarrow",
+    "torch", "torchvision", "mne", "diffusers", "transformers", "matplotlib", "sklearn", "scipy", "ray", "pandas",
+    "pyarrow",
 }  # fmt: skip
 """Packages that are imported inside functions only."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,8 @@ from neurocanvas.config import RunSettings, save_settings
 from neurocanvas.datasets.pictures import CONCEPTS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.benchmark import EXPLANATION, paper_tables
-from neurocanvas.montage import CH_NAMES
 from neurocanvas.report import write_report
-from neurocanvas.report.figures import Scale, curves, electrode_positions, scalp_map
-from neurocanvas.report.page import choose_trials
+from neurocanvas.report.page import script_hash
 from neurocanvas.report.words import number, p_value, verdict
 
 MUSE = ("TP9", "AF7", "AF8", "TP10", "POz")
@@ -34,6 +33,7 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
+        self.scripts: list[str] = []
         self.text = ""
         self.headings: list[str] = []
         self.feed(html)
@@ -41,7 +41,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "input"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -51,7 +51,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] == ["script"]:
+            self.scripts.append(data)
+        elif self.open[-1:] != ["style"]:
             self.text += data
         if self.open[-1:] == ["h2"]:
             self.headings.append(data)
@@ -65,6 +67,16 @@ class Page(HTMLParser):
 def read(folder: Path) -> Page:
     """Write the report and parse it."""
     return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def assert_only_our_script(page: Page) -> None:
+    """One script, which is the file's, and a policy that lets only that one run."""
+    [script] = page.scripts
+    assert script == (files("neurocanvas.report") / "page.js").read_text(encoding="utf-8").strip()
+    [policy] = [str(attrs["content"]) for tag, attrs in page.tags if attrs.get("http-equiv")]
+    assert policy.startswith("default-src 'none';") and f"script-src '{script_hash(script)}';" in policy
+    names = {name for _, attrs in page.tags for name in attrs}
+    assert all(re.fullmatch(r"[a-z][a-z0-9:-]*", name) and not name.startswith("on") for name in names)
 
 
 def two_way(value: float, low: float | None, high: float | None, p: float = 0.0005) -> dict[str, object]:
@@ -95,23 +107,34 @@ def test_page_is_complete_self_contained_and_the_same_each_time(make_run: Make) 
     assert len([1 for tag, attrs in page.tags if tag == "img" and attrs.get("class") == "scalp"]) == 5
 
     text = first.decode()
-    loads = [attrs[key] for _, attrs in page.tags for key in ("src", "href", "srcset", "xlink:href") if key in attrs]
-    assert len(loads) == 24 * 5 + 5
-    assert all(str(load).startswith("data:image/") for load in loads)
+    loads = [
+        str(attrs[key]) for _, attrs in page.tags for key in ("src", "href", "srcset", "xlink:href") if key in attrs
+    ]
+    saved = [load for load in loads if load.startswith("data:text/csv;")]
+    assert len(loads) == 24 * 5 + 5 + len(saved)
+    assert all(load.startswith("data:image/") for load in loads if load not in saved)
+    assert [attrs["download"] for tag, attrs in page.tags if tag == "a"] == [
+        "scores.csv", "pictures.csv", "concepts.csv", "features_on_scalp.csv", "training.csv", "mappers.csv",
+    ]  # fmt: skip
     assert not re.search(r"https?://|url\(|@import", text)
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert_only_our_script(page)
     assert len(first) < 6e6
 
 
 def test_hostile_strings_are_shown_as_text(make_run: Make) -> None:
     names = dict.fromkeys(CONCEPTS, HOSTILE)
     cap = (*MUSE[:4], HOSTILE)
-    folder = make_run(n_trials=6, captions={0: HOSTILE}, names=names, ch_names=cap, warnings=(HOSTILE,))
+    folder = make_run(
+        n_trials=6, captions={0: HOSTILE}, names=names, ch_names=cap, warnings=(HOSTILE,),
+        evidence={"hostile": HOSTILE, "n_concepts": 8},
+    )  # fmt: skip
     toml = folder / "run.toml"
     toml.write_text(toml.read_text().replace('name = "tiny"', f"name = '''{HOSTILE} '''"))
     page = read(folder)
-    assert "script" not in {tag for tag, _ in page.tags}
-    assert page.words.count("<script>alert(1)</script>") >= 9  # title, heading, warning, caption, names
+    assert_only_our_script(page)
+    assert not page.open
+    # title, heading, warning, caption, names, audit, controls, subjects, metrics, labels of the confusion matrix
+    assert page.words.count("<script>alert(1)</script>") >= 60
     assert any(HOSTILE in str(attrs.get("alt")) for tag, attrs in page.tags if tag == "img")
 
 
@@ -214,54 +237,6 @@ def test_few_arms_make_a_page_too(make_run: Make) -> None:
     assert not page.open
 
 
-def test_trials_are_chosen_by_rank() -> None:
-    scores = {(0, trial): trial / 99 for trial in range(100)}
-    groups = choose_trials(scores)
-    assert groups[0][1] == [(0, 99), (0, 98), (0, 97), (0, 96)]
-    assert groups[1][1] == [(0, 51), (0, 50), (0, 49), (0, 48)]
-    assert groups[2][1] == [(0, 3), (0, 2), (0, 1), (0, 0)]
-    shown = [key for _, keys in groups for key in keys]
-    assert len(set(shown)) == len(shown) == 24
-    spaced = [scores[key] for key in groups[3][1]]
-    assert np.ptp(np.diff(spaced)) < 0.06  # even, but for the gap that the middle leaves
-    assert choose_trials({(0, 1): 0.2, (1, 0): 0.9}) == [("All 2 trials, best first", [(1, 0), (0, 1)])]
-
-
-def test_scales_hold_their_values_and_stay_round() -> None:
-    for values in ([0.2, 0.61], [-0.03, 0.57], [0.0], [1.0], [0.004, float("nan")], [-0.4, -0.1]):
-        scale = Scale.around(values)
-        finite = np.array([value for value in values if np.isfinite(value)])
-        assert scale.low <= finite.min() and scale.high >= finite.max() and scale.low < scale.high
-        assert 2 <= len(scale.ticks) <= 7
-    assert (scale.at(-9.0), scale.at(9.0)) == ("0.00%", "100.00%")
-
-
-def test_curves_mark_the_kept_epoch_where_the_validation_loss_is() -> None:
-    history = [{"epoch": e, "train_loss": 5.0 - e, "val_loss": 5.0 - e / 2} for e in range(1, 5)]
-    drawn = curves(history, 3, {"ridge": 2.0})
-    assert 'cx="66.67%"' in drawn
-    assert drawn.count('class="ridge"') == 1
-    assert drawn.count("<polyline") == 2
-    assert "kept" not in curves(history[:1], None, {})
-
-
-def test_electrode_positions_of_any_cap() -> None:
-    cap = electrode_positions(CH_NAMES)
-    assert cap.shape == (62, 3) and np.isfinite(cap).all()
-    muse = electrode_positions(("tp9", *MUSE[1:], "nowhere"))
-    assert np.isnan(muse[-1]).all()
-    left, front_left, _, right, back = muse[:5]
-    assert left[0] < 0 < right[0] and front_left[1] > 0 > back[1]
-
-
-def test_scalp_map_interpolates_only_between_many_electrodes() -> None:
-    assert scalp_map(np.arange(5.0), MUSE, (0.0, 4.0)).count('class="dot"') == 5
-    assert scalp_map(np.arange(5.0), (*MUSE[:4], "nowhere"), (0.0, 4.0)).count('class="dot"') == 4
-    assert scalp_map(np.ones(62), CH_NAMES, (1.0, 1.0)).startswith("<img")
-    with pytest.raises(NeuroCanvasError, match="one per channel"):
-        scalp_map(np.ones(4), MUSE, (0.0, 1.0))
-
-
 def test_numbers_are_written_alike_everywhere() -> None:
     assert number(1.0, "two_way") == "100.0\N{NO-BREAK SPACE}%"
     assert number(-0.5, "ssim") == "−0.500"
@@ -305,3 +280,80 @@ def test_a_benchmark_beside_pictures_is_shown_with_them(make_run: Make) -> None:
     write_benchmark(folder, p_holm=0.3)
     text = write_report(folder).read_text(encoding="utf-8")
     assert "released, 16 subjects" in text and "No model is above chance" in text and "<h2>Pictures</h2>" in text
+
+
+SECTIONS = [
+    "What was run", "Scores", "Subjects", "Pictures", "Concepts", "Confusions", "What the prediction rests on",
+    "Features on the scalp", "Training", "Controls", "Glossary",
+]  # fmt: skip
+
+
+def test_evidence_is_shown_where_it_is_and_left_out_where_it_is_not(make_run: Make) -> None:
+    folder = make_run(n_trials=6, ch_names=MUSE, evidence={})
+    page = read(folder)
+    assert not page.open and page.headings == SECTIONS
+    assert page.words.index("Nothing was found") < page.words.index("Pictures made from EEG")
+    assert "Not computed:AlexNet(2), alexnet5: torchvision is not installedclip: openai" in page.words
+    assert (folder / "report.html").read_bytes() == write_report(folder).read_bytes()
+    for part, section in (("confusion.csv", "Confusions"), ("importance.csv", "What the prediction rests on"),
+                          ("controls.json", "Controls")):  # fmt: skip
+        (folder / "scores" / part).unlink()
+        page = read(folder)
+        assert not page.open and section not in page.headings
+    (folder / "scores" / "audit.json").unlink()
+    assert "audit clean" not in [attrs.get("class") for _, attrs in read(folder).tags]
+
+
+@pytest.mark.parametrize("finding", ["block", "untold-block"])
+def test_an_audit_that_finds_the_block_stands_in_red_above_a_verdict_that_claims_nothing(
+    make_run: Make, finding: str
+) -> None:
+    warnings = ("Block design: slow drift.",)
+    page = read(make_run(
+        n_trials=6, ch_names=MUSE, exchanged="blocks", warnings=warnings, evidence={"finding": finding}
+    ))  # fmt: skip
+    assert warnings[0] in page.words
+    boxes = [attrs["class"] for tag, attrs in page.tags if tag == "div" and "audit" in str(attrs.get("class"))]
+    assert boxes == ["audit block"]
+    assert not [1 for tag, attrs in page.tags if tag == "p" and attrs.get("class") == "block"]  # said once, in red
+    assert "of the way from" not in page.words
+
+
+def test_the_audit_overrules_the_verdict(make_run: Make) -> None:
+    page = read(make_run(n_trials=6, ch_names=MUSE, evidence={"finding": "block"}))
+    assert "but the audit found that this cannot be told from decoding the recording block." in page.words
+    assert "of the way from" not in page.words
+
+
+@pytest.mark.parametrize(("finding", "tone"), [("clean", "clean"), ("selected-on-test", "doubt")])
+def test_other_findings_are_not_red(make_run: Make, finding: str, tone: str) -> None:
+    page = read(make_run(n_trials=6, ch_names=MUSE, evidence={"finding": finding}))
+    assert f"audit {tone}" in [attrs.get("class") for _, attrs in page.tags]
+    assert "60 % of the way from" in page.words
+
+
+def test_an_audit_of_classifiers_alone_is_shown_too(tmp_path: Path) -> None:
+    save_settings(RunSettings(name="table"), tmp_path / "run.toml")
+    write_benchmark(tmp_path)
+    store.write_json(tmp_path / "scores" / "audit.json", {"verdict": "It is the block.", "finding": "block"})
+    page = read(tmp_path)
+    assert page.words.index("It is the block.") < page.words.index("MLP names the concept")
+    assert "audit block" in [attrs.get("class") for _, attrs in page.tags]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "verb"),
+    [
+        ("audit.json", '{"finding": "clean"}', "audit"),
+        ("controls.json", '{"verdict": "x"}', "controls"),
+        ("controls.json", "[", "run again"),
+        ("confusion.csv", "arm,true,named,count\neeg,a,b,many\n", "evaluate"),
+        ("confusion.csv", "arm,true\neeg,a\n", "evaluate"),
+        ("importance.csv", "kind,group,name,drop,low,high\npermutation,band,alpha,much,0,1\n", "evaluate"),
+    ],
+)
+def test_damaged_evidence_is_refused_with_its_verb(make_run: Make, file: str, content: str, verb: str) -> None:
+    folder = make_run(n_trials=6, ch_names=MUSE, evidence={})
+    (folder / "scores" / file).write_text(content)
+    with pytest.raises(NeuroCanvasError, match=rf"{file}.*{verb}"):
+        write_report(folder)

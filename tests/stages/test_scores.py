@@ -188,10 +188,24 @@ def test_concepts_in_blocks_are_exchanged_as_blocks(elsewhere):
 
 def test_diversity_is_that_of_the_differences_from_the_mean():
     rng = np.random.default_rng(0)
-    mean = rng.standard_normal((3, 4))
+    mean = rng.standard_normal((1, 3, 4))
     collapsed = mean + np.outer(np.arange(1.0, 7), rng.standard_normal(12)).reshape(6, 3, 4)
-    found = comparing.diversity(collapsed, np.broadcast_to(mean, collapsed.shape))
+    found = comparing.diversity(comparing.compact(collapsed, mean))
     assert np.isclose(found["effective_rank"]["value"], 1, atol=1e-4)
     assert np.isclose(found["mean_cosine"]["value"], 1, atol=1e-6)
-    spread = comparing.diversity(rng.standard_normal((6, 3, 4)), np.zeros((6, 3, 4)))
+    spread = comparing.diversity(comparing.compact(rng.standard_normal((6, 3, 4)), np.zeros((1, 3, 1))))
     assert spread["effective_rank"]["value"] > 4 and abs(spread["mean_cosine"]["value"]) < 0.3
+
+
+def test_predictions_retrieve_by_every_rule(tiny_run):
+    found = summary(tiny_run)["retrieval"]
+    assert {rule for rule, one in found.items() if one["transductive"]} == set(found) - {"greedy"}
+    greedy = found["greedy"]
+    assert (greedy["n_trials"], greedy["n_pictures"], greedy["chance1"]) == (8, 8, 1 / 8)
+    predicted, mean = (np.load(tiny_run / "predictions" / name) for name in ("s0.npy", "s0_mean.npy"))
+    run = Run(tiny_run, tiny_settings())
+    card = json.loads((tiny_run / "predictions" / "s0.npy.json").read_text())
+    rows = run.stimulus_rows(run.subjects[0].select(card["trials"]))
+    given, targets = ((one - mean).reshape(8, -1) for one in (predicted, run.embeddings()[rows].astype(float)))
+    cosines = given @ targets.T / np.linalg.norm(given, axis=1)[:, None] / np.linalg.norm(targets, axis=1)
+    assert np.isclose(greedy["top1"], np.mean(cosines.argmax(axis=1) == np.arange(8)))

@@ -166,11 +166,11 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
     ),
     "null-generators": Control(
         null_generators,
-        "Are the pictures better than those of generators that know nothing of the trial?",
+        "Are the pictures better than null generators draw: the mean, another trial, another picture, a class name?",
         "Shirakawa et al. 2405.10078",
         "score less that of the hardest null arm", ("arms",), "hallucinating-generator", "clean-rapid",
-        "these pictures are not shown to be better than what a generator draws without the trial's EEG",
-        "these pictures are better than what generators draw without the trial's EEG",
+        "these pictures are not shown to be better than those of the hardest null generator",
+        "these pictures are better than those of every null generator",
         by_p=False,
     ),
     "low-level-match": Control(
@@ -194,8 +194,10 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
 })  # fmt: skip
 """Every control by name, in the order in which tables show them. Recipes are those of section 4 of the field survey."""
 
+CANNOT = "cannot be computed: "
+
 COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
-"""What every row of the table has; `share`, `measures`, `note` and `details` besides."""
+"""What every row of the table has; `share`, `measures`, `note`, `decisive` and `details` besides."""
 
 
 def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
@@ -271,14 +273,15 @@ def _row(name: str, control: Control, found: Measured | Refusal) -> dict[str, An
     """One row, before the correction for many controls."""
     if isinstance(found, Refusal):
         empty = dict.fromkeys((*COLUMNS[1:6], "fired", "share"))
-        verdict = f"cannot be computed: {found.reason}"
-        return {**empty, "control": name, "verdict": verdict, "measures": control.effect, "note": "", "details": {}}
+        verdict = f"{CANNOT}{found.reason}"
+        said = {"verdict": verdict, "measures": control.effect, "note": "", "decisive": found.decisive}
+        return {**empty, "control": name, **said, "details": {}}
     words = control.fires.format(some=_some(found.share)) if found.fired else control.silent
     numbers = {key: _number(getattr(found, key)) for key in ("effect", "low", "high", "p", "share")}
     details = {key: _number(value) for key, value in found.details.items()}
     return {
         "control": name, **numbers, "p_holm": None, "fired": found.fired, "verdict": words, "measures": control.effect,
-        "note": found.note, "details": details,
+        "note": found.note, "decisive": False, "details": details,
     }  # fmt: skip
 
 
@@ -305,7 +308,8 @@ def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     Returns
     -------
     str
-        The verdict of the control that fired with the largest share first; controls whose p does not survive Holm's
+        What makes further controls pointless first (`Refusal.decisive`), then the verdict of the control that fired
+        with the largest share; controls whose p does not survive Holm's
         correction are named as such.
 
     Examples
@@ -314,6 +318,10 @@ def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     >>> overall_verdict([row])
     'No control fired (1 computed).'
     """
+    decisive = [row["verdict"].removeprefix(CANNOT) for row in rows if row.get("decisive")]
+    if decisive:
+        said = decisive[0]
+        return f"{said[0].upper()}{said[1:]}. {overall_verdict([row for row in rows if not row.get('decisive')])}"
     computed = [row for row in rows if row["fired"] is not None]
     missing = f" {len(rows) - len(computed)} could not be computed." if len(rows) > len(computed) else ""
     if not computed:

@@ -64,9 +64,12 @@ class Refusal:
     ----------
     reason : str
         The end of a sentence that begins with "cannot be computed:".
+    decisive : bool
+        Whether that alone says what the accuracy is worth.
     """
 
     reason: str
+    decisive: bool = False
 
 
 def nothing_to_ask(note: str, **details: float) -> Measured:

@@ -146,10 +146,10 @@ def summarise(
     Returns
     -------
     summary : dict
-        ``arms`` (per arm and metric: value, low, high, p, chance, place; p_vs_shuffled too for `eeg`),
-        ``concepts``, ``subjects``, ``forest`` (two-way identification of every subject and arm: n, value, low, high, p,
-        p_holm), ``n_trials``, ``n_pictures``, ``n_way`` (pictures really chosen from),
-        ``unit`` (what intervals resample), ``exchanged`` (what p-values exchange), ``warnings``.
+        ``arms`` (per arm and metric: value, low, high, p, chance, place; p_vs_shuffled too for `eeg`), ``concepts``,
+        ``subjects``, ``forest`` (from `forest`), ``n_trials``, ``n_pictures``, ``n_way`` (pictures really chosen from),
+        ``unit`` (what intervals resample), ``exchanged`` (what p-values exchange), ``n_seeds`` (of training: one), and
+        ``warnings``.
     rows : list of dict
         One per arm and trial, with every score.
 
@@ -176,15 +176,12 @@ def summarise(
         arm: {metric: null_means(table, true[_label(metric)], permuted) for metric, table in given.items()}
         for arm, given in tables.items()
     }
-    by_subject = len(np.unique(trials["subject"])) >= MANY_SUBJECTS
-    unit = "subjects" if by_subject else exchanged
-    units_in = (trials["subject"], None) if by_subject else (units, trials["subject"])
+    unit, units_in = _resampled(settings, trials["subject"], true["stimulus"], exchanged, units)
     measured = _measure(scores, nulls, settings, units_in, seed=int(rng.integers(2**62)))
     n_way = min(settings.n_way, len(gallery))
-    for metrics in measured.values():
-        for metric, score in metrics.items():
-            exact = _exact_chance(metric, n_way, len(concepts))
-            score["chance"] = score["chance"] if exact is None else exact
+    for metric, score in ((metric, score) for metrics in measured.values() for metric, score in metrics.items()):
+        exact = _exact_chance(metric, n_way, len(concepts))
+        score["chance"] = score["chance"] if exact is None else exact
     least = smallest_p(strata, units, len(permuted))
     found = design_warnings(blocked, unit, len(np.unique(units_in[0])), least)
     summary = {
@@ -192,10 +189,21 @@ def summarise(
         "subjects": _subject_scores(trials, scores),
         "forest": forest(tables, true["stimulus"], trials["subject"], units, permuted, settings),
         "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way,
-        "unit": unit, "exchanged": exchanged,
+        "unit": unit, "exchanged": exchanged, "n_seeds": 1,
         "warnings": [*warnings, *found, *arm_warnings(measured, nulls)],
     }
     return _upright(summary), _rows(trials, scores)
+
+
+def _resampled(
+    settings: EvaluateSettings, subject: np.ndarray, stimulus: np.ndarray, exchanged: str, units: np.ndarray
+) -> tuple[str, tuple[np.ndarray, np.ndarray | None]]:
+    """What intervals resample, and within what."""
+    if settings.resample == "stimuli":
+        return "stimuli", (np.unique(np.stack([subject, stimulus]), axis=1, return_inverse=True)[1], subject)
+    if len(np.unique(subject)) >= MANY_SUBJECTS:
+        return "subjects", (subject, None)
+    return exchanged, (units, subject)
 
 
 def sign(metric: str) -> int:

@@ -66,7 +66,8 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     if turn.max() < 1:
         return Refusal(
             "every concept has one block only, so no accuracy within this recording can be told from the block; test "
-            "across sessions or subjects"
+            "across sessions or subjects",
+            decisive=True,
         )
     used = np.flatnonzero(turn >= 0)
     within, apart = np.full(len(turn), -1), np.full(len(turn), -1)

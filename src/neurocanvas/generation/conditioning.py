@@ -291,6 +291,12 @@ class Arm:
     best_of: bool = False
 
 
+def _random_training(inputs: ArmInputs) -> np.ndarray:
+    """Embeddings of training stimuli that are drawn at random."""
+    rows = [inputs.rng.choice(np.flatnonzero(known)) for known in inputs.known]
+    return np.asarray(inputs.embeddings[rows], np.float32)
+
+
 def _nearest_stimuli(inputs: ArmInputs) -> list[Start]:
     """Names of the stimuli that are nearest to the predictions."""
     return list(inputs.stimuli[inputs.nearest].tolist())
@@ -308,6 +314,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
             lambda inputs: inputs.rescaled[derangement(inputs.concept, rng=inputs.rng)], from_prediction=True
         ),
         "mean": Arm(lambda inputs: inputs.mean, from_prediction=True),
+        "random": Arm(_random_training),
         "oracle": Arm(lambda inputs: inputs.true),
         "retrieval": Arm(lambda inputs: np.asarray(inputs.embeddings[inputs.nearest], np.float32)),
         "class-name": Arm(lambda inputs: inputs.embed_concepts(inputs.named.tolist())),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
-import json
+import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,27 +17,24 @@ from neurocanvas import store
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.montage import BANDS
-from neurocanvas.report import figures
-from neurocanvas.report.words import (
-    ARMS,
-    CONTROL_ARMS,
-    METRICS,
-    PERCENT,
-    classification_sentence,
-    definitions,
-    is_blocked,
-    number,
-    p_value,
-    verdict,
+from neurocanvas.report import evidence, figures
+from neurocanvas.report.gallery import caption_pages, ranked_pictures
+from neurocanvas.report.matrix import confusion
+from neurocanvas.report.scalp import gradient, scalp_map
+from neurocanvas.report.scores import (
+    comparison,
+    forest,
+    metric_tables,
+    not_computed,
+    retrieval_table,
+    score_link,
+    set_table,
 )
+from neurocanvas.report.tables import csv_link, read_csv
+from neurocanvas.report.words import ARMS, METRICS, classification_sentence, definitions, is_blocked, number, verdict
 from neurocanvas.targets.captions import read_captions
 from neurocanvas.training.compare import mapper_table
 
-GROUP, SAMPLE = 4, 12
-"""Trials shown from the top, the middle and the end of the ranking, and spread over the rest."""
-
-AS_IT_IS, REDUCED = 128, 192  # px: pictures up to the first are embedded unchanged, larger ones shrink to the second
-PAGE, PAGES = 1400, 2  # of pictures from captions: the longer side in px, and how many pages are embedded
 PANELS = 6  # training curves shown at most
 
 
@@ -54,54 +49,50 @@ def write_report(folder: Path) -> Path:
     Returns
     -------
     Path
-        The page: one file, without scripts, that loads nothing from anywhere.
+        The page: one file that loads nothing from anywhere. Its one script, which sorts tables and names the cells of
+        the confusion matrix, is allowed by its hash; without scripts the page reads the same.
 
     Raises
     ------
     NeuroCanvasError
         If a part is missing or damaged; the message names the verb that makes it.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = Path(folder)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("neurocanvas.report") / "page.html.j2").read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = _source("page.js").strip()
+    content = {**_content(folder), "script": Markup(script), "script_hash": script_hash(script)}
     target = folder / "report.html"
-    store.write_text(target, template.render(_content(folder)))
+    store.write_text(target, environment.get_template("page.html.j2").render(content))
     return target
 
 
-def choose_trials(scores: Mapping[tuple[int, int], float]) -> list[tuple[str, list[tuple[int, int]]]]:
-    """Choose by rank alone which trials the page shows.
+def script_hash(script: str) -> str:
+    """Name a script as a content security policy names what may run.
 
     Parameters
     ----------
-    scores : dict of (subject, trial) to float
-        Two-way identification of each trial's `eeg` picture.
+    script : str
+        What stands between ``<script>`` and ``</script>``.
 
     Returns
     -------
-    list of (str, list of (subject, trial))
-        Headings and their trials: best, middle and worst, and more that are evenly spaced through the rest of the
-        ranking. Few trials are all shown, best first.
+    str
 
     Examples
     --------
-    >>> [(title, len(keys)) for title, keys in choose_trials({(0, t): t / 60 for t in range(60)})]
-    [('Best 4', 4), ('Middle 4', 4), ('Worst 4', 4), ('12 others, evenly spaced through the ranking', 12)]
+    >>> script_hash("")
+    'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
     """
-    ranked = sorted(scores, key=lambda key: (-scores[key], key))
-    if len(ranked) <= 3 * GROUP + SAMPLE:
-        return [(f"All {len(ranked)} trials, best first", ranked)]
-    middle = (len(ranked) - GROUP) // 2
-    best, worst = ranked[:GROUP], ranked[-GROUP:]
-    median = ranked[middle : middle + GROUP]
-    rest = [key for key in ranked if key not in {*best, *median, *worst}]
-    spaced = [rest[int(at)] for at in np.linspace(0, len(rest) - 1, SAMPLE).round()] if len(rest) > SAMPLE else rest
-    return [
-        (f"Best {GROUP}", best), (f"Middle {GROUP}", median), (f"Worst {GROUP}", worst),
-        (f"{len(spaced)} others, evenly spaced through the ranking", spaced),
-    ]  # fmt: skip
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def _source(name: str) -> str:
+    """A template, the style sheet or the script beside this file."""
+    return (files("neurocanvas.report") / name).read_text(encoding="utf-8")
 
 
 def _content(folder: Path) -> dict[str, Any]:
@@ -109,13 +100,21 @@ def _content(folder: Path) -> dict[str, Any]:
     check_file(folder / "run.toml", "the settings of the run; run the verb run")
     settings = load_settings(folder / "run.toml")
     tables = _classification(folder)
+    # what the audit found stands above all else, whatever the run did
+    audited = evidence.audit(folder)
+    always = {
+        "name": settings.name, "classification": tables, "audit": audited,
+        "controls": evidence.controls(folder), "gradient": gradient(),
+        "marks": {arm: Markup(mark) for arm, mark in figures.MARKS.items()},
+    }  # fmt: skip
     if tables and not (folder / "scores" / "summary.json").is_file():
-        return {**NO_PICTURES, "name": settings.name, "classification": tables}
-    return {**_pictured(folder, settings), "pictured": True, "classification": tables}
+        return {**NO_PICTURES, **always}
+    return {**_pictured(folder, settings, audited), **always, "pictured": True}
 
 
 NO_PICTURES: Mapping[str, Any] = {
-    "pictured": False, "arms": {}, "models": [], "concepts": {"arms": []}, "scalp": {"maps": [], "gradient": ""},
+    "pictured": False, "arms": {}, "models": [], "concepts": {"arms": []}, "scalp": {"maps": []}, "confusion": None,
+    "importance": None,
 }  # fmt: skip
 """What the template needs of a run that classifies only."""
 
@@ -127,57 +126,67 @@ def _classification(folder: Path) -> list[dict[str, Any]]:
     if path is None:
         return []
     found = store.read_json(path, "the tables of the verb benchmark; run it again")
-    sections = []
+    sections: list[dict[str, Any]] = []
     for protocol in dict.fromkeys(table["protocol"] for table in found["tables"]):
         tables = [table for table in found["tables"] if table["protocol"] == protocol]
         warnings = dict.fromkeys(text for table in tables for text in table["warnings"])
         sections.append({
             "sentence": classification_sentence([row for row in found["rows"] if row["protocol"] == protocol]),
             "warnings": [(text, text.startswith("Block design")) for text in warnings],
-            "tables": tables,
+            "tables": [{**table, "link": csv_link(f"{path.stem}_{number}.csv", table["header"], table["lines"])}
+                       for number, table in enumerate(tables, len([t for s in sections for t in s["tables"]]) + 1)],
         })  # fmt: skip
     return sections
 
 
-def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
+def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the page shows of a run that made pictures."""
     summary = store.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")
     # what an earlier run with other subjects or another mapper left in the folder is not part of this one
     tables = _numbered(folder, f"{settings.data.features_folder}/s*_trials.csv", "features", summary["subjects"])
-    trials = [row for path in tables for row in _read_csv(path, "features")]
+    trials = [row for path in tables for row in read_csv(path, "features")]
     scalp = _scalp(folder / settings.data.features_folder, summary["subjects"])
     captions = read_captions(folder / "targets" / "caption.txt")
     models = [model for model in _models(folder, summary["subjects"]) if model["name"] == settings.mapper.name]
     arms = [arm for arm in ARMS if arm in summary["arms"]]
-    metrics = [metric for metric in METRICS if any(metric in summary["arms"][arm] for arm in arms)]
+    known = [metric for metric in METRICS if any(metric in summary["arms"][arm] for arm in arms)]
     names = {concept: row["name"] for concept, row in summary["concepts"].items()}
     n_way = summary.get("n_way", settings.evaluate.n_way)
     warnings = list(dict.fromkeys([*summary.get("warnings", []), *(w for m in models for w in m["warnings"])]))
     subjects = {key: {"name": f"Subject {key}", "n": None, **row} for key, row in summary["subjects"].items()}
+    found_block = audited is not None and audited["tone"] == "block"
+    over_subjects = forest(summary, arms)
     return {
-        "name": settings.name,
-        "verdict": verdict(summary),
-        "blocked": is_blocked(summary, warnings),
-        "warnings": [(text, text.lower().startswith("block design")) for text in warnings],
+        "verdict": verdict(summary, blocked=found_block),
+        "blocked": is_blocked(summary, warnings) and not found_block,
+        "warnings": [(text, text.lower().startswith("block design") and not found_block) for text in warnings],
         "definitions": definitions(settings, summary, trials, len(tables), scalp["ch_names"]),
         "arms": {arm: ARMS[arm] for arm in arms},
-        "marks": {arm: Markup(mark) for arm, mark in figures.MARKS.items()},
         "tiles": [(arm, number(summary["arms"][arm]["two_way"]["value"], "two_way")) for arm in arms],
-        "metrics": [_metric(metric, summary["arms"], arms, n_way) for metric in metrics],
+        "metrics": metric_tables(summary, arms, n_way),
+        "scores_link": score_link(summary["arms"], arms),
+        "not_computed": not_computed(summary),
+        "sets": set_table(summary, arms),
+        "retrieval": retrieval_table(summary),
         "unit": summary.get("unit", "trials"),
         "exchanged": summary.get("exchanged", "trials"),
-        "groups": _pictures(folder, arms, captions, names),
-        "ranked_by": _ranking_arm(arms),
-        "caption_pages": _caption_pages(folder),
-        "concepts": _comparison(summary["concepts"], arms),
-        "subjects": _comparison(subjects, arms) if len(subjects) > 1 else None,
+        "arm_options": [("all", "all arms"), *((arm, arm) for arm in arms)],
+        "ends": {"shuffled": "floor", "oracle": "ceiling"},
+        "pictures": ranked_pictures(folder, arms, captions, names),
+        "caption_pages": caption_pages(folder),
+        "concepts": comparison(summary["concepts"], arms, "concepts.csv"),
+        "confusion": confusion(folder, arms, names),
+        "importance": evidence.importance(folder),
+        "forest": over_subjects,
+        "subjects": comparison(subjects, arms, "subjects.csv") if len(subjects) > 1 and not over_subjects else None,
         "scalp": scalp,
         "models": models[:PANELS],
         "n_models": len(models),
-        "mappers": mapper_table(models),
-        "glossary": [(METRICS[metric][0].format(n=n_way), METRICS[metric][1].format(n=n_way)) for metric in metrics],
+        "curves_link": _curves_link(models[:PANELS]),
+        "mappers": _linked(mapper_table(models)),
+        "glossary": [(METRICS[metric][0].format(n=n_way), METRICS[metric][1].format(n=n_way)) for metric in known],
     }
 
 
@@ -189,112 +198,6 @@ def _numbered(folder: Path, pattern: str, verb: str, subjects: Collection[str]) 
     if not found:
         raise NeuroCanvasError(f"{folder / pattern}: no such file; run the verb {verb}.")
     return found
-
-
-def _read_csv(path: Path, verb: str) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header."""
-    with check_file(path, f"a table; run the verb {verb}").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _metric(metric: str, measured: Mapping[str, Any], arms: Sequence[str], n_way: int) -> dict[str, Any]:
-    """One metric's rows: a dot, an interval and the numbers of each arm."""
-    scores = {arm: measured[arm][metric] for arm in arms if metric in measured[arm]}
-    ends = [score[key] for score in scores.values() for key in ("value", "low", "high", "chance")]
-    scale = figures.Scale.around([1.0] if metric == "two_way" else [end for end in ends if end is not None])
-    between = None
-    if "shuffled" in scores and "oracle" in scores:
-        between = scores["shuffled"]["value"], scores["oracle"]["value"]
-    rows = []
-    for arm, score in scores.items():
-        interval = "–"
-        if score["low"] is not None:
-            interval = f"{number(score['low'], metric, unit=False)} – {number(score['high'], metric, unit=False)}"
-        place = score.get("place")
-        rows.append({
-            "arm": arm, "value": number(score["value"], metric), "interval": interval,
-            "chance": number(score["chance"], metric), "p": p_value(score["p"]),
-            "place": "–" if place is None else f"{100 * place:.0f} %".replace("-", "−"),
-            "strip": figures.strip({arm: score}, scale, chance=score["chance"], between=between),
-        })  # fmt: skip
-    labels = [f"{100 * tick:g} %" if metric in PERCENT else f"{tick:g}".replace("-", "−") for tick in scale.ticks]
-    title, meaning, *_ = (text.format(n=n_way) for text in METRICS[metric])
-    return {"title": title, "meaning": meaning, "rows": rows, "axis": figures.axis(scale, labels)}
-
-
-def _comparison(table: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> dict[str, Any]:
-    """Two-way identification of all arms but `mean`, one row per concept or subject, best first."""
-    shown = [arm for arm in ("oracle", "shuffled", "eeg") if arm in arms]
-    scale = figures.Scale.around([1.0])
-    ranked = sorted(table.values(), key=lambda row: (-row[shown[-1]]["two_way"], row["name"])) if shown else []
-    rows = [
-        {
-            "name": row["name"], "n": row["n"],
-            "strip": figures.strip({arm: {"value": row[arm]["two_way"]} for arm in shown}, scale, chance=0.5),
-            "two_way": [(arm, number(row[arm]["two_way"], "two_way", digits=0)) for arm in reversed(shown)],
-            "top1": number(row[shown[-1]]["concept_top1"], "concept_top1", digits=0),
-        }
-        for row in ranked
-    ]  # fmt: skip
-    labels = [f"{100 * tick:g} %" for tick in scale.ticks]
-    return {"rows": rows, "arms": list(reversed(shown)), "axis": figures.axis(scale, labels)}
-
-
-def _ranking_arm(arms: Sequence[str]) -> str:
-    """The arm whose pictures rank the trials: `eeg`, or the first that is no control."""
-    return next((arm for arm in arms if arm not in CONTROL_ARMS), arms[0])
-
-
-def _pictures(
-    folder: Path, arms: Sequence[str], captions: Mapping[str, str], names: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """The picture grid: groups of trials, each with the seen picture and one of every arm."""
-    rows = _read_csv(folder / "scores" / "trials.csv", "evaluate")
-    by = _ranking_arm(arms)
-    scored = {(int(row["subject"]), int(row["trial"])): row for row in rows if row["arm"] == by}
-    lines = check_file(folder / "images" / "manifest.jsonl", "the list of pictures; run the verb generate")
-    made = {}
-    for row in map(json.loads, filter(None, lines.read_text(encoding="utf-8").splitlines())):
-        made[int(row["subject"]), int(row["trial"]), row["arm"]] = row["file"]
-    groups = []
-    for title, keys in choose_trials({key: float(row["two_way"]) for key, row in scored.items()}):
-        shown = []
-        for key in keys:
-            stimulus, concept = scored[key]["stimulus"], scored[key]["concept"]
-            pictures = [("seen", f"seen/{stimulus}.png"), *((arm, made.get((*key, arm))) for arm in arms)]
-            shown.append({
-                "subject": key[0], "trial": key[1], "caption": captions.get(stimulus, ""),
-                "concept": names.get(concept, concept),
-                "two_way": number(float(scored[key]["two_way"]), "two_way", digits=0),
-                "pictures": [(arm, _data_uri(folder / "images" / file)) for arm, file in pictures if file],
-            })  # fmt: skip
-        groups.append({"title": title, "trials": shown})
-    return groups
-
-
-def _caption_pages(folder: Path) -> dict[str, Any]:
-    """The first pages of comparison of pictures drawn from captions, and how many there are."""
-    paths = sorted((folder / "generated_from_captions").glob("page_*.png"))
-    return {"shown": [_data_uri(path, PAGE) for path in paths[:PAGES]], "n": len(paths)}
-
-
-def _data_uri(path: Path, most: int = REDUCED) -> str:
-    """A picture as a data URI; large ones are reduced, to `most` pixels on the longer side."""
-    from PIL import Image
-
-    raw = check_file(path, "a picture; run the verb generate").read_bytes()
-    try:
-        with Image.open(io.BytesIO(raw)) as opened:
-            opened.load()
-            kind = "png"
-            if max(opened.size) > AS_IT_IS:
-                stream, kind = io.BytesIO(), "jpeg"
-                opened.thumbnail((most, most), Image.Resampling.LANCZOS)
-                opened.convert("RGB").save(stream, format="JPEG", quality=88)
-                raw = stream.getvalue()
-    except (OSError, ValueError) as error:
-        raise NeuroCanvasError(f"{path}: damaged, or not a picture; delete it and run the verb generate.") from error
-    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 
 def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
@@ -314,10 +217,33 @@ def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
         hertz = "{:g}–{:g} Hz".format(*BANDS[band]) if band in BANDS else ""
         maps.append({
             "band": band, "hertz": hertz, "low": f"{limits[0]:.2f}", "high": f"{limits[1]:.2f}",
-            "map": figures.scalp_map(values, card["ch_names"], limits),
+            "map": scalp_map(values, card["ch_names"], limits),
         })  # fmt: skip
     unit = "nats" if card.get("method") == "gaussian" else "the released formula's unit"
-    return {"maps": maps, "gradient": figures.gradient(), "n": count, "unit": unit, "ch_names": card["ch_names"]}
+    rows = [
+        [band, name, value]
+        for band, values in zip(card["bands"], mean.T.tolist(), strict=True)
+        for name, value in zip(card["ch_names"], values, strict=True)
+    ]
+    link = csv_link("features_on_scalp.csv", ["band", "electrode", "differential_entropy"], rows)
+    return {"maps": maps, "n": count, "unit": unit, "ch_names": card["ch_names"], "link": link}
+
+
+def _linked(table: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The table of mappers with the link to its numbers."""
+    return table and {**table, "link": csv_link("mappers.csv", table["header"], table["lines"])}
+
+
+def _curves_link(models: Collection[Mapping[str, Any]]) -> str:
+    """The losses of the training curves that are drawn."""
+    rows = [
+        [model["name"], model["subject"], model["fold"], *(line.get(key) for key in LOSSES)]
+        for model in models for line in model["history"]
+    ]  # fmt: skip
+    return csv_link("training.csv", ["mapper", "subject", "fold", *LOSSES], rows)
+
+
+LOSSES = ("epoch", "train_loss", "val_loss")
 
 
 def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
@@ -337,7 +263,7 @@ def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
         history = card.get("history", [])
         models.append({
             "name": name, "subject": subject, "fold": fold, "scores": scores, "warnings": card.get("warnings", []),
-            "selected": card.get("selected_epoch"), "epochs": len(history),
+            "selected": card.get("selected_epoch"), "epochs": len(history), "history": history,
             "curves": figures.curves(history, card.get("selected_epoch"), levels) if history else None,
         })  # fmt: skip
     return models

@@ -14,6 +14,7 @@ ARMS: dict[str, str] = {
     "mean": "Made from the mean of the training targets, the same for every trial: what knowing nothing looks like.",
     "oracle": "Made from the true target, the embedding of the seen picture's own caption: the ceiling that the "
     "generator and the judge leave to any EEG.",
+    "random": "Made from the caption of a training picture that is drawn at random, whatever the EEG says.",
     "retrieval": "Made from the caption of the training picture whose embedding is nearest to the prediction.",
     "class-name": "Made from the words “a photo of a …” with the concept that is nearest to the prediction.",
     "retrieved-start": "Made from the prediction, but drawn over the training picture that is nearest to it.",
@@ -22,7 +23,7 @@ ARMS: dict[str, str] = {
 }
 """Arm -> what its pictures are made from; in the order in which the page shows them."""
 
-CONTROL_ARMS = ("shuffled", "mean", "oracle")
+CONTROL_ARMS = ("shuffled", "mean", "random", "oracle")
 """Arms that say nothing of the trial's EEG."""
 
 METRICS: dict[str, tuple[str, str]] = {
@@ -46,6 +47,18 @@ PERCENT = frozenset({"two_way", "n_way", "concept_top1", "concept_top5"})
 """Metrics written in percent."""
 
 ALPHA = 0.05
+
+BLOCK_FINDINGS = frozenset({"block", "untold-block"})
+"""Findings of the audit that mean that the accuracy cannot be told from the recording block."""
+
+ORDERS: dict[str, str] = {"semantic": "by meaning", "block": "by time of recording"}
+"""Order of the concepts in the confusion matrix -> its name."""
+
+KINDS: dict[str, tuple[str, str]] = {
+    "permutation": ("Permuted", "its values exchanged between test trials"),
+    "occlusion": ("Occluded", "its values replaced by the training mean"),
+}
+"""How importance is measured -> title and meaning."""
 
 
 def number(value: float, metric: str, *, unit: bool = True, digits: int = 1) -> str:
@@ -72,7 +85,33 @@ def number(value: float, metric: str, *, unit: bool = True, digits: int = 1) -> 
     ('78.1', '−0.031')
     """
     text = f"{100 * value:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")
-    return (text if metric in PERCENT else f"{value:.3f}").replace("-", "−")
+    plain = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return (text if metric in PERCENT else plain).replace("-", "−")
+
+
+def interval(score: Mapping[str, Any], metric: str) -> str:
+    """Write the interval of a score.
+
+    Parameters
+    ----------
+    score : dict
+        With ``low`` and ``high``, which may be missing or None.
+    metric : str
+        As for `number`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> interval({"low": -0.1, "high": 0.25}, "pixcorr"), interval({}, "pixcorr")
+    ('−0.100 – 0.250', '–')
+    """
+    low, high = score.get("low"), score.get("high")
+    if low is None or high is None:
+        return "–"
+    return f"{number(low, metric, unit=False)} – {number(high, metric, unit=False)}"
 
 
 def p_value(p: float) -> str:
@@ -98,6 +137,22 @@ def p_value(p: float) -> str:
     return f"{p:.{digits}f}".removeprefix("0")
 
 
+def ranking_arm(arms: Sequence[str]) -> str:
+    """Choose the arm whose pictures rank the trials.
+
+    Parameters
+    ----------
+    arms : sequence of str
+        At least one, in the page's order.
+
+    Returns
+    -------
+    str
+        `eeg`, or the first that is no control.
+    """
+    return next((arm for arm in arms if arm not in CONTROL_ARMS), arms[0])
+
+
 def is_blocked(summary: Mapping[str, Any], warnings: Sequence[str] = ()) -> bool:
     """Tell whether scores come from a block design.
 
@@ -116,7 +171,7 @@ def is_blocked(summary: Mapping[str, Any], warnings: Sequence[str] = ()) -> bool
     return "blocks" in (summary.get("exchanged"), summary.get("unit")) or any(said)
 
 
-def verdict(summary: Mapping[str, Any]) -> dict[str, Any]:
+def verdict(summary: Mapping[str, Any], *, blocked: bool = False) -> dict[str, Any]:
     """Say in one sentence what the scores allow to conclude.
 
     Something is claimed only if the `eeg` interval of two-way identification lies above the `shuffled` one, every
@@ -126,6 +181,8 @@ def verdict(summary: Mapping[str, Any]) -> dict[str, Any]:
     ----------
     summary : dict
         `scores/summary.json`.
+    blocked : bool
+        Whether the audit found that the accuracy cannot be told from the block, whatever the summary says.
 
     Returns
     -------
@@ -134,6 +191,14 @@ def verdict(summary: Mapping[str, Any]) -> dict[str, Any]:
     """
     scores = {arm: given.get("two_way") for arm, given in summary["arms"].items()}
     eeg, shuffled = scores.get("eeg"), scores.get("shuffled")
+    if "given" in scores:
+        given = scores["given"]
+        text = (
+            f"These pictures identify the seen one in {_whole(given['value'])} of pairs (chance "
+            f"{_whole(given['chance'])}, {_interval(given)}, p {p_value(given['p'])}); what they were made from is not "
+            "known here, so no more can be claimed."
+        )
+        return {"claimed": False, "text": text}
     if eeg is None:
         return {"claimed": False, "text": "Nothing can be claimed: the arm eeg was not drawn."}
     fact = (
@@ -143,11 +208,9 @@ def verdict(summary: Mapping[str, Any]) -> dict[str, Any]:
     doubts = _doubts(eeg, shuffled)
     if doubts:
         return {"claimed": False, "text": f"Nothing can be claimed: p{fact}, {doubts}."}
-    if is_blocked(summary):
-        text = (
-            f"P{fact}, but every concept was recorded in one stretch of time, so this cannot be told from decoding "
-            "the recording block."
-        )
+    if blocked or is_blocked(summary):
+        why = "every concept was recorded in one stretch of time, so" if is_blocked(summary) else "the audit found that"
+        text = f"P{fact}, but {why} this cannot be told from decoding the recording block."
         return {"claimed": False, "text": text}
     place = eeg.get("place")
     way = "" if place is None else f": {_whole(place)} of the way from shuffled EEG to the true caption"

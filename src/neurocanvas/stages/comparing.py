@@ -19,6 +19,9 @@ from neurocanvas.evaluation.variants import VARIANTS
 
 Say = Callable[[int], None]
 
+FEWEST_PICTURES = 6
+"""Of a gallery in which the five best are a score."""
+
 DEFAULT = "mindeye"
 """Its networks are those of `FEATURE_NETWORKS`; they are scored as all else is here, with permutations."""
 
@@ -283,34 +286,81 @@ FURTHER: Mapping[str, Callable[[Compared, Features, EvaluateSettings], None]] = 
 """Metrics of features, and what measures them."""
 
 
-def diversity(predicted: np.ndarray, mean: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Say how different predictions are from one another: a decoder that has collapsed predicts one thing.
+def compact(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Give rows with the lengths and angles of differences from the mean, in as many numbers as there are rows.
 
     Parameters
     ----------
-    predicted : array, shape (n_trials, tokens, width), any float type
+    values : array, shape (n, tokens, width), any float type
         Predictions or targets; may be memory-mapped.
-    mean : array, as `predicted`, or what broadcasts to it
+    mean : array, as `values`, or what broadcasts to it
         The mean training target, which all have in common.
 
     Returns
     -------
+    array, shape (n, n)
+    """
+    gram = np.zeros((len(values), len(values)))
+    for token in range(values.shape[1]):  # all at once would be gigabytes
+        part = np.asarray(values[:, token], np.float64) - mean[:, token]
+        gram += part @ part.T
+    variance, vectors = np.linalg.eigh(gram)
+    return np.asarray(vectors * np.sqrt(np.maximum(variance, 0)))
+
+
+def diversity(rows: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Say how different predictions are from one another: a decoder that has collapsed predicts one thing.
+
+    Parameters
+    ----------
+    rows : array, shape (n_trials, k)
+        From `compact`.
+
+    Returns
+    -------
     dict
-        ``effective_rank`` and ``mean_cosine`` of the differences from the mean, as sets of scores.
+        ``effective_rank`` and ``mean_cosine``, as sets of scores.
     """
     from neurocanvas.evaluation.distributions import effective_rank, mean_pairwise_cosine
 
-    n = len(predicted)
-    gram = np.zeros((n, n))
-    for token in range(predicted.shape[1]):  # all at once would be gigabytes
-        part = np.asarray(predicted[:, token], np.float64) - mean[:, token]
-        gram += part @ part.T
-    variance, vectors = np.linalg.eigh(gram)
-    rows = vectors * np.sqrt(np.maximum(variance, 0))  # of the same lengths and angles
     found = {"effective_rank": effective_rank(rows)}
-    if (np.linalg.norm(rows, axis=1) > 0).all() and n > 1:
+    if (np.linalg.norm(rows, axis=1) > 0).all() and len(rows) > 1:
         found["mean_cosine"] = mean_pairwise_cosine(rows)
-    return {name: {"value": value, "n_generated": n} for name, value in found.items()}
+    return {name: {"value": value, "n_generated": len(rows)} for name, value in found.items()}
+
+
+def retrieved(predicted: np.ndarray, targets: np.ndarray, true: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Retrieve the seen stimuli by predictions, under every assignment rule.
+
+    Parameters
+    ----------
+    predicted : array, shape (n_trials, tokens, width)
+        Differences from the mean training target.
+    targets : array, shape (n_stimuli, tokens, width)
+        Likewise, of the distinct stimuli of the test trials.
+    true : array of int, shape (n_trials,)
+        Row of the stimulus that was seen.
+
+    Returns
+    -------
+    dict of str to dict
+        By rule: transductive, n_trials, n_pictures, top1, top5, chance1, chance5, median_rank; none of fewer than six
+        stimuli.
+    """
+    from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, retrieve
+
+    if len(targets) < FEWEST_PICTURES:
+        return {}
+    rows = compact(np.concatenate([predicted, targets]), np.zeros((1, predicted.shape[1], 1)))
+    found = {}
+    for rule in ASSIGNMENT_RULES:
+        one = retrieve(rows[: len(predicted)], rows[len(predicted) :], true, rule=rule)
+        found[rule] = {
+            "transductive": one.transductive, "n_trials": one.n_trials, "n_pictures": one.n_pictures,
+            **{f"top{k}": one.top_k[k] for k in one.top_k}, **{f"chance{k}": one.chance[k] for k in one.chance},
+            "median_rank": one.median_rank,
+        }  # fmt: skip
+    return found
 
 
 def described(compared: Compared) -> dict[str, Any]:
@@ -335,6 +385,6 @@ def described(compared: Compared) -> dict[str, Any]:
             known = METRICS[name]
             metrics[metric] = {
                 "title": f"{known.title} ({variant})" if variant else known.title, "direction": known.better,
-                "chance": str(known.chance), "reference": known.reference, "variant": variant,
+                "chance": str(known.chance), "unit": known.unit, "reference": known.reference, "variant": variant,
             }  # fmt: skip
     return {"sets": compared.sets, "not_computed": compared.not_computed, "metrics": metrics}

@@ -9,7 +9,7 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.evaluation.judge import judge_texts
-from neurocanvas.stages.comparing import described, diversity
+from neurocanvas.stages.comparing import compact, described, diversity, retrieved
 from neurocanvas.stages.drawing import read_manifest
 from neurocanvas.stages.elsewhere import evaluate_elsewhere
 from neurocanvas.stages.run import Run, read_picture
@@ -55,7 +55,7 @@ def evaluate(run: Run) -> list[Path]:
         compared.tables, trials, gallery, concepts, settings, blocked=blocked,
         rng=np.random.default_rng(settings.seed), warnings=warnings, values=compared.values,
     )  # fmt: skip
-    _add_diversity(run, compared.sets)
+    summary["retrieval"] = _of_predictions(run, compared.sets)
     summary |= described(compared)
     paths = write_scores(run.folder / "scores", summary, rows)
     paths += write_confusions(
@@ -65,19 +65,30 @@ def evaluate(run: Run) -> list[Path]:
     return [*paths, *explain(run)]
 
 
-def _add_diversity(run: Run, sets: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Say how different predictions are from one another, and beside it targets: by the arms eeg and oracle."""
-    for subject, arms in ((subject, ("eeg", "oracle")) for subject in run.subjects):
+def _of_predictions(run: Run, sets: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Say how different predictions are, and beside it targets (by the arms eeg and oracle), and what they retrieve."""
+    by_rule: dict[str, list[dict[str, Any]]] = {}
+    for subject, trials in run.subjects.items():
         path = run.folder / "predictions" / f"s{subject}.npy"
         card, predicted = store.read_card(path), store.read_array(path, "predictions")
-        mean = store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets")
-        shown = run.stimulus_rows(run.subjects[subject].select(card["trials"]))
-        for arm, given in zip(arms, (predicted, run.targets()[shown]), strict=True):
-            if arm in sets:
-                for metric, score in diversity(given, mean[card["folds"]]).items():
-                    sets[arm].setdefault(metric, {"value": 0.0, "n_generated": 0})
-                    sets[arm][metric]["value"] += score["value"] / len(run.subjects)  # the mean over subjects
-                    sets[arm][metric]["n_generated"] += score["n_generated"]
+        mean = np.asarray(store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets"))[card["folds"]]
+        shown, true = np.unique(run.stimulus_rows(trials.select(card["trials"])), return_inverse=True)
+        targets = np.asarray(run.targets()[shown], np.float32)
+        for arm, given in (("eeg", predicted), ("oracle", targets[true])):
+            for metric, score in diversity(compact(given, mean)).items() if arm in sets else ():
+                kept = sets[arm].setdefault(metric, {"value": 0.0, "n_generated": 0})
+                kept["value"] += score["value"] / len(run.subjects)  # the mean over subjects
+                kept["n_generated"] += score["n_generated"]
+        for rule, found in retrieved(predicted - mean, targets - mean.mean(axis=0), true).items():
+            by_rule.setdefault(rule, []).append(found)
+    return {
+        rule: {**found[0], **{key: float(np.mean([one[key] for one in found])) for key in AVERAGED}}
+        for rule, found in by_rule.items()
+    }
+
+
+AVERAGED = ("n_trials", "n_pictures", "top1", "top5", "chance1", "chance5", "median_rank")
+"""What is averaged over subjects."""
 
 
 def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool, list[str]]:
@@ -111,5 +122,8 @@ def report(run: Run) -> list[Path]:
     from neurocanvas.report.page import write_report
     from neurocanvas.stages.auditing import audit
 
-    store.write_json(run.folder / "scores" / "audit.json", audit(run.folder))
+    if (run.folder / "scores").is_dir():  # else the page says what to run first
+        found = audit(run.folder)
+        del found["source"]  # the folder's name, which is no part of the run
+        store.write_json(run.folder / "scores" / "audit.json", found)
     return [write_report(run.folder)]

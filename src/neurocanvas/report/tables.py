@@ -1,0 +1,123 @@
+"""Tables behind the page: CSV files of a run folder, and the numbers of a figure as a link that downloads them."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from neurocanvas.errors import NeuroCanvasError, check_file
+
+
+def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Read a CSV file with a header.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    verb : str
+        What makes it; named when it is missing or damaged.
+    columns : sequence of str
+        What it must have.
+
+    Returns
+    -------
+    list of dict
+        One per row.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file or a column is missing, or a row is shorter than the header.
+    """
+    with check_file(path, f"a table; run the verb {verb}").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    missing = [name for name in columns if rows and rows[0].get(name) is None]
+    if missing or any(None in row.values() for row in rows):
+        raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
+    return rows
+
+
+def number_in(row: Mapping[str, str], column: str, path: Path, verb: str) -> float:
+    """Read a number of a row.
+
+    Parameters
+    ----------
+    row : dict of str to str
+        From `read_csv`.
+    column : str
+        Where it stands.
+    path : Path
+        The file, for the message.
+    verb : str
+        What makes it.
+
+    Returns
+    -------
+    float
+        NaN where the cell is empty.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is no number.
+    """
+    try:
+        return float(row[column] or "nan")
+    except ValueError as error:
+        raise NeuroCanvasError(f"{path}: {column} must be a number; got {row[column]!r}; run {verb} again.") from error
+
+
+def csv_link(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
+    """Put a table into a link that saves it as a CSV file.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    columns : sequence of str
+        Its header.
+    rows : iterable of sequences
+        Its rows; None is written as nothing.
+
+    Returns
+    -------
+    Markup
+        An ``<a download>`` whose address is the table itself, so that nothing is loaded.
+
+    Examples
+    --------
+    >>> csv_link("a.csv", ["x"], [[1]])
+    Markup('<a class="csv" download="a.csv" href="data:text/csv;charset=utf-8;base64,eAoxCg==">a.csv</a>')
+    """
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+    return _link(name, stream.getvalue().encode())
+
+
+def file_link(path: Path) -> Markup:
+    """Put a CSV file of the run folder into a link that saves it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Markup
+        As `csv_link` makes it.
+    """
+    return _link(path.name, path.read_bytes())
+
+
+def _link(name: str, content: bytes) -> Markup:
+    """A link that saves some bytes as a CSV file."""
+    link = Markup('<a class="csv" download="{0}" href="data:text/csv;charset=utf-8;base64,{1}">{0}</a>')
+    return link.format(name, base64.b64encode(content).decode())
