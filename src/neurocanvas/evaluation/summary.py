@@ -172,26 +172,20 @@ def summarise(
     }
     exchanged, strata, units = exchangeable(trials, blocked)
     permuted = permutations(strata, units, settings.permutations, rng=rng)
-    nulls = {
-        arm: {metric: null_means(table, true[_label(metric)], permuted) for metric, table in given.items()}
-        for arm, given in tables.items()
-    }
+    nulls = {arm: _permuted(given, true, permuted) for arm, given in tables.items()}
     unit, units_in = _resampled(settings, trials["subject"], true["stimulus"], exchanged, units)
     measured = _measure(scores, nulls, settings, units_in, seed=int(rng.integers(2**62)))
     n_way = min(settings.n_way, len(gallery))
-    for metric, score in ((metric, score) for metrics in measured.values() for metric, score in metrics.items()):
-        exact = _exact_chance(metric, n_way, len(concepts))
-        score["chance"] = score["chance"] if exact is None else exact
+    _set_exact_chance(measured, n_way, len(concepts))
     least = smallest_p(strata, units, len(permuted))
     found = design_warnings(blocked, unit, len(np.unique(units_in[0])), least)
     summary = {
         "arms": measured, "concepts": _concept_scores(trials, concepts, scores),
         "subjects": _subject_scores(trials, scores),
         "forest": forest(tables, true["stimulus"], trials["subject"], units, permuted, settings),
-        "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way,
-        "unit": unit, "exchanged": exchanged, "n_seeds": 1,
-        "warnings": [*warnings, *found, *arm_warnings(measured, nulls)],
-    }
+        "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
+        "n_seeds": 1, "warnings": [*warnings, *found, *arm_warnings(measured, nulls)],
+    }  # fmt: skip
     return _upright(summary), _rows(trials, scores)
 
 
@@ -225,6 +219,21 @@ def sign(metric: str) -> int:
     """
     known = KNOWN.get(metric.partition("@")[0])
     return -1 if known and known.better == "lower" else 1
+
+
+def _permuted(
+    tables: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray], permuted: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Mean of every score under every permutation."""
+    return {metric: null_means(table, true[_label(metric)], permuted) for metric, table in tables.items()}
+
+
+def _set_exact_chance(measured: Mapping[str, Mapping[str, dict[str, Any]]], n_way: int, n_concepts: int) -> None:
+    """Replace the mean over permutations where chance is known."""
+    for metrics in measured.values():
+        for metric, score in metrics.items():
+            exact = _exact_chance(metric, n_way, n_concepts)
+            score["chance"] = score["chance"] if exact is None else exact
 
 
 def _exact_chance(metric: str, n_way: int, n_concepts: int) -> float | None:
