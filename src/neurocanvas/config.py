@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.store import write_text
+from neurocanvas.store import fingerprint, write_text
 
 DEMO = Path(__file__).parent / "bundled" / "demo.toml"
 """The settings of the bundled run."""
@@ -340,6 +340,11 @@ class RunSettings(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     controls: ControlsSettings = ControlsSettings()
     family: str = Field("bundled", description="captioner and text encoder")
+
+    @property
+    def of_trials(self) -> str:
+        """Fingerprint of what says which trials train and are tested, and what is read from them."""
+        return fingerprint(self.simulate, self.data, self.features, self.split)
 
 
 def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:

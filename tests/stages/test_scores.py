@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import shutil
 from types import SimpleNamespace
@@ -125,6 +126,12 @@ def test_controls_go_to_one_table(tiny_copy):
     by_name = {row["control"]: row for row in found["rows"]}
     assert by_name["null-generators"]["fired"] is not None and by_name["baseline-window"]["fired"] is not None
     assert len(table(tiny_copy / "scores" / "controls.csv")) == len(CONTROLS)
+    run_stage(run, "report")
+    assert found["verdict"] in html.unescape((tiny_copy / "report.html").read_text())
+    other = Run(tiny_copy, tiny_settings(split={"seed": 5}))
+    for name in ("train", "predict", "generate", "evaluate", "report"):
+        run_stage(other, name)
+    assert found["verdict"] not in html.unescape((tiny_copy / "report.html").read_text())
     with pytest.raises(NeuroCanvasError, match=r"controls.*noise-eeg"):
         run_stage(Run(tiny_copy, tiny_settings(controls={"names": ["nothing"]})), "controls")
 

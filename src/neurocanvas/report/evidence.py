@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.config import RunSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import BANDS
 from neurocanvas.report import figures
@@ -53,7 +54,7 @@ def audit(folder: Path) -> dict[str, Any] | None:
     return {"verdict": found["verdict"], "tone": tone, "cases": kept}
 
 
-def controls(folder: Path) -> dict[str, Any] | None:
+def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
     """Read what the controls found.
 
     Parameters
@@ -61,6 +62,8 @@ def controls(folder: Path) -> dict[str, Any] | None:
     folder : Path
         The run folder: ``scores/controls.json`` with ``verdict`` and ``rows`` of control, asks, effect, low, high, p,
         fired (None where it could not be computed), verdict and, where there is one, p_holm.
+    settings : RunSettings
+        Of the run: controls of other trials, splits or features are not shown.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def controls(folder: Path) -> dict[str, Any] | None:
         If it is damaged.
     """
     found = _optional(folder / "scores" / "controls.json", "controls")
-    if found is None:
+    if found is None or found.get("made_from", settings.of_trials) != settings.of_trials:
         return None
     if not isinstance(found.get("rows"), list):
         raise NeuroCanvasError(f"{folder / 'scores' / 'controls.json'}: holds no rows; run the verb controls again.")

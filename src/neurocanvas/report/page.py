@@ -104,7 +104,7 @@ def _content(folder: Path) -> dict[str, Any]:
     audited = evidence.audit(folder)
     always = {
         "name": settings.name, "classification": tables, "audit": audited,
-        "controls": evidence.controls(folder), "gradient": gradient(),
+        "controls": evidence.controls(folder, settings), "gradient": gradient(),
         "marks": {arm: Markup(mark) for arm, mark in figures.MARKS.items()},
     }  # fmt: skip
     if tables and not (folder / "scores" / "summary.json").is_file():

@@ -62,7 +62,7 @@ def controls(run: Run) -> list[Path]:
     verdict = overall_verdict(table)
     folder = run.folder / "scores"
     store.write_json(folder / "controls.json", {
-        "verdict": verdict, "protocol": run.settings.split.protocol,
+        "made_from": run.settings.of_trials, "verdict": verdict, "protocol": run.settings.split.protocol,
         "rows": [{**row, "asks": CONTROLS[row["control"]].asks} for row in table],
         "subjects": {str(subject): own for subject, own in rows.items()},
     })  # fmt: skip

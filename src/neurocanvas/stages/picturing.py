@@ -30,12 +30,22 @@ def evaluate(run: Run) -> list[Path]:
         `scores/summary.json`, `trials.csv`, `concepts.csv`, `confusion.csv`, `concept_order.csv`, and
         `importance.csv` where mappers are there.
     """
+    paths = evaluate_elsewhere(run) if run.settings.evaluate.against else _evaluate(run)
+    for stale in {run.folder / "scores" / name for name in NOT_ALWAYS} - {*paths}:
+        stale.unlink(missing_ok=True)  # of an earlier evaluation
+    return paths
+
+
+NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.csv")
+"""Tables that are there only where concepts or mappers are known."""
+
+
+def _evaluate(run: Run) -> list[Path]:
+    """Score the run's own pictures."""
     from neurocanvas.evaluation.summary import summarise
     from neurocanvas.stages.comparing import compare
     from neurocanvas.stages.explaining import explain
 
-    if run.settings.evaluate.against:
-        return evaluate_elsewhere(run)
     settings, images = run.settings.evaluate, run.folder / "images"
     entries = read_manifest(run, images / "manifest.jsonl")
     arms = list(dict.fromkeys(entry["arm"] for entry in entries))
