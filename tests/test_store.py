@@ -185,3 +185,35 @@ def test_an_array_that_grows_begins_anew_with_other_inputs(tmp_path):
         assert done == 0 and array.shape == (2, 2)
         array[:] = 1
     assert names(tmp_path) == ["a.npy", "a.npy.json"]
+
+
+def test_an_array_that_grows_never_takes_another_ones_progress_for_its_own(tmp_path):
+    """A is killed half-way, B before its first note, and A begins again."""
+    for inputs, noted in (("A", 2), ("B", 0)):
+        growing = store.growing_array(tmp_path / "a.npy", (4,), inputs)
+        with pytest.raises(ZeroDivisionError), growing as (array, _, note):
+            array[:] = 9
+            if noted:
+                note(noted)
+            raise ZeroDivisionError
+    with store.growing_array(tmp_path / "a.npy", (4,), "A") as (array, done, _):
+        assert done == 0
+        array[:] = 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "state", "shape"])
+def test_a_damaged_beginning_is_begun_anew(tmp_path, damage):
+    with pytest.raises(ZeroDivisionError), store.growing_array(tmp_path / "a.npy", (4,), "A") as (_, _, note):
+        note(2)
+        raise ZeroDivisionError
+    growing = tmp_path / ".growing-a.npy"
+    if damage == "cut":
+        growing.write_bytes(growing.read_bytes()[:20])
+    elif damage == "state":
+        store.card_path(growing).write_text("[]")
+    else:
+        np.save(growing.open("wb"), np.zeros(9, np.float16))
+    with store.growing_array(tmp_path / "a.npy", (4,), "A") as (array, done, _):
+        assert done == 0 and array.shape == (4,)
+        array[:] = 1
+    assert names(tmp_path) == ["a.npy", "a.npy.json"]

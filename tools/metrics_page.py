@@ -25,7 +25,9 @@ def page() -> str:
                 for key, one in METRICS.items()
             ],
         ),
-        "Pixel metrics as a variant has them carry its name: `ssim@mindeye`.",
+        "What a variant computes carries its name: `ssim@mindeye`, `upper_half@crosspt-upper-half`. Retrieval, its "
+        "median rank and concept accuracy stand in `scores/summary.json` under `retrieval`, by assignment rule; FID, "
+        "KID, IS and diversity under `sets`.",
         "## Feature networks",
         _table(
             ("name", "network", "from", "layer", "note"),

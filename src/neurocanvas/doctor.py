@@ -225,7 +225,7 @@ def _count_numbers(path: Path) -> float:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(length))
         return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (struct.error, ValueError, LookupError, TypeError, MemoryError, OverflowError) as error:
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError) as error:
         raise NeuroCanvasError(f"{path}: no safetensors file, or cut off; get it again.") from error
 
 

@@ -321,11 +321,11 @@ def growing_array(
     """
     growing = path.with_name(f".growing-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    done, state = 0, card_path(growing)
-    if growing.is_file() and state.is_file():
-        said = read_json(state, "how far the array beside it is")
-        done = said["done"] if said.get("fingerprint") == print_of_inputs else 0
-    array = np.lib.format.open_memmap(growing, mode="r+" if done else "w+", dtype=np.float16, shape=shape)
+    state = card_path(growing)
+    array, done = _begun(growing, state, shape, print_of_inputs)
+    if array is None:
+        state.unlink(missing_ok=True)  # before the array of other inputs is gone, so that it never speaks of a new one
+        array = np.lib.format.open_memmap(growing, mode="w+", dtype=np.float16, shape=shape)
     with growing.open("r+b") as stream:  # a full disk is an error here, and a crash where mapped memory is written
         os.posix_fallocate(stream.fileno(), 0, growing.stat().st_size)
 
@@ -338,6 +338,21 @@ def growing_array(
     os.replace(growing, path)
     finish(path, print_of_inputs, card)
     state.unlink(missing_ok=True)
+
+
+def _begun(
+    growing: Path, state: Path, shape: tuple[int, ...], print_of_inputs: str
+) -> tuple[np.memmap | None, int]:
+    """An array that a run of the same inputs began, and how far it came; None if there is none, or it is damaged."""
+    try:
+        said = json.loads(state.read_text(encoding="utf-8"))
+        done = int(said["done"]) if said["fingerprint"] == print_of_inputs else 0
+        array = np.load(growing, mmap_mode="r+", allow_pickle=False) if done > 0 else None
+    except (OSError, ValueError, LookupError, TypeError, EOFError, SyntaxError, TokenError):
+        return None, 0
+    if not isinstance(array, np.memmap) or array.shape != shape or array.dtype != np.float16:
+        return None, 0
+    return array, done
 
 
 def read_array(path: Path, purpose: str) -> np.ndarray:

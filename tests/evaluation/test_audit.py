@@ -152,7 +152,7 @@ VERDICTS = {
         Case("none", case().columns, case().splits, case().blocked), "no answers to test trials",
     ),
     "chance": (case(right=0.0), "Nothing can be concluded: no result is above chance"),
-    "unchecked": (case("unknown"), "without the column order or block, recording block"),
+    "unchecked": (case("unknown"), "without the column order or block, the recording block cannot"),
     "selected-on-test": (case(answers={"selection": "test"}), "too high by an unknown amount"),
     "transductive": (case(answers={"selection": "validation", "transductive": ("CSLS",)}), "not for one alone: CSLS"),
     "known-pictures": (

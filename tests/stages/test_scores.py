@@ -11,14 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_settings
+from tiny import tiny_settings, write_true_captions
 
 from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.controls import CONTROLS
 from neurocanvas.evaluation.networks import LoadedNetwork, NotComputed
 from neurocanvas.evaluation.variant_scores import variant_pixels
-from neurocanvas.stages import comparing, run_stage
+from neurocanvas.models.checkpoint import load_mapper
+from neurocanvas.stages import STAGES, run_stage
 from neurocanvas.stages.run import Run, read_picture
 
 
@@ -104,7 +105,7 @@ def test_networks_that_are_here_score_every_arm(tiny_copy, networks):
 def test_metrics_that_are_named_may_be_fetched_and_others_are_left_out(tiny_copy, networks, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["clip", "swav"], "weights": "/w"})), "evaluate")
-    assert networks == [("CLIP ViT-L/14", "/w/clip-vit-large-patch14", True), ("SwAV ResNet-50", "/w", True)]
+    assert networks[:2] == [("CLIP ViT-L/14", "/w/clip-vit-large-patch14", True), ("SwAV ResNet-50", "/w", True)]
     assert {"clip", "swav"} < set(summary(tiny_copy)["arms"]["eeg"]) and summary(tiny_copy)["not_computed"] == {}
     with pytest.raises(NeuroCanvasError, match=r"evaluate.metrics.*alexnet2.*got 'vgg'"):
         run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["vgg"]})), "evaluate")
@@ -116,6 +117,22 @@ def test_another_variant_counts_pairs_its_own_way(tiny_copy, networks):
     assert {"ssim@enigma", "alexnet2@enigma", "swav@enigma", "dinov2@enigma"} <= set(found)
     assert found["alexnet2@enigma"]["value"] <= 6 / 7 + 1e-9  # one is taken off
     assert 0 <= found["swav@enigma"]["value"] <= 2
+
+
+def test_the_upper_half_is_that_of_the_judges_ranking(tiny_copy):
+    run_stage(Run(tiny_copy, tiny_settings(evaluate={"variant": "crosspt-upper-half"})), "evaluate")
+    found = summary(tiny_copy)
+    assert found["arms"]["oracle"]["upper_half@crosspt-upper-half"]["value"] > 0.6  # two steps
+    assert found["metrics"]["upper_half@crosspt-upper-half"]["reference"].startswith("CrossPT")
+    assert "dinov2" in found["not_computed"]  # the second judge is always listed
+
+
+def test_the_second_judge_is_listed_whatever_was_asked_for(tiny_copy, networks):
+    run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["swav"]})), "evaluate")
+    assert "dinov2" in summary(tiny_copy)["arms"]["eeg"]
+    assert {title: download for title, _, download in networks}["DINOv2 base"] is False
+    with pytest.raises(NeuroCanvasError, match="--metrics: says which networks the variant mindeye asks; bread has"):
+        run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["swav"], "variant": "bread"})), "evaluate")
 
 
 def test_controls_go_to_one_table(tiny_copy):
@@ -172,6 +189,19 @@ def test_pictures_made_elsewhere_get_the_scores_of_our_own(tiny_run, elsewhere):
     assert ours.keys() == theirs.keys()
     for metric, score in ours.items():
         assert np.isclose(score["value"], theirs[metric]["value"]), metric
+    shuffled = summary(elsewhere.folder)["arms"]["shuffled"]["two_way"]
+    assert shuffled["value"] < theirs["two_way"]["value"] and "p_vs_shuffled" in theirs["two_way"]
+    with pytest.raises(NeuroCanvasError, match="have no page"):
+        run_stage(Run(elsewhere.folder, load_settings(elsewhere.folder / "run.toml")), "report")
+
+
+def test_a_run_of_its_own_is_not_written_over(tiny_copy, elsewhere):
+    before = (tiny_copy / "scores" / "summary.json").read_bytes()
+    elsewhere.folder = tiny_copy
+    with pytest.raises(NeuroCanvasError, match="is a run with pictures of its own"):
+        score_elsewhere(elsewhere)
+    assert (tiny_copy / "scores" / "summary.json").read_bytes() == before
+    assert load_settings(tiny_copy / "run.toml").evaluate.against == ""
 
 
 def test_without_concepts_or_table_what_can_be_scored_is(elsewhere):
@@ -193,26 +223,51 @@ def test_concepts_in_blocks_are_exchanged_as_blocks(elsewhere):
     assert found["exchanged"] == "blocks" and any("Block design" in warning for warning in found["warnings"])
 
 
-def test_diversity_is_that_of_the_differences_from_the_mean():
-    rng = np.random.default_rng(0)
-    mean = rng.standard_normal((1, 3, 4))
-    collapsed = mean + np.outer(np.arange(1.0, 7), rng.standard_normal(12)).reshape(6, 3, 4)
-    found = comparing.diversity(comparing.compact(collapsed, mean))
-    assert np.isclose(found["effective_rank"]["value"], 1, atol=1e-4)
-    assert np.isclose(found["mean_cosine"]["value"], 1, atol=1e-6)
-    spread = comparing.diversity(comparing.compact(rng.standard_normal((6, 3, 4)), np.zeros((1, 3, 1))))
-    assert spread["effective_rank"]["value"] > 4 and abs(spread["mean_cosine"]["value"]) < 0.3
-
-
-def test_predictions_retrieve_by_every_rule(tiny_run):
+def test_predictions_retrieve_by_every_rule_in_principal_coordinates(tiny_run):
     found = summary(tiny_run)["retrieval"]
     assert {rule for rule, one in found.items() if one["transductive"]} == set(found) - {"greedy"}
     greedy = found["greedy"]
     assert (greedy["n_trials"], greedy["n_pictures"], greedy["chance1"]) == (8, 8, 1 / 8)
-    predicted, mean = (np.load(tiny_run / "predictions" / name) for name in ("s0.npy", "s0_mean.npy"))
     run = Run(tiny_run, tiny_settings())
+    basis = load_mapper(run.model_path(0, 0)).basis
     card = json.loads((tiny_run / "predictions" / "s0.npy.json").read_text())
     rows = run.stimulus_rows(run.subjects[0].select(card["trials"]))
-    given, targets = ((one - mean).reshape(8, -1) for one in (predicted, run.embeddings()[rows].astype(float)))
+    given = basis.transform(np.load(tiny_run / "predictions" / "s0.npy"))
+    targets = basis.transform(np.asarray(run.embeddings()[rows]))
     cosines = given @ targets.T / np.linalg.norm(given, axis=1)[:, None] / np.linalg.norm(targets, axis=1)
     assert np.isclose(greedy["top1"], np.mean(cosines.argmax(axis=1) == np.arange(8)))
+    concept = run.subjects[0].column("concept")[card["trials"]]
+    assert np.isclose(greedy["concept_accuracy"], np.mean(concept[cosines.argmax(axis=1)] == concept))
+
+
+@pytest.mark.parametrize("change", [{"features": {"tmax": 0.4}}, {"mapper": {"seed": 3}}], ids=["features", "mapper"])
+def test_nothing_is_explained_by_what_did_not_make_the_predictions(tiny_copy, change):
+    run_stage(Run(tiny_copy, tiny_settings(**change)), "features" if "features" in change else "train")
+    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+    assert not (tiny_copy / "scores" / "importance.csv").exists() and summary(tiny_copy)["retrieval"] == {}
+
+
+def test_other_targets_than_the_mappers_are_no_error(tiny_copy):
+    run_stage(Run(tiny_copy, tiny_settings(embed={"target": "pooled"})), "embed")
+    run_stage(Run(tiny_copy, tiny_settings(embed={"target": "pooled"})), "evaluate")
+    assert summary(tiny_copy)["retrieval"] == {}
+
+
+def test_a_mapper_that_says_nothing_retrieves_nothing(tiny_copy):
+    run = Run(tiny_copy, tiny_settings(mapper={"name": "mean"}))
+    for name in ("train", "predict", "generate", "evaluate"):
+        run_stage(run, name)
+    found = summary(tiny_copy)
+    assert found["retrieval"] == {} and found["sets"]["eeg"]["effective_rank"]["value"] == 0
+    assert "mean_cosine" not in found["sets"]["eeg"] and "mean_cosine" in found["sets"]["oracle"]
+
+
+def test_repeated_pictures_are_retrieved_without_the_rule_that_cannot(tmp_path):
+    settings = tiny_settings(simulate={"concepts": 4, "trials_per_concept": 6, "repeats": 2})
+    run = Run(tmp_path, settings)
+    run_stage(run, "simulate")
+    write_true_captions(run)
+    for name in list(STAGES)[1:]:
+        run_stage(run, name)
+    found = summary(tmp_path)["retrieval"]
+    assert "hungarian" not in found and found["greedy"]["n_trials"] == 16 and found["greedy"]["n_pictures"] == 8

@@ -90,6 +90,12 @@ class Case:
         Results that were tested elsewhere, with the keys that `answer_scores` gives.
     warnings : tuple of str
         What splits and cards say.
+    transductive : tuple of str
+        Steps that used test trials together and were computed beside the results, in words.
+    other_split : str
+        What was trained on another split than `splits`, and what to run; empty where nothing was.
+    made_elsewhere : bool
+        Whether nothing but pictures is there, so that nobody can add the trials that train.
     """
 
     name: str
@@ -99,6 +105,9 @@ class Case:
     answers: Sequence[Answers] = ()
     scores: Sequence[Mapping[str, Any]] = ()
     warnings: tuple[str, ...] = ()
+    transductive: tuple[str, ...] = ()
+    other_split: str = ""
+    made_elsewhere: bool = False
 
 
 def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -115,7 +124,8 @@ def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np
     -------
     list of dict
         `column`, `pair` (a key of `PAIRS`); of the second part's distinct `values` how many are `shared`, and of the
-        trials `of` it how many (`trials`) have a shared value; sums over splits.
+        trials `of` it how many (`trials`) have a shared value; sums over splits. Nothing where no trial of the first
+        part has a value, but for blocks: there that means that none came in blocks.
 
     Examples
     --------
@@ -135,9 +145,11 @@ def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np
                 there = [split[part] for part in first if len(split.get(part, ()))]
                 if not there or not len(split.get(second, ())):
                     continue
-                tested = codes[split[second]]
+                tested, known = codes[split[second]], codes[np.concatenate(there)]
+                if column != "block" and (known < 0).all():
+                    continue
                 tested = tested[tested >= 0]
-                is_shared = np.isin(tested, codes[np.concatenate(there)])
+                is_shared = np.isin(tested, known)
                 counts += len(np.unique(tested[is_shared])), len(np.unique(tested)), is_shared.sum(), len(tested)
             if counts[3]:
                 named = dict(zip(("shared", "values", "trials", "of"), counts.tolist(), strict=True))
@@ -241,9 +253,9 @@ def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator)
     -------
     dict
         `verdict` (one sentence), `source`, and `cases`: of each its name, the number of trials in every part, design
-        ("block", "mixed" or "unknown"), overlaps, block (`inside`, the share of test trials whose block trains;
-        `accuracy` of naming the concept by the block, its `chance` and `p`; or None), results, finding, text, can,
-        cannot.
+        ("block", "mixed" or "unknown"), columns (that test trials have), overlaps, block (`inside`, the share of test trials whose block trains;
+        `accuracy` of naming the concept by the block, its `chance` and `p`; or None), results, warnings, transductive,
+        other_split, made_elsewhere, finding, text, can, cannot.
 
     Raises
     ------
@@ -269,10 +281,14 @@ def _facts(case: Case, rng: np.random.Generator) -> dict[str, Any]:
     design = "unknown"
     if case.blocked is not None:
         design = "block" if case.blocked[np.concatenate(rows["test"])].any() else "mixed"
+    tested = np.concatenate([np.empty(0, np.int64), *rows["test"]])
+    known = [name for name in SHARED if name in case.columns and (case.columns[name][tested] >= 0).any()]
     return {
-        "name": case.name, "trials": counts, "design": design, "overlaps": overlaps(case.columns, case.splits),
+        "name": case.name, "trials": counts, "design": design, "columns": known,
+        "overlaps": overlaps(case.columns, case.splits),
         "block": _block_facts(case, design, rng) if any(part in counts for part in KNOWN) else None,
-        "results": results, "warnings": list(case.warnings),
+        "results": results, "warnings": list(case.warnings), "transductive": list(case.transductive),
+        "other_split": case.other_split, "made_elsewhere": case.made_elsewhere,
     }  # fmt: skip
 
 

@@ -51,13 +51,32 @@ DESIGNS: Mapping[str, str] = MappingProxyType(
 )
 
 
+PICTURES = ("stimulus", "picture")
+"""Columns that say which trials show the same picture."""
+
+MISSING = (
+    "the column order or block", "the column stimulus, picture or sha256",
+    "the trials that train (rows with split = train)",
+)  # fmt: skip
+"""What a table or run may lack: the order, the pictures, and what trains."""
+
+MISSING_ELSEWHERE = (
+    "the columns concept and order or block of the pairing table", "the seen pictures",
+    "the trials that trained what made the pictures",
+)  # fmt: skip
+"""Likewise, of pictures that were made elsewhere."""
+
+UNCHECKED = "What the accuracy shows cannot be concluded: without {missing}, {risks} cannot be ruled out; {said}."
+
+
 def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Say what follows from what was counted and tested.
 
     Parameters
     ----------
     facts : mapping
-        name, trials, design, overlaps, block, results, warnings: see `audit.audit_cases`.
+        name, trials, design, columns, overlaps, block, results, warnings, transductive, other_split, made_elsewhere:
+        see `audit.audit_cases`.
 
     Returns
     -------
@@ -65,7 +84,7 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
         The facts, and `finding` (a key of `FINDINGS`), `text` (one sentence), `can` and `cannot` (of sentences).
     """
     finding = next(name for name, (holds, _) in FINDINGS.items() if holds(facts))
-    can, cannot = _scope(facts)
+    can, cannot = _scope(facts) if finding != "other-split" else ([], [])
     can, cannot = _claims(facts, finding, can), [*_doubts(facts, finding), *cannot]
     text = FINDINGS[finding][1].format(**_words(facts))
     return {**facts, "finding": finding, "text": text, "can": can, "cannot": cannot}
@@ -124,12 +143,36 @@ def _significant(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(above, key=lambda one: -one["value"])
 
 
+def _trains_unknown(facts: Mapping[str, Any]) -> bool:
+    """Tell whether nothing says which trials train."""
+    return not {"pretrain", "train", "val"} & set(facts["trials"])
+
+
+def _order_unknown(facts: Mapping[str, Any]) -> bool:
+    """Tell whether nothing says in which order concepts came."""
+    return bool(facts["design"] == "unknown")
+
+
+def _pictures_unknown(facts: Mapping[str, Any]) -> bool:
+    """Tell whether nothing says which trials show the same picture."""
+    if _trains_unknown(facts):
+        return not set(PICTURES) & set(facts["columns"])
+    return all(shared_with_known(facts, name) is None for name in PICTURES)
+
+
 def _missing(facts: Mapping[str, Any]) -> list[str]:
-    """What would have to be known to say whether the block explains the answers."""
-    missing = ["the column order or block"] if facts["design"] == "unknown" else []
-    if not {"pretrain", "train", "val"} & set(facts["trials"]):
-        missing.append("the trials that train (rows with split = train)")
-    return missing
+    """What would have to be known to say whether block or repeated pictures explain the answers."""
+    order, pictures, trains = MISSING_ELSEWHERE if facts["made_elsewhere"] else MISSING
+    missing = [order] if _order_unknown(facts) else []
+    missing += [pictures] if _pictures_unknown(facts) else []
+    return missing + ([trains] if _trains_unknown(facts) else [])
+
+
+def _risks(facts: Mapping[str, Any]) -> str:
+    """What cannot be ruled out without what is missing."""
+    risks = ["the recording block"] if _order_unknown(facts) or _trains_unknown(facts) else []
+    risks += ["repeated pictures"] if _pictures_unknown(facts) or _trains_unknown(facts) else []
+    return " and ".join(risks)
 
 
 def _is_block(facts: Mapping[str, Any]) -> bool:
@@ -145,12 +188,12 @@ def _is_block(facts: Mapping[str, Any]) -> bool:
 
 def _is_untold_block(facts: Mapping[str, Any]) -> bool:
     """Tell whether concepts came in blocks and nothing says which of them train."""
-    return facts["design"] == "block" and bool(_missing(facts))
+    return facts["design"] == "block" and _trains_unknown(facts)
 
 
 def _shares_pictures(facts: Mapping[str, Any]) -> bool:
     """Tell whether any tested picture trains."""
-    found = (shared_with_known(facts, name) for name in ("stimulus", "picture"))
+    found = (shared_with_known(facts, name) for name in PICTURES)
     return any(one is not None and one["shared"] > 0 for one in found)
 
 
@@ -161,6 +204,10 @@ def _repeats_order(facts: Mapping[str, Any]) -> bool:
 
 FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = MappingProxyType(
     {
+        "other-split": (
+            lambda facts: bool(facts["other_split"]),
+            "Nothing can be concluded, for what trained and what was tested are not what run.toml says: {other_split}.",
+        ),
         "block": (
             _is_block,
             "The accuracy cannot be told from the recording block: {came}, {inside} of the test trials are of blocks "
@@ -169,7 +216,7 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
         "untold-block": (
             _is_untold_block,
             "The accuracy cannot be told from the recording block: concepts came in blocks, and nothing says which "
-            "blocks train; add the trials that train as rows with split = train.",
+            "blocks train; {ask}.",
         ),
         "nothing": (
             lambda facts: not facts["results"],
@@ -180,9 +227,8 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
             "Nothing can be concluded: no result is above chance; {said}.",
         ),
         "unchecked": (
-            lambda facts: bool(_missing(facts)),
-            "What the accuracy shows cannot be concluded: without {missing}, recording block and repeated pictures "
-            "cannot be ruled out; {said}.",
+            lambda facts: _order_unknown(facts) or _trains_unknown(facts),
+            UNCHECKED,
         ),
         "selected-on-test": (
             lambda facts: _significant(facts)[0]["selection"] == "test",
@@ -198,6 +244,7 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
             "The accuracy says which known picture was seen, not what can be told of a new one: {shared} of {values} "
             "tested pictures train too; {said}.",
         ),
+        "unchecked-pictures": (_pictures_unknown, UNCHECKED),
         "same-order": (
             _repeats_order,
             "Drift since the start of a recording may give the accuracy: concepts came in nearly the same order in "
@@ -220,7 +267,7 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
 def _words(facts: Mapping[str, Any]) -> dict[str, str]:
     """What stands in the braces of `FINDINGS`."""
     block = facts["block"] or {"inside": 0.0, "accuracy": 0.0}
-    pictures = [found for name in ("stimulus", "picture") if (found := shared_with_known(facts, name))]
+    pictures = [found for name in PICTURES if (found := shared_with_known(facts, name))]
     most = max(pictures, key=lambda one: one["shared"], default={"shared": 0, "values": 0})
     tested = _significant(facts) or sorted(
         (one for one in facts["results"] if one["p"] is not None), key=lambda one: -one["value"]
@@ -232,10 +279,17 @@ def _words(facts: Mapping[str, Any]) -> dict[str, str]:
     return {
         "came": "concepts came in blocks" if in_blocks else "blocks differ in their concepts",
         "inside": percent(block["inside"]), "by_block": percent(block["accuracy"]),
-        "missing": " and ".join(_missing(facts)), "steps": "; ".join(steps), "looked": ", ".join(looked),
+        "missing": _listed(_missing(facts)), "risks": _risks(facts), "other_split": facts["other_split"],
+        "ask": "ask whoever made the pictures" if facts["made_elsewhere"] else f"add {MISSING[2]}",
+        "steps": "; ".join(steps), "looked": ", ".join(looked),
         "shared": str(most["shared"]), "values": str(most["values"]),
         "said": _said(tested[0]) if tested else "none was tested",
     }  # fmt: skip
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """Several things in a row of words."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _scope(facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -261,9 +315,9 @@ def _claims(facts: Mapping[str, Any], finding: str, scope: Sequence[str]) -> lis
     said = _said(above[0])
     if finding in ("block", "untold-block"):
         return [f"that EEG tells recording blocks from one another ({said})"]
-    if finding == "selected-on-test":
+    if finding in ("other-split", "selected-on-test"):
         return []
-    if finding in ("unchecked", "same-order"):
+    if finding in ("unchecked", "unchecked-pictures", "same-order"):
         return [f"that answers go with what was seen, or with something that goes with it ({said})"]
     if finding == "unknown-selection":
         return [f"that EEG tells concepts, unless selection on the test trials made it so ({said})"]
@@ -275,8 +329,10 @@ def _doubts(facts: Mapping[str, Any], finding: str) -> list[str]:
     found = []
     if finding in ("block", "untold-block"):
         found.append("that the brain's response to a picture was decoded: drift of the recording alone can give this")
-    if finding == "unchecked":
-        found.append(f"whether the recording block explains it: {' and '.join(_missing(facts))} would have to be known")
+    if finding == "other-split":
+        found.append(f"anything of what trained the weights and what they were tested on: {facts['other_split']}")
+    if finding in ("unchecked", "unchecked-pictures"):
+        found.append(f"whether it comes from {_risks(facts)}: {_listed(_missing(facts))} would have to be known")
     chosen = {one["selection"] for one in facts["results"]}
     if "test" in chosen:
         found.append("what the accuracy on untouched trials is: it was selected on the test trials")
@@ -284,6 +340,10 @@ def _doubts(facts: Mapping[str, Any], finding: str) -> list[str]:
         found.append("how much of the accuracy is selection: which trials selected it is not known")
     steps = dict.fromkeys(step for one in facts["results"] for step in one["transductive"])
     found += [f"how it does on one trial alone: transductive ({step})" for step in steps]
+    found += [
+        f"how one trial alone does by what was computed beside the score: transductive ({step})"
+        for step in facts["transductive"]
+    ]
     reach = [one for one in facts["results"] if (one["least_p"] or 0.0) >= SIGNIFICANT]
     if reach:
         found.append(f"anything from p: {reach[0]['n_units']} units give {short(reach[0]['least_p'])} at the least")

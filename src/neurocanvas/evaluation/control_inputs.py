@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,6 +14,17 @@ from neurocanvas.errors import NeuroCanvasError
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """`decode(features_train, labels_train, features_test)`: labels, (n_test,), or scores, (n_test, n_labels) with a column
 for each of the sorted training labels. Labels are whole numbers."""
+
+
+class Signal(Protocol):
+    """Trials of a recording, an array or what reads them when they are asked for."""
+
+    def __len__(self) -> int:
+        """How many trials there are."""
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        """Signal of those rows, shape (n, n_chans, n_times)."""
+
 
 COLUMNS = ("concept", "stimulus", "block", "run", "session", "order")
 
@@ -35,8 +47,8 @@ class ControlInputs:
         `Decoder`; `shrinkage_lda` by default.
     baseline : array, shape (n_trials, ...), optional
         Features of -200 to 0 ms, or where trials start at onset of their first 0 to 40 ms.
-    signal : array, shape (n_trials, n_chans, n_times), optional
-        What phases are randomised in; any unit.
+    signal : array, shape (n_trials, n_chans, n_times), or Signal, optional
+        What phases are randomised in; any unit. It is asked for a few trials at a time.
     extract : callable
         Signal to features, (n_trials, ...); `time_course_and_power` by default.
     embeddings : array, shape (n_trials, n_dimensions), optional
@@ -46,7 +58,8 @@ class ControlInputs:
     arms : mapping of str to array, shape (n,), optional
         Score of the same trials in the arm `eeg` and in one or more null arms.
     arm_units : array, shape (n,), optional
-        Whose score differences are independent, such as the stimulus; every entry by default.
+        Whose score differences are independent: in a blocked design the block, else the stimulus; every entry by
+        default.
     permutations : int
         Permutations, sign flips and resamples that are drawn.
     repeats : int
@@ -69,7 +82,7 @@ class ControlInputs:
     splits: Sequence[tuple[np.ndarray, np.ndarray]]
     decode: Decoder | None = None
     baseline: np.ndarray | None = None
-    signal: np.ndarray | None = None
+    signal: Signal | None = None
     extract: Callable[[np.ndarray], np.ndarray] | None = None
     embeddings: np.ndarray | None = None
     low_level: np.ndarray | None = None
@@ -87,7 +100,7 @@ class ControlInputs:
                 raise NeuroCanvasError(f"{name}: one entry for each of {n_trials} trials is needed; got {len(column)}.")
         for name in ("features", "baseline", "signal", "embeddings", "low_level"):
             column = getattr(self, name)
-            if column is not None and not np.isfinite(column).all():
+            if isinstance(column, np.ndarray) and not np.isfinite(column).all():
                 raise NeuroCanvasError(f"{name}: finite numbers are needed; got others. Leave those trials out.")
         if len(np.unique(self.concept)) < 2:
             raise NeuroCanvasError("concept: two or more concepts are needed; got one.")
@@ -166,6 +179,12 @@ class ControlInputs:
         """Whether concepts came in blocks and no block is on both sides of a split."""
         shared = (np.isin(self.blocks[test], self.blocks[train]).any() for train, test in self.splits)
         return self.is_blocked and not any(shared)
+
+    @cached_property
+    def keeps_runs_whole(self) -> bool:
+        """Whether concepts came in mixed order and no run is on both sides of a split."""
+        shared = (np.isin(self.runs[test], self.runs[train]).any() for train, test in self.splits)
+        return not self.is_blocked and not any(shared)
 
     @cached_property
     def units(self) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from neurocanvas.evaluation.classification import holm
-from neurocanvas.evaluation.controls import CONTROLS
+from neurocanvas.evaluation.controls import CANNOT, CONTROLS, sentence
+from neurocanvas.evaluation.measured import SIGNIFICANT
 from neurocanvas.evaluation.statistics import bootstrap_interval
 
 
@@ -26,8 +28,14 @@ def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.ra
     -------
     list of dict
         One row per control. Of one subject they are the subject's. Of several: the mean effect with its bootstrap
-        interval over subjects, p by Fisher's method [Fisher1932]_, corrected anew; a control has fired if it fired in
-        at least half of the subjects in which it could be computed, and the verdict says in how many.
+        interval over subjects, p by Fisher's method [Fisher1932]_, corrected anew, and the median share; the verdict
+        says in how many subjects the control fired, and `decisive` in how many there was no use in computing it.
+
+    Notes
+    -----
+    What a control claims must hold in more than half of the subjects in which it could be computed, and the joined p
+    must be at most .05: one subject alone could fire it by accident. Most claim something by firing; a control that
+    does not fire by a small p (`Control.by_p`) claims something by staying silent, and fires where that is not shown.
 
     References
     ----------
@@ -47,18 +55,37 @@ def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[s
     """One control of several subjects."""
     from scipy.stats import combine_pvalues
 
-    computed = [row for row in rows if row["fired"] is not None]
+    computed, decisive = [row for row in rows if row["fired"] is not None], _decisive(rows)
     if not computed:
-        return dict(rows[0])
-    fired = [row for row in computed if row["fired"]]
-    said = (fired if 2 * len(fired) >= len(computed) else [row for row in computed if not row["fired"]])[0]
-    effects = np.array([row["effect"] for row in computed if row["effect"] is not None], dtype=float)
+        return {**rows[0], "decisive": decisive, "verdict": f"{CANNOT}{decisive}" if decisive else rows[0]["verdict"]}
+    name = rows[0]["control"]
+    effects, p_values, shares = (
+        np.array([row[key] for row in computed if row[key] is not None], dtype=float)
+        for key in ("effect", "p", "share")
+    )
+    p = float(combine_pvalues(p_values).pvalue) if len(p_values) else None
+    times, is_shown = sum(row["fired"] for row in computed), p is not None and p <= SIGNIFICANT
+    if CONTROLS[name].by_p:
+        fired = 2 * times > len(computed) and is_shown
+    else:
+        fired = 2 * times > len(computed) or not is_shown
+    share = float(np.median(shares)) if len(shares) else None
     interval = bootstrap_interval(effects, np.arange(len(effects)), rng=rng) if len(effects) > 1 else None
-    p_values = [row["p"] for row in computed if row["p"] is not None]
-    shares = [row["share"] for row in fired if row["share"] is not None]
+    low, high = interval or (None, None)
+    notes = {row["note"] for row in computed}
+    aside = f"; {decisive}" if decisive else ""
     return {
-        **said, "effect": float(effects.mean()) if len(effects) else None, "low": interval and interval[0],
-        "high": interval and interval[1], "p": float(combine_pvalues(p_values).pvalue) if p_values else None,
-        "p_holm": None, "fired": said["fired"], "share": float(np.median(shares)) if shares else None,
-        "verdict": f"{said['verdict']} (fired in {len(fired)} of {len(computed)} subjects)", "note": "", "details": {},
+        **computed[0], "effect": float(effects.mean()) if len(effects) else None, "low": low, "high": high, "p": p,
+        "p_holm": None, "fired": fired, "share": share, "note": notes.pop() if len(notes) == 1 else "",
+        "verdict": f"{sentence(name, fired=fired, share=share)} (fired in {times} of {len(computed)} subjects){aside}",
+        "decisive": decisive, "bound": all(row.get("bound", False) for row in computed if row["fired"]) and fired,
+        "details": {},
     }  # fmt: skip
+
+
+def _decisive(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What says in some subjects that no control is needed, and in how many."""
+    said = Counter(row["decisive"] for row in rows if row.get("decisive"))
+    return "; ".join(
+        words if times == len(rows) else f"in {times} of {len(rows)} subjects {words}" for words, times in said.items()
+    )

@@ -13,7 +13,7 @@ from neurocanvas.errors import check_option
 from neurocanvas.evaluation.classification import holm
 from neurocanvas.evaluation.confusions import confusions_in_time
 from neurocanvas.evaluation.control_inputs import ControlInputs
-from neurocanvas.evaluation.measured import LARGE_SHARE, SIGNIFICANT, Measured, Refusal, label_p
+from neurocanvas.evaluation.measured import LARGE_SHARE, SIGNIFICANT, Measured, Refusal, nothing_decoded
 from neurocanvas.evaluation.stimulus_controls import (
     low_level_match,
     pseudo_concepts,
@@ -54,6 +54,8 @@ class Control:
         Whether it explains the accuracy under the splits, so that it asks nothing where that is not above chance.
     by_p : bool
         Whether it fires by a small p; else p is of the opposite, and counts in no correction for many tests.
+    may_use : tuple of str
+        Fields of `ControlInputs` that it uses where they are given.
     """
 
     measure: Callable[..., Measured | Refusal]
@@ -67,6 +69,7 @@ class Control:
     silent: str
     explains: bool = False
     by_p: bool = True
+    may_use: tuple[str, ...] = ()
 
 
 CONTROLS: Mapping[str, Control] = MappingProxyType({
@@ -138,7 +141,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
         "partial correlation", (), "ordered-blocks", "clean-rapid",
         "wrong answers go to concepts that were recorded nearby: time is decoded",
         "wrong answers do not go to concepts that were recorded nearby",
-        explains=True,
+        explains=True, may_use=("embeddings",),
     ),
     "noise-eeg": Control(
         noise_eeg,
@@ -150,11 +153,11 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
     ),
     "phase-randomisation": Control(
         phase_randomisation,
-        "Does accuracy survive when every trial's phases are random?",
+        "Do the same features decode as well when every trial's phases are random?",
         "Jo et al. 2405.06459; surrogates of Theiler et al. 1992",
         "surrogate accuracy above chance", ("signal",), "power-without-time", "clean-rapid",
-        "{some} of this accuracy is in spectra that hold all through the trial, not in when the picture was answered",
-        "accuracy needs the timing of the response",
+        "{some} of this accuracy is in the spectrum of the window, not in when inside it something happened",
+        "with random phases the same features decode less: when something happened inside the window counts",
     ),
     "shuffled-pairs": Control(
         shuffled_pairs,
@@ -196,8 +199,18 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
 
 CANNOT = "cannot be computed: "
 
+PROVIDED: Mapping[str, str] = MappingProxyType({
+    "baseline": "the data set holds no time before the picture that is long enough for the features",
+    "signal": "there is no signal; the data set has it",
+    "embeddings": "there are no embeddings of the concepts; `neurocanvas embed` makes them",
+    "low_level": "there are no pictures to compare; `neurocanvas pictures` puts them into place",
+    "arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` and then "
+    "`neurocanvas evaluate` do that",
+})  # fmt: skip
+"""What a control may need -> why it is not there, and which verb provides it."""
+
 COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
-"""What every row of the table has; `share`, `measures`, `note`, `decisive` and `details` besides."""
+"""What every row of the table has; `share`, `measures`, `note`, `decisive`, `bound` and `details` besides."""
 
 
 def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
@@ -223,15 +236,9 @@ def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generato
     control = CONTROLS[check_option("control", name, CONTROLS)]
     missing = [need for need in control.needs if getattr(inputs, need) is None]
     if missing:
-        return Refusal(f"{' and '.join(missing)} not given")
-    if control.explains:
-        tested = inputs.tested
-        # inside blocks drift alone makes an accuracy that there is something to say of: there, trials are exchanged
-        units = inputs.units[tested] if inputs.keeps_blocks_whole else np.arange(len(tested))
-        p, _ = label_p(inputs.named, inputs.labels[tested], inputs.strata, units, inputs.permutations, rng=rng)
-        if p > SIGNIFICANT:
-            return Refusal(f"the accuracy is not above chance (p {p:.2g}), so there is nothing to explain")
-    return control.measure(inputs, rng=rng)
+        return Refusal("; ".join(PROVIDED[need] for need in missing))
+    refused = nothing_decoded(inputs, inputs.named, rng=rng) if control.explains else None
+    return control.measure(inputs, rng=rng) if refused is None else refused
 
 
 def run_controls(
@@ -251,7 +258,8 @@ def run_controls(
     -------
     list of dict
         One row per control: `COLUMNS`, and `share` (of the accuracy above chance, what the confound explains),
-        `measures` (what the effect is), `note`, `details`. Numbers are None where they cannot be computed; `fired` is
+        `measures` (what the effect is), `note`, `decisive` (why no control is needed to judge the accuracy, mostly
+        empty), `bound` (whether it had to fire), `details`. Numbers are None where they cannot be computed; `fired` is
         then None too. `p_holm` is corrected for the number of computed controls that fire by a small p.
 
     Raises
@@ -274,14 +282,15 @@ def _row(name: str, control: Control, found: Measured | Refusal) -> dict[str, An
     if isinstance(found, Refusal):
         empty = dict.fromkeys((*COLUMNS[1:6], "fired", "share"))
         verdict = f"{CANNOT}{found.reason}"
-        said = {"verdict": verdict, "measures": control.effect, "note": "", "decisive": found.decisive}
+        decisive = found.reason if found.decisive else ""
+        said = {"verdict": verdict, "measures": control.effect, "note": "", "decisive": decisive, "bound": False}
         return {**empty, "control": name, **said, "details": {}}
-    words = control.fires.format(some=_some(found.share)) if found.fired else control.silent
+    words = sentence(name, fired=found.fired, share=found.share)
     numbers = {key: _number(getattr(found, key)) for key in ("effect", "low", "high", "p", "share")}
     details = {key: _number(value) for key, value in found.details.items()}
     return {
         "control": name, **numbers, "p_holm": None, "fired": found.fired, "verdict": words, "measures": control.effect,
-        "note": found.note, "decisive": False, "details": details,
+        "note": found.note, "decisive": "", "bound": found.bound, "details": details,
     }  # fmt: skip
 
 
@@ -290,11 +299,32 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _some(share: float) -> str:
-    """A share in words."""
-    if not np.isfinite(share):
-        return "an unknown part"
-    return "most" if share >= LARGE_SHARE else "part"
+def sentence(name: str, *, fired: bool, share: float | None) -> str:
+    """Say what a control found.
+
+    Parameters
+    ----------
+    name : str
+        A key of `CONTROLS`.
+    fired : bool
+    share : float or None
+        Of the accuracy above chance, what the confound explains; None or NaN where it is unknown.
+
+    Returns
+    -------
+    str
+        Without a capital letter and a full stop.
+
+    Examples
+    --------
+    >>> sentence("repeated-stimulus", fired=True, share=0.3)
+    'part of this accuracy needs the tested pictures in training'
+    """
+    if not fired:
+        return CONTROLS[name].silent
+    if share is None or not np.isfinite(share):
+        return CONTROLS[name].fires.format(some="an unknown part")
+    return CONTROLS[name].fires.format(some="most" if share >= LARGE_SHARE else "part")
 
 
 def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -303,14 +333,14 @@ def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     Parameters
     ----------
     rows : sequence of mapping
-        From `run_controls`.
+        From `run_controls` or `control_table.over_subjects`.
 
     Returns
     -------
     str
-        What makes further controls pointless first (`Refusal.decisive`), then the verdict of the control that fired
-        with the largest share; controls whose p does not survive Holm's
-        correction are named as such.
+        What makes further controls pointless first (`decisive`), then the verdict of the control that fired with the
+        largest share, of those whose p survives Holm's correction; the others are named. A control whose p is not
+        corrected gives the verdict only where no other fired.
 
     Examples
     --------
@@ -318,10 +348,13 @@ def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     >>> overall_verdict([row])
     'No control fired (1 computed).'
     """
-    decisive = [row["verdict"].removeprefix(CANNOT) for row in rows if row.get("decisive")]
-    if decisive:
-        said = decisive[0]
-        return f"{said[0].upper()}{said[1:]}. {overall_verdict([row for row in rows if not row.get('decisive')])}"
+    decisive = dict.fromkeys(row["decisive"] for row in rows if row.get("decisive"))
+    said = [f"{words[0].upper()}{words[1:]}." for words in decisive]
+    return " ".join([*said, _what_fired([row for row in rows if row["fired"] is not None or not row.get("decisive")])])
+
+
+def _what_fired(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict but for what is decisive."""
     computed = [row for row in rows if row["fired"] is not None]
     missing = f" {len(rows) - len(computed)} could not be computed." if len(rows) > len(computed) else ""
     if not computed:
@@ -329,12 +362,19 @@ def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     fired = [row for row in computed if row["fired"]]
     if not fired:
         return f"No control fired ({len(computed)} computed).{missing}"
-    firm = [row for row in fired if row["p_holm"] is None or row["p_holm"] <= SIGNIFICANT]
-    names = ", ".join(row["control"] for row in fired)
-    counted = f"{len(fired)} of {len(computed)} controls fired ({names})."
-    if not firm:
+    counted = f"{len(fired)} of {len(computed)} controls fired ({', '.join(row['control'] for row in fired)})."
+    corrected = [row for row in fired if row["p_holm"] is not None]
+    firm = [row for row in corrected if row["p_holm"] <= SIGNIFICANT]
+    loose = [row["control"] for row in corrected if row["p_holm"] > SIGNIFICANT]
+    if len(loose) == len(fired):
         return f"{counted} None of them survives Holm's correction for their number.{missing}"
-    worst = max(firm, key=lambda row: row["share"] or 0.0)["verdict"]
-    loose = [row["control"] for row in fired if row not in firm]
     weak = f" Without Holm's correction only: {', '.join(loose)}." if loose else ""
+    if corrected and not firm:
+        return f"{counted}{weak}{missing}"
+    worst = max(firm or fired, key=_weight)["verdict"]
     return f"{worst[0].upper()}{worst[1:]}. {counted}{weak}{missing}"
+
+
+def _weight(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
+    """What a control that fired counts in the verdict: one with a share more, one that was bound to fire less."""
+    return not row.get("bound", False), row["share"] is not None, row["share"] or 0.0

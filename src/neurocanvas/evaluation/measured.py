@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.evaluation.statistics import (
     bootstrap_interval,
     null_means,
@@ -44,6 +45,8 @@ class Measured:
         What else a reader may ask for, such as the two accuracies.
     note : str
         What else must be said, in a sentence.
+    bound : bool
+        Whether it was bound to fire wherever anything is decoded, so that other controls say more.
     """
 
     effect: float
@@ -54,6 +57,7 @@ class Measured:
     share: float = float("nan")
     details: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,32 @@ def label_p(
     columns = np.searchsorted(known, true)
     null = null_means(table, columns, permutations(strata, units, count, rng=rng))
     return permutation_p(float(table[np.arange(len(true)), columns].mean()), null), float(null.mean())
+
+
+def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.Generator) -> Refusal | None:
+    """Refuse to explain an accuracy that is not above chance.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    named : array of int, shape (n_tested,)
+        What the control's own decoder makes of the tested trials.
+    rng : numpy.random.Generator
+        Permutations.
+
+    Returns
+    -------
+    Refusal or None
+        None where there is something to explain.
+    """
+    tested = inputs.tested
+    # inside blocks drift alone makes an accuracy that there is something to say of: there, trials are exchanged
+    units = inputs.units[tested] if inputs.keeps_blocks_whole else np.arange(len(tested))
+    p, _ = label_p(named, inputs.labels[tested], inputs.strata, units, inputs.permutations, rng=rng)
+    if p <= SIGNIFICANT:
+        return None
+    decoder = "shrinkage LDA on single trials" if inputs.decode is None else "the given one, on single trials"
+    return Refusal(f"the control's decoder ({decoder}) is not above chance (p {p:.2g}), so there is nothing to explain")
 
 
 def relabelled_p(named: np.ndarray, true: np.ndarray, count: int, *, rng: np.random.Generator) -> tuple[float, float]:

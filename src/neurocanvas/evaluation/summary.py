@@ -182,7 +182,9 @@ def summarise(
     summary = {
         "arms": measured, "concepts": _concept_scores(trials, concepts, scores),
         "subjects": _subject_scores(trials, scores),
-        "forest": forest(tables, true["stimulus"], trials["subject"], units, permuted, settings),
+        "forest": forest(
+            tables, true["stimulus"], trials["subject"], units_in[0] if unit == "stimuli" else units, permuted, settings
+        ),
         "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
         "n_seeds": 1, "warnings": [*warnings, *found, *arm_warnings(measured, nulls)],
     }  # fmt: skip
@@ -331,7 +333,7 @@ def _measure(
             }  # fmt: skip
             if "shuffled" in means and "oracle" in means:
                 score["place"] = place(value, means["shuffled"][metric], means["oracle"][metric])
-            if arm == "eeg" and "shuffled" in means:
+            if arm in ("eeg", "given") and "shuffled" in means:
                 score["p_vs_shuffled"] = paired_permutation_p(
                     values, scores["shuffled"][metric], units,
                     rng=np.random.default_rng(seed), count=settings.permutations,

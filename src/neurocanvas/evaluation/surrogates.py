@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import factorial
 
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.control_inputs import ControlInputs, coded, flattened, named_labels
-from neurocanvas.evaluation.measured import SIGNIFICANT, Measured, Refusal, chance_of, label_p, relabelled_p, survives
+from neurocanvas.evaluation.measured import (
+    SIGNIFICANT,
+    Measured,
+    Refusal,
+    chance_of,
+    label_p,
+    nothing_decoded,
+    relabelled_p,
+    survives,
+)
 from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p
 
 COURSE_BINS = 10
@@ -16,6 +26,12 @@ COURSE_BINS = 10
 
 PHASE_REPEATS = 2
 """Surrogates that phase-randomised accuracy is averaged over; each needs the features anew."""
+
+BATCH = 200
+"""Trials whose phases are randomised at once."""
+
+SAME_FEATURES = 0.5
+"""Mean correlation over trials of features with those of surrogates from which they hardly depend on phases."""
 
 
 def matched_noise(features: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
@@ -174,7 +190,7 @@ def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> M
     Parameters
     ----------
     inputs : ControlInputs
-        With `signal`; `extract` makes the features of both accuracies.
+        With `signal`; `extract` makes the features of both accuracies: give it what the accuracy under question is of.
     rng : numpy.random.Generator
         The phases.
 
@@ -182,36 +198,68 @@ def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> M
     -------
     Measured or Refusal
         Effect: accuracy above chance. Fires if it is above chance and above half of the real one: then what is decoded
-        is not when something happened after the picture.
+        is not when something happened after the picture. Details: the mean correlation over trials of the features
+        with those of surrogates, `features_r`. Refused where the same features of the true signal decode nothing.
 
     Notes
     -----
-    Features of band power alone do not change under random phases, so with those as `extract` this fires whenever
-    anything is decoded: a true statement about them.
+    Features of band power alone hardly change under random phases, so with those as `extract` this fires whenever
+    anything is decoded: a true statement about them, and the note says so.
     """
     if inputs.signal is None:
         return Refusal("there is no signal to randomise phases in")
-    extract = inputs.extract or time_course_and_power
-    signal, tested = np.asarray(inputs.signal, dtype=np.float64), inputs.tested
+    tested = inputs.tested
     true, units = inputs.labels[tested], inputs.units[tested]
-    real_named = inputs.predict(flattened(extract(signal)), inputs.labels)[tested]
-    named = np.empty((PHASE_REPEATS, len(tested)), dtype=np.int64)
-    for repeat in range(PHASE_REPEATS):
-        features = flattened(extract(phase_randomised(signal, rng=rng)))
-        named[repeat] = inputs.predict(features, inputs.labels)[tested]
+    real, *surrogates = _with_surrogates(inputs, rng)
+    real_named = inputs.predict(real, inputs.labels)[tested]
+    refused = nothing_decoded(inputs, real_named, rng=rng)
+    if refused is not None:
+        return refused
+    named = np.stack([inputs.predict(features, inputs.labels)[tested] for features in surrogates])
     above, chance = label_p(named, true, inputs.strata, units, inputs.permutations, rng=rng)
-    real, hits = (real_named == true).astype(float), (named == true).mean(axis=0)
+    right, hits = (real_named == true).astype(float), (named == true).mean(axis=0)
     chances = chance_of(real_named, true), chance
-    return survives(real, hits, chances, above, units, inputs.permutations, rng=rng)
+    found = survives(right, hits, chances, above, units, inputs.permutations, rng=rng)
+    alike = float(np.mean([_correlation(real[tested], features[tested]) for features in surrogates]))
+    bound = found.fired and alike >= SAME_FEATURES
+    note = "These features hardly depend on phases, so this was bound to be." if bound else ""
+    return replace(found, details={**found.details, "features_r": alike}, note=note, bound=bound)
+
+
+def _with_surrogates(inputs: ControlInputs, rng: np.random.Generator) -> list[np.ndarray]:
+    """Features of the signal and of its surrogates, each (n_trials, n_features); 0 in rows that no fold uses."""
+    signal, extract = inputs.signal, inputs.extract or time_course_and_power
+    if signal is None:
+        return []
+    used = np.unique(np.concatenate([np.concatenate(split) for split in inputs.splits]))
+    made: list[np.ndarray] = []
+    for start in range(0, len(used), BATCH):
+        rows = used[start : start + BATCH]
+        given = np.asarray(signal[rows], dtype=np.float64)
+        for version in range(1 + PHASE_REPEATS):
+            features = flattened(extract(phase_randomised(given, rng=rng) if version else given))
+            if start == 0:
+                made.append(np.zeros((len(inputs.labels), features.shape[1])))
+            made[version][rows] = features
+    return made
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Mean over features of the correlation over trials; features that do not vary in both count as 0."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    size = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
+    return float(np.mean(np.where(size > 0, (x * y).sum(axis=0) / np.where(size > 0, size, 1.0), 0.0)))
 
 
 def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Compare the scores of the arm `eeg` with those of arms that know nothing of the trial.
+    """Compare the scores of the arm `eeg` with those of arms that draw without this trial's EEG or little of it.
 
     Parameters
     ----------
     inputs : ControlInputs
-        With `arms`: `eeg`, and for instance `mean`, `random-trial`, `random-picture`, `nearest-picture`, `class-name`.
+        With `arms`: `eeg`, and for instance `mean`, `random-trial`, `random-picture`, which know nothing of the trial,
+        and `nearest-picture` and `class-name`, which take a training picture or a name from its prediction, so that
+        what `eeg` has beyond them is in the drawing. `arm_units` are what is independent: blocks in a blocked design.
     rng : numpy.random.Generator
         Sign flips.
 

@@ -34,6 +34,7 @@ TOLERATED_SLOPE = 0.1
 the mean of a concept's training trials even in mixed order."""
 
 WHOLE_BLOCKS = "The splits keep blocks whole, so no trial of a tested block trains."
+WHOLE_RUNS = "Concepts came in mixed order and the splits keep runs whole, so no trial of a tested run trains."
 MIXED_ORDER = (
     "Concepts came in mixed order, so this is a change of the recording between runs, not a label that follows time."
 )
@@ -55,6 +56,7 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     -------
     Measured or Refusal
         Effect: accuracy lost without the blocks' own trials. Fires if more than a quarter of what lies above chance is.
+        There is nothing to ask where the splits keep blocks whole, or in mixed order runs.
 
     Notes
     -----
@@ -62,6 +64,8 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     """
     if inputs.keeps_blocks_whole:
         return nothing_to_ask(WHOLE_BLOCKS)
+    if inputs.keeps_runs_whole:
+        return nothing_to_ask(WHOLE_RUNS)
     turn = _turns(inputs)
     if turn.max() < 1:
         return Refusal(

@@ -78,7 +78,8 @@ def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
     found = _optional(folder / "scores" / "controls.json", "controls")
     if found is None or found.get("made_from", settings.of_trials) != settings.of_trials:
         return None
-    if not isinstance(found.get("rows"), list):
+    given = found.get("rows")
+    if not isinstance(given, list) or not all(isinstance(row, dict) and {"control", "verdict"} <= row.keys() for row in given):
         raise NeuroCanvasError(f"{folder / 'scores' / 'controls.json'}: holds no rows; run the verb controls again.")
     rows = [
         {

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.datasets.splits import groups, make_splits
+from neurocanvas.config import FeatureSettings
+from neurocanvas.datasets.splits import blocked_trials, groups, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.evaluation.control_table import over_subjects
 from neurocanvas.evaluation.controls import CONTROLS, overall_verdict, run_controls
-from neurocanvas.features.entropy import cut_window, extract
+from neurocanvas.features.entropy import METHODS, cut_window, extract
 from neurocanvas.models import TargetBasis
+from neurocanvas.report.tables import number_in, read_csv
 from neurocanvas.stages.mapping import read_pooled_features
 from neurocanvas.stages.run import Run, write_table
 from neurocanvas.trials import Trials
@@ -25,7 +27,8 @@ BEFORE, WEAK = (-0.2, 0.0), (0.0, 0.04)
 """Windows in which the picture cannot have been seen: before onset; or, where trials begin there, at once after it."""
 
 NULL_ARMS = ("shuffled", "mean", "random", "retrieval", "class-name")
-"""Arms that generators draw without this trial's EEG, or with nothing of it but a name."""
+"""Arms that know nothing of the trial (the first three), or of its prediction only which training picture or which name
+is nearest."""
 
 SIDE = 16
 """Of pictures as low-level descriptors, px."""
@@ -40,7 +43,7 @@ def controls(run: Run) -> list[Path]:
     Parameters
     ----------
     run : Run
-        With features; embeddings, pictures and scores are used where they are there.
+        With features; embeddings, pictures and scores are used where they are there and a control needs them.
 
     Returns
     -------
@@ -50,13 +53,14 @@ def controls(run: Run) -> list[Path]:
     Raises
     ------
     NeuroCanvasError
-        If features are missing, or a control is unknown.
+        If features are missing, a control is unknown, or a table of scores is damaged.
     """
     settings = run.settings.controls
     names = [check_option("controls", name, CONTROLS) for name in settings.names] or list(CONTROLS)
+    used = {field for name in names for field in (*CONTROLS[name].needs, *CONTROLS[name].may_use)}
     advance, rows = run.track("controls", len(run.subjects)), {}
     for subject in run.subjects:
-        rows[subject] = run_controls(_inputs(run, subject), names, seed=settings.seed)
+        rows[subject] = run_controls(_inputs(run, subject, used), names, seed=settings.seed)
         advance(1)
     table = over_subjects(rows, rng=np.random.default_rng(settings.seed))
     verdict = overall_verdict(table)
@@ -74,26 +78,60 @@ def controls(run: Run) -> list[Path]:
     return [folder / "controls.json", folder / "controls.csv"]
 
 
-def _inputs(run: Run, subject: int) -> ControlInputs:
-    """What the controls need of one subject."""
-    pool, (values, _) = run.pool(subject), read_pooled_features(run, subject)
+@dataclass(frozen=True)
+class WindowOfTrials:
+    """The feature window of trials, read when it is asked for.
+
+    Parameters
+    ----------
+    trials : Trials
+    settings : FeatureSettings
+        The window.
+    """
+
+    trials: Trials
+    settings: FeatureSettings
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        return cut_window(self.trials.signal(rows), self.trials, self.settings)
+
+
+def _inputs(run: Run, subject: int, used: Collection[str]) -> ControlInputs:
+    """What the controls need of one subject; of what not all of them need, the fields that are used."""
+    pool, (values, card) = run.pool(subject), read_pooled_features(run, subject)
+    settings = run.settings.features
     splits = [split.joined() for split in make_splits(pool, run.settings.split, subject)]
-    window = run.settings.features.model_copy(update=dict(zip(("tmin", "tmax"), _baseline(pool), strict=True)))
+    folds = [(np.sort(np.concatenate([split.train, split.val])), split.test) for split in splits]
+    concept = pool.column("concept")
+    unseen = any(not np.isin(concept[test], concept[train]).all() for train, test in folds)
     return ControlInputs(
-        features=values, concept=pool.column("concept"), stimulus=pool.column("stimulus"),
-        block=pool.column("block"), run=pool.column("run"), session=groups(pool, "subject", "session"),
-        order=pool.column("order"),
-        splits=[(np.sort(np.concatenate([split.train, split.val])), split.test) for split in splits],
-        baseline=extract(pool, window), signal=cut_window(pool.signal(), pool, run.settings.features),
-        embeddings=_concept_embeddings(run, pool), low_level=_low_level(run, pool),
-        **_arm_scores(run, subject),
+        features=values, concept=concept, stimulus=pool.column("stimulus"), block=pool.column("block"),
+        run=pool.column("run"), session=groups(pool, "subject", "session"), order=pool.column("order"), splits=folds,
+        baseline=_before_the_picture(pool, settings) if "baseline" in used else None,
+        signal=WindowOfTrials(pool, settings), extract=_as_the_runs(str(card.get("method")), settings, pool.sfreq),
+        embeddings=_concept_embeddings(run, pool) if unseen or "embeddings" in used else None,
+        low_level=_low_level(run, pool) if "low_level" in used else None,
+        **_arm_scores(run, subject) if "arms" in used else {},
         permutations=run.settings.controls.permutations, repeats=run.settings.controls.repeats,
     )  # fmt: skip
 
 
-def _baseline(trials: Trials) -> tuple[float, float]:
-    """The window before the picture could have been seen."""
-    return BEFORE if trials.tmin <= BEFORE[0] / 2 else WEAK
+def _as_the_runs(method: str, settings: FeatureSettings, sfreq: float) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes the run's features of a signal; of imported features, whose method is unknown, the settings' one."""
+    features = METHODS.get(method, METHODS[settings.method])
+    return lambda signal: features(signal, sfreq)
+
+
+def _before_the_picture(trials: Trials, settings: FeatureSettings) -> np.ndarray | None:
+    """Features of the time in which the picture cannot have been seen; None where that is too short for them."""
+    window = (max(BEFORE[0], trials.tmin), 0.0) if trials.tmin <= BEFORE[0] / 2 else WEAK
+    try:
+        return extract(trials, settings.model_copy(update=dict(zip(("tmin", "tmax"), window, strict=True))))
+    except NeuroCanvasError:
+        return None
 
 
 def _concept_embeddings(run: Run, trials: Trials) -> np.ndarray | None:
@@ -122,12 +160,22 @@ def _arm_scores(run: Run, subject: int) -> dict[str, Any]:
     path = run.folder / "scores" / "trials.csv"
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["subject"] == str(subject)]
-    arms: Mapping[str, list[dict[str, str]]] = {
-        arm: [row for row in rows if row["arm"] == arm] for arm in ("eeg", *NULL_ARMS)
-    }
-    scores = {arm: np.array([float(row["two_way"]) for row in own]) for arm, own in arms.items() if own}
+    scores: dict[str, dict[int, float]] = {}
+    for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "two_way")):
+        if row["subject"] == str(subject) and row["arm"] in ("eeg", *NULL_ARMS):
+            trial, score = (number_in(row, name, path, "evaluate") for name in ("trial", "two_way"))
+            scores.setdefault(row["arm"], {})[int(trial) if np.isfinite(trial) else -1] = score
     if "eeg" not in scores or len(scores) < 2:
         return {}
-    return {"arms": scores, "arm_units": np.array([row["stimulus"] for row in arms["eeg"]])}
+    own = run.subjects[subject]
+    shown = np.array(sorted(set.intersection(*(set(given) for given in scores.values()))), dtype=np.int64)
+    arms = {arm: np.array([given[trial] for trial in shown.tolist()]) for arm, given in scores.items()}
+    known = len(shown) and 0 <= shown[0] and shown[-1] < len(own)
+    if not known or not all(np.isfinite(given).all() for given in arms.values()):
+        raise NeuroCanvasError(
+            f"{path}: the arms of subject {subject} need scores of the same trials of this data set; run `neurocanvas "
+            "evaluate` again."
+        )
+    stimulus, block = groups(own, "stimulus"), groups(own, "block")
+    units = np.where(blocked_trials(own), -1 - block, stimulus)
+    return {"arms": arms, "arm_units": units[shown]}

@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 
 from neurocanvas.config import EvaluateSettings
-from neurocanvas.errors import check_option
+from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.evaluation.networks import FEATURE_NETWORKS, LoadedNetwork, NotComputed
 from neurocanvas.evaluation.summary import sign
 from neurocanvas.evaluation.variants import VARIANTS
 
 Say = Callable[[int], None]
-
-FEWEST_PICTURES = 6
-"""Of a gallery in which the five best are a score."""
 
 DEFAULT = "mindeye"
 """Its networks are those of `FEATURE_NETWORKS`; they are scored as all else is here, with permutations."""
@@ -133,8 +130,10 @@ def compare(
         progress(len(pictures))
     found = Compared(tables, {arm: {} for arm in drawn}, {arm: {} for arm in drawn})
     _pixels(found, drawn, seen, shown, settings)
-    further = _networks if settings.variant == DEFAULT else _variant
-    further(found, drawn, seen, shown, settings)
+    if settings.variant == DEFAULT:
+        _networks(found, drawn, seen, shown, settings)
+    else:
+        _variant(found, drawn, seen, shown, settings)
     return found
 
 
@@ -167,9 +166,15 @@ def _variant(
     shown: Mapping[str, np.ndarray],
     settings: EvaluateSettings,
 ) -> None:
-    """Compare by feature networks as another variant than the default does: of pairs alone."""
-    from neurocanvas.evaluation.variant_scores import variant_networks
+    """Compare by feature networks as another variant than the default does, of pairs alone; and by the second judge."""
+    from neurocanvas.evaluation.variant_scores import SECOND_JUDGE, variant_networks
 
+    if settings.metrics:
+        raise NeuroCanvasError(
+            f"--metrics: says which networks the variant {DEFAULT} asks; {settings.variant} has its own. Leave one out."
+        )
+    if not VARIANTS[settings.variant].two_way:
+        _networks(found, drawn, seen, shown, settings.model_copy(update={"metrics": (SECOND_JUDGE,)}), fetch=False)
     if not VARIANTS[settings.variant].networks:
         return
     for arm, pictures in drawn.items():
@@ -189,27 +194,31 @@ def _networks(
     seen: np.ndarray,
     shown: Mapping[str, np.ndarray],
     settings: EvaluateSettings,
+    *,
+    fetch: bool = True,
 ) -> None:
-    """Compare by feature networks, as many as are here or were asked for by name."""
+    """Compare by feature networks, as many as are here or were asked for by name; always by the second judge."""
+    from neurocanvas.evaluation.variant_scores import SECOND_JUDGE
+
     known = (*FURTHER, "lpips")
-    for metric in settings.metrics or known:
+    for metric in dict.fromkeys([*(settings.metrics or known), SECOND_JUDGE]):
         check_option("evaluate.metrics", metric, known)
-        loaded = _load(FEATURE_NETWORKS[METRICS[metric].networks[0]], settings)
+        loaded = _load(FEATURE_NETWORKS[METRICS[metric].networks[0]], settings, fetch=fetch and metric in settings.metrics)
         if isinstance(loaded, NotComputed):
             found.not_computed[metric] = loaded.reason
         else:
             _measure(found, metric, loaded, drawn, seen, shown, settings)
 
 
-def _load(network: Any, settings: EvaluateSettings) -> LoadedNetwork | NotComputed:
-    """A network from the folder of weights or the caches; fetched only for metrics that were asked for by name."""
+def _load(network: Any, settings: EvaluateSettings, *, fetch: bool = False) -> LoadedNetwork | NotComputed:
+    """A network from the folder of weights or the caches, or fetched."""
     from neurocanvas.evaluation.weights import load_network
 
     folder = settings.weights
     if folder and network.library == "transformers":
         folder = str(Path(folder) / network.source.rsplit("/", 1)[-1])
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    return load_network(network, folder=folder, download=bool(settings.metrics) and not offline)
+    return load_network(network, folder=folder, download=fetch and not offline)
 
 
 def _measure(
@@ -286,81 +295,27 @@ FURTHER: Mapping[str, Callable[[Compared, Features, EvaluateSettings], None]] = 
 """Metrics of features, and what measures them."""
 
 
-def compact(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Give rows with the lengths and angles of differences from the mean, in as many numbers as there are rows.
+def add_upper_half(found: Compared, true: np.ndarray, settings: EvaluateSettings) -> None:
+    """Add the variant's indicator that the true concept is in the upper half of the judge's ranking, if it has one.
 
     Parameters
     ----------
-    values : array, shape (n, tokens, width), any float type
-        Predictions or targets; may be memory-mapped.
-    mean : array, as `values`, or what broadcasts to it
-        The mean training target, which all have in common.
-
-    Returns
-    -------
-    array, shape (n, n)
-    """
-    gram = np.zeros((len(values), len(values)))
-    for token in range(values.shape[1]):  # all at once would be gigabytes
-        part = np.asarray(values[:, token], np.float64) - mean[:, token]
-        gram += part @ part.T
-    variance, vectors = np.linalg.eigh(gram)
-    return np.asarray(vectors * np.sqrt(np.maximum(variance, 0)))
-
-
-def diversity(rows: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Say how different predictions are from one another: a decoder that has collapsed predicts one thing.
-
-    Parameters
-    ----------
-    rows : array, shape (n_trials, k)
-        From `compact`.
-
-    Returns
-    -------
-    dict
-        ``effective_rank`` and ``mean_cosine``, as sets of scores.
-    """
-    from neurocanvas.evaluation.distributions import effective_rank, mean_pairwise_cosine
-
-    found = {"effective_rank": effective_rank(rows)}
-    if (np.linalg.norm(rows, axis=1) > 0).all() and len(rows) > 1:
-        found["mean_cosine"] = mean_pairwise_cosine(rows)
-    return {name: {"value": value, "n_generated": len(rows)} for name, value in found.items()}
-
-
-def retrieved(predicted: np.ndarray, targets: np.ndarray, true: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Retrieve the seen stimuli by predictions, under every assignment rule.
-
-    Parameters
-    ----------
-    predicted : array, shape (n_trials, tokens, width)
-        Differences from the mean training target.
-    targets : array, shape (n_stimuli, tokens, width)
-        Likewise, of the distinct stimuli of the test trials.
+    found : Compared
+        Gets a further metric, or says why not.
     true : array of int, shape (n_trials,)
-        Row of the stimulus that was seen.
-
-    Returns
-    -------
-    dict of str to dict
-        By rule: transductive, n_trials, n_pictures, top1, top5, chance1, chance5, median_rank; none of fewer than six
-        stimuli.
+        Column of every trial's concept; empty where concepts are not known.
+    settings : EvaluateSettings
+        `variant`.
     """
-    from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, retrieve
+    from neurocanvas.evaluation.variant_scores import upper_half
 
-    if len(targets) < FEWEST_PICTURES:
-        return {}
-    rows = compact(np.concatenate([predicted, targets]), np.zeros((1, predicted.shape[1], 1)))
-    found = {}
-    for rule in ASSIGNMENT_RULES:
-        one = retrieve(rows[: len(predicted)], rows[len(predicted) :], true, rule=rule)
-        found[rule] = {
-            "transductive": one.transductive, "n_trials": one.n_trials, "n_pictures": one.n_pictures,
-            **{f"top{k}": one.top_k[k] for k in one.top_k}, **{f"chance{k}": one.chance[k] for k in one.chance},
-            "median_rank": one.median_rank,
-        }  # fmt: skip
-    return found
+    if not VARIANTS[settings.variant].upper_half:
+        return
+    if not len(true):
+        found.not_computed["upper_half"] = "the concepts are not known"
+        return
+    for arm, tables in found.tables.items():
+        found.values[arm][f"upper_half@{settings.variant}"] = upper_half(tables["concept"], true, settings.variant)
 
 
 def described(compared: Compared) -> dict[str, Any]:

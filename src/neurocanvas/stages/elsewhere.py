@@ -11,7 +11,8 @@ import numpy as np
 from neurocanvas.datasets.splits import is_blocked
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.pairing import Pairing, choose_size, read_pairing, read_pictures
-from neurocanvas.stages.comparing import compare, described
+from neurocanvas.generation.conditioning import derangement
+from neurocanvas.stages.comparing import add_upper_half, compare, described
 from neurocanvas.stages.run import Run
 from neurocanvas.stages.scoring import write_confusions, write_scores
 from neurocanvas.targets.captions import prompt
@@ -44,6 +45,8 @@ def evaluate_elsewhere(run: Run) -> list[Path]:
     from neurocanvas.evaluation.summary import summarise
 
     settings = run.settings.evaluate
+    if (run.folder / "predictions").is_dir():
+        raise NeuroCanvasError(f"{run.folder}: is a run with pictures of its own; name another folder by -o.")
     if not run.settings.data.pictures:
         raise NeuroCanvasError("--images: the folder of pictures that were made is needed beside --against.")
     table = Path(settings.pairs) if settings.pairs else None
@@ -53,17 +56,22 @@ def evaluate_elsewhere(run: Run) -> list[Path]:
     trials, blocked = _columns(pairing)
     concepts = {str(name): str(name) for name in np.unique(trials["concept"]) if name}
     prompts = [prompt(name) for name in concepts]
+    arms = {GIVEN: drawn}
+    dealt = _dealt_out(trials, np.random.default_rng(settings.seed))
+    if dealt is not None:
+        arms["shuffled"] = drawn[dealt]
     compared = compare(
-        {GIVEN: drawn}, seen, {GIVEN: pairing.seen}, prompts, settings,
-        progress=run.track("evaluate", len(seen) + 2 * len(drawn)),
+        arms, seen, dict.fromkeys(arms, pairing.seen), prompts, settings,
+        progress=run.track("evaluate", len(seen) + 2 * len(drawn) * len(arms)),
     )  # fmt: skip
+    add_upper_half(compared, np.searchsorted(list(concepts), trials["concept"]) if concepts else np.array([]), settings)
     summary, rows = summarise(
         compared.tables, trials, _names(pairing), concepts, settings, blocked=blocked,
         rng=np.random.default_rng(settings.seed), warnings=[*pairing.notes, *notes], values=compared.values,
     )  # fmt: skip
     paths = write_scores(run.folder / "scores", summary | described(compared), rows)
     if concepts:
-        scores = {GIVEN: compared.tables[GIVEN]["concept"]}
+        scores = {arm: tables["concept"] for arm, tables in compared.tables.items()}
         prompted = judge_texts(prompts, settings.judge)
         paths += write_confusions(run.folder / "scores", scores, trials, concepts, prompted, blocked=blocked)
     return paths
@@ -95,6 +103,17 @@ def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:
     same = {name: np.zeros(n, np.int64) for name in ("session", "run")}
     table = {**columns, **same, "order": order, "granularity": np.full(n, "all")}
     return columns, is_blocked(Trials(table, (), 1.0, 0.0, lambda _: np.empty(0), ""))
+
+
+def _dealt_out(trials: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray | None:
+    """Another picture of the same subject for everyone, which is the floor; None where a subject has one only."""
+    order = np.empty(len(trials["subject"]), np.int64)
+    for subject in np.unique(trials["subject"]):
+        rows = np.flatnonzero(trials["subject"] == subject)
+        if len(rows) < 2:
+            return None
+        order[rows] = rows[derangement(trials["stimulus"][rows], rng=rng)]
+    return order
 
 
 def _names(pairing: Pairing) -> list[str]:

@@ -1,82 +1,213 @@
-"""What predictions rest on: importance of bands and electrodes, over the test trials of all subjects and folds."""
+"""What predictions are like and rest on: retrieval, diversity, and the importance of bands and electrodes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from neurocanvas.datasets.splits import make_splits
+from neurocanvas import store
+from neurocanvas.datasets.splits import is_blocked, make_splits
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.importance import KINDS, importance
 from neurocanvas.evaluation.statistics import bootstrap_interval
+from neurocanvas.evaluation.summary import MANY_SUBJECTS
 from neurocanvas.models import Mapper
-from neurocanvas.stages.mapping import asked, read_pooled_features
+from neurocanvas.stages.mapping import asked, prediction_print, read_pooled_features
 from neurocanvas.stages.run import Run, write_table
 from neurocanvas.training.losses import two_way_of_trials
 
+FEWEST_PICTURES = 6
+"""Of a gallery in which the five best are a score."""
 
-def explain(run: Run) -> list[Path]:
-    """Measure how much two-way identification among targets is lost without each band and each electrode.
+
+@dataclass(frozen=True)
+class Fold:
+    """One subject's test trials of one fold, as the mapper sees them.
+
+    Parameters
+    ----------
+    mapper : Mapper
+    features : array, shape (n, n_chans, n_bands)
+    training_mean : array, shape (n_chans, n_bands)
+    coordinates : array, shape (m, k)
+        Of the targets of the distinct stimuli, in the mapper's principal coordinates.
+    distance : array, shape (m,)
+        What these leave out: `TargetBasis.squared_distance`.
+    true : array of int, shape (n,)
+        Which of them each trial showed.
+    concepts : array of str, shape (m,)
+    units : array of int, shape (n,)
+        What can be resampled as a whole: the trial, or its block.
+    subject : int
+    """
+
+    mapper: Mapper
+    features: np.ndarray
+    training_mean: np.ndarray
+    coordinates: np.ndarray
+    distance: np.ndarray
+    true: np.ndarray
+    concepts: np.ndarray
+    units: np.ndarray
+    subject: int
+
+
+def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
+    """Say what the run's predictions are like and rest on.
 
     Parameters
     ----------
     run : Run
-        With features, targets and mappers.
+        With predictions; nothing is said where they were not made by the mappers and features that are there now.
 
     Returns
     -------
-    list of Path
-        `scores/importance.csv`: kind, group, name, drop and its 95 % interval over trials; nothing where a mapper is
-        missing, as of predictions that were made elsewhere.
+    paths : list of Path
+        `scores/importance.csv`: kind, group, name, drop of two-way identification among targets, and its 95 % interval.
+    said : dict
+        ``retrieval`` (by assignment rule) and ``diversity`` (of predictions, and beside it of targets), in principal
+        coordinates, means over folds that are weighted by their trials.
     """
-    from neurocanvas.models.checkpoint import load_mapper
-
-    lost: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    folds = list(_folds(run))
+    if not folds:
+        return [], {"retrieval": {}, "diversity": {}}
+    said = {
+        "retrieval": _averaged([(_retrieved(fold), len(fold.true)) for fold in folds]),
+        "diversity": _averaged([(_diversity(fold), len(fold.true)) for fold in folds]),
+    }
+    path = run.folder / "scores" / "importance.csv"
     rng = np.random.default_rng(run.settings.evaluate.seed)
-    for subject in run.subjects:
-        pool, (values, card) = run.pool(subject), read_pooled_features(run, subject)
-        every = slice(None)
-        groups: dict[tuple[str, str], tuple[int | slice, int | slice]] = {
-            **{("electrode", name): (row, every) for row, name in enumerate(card["ch_names"])},
-            **{("band", name): (every, row) for row, name in enumerate(card["bands"])},
-        }
-        shown = run.stimulus_rows(pool)
-        for fold, split in enumerate(make_splits(pool, run.settings.split, subject)):
-            if not run.model_path(subject, fold).is_file():
-                return []
-            mapper = load_mapper(run.model_path(subject, fold))
-            features, rows, _ = asked(values, pool, split.test, run.settings.split.average_test)
-            if len(np.unique(shown[rows])) < 2:
-                continue
-            of_test, target = np.unique(shown[rows], return_inverse=True)
-            targets = run.targets()[of_test]
-            found = importance(
-                partial(
-                    _identified, mapper, mapper.basis.transform(targets)[target],
-                    mapper.basis.squared_distance(targets)[target], target,
-                ),
-                np.asarray(features), {"/".join(group): where for group, where in groups.items()},
-                values[split.joined().train].mean(axis=0), rng=rng,
-            )  # fmt: skip
-            for kind in KINDS:
-                for group in groups:
-                    lost.setdefault((kind, *group), []).append(found[kind]["/".join(group)])
-    if not lost:
-        return []
+    lost: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    for fold in folds:
+        for what, drops in _lost(fold, rng):
+            lost.setdefault(what, []).append(drops)
+    subject = np.concatenate([np.full(len(fold.true), fold.subject) for fold in folds])
+    units, strata = np.concatenate([fold.units for fold in folds]), subject
+    if len(np.unique(subject)) >= MANY_SUBJECTS:
+        units, strata = subject, np.zeros(len(subject), np.int64)
     lines = []
     for what, parts in lost.items():
         drops = np.concatenate(parts)
-        interval = bootstrap_interval(drops, np.arange(len(drops)), rng=np.random.default_rng(0))
+        interval = bootstrap_interval(drops, units, strata=strata, rng=np.random.default_rng(0))
         lines.append((*what, float(drops.mean()), *(interval or (np.nan, np.nan))))
-    path = run.folder / "scores" / "importance.csv"
     columns = ("kind", "group", "name", "drop", "low", "high")
     write_table(path, {name: np.array([line[at] for line in lines]) for at, name in enumerate(columns)})
-    return [path]
+    return [path], said
 
 
-def _identified(
-    mapper: Mapper, true: np.ndarray, distance: np.ndarray, target: np.ndarray, features: np.ndarray
-) -> np.ndarray:
-    """Two-way identification of every trial by what a mapper makes of its features."""
-    return two_way_of_trials(mapper.coordinates(features), true, distance, target)
+def _folds(run: Run) -> Iterator[Fold]:
+    """Every fold whose predictions come from the mapper and the features that are there."""
+    from neurocanvas.models.checkpoint import load_mapper
+
+    first = 0
+    for subject in run.subjects:
+        pool = run.pool(subject)
+        splits = make_splits(pool, run.settings.split, subject)
+        if not _current(run, subject, splits):
+            continue
+        values, _ = read_pooled_features(run, subject)
+        shown, blocked = run.stimulus_rows(pool), is_blocked(pool)
+        for fold, split in enumerate(splits):
+            mapper = load_mapper(run.model_path(subject, fold))
+            features, rows, _ = asked(values, pool, split.test, run.settings.split.average_test)
+            of_test, true = np.unique(shown[rows], return_inverse=True)
+            targets = run.targets()[of_test]
+            if len(of_test) < 2 or mapper.basis.mean.shape != targets.shape[1:]:
+                continue
+            stimuli = run.dataset[1]
+            units = np.unique(pool.column("block")[rows], return_inverse=True)[1] if blocked else np.arange(len(rows))
+            yield Fold(
+                mapper, np.asarray(features), values[split.joined().train].mean(axis=0),
+                mapper.basis.transform(targets), mapper.basis.squared_distance(targets), true,
+                np.array([stimuli.concepts[run.stimuli[row]] for row in of_test]), first + units, subject,
+            )  # fmt: skip
+            first += len(rows)
+
+
+def _current(run: Run, subject: int, splits: list[Any]) -> bool:
+    """Tell whether a subject's predictions were made by what is there now."""
+    path = run.folder / "predictions" / f"s{subject}.npy"
+    try:
+        made_from: object = store.read_card(path)["fingerprint"]
+        return made_from == prediction_print(run, subject, splits)
+    except (NeuroCanvasError, KeyError):
+        return False
+
+
+def _lost(fold: Fold, rng: np.random.Generator) -> Iterator[tuple[tuple[str, str, str], np.ndarray]]:
+    """What every trial of a fold loses without each band and each electrode."""
+    every, spec = slice(None), fold.mapper.spec
+    groups: dict[tuple[str, str], tuple[int | slice, int | slice]] = {
+        **{("electrode", name): (row, every) for row, name in enumerate(spec.ch_names)},
+        **{("band", name): (every, row) for row, name in enumerate(spec.bands)},
+    }
+    found = importance(
+        partial(_identified, fold), fold.features, {"/".join(group): where for group, where in groups.items()},
+        fold.training_mean, rng=rng,
+    )  # fmt: skip
+    for kind in KINDS:
+        for group in groups:
+            yield (kind, *group), found[kind]["/".join(group)]
+
+
+def _identified(fold: Fold, features: np.ndarray) -> np.ndarray:
+    """Two-way identification of every trial by what the mapper makes of its features."""
+    predicted = fold.mapper.coordinates(features)
+    return two_way_of_trials(predicted, fold.coordinates[fold.true], fold.distance[fold.true], fold.true)
+
+
+def _retrieved(fold: Fold) -> dict[str, dict[str, float]]:
+    """Top-1, top-5, chance, median rank and concept accuracy of every assignment rule that the trials allow."""
+    from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, concept_accuracy, retrieval_table, retrieve
+
+    predicted, gallery = fold.mapper.coordinates(fold.features), fold.coordinates
+    points = [(np.linalg.norm(rows, axis=1) > 0).all() for rows in (predicted, gallery)]
+    if len(gallery) < FEWEST_PICTURES or not all(points):
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for rule, how in ASSIGNMENT_RULES.items():
+        if rule == "hungarian" and len(predicted) > len(gallery):
+            continue  # several trials of one picture cannot each have a picture of their own
+        one = retrieve(predicted, gallery, fold.true, rule=rule)
+        named = concept_accuracy(
+            retrieval_table(predicted, gallery, rule), fold.concepts[fold.true], fold.concepts
+        )
+        found[rule] = {
+            "transductive": how.transductive, "n_trials": one.n_trials, "n_pictures": one.n_pictures,
+            **{f"top{k}": one.top_k[k] for k in one.top_k}, **{f"chance{k}": one.chance[k] for k in one.chance},
+            "median_rank": one.median_rank, "concept_accuracy": float(named.mean()),
+        }  # fmt: skip
+    return found
+
+
+def _diversity(fold: Fold) -> dict[str, dict[str, float]]:
+    """Effective rank and mean cosine of predictions, and of the targets of the same trials."""
+    from neurocanvas.evaluation.distributions import effective_rank, mean_pairwise_cosine
+
+    found: dict[str, dict[str, float]] = {}
+    predicted = fold.mapper.coordinates(fold.features)
+    for what, rows in (("predictions", predicted), ("targets", fold.coordinates[fold.true])):
+        found[what] = {"n_trials": len(rows), "effective_rank": effective_rank(rows)}
+        if (np.linalg.norm(rows, axis=1) > 0).all() and len(rows) > 1:
+            found[what]["mean_cosine"] = mean_pairwise_cosine(rows)
+    return found
+
+
+def _averaged(parts: list[tuple[dict[str, dict[str, float]], int]]) -> dict[str, dict[str, Any]]:
+    """Mean over folds, weighted by their trials; of numbers of trials the sum."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for part, _ in parts for name in part):
+        given: list[tuple[Mapping[str, float], int]] = [(part[name], n) for part, n in parts if name in part]
+        found[name] = {}
+        for key in given[0][0]:
+            having = [(one[key], n) for one, n in given if key in one]
+            values, weights = (np.array(column, dtype=float) for column in zip(*having, strict=True))
+            found[name][key] = int(values.sum()) if key == "n_trials" else float(np.average(values, weights=weights))
+        if "transductive" in found[name]:
+            found[name]["transductive"] = bool(found[name]["transductive"])
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.datasets.splits import groups, is_blocked, make_splits
+from neurocanvas.datasets.splits import Split, groups, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.stages.run import Advance, Run, write_table
 from neurocanvas.trials import COLUMNS, Trials
@@ -233,6 +233,31 @@ def asked(
     return (sums / showings[:, None, None]).astype(values.dtype), rows[first], showings
 
 
+def prediction_print(run: Run, subject: int, splits: Sequence[Split]) -> str:
+    """Fingerprint everything that a subject's predictions depend on.
+
+    Parameters
+    ----------
+    run : Run
+    subject : int
+    splits : sequence of Split
+        One per fold.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a mapper or the features are missing.
+    """
+    models = [store.read_card(run.model_path(subject, fold))["sha256"] for fold in range(len(splits))]
+    features = [store.read_card(path)["sha256"] for path in pooled_features_paths(run, subject)]
+    of_splits = [split.fingerprint() for split in splits]
+    return store.fingerprint("predict 2", models, of_splits, features, run.settings.split.average_test)
+
+
 def predict(run: Run) -> list[Path]:
     """Predict every test trial by the mapper of its fold.
 
@@ -256,11 +281,7 @@ def predict(run: Run) -> list[Path]:
         path = run.folder / "predictions" / f"s{subject}.npy"
         mean = path.with_name(f"s{subject}_mean.npy")
         cards = [store.read_card(check_file(model, "a mapper; `neurocanvas train` makes it")) for model in models]
-        prints = [store.read_card(file)["sha256"] for file in pooled_features_paths(run, subject)]
-        inputs = store.fingerprint(
-            "predict 2", [model["sha256"] for model in cards], [s.fingerprint() for s in splits], prints,
-            run.settings.split.average_test,
-        )  # fmt: skip
+        inputs = prediction_print(run, subject, splits)
         if not (store.is_done(path, inputs) and store.is_done(mean, inputs)):
             mappers = [load_mapper(model) for model in models]
             tests = [asked(values, pool, split.test, run.settings.split.average_test) for split in splits]

@@ -9,7 +9,7 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.evaluation.judge import judge_texts
-from neurocanvas.stages.comparing import compact, described, diversity, retrieved
+from neurocanvas.stages.comparing import add_upper_half, described
 from neurocanvas.stages.drawing import read_manifest
 from neurocanvas.stages.elsewhere import evaluate_elsewhere
 from neurocanvas.stages.run import Run, read_picture
@@ -61,44 +61,24 @@ def _evaluate(run: Run) -> list[Path]:
     advance = run.track("evaluate", len(gallery) + 2 * len(entries))
     compared = compare(drawn, seen, shown, prompts, settings, progress=advance)
     trials, blocked, warnings = _what_is_known(run, of_arm[arms[0]])
+    add_upper_half(compared, np.searchsorted(list(concepts), trials["concept"]), settings)
     summary, rows = summarise(
         compared.tables, trials, gallery, concepts, settings, blocked=blocked,
         rng=np.random.default_rng(settings.seed), warnings=warnings, values=compared.values,
     )  # fmt: skip
-    summary["retrieval"] = _of_predictions(run, compared.sets)
-    summary |= described(compared)
+    made, said = explain(run)
+    for arm, what in (("eeg", "predictions"), ("oracle", "targets")):
+        one = said["diversity"].get(what, {})
+        for metric in ("effective_rank", "mean_cosine") if arm in arms else ():
+            if metric in one:
+                compared.sets[arm][metric] = {"value": one[metric], "n_generated": one["n_trials"]}
+    summary |= {**described(compared), "retrieval": said["retrieval"]}
     paths = write_scores(run.folder / "scores", summary, rows)
     paths += write_confusions(
         run.folder / "scores", {arm: compared.tables[arm]["concept"] for arm in arms}, trials, concepts,
         judge_texts(prompts, settings.judge), blocked=blocked,
     )  # fmt: skip
-    return [*paths, *explain(run)]
-
-
-def _of_predictions(run: Run, sets: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Say how different predictions are, and beside it targets (by the arms eeg and oracle), and what they retrieve."""
-    by_rule: dict[str, list[dict[str, Any]]] = {}
-    for subject, trials in run.subjects.items():
-        path = run.folder / "predictions" / f"s{subject}.npy"
-        card, predicted = store.read_card(path), store.read_array(path, "predictions")
-        mean = np.asarray(store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets"))[card["folds"]]
-        shown, true = np.unique(run.stimulus_rows(trials.select(card["trials"])), return_inverse=True)
-        targets = np.asarray(run.targets()[shown], np.float32)
-        for arm, given in (("eeg", predicted), ("oracle", targets[true])):
-            for metric, score in diversity(compact(given, mean)).items() if arm in sets else ():
-                kept = sets[arm].setdefault(metric, {"value": 0.0, "n_generated": 0})
-                kept["value"] += score["value"] / len(run.subjects)  # the mean over subjects
-                kept["n_generated"] += score["n_generated"]
-        for rule, found in retrieved(predicted - mean, targets - mean.mean(axis=0), true).items():
-            by_rule.setdefault(rule, []).append(found)
-    return {
-        rule: {**found[0], **{key: float(np.mean([one[key] for one in found])) for key in AVERAGED}}
-        for rule, found in by_rule.items()
-    }
-
-
-AVERAGED = ("n_trials", "n_pictures", "top1", "top5", "chance1", "chance5", "median_rank")
-"""What is averaged over subjects."""
+    return [*paths, *made]
 
 
 def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool, list[str]]:
