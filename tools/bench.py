@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARKS = ("<!-- table: make bench -->", "<!-- end of table -->")
-TOPICS = ("bench_features", "bench_dataset", "bench_classifiers", "bench_mapper", "bench_generation", "bench_statistics")
+TOPICS = (
+    "bench_features", "bench_dataset", "bench_classifiers", "bench_mapper", "bench_generation", "bench_statistics",
+)  # fmt: skip
 
 
 class Row(TypedDict):

@@ -143,36 +143,25 @@ def _significant(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(above, key=lambda one: -one["value"])
 
 
-def _trains_unknown(facts: Mapping[str, Any]) -> bool:
-    """Tell whether nothing says which trials train."""
-    return not {"pretrain", "train", "val"} & set(facts["trials"])
+def _unknown(facts: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    """Tell whether order, repeated pictures, and what trains are unknown."""
+    trains = not {"pretrain", "train", "val"} & set(facts["trials"])
+    compared = [name for name in PICTURES if shared_with_known(facts, name)]
+    told = set(PICTURES) & set(facts["columns"]) if trains else compared
+    return facts["design"] == "unknown", not told, trains
 
 
-def _order_unknown(facts: Mapping[str, Any]) -> bool:
-    """Tell whether nothing says in which order concepts came."""
-    return bool(facts["design"] == "unknown")
-
-
-def _pictures_unknown(facts: Mapping[str, Any]) -> bool:
-    """Tell whether nothing says which trials show the same picture."""
-    if _trains_unknown(facts):
-        return not set(PICTURES) & set(facts["columns"])
-    return all(shared_with_known(facts, name) is None for name in PICTURES)
-
-
-def _missing(facts: Mapping[str, Any]) -> list[str]:
+def _missing(facts: Mapping[str, Any]) -> str:
     """What would have to be known to say whether block or repeated pictures explain the answers."""
-    order, pictures, trains = MISSING_ELSEWHERE if facts["made_elsewhere"] else MISSING
-    missing = [order] if _order_unknown(facts) else []
-    missing += [pictures] if _pictures_unknown(facts) else []
-    return missing + ([trains] if _trains_unknown(facts) else [])
+    names = MISSING_ELSEWHERE if facts["made_elsewhere"] else MISSING
+    missing = [name for name, lacks in zip(names, _unknown(facts), strict=True) if lacks]
+    return " and ".join([", ".join(missing[:-1]), missing[-1]] if len(missing) > 1 else missing)
 
 
 def _risks(facts: Mapping[str, Any]) -> str:
     """What cannot be ruled out without what is missing."""
-    risks = ["the recording block"] if _order_unknown(facts) or _trains_unknown(facts) else []
-    risks += ["repeated pictures"] if _pictures_unknown(facts) or _trains_unknown(facts) else []
-    return " and ".join(risks)
+    order, pictures, trains = _unknown(facts)
+    return " and ".join(["the recording block"] * (order or trains) + ["repeated pictures"] * (pictures or trains))
 
 
 def _is_block(facts: Mapping[str, Any]) -> bool:
@@ -188,7 +177,7 @@ def _is_block(facts: Mapping[str, Any]) -> bool:
 
 def _is_untold_block(facts: Mapping[str, Any]) -> bool:
     """Tell whether concepts came in blocks and nothing says which of them train."""
-    return facts["design"] == "block" and _trains_unknown(facts)
+    return facts["design"] == "block" and _unknown(facts)[2]
 
 
 def _shares_pictures(facts: Mapping[str, Any]) -> bool:
@@ -227,7 +216,7 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
             "Nothing can be concluded: no result is above chance; {said}.",
         ),
         "unchecked": (
-            lambda facts: _order_unknown(facts) or _trains_unknown(facts),
+            lambda facts: _unknown(facts)[0] or _unknown(facts)[2],
             UNCHECKED,
         ),
         "selected-on-test": (
@@ -244,7 +233,7 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
             "The accuracy says which known picture was seen, not what can be told of a new one: {shared} of {values} "
             "tested pictures train too; {said}.",
         ),
-        "unchecked-pictures": (_pictures_unknown, UNCHECKED),
+        "unchecked-pictures": (lambda facts: _unknown(facts)[1], UNCHECKED),
         "same-order": (
             _repeats_order,
             "Drift since the start of a recording may give the accuracy: concepts came in nearly the same order in "
@@ -279,17 +268,12 @@ def _words(facts: Mapping[str, Any]) -> dict[str, str]:
     return {
         "came": "concepts came in blocks" if in_blocks else "blocks differ in their concepts",
         "inside": percent(block["inside"]), "by_block": percent(block["accuracy"]),
-        "missing": _listed(_missing(facts)), "risks": _risks(facts), "other_split": facts["other_split"],
+        "missing": _missing(facts), "risks": _risks(facts), "other_split": facts["other_split"],
         "ask": "ask whoever made the pictures" if facts["made_elsewhere"] else f"add {MISSING[2]}",
         "steps": "; ".join(steps), "looked": ", ".join(looked),
         "shared": str(most["shared"]), "values": str(most["values"]),
         "said": _said(tested[0]) if tested else "none was tested",
     }  # fmt: skip
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """Several things in a row of words."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _scope(facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -332,7 +316,7 @@ def _doubts(facts: Mapping[str, Any], finding: str) -> list[str]:
     if finding == "other-split":
         found.append(f"anything of what trained the weights and what they were tested on: {facts['other_split']}")
     if finding in ("unchecked", "unchecked-pictures"):
-        found.append(f"whether it comes from {_risks(facts)}: {_listed(_missing(facts))} would have to be known")
+        found.append(f"whether it comes from {_risks(facts)}: {_missing(facts)} would have to be known")
     chosen = {one["selection"] for one in facts["results"]}
     if "test" in chosen:
         found.append("what the accuracy on untouched trials is: it was selected on the test trials")

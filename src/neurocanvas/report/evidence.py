@@ -78,8 +78,9 @@ def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
     found = _optional(folder / "scores" / "controls.json", "controls")
     if found is None or found.get("made_from", settings.of_trials) != settings.of_trials:
         return None
+    needed = {"control", "verdict"}
     given = found.get("rows")
-    if not isinstance(given, list) or not all(isinstance(row, dict) and {"control", "verdict"} <= row.keys() for row in given):
+    if not isinstance(given, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in given):
         raise NeuroCanvasError(f"{folder / 'scores' / 'controls.json'}: holds no rows; run the verb controls again.")
     rows = [
         {

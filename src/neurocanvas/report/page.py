@@ -100,7 +100,7 @@ def _content(folder: Path) -> dict[str, Any]:
     check_file(folder / "run.toml", "the settings of the run; run the verb run")
     settings = load_settings(folder / "run.toml")
     if settings.evaluate.against:
-        raise NeuroCanvasError(f"{folder}: scores of pictures that were made elsewhere have no page; see {folder}/scores.")
+        raise NeuroCanvasError(f"{folder}: pictures that were made elsewhere have no page; see {folder / 'scores'}.")
     tables = _classification(folder)
     # what the audit found stands above all else, whatever the run did
     audited = evidence.audit(folder)

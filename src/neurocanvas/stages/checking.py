@@ -170,7 +170,7 @@ def _arm_scores(run: Run, subject: int) -> dict[str, Any]:
     own = run.subjects[subject]
     shown = np.array(sorted(set.intersection(*(set(given) for given in scores.values()))), dtype=np.int64)
     arms = {arm: np.array([given[trial] for trial in shown.tolist()]) for arm, given in scores.items()}
-    known = len(shown) and 0 <= shown[0] and shown[-1] < len(own)
+    known = len(shown) and shown[0] >= 0 and shown[-1] < len(own)
     if not known or not all(np.isfinite(given).all() for given in arms.values()):
         raise NeuroCanvasError(
             f"{path}: the arms of subject {subject} need scores of the same trials of this data set; run `neurocanvas "

@@ -58,6 +58,22 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Given:
+    """The pictures that are compared; as `compare` takes them.
+
+    Parameters
+    ----------
+    drawn : dict of str to array, shape (n_trials, size, size, 3), uint8
+    seen : array, shape (n_pictures, size, size, 3), uint8
+    shown : dict of str to array of int, shape (n_trials,)
+    """
+
+    drawn: Mapping[str, np.ndarray]
+    seen: np.ndarray
+    shown: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Features:
     """What a network makes of one arm's pictures and of what was seen.
 
@@ -128,12 +144,12 @@ def compare(
             "ssim": ssim_table(pictures / 255, seen / 255),
         }
         progress(len(pictures))
-    found = Compared(tables, {arm: {} for arm in drawn}, {arm: {} for arm in drawn})
-    _pixels(found, drawn, seen, shown, settings)
+    found, given = Compared(tables, {arm: {} for arm in drawn}, {arm: {} for arm in drawn}), Given(drawn, seen, shown)
+    _pixels(found, given, settings)
     if settings.variant == DEFAULT:
-        _networks(found, drawn, seen, shown, settings)
+        _networks(found, given, settings)
     else:
-        _variant(found, drawn, seen, shown, settings)
+        _variant(found, given, settings)
     return found
 
 
@@ -142,30 +158,18 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def _pixels(
-    found: Compared,
-    drawn: Mapping[str, np.ndarray],
-    seen: np.ndarray,
-    shown: Mapping[str, np.ndarray],
-    settings: EvaluateSettings,
-) -> None:
+def _pixels(found: Compared, given: Given, settings: EvaluateSettings) -> None:
     """Compare pixels as the variant does."""
     from neurocanvas.evaluation.variant_scores import variant_pixels
 
     if VARIANTS[settings.variant].pixels is None:
         return
-    for arm, pictures in drawn.items():
-        for metric, values in variant_pixels(pictures, seen[shown[arm]], settings.variant).items():
+    for arm, pictures in given.drawn.items():
+        for metric, values in variant_pixels(pictures, given.seen[given.shown[arm]], settings.variant).items():
             found.values[arm][f"{metric}@{settings.variant}"] = values
 
 
-def _variant(
-    found: Compared,
-    drawn: Mapping[str, np.ndarray],
-    seen: np.ndarray,
-    shown: Mapping[str, np.ndarray],
-    settings: EvaluateSettings,
-) -> None:
+def _variant(found: Compared, given: Given, settings: EvaluateSettings) -> None:
     """Compare by feature networks as another variant than the default does, of pairs alone; and by the second judge."""
     from neurocanvas.evaluation.variant_scores import SECOND_JUDGE, variant_networks
 
@@ -174,12 +178,12 @@ def _variant(
             f"--metrics: says which networks the variant {DEFAULT} asks; {settings.variant} has its own. Leave one out."
         )
     if not VARIANTS[settings.variant].two_way:
-        _networks(found, drawn, seen, shown, settings.model_copy(update={"metrics": (SECOND_JUDGE,)}), fetch=False)
+        _networks(found, given, settings.model_copy(update={"metrics": (SECOND_JUDGE,)}), fetch=False)
     if not VARIANTS[settings.variant].networks:
         return
-    for arm, pictures in drawn.items():
+    for arm, pictures in given.drawn.items():
         scores = variant_networks(
-            pictures, seen[shown[arm]], lambda network: _load(network, settings), settings.variant
+            pictures, given.seen[given.shown[arm]], lambda network: _load(network, settings), settings.variant
         )
         for metric, values in scores.items():
             if isinstance(values, NotComputed):
@@ -188,26 +192,19 @@ def _variant(
                 found.values[arm][f"{metric}@{settings.variant}"] = sign(metric) * values
 
 
-def _networks(
-    found: Compared,
-    drawn: Mapping[str, np.ndarray],
-    seen: np.ndarray,
-    shown: Mapping[str, np.ndarray],
-    settings: EvaluateSettings,
-    *,
-    fetch: bool = True,
-) -> None:
+def _networks(found: Compared, given: Given, settings: EvaluateSettings, *, fetch: bool = True) -> None:
     """Compare by feature networks, as many as are here or were asked for by name; always by the second judge."""
     from neurocanvas.evaluation.variant_scores import SECOND_JUDGE
 
     known = (*FURTHER, "lpips")
     for metric in dict.fromkeys([*(settings.metrics or known), SECOND_JUDGE]):
         check_option("evaluate.metrics", metric, known)
-        loaded = _load(FEATURE_NETWORKS[METRICS[metric].networks[0]], settings, fetch=fetch and metric in settings.metrics)
+        network = FEATURE_NETWORKS[METRICS[metric].networks[0]]
+        loaded = _load(network, settings, fetch=fetch and metric in settings.metrics)
         if isinstance(loaded, NotComputed):
             found.not_computed[metric] = loaded.reason
         else:
-            _measure(found, metric, loaded, drawn, seen, shown, settings)
+            _measure(found, metric, loaded, given, settings)
 
 
 def _load(network: Any, settings: EvaluateSettings, *, fetch: bool = False) -> LoadedNetwork | NotComputed:
@@ -222,13 +219,7 @@ def _load(network: Any, settings: EvaluateSettings, *, fetch: bool = False) -> L
 
 
 def _measure(
-    found: Compared,
-    metric: str,
-    network: LoadedNetwork,
-    drawn: Mapping[str, np.ndarray],
-    seen: np.ndarray,
-    shown: Mapping[str, np.ndarray],
-    settings: EvaluateSettings,
+    found: Compared, metric: str, network: LoadedNetwork, given: Given, settings: EvaluateSettings
 ) -> None:
     """One metric of every arm."""
     from neurocanvas.evaluation.networks import extract_features, lpips
@@ -239,14 +230,14 @@ def _measure(
         if isinstance(heads, NotComputed):
             found.not_computed[metric] = heads.reason
             return
-        for arm, pictures in drawn.items():
-            distances = lpips(pictures, seen[shown[arm]], network.prepare, network.forward, heads)
+        for arm, pictures in given.drawn.items():
+            distances = lpips(pictures, given.seen[given.shown[arm]], network.prepare, network.forward, heads)
             found.values[arm][metric] = -distances
         return
-    features_of_seen = extract_features(seen, network.prepare, network.forward)
-    for arm, pictures in drawn.items():
+    features_of_seen = extract_features(given.seen, network.prepare, network.forward)
+    for arm, pictures in given.drawn.items():
         features = extract_features(pictures, network.prepare, network.forward)
-        FURTHER[metric](found, Features(metric, arm, features, features_of_seen, shown[arm]), settings)
+        FURTHER[metric](found, Features(metric, arm, features, features_of_seen, given.shown[arm]), settings)
 
 
 def _identify(found: Compared, one: Features, _: EvaluateSettings) -> None:
