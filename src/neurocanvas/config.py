@@ -316,9 +316,7 @@ class EvaluateSettings(Settings):
     permutations: int = Field(2000, ge=19)
     resamples: int = Field(2000, ge=100)
     resample: Literal["auto", "stimuli"] = Field(
-        "auto",
-        description="what intervals resample: subjects if there are many, else trials or blocks; or a subject's "
-        "stimuli, with all trials that show them",
+        "auto", description="by intervals: subjects if there are many, else trials or blocks; or a subject's stimuli"
     )
     seed: int = Field(0, ge=0)
 

@@ -253,9 +253,9 @@ def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator)
     -------
     dict
         `verdict` (one sentence), `source`, and `cases`: of each its name, the number of trials in every part, design
-        ("block", "mixed" or "unknown"), columns (that test trials have), overlaps, block (`inside`, the share of test trials whose block trains;
-        `accuracy` of naming the concept by the block, its `chance` and `p`; or None), results, warnings, transductive,
-        other_split, made_elsewhere, finding, text, can, cannot.
+        ("block", "mixed" or "unknown"), columns (that test trials have), overlaps, block (`inside`, the share of test
+        trials whose block trains; `accuracy` of naming the concept by the block, its `chance` and `p`; or None),
+        results, warnings, transductive, other_split, made_elsewhere, finding, text, can, cannot.
 
     Raises
     ------

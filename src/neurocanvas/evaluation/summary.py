@@ -160,7 +160,7 @@ def summarise(
 
     Notes
     -----
-    Chance is exact for identification (1/2, 1/n, k/n_concepts) and the permutation mean for PixCorr and SSIM.
+    Chance is exact for identification (1/2, 1/n, k/n_concepts) and the permutation mean for pixels and distances.
     """
     true = {"stimulus": _true_columns(trials, "stimulus", gallery)}
     if concepts:
@@ -177,14 +177,13 @@ def summarise(
     measured = _measure(scores, nulls, settings, units_in, seed=int(rng.integers(2**62)))
     n_way = min(settings.n_way, len(gallery))
     _set_exact_chance(measured, n_way, len(concepts))
+    of_one = units_in[0] if unit == "stimuli" else units  # what is resampled where one subject stands alone
     least = smallest_p(strata, units, len(permuted))
     found = design_warnings(blocked, unit, len(np.unique(units_in[0])), least)
     summary = {
         "arms": measured, "concepts": _concept_scores(trials, concepts, scores),
         "subjects": _subject_scores(trials, scores),
-        "forest": forest(
-            tables, true["stimulus"], trials["subject"], units_in[0] if unit == "stimuli" else units, permuted, settings
-        ),
+        "forest": forest(tables, true["stimulus"], trials["subject"], of_one, permuted, settings),
         "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
         "n_seeds": 1, "warnings": [*warnings, *found, *arm_warnings(measured, nulls)],
     }  # fmt: skip

@@ -63,7 +63,7 @@ def run_stage(run: Run, name: str) -> list[Path]:
     before = settings.read_bytes() if settings.is_file() else None
     keeps = os.environ.get("RANK", "0") == "0"  # of processes that draw together, one
     if keeps:
-        save_settings(_lasting(run.settings, settings), settings)
+        save_settings(_lasting(run.settings, settings, name), settings)
     started = time.monotonic()
     try:
         paths = {**STAGES, **BESIDE}[name](run)
@@ -81,12 +81,21 @@ def run_stage(run: Run, name: str) -> list[Path]:
     return paths
 
 
-def _lasting(asked: RunSettings, path: Path) -> RunSettings:
-    """What a run folder is to say: to draw captions alone is an errand, after which its arms are those of before."""
+def _lasting(asked: RunSettings, path: Path, name: str) -> RunSettings:
+    """What a run folder is to say: after an errand what it said before, for that is what was trained and drawn.
+
+    Errands are controls, which train nothing that stays; pictures made elsewhere that are scored in the folder of a run
+    of one's own; and to draw captions alone, after which only the arms are those of before.
+    """
+    there = load_settings(path) if path.is_file() else None
+    if name == "controls" and there is not None:
+        return there.model_copy(update={"controls": asked.controls})
+    if name == "evaluate" and asked.evaluate.against and there is not None and not there.evaluate.against:
+        return there
     if asked.generate.arms != ("caption",):
         return asked
-    before = load_settings(path).generate if path.is_file() else GenerateSettings()
-    return asked.model_copy(update={"generate": asked.generate.model_copy(update={"arms": before.arms})})
+    arms = (there.generate if there is not None else GenerateSettings()).arms
+    return asked.model_copy(update={"generate": asked.generate.model_copy(update={"arms": arms})})
 
 
 def run_all(run: Run) -> Path:

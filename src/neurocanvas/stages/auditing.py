@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,16 +18,31 @@ from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.audit import OF_PICTURES, PAIRS, SHARED, Answers, Case, audit_cases
 from neurocanvas.evaluation.conclusions import DESIGNS, percent, short
-from neurocanvas.evaluation.pairing import read_columns
 from neurocanvas.stages.classifying import COLUMNS as CELL_COLUMNS
 from neurocanvas.stages.classifying import TRANSDUCTIVE, UNSELECTED
-from neurocanvas.stages.foreign import table_case
+from neurocanvas.stages.elsewhere import GIVEN
+from neurocanvas.stages.foreign import pictures_case, table_case
+from neurocanvas.stages.kept import (
+    NO_DATA,
+    damaged,
+    drawn_stimuli,
+    kept_tables,
+    read_card,
+    read_mapper_card,
+    read_summary,
+    transductive_rules,
+    two_way,
+)
 from neurocanvas.stages.run import Run
-from neurocanvas.trials import COLUMNS, Trials
+from neurocanvas.trials import Trials
 
-NO_DATA = "trial tables of the run folder"
-"""`Trials.source` where the data set is not there and the tables beside the features are read instead."""
+CELL_KINDS = {"subject": int, "model": str, "concepts": list, "warnings": list, "settings": dict}
+"""What is read of the card of a classifier's answers."""
 
+NO_RUN = "a folder without run.toml, and no table; name a run folder, or a .csv or .parquet file of predictions."
+SCORED_ELSEWHERE = (
+    "scores/summary.json is of pictures that were made elsewhere; run `neurocanvas evaluate` again for the run's own."
+)
 OTHER_TRIALS = (
     "was made from other trials than the split of run.toml gives; what is said of overlap holds for the latter."
 )
@@ -46,7 +60,7 @@ class _Audited(Run):
         try:
             return super().dataset
         except (NeuroCanvasError, OSError):
-            found = _kept_tables(self.folder)
+            found = kept_tables(self.folder)
             if found is None:
                 raise
             return found
@@ -86,8 +100,14 @@ def audit(
 
 
 def _run_cases(folder: Path) -> Iterator[Case]:
-    """What a run folder tested: every protocol and granularity of classifiers, and the mapper."""
-    asked = load_settings(folder / "run.toml")
+    """What a run folder tested: every protocol and granularity of classifiers, the mapper, and pictures of others."""
+    if not (folder / "run.toml").is_file():
+        raise NeuroCanvasError(f"{folder}: {NO_RUN}")
+    asked, summary = load_settings(folder / "run.toml"), read_summary(folder)
+    errand = asked.evaluate.against or (summary is not None and GIVEN in summary["arms"])
+    if errand:
+        pairs = asked.evaluate.pairs if asked.evaluate.against else ""
+        yield pictures_case(folder, summary, Path(pairs) if pairs else None)
     hashed: dict[Path, str] = {}
     cells: dict[tuple[str, str], list[Path]] = {}
     for path in sorted(folder.glob("classification/*/*/*.npy")):
@@ -97,8 +117,8 @@ def _run_cases(folder: Path) -> Iterator[Case]:
         if protocol not in runs:
             runs[protocol] = _Audited(folder, _opened(asked, granularity="all", protocol=protocol))
         yield _classified(runs[protocol], f"{protocol}, {granularity}", granularity, paths, hashed)
-    if list(folder.glob("models/*_model.safetensors")) or not cells:
-        yield _mapped(_Audited(folder, _opened(asked, granularity=asked.data.granularity)), hashed)
+    if list(folder.glob("models/*_model.safetensors")) or not (cells or errand):
+        yield _mapped(_Audited(folder, _opened(asked, granularity=asked.data.granularity)), summary, hashed)
 
 
 def _opened(settings: RunSettings, *, granularity: str, protocol: str = "") -> RunSettings:
@@ -110,8 +130,8 @@ def _opened(settings: RunSettings, *, granularity: str, protocol: str = "") -> R
     })  # fmt: skip
 
 
-def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], np.ndarray]:
-    """The splits of a subject, rows counted in the run's whole table, and whether each of its trials is blocked."""
+def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], list[str], np.ndarray]:
+    """A subject's splits, rows of the run's whole table; fingerprints as `train` has them; which trials are blocked."""
     if subject not in run.subjects:
         raise NeuroCanvasError(
             f"{run.folder}: it holds results of subject {subject}, whom the data set of run.toml lacks or its protocol "
@@ -123,7 +143,8 @@ def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], np.n
     chosen, blocked = trials.select(rows), np.zeros(len(trials), dtype=bool)
     blocked[rows] = blocked_trials(chosen)
     found = make_splits(chosen, run.settings.split, subject)
-    return [replace(one, **{part: rows[own] for part, own in one.parts().items()}) for one in found], blocked
+    prints = [one.joined().fingerprint() for one in found]
+    return [replace(one, **{part: rows[own] for part, own in one.parts().items()}) for one in found], prints, blocked
 
 
 def _columns(run: Run, blocked: np.ndarray, hashed: dict[Path, str]) -> dict[str, np.ndarray]:
@@ -157,11 +178,12 @@ def _classified(run: Run, name: str, granularity: str, paths: Sequence[Path], ha
     names, concept = np.unique(trials.column("concept"), return_inverse=True)
     blocked, splits, warnings = np.zeros(len(trials), dtype=bool), {}, dict.fromkeys(_of_data(trials))
     models: dict[str, list[dict[str, Any]]] = {}
+    others = []
     for path in paths:
-        card, table = store.read_card(path), store.read_array(path, "scores; `neurocanvas classify` makes them")
+        card, table = _cell(path, names)
         subject = card["subject"]
         if subject not in splits:
-            splits[subject], is_blocked = _splits(run, subject, granularity)
+            splits[subject], _, is_blocked = _splits(run, subject, granularity)
             blocked |= is_blocked
         order, _, fold, unit = table[:, : len(CELL_COLUMNS)].astype(np.int64).T
         own = np.flatnonzero(trials.column("subject") == subject)
@@ -169,9 +191,12 @@ def _classified(run: Run, name: str, granularity: str, paths: Sequence[Path], ha
         rows = np.array([place.get(one, -1) for one in order.tolist()])
         tested = np.concatenate([split.test for split in splits[subject]])
         if not np.array_equal(np.sort(rows), np.sort(tested)):
-            warnings[f"{path.relative_to(run.folder)} {OTHER_TRIALS}"] = None
+            others.append(path.relative_to(run.folder).as_posix())
+            warnings[f"{others[-1]} {OTHER_TRIALS}"] = None
         answer = np.searchsorted(names, np.array(card["concepts"]))[table[:, len(CELL_COLUMNS) :].argmax(axis=1)]
         kept = rows >= 0
+        if not kept.any():
+            raise damaged(path, "none of its trials is in the data set of run.toml", "classify")
         models.setdefault(card["model"], []).append(
             {"subject": subject, "card": card, "columns": np.stack([rows, answer, fold, unit])[:, kept]}
         )
@@ -180,7 +205,28 @@ def _classified(run: Run, name: str, granularity: str, paths: Sequence[Path], ha
     columns = {**_columns(run, blocked, hashed), "concept": concept}
     parts = [split.parts() for found in splits.values() for split in found]
     answers = [_answers(model, found) for model, found in models.items()]
-    return Case(name, columns, parts, blocked, answers, warnings=tuple(warnings))
+    stale = _stale(others, "was made from other trials", "classify") if others else ""
+    return Case(name, columns, parts, blocked, answers, warnings=tuple(warnings), other_split=stale)
+
+
+def _stale(paths: Sequence[str], says: str, *verbs: str) -> str:
+    """Say which files are of another split than run.toml says, and what to run."""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{more} {says}; run {', '.join(f'`neurocanvas {verb}`' for verb in verbs)} again"
+
+
+def _cell(path: Path, names: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+    """The card of a classifier's answers, and the answers: one row per test trial."""
+    card = read_card(path, "classify", CELL_KINDS)
+    table = store.read_array(path, "scores; `neurocanvas classify` makes them")
+    needed, is_numbers = len(CELL_COLUMNS) + len(card["concepts"]), np.issubdtype(table.dtype, np.floating)
+    if not is_numbers or table.ndim != 2 or table.shape[1] != needed or not len(table):
+        raise damaged(path, f"{needed} numbers per trial are needed; got {table.dtype}, {table.shape}", "classify")
+    if not card["concepts"] or not np.isin(card["concepts"], names).all():
+        raise damaged(store.card_path(path), "it names concepts that the data set lacks", "classify")
+    if not np.isfinite(table[:, : len(CELL_COLUMNS)]).all():
+        raise damaged(path, "trials are numbers, some of these are not", "classify")
+    return card, table
 
 
 def _answers(model: str, found: Sequence[Mapping[str, Any]]) -> Answers:
@@ -202,14 +248,14 @@ def _selection(card: Mapping[str, Any]) -> str:
     return "final" if card["selection"] == UNSELECTED else "validation"
 
 
-def _mapped(run: Run, hashed: dict[Path, str]) -> Case:
+def _mapped(run: Run, summary: Mapping[str, Any] | None, hashed: dict[Path, str]) -> Case:
     """What the mapper of a run was tested on, the gallery of its pictures, and what `evaluate` made of them."""
     trials, settings = run.dataset[0], run.settings
-    blocked, splits, cards = np.zeros(len(trials), dtype=bool), [], []
+    blocked, splits, cards, others = np.zeros(len(trials), dtype=bool), [], [], []
     warnings = dict.fromkeys(_of_data(trials))
-    trained = [subject for subject in run.subjects if run.model_path(subject, 0).is_file()]
-    for subject in trained or run.subjects:
-        found, is_blocked = _splits(run, subject, "all")
+    granularity = settings.data.granularity if trials.source == NO_DATA else "all"  # else it was opened by that
+    for subject in _mapped_subjects(run, summary):
+        found, prints, is_blocked = _splits(run, subject, granularity)
         blocked |= is_blocked
         for fold, split in enumerate(found):
             splits.append(split.parts())
@@ -217,48 +263,37 @@ def _mapped(run: Run, hashed: dict[Path, str]) -> Case:
             path = run.model_path(subject, fold)
             if not path.is_file():
                 continue
-            card = store.read_card(path)
+            card = read_mapper_card(path)
             cards.append(card)
             warnings |= dict.fromkeys(card.get("warnings", ()))
-    drawn = _drawn(run.folder)
-    if drawn:
+            if not card.get("imported") and card["split"]["fingerprint"] != prints[fold]:
+                others.append(path.relative_to(run.folder).as_posix())
+    if drawn := drawn_stimuli(run.folder):
         first = {str(one): row for row, one in reversed(list(enumerate(trials.column("stimulus"))))}
         gallery = np.array(sorted(first[one] for one in drawn if one in first), dtype=np.int64)
         splits = [{**parts, "gallery": gallery} for parts in splits]
-    scores = _mapper_scores(run.folder, settings.mapper.name, cards)
-    name = f"{settings.split.protocol}, mapper"
-    return Case(name, _columns(run, blocked, hashed), splits, blocked, scores=scores, warnings=tuple(warnings))
-
-
-def _drawn(folder: Path) -> set[str]:
-    """The stimuli among which generated pictures are identified."""
-    manifest = folder / "images" / "manifest.jsonl"
-    if not manifest.is_file():
-        return set()
-    lines = store.read_text(manifest, "one line per picture").splitlines()
-    try:
-        return {json.loads(line)["stimulus"] for line in lines}
-    except (ValueError, KeyError, TypeError) as error:
-        raise NeuroCanvasError(f"{manifest}: damaged ({error}); run `neurocanvas generate` again.") from error
-
-
-def _mapper_scores(folder: Path, model: str, cards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Two-way identification as `evaluate` tested it, or nothing."""
-    path = folder / "scores" / "summary.json"
-    if not path.is_file() or not cards:
-        return []
-    summary = store.read_json(path, "scores; `neurocanvas evaluate` makes them")
-    scored = summary["arms"].get("eeg", {}).get("two_way")
-    if scored is None:
-        return []
     chosen = {_selection(card) for card in cards}
-    steps = [name for name, one in summary["arms"]["eeg"].items() if isinstance(one, dict) and one.get("transductive")]
-    return [{
-        "model": model, "metric": "two-way", "n": summary["n_trials"], "correct": None,
-        **{name: scored[name] for name in ("value", "chance", "low", "high", "p")}, "p_holm": scored["p"],
-        "needed": None, "needed_binomial": None, "least_p": None, "majority": None, "n_units": None,
-        "selection": "unknown" if "unknown" in chosen else min(chosen), "transductive": steps,
-    }]  # fmt: skip
+    scores: list[dict[str, Any]] = []
+    steps: tuple[str, ...] = ()
+    if summary is not None and GIVEN in summary["arms"]:
+        warnings[SCORED_ELSEWHERE] = None
+    elif summary is not None and cards:
+        selection = "unknown" if "unknown" in chosen else min(chosen)
+        scores = two_way(run.folder, summary, "eeg", model=settings.mapper.name, selection=selection)
+        steps = transductive_rules(summary)
+    name = f"{settings.split.protocol}, mapper"
+    stale = _stale(others, "was trained on another split", "train", "predict", "generate", "evaluate") if others else ""
+    return Case(
+        name, _columns(run, blocked, hashed), splits, blocked, scores=scores, warnings=tuple(warnings),
+        transductive=steps, other_split=stale,
+    )  # fmt: skip
+
+
+def _mapped_subjects(run: Run, summary: Mapping[str, Any] | None) -> list[int]:
+    """Whose mappers are audited: of those that were scored, or else of all, those who have one; else everybody."""
+    trained = [subject for subject in run.subjects if run.model_path(subject, 0).is_file()]
+    scored = [] if summary is None else [subject for subject in trained if str(subject) in summary.get("subjects", {})]
+    return scored or trained or list(run.subjects)
 
 
 def _of_data(trials: Trials) -> list[str]:
@@ -266,27 +301,6 @@ def _of_data(trials: Trials) -> list[str]:
     if trials.source != NO_DATA:
         return []
     return ["The data set is not there: the run's trial tables were read instead, and no picture's bytes compared."]
-
-
-def _kept_tables(folder: Path) -> tuple[Trials, Stimuli] | None:
-    """Trials and stimuli from the tables beside the features, the longest of every subject."""
-    tables: dict[str, dict[str, np.ndarray]] = {}
-    for path in sorted(folder.glob("features/**/s*_trials.csv")):
-        found = read_columns(path, list(COLUMNS), "a trial table")
-        if len(found["subject"]) > len(tables.get(path.name, found)["subject"]) or path.name not in tables:
-            tables[path.name] = found
-    if not tables:
-        return None
-    try:
-        joined: dict[str, np.ndarray] = {
-            name: np.concatenate([table[name] for table in tables.values()]).astype(kind)
-            for name, kind in COLUMNS.items()
-        }
-    except ValueError as error:
-        raise NeuroCanvasError(f"{folder / 'features'}: a trial table is damaged ({error}); make it again.") from error
-    trials = Trials(joined, (), 1.0, 0.0, lambda rows: np.empty((len(rows), 0, 0), np.float32), NO_DATA)
-    concepts = dict(zip(joined["stimulus"].tolist(), joined["concept"].tolist(), strict=True))
-    return trials, Stimuli(tuple(sorted(concepts)), concepts, {name: name for name in concepts.values()}, {})
 
 
 def describe(audit: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list[list[str]]]], list[str]]:

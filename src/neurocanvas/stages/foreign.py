@@ -1,9 +1,10 @@
-"""Tables of somebody else's predictions, CSV or parquet, as a case that can be audited."""
+"""What others made, as a case that can be audited: tables of predictions, CSV or parquet, and folders of pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from neurocanvas.datasets.splits import COUNTED_WITHIN, blocked_trials, in_recor
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option, require
 from neurocanvas.evaluation.audit import PARTS, Answers, Case
 from neurocanvas.evaluation.conclusions import SELECTIONS
-from neurocanvas.evaluation.pairing import check_header, inside, read_columns
+from neurocanvas.evaluation.pairing import KNOWN_OF_PAIRS, check_header, inside, read_columns
+from neurocanvas.evaluation.pairing import NEEDED as PAIRED
+from neurocanvas.stages.elsewhere import GIVEN
+from neurocanvas.stages.kept import two_way
 from neurocanvas.trials import COLUMNS, Trials
 
 NEEDED = ("true", "predicted")
@@ -20,6 +24,9 @@ READ = (
     *NEEDED, "split", "subject", "session", "run", "block", "order", "stimulus", "picture", "sha256", "transductive",
 )  # fmt: skip
 """Columns that are read; of the others a note says that they were not."""
+
+MADE_ELSEWHERE = "pictures made elsewhere"
+"""The case's name, and what answers in it."""
 
 PURPOSE = "predictions: one row per trial with the columns true and predicted"
 NOT_TRANSDUCTIVE = frozenset({"", "0", "0.0", "no", "false", "none", "nan"})
@@ -81,6 +88,66 @@ def table_case(
     answers = Answers("the table", test, predicted[test], strata, units[test], selection, steps)
     splits = [{name: np.flatnonzero(part == name) for name in PARTS if (part == name).any()}]
     return Case(path.name, columns, splits, blocked, [answers], warnings=_notes(table, names, concept, test))
+
+
+def pictures_case(folder: Path, summary: Mapping[str, Any] | None, pairs: Path | None) -> Case:
+    """Read what is known of pictures that were made elsewhere and scored by `evaluate --images A --against B`.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the scores are.
+    summary : mapping or None
+        `scores/summary.json`; None before `evaluate`.
+    pairs : Path or None
+        The pairing table. Without it `scores/trials.csv` says which picture was seen, and of what concept.
+
+    Returns
+    -------
+    Case
+        All pictures are tested, and the gallery is what was seen. What trained, what selected, and mostly the block are
+        not known.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a table or the scores are damaged.
+    """
+    warnings = list(summary.get("warnings", ())) if summary else []
+    if pairs is not None and not pairs.is_file():
+        warnings.append(f"The pairing table {pairs} is not there: block and order are read from nowhere else.")
+    table, source = _paired(folder, pairs if pairs is not None and pairs.is_file() else None)
+    n, scored = len(table["stimulus"]), summary.get("n_trials") if summary else None
+    if scored is not None and n and n != scored:
+        warnings.append(f"{source} has {n} rows, but {scored} pictures were scored; run `neurocanvas evaluate` again.")
+    columns = _codes(table)
+    if "concept" in table and (table["concept"] != "").any():
+        columns["concept"] = _numbered(table["concept"])
+    blocked = None
+    if "concept" in columns and {"order", "block"} & table.keys():
+        blocked, extra = _blocks(source, table, columns, recorded=np.ones(n, dtype=bool))
+        columns |= extra
+    elif n and summary and summary.get("exchanged") == "blocks":
+        blocked = np.ones(n, dtype=bool)
+    splits = [{"test": np.arange(n), "gallery": np.unique(columns["stimulus"], return_index=True)[1]}] if n else []
+    return Case(
+        MADE_ELSEWHERE, columns, splits, blocked, warnings=tuple(warnings), made_elsewhere=True,
+        scores=two_way(folder, summary, GIVEN, model=MADE_ELSEWHERE, selection="unknown") if summary else [],
+    )  # fmt: skip
+
+
+def _paired(folder: Path, pairs: Path | None) -> tuple[dict[str, np.ndarray], Path]:
+    """What is known of every picture that was made, and where that stands; no rows where nothing is."""
+    if pairs is not None:
+        table = read_columns(pairs, PAIRED, "one row per picture: image, against")
+        known = {name: table[name] for name in KNOWN_OF_PAIRS if name in table}
+        return {**known, "stimulus": table["against"]}, pairs
+    path = folder / "scores" / "trials.csv"
+    if not path.is_file():
+        return {"stimulus": np.empty(0, np.str_)}, path
+    table = read_columns(path, ("arm", "stimulus", "concept"), "scores; `neurocanvas evaluate` makes them")
+    given = table["arm"] == GIVEN
+    return {name: table[name][given] for name in ("stimulus", "concept")}, path
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a run folder keeps of its stages, read for the audit: damage is one sentence that names the file and the verb."""
+"""What a run folder keeps of its stages, read for the audit; damage is one sentence with the file and the verb."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def kept_tables(folder: Path) -> tuple[Trials, Stimuli] | None:
             name: np.concatenate([table[name] for table in tables.values()]).astype(kind)
             for name, kind in COLUMNS.items()
         }
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise damaged(folder / "features", f"a trial table: {error}", "features") from error
     ranked = np.argsort(joined["subject"], kind="stable")  # s10 stands before s2 among names
     joined = {name: column[ranked] for name, column in joined.items()}
