@@ -88,10 +88,15 @@ SHORT = """
 - `confusions-in-time` needs 20 blocks or more of a session (few blocks can be shifted in few ways), and with 40 its
   smallest p is 1/40. Its free-permutation twin would call autocorrelated tables related far too often, which
   `tests/evaluation/test_controls_time.py::test_free_permutation_is_anticonservative_under_autocorrelation` shows.
-- `phase-randomisation` fires whenever features are band power alone: those do not depend on phases.
+- `phase-randomisation` is asked with the features of the run, and fires whenever these are band power and enough is
+  decoded: they hardly depend on phases. The note then says so, and the verdict leads with others.
 - `low-level-match` falls, too, where look-alikes mean more similar things; better descriptors do not change that.
-- `null-generators` fires where `eeg` is not *shown* to be better, so a study with few pictures fires it as well.
-- All of this is for one subject and 240 to 400 trials; power over several subjects was not measured.
+- `null-generators` fires where `eeg` is not *shown* to be better, so a study with few pictures (in a blocked design:
+  few blocks, which are its units there) fires it as well. Its arms `mean`, `random` and `shuffled` know nothing of the
+  trial; `retrieval` and `class-name` take the nearest training picture or name from the trial's prediction, so they
+  are as good as what is decoded, and to be better than they are the drawing must add something.
+- All of this is for one subject and 240 to 400 trials; power over several subjects was not measured. There a control
+  fires only if it does in more than half of them and Fisher's joined p is at most .05.
 """
 
 

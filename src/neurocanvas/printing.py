@@ -103,7 +103,8 @@ def print_controls(found: Mapping[str, Any]) -> None:
     for row in found["rows"]:
         numbers = [_places(row[name]) for name in ("effect", "low", "high", "p", "p_holm")]
         fired = {True: "fired", False: "silent", None: "–"}[row["fired"]]
-        lines.append([row["control"], fired, *numbers, row["verdict"]])
+        note = f". {row['note']}" if row.get("note") else ""
+        lines.append([row["control"], fired, *numbers, f"{row['verdict']}{note}"])
     header = ["control", "", "effect", "low", "high", "p", "Holm", "what it says"]
     notes = [
         "The decoder is a shrinkage LDA on the features of single trials, under the split of the settings.",

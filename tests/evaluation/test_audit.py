@@ -143,6 +143,7 @@ def test_neighbours_need_an_order_and_errors():
 
 
 VERDICTS = {
+    "other-split": (case("block", other_split="the weights are old; train again"), "concluded: the weights are old;"),
     "block": (case("block"), "The accuracy cannot be told from the recording block: concepts came in blocks, 100 %"),
     "untold-block": (
         case("block", splits=[{"test": case("block").splits[0]["test"]}]),
@@ -158,6 +159,10 @@ VERDICTS = {
     "known-pictures": (
         case(answers={"selection": "validation"}, columns={"stimulus": np.arange(120) % 40}),
         "40 of 40 tested pictures",
+    ),
+    "unchecked-pictures": (
+        case(answers={"selection": "validation"}, columns={"stimulus": None}),
+        "without the column stimulus, picture or sha256, repeated pictures cannot be ruled out",
     ),
     "same-order": (
         case(answers={"selection": "validation"}, warnings=(f"{SAME_ORDER} in training and test recordings.",)),
@@ -231,6 +236,38 @@ def test_what_carries_over_is_what_no_training_trial_shares():
 def test_equal_bytes_under_another_name_count_as_the_same_picture():
     said = found(case(answers={"selection": "validation"}, columns={"picture": np.arange(120) // 2}))
     assert said["finding"] == "known-pictures" and any("same bytes" in text for text in said["cannot"])
+
+
+def test_pictures_that_no_training_trial_names_are_not_known_to_be_new():
+    one = case(answers={"selection": "validation"})
+    named = np.where(np.isin(np.arange(120), one.splits[0]["test"]), one.columns["stimulus"], -1)
+    said = found(case(answers={"selection": "validation"}, columns={"stimulus": named}))
+    assert said["finding"] == "unchecked-pictures" and not any("pictures that did not" in text for text in said["can"])
+    by_bytes = found(case(answers={"selection": "validation"}, columns={"stimulus": None, "picture": np.arange(120)}))
+    assert by_bytes["finding"] == "clean"
+
+
+def test_blocks_held_out_whole_are_not_doubted_because_pictures_are_unknown():
+    columns, twice = table("block", np.random.default_rng(0))[0], np.arange(120) // 10
+    columns = {name: codes for name, codes in columns.items() if name != "stimulus"} | {"block": twice}
+    split = {"train": np.flatnonzero(twice % 2 == 0), "test": np.flatnonzero(twice % 2 == 1)}
+    test = split["test"]
+    answers = Answers("mlp", test, columns["concept"][test], np.zeros(60, int), twice[test], "validation")
+    said = found(Case("leave-block-out", columns, [split], np.ones(120, bool), [answers]))
+    assert said["finding"] == "unchecked-pictures" and "the recording block" not in said["text"]
+
+
+def test_pictures_made_elsewhere_are_not_asked_for_rows_of_a_table():
+    test = {"test": case("block").splits[0]["test"]}
+    for design in ("block", "unknown"):
+        said = found(case(design, splits=[test], made_elsewhere=True, answers={"selection": "validation"}))
+        assert "split = train" not in " ".join([said["text"], *said["can"], *said["cannot"]])
+
+
+def test_steps_computed_beside_the_score_do_not_make_it_transductive():
+    said = found(case(answers={"selection": "validation"}, transductive=("CSLS",)))
+    assert said["finding"] == "clean"
+    assert any("beside the score: transductive (CSLS)" in text for text in said["cannot"])
 
 
 def test_names_with_braces_are_said_as_they_are():

@@ -17,6 +17,7 @@ from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.evaluation.controls import (
     COLUMNS,
     CONTROLS,
+    PROVIDED,
     compute_control,
     overall_verdict,
     run_controls,
@@ -81,6 +82,8 @@ def test_rows_of_the_registry_hold_together() -> None:
         assert set(control.needs) <= names, name
         assert control.asks.endswith("?") and not control.fires.endswith("."), name
         assert control.fires.format(some="most") and "{some}" not in control.silent, name
+    silent = CONTROLS["phase-randomisation"].silent
+    assert "not shown" in silent and "needs" not in silent, "silence is no proof that timing counts"
     assert {control.planted for control in CONTROLS.values()} == set(PLANTED)
 
 
@@ -106,12 +109,20 @@ def test_a_controls_numbers_depend_on_no_other_control() -> None:
 
 
 def test_what_cannot_be_computed_says_why_and_has_no_numbers() -> None:
-    inputs = replace(clean_rapid(rng=np.random.default_rng(2)), baseline=None, signal=None, arms=None)
+    inputs = replace(
+        clean_rapid(rng=np.random.default_rng(2)), baseline=None, signal=None, arms=None, embeddings=None,
+        low_level=None,
+    )  # fmt: skip
     rows = {row["control"]: row for row in run_controls(inputs)}
-    for name in ("baseline-window", "phase-randomisation", "null-generators"):
+    provided = {
+        "baseline-window": "the data set", "phase-randomisation": "the data set",
+        "random-codebook": "`neurocanvas embed`", "low-level-match": "`neurocanvas pictures`",
+        "null-generators": "`neurocanvas generate --arm eeg,shuffled,mean,random`",
+    }  # fmt: skip
+    for name, words in provided.items():
         assert rows[name]["fired"] is None and rows[name]["p"] is None and rows[name]["effect"] is None
-        assert rows[name]["verdict"].startswith("cannot be computed: "), rows[name]["verdict"]
-    assert "baseline not given" in rows["baseline-window"]["verdict"]
+        assert rows[name]["verdict"].startswith("cannot be computed: ") and words in rows[name]["verdict"], rows[name]
+    assert {need for control in CONTROLS.values() for need in control.needs} == set(PROVIDED)
 
 
 def test_nothing_is_explained_where_nothing_is_decoded() -> None:
@@ -119,7 +130,8 @@ def test_nothing_is_explained_where_nothing_is_decoded() -> None:
     for seed in range(10):
         inputs = nothing_answered(rng=np.random.default_rng(seed))
         found = compute_control("drift-removal", inputs, rng=np.random.default_rng(seed))
-        refused += isinstance(found, Refusal) and "not above chance" in found.reason
+        whose = "the control's decoder (shrinkage LDA on single trials) is not above chance"
+        refused += isinstance(found, Refusal) and whose in found.reason
     assert refused >= 8
 
 
@@ -141,8 +153,26 @@ def test_the_sentence_tells_what_does_not_survive_the_correction() -> None:
     assert "None of them survives" in overall_verdict([row("a", True, 0.2), row("b", False, 1.0)])
     said = overall_verdict([row("a", True, 0.01, 0.3), row("b", True, 0.01, 0.9), row("c", True, 0.06, 1.0)])
     assert said.startswith("B says so. 3 of 3 controls fired (a, b, c). Without Holm's correction only: c.")
-    # a null generator that is not beaten has a large p, and counts all the same
-    assert overall_verdict([row("null-generators", True, None)]).startswith("Null-generators says so.")
+    # a null generator that is not beaten has a large p, and counts all the same, but gives the verdict alone only
+    null = row("null-generators", True, None)
+    assert overall_verdict([null, row("a", False, 1.0)]).startswith("Null-generators says so.")
+    assert overall_verdict([row("a", True, 0.06, 1.0), null]) == (
+        "2 of 2 controls fired (a, null-generators). Without Holm's correction only: a."
+    )
+    assert overall_verdict([null, row("a", True, 0.01)]).startswith("A says so.")
+    # without a share behind those with one, and last what had to fire
+    assert overall_verdict([row("a", True, 0.01), row("b", True, 0.01, 0.0)]).startswith("B says so.")
+    had_to = {**row("a", True, 0.01, 1.0), "bound": True}
+    assert overall_verdict([had_to, row("b", True, 0.01, 0.3)]).startswith("B says so.")
+
+
+def test_what_is_decisive_comes_first_whether_the_control_was_computed_or_not() -> None:
+    refused = {"control": "a", "fired": None, "p_holm": None, "share": None, "verdict": "no", "decisive": "it is so"}
+    computed = {**refused, "fired": False, "p_holm": 1.0}
+    other = {**computed, "control": "b", "decisive": ""}
+    assert overall_verdict([refused, other]) == "It is so. No control fired (1 computed)."
+    assert overall_verdict([computed, other]) == "It is so. No control fired (2 computed)."
+    assert overall_verdict([refused]) == "It is so. No control could be computed."
 
 
 def test_an_unknown_control_is_refused() -> None:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.clean_designs import clean_rapid, clean_zero_shot, two_way_arms
 from neurocanvas.evaluation.control_inputs import ControlInputs, named_labels, shrinkage_lda
 from neurocanvas.evaluation.measured import Measured, Refusal
-from neurocanvas.evaluation.planted import class_codes, exemplar_memory, repeated_pictures
+from neurocanvas.evaluation.planted import class_codes, exemplar_memory, power_without_time, repeated_pictures
 from neurocanvas.evaluation.stimulus_controls import (
     low_level_match,
     pseudo_concepts,
@@ -68,7 +69,7 @@ def test_random_codes_do_well_on_trained_concepts_only() -> None:
     trained = random_codebook(class_codes(rng=rng_of(0)), rng=rng_of(1))
     apart = random_codebook(clean_zero_shot(rng=rng_of(0)), rng=rng_of(1))
     assert isinstance(trained, Measured) and isinstance(apart, Measured)
-    assert trained.fired and "were trained" in trained.note
+    assert trained.fired and "were trained" in trained.note and trained.bound and not apart.bound
     assert not apart.fired and apart.details["accuracy"] > 0.8 and abs(apart.effect) < 0.1
 
 
@@ -164,11 +165,45 @@ def test_features_of_the_signal_are_its_course_and_its_power() -> None:
 
 
 def test_the_extractor_that_is_given_makes_the_features() -> None:
-    inputs = clean_rapid(rng=rng_of(0))
-    power = phase_randomisation(replace(inputs, extract=lambda signal: signal.var(axis=2)), rng=rng_of(1))
-    assert isinstance(power, Measured) and power.details["accuracy"] == pytest.approx(
-        power.details["surrogate_accuracy"]
-    )
+    """Variance does not depend on phases, so surrogates keep all of the accuracy, and the note says why."""
+    inputs = replace(power_without_time(rng=rng_of(0)), extract=lambda signal: signal.var(axis=2))
+    power = phase_randomisation(inputs, rng=rng_of(1))
+    assert isinstance(power, Measured) and power.fired and power.bound and "bound to serve as well" in power.note
+    assert power.details["accuracy"] == pytest.approx(power.details["surrogate_accuracy"])
+    assert power.details["features_r"] == pytest.approx(1.0)
+    both = phase_randomisation(replace(inputs, extract=None), rng=rng_of(1))
+    assert isinstance(both, Measured) and both.fired and not both.bound and both.note == ""
+
+
+def test_random_phases_explain_nothing_where_the_control_itself_decodes_nothing() -> None:
+    refused = 0
+    for seed in range(10):
+        inputs = replace(clean_rapid(rng=rng_of(seed)), extract=lambda signal: signal[:, :, 20:].mean(axis=2))
+        found = phase_randomisation(inputs, rng=rng_of(seed))
+        refused += isinstance(found, Refusal) and "shrinkage LDA on single trials) is not above chance" in found.reason
+    assert refused >= 8, "the response is over before sample 20"
+
+
+def test_phases_are_randomised_a_batch_at_a_time_of_trials_that_some_fold_uses() -> None:
+    class Reader:
+        """Trials that are noted when they are read."""
+
+        def __init__(self, signal: np.ndarray) -> None:
+            self.signal, self.read = signal, []
+
+        def __len__(self) -> int:
+            return len(self.signal)
+
+        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+            self.read.append(rows)
+            return self.signal[rows]
+
+    inputs = power_without_time(rng=rng_of(0))
+    reader = Reader(np.asarray(inputs.signal))
+    splits = [(train[train < 230], test[test < 230]) for train, test in inputs.splits]
+    found = phase_randomisation(replace(inputs, signal=reader, splits=splits), rng=rng_of(1))
+    assert [len(rows) for rows in reader.read] == [200, 30]
+    assert found == phase_randomisation(replace(inputs, splits=splits), rng=rng_of(1))
 
 
 def test_two_or_three_concepts_cannot_exchange_names_in_enough_ways() -> None:
@@ -196,3 +231,16 @@ def test_arms_of_one_picture_change_sign_together() -> None:
     together = null_generators(replace(inputs, arms=arms, arm_units=np.repeat([0, 1, 2], 10)), rng=rng_of(1))
     assert isinstance(alone, Measured) and isinstance(together, Measured)
     assert not alone.fired and together.fired, "three pictures have eight signs, the least p is 1/8"
+
+
+def test_blocks_as_units_keep_pictures_without_eeg_from_being_called_better() -> None:
+    """Pictures of one block are alike, so that its scores rise and fall together; in truth no arm is better."""
+    inputs, claims = clean_rapid(rng=rng_of(0)), {"pictures": 0, "blocks": 0}
+    for seed in range(200):
+        rng = rng_of(seed)
+        block = np.repeat(np.arange(12), 15)
+        arms = {"eeg": 0.5 + rng.normal(0, 0.2, 12)[block] + rng.normal(0, 0.2, 180), "mean": np.full(180, 0.5)}
+        for name, units in (("pictures", np.arange(180)), ("blocks", block)):
+            found = null_generators(replace(inputs, arms=arms, arm_units=units), rng=rng)
+            claims[name] += isinstance(found, Measured) and not found.fired
+    assert claims["blocks"] <= binom.ppf(0.995, 200, 0.05) < claims["pictures"] / 2

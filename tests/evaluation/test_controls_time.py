@@ -91,6 +91,23 @@ def test_splits_that_keep_blocks_whole_leave_nothing_to_ask() -> None:
         assert isinstance(found, Measured) and not found.fired and "keep blocks whole" in found.note
 
 
+def test_splits_that_keep_runs_whole_leave_nothing_to_ask_in_mixed_order() -> None:
+    """A run that trains nowhere cannot be what the accuracy is of, however it is held out: run, session or subject."""
+    inputs = clean_rapid(rng=rng_of(0), drift_size=2.0)
+    runs = np.arange(240) // 60
+    folds = [(np.flatnonzero(runs != k), np.flatnonzero(runs == k)) for k in range(4)]
+    whole = replace(inputs, run=runs, splits=folds)
+    found = leave_block_out(whole, rng=rng_of(1))
+    assert isinstance(found, Measured) and whole.keeps_runs_whole
+    assert (found.effect, found.p, found.fired) == (0.0, 1.0, False) and "keep runs whole" in found.note
+    sessions = replace(inputs, run=np.zeros(240, int), session=runs, splits=folds)
+    assert sessions.keeps_runs_whole, "run 0 of another session is another run"
+    shared = replace(whole, splits=inputs.splits)
+    found = leave_block_out(shared, rng=rng_of(1))
+    assert isinstance(found, Measured) and not shared.keeps_runs_whole and "accuracy_before" in found.details
+    assert not whole_blocks(blocks_come_back(rng=rng_of(0))).keeps_runs_whole
+
+
 def test_block_drift_gives_nothing_when_whole_blocks_are_tested() -> None:
     fired = 0
     for seed in range(40):

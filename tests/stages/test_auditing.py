@@ -131,7 +131,9 @@ def test_answers_to_other_trials_than_the_split_tests_are_noticed(rapid):
     path = rapid / "classification" / "released" / "all" / "svm_s0.npy"
     table = np.load(path)
     np.save(path, table[:40])
-    assert "svm_s0.npy was made from other trials" in audit(rapid)["cases"][0]["warnings"][0]
+    found = audit(rapid)
+    assert "svm_s0.npy was made from other trials" in found["cases"][0]["warnings"][0]
+    assert found["cases"][0]["finding"] == "other-split" and "run `neurocanvas classify` again" in found["verdict"]
     path.write_bytes(b"no array")
     with pytest.raises(NeuroCanvasError, match=r"svm_s0.npy: damaged"):
         audit(rapid)
@@ -244,6 +246,19 @@ def test_a_table_without_order_and_training_says_that_nothing_can_be_checked(tmp
     assert found["verdict"].startswith(SAYS_BLOCK) and "nothing says which blocks train" in found["verdict"]
 
 
+def test_a_table_without_pictures_says_that_these_may_repeat(tmp_path):
+    rows = predictions("rapid", np.random.default_rng(0))
+    path = write(tmp_path / "theirs.csv", rows, "true", "predicted", "split", "order")
+    found = audit(path, selection="validation")
+    assert found["verdict"].startswith("What the accuracy shows cannot be concluded: without the column stimulus")
+    assert "repeated pictures cannot be ruled out" in found["verdict"] and "recording block" not in found["verdict"]
+    assert "too high by an unknown amount" in audit(path, selection="test")["verdict"]
+    for row in rows:
+        row["sha256"] = f"{row['order']:064x}"
+    path = write(path, rows, "true", "predicted", "split", "order", "sha256")
+    assert audit(path, selection="validation")["cases"][0]["finding"] == "clean"
+
+
 def test_blocks_are_those_of_their_subject_and_session(tmp_path):
     rows = predictions("block", np.random.default_rng(0))
     for row in rows:  # training and test trials were recorded in two sessions, whose blocks have the same numbers
@@ -343,15 +358,19 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     path.rename(tmp_path / "theirs.txt")
     with pytest.raises(NeuroCanvasError, match=r"a run folder, or a .csv or .parquet file of predictions is needed"):
         audit(tmp_path / "theirs.txt")
-    with pytest.raises(NeuroCanvasError, match=r"run.toml: no such file"):
-        audit(tmp_path)
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(NeuroCanvasError, match=r"d.csv: a folder without run.toml, and no table; name a run folder"):
+        audit(tmp_path / "d.csv")
 
 
-def test_parquet_says_what_to_install(tmp_path, monkeypatch):
+def test_parquet_says_what_to_install(tmp_path, monkeypatch, call):
     (tmp_path / "theirs.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(NeuroCanvasError, match=r"pip install 'neurocanvas\[parquet\]'"):
         audit(tmp_path / "theirs.parquet")
+    code, stdout, stderr = call("audit", tmp_path / "theirs.parquet")
+    assert (code, stdout, stderr.count("\n")) == (2, "", 1)
+    assert "reading theirs.parquet needs the package pyarrow: pip install 'neurocanvas[parquet]'" in stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")

@@ -195,7 +195,7 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
     {
         "other-split": (
             lambda facts: bool(facts["other_split"]),
-            "Nothing can be concluded, for what trained and what was tested are not what run.toml says: {other_split}.",
+            "Nothing can be concluded: {other_split}.",
         ),
         "block": (
             _is_block,
@@ -314,7 +314,7 @@ def _doubts(facts: Mapping[str, Any], finding: str) -> list[str]:
     if finding in ("block", "untold-block"):
         found.append("that the brain's response to a picture was decoded: drift of the recording alone can give this")
     if finding == "other-split":
-        found.append(f"anything of what trained the weights and what they were tested on: {facts['other_split']}")
+        found.append(f"anything of what training and testing share: {facts['other_split']}")
     if finding in ("unchecked", "unchecked-pictures"):
         found.append(f"whether it comes from {_risks(facts)}: {_missing(facts)} would have to be known")
     chosen = {one["selection"] for one in facts["results"]}

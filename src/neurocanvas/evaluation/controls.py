@@ -157,7 +157,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
         "Jo et al. 2405.06459; surrogates of Theiler et al. 1992",
         "surrogate accuracy above chance", ("signal",), "power-without-time", "clean-rapid",
         "{some} of this accuracy is in the spectrum of the window, not in when inside it something happened",
-        "with random phases the same features decode less: when something happened inside the window counts",
+        "it is not shown that the same features decode as well when phases are random",
     ),
     "shuffled-pairs": Control(
         shuffled_pairs,

@@ -92,7 +92,7 @@ def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     above = paired_permutation_p(scores, np.full(len(scores), 0.5), units, rng=rng, count=inputs.permutations)
     found = survives(real, scores, (0.5, 0.5), above, units, inputs.permutations, rng=rng)
     trained = np.mean([np.isin(inputs.labels[test], inputs.labels[train]).mean() for train, test in inputs.splits])
-    bound = found.fired and trained == 1
+    bound = found.fired and bool(trained == 1)
     note = "The tested concepts were trained, so random codes were bound to do well." if bound else ""
     return replace(found, note=note, bound=bound)
 

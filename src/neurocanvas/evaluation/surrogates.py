@@ -204,7 +204,8 @@ def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> M
     Notes
     -----
     Features of band power alone hardly change under random phases, so with those as `extract` this fires whenever
-    anything is decoded: a true statement about them, and the note says so.
+    enough is decoded: a true statement about them, and the note says so. Silence never says that timing counts: too
+    few trials make it too.
     """
     if inputs.signal is None:
         return Refusal("there is no signal to randomise phases in")
@@ -221,9 +222,9 @@ def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> M
     chances = chance_of(real_named, true), chance
     found = survives(right, hits, chances, above, units, inputs.permutations, rng=rng)
     alike = float(np.mean([_correlation(real[tested], features[tested]) for features in surrogates]))
-    bound = found.fired and alike >= SAME_FEATURES
-    note = "These features hardly depend on phases, so this was bound to be." if bound else ""
-    return replace(found, details={**found.details, "features_r": alike}, note=note, bound=bound)
+    details, same = {**found.details, "features_r": alike}, alike >= SAME_FEATURES
+    note = "These features hardly depend on phases, so random ones are bound to serve as well." if same else ""
+    return replace(found, details=details, note=note, bound=found.fired and same)
 
 
 def _with_surrogates(inputs: ControlInputs, rng: np.random.Generator) -> list[np.ndarray]:

@@ -130,8 +130,8 @@ def _opened(settings: RunSettings, *, granularity: str, protocol: str = "") -> R
     })  # fmt: skip
 
 
-def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], list[str], np.ndarray]:
-    """A subject's splits, rows of the run's whole table; fingerprints as `train` has them; which trials are blocked."""
+def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], list[dict[str, Any]], np.ndarray]:
+    """A subject's splits, rows of the run's whole table; what mappers' cards say of them; which trials are blocked."""
     if subject not in run.subjects:
         raise NeuroCanvasError(
             f"{run.folder}: it holds results of subject {subject}, whom the data set of run.toml lacks or its protocol "
@@ -143,8 +143,12 @@ def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], list
     chosen, blocked = trials.select(rows), np.zeros(len(trials), dtype=bool)
     blocked[rows] = blocked_trials(chosen)
     found = make_splits(chosen, run.settings.split, subject)
-    prints = [one.joined().fingerprint() for one in found]
-    return [replace(one, **{part: rows[own] for part, own in one.parts().items()}) for one in found], prints, blocked
+    cards: list[dict[str, Any]] = []
+    for one in (split.joined() for split in found):
+        cards.append({"name": one.name, **{part: len(own) for part, own in one.parts().items()}})
+        if pool is not trials or trials.source != NO_DATA:  # of many subjects kept tables have another order of rows
+            cards[-1]["fingerprint"] = one.fingerprint()
+    return [replace(one, **{part: rows[own] for part, own in one.parts().items()}) for one in found], cards, blocked
 
 
 def _columns(run: Run, blocked: np.ndarray, hashed: dict[Path, str]) -> dict[str, np.ndarray]:
@@ -205,14 +209,14 @@ def _classified(run: Run, name: str, granularity: str, paths: Sequence[Path], ha
     columns = {**_columns(run, blocked, hashed), "concept": concept}
     parts = [split.parts() for found in splits.values() for split in found]
     answers = [_answers(model, found) for model, found in models.items()]
-    stale = _stale(others, "was made from other trials", "classify") if others else ""
+    stale = _stale(others, "made from other trials than the split of run.toml tests", "classify") if others else ""
     return Case(name, columns, parts, blocked, answers, warnings=tuple(warnings), other_split=stale)
 
 
 def _stale(paths: Sequence[str], says: str, *verbs: str) -> str:
     """Say which files are of another split than run.toml says, and what to run."""
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{paths[0]}{more} {says}; run {', '.join(f'`neurocanvas {verb}`' for verb in verbs)} again"
+    files = f"{paths[0]} and {len(paths) - 1} more were" if len(paths) > 1 else f"{paths[0]} was"
+    return f"{files} {says}; run {', '.join(f'`neurocanvas {verb}`' for verb in verbs)} again"
 
 
 def _cell(path: Path, names: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
@@ -255,7 +259,7 @@ def _mapped(run: Run, summary: Mapping[str, Any] | None, hashed: dict[Path, str]
     warnings = dict.fromkeys(_of_data(trials))
     granularity = settings.data.granularity if trials.source == NO_DATA else "all"  # else it was opened by that
     for subject in _mapped_subjects(run, summary):
-        found, prints, is_blocked = _splits(run, subject, granularity)
+        found, rebuilt, is_blocked = _splits(run, subject, granularity)
         blocked |= is_blocked
         for fold, split in enumerate(found):
             splits.append(split.parts())
@@ -266,7 +270,7 @@ def _mapped(run: Run, summary: Mapping[str, Any] | None, hashed: dict[Path, str]
             card = read_mapper_card(path)
             cards.append(card)
             warnings |= dict.fromkeys(card.get("warnings", ()))
-            if not card.get("imported") and card["split"]["fingerprint"] != prints[fold]:
+            if not card.get("imported") and not rebuilt[fold].items() <= card["split"].items():
                 others.append(path.relative_to(run.folder).as_posix())
     if drawn := drawn_stimuli(run.folder):
         first = {str(one): row for row, one in reversed(list(enumerate(trials.column("stimulus"))))}
@@ -282,7 +286,8 @@ def _mapped(run: Run, summary: Mapping[str, Any] | None, hashed: dict[Path, str]
         scores = two_way(run.folder, summary, "eeg", model=settings.mapper.name, selection=selection)
         steps = transductive_rules(summary)
     name = f"{settings.split.protocol}, mapper"
-    stale = _stale(others, "was trained on another split", "train", "predict", "generate", "evaluate") if others else ""
+    verbs = "train", "predict", "generate", "evaluate"
+    stale = _stale(others, "trained on another split than run.toml says", *verbs) if others else ""
     return Case(
         name, _columns(run, blocked, hashed), splits, blocked, scores=scores, warnings=tuple(warnings),
         transductive=steps, other_split=stale,

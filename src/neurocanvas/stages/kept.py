@@ -259,7 +259,7 @@ def kept_tables(folder: Path) -> tuple[Trials, Stimuli] | None:
     Returns
     -------
     tuple of Trials and Stimuli, or None
-        Subject by subject; without signal and pictures. None where there is no table.
+        Subject by subject, in whatever order; without signal and pictures. None where there is no table.
 
     Raises
     ------
@@ -280,8 +280,6 @@ def kept_tables(folder: Path) -> tuple[Trials, Stimuli] | None:
         }
     except (ValueError, OverflowError) as error:
         raise damaged(folder / "features", f"a trial table: {error}", "features") from error
-    ranked = np.argsort(joined["subject"], kind="stable")  # s10 stands before s2 among names
-    joined = {name: column[ranked] for name, column in joined.items()}
     trials = Trials(joined, (), 1.0, 0.0, lambda rows: np.empty((len(rows), 0, 0), np.float32), NO_DATA)
     concepts = dict(zip(joined["stimulus"].tolist(), joined["concept"].tolist(), strict=True))
     return trials, Stimuli(tuple(sorted(concepts)), concepts, {name: name for name in concepts.values()}, {})
