@@ -357,3 +357,12 @@ def test_damaged_evidence_is_refused_with_its_verb(make_run: Make, file: str, co
     (folder / "scores" / file).write_text(content)
     with pytest.raises(NeuroCanvasError, match=rf"{file}.*{verb}"):
         write_report(folder)
+
+
+def test_models_of_another_split_let_nothing_be_claimed(make_run):
+    folder = make_run()
+    found = {"verdict": "Nothing can be concluded.", "finding": "other-split"}
+    store.write_json(folder / "scores" / "audit.json", found)
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    assert "Nothing can be claimed: models were trained on another split." in page

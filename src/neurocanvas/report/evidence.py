@@ -34,7 +34,8 @@ def audit(folder: Path) -> dict[str, Any] | None:
     -------
     dict or None
         verdict, tone ("block" where the accuracy cannot be told from the recording block, "clean" where nothing was
-        found, else "doubt") and cases; None without the file.
+        found, else "doubt"), other_split (whether models were trained on another split than run.toml says) and cases;
+        None without the file.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def audit(folder: Path) -> dict[str, Any] | None:
         {"name": case.get("name", ""), "can": case.get("can", []), "cannot": case.get("cannot", [])}
         for case in cases if case.get("can") or case.get("cannot")
     ]  # fmt: skip
-    return {"verdict": found["verdict"], "tone": tone, "cases": kept}
+    return {"verdict": found["verdict"], "tone": tone, "other_split": "other-split" in findings, "cases": kept}
 
 
 def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:

@@ -161,7 +161,7 @@ def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | 
     found_block = audited is not None and audited["tone"] == "block"
     over_subjects = forest(summary, arms)
     return {
-        "verdict": verdict(summary, blocked=found_block),
+        "verdict": verdict(summary, blocked=found_block, other_split=bool(audited and audited["other_split"])),
         "blocked": is_blocked(summary, warnings) and not found_block,
         "warnings": [(text, text.lower().startswith("block design") and not found_block) for text in warnings],
         "definitions": definitions(settings, summary, trials, len(tables), scalp["ch_names"]),

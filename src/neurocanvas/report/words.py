@@ -171,7 +171,7 @@ def is_blocked(summary: Mapping[str, Any], warnings: Sequence[str] = ()) -> bool
     return "blocks" in (summary.get("exchanged"), summary.get("unit")) or any(said)
 
 
-def verdict(summary: Mapping[str, Any], *, blocked: bool = False) -> dict[str, Any]:
+def verdict(summary: Mapping[str, Any], *, blocked: bool = False, other_split: bool = False) -> dict[str, Any]:
     """Say in one sentence what the scores allow to conclude.
 
     Something is claimed only if the `eeg` interval of two-way identification lies above the `shuffled` one, every
@@ -183,6 +183,8 @@ def verdict(summary: Mapping[str, Any], *, blocked: bool = False) -> dict[str, A
         `scores/summary.json`.
     blocked : bool
         Whether the audit found that the accuracy cannot be told from the block, whatever the summary says.
+    other_split : bool
+        Whether the audit found that models were trained on another split than the settings say.
 
     Returns
     -------
@@ -191,6 +193,8 @@ def verdict(summary: Mapping[str, Any], *, blocked: bool = False) -> dict[str, A
     """
     scores = {arm: given.get("two_way") for arm, given in summary["arms"].items()}
     eeg, shuffled = scores.get("eeg"), scores.get("shuffled")
+    if other_split:
+        return {"claimed": False, "text": "Nothing can be claimed: models were trained on another split."}
     if "given" in scores:
         given = scores["given"]
         text = (
