@@ -217,3 +217,13 @@ def test_a_damaged_beginning_is_begun_anew(tmp_path, damage):
         assert done == 0 and array.shape == (4,)
         array[:] = 1
     assert names(tmp_path) == ["a.npy", "a.npy.json"]
+
+
+def test_an_array_that_is_done_leaves_nothing_behind_though_it_is_killed_at_its_card(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "finish", lambda *_: (_ for _ in ()).throw(ZeroDivisionError))
+        growing = store.growing_array(tmp_path / "a.npy", (4,), "A")
+        with pytest.raises(ZeroDivisionError), growing as (array, _, note):
+            array[:] = 1
+            note(4)
+    assert names(tmp_path) == ["a.npy"]

@@ -335,9 +335,9 @@ def growing_array(
 
     yield array, done, note
     array.flush()
+    state.unlink(missing_ok=True)  # first: a run that is killed behind this leaves nothing that its successor overlooks
     os.replace(growing, path)
     finish(path, print_of_inputs, card)
-    state.unlink(missing_ok=True)
 
 
 def _begun(

@@ -11,7 +11,7 @@ import pytest
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import (
-    concept_top_k,
+    concept_top_k_table,
     correlation_distance,
     n_way_top_k,
     n_way_top_k_table,
@@ -115,11 +115,11 @@ def test_ranks_put_ties_in_the_middle() -> None:
 
 def test_concept_top_k_shares_a_tie_across_the_last_place() -> None:
     scores = np.array([[5.0, 4.0, 4.0, 4.0, 1.0, 0.0]])
-    assert concept_top_k(scores, np.array([0]), 1)[0] == 1.0
-    assert concept_top_k(scores, np.array([2]), 1)[0] == 0.0
-    assert concept_top_k(scores, np.array([2]), 3)[0] == pytest.approx(2 / 3)
-    assert concept_top_k(scores, np.array([5]), 5)[0] == 0.0
-    assert concept_top_k(scores[:, :3], np.array([2]), 5)[0] == 1.0, "five guesses, three concepts"
+    assert concept_top_k_table(scores, 1)[0, 0] == 1.0
+    assert concept_top_k_table(scores, 1)[0, 2] == 0.0
+    assert concept_top_k_table(scores, 3)[0, 2] == pytest.approx(2 / 3)
+    assert concept_top_k_table(scores, 5)[0, 5] == 0.0
+    assert concept_top_k_table(scores[:, :3], 5)[0, 2] == 1.0, "five guesses, three concepts"
 
 
 @pytest.mark.skipif(not FOLDER, reason="NEUROCANVAS_TEST_DATA is not set: no real data to retrieve from")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.identification import cosine_similarity
 from neurocanvas.evaluation.retrieval import (
     ASSIGNMENT_RULES,
     SHRINKAGE,
     concept_accuracy,
-    cosine_similarity,
     per_concept,
     retrieval_table,
     retrieve,

@@ -107,20 +107,52 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     >>> similarity(np.array([[1, 2, 3]]), np.array([[2, 4, 6], [3, 2, 1]])).round(6).tolist()
     [[1.0, -1.0]]
     """
+    return _products(a, b, centred=True)
+
+
+def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of every row of `a` with every row of `b`.
+
+    Parameters
+    ----------
+    a : array, shape (n, n_features)
+        Predictions, or embeddings of generated pictures.
+    b : array, shape (m, n_features)
+        Embeddings of the gallery.
+
+    Returns
+    -------
+    array, shape (n, m), from -1 to 1
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the widths differ, a value is not finite, or a row is zero.
+
+    Examples
+    --------
+    >>> cosine_similarity(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 3.0]])).tolist()
+    [[1.0, 0.0]]
+    """
+    return _products(a, b, centred=False)
+
+
+def _products(a: np.ndarray, b: np.ndarray, *, centred: bool) -> np.ndarray:
+    """Products of all rows, scaled to length one; centred first, they are correlations."""
+    fewest = 2 if centred else 1
     rows = []
     for name, values in (("a", a), ("b", b)):
         values = np.asarray(values, dtype=np.float64)
-        if values.ndim != 2 or values.shape[1] < 2 or not np.isfinite(values).all():
+        if values.ndim != 2 or not len(values) or values.shape[1] < fewest or not np.isfinite(values).all():
             raise NeuroCanvasError(
-                f"embeddings {name}: shape (n, n_features >= 2) without NaN is needed; got {values.shape}, "
+                f"embeddings {name}: shape (n, n_features >= {fewest}) without NaN is needed; got {values.shape}, "
                 f"{int((~np.isfinite(values)).sum())} values not finite."
             )
-        values = values - values.mean(axis=1, keepdims=True)
+        values = values - values.mean(axis=1, keepdims=True) if centred else values
         norms = np.linalg.norm(values, axis=1, keepdims=True)
         if (norms == 0).any():
-            raise NeuroCanvasError(
-                f"embeddings {name}: row {np.argmin(norms)} is constant, it has no correlation."
-            )
+            why = "constant, it has no correlation" if centred else "zero, it points nowhere"
+            raise NeuroCanvasError(f"embeddings {name}: row {np.argmin(norms)} is {why}.")
         rows.append(values / norms)
     if rows[0].shape[1] != rows[1].shape[1]:
         raise NeuroCanvasError(
@@ -344,35 +376,13 @@ def concept_top_k_table(scores: np.ndarray, k: int) -> np.ndarray:
     ------
     NeuroCanvasError
         If `k` is below 1, or `scores` is not a finite table.
-    """
-    n_concepts = check_table(scores, "concept scores").shape[1]
-    return n_way_top_k_table(scores, n_concepts, min(k, n_concepts))
-
-
-def concept_top_k(scores: np.ndarray, true: np.ndarray, k: int) -> np.ndarray:
-    """Is the true concept among the judge's k best for the generated picture? Chance is k / n_concepts.
-
-    Parameters
-    ----------
-    scores : array, shape (n_trials, n_concepts)
-        The judge's score of every concept for every generated picture.
-    true : array of int, shape (n_trials,)
-        Column of the concept that was seen.
-    k : int
-        How many guesses.
-
-    Returns
-    -------
-    array, shape (n_trials,), from 0 to 1; ties are broken at random in expectation
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit or a value is not finite.
 
     Examples
     --------
-    >>> concept_top_k(np.array([[0.7, 0.7, 0.1]]), np.array([1]), k=1).tolist()
-    [0.5]
+    Ties are broken at random, in expectation.
+
+    >>> concept_top_k_table(np.array([[0.7, 0.7, 0.1]]), k=1).tolist()
+    [[0.5, 0.5, 0.0]]
     """
-    return read_true(concept_top_k_table(scores, k), true)
+    n_concepts = check_table(scores, "concept scores").shape[1]
+    return n_way_top_k_table(scores, n_concepts, min(k, n_concepts))

@@ -14,57 +14,13 @@ from typing import Any
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.evaluation.identification import check_table, n_way_top_k, ranks
+from neurocanvas.evaluation.identification import check_table, cosine_similarity, n_way_top_k, ranks
 
 NEIGHBOURS = 10
 """Nearest neighbours of CSLS [Conneau2018]."""
 
 SHRINKAGE = 0.1
 """Share of the covariance that whitening replaces by its mean eigenvalue: there are fewer trials than dimensions."""
-
-
-def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of every row of `a` with every row of `b`.
-
-    Parameters
-    ----------
-    a : array, shape (n, n_features)
-        Predictions, or embeddings of generated pictures.
-    b : array, shape (m, n_features)
-        Embeddings of the gallery.
-
-    Returns
-    -------
-    array, shape (n, m), from -1 to 1
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the widths differ, a value is not finite, or a row is zero.
-
-    Examples
-    --------
-    >>> cosine_similarity(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 3.0]])).tolist()
-    [[1.0, 0.0]]
-    """
-    rows = []
-    for name, values in (("a", a), ("b", b)):
-        values = np.asarray(values, dtype=np.float64)
-        if values.ndim != 2 or not values.size or not np.isfinite(values).all():
-            raise NeuroCanvasError(
-                f"embeddings {name}: shape (n, n_features) without NaN is needed; got {values.shape}, "
-                f"{int((~np.isfinite(values)).sum())} values not finite."
-            )
-        norms = np.linalg.norm(values, axis=1, keepdims=True)
-        if (norms == 0).any():
-            raise NeuroCanvasError(f"embeddings {name}: row {np.argmin(norms)} is zero, it points nowhere.")
-        rows.append(values / norms)
-    if rows[0].shape[1] != rows[1].shape[1]:
-        raise NeuroCanvasError(
-            f"embeddings: a and b need the same width; got {rows[0].shape[1]} and {rows[1].shape[1]}. "
-            "Embed both with the same network."
-        )
-    return np.asarray(np.clip(rows[0] @ rows[1].T, -1.0, 1.0))
 
 
 def _hungarian(predictions: np.ndarray, gallery: np.ndarray) -> np.ndarray:
