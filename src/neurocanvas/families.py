@@ -7,11 +7,13 @@ every part is loaded by the ordinary `from_pretrained` of transformers and diffu
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
@@ -255,6 +257,43 @@ def batches(count: int, size: int) -> list[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], np.ndarray], int]:
+    """Load the image side of a CLIP.
+
+    Parameters
+    ----------
+    source : str
+        Folder or hub id.
+
+    Returns
+    -------
+    encode : callable
+        Takes pictures, (height, width, 3), uint8, of any size; gives an array of shape (n_pictures, width), float32,
+        projected and not normalised.
+    width : int
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the weights cannot be loaded.
+    """
+    import torch
+    from transformers import CLIPModel
+
+    model = load_part(source, CLIPModel.from_pretrained).float().eval().to(device())
+    processor = load_part(source, pil_processor)
+
+    def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
+        pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(device())
+        with torch.inference_mode():
+            features = model.get_image_features(pixel_values=pixels)
+        # transformers 5 wraps the tensor in an object, 4.x does not
+        found: np.ndarray = getattr(features, "pooler_output", features).float().cpu().numpy()
+        return found
+
+    return encode, model.config.projection_dim
 
 
 def pil_processor(source: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from neurocanvas.families import batches, device, find_family, load_part, pil_processor
+from neurocanvas.families import batches, device, find_family, load_part, load_picture_encoder
 
 
 def judge_pictures(
@@ -39,19 +39,10 @@ def judge_pictures(
     NeuroCanvasError
         If the judge's weights cannot be loaded.
     """
-    import torch
-    from transformers import CLIPModel
-
-    source = find_family(family).judge
-    model = load_part(source, CLIPModel.from_pretrained).float().eval().to(device())
-    processor = load_part(source, pil_processor)
+    encode, _ = load_picture_encoder(find_family(family).judge)
     embedded = []
     for part in batches(len(pictures), batch_size):
-        pixels = processor(images=list(pictures[part]), return_tensors="pt")["pixel_values"].to(device())
-        with torch.inference_mode():
-            features = model.get_image_features(pixel_values=pixels)
-        # transformers 5 wraps the tensor in an object, 4.x does not
-        embedded.append(getattr(features, "pooler_output", features).float().cpu().numpy())
+        embedded.append(encode(list(pictures[part])))
         progress(part.stop - part.start)
     return np.concatenate(embedded)
 

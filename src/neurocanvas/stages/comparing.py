@@ -43,6 +43,8 @@ class Compared:
     ----------
     tables : dict of str to dict of str to array, shape (n_trials, n_pictures)
         By arm and metric, as `summary.summarise` takes them.
+    prompted : array, shape (n_concepts, width), or None
+        The judge's embeddings of the concepts in words, of length one.
     values : dict of str to dict of str to array, shape (n_trials,)
         By arm and metric, of the seen picture alone.
     sets : dict of str to dict of str to dict
@@ -52,6 +54,7 @@ class Compared:
     """
 
     tables: dict[str, dict[str, np.ndarray]]
+    prompted: np.ndarray | None
     values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     sets: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     not_computed: dict[str, str] = field(default_factory=dict)
@@ -144,7 +147,8 @@ def compare(
             "ssim": ssim_table(pictures / 255, seen / 255),
         }
         progress(len(pictures))
-    found, given = Compared(tables, {arm: {} for arm in drawn}, {arm: {} for arm in drawn}), Given(drawn, seen, shown)
+    found = Compared(tables, prompted, {arm: {} for arm in drawn}, {arm: {} for arm in drawn})
+    given = Given(drawn, seen, shown)
     _pixels(found, given, settings)
     if settings.variant == DEFAULT:
         _networks(found, given, settings)

@@ -41,7 +41,6 @@ def evaluate_elsewhere(run: Run) -> list[Path]:
     NeuroCanvasError
         If a folder or the table is missing or they do not fit, or a picture is damaged.
     """
-    from neurocanvas.evaluation.judge import judge_texts
     from neurocanvas.evaluation.summary import summarise
 
     settings = run.settings.evaluate
@@ -70,11 +69,7 @@ def evaluate_elsewhere(run: Run) -> list[Path]:
         rng=np.random.default_rng(settings.seed), warnings=[*pairing.notes, *notes], values=compared.values,
     )  # fmt: skip
     paths = write_scores(run.folder / "scores", summary | described(compared), rows)
-    if concepts:
-        scores = {arm: tables["concept"] for arm, tables in compared.tables.items()}
-        prompted = judge_texts(prompts, settings.judge)
-        paths += write_confusions(run.folder / "scores", scores, trials, concepts, prompted, blocked=blocked)
-    return paths
+    return paths + write_confusions(run.folder / "scores", compared, trials, concepts, blocked=blocked)
 
 
 def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.evaluation.judge import judge_texts
 from neurocanvas.stages.comparing import add_upper_half, described
 from neurocanvas.stages.drawing import read_manifest
 from neurocanvas.stages.elsewhere import evaluate_elsewhere
@@ -74,11 +73,7 @@ def _evaluate(run: Run) -> list[Path]:
                 compared.sets[arm][metric] = {"value": one[metric], "n_generated": one["n_trials"]}
     summary |= {**described(compared), "retrieval": said["retrieval"]}
     paths = write_scores(run.folder / "scores", summary, rows)
-    paths += write_confusions(
-        run.folder / "scores", {arm: compared.tables[arm]["concept"] for arm in arms}, trials, concepts,
-        judge_texts(prompts, settings.judge), blocked=blocked,
-    )  # fmt: skip
-    return [*paths, *made]
+    return [*paths, *write_confusions(run.folder / "scores", compared, trials, concepts, blocked=blocked), *made]
 
 
 def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.stages.comparing import Compared
 from neurocanvas.stages.run import write_table
 
 
@@ -44,10 +45,9 @@ def write_scores(folder: Path, summary: Mapping[str, Any], rows: Sequence[Mappin
 
 def write_confusions(
     folder: Path,
-    scores: Mapping[str, np.ndarray],
+    compared: Compared,
     trials: Mapping[str, np.ndarray],
     concepts: Mapping[str, str],
-    prompted: np.ndarray,
     *,
     blocked: bool,
 ) -> list[Path]:
@@ -57,29 +57,30 @@ def write_confusions(
     ----------
     folder : Path
         `scores`.
-    scores : dict of str to array, shape (n_trials, n_concepts)
-        By arm, the judge's.
+    compared : Compared
+        With the judge's scores of concepts, and its embeddings of their names.
     trials : dict of str to array, shape (n_trials,)
         The columns `concept` and `block`.
     concepts : dict of str to str
         Concept to name, in the order of the columns.
-    prompted : array, shape (n_concepts, width)
-        The judge's embeddings of the concepts in words.
     blocked : bool
         Whether concepts came in blocks, which then give the second order.
 
     Returns
     -------
     list of Path
-        `confusion.csv` (arm, true, named, count) and `concept_order.csv` (concept, name, semantic, block).
+        `confusion.csv` (arm, true, named, count) and `concept_order.csv` (concept, name, semantic, block); none where
+        concepts are not known.
     """
     from neurocanvas.evaluation.concepts import confusion_counts, semantic_order
 
+    if compared.prompted is None:
+        return []
     ids = list(concepts)
     true = np.array([ids.index(concept) for concept in trials["concept"]])
     cells = []
-    for arm, table in scores.items():
-        counts = confusion_counts(table, true)
+    for arm, tables in compared.tables.items():
+        counts = confusion_counts(tables["concept"], true)
         cells += [(arm, ids[row], ids[column], int(counts[row, column])) for row, column in np.argwhere(counts)]
     columns = ("arm", "true", "named", "count")
     write_table(
@@ -87,7 +88,8 @@ def write_confusions(
     )
     first = [int(trials["block"][true == row].min()) for row in range(len(ids))]
     write_table(folder / "concept_order.csv", {
-        "concept": np.array(ids), "name": np.array(list(concepts.values())), "semantic": semantic_order(prompted),
+        "concept": np.array(ids), "name": np.array(list(concepts.values())),
+        "semantic": semantic_order(compared.prompted),
         "block": np.argsort(np.argsort(first, kind="stable")) if blocked else np.full(len(ids), ""),
     })  # fmt: skip
     return [folder / "confusion.csv", folder / "concept_order.csv"]

@@ -186,7 +186,7 @@ class Shards:
     def _beside(self, work: Work) -> list[Any]:
         """What the pictures of some arms depend on as well."""
         beside: list[Any] = []
-        if len(work.starts):
+        if work.starts:
             beside += [np.asarray(work.starts), self._pictures]
         if work.chooses:
             beside += [family_print(self.run.settings.family), work.predicted, work.mean]
@@ -209,7 +209,7 @@ class Shards:
         from neurocanvas.generation.diffusion import sample_seed
 
         run, generator, starts = self.run, self.generator(), None
-        if len(work.starts):
+        if work.starts:
             starts = np.stack([self._start(one, generator.size) for one in work.starts])
         samples = range(run.settings.generate.samples)
         seeds = [[sample_seed(entry["seed"], number) for entry in work.entries] for number in samples]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from neurocanvas.families import device, find_family, load_part, pil_processor
+from neurocanvas.families import find_family, load_picture_encoder
 
 
 def load_image_encoder(family: str) -> tuple[Callable[[Sequence[np.ndarray]], np.ndarray], tuple[int, int]]:
@@ -30,19 +30,5 @@ def load_image_encoder(family: str) -> tuple[Callable[[Sequence[np.ndarray]], np
     NeuroCanvasError
         If the weights cannot be loaded.
     """
-    import torch
-    from transformers import CLIPModel
-
-    source = find_family(family).judge
-    model = load_part(source, CLIPModel.from_pretrained).float().eval().to(device())
-    processor = load_part(source, pil_processor)
-
-    def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
-        pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(device())
-        with torch.inference_mode():
-            features = model.get_image_features(pixel_values=pixels)
-        # transformers 5 wraps the tensor in an object, 4.x does not
-        found: np.ndarray = getattr(features, "pooler_output", features)[:, None].half().cpu().numpy()
-        return found
-
-    return encode, (1, model.config.projection_dim)
+    encode, width = load_picture_encoder(find_family(family).judge)
+    return lambda pictures: encode(pictures)[:, None].astype(np.float16), (1, width)
