@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -40,13 +42,25 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
     assert names(path.parent) == ["a.npy"]
 
 
-def test_what_a_killed_run_left_is_written_over(tmp_path):
-    with store.atomic(tmp_path / "a.txt") as temporary:
-        temporary.write_text("whole")
-    (tmp_path / "a.txt").unlink()
-    temporary.write_text("a longer text that a killed run left half-written")
-    store.write_text(tmp_path / "a.txt", "whole")
-    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "whole"
+def test_two_that_write_at_once_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    with store.atomic(path) as first, first.open("w") as slow:
+        slow.write("fir")
+        with store.atomic(path) as second:
+            assert second != first and second.suffix == first.suffix == ".txt"
+            second.write_text("second")
+        assert path.read_text() == "second"
+        slow.write("st")
+    assert names(tmp_path) == ["a.txt"] and path.read_text() == "first"
+
+
+def test_texts_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
+    happened = []
+    monkeypatch.setattr(store.os, "fsync", lambda _: happened.append("synced"))
+    monkeypatch.setattr(store.os, "replace", lambda *_: happened.append("renamed"))
+    store.write_text(tmp_path / "run.toml", "a = 1")
+    store.write_bytes(tmp_path / "a.png", b"picture")
+    assert happened == ["synced", "renamed", "renamed"]
 
 
 def test_the_same_text_is_not_written_again(tmp_path):
@@ -68,24 +82,72 @@ def test_done_means_whole_and_made_from_these_inputs(tmp_path):
     np.testing.assert_array_equal(store.read_array(path, "numbers"), np.arange(5))
 
 
-def test_without_its_card_an_artifact_is_not_done(tmp_path):
+def test_what_is_not_finished_is_not_done_and_that_is_no_damage(tmp_path, caplog):
     path = tmp_path / "a.npy"
     store.write_array(path, np.arange(5), "x")
-    card = store.card_path(path)
-    card.write_text(card.read_text()[:10])
+    whole = path.read_bytes()
+    store.write_json(store.card_path(path), {"simulated": {}})
     assert not store.is_done(path, "x")
-    card.unlink()
+    store.card_path(path).unlink()
     assert not store.is_done(path, "x")
+    store.write_array(path, np.arange(5), "other")
+    assert path.read_bytes() == whole and not store.is_done(path, "x")
+    path.unlink()
+    assert not store.is_done(path, "other") and not caplog.records
 
 
-@pytest.mark.parametrize("place", [0, 70, -1])
-def test_one_flipped_byte_is_noticed(tmp_path, place):
+def damages():
+    """Bytes all over a card and the beginning of an artifact, flipped; both cut."""
+    for place in [*range(0, 100, 7), -2, -3, -4, -8, -20]:
+        yield "flip", place
+    for kept in (0, 1, 40, -1, -2):
+        yield "cut", kept
+
+
+@pytest.mark.parametrize(("how", "place"), list(damages()))
+@pytest.mark.parametrize("damaged", ["a.npy", "a.npy.json"])
+def test_damage_is_noticed_and_told(tmp_path, caplog, damaged, how, place):
     path = tmp_path / "a.npy"
-    store.write_array(path, np.arange(50), "x")
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
+    store.write_array(path, np.arange(50), "x", {"unit": "µV"})
+    content = bytearray((tmp_path / damaged).read_bytes())
+    for bit in range(8) if how == "flip" else [0]:
+        caplog.clear()
+        changed = bytearray(content[:place] if how == "cut" else content)
+        if how == "flip":
+            changed[place] ^= 1 << bit
+        (tmp_path / damaged).write_bytes(changed)
+        assert not store.is_done(path, "x")
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{tmp_path / damaged}: damaged (its bytes are not those that were written); it is made again"
+        ]
+    store.write_array(path, np.arange(50), "x", {"unit": "µV"})
+    assert store.is_done(path, "x")
+
+
+@pytest.mark.parametrize("damaged", ["a.npy", "a.npy.json"])
+def test_what_cannot_be_read_is_damaged_too(tmp_path, caplog, monkeypatch, damaged):
+    path = tmp_path / "a.npy"
+    store.write_array(path, np.arange(5), "x")
+    opened = Path.open
+
+    def refuse(self, *args, **kwargs):
+        if self.name == damaged:
+            raise OSError(5, "Input/output error", str(self))
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
     assert not store.is_done(path, "x")
+    assert caplog.messages == [f"{tmp_path / damaged}: damaged (Input/output error); it is made again"]
+
+
+def test_a_small_file_that_cannot_be_read_is_written_anew(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("whole")
+    before = path.stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        store.write_text(path, "whole")
+    assert path.read_text() == "whole" and path.stat().st_ino != before
 
 
 def test_a_truncated_array_is_refused(tmp_path):
@@ -127,8 +189,8 @@ def test_an_error_of_torch_without_words_is_one_clear_error(tmp_path, monkeypatc
     def fail(*_, **__):
         raise EOFError
 
+    torch.save({}, tmp_path / "a.pth")
     monkeypatch.setattr(torch, "load", fail)
-    (tmp_path / "a.pth").write_bytes(b"")
     with pytest.raises(NeuroCanvasError, match=r"a\.pth: truncated, or not a PyTorch file \(EOFError\)"):
         read_torch(tmp_path / "a.pth", "numbers")
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import ModuleType
 from typing import Any
+
+from neurocanvas.safe_text import printable
 
 
 class NeuroCanvasError(Exception):
     """Bad input: the message says which argument or file, what is allowed, what came, what to do.
 
-    The command line prints it as one line and exits with code 2.
+    The command line prints it as one line and exits with code 2. What a message quotes of files and names cannot steer
+    the terminal: it is `safe_text.printable`.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 def check_option(name: str, value: Any, allowed: Iterable[Any]) -> Any:
@@ -100,6 +111,49 @@ def check_folder(path: Path | str, purpose: str) -> Path:
     if not found.is_dir():
         raise NeuroCanvasError(f"{found}: no such folder; it should hold {purpose}.")
     return found
+
+
+def check_inside(folder: Path, name: Any, where: str) -> Path:
+    """Join a folder and a name that comes from a file, unless that leads out of the folder.
+
+    Parameters
+    ----------
+    folder : Path
+        What must not be left.
+    name : str
+        Relative to it, with "/" between folders.
+    where : str
+        Which file or row names it: the beginning of the message.
+
+    Returns
+    -------
+    Path
+        Where the name leads; whether anything is there is not checked.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the name is no text, is empty or absolute, holds "..", a backslash, a drive or a control character, or leads
+        out of the folder by a link.
+
+    Examples
+    --------
+    >>> check_inside(Path("images"), "s0/eeg/00007_cat.png", "manifest.jsonl, line 1").as_posix()
+    'images/s0/eeg/00007_cat.png'
+    """
+    text = name if isinstance(name, str) else ""
+    parts = PurePosixPath(text).parts
+    leaves = text.startswith("/") or "\\" in text or ".." in parts or PureWindowsPath(text).drive
+    if not parts or leaves or any(ord(letter) < 32 for letter in text):
+        raise NeuroCanvasError(f"{where}: a name inside {folder} is needed, as a.png or part/a.png; got {name!r}.")
+    path = folder.joinpath(*parts)
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a name that is too long, or links in a circle: nothing is there
+        stays = True
+    if not stays:
+        raise NeuroCanvasError(f"{where}: {name!r} is a link that leaves {folder}; put the file itself there.")
+    return path
 
 
 def require(package: str, purpose: str, extra: str) -> ModuleType:

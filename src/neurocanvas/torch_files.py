@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.store import atomic
+
+_DENSE = {b"tensor", b"tensor_v2", b"parameter"}
+_SIZED = re.compile(rb"(?:bytearray|Tensor|UntypedStorage|TypedStorage)\n")  # torch lets a file call these with a size
 
 
 def read_torch(path: Path | str, purpose: str, place: Callable[[Any, str], Any] | str = "cpu") -> Any:
@@ -25,28 +30,72 @@ def read_torch(path: Path | str, purpose: str, place: Callable[[Any, str], Any] 
     Returns
     -------
     object
-        Tensors on the CPU, and plain values.
+        Dense tensors on the CPU, and plain values.
 
     Raises
     ------
     NeuroCanvasError
-        If it is missing, truncated, no PyTorch file, or holds more than tensors and plain values.
+        If it is missing, truncated, compressed, no PyTorch file, or holds more than dense tensors and plain values.
     """
     import pickle
 
     import torch
 
+    read_archive(path, purpose)
     try:
-        return torch.load(check_file(path, purpose), mmap=True, weights_only=True, map_location=place)
+        return torch.load(path, mmap=True, weights_only=True, map_location=place)
     except pickle.UnpicklingError as error:
         raise NeuroCanvasError(
             f"{path}: holds more than tensors and plain values, so loading it could run code; it should hold {purpose}."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NeuroCanvasError(
-            f"{path}: truncated, or not a PyTorch file ({reason}); it should hold {purpose}."
-        ) from error
+    except Exception as error:  # torch's unpickler lets whatever damaged data provoke pass
+        raise _damaged(path, error, purpose) from error
+
+
+def read_archive(path: Path | str, purpose: str) -> tuple[list[zipfile.ZipInfo], bytes]:
+    """List what is in a PyTorch file, and read what is pickled in it, as bytes; reads no tensor.
+
+    Parameters
+    ----------
+    path : path-like
+        Where from.
+    purpose : str
+        What the file should hold, for the error.
+
+    Returns
+    -------
+    members : list of zipfile.ZipInfo
+        Of the archive that the file is.
+    pickled : bytes
+        What says which tensors and values the file holds; no larger than the file.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is missing, truncated, compressed, no PyTorch file, or holds more than dense tensors and plain values.
+    """
+    check_file(path, purpose)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            packed = [one.filename for one in members if one.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                raise ValueError(f"{packed[0]!r} in it is compressed, which PyTorch never does")
+            tables = [one for one in members if one.filename.endswith("data.pkl")]
+            if len(tables) != 1:
+                raise ValueError(f"one data.pkl is needed in it; there are {len(tables)}")
+            pickled = archive.read(tables[0])
+    except Exception as error:  # zipfile, too, raises many kinds
+        raise _damaged(path, error, purpose) from error
+    if _SIZED.search(pickled) or not _DENSE.issuperset(re.findall(rb"_rebuild_(\w+)\n", pickled)):
+        raise NeuroCanvasError(f"{path}: holds more than dense tensors and plain values; it should hold {purpose}.")
+    return members, pickled
+
+
+def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasError:
+    """The error of a file that cannot be read."""
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({reason}); it should hold {purpose}.")
 
 
 def write_torch(path: Path, value: Any) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from neurocanvas.config import STAGE2_SUBJECTS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES
 from neurocanvas.store import fingerprint
-from neurocanvas.torch_files import read_torch
+from neurocanvas.torch_files import read_archive, read_torch
 from neurocanvas.trials import COLUMNS
 
 WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"
@@ -28,12 +26,18 @@ WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet
 STAGE2_RUNS: Mapping[int, int] = MappingProxyType({30: 0, 20: 1})
 """Field `stage` of the stage-2 file -> run: the pass of 30 pictures of every concept came before that of 20."""
 
+LARGEST_SUBJECT = 9999
+LONGEST_NAME = 100
+"""Letters in the name of a picture or concept: file systems allow 255 bytes."""
+
 SFREQ, N_TIMES = 1000.0, 501
 MICROVOLTS: Mapping[str, float] = MappingProxyType({"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0})
 """Unit of `eeg_data`, as `DataSettings.unit` names it -> µV."""
 
 PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
 """Between these lies the standard deviation of scalp EEG."""
+
+PURPOSE = "the trials of EEG-ImageNet; get the released file"
 
 _FIELDS: Mapping[str, type] = {"granularity": str, "subject": int, "label": str, "image": str}
 _SAMPLED = 9
@@ -144,13 +148,9 @@ def released_print(paths: Sequence[Path]) -> str:
     """
     parts: list[Any] = []
     for path in paths:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = archive.infolist()
-                tables = [archive.read(one) for one in members if one.filename.endswith("/data.pkl")]
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError) as error:
-            raise NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({error}); get it again.") from error
-        parts += [path.name, path.stat().st_size, [(one.filename, one.file_size, one.CRC) for one in members], *tables]
+        members, pickled = read_archive(path, PURPOSE)
+        said = [(one.filename, one.file_size, one.CRC) for one in members]
+        parts += [path.name, path.stat().st_size, said, pickled]
     return fingerprint(*parts)
 
 
@@ -193,10 +193,10 @@ def open_released(root: Path, unit: str) -> Source:
         """Signal of some records, µV."""
         signal = np.empty((len(indices), len(CH_NAMES), N_TIMES), dtype=np.float32)
         for place, index in enumerate(indices):
-            signal[place] = records[index]["eeg_data"].numpy()
+            signal[place] = records[index]["eeg_data"].float().numpy(force=True)  # bfloat16 and parameters, too
             for near in indices[max(0, place - 1) : place + 1]:  # the end of the last one was mapped with this one
                 _forget(records[near]["eeg_data"].untyped_storage(), mapped)
-            _check_signal(signal[place], records[index], int(index))
+            _check_signal(signal[place], records[index], int(index), paths[file[index]])
         signal *= factor
         return signal
 
@@ -213,15 +213,15 @@ def _load(path: Path, mapped: set[int]) -> list[dict[str, Any]]:
         mapped.add(storage.data_ptr())
         return storage
 
-    content = read_torch(path, "the trials of EEG-ImageNet; get the released file", keep)
+    content = read_torch(path, PURPOSE, keep)
     records, labels = (content.get(key) if isinstance(content, dict) else None for key in ("dataset", "labels"))
     if not isinstance(records, list) or not isinstance(labels, list) or not records:
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        found = f"the keys {list(content)[:5]!r:.200}" if isinstance(content, dict) else type(content).__name__
         raise NeuroCanvasError(
             f"{path}: not an EEG-ImageNet file; it needs lists of trials in dataset and of concepts in labels, "
             f"and has {found}."
         )
-    known = frozenset(label for label in labels if isinstance(label, str))
+    known = frozenset(label for label in labels if isinstance(label, str) and _is_name(label))
     for place, record in enumerate(records):
         _check_record(record, known, place, path)
     return records
@@ -238,9 +238,11 @@ def _check_record(record: Any, labels: frozenset[str], place: int, path: Path) -
         raise NeuroCanvasError(
             f"{path}: trial {place}: {', '.join(wrong)} missing or of the wrong type; not an EEG-ImageNet file."
         )
+    if not 0 <= record["subject"] <= LARGEST_SUBJECT:
+        raise NeuroCanvasError(f"{path}: trial {place}: subject must be 0 to {LARGEST_SUBJECT}.")
     where, signal = f"{path}: trial {place} of subject {record['subject']}", record.get("eeg_data")
     shape = tuple(signal.shape) if isinstance(signal, torch.Tensor) else None
-    if shape != (len(CH_NAMES), N_TIMES) or signal.layout != torch.strided or not signal.is_floating_point():
+    if shape != (len(CH_NAMES), N_TIMES) or not signal.is_floating_point():
         raise NeuroCanvasError(
             f"{where}: eeg_data must be floating-point, ({len(CH_NAMES)} channels, {N_TIMES} samples); got {shape}."
         )
@@ -248,16 +250,22 @@ def _check_record(record: Any, labels: frozenset[str], place: int, path: Path) -
         raise NeuroCanvasError(f"{where}: label {record['label']!r} is not among the file's {len(labels)} labels.")
     if record["granularity"] not in ("coarse", "fine"):
         raise NeuroCanvasError(f"{where}: granularity must be coarse or fine; got {record['granularity']!r}.")
-    if set("/\\\0") & set(record["image"]) or not record["image"].strip("."):
-        raise NeuroCanvasError(f"{where}: image must be a file name without a folder; got {record['image']!r}.")
+    image = record["image"]
+    if not _is_name(image):
+        raise NeuroCanvasError(f"{where}: image must be a file name without a folder; got {image[:LONGEST_NAME]!r}.")
     if path.name != STAGE2:
         return
     for name, allowed in (("subject", STAGE2_SUBJECTS), ("stage", STAGE2_RUNS)):
-        if record.get(name) not in allowed:
+        if record.get(name) not in list(allowed):  # a list, because what the file says need not be hashable
             raise NeuroCanvasError(
                 f"{where}: {name} must be one of {', '.join(map(str, allowed))} in a stage-2 file; "
                 f"got {record.get(name)!r}."
             )
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a text can be the name of a file in a folder."""
+    return text.isprintable() and not set("/\\") & set(text) and bool(text.strip(".")) and len(text) <= LONGEST_NAME
 
 
 def _check_apart(paths: Sequence[Path], parts: Sequence[Sequence[Mapping[str, Any]]]) -> None:
@@ -310,9 +318,9 @@ def _forget(storage: Any, mapped: set[int]) -> None:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), length, mmap.MADV_DONTNEED)
 
 
-def _check_signal(signal: np.ndarray, record: Mapping[str, Any], index: int) -> None:
+def _check_signal(signal: np.ndarray, record: Mapping[str, Any], index: int, path: Path) -> None:
     """Raise if a trial has missing values or a flat channel."""
-    where = f"trial {index} of the file (subject {record['subject']}, {record['image']})"
+    where = f"{path}: trial {index} (subject {record['subject']}, {record['image']})"
     bad = ~np.isfinite(signal).all(axis=1)
     if bad.any():
         raise NeuroCanvasError(

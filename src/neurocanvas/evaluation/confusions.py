@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.control_inputs import ControlInputs, coded
+from neurocanvas.evaluation.control_inputs import ControlInputs, coded, pieces
 from neurocanvas.evaluation.measured import SIGNIFICANT, Measured, Refusal
 from neurocanvas.evaluation.statistics import permutation_p
 from neurocanvas.evaluation.time_controls import cyclic_shifts
@@ -59,14 +61,15 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Me
         return Refusal("no tested trial is named wrongly")
     alike = None if inputs.embeddings is None else likeness(inputs)[true]
     effect = _correlation(answers, near, alike, others)
+    starts = np.unique(session, return_index=True)[1]  # where a session begins says by how much it was shifted
     found: dict[bytes, float] = {}
-    null = np.empty(inputs.permutations)
-    for place, shift in enumerate(cyclic_shifts(session, inputs.permutations, rng=rng)):
-        key = shift.tobytes()
+    null = []
+    for shift in chain.from_iterable(cyclic_shifts(session, inputs.permutations, rng=rng)):
+        key = shift[starts].tobytes()
         if key not in found:
             found[key] = _correlation(answers, near[shift], alike, others & others[shift])
-        null[place] = found[key]
-    p = permutation_p(effect - TOLERATED_CORRELATION, null)
+        null.append(found[key])
+    p = permutation_p(effect - TOLERATED_CORRELATION, np.array(null))
     details = {} if alike is None else _semantic(inputs, rng)
     return Measured(effect, *NO_INTERVAL, p, fired=p <= SIGNIFICANT, details=details, note=_semantic_note(details))
 
@@ -82,7 +85,8 @@ def _semantic(inputs: ControlInputs, rng: np.random.Generator) -> dict[str, floa
     confusion = _by_unit(inputs.named[:, None] == np.arange(n_concepts), of_concept)
     near = np.nan_to_num(_by_unit(nearness(inputs), of_concept), nan=-np.log2(len(inputs.labels)))
     confusion, alike, near = (table[np.ix_(order, order)] for table in (confusion, likeness(inputs), near))
-    r, p = partial_mantel(confusion, alike, near, cyclic_shifts(np.zeros(n_concepts), inputs.permutations, rng=rng))
+    orders = np.concatenate([*cyclic_shifts(np.zeros(n_concepts), inputs.permutations, rng=rng)])
+    r, p = partial_mantel(confusion, alike, near, orders)
     return {"r_semantic": r, "p_semantic": p}
 
 
@@ -108,13 +112,14 @@ def nearness(inputs: ControlInputs) -> np.ndarray:
     """
     order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
     found = np.full((len(order), inputs.n_concepts), np.nan)
-    for train, test in inputs.splits:
-        apart = np.abs(order[test][:, None] - order[train])
-        apart[session[test][:, None] != session[train]] = np.nan
-        for label in np.unique(inputs.labels[train]):
-            own = apart[:, inputs.labels[train] == label]
-            here = np.isfinite(own).any(axis=1)
-            found[test[here], label] = -np.log2(np.nanmin(own[here], axis=1))
+    for train, whole in inputs.splits:
+        for test in pieces(whole, len(train)):
+            apart = np.abs(order[test][:, None] - order[train])
+            apart[session[test][:, None] != session[train]] = np.nan
+            for label in np.unique(inputs.labels[train]):
+                own = apart[:, inputs.labels[train] == label]
+                here = np.isfinite(own).any(axis=1)
+                found[test[here], label] = -np.log2(np.nanmin(own[here], axis=1))
     return found[inputs.tested]
 
 
@@ -193,10 +198,10 @@ def partial_mantel(x: np.ndarray, y: np.ndarray, z: np.ndarray, orders: np.ndarr
 
 def _by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Mean over the trials of every unit; NaN where one of them is."""
-    member = (np.unique(units)[:, None] == units).astype(np.float64)
-    means = member @ np.nan_to_num(np.asarray(values, dtype=np.float64)) / member.sum(axis=1, keepdims=True)
-    means[member @ np.isnan(np.asarray(values, dtype=np.float64)) > 0] = np.nan
-    return np.asarray(means)
+    given, own = np.asarray(values, dtype=np.float64), coded(units)
+    means = np.zeros((own.max() + 1, given.shape[1]))
+    np.add.at(means, own, given)
+    return np.asarray(means / np.bincount(own)[:, None])
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, z: np.ndarray | None, mask: np.ndarray) -> float:

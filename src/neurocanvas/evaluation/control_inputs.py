@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.statistics import AT_ONCE
+from neurocanvas.families import batches
 
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """`decode(features_train, labels_train, features_test)`: labels, (n_test,), or scores, (n_test, n_labels) with a column
@@ -269,6 +271,24 @@ def coded(*columns: np.ndarray) -> np.ndarray:
         values, own = np.unique(column, return_inverse=True)
         code = np.unique(code * len(values) + own, return_inverse=True)[1].reshape(-1)
     return code
+
+
+def pieces(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """Cut rows into pieces that may each have a table of so many columns: memory, not result.
+
+    Parameters
+    ----------
+    rows : array of int
+    width : int
+        Columns.
+
+    Yields
+    ------
+    array of int
+        Consecutive rows.
+    """
+    for part in batches(len(rows), max(1, AT_ONCE // width)):
+        yield rows[part]
 
 
 def shrinkage_lda(features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray) -> np.ndarray:

@@ -7,11 +7,16 @@ reads the same table at permuted pictures (`statistics.null_means`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import comb
 
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import batches
+
+AT_ONCE = 4_000_000
+"""Numbers that are worked on at once: memory, not result."""
 
 
 def check_table(table: np.ndarray, name: str) -> np.ndarray:
@@ -41,9 +46,7 @@ def check_table(table: np.ndarray, name: str) -> np.ndarray:
         )
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(axis=1).sum())
-        raise NeuroCanvasError(
-            f"{name}: NaN and infinity are not allowed; {bad} of {len(values)} trials have them."
-        )
+        raise NeuroCanvasError(f"{name}: NaN and infinity are not allowed; {bad} of {len(values)} trials have them.")
     return values
 
 
@@ -139,27 +142,32 @@ def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _products(a: np.ndarray, b: np.ndarray, *, centred: bool) -> np.ndarray:
     """Products of all rows, scaled to length one; centred first, they are correlations."""
-    fewest = 2 if centred else 1
-    rows = []
+    a, b, fewest = np.asarray(a), np.asarray(b), 2 if centred else 1
     for name, values in (("a", a), ("b", b)):
-        values = np.asarray(values, dtype=np.float64)
-        if values.ndim != 2 or not len(values) or values.shape[1] < fewest or not np.isfinite(values).all():
-            raise NeuroCanvasError(
-                f"embeddings {name}: shape (n, n_features >= {fewest}) without NaN is needed; got {values.shape}, "
-                f"{int((~np.isfinite(values)).sum())} values not finite."
-            )
-        values = values - values.mean(axis=1, keepdims=True) if centred else values
-        norms = np.linalg.norm(values, axis=1, keepdims=True)
-        if (norms == 0).any():
-            why = "constant, it has no correlation" if centred else "zero, it points nowhere"
-            raise NeuroCanvasError(f"embeddings {name}: row {np.argmin(norms)} is {why}.")
-        rows.append(values / norms)
-    if rows[0].shape[1] != rows[1].shape[1]:
-        raise NeuroCanvasError(
-            f"embeddings: a and b need the same width; got {rows[0].shape[1]} and {rows[1].shape[1]}. "
-            "Embed both with the same network."
-        )
-    return np.asarray(np.clip(rows[0] @ rows[1].T, -1.0, 1.0))
+        if values.ndim != 2 or not len(values) or values.shape[1] < fewest:
+            raise NeuroCanvasError(f"embeddings {name}: (n, n_features >= {fewest}) is needed; got {values.shape}.")
+    if a.shape[1] != b.shape[1]:
+        why = f"a and b need the same width; got {a.shape[1]} and {b.shape[1]}"
+        raise NeuroCanvasError(f"embeddings: {why}. Embed both with the same network.")
+    found, at_once = np.empty((len(a), len(b))), max(1, AT_ONCE // a.shape[1])
+    for rows in batches(len(a), at_once):
+        left = _unit_rows("a", a, rows, centred=centred)
+        for columns in batches(len(b), at_once):
+            found[rows, columns] = left @ _unit_rows("b", b, columns, centred=centred).T
+    return np.clip(found, -1.0, 1.0, out=found)
+
+
+def _unit_rows(name: str, values: np.ndarray, rows: slice, *, centred: bool) -> np.ndarray:
+    """Some rows as float64, scaled to length one, or what is wrong with them."""
+    some = values[rows].astype(np.float64)
+    if not np.isfinite(some).all():
+        raise NeuroCanvasError(f"embeddings {name}: {int((~np.isfinite(some)).sum())} values not finite.")
+    some = some - some.mean(axis=1, keepdims=True) if centred else some
+    norms = np.linalg.norm(some, axis=1, keepdims=True)
+    if (norms == 0).any():
+        why = "constant, it has no correlation" if centred else "zero, it points nowhere"
+        raise NeuroCanvasError(f"embeddings {name}: row {rows.start + np.argmin(norms)} is {why}.")
+    return np.asarray(some / norms)
 
 
 def correlation_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -189,13 +197,16 @@ def correlation_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return 1.0 - np.array([similarity(a[i : i + 1], b[i : i + 1])[0, 0] for i in range(len(a))])
 
 
-def _above_and_tied(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every entry: how many others of its row are larger, and how many are equal."""
+def _scored(table: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Score every entry by how many others of its row are larger, and how many are equal."""
     from scipy.stats import rankdata
 
-    lowest = rankdata(table, method="min", axis=1).astype(np.int64)
-    highest = rankdata(table, method="max", axis=1).astype(np.int64)
-    return table.shape[1] - highest, highest - lowest
+    found = np.empty(table.shape)
+    for rows in batches(len(table), max(1, AT_ONCE // table.shape[1])):
+        lowest = rankdata(table[rows], method="min", axis=1).astype(np.int64)
+        highest = rankdata(table[rows], method="max", axis=1).astype(np.int64)
+        found[rows] = score(table.shape[1] - highest, highest - lowest)
+    return found
 
 
 def ranks(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -223,8 +234,8 @@ def ranks(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
     >>> ranks(np.array([[0.3, 0.9, 0.3]]), np.array([0])).tolist()
     [2.5]
     """
-    above, tied = _above_and_tied(check_table(sim, "similarities"))
-    return read_true(1.0 + above + tied / 2.0, true)
+    table = check_table(sim, "similarities")
+    return read_true(_scored(table, lambda above, tied: 1.0 + above + tied / 2.0), true)
 
 
 def two_way_table(sim: np.ndarray) -> np.ndarray:
@@ -245,8 +256,8 @@ def two_way_table(sim: np.ndarray) -> np.ndarray:
     NeuroCanvasError
         If there are fewer than two pictures or a value is not finite.
     """
-    above, tied = _above_and_tied(check_table(sim, "similarities"))
-    return np.asarray(1.0 - (above + tied / 2.0) / (above.shape[1] - 1))
+    table = check_table(sim, "similarities")
+    return _scored(table, lambda above, tied: 1.0 - (above + tied / 2.0) / (table.shape[1] - 1))
 
 
 def two_way(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -303,8 +314,8 @@ def n_way_top_k_table(sim: np.ndarray, n: int, k: int = 1) -> np.ndarray:
     NeuroCanvasError
         If `n` or `k` is out of range, or `sim` is not a finite table.
     """
-    above, tied = _above_and_tied(check_table(sim, "similarities"))
-    others = above.shape[1] - 1
+    table = check_table(sim, "similarities")
+    others = table.shape[1] - 1
     if not 2 <= n <= others + 1 or not 1 <= k <= n:
         raise NeuroCanvasError(
             f"n-way top-k: 2 <= n <= {others + 1} pictures and 1 <= k <= n are allowed; got n={n}, k={k}."
@@ -317,7 +328,7 @@ def n_way_top_k_table(sim: np.ndarray, n: int, k: int = 1) -> np.ndarray:
     ]
     # ties broken at random put 0, 1, ... or `tied` of the equal pictures before the true one, equally often
     summed = np.concatenate([[0.0], np.cumsum(success)])
-    return np.asarray(np.clip((summed[above + tied + 1] - summed[above]) / (tied + 1), 0.0, 1.0))
+    return _scored(table, lambda above, tied: np.clip((summed[above + tied + 1] - summed[above]) / (tied + 1), 0, 1))
 
 
 def n_way_top_k(sim: np.ndarray, true: np.ndarray, n: int, k: int = 1) -> np.ndarray:

@@ -11,6 +11,10 @@ from math import exp, lgamma
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.families import batches
+
+AT_ONCE = 2_000_000
+"""Numbers that are drawn at once: memory, not result."""
 
 TOLERANCE = 1e-9
 """Two scores that differ by less are equal: sums in another order differ in their last digits."""
@@ -83,8 +87,10 @@ def permutations(
         longest = max(map(len, members))
         labels = np.stack([np.resize(rows, longest) for rows in members]).astype(np.int32)
         taken = np.arange(longest) < np.array([len(rows) for rows in members])[:, None]
-        order = rng.permuted(np.tile(np.arange(len(members), dtype=np.int32), (count, 1)), axis=1)
-        drawn[:, np.concatenate(members)] = labels[order][:, taken]
+        columns = np.concatenate(members)
+        for some in batches(count, max(1, AT_ONCE // labels.size)):
+            order = np.tile(np.arange(len(members), dtype=np.int32), (some.stop - some.start, 1))
+            drawn[some, columns] = labels[rng.permuted(order, axis=1, out=order)][:, taken]
     return drawn
 
 
@@ -116,9 +122,8 @@ def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.
             f"got shapes {table.shape} and {permuted.shape}."
         )
     rows = np.arange(len(table))
-    at_once = max(1, 2_000_000 // len(table))
-    parts = [permuted[start : start + at_once] for start in range(0, len(permuted), at_once)]
-    means = np.concatenate([table[rows, true[part]].mean(axis=1) for part in parts])
+    parts = batches(len(permuted), max(1, AT_ONCE // len(table)))
+    means = np.concatenate([table[rows, true[permuted[part]]].mean(axis=1) for part in parts])
     if not np.isfinite(means).all():
         raise NeuroCanvasError(
             "null: a permutation reads NaN; compute all pairs that `exchangeable_pairs` names."
@@ -262,9 +267,11 @@ def bootstrap_interval(
         return None
     sums, sizes = np.zeros(resamples), np.zeros(resamples)
     for members in grouped:
-        drawn = rng.integers(len(members), size=(resamples, len(members)), dtype=np.int32)
-        sums += np.array([scores[rows].sum() for rows in members])[drawn].sum(axis=1)
-        sizes += np.array([len(rows) for rows in members])[drawn].sum(axis=1)
+        of_units = np.array([scores[rows].sum() for rows in members]), np.array([len(rows) for rows in members])
+        for some in batches(resamples, max(1, AT_ONCE // len(members))):
+            drawn = rng.integers(len(members), size=(some.stop - some.start, len(members)), dtype=np.int32)
+            for found, of_unit in zip((sums, sizes), of_units, strict=True):
+                found[some] += of_unit[drawn].sum(axis=1)
     low, high = np.quantile(sums / sizes, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -307,8 +314,11 @@ def paired_permutation_p(
         )
     codes = _codes("units", units, len(first))
     differences = np.bincount(codes, weights=first - second)
-    signs = rng.integers(0, 2, size=(count, len(differences)), dtype=np.int8) * 2 - 1
-    return permutation_p(float(differences.sum()) / len(first), signs @ differences / len(first))
+    null = np.empty(count)
+    for some in batches(count, 4 * max(1, AT_ONCE // 4 // len(differences))):  # four draws come of one random number
+        signs = rng.integers(0, 2, size=(some.stop - some.start, len(differences)), dtype=np.int8) * 2 - 1
+        null[some] = signs @ differences
+    return permutation_p(float(differences.sum()) / len(first), null / len(first))
 
 
 def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from neurocanvas.evaluation.control_inputs import ControlInputs, coded, flattened, named_labels
+from neurocanvas.evaluation.control_inputs import ControlInputs, coded, flattened, named_labels, pieces
 from neurocanvas.evaluation.measured import (
     SIGNIFICANT,
     Measured,
@@ -18,7 +18,14 @@ from neurocanvas.evaluation.measured import (
     nothing_to_ask,
     survives,
 )
-from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p, permutation_p, permutations
+from neurocanvas.evaluation.statistics import (
+    AT_ONCE,
+    bootstrap_interval,
+    paired_permutation_p,
+    permutation_p,
+    permutations,
+)
+from neurocanvas.families import batches
 
 STRETCHES = 5
 """Parts of a recording that are held out in turn where concepts came in mixed order and in one run."""
@@ -242,11 +249,12 @@ def distances_to_training(inputs: ControlInputs) -> np.ndarray:
     """
     order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
     found = np.full(len(order), np.nan)
-    for train, test in inputs.splits:
-        apart = np.abs(order[test][:, None] - order[train])
-        same = (inputs.labels[test][:, None] == inputs.labels[train]) & (session[test][:, None] == session[train])
-        nearest = np.where(same, apart, np.inf).min(axis=1)
-        found[test] = np.where(np.isfinite(nearest), nearest, np.nan)
+    for train, whole in inputs.splits:
+        for test in pieces(whole, len(train)):
+            apart = np.abs(order[test][:, None] - order[train])
+            same = (inputs.labels[test][:, None] == inputs.labels[train]) & (session[test][:, None] == session[train])
+            nearest = np.where(same, apart, np.inf).min(axis=1)
+            found[test] = np.where(np.isfinite(nearest), nearest, np.nan)
     return found[inputs.tested]
 
 
@@ -276,9 +284,9 @@ def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> 
         return Refusal("all tested trials are equally far from training trials of their concept")
     stretch = (inputs.blocks if inputs.is_blocked else inputs.runs)[rows]
     slope = float(x @ y) / len(x) / spread
-    shifted = y[cyclic_shifts(stretch, inputs.permutations, rng=rng)]
+    null = np.concatenate([y[part] @ x for part in cyclic_shifts(stretch, inputs.permutations, rng=rng)])
     tolerated = TOLERATED_SLOPE * max(0.0, float(y.mean()) - chance_of(inputs.named[kept], inputs.labels[rows]))
-    p = permutation_p(-slope - tolerated, -(shifted @ x) / len(x) / spread)
+    p = permutation_p(-slope - tolerated, -null / len(x) / spread)
     low, high = _slope_interval(x, y, inputs.units[rows], inputs.permutations + 1, rng)
     near = x <= np.median(x)
     return Measured(
@@ -288,7 +296,7 @@ def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> 
     )  # fmt: skip
 
 
-def cyclic_shifts(stretch: np.ndarray, count: int, *, rng: np.random.Generator) -> np.ndarray:
+def cyclic_shifts(stretch: np.ndarray, count: int, *, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Draw indices that shift every stretch of a series around by a random number of places, none included.
 
     Parameters
@@ -298,22 +306,24 @@ def cyclic_shifts(stretch: np.ndarray, count: int, *, rng: np.random.Generator) 
     count : int
     rng : numpy.random.Generator
 
-    Returns
-    -------
-    array of int, shape (count, n)
+    Yields
+    ------
+    array of int, shape (n_shifts, n)
+        A few at a time, `count` in all.
 
     Examples
     --------
-    >>> shifted = cyclic_shifts(np.array([0, 0, 0, 1]), 50, rng=np.random.default_rng(0))
+    >>> (shifted,) = cyclic_shifts(np.array([0, 0, 0, 1]), 50, rng=np.random.default_rng(0))
     >>> sorted({tuple(row) for row in shifted.tolist()})
     [(0, 1, 2, 3), (1, 2, 0, 3), (2, 0, 1, 3)]
     """
-    drawn = np.empty((count, len(stretch)), dtype=np.int64)
-    for one in np.unique(stretch):
-        places = np.flatnonzero(stretch == one)
-        by = rng.integers(len(places), size=(count, 1))
-        drawn[:, places] = places[(np.arange(len(places)) + by) % len(places)]
-    return drawn
+    stretches = [np.flatnonzero(stretch == one) for one in np.unique(stretch)]
+    by = [rng.integers(len(places), size=(count, 1)) for places in stretches]
+    for some in batches(count, max(1, AT_ONCE // len(stretch))):
+        drawn = np.empty((some.stop - some.start, len(stretch)), dtype=np.int64)
+        for places, shift in zip(stretches, by, strict=True):
+            drawn[:, places] = places[(np.arange(len(places)) + shift[some]) % len(places)]
+        yield drawn
 
 
 def _slope_interval(
@@ -322,7 +332,10 @@ def _slope_interval(
     """95 % bootstrap interval of the slope of y on x, whole units resampled."""
     codes = coded(units)
     sums = np.stack([np.bincount(codes, weights=part) for part in (np.ones_like(x), x, y, x * x, x * y)], axis=1)
-    n, sx, sy, sxx, sxy = sums[rng.integers(len(sums), size=(resamples, len(sums)))].sum(axis=1).T
+    n, sx, sy, sxx, sxy = np.concatenate([
+        sums[rng.integers(len(sums), size=(some.stop - some.start, len(sums)))].sum(axis=1)
+        for some in batches(resamples, max(1, AT_ONCE // sums.size))
+    ]).T  # fmt: skip
     spread = sxx - sx * sx / n
     slopes = (sxy - sx * sy / n)[spread > 1e-9] / spread[spread > 1e-9]
     low, high = np.quantile(slopes, [0.025, 0.975]) if len(slopes) else (np.nan, np.nan)

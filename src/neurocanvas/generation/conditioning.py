@@ -21,7 +21,7 @@ AT_ONCE = 200
 
 @dataclass(frozen=True)
 class ArmInputs:
-    """What an arm may make one subject's conditions from; arrays of trials are float32 and in one order.
+    """What an arm may make the conditions of some of a subject's trials from; arrays of trials are float32.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ class ArmInputs:
         The mean training target of each trial's fold.
     true : array, shape (n_trials, 77, 768)
         The embedding of the caption of what was seen.
-    concept : array of str, shape (n_trials,)
-        What was seen: arms that shuffle deal it out evenly.
-    rng : numpy Generator
+    dealt : callable
+        Gives `rescaled` of the trials that `derangement` deals to these.
+    seeds : array of int, shape (n_trials,)
         For arms that draw at random.
     targets : array, shape (n_stimuli, 77, 768) or (n_stimuli, 1, width), any float type
         Of every stimulus, what the mapper learned to predict; may be memory-mapped.
@@ -57,8 +57,8 @@ class ArmInputs:
     rescaled: np.ndarray
     mean: np.ndarray
     true: np.ndarray
-    concept: np.ndarray
-    rng: np.random.Generator
+    dealt: Callable[[], np.ndarray]
+    seeds: np.ndarray
     targets: np.ndarray
     embeddings: np.ndarray
     known: np.ndarray
@@ -276,7 +276,7 @@ class Arm:
     Parameters
     ----------
     condition : callable
-        One subject's conditions, (n_trials, 77, 768).
+        The trials' conditions, (n_trials, 77, 768).
     from_prediction : bool
         Whether the conditions are in the space that the mapper predicts in, which then must be the generator's.
     start : callable, optional
@@ -293,7 +293,8 @@ class Arm:
 
 def _random_training(inputs: ArmInputs) -> np.ndarray:
     """Embeddings of training stimuli that are drawn at random."""
-    rows = [inputs.rng.choice(np.flatnonzero(known)) for known in inputs.known]
+    pairs = zip(inputs.seeds.tolist(), inputs.known, strict=True)
+    rows = [np.random.default_rng(seed).choice(np.flatnonzero(known)) for seed, known in pairs]
     return np.asarray(inputs.embeddings[rows], np.float32)
 
 
@@ -310,9 +311,7 @@ def _sketches(inputs: ArmInputs) -> list[Start]:
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
         "eeg": Arm(lambda inputs: inputs.rescaled, from_prediction=True),
-        "shuffled": Arm(
-            lambda inputs: inputs.rescaled[derangement(inputs.concept, rng=inputs.rng)], from_prediction=True
-        ),
+        "shuffled": Arm(lambda inputs: inputs.dealt(), from_prediction=True),
         "mean": Arm(lambda inputs: inputs.mean, from_prediction=True),
         "random": Arm(_random_training),
         "oracle": Arm(lambda inputs: inputs.true),

@@ -13,6 +13,7 @@ from pathlib import Path
 from neurocanvas import store
 from neurocanvas.config import GenerateSettings, RunSettings, load_settings, save_settings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.locks import hold
 from neurocanvas.stages.checking import controls
 from neurocanvas.stages.classifying import benchmark, classify
 from neurocanvas.stages.describing import caption, embed
@@ -39,9 +40,12 @@ BESIDE: Mapping[str, Callable[[Run], list[Path]]] = {
 }  # fmt: skip
 """Stages that `run` leaves out."""
 
+CAPTIONS = ("caption",)
+"""Arms of a run that draws captions alone."""
+
 
 def run_stage(run: Run, name: str) -> list[Path]:
-    """Run one stage.
+    """Run one stage; no other process works on the run folder meanwhile.
 
     Parameters
     ----------
@@ -57,8 +61,15 @@ def run_stage(run: Run, name: str) -> list[Path]:
     Raises
     ------
     NeuroCanvasError
-        If the stage's input is bad; `run.toml` then says again what it said before.
+        If the stage's input is bad; `run.toml` then says again what it said before. If another process works on the
+        folder.
     """
+    with hold(run.folder, name):
+        return _run_stage(run, name)
+
+
+def _run_stage(run: Run, name: str) -> list[Path]:
+    """Keep the settings, run a stage, log it."""
     settings = run.folder / "run.toml"
     before = settings.read_bytes() if settings.is_file() else None
     keeps = os.environ.get("RANK", "0") == "0"  # of processes that draw together, one
@@ -68,10 +79,10 @@ def run_stage(run: Run, name: str) -> list[Path]:
     try:
         paths = {**STAGES, **BESIDE}[name](run)
     except NeuroCanvasError:
-        if keeps:
+        if keeps and before is None:
             settings.unlink()
-        if keeps and before is not None:
-            store.write_bytes(settings, before)
+        elif keeps and before is not None:
+            store.write_bytes(settings, before, sync=True)
         raise
     run.log(
         name,
@@ -87,12 +98,13 @@ def _lasting(asked: RunSettings, path: Path, name: str) -> RunSettings:
     Errands are controls, which train nothing that stays; pictures made elsewhere that are scored in the folder of a run
     of one's own; and to draw captions alone, after which only the arms are those of before.
     """
-    there = load_settings(path) if path.is_file() else None
+    errand = name == "controls" or (name == "evaluate" and asked.evaluate.against) or asked.generate.arms == CAPTIONS
+    there = load_settings(path) if errand and path.is_file() else None
     if name == "controls" and there is not None:
         return there.model_copy(update={"controls": asked.controls})
     if name == "evaluate" and asked.evaluate.against and there is not None and not there.evaluate.against:
         return there
-    if asked.generate.arms != ("caption",):
+    if asked.generate.arms != CAPTIONS:
         return asked
     arms = (there.generate if there is not None else GenerateSettings()).arms
     return asked.model_copy(update={"generate": asked.generate.model_copy(update={"arms": arms})})
@@ -110,6 +122,7 @@ def run_all(run: Run) -> Path:
     Path
         The report.
     """
-    for name in STAGES:
-        paths = run_stage(run, name)
+    with hold(run.folder, "run"):
+        for name in STAGES:
+            paths = run_stage(run, name)
     return paths[0]

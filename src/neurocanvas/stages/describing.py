@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from neurocanvas import store
 from neurocanvas.families import batches, family_print, find_family, source_print
+from neurocanvas.scale import kept
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions_of
 
@@ -34,13 +34,7 @@ def caption(run: Run) -> list[Path]:
     NeuroCanvasError
         If the captioner's weights cannot be loaded, or the file lacks a stimulus.
     """
-    from neurocanvas.targets.captions import (
-        caption_stimuli,
-        captioner_of,
-        load_captioner,
-        prompt,
-        write_captions,
-    )
+    from neurocanvas.targets.captions import caption_stimuli, captioner_of, prompt, write_captions
 
     _, stimuli = run.dataset
     settings, family, ids = run.settings.caption, run.settings.family, run.stimuli
@@ -59,14 +53,23 @@ def caption(run: Run) -> list[Path]:
         inputs = store.fingerprint("caption", stimuli.fingerprint(), ids, weights, settings.recipe)
     if not store.is_done(path, inputs):
         if captions is None:
-            captioner = cache(lambda: load_captioner(source, settings.recipe))
-            captions = caption_stimuli(
-                ids, stimuli.picture, captioner, begun, inputs, progress=run.track("caption", len(ids))
-            )
+            def describe(parts: list[list[str]]) -> Iterator[list[str]]:
+                return run.spread("caption", _describe, parts, sizes=[len(part) for part in parts])
+
+            captions = caption_stimuli(ids, stimuli.picture, describe, begun, inputs)
         write_captions(path, captions)
         store.finish(path, inputs, {"source": settings.source or family, "recipe": settings.recipe})
     begun.unlink(missing_ok=True)
     return [path]
+
+
+def _describe(run: Run, names: list[str]) -> list[str]:
+    """Captions of some stimuli by the captioner."""
+    from neurocanvas.targets.captions import load_captioner
+
+    source, recipe = run.settings.caption.source or run.settings.family, run.settings.caption.recipe
+    captioner = kept("caption", (source, recipe), lambda: load_captioner(source, recipe))
+    return captioner.describe([run.dataset[1].picture(name) for name in names])
 
 
 def embed(run: Run) -> list[Path]:
@@ -87,41 +90,26 @@ def embed(run: Run) -> list[Path]:
     NeuroCanvasError
         If a stimulus has no caption, or weights cannot be loaded.
     """
-    from neurocanvas.targets.image import load_image_encoder
-    from neurocanvas.targets.text import load_text_encoder
+    from neurocanvas.targets.image import image_shape
+    from neurocanvas.targets.text import text_shape
 
     captions = read_captions_of(run.folder / "targets" / "caption.txt", run.stimuli, "run `neurocanvas caption`")
     texts, family, target = [captions[name] for name in run.stimuli], run.settings.family, run.settings.embed.target
-    weights = family_print(family)
-    paths = [run.embeddings_path]
-    inputs = store.fingerprint("embed", run.stimuli, texts, weights)
-    _encode(run, "embed", texts, lambda: load_text_encoder(family), inputs, paths[0])
+    weights, paths = family_print(family), [run.embeddings_path]
+    _encode(run, "text", texts, text_shape(family), store.fingerprint("embed", run.stimuli, texts, weights), paths[0])
     if target == "pooled":
         paths.append(run.targets_path)
         inputs = store.fingerprint("embed pooled", run.stimuli, texts, weights)
-        _encode(run, "embed pooled", texts, lambda: load_text_encoder(family, pooled=True), inputs, paths[1])
+        _encode(run, target, texts, text_shape(family, pooled=True), inputs, paths[1])
     if target == "image":
-        stimuli = run.dataset[1]
         paths.append(run.targets_path)
-        inputs = store.fingerprint(
-            "embed image", run.stimuli, stimuli.fingerprint(), source_print(find_family(family).judge)
-        )
-
-        def load() -> Encoder:
-            encode, shape = load_image_encoder(family)
-            return lambda names: encode([stimuli.picture(name) for name in names]), shape
-
-        _encode(run, "embed image", run.stimuli, load, inputs, paths[1])
+        judge = source_print(find_family(family).judge)
+        inputs = store.fingerprint("embed image", run.stimuli, run.dataset[1].fingerprint(), judge)
+        _encode(run, target, run.stimuli, image_shape(family), inputs, paths[1])
     return paths
 
 
-Encoder = tuple[Callable[[Sequence[str]], np.ndarray], tuple[int, int]]
-"""What encodes some captions or stimuli, and the shape of one's embedding."""
-
-
-def _encode(
-    run: Run, title: str, said: Sequence[str], load: Callable[[], Encoder], inputs: str, path: Path
-) -> None:
+def _encode(run: Run, kind: str, said: Sequence[str], shape: tuple[int, int], inputs: str, path: Path) -> None:
     """Encode what is said of every stimulus, each distinct thing once, unless that is done."""
     if store.is_done(path, inputs):
         return
@@ -129,15 +117,25 @@ def _encode(
     rows: dict[str, list[int]] = {one: [] for one in distinct}
     for row, one in enumerate(said):
         rows[one].append(row)
-    encode, shape = load()
     card = {"family": run.settings.family, "stimuli": run.stimuli}
     with store.growing_array(path, (len(said), *shape), inputs, card) as (array, done, note):
-        advance = run.track(title, len(distinct))
-        advance(done)
-        for part in batches(len(distinct), AT_ONCE):
-            if part.start < done:
-                continue
-            for one, embedding in zip(distinct[part], encode(distinct[part]), strict=True):
+        parts = [part for part in batches(len(distinct), AT_ONCE) if part.start >= done]
+        units = [(kind, distinct[part]) for part in parts]
+        encoded = run.spread("embed", _embeddings, units, sizes=[len(some) for _, some in units])
+        for part, embeddings in zip(parts, encoded, strict=True):
+            for one, embedding in zip(distinct[part], embeddings, strict=True):
                 array[rows[one]] = embedding
             note(part.stop)
-            advance(part.stop - part.start)
+
+
+def _embeddings(run: Run, unit: tuple[str, list[str]]) -> np.ndarray:
+    """Embeddings of some captions; or of stimuli, by what they show."""
+    from neurocanvas.targets.image import load_image_encoder
+    from neurocanvas.targets.text import load_text_encoder
+
+    (kind, some), family = unit, run.settings.family
+    if kind == "image":
+        encode_pictures = kept("embed", (kind, family), lambda: load_image_encoder(family))
+        return encode_pictures([run.dataset[1].picture(name) for name in some])
+    encode = kept("embed", (kind, family), lambda: load_text_encoder(family, pooled=kind == "pooled"))
+    return encode(some)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import cache, partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,13 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import family_print
+from neurocanvas.families import batches, find_family
+from neurocanvas.scale import NEEDS, Needs
+from neurocanvas.stages.arms import check_arms, chosen, chosen_trials, make_work
 from neurocanvas.stages.run import Run, read_picture, write_picture
-from neurocanvas.stages.shards import Shards, Work, processes
+from neurocanvas.stages.shards import Work, draw_shard, processes
 from neurocanvas.stages.sketching import sketch
-from neurocanvas.targets.captions import prompt, read_captions
+from neurocanvas.targets.captions import read_captions
 
 CAPTION = "caption"
 """The arm that needs no EEG: every stimulus from its own caption."""
@@ -27,29 +26,28 @@ COLUMNS = ("original", "from caption", "from EEG")
 """Of the pages of comparison."""
 
 
-def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndarray:
-    """Choose which test trials get pictures: all, or at most so many, spread evenly over concepts and folds.
+@dataclass(frozen=True)
+class Shard:
+    """Some trials of a subject and arm; or some stimuli that are drawn from their captions.
 
     Parameters
     ----------
-    concepts : array of str, shape (n,)
-        Concept of every test trial.
-    folds : array of int, shape (n,)
-        Fold of every test trial.
-    most : int or None
-        At most so many.
-
-    Returns
-    -------
-    array of int
-        Sorted positions: the first trial of every concept in every fold, then the second, until there are enough.
+    arm : str
+    subject : int
+        -1 of captions.
+    start, stop : int
+        Places among the trials that were chosen.
     """
-    codes = [np.unique(column, return_inverse=True)[1] for column in (concepts, folds)]
-    turn = np.zeros(len(concepts), dtype=np.int64)
-    for pair in np.unique(codes, axis=1).T:
-        members = np.flatnonzero((codes[0] == pair[0]) & (codes[1] == pair[1]))
-        turn[members] = np.arange(len(members))
-    return np.sort(np.lexsort((*codes, turn))[:most])
+
+    arm: str
+    subject: int
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """How many pictures."""
+        return self.stop - self.start
 
 
 def generate(run: Run) -> list[Path]:
@@ -64,57 +62,99 @@ def generate(run: Run) -> list[Path]:
     list of Path
         `images/manifest.jsonl`, and the pages of comparison in `generated_from_captions/`.
     """
-    from neurocanvas.generation.diffusion import load_generator
-
-    settings, say = run.settings.generate, partial(run.log, "generate")
-
-    def tell(text: str) -> None:
-        say(warning=text)
-        sys.stderr.write(f"neurocanvas: {text}\n")
-
-    generator = cache(lambda: load_generator(settings, tell=tell))
-    draw = Shards(run, family_print(settings.family), generator, processes())
-    made = []
-    if set(settings.arms) != {CAPTION}:
-        made.append(_draw_trials(run, draw))
+    settings, entries = run.settings.generate, dict[tuple[int, str], list[dict[str, Any]]]()
+    arms = [arm for arm in settings.arms if arm != CAPTION]
+    for subject in run.subjects if arms else ():
+        check_arms(run, subject)
+        entries |= {(subject, arm): chosen_trials(run, subject).entries(run, arm) for arm in arms}
     if CAPTION in settings.arms:
-        made += _draw_captions(run, draw)
+        entries[-1, CAPTION] = _entries_of_captions(run)
+    if "sketched-start" in arms:  # before workers want it at once
+        list(run.spread("sketch", sketch, list(run.subjects)))
+    shards = [
+        Shard(arm, subject, part.start, part.stop)
+        for (subject, arm), own in entries.items()
+        for part in batches(len(own), settings.shard)
+    ]
+    others = processes()
+    if others is not None:  # each draws its share
+        shards = shards[others.process_index :: others.num_processes]
+    for _ in run.spread("generate", draw, shards, needs=_needs(run), sizes=[shard.size for shard in shards]):
+        pass
+    if others is not None:
+        others.wait_for_everyone()
+    made: list[Path] = []
+    if others is None or others.is_main_process:
+        if arms:
+            made.append(_write_manifest(run, [entry for (s, _), own in entries.items() if s >= 0 for entry in own]))
+        if CAPTION in settings.arms:
+            made += _write_pages(run, entries[-1, CAPTION])
     return made
 
 
-def _draw_trials(run: Run, draw: Shards) -> Path:
-    """Draw the arms that are made trial by trial."""
-    folder, drawn = run.folder / "images", []
-    for subject in run.subjects:
-        for work in _arms_of(run, subject):
-            draw(folder, f"s{subject}/{work.arm}", work, title=f"generate s{subject} {work.arm}")
-            drawn += work.entries
-    if draw.all_is_there():
-        _show_seen(run, drawn)
-        store.write_text(folder / "manifest.jsonl", "".join(json.dumps(entry) + "\n" for entry in drawn))
+def _needs(run: Run) -> Needs:
+    """What drawing needs: the memory of the weights comes on top of that of a small family."""
+    needs, folder = NEEDS["generate"], Path(find_family(run.settings.generate.family).diffusion)
+    weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    return replace(needs, memory=needs.memory + weights)
+
+
+def draw(run: Run, shard: Shard) -> None:
+    """Draw a shard, unless that is done.
+
+    Parameters
+    ----------
+    run : Run
+    shard : Shard
+    """
+    if shard.subject < 0:
+        folder = where = run.folder / "generated_from_captions"
+        work = _work_of_captions(run, shard)
+    else:
+        folder = run.folder / "images"
+        where = folder / f"s{shard.subject}" / shard.arm
+        work = make_work(run, shard.subject, shard.arm, slice(shard.start, shard.stop))
+    draw_shard(run, folder, where, work)
+
+
+def _write_manifest(run: Run, drawn: list[dict[str, Any]]) -> Path:
+    """Put what was seen beside what was drawn, at the same size, and list the pictures."""
+    folder = run.folder / "images"
+    size = read_picture(folder / drawn[0]["file"]).shape[0]
+    for stimulus in sorted({entry["stimulus"] for entry in drawn}):
+        write_picture(folder / "seen" / f"{stimulus}.png", run.dataset[1].picture(stimulus, size=size))
+    store.write_text(folder / "manifest.jsonl", "".join(json.dumps(entry) + "\n" for entry in drawn))
     return folder / "manifest.jsonl"
 
 
-def _draw_captions(run: Run, draw: Shards) -> list[Path]:
-    """Draw every stimulus from its caption, and set it beside what was seen and what was drawn from EEG."""
+def _entries_of_captions(run: Run) -> list[dict[str, Any]]:
+    """What is drawn from captions, with the rows of the embeddings as trials."""
     from neurocanvas.generation.diffusion import picture_seed
-    from neurocanvas.report.grids import comparison_pages
 
-    settings, folder = run.settings.generate, run.folder / "generated_from_captions"
+    settings = run.settings.generate
     concepts = np.array([run.dataset[1].concepts[name] for name in run.stimuli])
-    rows = chosen(concepts, np.zeros(len(concepts), np.int64), settings.max_trials)
-    conditions = np.asarray(run.embeddings()[rows], np.float32)
-    entries = [
+    return [
         {
             "arm": CAPTION, "trial": int(row), "stimulus": run.stimuli[row], "concept": str(concepts[row]),
             "file": f"{Path(run.stimuli[row]).stem}.png",
             "seed": picture_seed(settings.seed, f"{CAPTION}/{run.stimuli[row]}", 0, 0),
         }
-        for row in rows
+        for row in chosen(concepts, np.zeros(len(concepts), np.int64), settings.max_trials)
     ]  # fmt: skip
-    draw(folder, ".", Work(CAPTION, conditions, conditions, conditions, entries, []), title="generate from captions")
-    if not draw.all_is_there():
-        return []
+
+
+def _work_of_captions(run: Run, shard: Shard) -> Work:
+    """Some stimuli to be drawn from their captions."""
+    entries = _entries_of_captions(run)[shard.start : shard.stop]
+    conditions = np.asarray(run.embeddings()[[entry["trial"] for entry in entries]], np.float32)
+    return Work(CAPTION, conditions, conditions, conditions, entries, [])
+
+
+def _write_pages(run: Run, entries: list[dict[str, Any]]) -> list[Path]:
+    """Set every stimulus that was drawn from its caption beside what was seen and what was drawn from EEG."""
+    from neurocanvas.report.grids import comparison_pages
+
+    folder = run.folder / "generated_from_captions"
     captions, from_eeg = read_captions(run.folder / "targets" / "caption.txt"), _first_pictures(run, "eeg")
     rows_of_page = []
     for entry in entries:
@@ -146,78 +186,6 @@ def _first_pictures(run: Run, arm: str) -> dict[str, Path]:
         if entry["arm"] == arm:
             found.setdefault(entry["stimulus"], manifest.parent / entry["file"])
     return found
-
-
-def _arms_of(run: Run, subject: int) -> Iterator[Work]:
-    """Make the conditions of one subject's chosen test trials, arm by arm, with the manifest's entries."""
-    from neurocanvas.generation.conditioning import ARMS, ArmInputs, match_norms, rescale, token_norms
-    from neurocanvas.generation.diffusion import picture_seed
-    from neurocanvas.targets.text import embed_captions
-
-    settings, trials = run.settings.generate, run.subjects[subject]
-    path = run.folder / "predictions" / f"s{subject}.npy"
-    predicted = store.read_array(path, "predictions; `neurocanvas predict` makes them")
-    means = store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets; `neurocanvas predict` makes them")
-    card = store.read_card(path)
-    if max(card["trials"]) >= len(trials) or "known" not in card:
-        raise NeuroCanvasError(f"{path}: made for other trials or by another version; run `neurocanvas predict` again.")
-    kept = chosen(trials.column("concept")[card["trials"]], np.array(card["folds"]), settings.max_trials)
-    rows, folds = np.array(card["trials"])[kept], np.array(card["folds"])[kept]
-    shown, mean = trials.select(rows), np.asarray(means)[folds]
-    gains = np.array(card["gains"])[folds] if settings.scale == "affine" else np.ones(len(rows))
-    targets, embeddings, stimuli = run.targets(), run.embeddings(), run.dataset[1]
-    _check_arms(run, predicted.shape[1:], embeddings.shape[1:])
-    known = np.zeros((len(means), len(targets)), bool)
-    for fold, trained in enumerate(card["known"]):
-        known[fold, trained] = True
-    prediction = np.asarray(predicted[kept], np.float32)
-    rescaled = rescale(prediction, mean, gains)
-    if settings.scale == "token-norm":
-        norms = np.stack([token_norms(targets, np.array(trained)) for trained in card["known"]])
-        rescaled = match_norms(prediction, norms[folds])
-    inputs = ArmInputs(
-        prediction, rescaled, mean,
-        np.asarray(embeddings[run.stimulus_rows(shown)], np.float32), shown.column("concept"), np.random.default_rng(),
-        targets, embeddings, known[folds],
-        np.array([stimuli.concepts[name] for name in run.stimuli]), np.array(run.stimuli),
-        lambda concepts: embed_captions([prompt(stimuli.names[c]) for c in concepts], run.settings.family),
-        lambda: sketch(run, subject)[kept],
-    )  # fmt: skip
-    for arm in (name for name in settings.arms if name != CAPTION):
-        seed = partial(picture_seed, settings.seed, arm, subject)
-        entries = [
-            {
-                "subject": subject, "arm": arm, "trial": int(row), "stimulus": str(stimulus), "concept": str(concept),
-                "predictions": card["sha256"][:16],
-                "file": f"s{subject}/{arm}/{row:05d}_{Path(stimulus).stem}.png", "seed": seed(int(row)),
-            }
-            for row, stimulus, concept in zip(rows, shown.column("stimulus"), shown.column("concept"), strict=True)
-        ]  # fmt: skip
-        own = replace(inputs, rng=np.random.default_rng(seed(-1)))
-        starts = ARMS[arm].start
-        over = [] if starts is None else starts(own)
-        yield Work(arm, ARMS[arm].condition(own), inputs.predicted, mean, entries, over)
-
-
-def _check_arms(run: Run, predicted: tuple[int, ...], needed: tuple[int, ...]) -> None:
-    """Raise if an arm draws from predictions that the generator cannot take."""
-    from neurocanvas.generation.conditioning import ARMS
-
-    refused = [arm for arm in run.settings.generate.arms if arm != CAPTION and ARMS[arm].from_prediction]
-    if refused and predicted != needed:
-        others = ", ".join(arm for arm, how in ARMS.items() if not how.from_prediction)
-        raise NeuroCanvasError(
-            f"--arm {refused[0]}: draws from predictions, and these have shape {predicted} where the generator takes "
-            f"{needed}. Choose among {others}, or embed and train with the family that draws and embed.target text."
-        )
-
-
-def _show_seen(run: Run, entries: list[dict[str, Any]]) -> None:
-    """Put what was seen beside what was drawn, at the same size."""
-    size = read_picture(run.folder / "images" / entries[0]["file"]).shape[0]
-    for stimulus in sorted({entry["stimulus"] for entry in entries}):
-        path = run.folder / "images" / "seen" / f"{stimulus}.png"
-        write_picture(path, run.dataset[1].picture(stimulus, size=size))
 
 
 def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:

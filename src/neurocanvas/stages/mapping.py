@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,17 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.datasets.splits import Split, groups, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.stages.run import Advance, Run, write_table
+from neurocanvas.families import batches
+from neurocanvas.large_arrays import write_in_parts
+from neurocanvas.models import Mapper
+from neurocanvas.stages.run import Run, write_table
 from neurocanvas.trials import COLUMNS, Trials
 
 MADE_BY = ("method", "window", "ch_names", "bands")
 """What the cards of features that train together must agree on."""
+
+AT_ONCE = 64
+"""Trials that are predicted at once."""
 
 
 def simulate(run: Run) -> list[Path]:
@@ -54,27 +60,30 @@ def features(run: Run, *, keep_imported: bool = False) -> list[Path]:
     list of Path
         One `.npy` per subject.
     """
+    work = partial(_extract, keep_imported=keep_imported)
+    return list(run.spread("features", work, list(run.opened)))
+
+
+def _extract(run: Run, subject: int, *, keep_imported: bool) -> Path:
+    """Compute one subject's features, unless that is done."""
     from neurocanvas.features.entropy import UNITS, extract
     from neurocanvas.montage import BANDS
 
-    advance, settings = run.track("features", len(run.opened)), run.settings.features
-    for subject, trials in run.opened.items():
-        path = run.features_path(subject)
-        inputs = store.fingerprint("features", trials.fingerprint(), settings)
-        kept = keep_imported and path.is_file() and store.read_card(path).get("imported")
-        if not (kept or store.is_done(path, inputs)):
-            values = extract(trials, settings)
-            card = {
-                "method": settings.method,
-                "ch_names": list(trials.ch_names),
-                "bands": list(BANDS),
-                "window": [settings.tmin, settings.tmax],
-                "unit": UNITS[settings.method],
-            }
-            store.write_array(path, values, inputs, card)
-        write_trials(run, subject)
-        advance(1)
-    return [run.features_path(subject) for subject in run.opened]
+    trials, settings, path = run.opened[subject], run.settings.features, run.features_path(subject)
+    inputs = store.fingerprint("features", trials.fingerprint(), settings)
+    kept = keep_imported and path.is_file() and store.read_card(path).get("imported")
+    if not (kept or store.is_done(path, inputs)):
+        values = extract(trials, settings)
+        card = {
+            "method": settings.method,
+            "ch_names": list(trials.ch_names),
+            "bands": list(BANDS),
+            "window": [settings.tmin, settings.tmax],
+            "unit": UNITS[settings.method],
+        }
+        store.write_array(path, values, inputs, card)
+    write_trials(run, subject)
+    return path
 
 
 def write_trials(run: Run, subject: int) -> None:
@@ -150,20 +159,6 @@ def _read_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any
     return np.asarray(values), store.read_card(path)
 
 
-@dataclass
-class _EpochLog:
-    """Logs every epoch of one training, advances the progress line, and counts."""
-
-    write: Callable[[Mapping[str, Any]], None]
-    advance: Advance
-    logged: int = 0
-
-    def __call__(self, line: Mapping[str, Any]) -> None:
-        self.write(line)
-        self.advance(1)
-        self.logged += 1
-
-
 def train(run: Run) -> list[Path]:
     """Train every subject's mapper, one per fold, each beside its baselines.
 
@@ -179,24 +174,35 @@ def train(run: Run) -> list[Path]:
     list of Path
         One safetensors file per subject and fold.
     """
+    units = []
+    for subject in run.subjects:  # what cannot be split is refused before anything is trained
+        folds = len(make_splits(run.pool(subject), run.settings.split, subject))
+        units += [(subject, fold) for fold in range(folds)]
+    return list(run.spread("train", _train, units))
+
+
+def _train(run: Run, unit: tuple[int, int]) -> Path:
+    """Train the mapper of one subject and fold, unless that is done."""
     from neurocanvas.models import EEGSpec
     from neurocanvas.training.compare import train_and_save
 
-    targets, paths = run.targets(), []
-    splits = {subject: make_splits(run.pool(subject), run.settings.split, subject) for subject in run.subjects}
-    advance = run.track("train", run.settings.mapper.epochs * sum(map(len, splits.values())))
-    for subject in run.subjects:
-        values, card = read_pooled_features(run, subject)
-        target_of = run.stimulus_rows(run.pool(subject))
-        spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]), targets.shape[1:])
-        for fold, split in enumerate(splits[subject]):
-            paths.append(run.model_path(subject, fold))
-            epochs = _EpochLog(run.logger("train", subject=subject, fold=fold), advance)
-            train_and_save(
-                values, targets, target_of, split.joined(), spec, run.settings.mapper, path=paths[-1], log=epochs
-            )
-            advance(run.settings.mapper.epochs - epochs.logged)  # most trainings end early
-    return paths
+    subject, fold = unit
+    pool, targets, (values, card) = run.pool(subject), run.targets(), read_pooled_features(run, subject)
+    split = make_splits(pool, run.settings.split, subject)[fold]
+    spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]), targets.shape[1:])
+    settings, path = run.settings.mapper, run.model_path(subject, fold)
+    left, log = settings.epochs, run.logger("train", subject=subject, fold=fold)
+    advance = run.track(f"train s{subject} fold{fold}", left)
+
+    def note(line: Mapping[str, Any]) -> None:
+        nonlocal left
+        left -= 1
+        log(line)
+        advance(1)
+
+    train_and_save(values, targets, run.stimulus_rows(pool), split.joined(), spec, settings, path=path, log=note)
+    advance(left)  # most trainings end early
+    return path
 
 
 def asked(
@@ -270,45 +276,56 @@ def predict(run: Run) -> list[Path]:
     list of Path
         `predictions/s<subject>.npy`, and beside it `s<subject>_mean.npy`, the mean training target of each fold.
     """
+    return list(run.spread("predict", _predict, list(run.subjects)))
+
+
+def _predict(run: Run, subject: int) -> Path:
+    """Predict the test trials of one subject, unless that is done."""
     from neurocanvas.generation.conditioning import gain
     from neurocanvas.models.checkpoint import load_mapper
 
-    advance, paths = run.track("predict", len(run.subjects)), []
-    for subject, trials in run.subjects.items():
-        pool, (values, _) = run.pool(subject), read_pooled_features(run, subject)
-        splits = make_splits(pool, run.settings.split, subject)
-        models = [run.model_path(subject, fold) for fold in range(len(splits))]
-        path = run.folder / "predictions" / f"s{subject}.npy"
-        mean = path.with_name(f"s{subject}_mean.npy")
-        cards = [store.read_card(check_file(model, "a mapper; `neurocanvas train` makes it")) for model in models]
-        inputs = prediction_print(run, subject, splits)
-        if not (store.is_done(path, inputs) and store.is_done(mean, inputs)):
-            mappers = [load_mapper(model) for model in models]
-            tests = [asked(values, pool, split.test, run.settings.split.average_test) for split in splits]
-            own = np.flatnonzero(pool.column("subject") == subject)
-            rows = np.searchsorted(own, np.concatenate([shown for _, shown, _ in tests]))  # in the subject's own table
-            folds = np.concatenate([np.full(len(shown), fold) for fold, (_, shown, _) in enumerate(tests)])
-            predicted = np.concatenate([m.predict(asked) for m, (asked, *_) in zip(mappers, tests, strict=True)])
-            # by how much predictions are shrunk is read off validation trials that are averaged as the test trials are
-            vals = [asked(values, pool, split.val, run.settings.split.average_test)[0] for split in splits]
-            spreads = [m.coordinates(asked).std(axis=0) for m, asked in zip(mappers, vals, strict=True)]
-            most = max(int(showings.max()) for *_, showings in tests)
-            warnings = {warning for split in splits for warning in split.warnings}
-            warnings |= {warning for model in cards for warning in model.get("warnings", ())}  # of imported ones
-            if most > 1:
-                warnings.add(
-                    f"Features of each test picture are averaged over up to {most} showings: these are not "
-                    "single-trial scores."
-                )
-            order = np.argsort(rows, kind="stable")
-            store.write_array(mean, np.stack([m.basis.mean for m in mappers]), inputs)
-            seen = run.stimulus_rows(pool)
-            store.write_array(path, predicted[order], inputs, {
-                "known": [np.unique(seen[split.joined().train]).tolist() for split in splits],
-                "trials": rows[order].tolist(), "folds": folds[order].tolist(),
-                "gains": [gain(m.basis.target_sd, sd) for m, sd in zip(mappers, spreads, strict=True)],
-                "blocked": is_blocked(trials), "warnings": sorted(warnings),
-            })  # fmt: skip
-        paths.append(path)
-        advance(1)
-    return paths
+    pool, (values, _), average = run.pool(subject), read_pooled_features(run, subject), run.settings.split.average_test
+    splits = make_splits(pool, run.settings.split, subject)
+    models = [run.model_path(subject, fold) for fold in range(len(splits))]
+    path = run.folder / "predictions" / f"s{subject}.npy"
+    mean = path.with_name(f"s{subject}_mean.npy")
+    cards = [store.read_card(check_file(model, "a mapper; `neurocanvas train` makes it")) for model in models]
+    inputs = prediction_print(run, subject, splits)
+    if store.is_done(path, inputs) and store.is_done(mean, inputs):
+        return path
+    mappers = [load_mapper(model) for model in models]
+    tests = [asked(values, pool, split.test, average) for split in splits]
+    own = np.flatnonzero(pool.column("subject") == subject)
+    rows = np.searchsorted(own, np.concatenate([shown for _, shown, _ in tests]))  # in the subject's own table
+    folds = np.concatenate([np.full(len(shown), fold) for fold, (_, shown, _) in enumerate(tests)])
+    order = np.argsort(rows, kind="stable")
+    # by how much predictions are shrunk is read off validation trials that are averaged as the test trials are
+    vals = [asked(values, pool, split.val, average)[0] for split in splits]
+    spreads = [m.coordinates(asked).std(axis=0) for m, asked in zip(mappers, vals, strict=True)]
+    most = max(int(showings.max()) for *_, showings in tests)
+    warnings = {warning for split in splits for warning in split.warnings}
+    warnings |= {warning for model in cards for warning in model.get("warnings", ())}  # of imported ones
+    if most > 1:
+        warnings.add(
+            f"Features of each test picture are averaged over up to {most} showings: these are not single-trial scores."
+        )
+    store.write_array(mean, np.stack([m.basis.mean for m in mappers]), inputs)
+    seen = run.stimulus_rows(pool)
+    parts = _predicted(mappers, np.concatenate([features for features, *_ in tests])[order], folds[order])
+    write_in_parts(path, (len(rows), *mappers[0].basis.mean.shape), np.float32, parts, inputs, {
+        "known": [np.unique(seen[split.joined().train]).tolist() for split in splits],
+        "trials": rows[order].tolist(), "folds": folds[order].tolist(),
+        "gains": [gain(m.basis.target_sd, sd) for m, sd in zip(mappers, spreads, strict=True)],
+        "blocked": is_blocked(run.subjects[subject]), "warnings": sorted(warnings),
+    })  # fmt: skip
+    return path
+
+
+def _predicted(mappers: Sequence[Mapper], features: np.ndarray, folds: np.ndarray) -> Iterator[np.ndarray]:
+    """Predictions of trials, each by the mapper of its fold, a few at a time: all of them can be gigabytes."""
+    for part in batches(len(features), AT_ONCE):
+        predicted = np.empty((part.stop - part.start, *mappers[0].basis.mean.shape), np.float32)
+        for fold in np.unique(folds[part]):
+            rows = folds[part] == fold
+            predicted[rows] = mappers[fold].predict(features[part][rows])
+        yield predicted

@@ -6,9 +6,9 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from neurocanvas.config import RunSettings
 from neurocanvas.datasets.protocols import check_sessions, testable_subjects
 from neurocanvas.datasets.splits import uses_other_subjects
 from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.scale import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
 from neurocanvas.trials import Trials
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def untracked(title: str, total: int) -> Advance:  # noqa: ARG001
     return lambda _: None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A run folder with its settings.
 
@@ -59,11 +60,57 @@ class Run:
         What to do.
     track : callable
         Opens progress lines; see `Track`.
+    engine : Engine
+        Does units of work.
+
+    Notes
+    -----
+    Pickled, it is its folder and settings; in a worker the same of these give the same object, which keeps what it has
+    opened.
     """
 
     folder: Path
     settings: RunSettings
     track: Track = untracked
+    engine: Engine = IN_PROCESS
+
+    def __reduce__(self) -> tuple[Callable[[str, str], Run], tuple[str, str]]:
+        return _in_worker, (str(self.folder), self.settings.model_dump_json())
+
+    def spread(
+        self,
+        stage: str,
+        work: Callable[[Run, Unit], Result],
+        units: Sequence[Unit],
+        *,
+        needs: Needs | None = None,
+        sizes: Sequence[int] | None = None,
+    ) -> Iterator[Result]:
+        """Let the engine do units of a stage, and show how far it is.
+
+        Parameters
+        ----------
+        stage : str
+            A key of `NEEDS`; also the title of the progress line.
+        work : callable
+            ``work(run, unit)``; a function of a module.
+        units : sequence
+            What can be pickled.
+        needs : Needs, optional
+            Else those of the stage.
+        sizes : sequence of int, optional
+            By how much each unit advances the progress line; else by 1.
+
+        Yields
+        ------
+        object
+            What `work` gave, in the order of the units.
+        """
+        advance = self.track(stage, len(units) if sizes is None else sum(sizes))
+        done = self.engine.map(partial(work, self), units, needs or NEEDS[stage])
+        for result, size in zip(done, sizes or [1] * len(units), strict=True):
+            advance(size)
+            yield result
 
     def log(self, stage: str, **what: Any) -> None:
         """Append one line to `log.jsonl`.
@@ -235,6 +282,12 @@ class Run:
                 f"{path}: made for other stimuli; run `neurocanvas caption` and `neurocanvas embed` again."
             )
         return embeddings
+
+
+@lru_cache(maxsize=8)
+def _in_worker(folder: str, settings: str) -> Run:
+    """The run that a worker is told of."""
+    return Run(Path(folder), RunSettings.model_validate_json(settings))
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -122,11 +122,9 @@ def captioner_of(source: str) -> str:
 def caption_stimuli(
     ids: Sequence[str],
     picture: Callable[[str], np.ndarray],
-    captioner: Callable[[], Captioner],
+    describe: Callable[[list[list[str]]], Iterable[list[str]]],
     begun: Path,
     inputs: str,
-    *,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, str]:
     """Caption stimuli, each distinct picture once, going on where an earlier call was killed.
 
@@ -136,33 +134,28 @@ def caption_stimuli(
         Stimuli.
     picture : callable
         Gives a stimulus's picture, (height, width, 3), uint8.
-    captioner : callable
-        Gives the captioner; is called if there is work left.
+    describe : callable
+        Takes batches of stimuli of different pictures, and gives the captions of each batch as soon as they are made.
     begun : Path
         Where captions are kept until all are there, by picture; the caller removes it then.
     inputs : str
         Fingerprint of what captions depend on: what `begun` holds from other inputs is dropped.
-    progress : callable
-        Is told how many stimuli are done since the last call.
 
     Returns
     -------
     dict of str to str
         Stimulus to caption.
     """
-    found = _read_begun(begun, inputs)
-    digest = {}
-    for part in batches(len(ids), BATCH):
-        pictures = {}
-        for name in ids[part]:
-            seen = picture(name)
-            digest[name] = hashlib.sha256(f"{seen.shape}".encode() + seen.tobytes()).hexdigest()
-            if digest[name] not in found:
-                pictures[digest[name]] = seen
-        if pictures:
-            found |= dict(zip(pictures, captioner().describe(list(pictures.values())), strict=True))
-            write_json(begun, {"inputs": inputs, "captions": found})
-        progress(part.stop - part.start)
+    found, digest = _read_begun(begun, inputs), {}
+    for name in ids:
+        seen = picture(name)
+        digest[name] = hashlib.sha256(f"{seen.shape}".encode() + seen.tobytes()).hexdigest()
+    distinct = list({digest[name]: name for name in reversed(ids)}.values())[::-1]
+    parts = [distinct[part] for part in batches(len(distinct), BATCH)]
+    left = [part for part in parts if any(digest[name] not in found for name in part)]
+    for part, captions in zip(left, describe(left), strict=True):
+        found |= {digest[name]: caption for name, caption in zip(part, captions, strict=True)}
+        write_json(begun, {"inputs": inputs, "captions": found})
     return {name: found[digest[name]] for name in ids}
 
 

@@ -6,10 +6,33 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from neurocanvas.families import find_family, load_picture_encoder
+from neurocanvas.families import find_family, load_part, load_picture_encoder
 
 
-def load_image_encoder(family: str) -> tuple[Callable[[Sequence[np.ndarray]], np.ndarray], tuple[int, int]]:
+def image_shape(family: str) -> tuple[int, int]:
+    """Say the shape of one picture's embedding, without loading weights.
+
+    Parameters
+    ----------
+    family : str
+        A name in `families.FAMILIES` or a folder.
+
+    Returns
+    -------
+    tuple of int
+        (1, width).
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the configuration cannot be read.
+    """
+    from transformers import CLIPConfig
+
+    return 1, int(load_part(find_family(family).judge, CLIPConfig.from_pretrained).projection_dim)
+
+
+def load_image_encoder(family: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
     """Load the image side of a family's CLIP.
 
     Parameters
@@ -19,16 +42,14 @@ def load_image_encoder(family: str) -> tuple[Callable[[Sequence[np.ndarray]], np
 
     Returns
     -------
-    encode : callable
+    callable
         Takes pictures, (height, width, 3), uint8, of any size; gives an array of shape (n_pictures, 1, width), float16,
         projected and not normalised.
-    shape : tuple of int
-        (1, width).
 
     Raises
     ------
     NeuroCanvasError
         If the weights cannot be loaded.
     """
-    encode, width = load_picture_encoder(find_family(family).judge)
-    return lambda pictures: encode(pictures)[:, None].astype(np.float16), (1, width)
+    encode, _ = load_picture_encoder(find_family(family).judge)
+    return lambda pictures: encode(pictures)[:, None].astype(np.float16)

@@ -14,9 +14,35 @@ BATCH = 32
 """Captions at a time."""
 
 
-def load_text_encoder(
-    family: str, *, pooled: bool = False
-) -> tuple[Callable[[Sequence[str]], np.ndarray], tuple[int, int]]:
+def text_shape(family: str, *, pooled: bool = False) -> tuple[int, int]:
+    """Say the shape of one caption's embedding, without loading weights.
+
+    Parameters
+    ----------
+    family : str
+        A name in `families.FAMILIES` or a folder.
+    pooled : bool
+        As `load_text_encoder` takes it.
+
+    Returns
+    -------
+    tuple of int
+        (77, width), or (1, width); width is 768 for Stable Diffusion 1.x and 1024 for 2.x.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the encoder's configuration cannot be read.
+    """
+    from transformers import CLIPTextConfig
+
+    config = load_part(
+        find_family(family).diffusion, lambda name: CLIPTextConfig.from_pretrained(name, subfolder="text_encoder")
+    )
+    return 1 if pooled else N_TOKENS, int(config.hidden_size)
+
+
+def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequence[str]], np.ndarray]:
     """Load the text encoder of a family's Stable Diffusion.
 
     Parameters
@@ -28,11 +54,9 @@ def load_text_encoder(
 
     Returns
     -------
-    encode : callable
+    callable
         Takes captions, gives an array of shape (n_captions, 77, width), float16: last hidden states after the final
         layer norm, padding included, as Stable Diffusion uses them. Pooled: (n_captions, 1, width).
-    shape : tuple of int
-        Of one caption's embedding; `width` is the encoder's, 768 for Stable Diffusion 1.x and 1024 for 2.x.
 
     Raises
     ------
@@ -53,7 +77,7 @@ def load_text_encoder(
         found: np.ndarray = states.half().cpu().numpy()
         return found
 
-    return encode, (1 if pooled else N_TOKENS, encoder.config.hidden_size)
+    return encode
 
 
 def embed_captions(captions: Sequence[str], family: str) -> np.ndarray:
@@ -76,7 +100,22 @@ def embed_captions(captions: Sequence[str], family: str) -> np.ndarray:
     NeuroCanvasError
         If the encoder's weights cannot be loaded.
     """
-    encode, _ = load_text_encoder(family)
+    return encode_distinct(captions, load_text_encoder(family))
+
+
+def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
+    """Encode captions, each distinct one once.
+
+    Parameters
+    ----------
+    captions : sequence of str
+    encode : callable
+        From `load_text_encoder`.
+
+    Returns
+    -------
+    array, shape (n_captions, ...), float16
+    """
     distinct = list(dict.fromkeys(captions))
     encoded = np.concatenate([encode(distinct[part]) for part in batches(len(distinct), BATCH)])
     row = {caption: index for index, caption in enumerate(distinct)}

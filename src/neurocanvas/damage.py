@@ -1,0 +1,80 @@
+"""What tells damage: the check at the end of a card, and the line that says which file is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_BEFORE_CHECK = ',\n "check": '
+
+
+def report_damage(path: Path, error: Exception | None = None) -> None:
+    """Say which file is damaged; whoever says so makes it again.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : Exception, optional
+        What happened when it was read; without one, its bytes are others than they should be.
+    """
+    reason = getattr(error, "strerror", None) or "its bytes are not those that were written"
+    logging.getLogger("neurocanvas").warning("%s: damaged (%s); it is made again", path, reason)
+
+
+def seal(card: Mapping[str, Any]) -> str:
+    """Write a card as JSON text whose last entry, `check`, hashes all that stands before it.
+
+    Parameters
+    ----------
+    card : mapping
+        What `json` can write, at least one entry.
+
+    Returns
+    -------
+    str
+        What `unseal` reads.
+
+    Examples
+    --------
+    >>> unseal(seal({"fingerprint": "f", "sha256": "s"}))["fingerprint"]
+    'f'
+    """
+    body = json.dumps(card, indent=1, ensure_ascii=False).removesuffix("\n}")
+    return f'{body}{_BEFORE_CHECK}"{_check(body)}"\n}}\n'
+
+
+def unseal(text: str) -> dict[str, Any]:
+    """Read a card, and notice if one byte of it has changed.
+
+    Parameters
+    ----------
+    text : str
+        From `seal`; or a card that was never sealed, as of an artifact that is not finished.
+
+    Returns
+    -------
+    dict
+        The card; empty if it was never sealed.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    card = json.loads(text)
+    if not isinstance(card, dict) or "check" not in card:
+        return {}
+    body, _, check = text.rpartition(_BEFORE_CHECK)
+    if check != f'"{_check(body)}"\n}}\n':
+        raise ValueError("the card is not as it was written")
+    return card
+
+
+def _check(body: str) -> str:
+    """16 hex digits that name a text."""
+    return hashlib.sha256(body.encode()).hexdigest()[:16]

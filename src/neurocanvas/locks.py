@@ -1,0 +1,104 @@
+"""One process at a time works on a run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.store import PART
+
+LOCK, OWNER = ".lock", ".lock.json"
+"""Files in the folder while it is held: what the operating system locks, and who has it."""
+
+
+@contextmanager
+def hold(folder: Path, verb: str) -> Iterator[None]:
+    """Keep other processes from working on a folder; what killed ones left half-written there is deleted first.
+
+    The operating system lets go of the lock when its holder ends, in whatever way. A process that has the folder takes
+    it as often as it likes. Of processes that a launcher started together, rank 0 takes it for all.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    verb : str
+        What is done, for the error that others get.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    NeuroCanvasError
+        If another process has it; it says which one.
+    OSError
+        If the folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if together and os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / LOCK, thread_local=False, is_singleton=True)
+    first = not lock.is_locked
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise NeuroCanvasError(
+            f"{folder}: in use by {_owner(folder)}; wait until that ends, or stop it, then run again."
+        ) from error
+    try:
+        if first:
+            _claim(folder, verb)
+            if not together:  # the others may be writing already
+                sweep(folder)
+        yield
+    finally:
+        if first:  # while it is locked: whoever has opened the file by now sees that it is gone, and opens anew
+            for name in (OWNER, LOCK):
+                (folder / name).unlink(missing_ok=True)
+        lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half-written, anywhere in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        No process may be writing to it.
+    """
+    for where, folders, files in os.walk(folder):
+        for name in files:
+            if name.startswith(PART):
+                Path(where, name).unlink(missing_ok=True)
+        for name in [name for name in folders if name.startswith(PART)]:
+            folders.remove(name)
+            shutil.rmtree(Path(where, name))
+
+
+def _claim(folder: Path, verb: str) -> None:
+    """Write down who has the folder."""
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "verb": verb, "since": since}
+    (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")  # not synced, not renamed: nothing depends on it
+
+
+def _owner(folder: Path) -> str:
+    """Who has the folder, in words; a holder is written down a moment after it takes the lock."""
+    try:
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        return "`neurocanvas {verb}` (process {pid} on {host}, since {since})".format(**owner)
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"

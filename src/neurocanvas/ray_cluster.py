@@ -1,0 +1,165 @@
+"""Units of work on a Ray cluster: a pool of actors, each of which keeps what it has loaded and does a unit at a time."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from neurocanvas.errors import NeuroCanvasError, require
+from neurocanvas.scale import DEATHS, Needs, Result, Unit, do_unit
+
+PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "TOKENIZERS_PARALLELISM")
+"""Variables of the environment that workers get."""
+
+
+class Worker:
+    """What runs on the cluster.
+
+    Parameters
+    ----------
+    folder : str
+        Working directory of the command, which relative paths count from.
+    variables : dict of str to str
+        `PASSED_ON`.
+    """
+
+    def __init__(self, folder: str, variables: dict[str, str]) -> None:
+        os.environ.update(variables)
+        with suppress(OSError):  # a machine that does not share it has what it needs elsewhere, or says what is missing
+            os.chdir(folder)
+
+    def is_there(self) -> None:
+        """Answer, once the cluster has found a place for this worker."""
+
+    def do(self, work: Callable[[Unit], Result], unit: Unit, threads: int) -> tuple[Result | None, str | None]:
+        """Do a unit.
+
+        Parameters
+        ----------
+        work : callable
+        unit : object
+        threads : int
+
+        Returns
+        -------
+        result : object
+        refused : str or None
+            Why the unit was refused. As a value: Ray would wrap an exception in its own traceback.
+        """
+        try:
+            return do_unit(work, unit, threads), None
+        except NeuroCanvasError as error:
+            return None, str(error)
+
+
+@dataclass(eq=False)
+class Cluster:
+    """Units are done on a Ray cluster.
+
+    Parameters
+    ----------
+    address : str
+        "auto", "host:port" or "ray://host:port"; empty starts a cluster on this machine, which ends with the command.
+    workers : int
+        Units at once; 0 = as many as the cluster holds now. More than that wait, and make a cluster grow that can.
+    threads : int
+        Of each; 0 is what the stage says.
+    """
+
+    address: str = ""
+    workers: int = 0
+    threads: int = 0
+    _ray: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._ray = require("ray", "--engine ray", "ray")
+        with suppress(AttributeError):
+            self._ray.widgets  # noqa: B018
+        try:
+            self._ray.init(
+                address=self.address or "local", log_to_driver=False, logging_level="error", include_dashboard=False
+            )
+        except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise NeuroCanvasError(
+                f"--address: the address of a Ray cluster that is running is needed; got {self.address!r} ({reason})."
+            ) from error
+
+    def map(
+        self,
+        work: Callable[[Unit], Result],
+        units: Sequence[Unit],
+        needs: Needs,
+    ) -> Iterator[Result]:
+        """Do the units; see `scale.Engine`. One whose node dies is done by a worker that takes its place."""
+        ray, needs = self._ray, replace(needs, threads=self.threads or needs.threads)
+        waiting, results = deque(enumerate(units)), dict[int, Result]()
+        shared, busy = ray.put(work), dict[Any, tuple[Any, tuple[int, Unit] | None]]()
+        following = deaths = 0
+        try:
+            for _ in range(min(len(units), self._width(needs))):
+                self._hire(needs, busy)
+            while following < len(units):
+                answer = ray.wait(list(busy), num_returns=1)[0][0]
+                worker, job = busy.pop(answer)
+                try:
+                    outcome = ray.get(answer)
+                except ray.exceptions.RayActorError as error:
+                    deaths += 1
+                    if deaths > DEATHS * (1 + len(busy)):
+                        raise NeuroCanvasError(
+                            f"{deaths} workers of the Ray cluster died without getting anything done ({error}); see its "
+                            "logs. What is done stays."
+                        ) from error
+                    if job is not None:
+                        waiting.appendleft(job)
+                    self._hire(needs, busy)
+                    continue
+                if job is not None:
+                    results[job[0]], deaths = _accepted(outcome), 0
+                if waiting:
+                    job = waiting.popleft()
+                    busy[worker.do.remote(shared, job[1], needs.threads)] = worker, job
+                while following in results:
+                    yield results.pop(following)
+                    following += 1
+        finally:
+            for worker, _ in busy.values():
+                with suppress(ray.exceptions.RayError, ConnectionError):
+                    ray.kill(worker)
+
+    def _hire(self, needs: Needs, busy: dict[Any, Any]) -> None:
+        """Ask for a worker; it gets work when it answers."""
+        resources = {"num_cpus": needs.threads, "memory": needs.memory, "max_restarts": 0}
+        if needs.gpu and self._ray.cluster_resources().get("GPU", 0):
+            resources["num_gpus"] = needs.gpu
+        variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        worker = self._ray.remote(Worker).options(**resources).remote(os.getcwd(), variables)
+        busy[worker.is_there.remote()] = worker, None
+
+    def _width(self, needs: Needs) -> int:
+        """How many workers there is room for in the whole cluster."""
+        if self.workers:
+            return self.workers
+        room, nodes = 0, [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        on_gpus = needs.gpu and any(node.get("GPU") for node in nodes)
+        for node in nodes:
+            fits = [node.get("CPU", 0) / needs.threads, node.get("memory", 0) / needs.memory]
+            room += int(min(fits + ([node.get("GPU", 0) / needs.gpu] if on_gpus else [])))
+        return max(1, room)
+
+    def close(self) -> None:
+        """Leave the cluster, or end it if it was started here."""
+        self._ray.shutdown()
+
+
+def _accepted(outcome: tuple[Any, str | None]) -> Any:
+    """The result of a unit that was not refused."""
+    result, refused = outcome
+    if refused is not None:
+        raise NeuroCanvasError(refused)
+    return result

@@ -1,0 +1,359 @@
+"""Where units of work run: in this process, in processes of this machine, or on a Ray cluster (`ray_cluster.py`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing import connection, get_context, parent_process
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from neurocanvas.errors import NeuroCanvasError, check_option
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+GB = 10**9
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that libraries read, when they are loaded, for how many threads to use."""
+
+DEATHS = 3
+"""So many workers in a row may die before any unit is done."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a worker needs for one unit at a time.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes, with the libraries.
+    threads : int
+        Of the CPU. Last digits depend on it, and on nothing else that differs between engines.
+    gpu : float
+        Share of a GPU, where there are any.
+    """
+
+    memory: int
+    threads: int = 1
+    gpu: float = 0.0
+
+
+NEEDS: Mapping[str, Needs] = MappingProxyType({
+    "convert": Needs(GB // 2),
+    "features": Needs(GB),
+    "caption": Needs(2 * GB, gpu=0.5),
+    "embed": Needs(2 * GB, gpu=0.25),
+    "train": Needs(2 * GB),
+    "predict": Needs(2 * GB),
+    "classify": Needs(2 * GB),
+    "benchmark": Needs(2 * GB),
+    "sketch": Needs(2 * GB),
+    "generate": Needs(2 * GB, gpu=1.0),
+    "evaluate": Needs(2 * GB, gpu=0.25),
+    "controls": Needs(2 * GB),
+})  # fmt: skip
+"""Stage -> what each of its units needs; `generate` asks for more memory where the family's weights are large."""
+
+
+_KEPT: dict[tuple[str, Hashable], Any] = {}
+
+
+def kept(stage: str, name: Hashable, load: Callable[[], Result]) -> Result:
+    """Load what many units of a stage use, once in each process; what another stage kept is let go.
+
+    Parameters
+    ----------
+    stage : str
+        Whose units use it.
+    name : hashable
+        What tells it from what else the stage keeps.
+    load : callable
+
+    Returns
+    -------
+    object
+        What `load` gave.
+    """
+    if any(other != stage for other, _ in _KEPT):
+        _KEPT.clear()
+    if (stage, name) not in _KEPT:
+        _KEPT[stage, name] = load()
+    found: Result = _KEPT[stage, name]
+    return found
+
+
+class Engine(Protocol):
+    """Does units of work, wherever that is, and gives the same results in the same order as any other engine."""
+
+    def map(
+        self,
+        work: Callable[[Unit], Result],
+        units: Sequence[Unit],
+        needs: Needs,
+    ) -> Iterator[Result]:
+        """Do the units; a unit whose worker dies is done again elsewhere.
+
+        Parameters
+        ----------
+        work : callable
+            What is done; it and the units can be pickled, and doing a unit twice is as doing it once.
+        units : sequence
+        needs : Needs
+
+        Yields
+        ------
+        object
+            What `work` gave for each unit, in their order.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If a unit is refused, or workers die again and again.
+        """
+
+    def close(self) -> None:
+        """Let the workers go."""
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Use so many threads in here, also in libraries that are loaded in here for the first time.
+
+    Parameters
+    ----------
+    count : int
+    """
+    from threadpoolctl import threadpool_limits
+
+    torch: Any = sys.modules.get("torch")  # where it is not loaded yet, it will read the variables
+    of_torch = None if torch is None else torch.get_num_threads()
+    if torch is not None:
+        torch.set_num_threads(count)
+    try:
+        with _variables(count), threadpool_limits(count):
+            yield
+    finally:
+        if torch is not None:
+            torch.set_num_threads(of_torch)
+
+
+def do_unit(work: Callable[[Unit], Result], unit: Unit, count: int) -> Result:
+    """Do one unit with a number of threads: what workers of every engine are asked for.
+
+    Parameters
+    ----------
+    work : callable
+    unit : object
+    count : int
+        Threads.
+
+    Returns
+    -------
+    object
+        What `work` gives.
+    """
+    with threads(count):
+        return work(unit)
+
+
+@dataclass(eq=False)
+class Local:
+    """Units are done on this machine, in processes if there is room for more than one at a time.
+
+    Parameters
+    ----------
+    workers : int
+        At once; 1 is this process itself, 0 as many as cores and memory hold, or one per GPU where a stage uses them.
+    threads : int
+        Of each; 0 is what the stage says.
+    """
+
+    workers: int = 1
+    threads: int = 0
+    _pool: tuple[ProcessPoolExecutor, int, int] | None = field(default=None, repr=False)
+
+    def map(
+        self,
+        work: Callable[[Unit], Result],
+        units: Sequence[Unit],
+        needs: Needs,
+    ) -> Iterator[Result]:
+        """Do the units; see `Engine`."""
+        needs = replace(needs, threads=self.threads or needs.threads)
+        width = min(len(units), self._width(needs))
+        if width > 1:
+            yield from self._in_processes(work, units, needs, width)
+            return
+        try:
+            for unit in units:
+                yield do_unit(work, unit, needs.threads)
+        finally:
+            _KEPT.clear()
+
+    def _width(self, needs: Needs) -> int:
+        """How many units are done at once."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # `accelerate launch` has made the processes
+            return 1
+        if self.workers:
+            return self.workers
+        gpus = _gpus() if needs.gpu else 0
+        if gpus:
+            return max(1, int(gpus / needs.gpu))
+        import psutil
+
+        free = psutil.virtual_memory().available
+        return max(1, min(_cores() // needs.threads, free // needs.memory))
+
+    def _in_processes(
+        self, work: Callable[[Unit], Result], units: Sequence[Unit], needs: Needs, width: int
+    ) -> Iterator[Result]:
+        """Do the units in processes; what a process that was killed leaves behind is done by others."""
+        waiting = deque(enumerate(units))
+        running: dict[Future[Result], tuple[int, Unit]] = {}
+        results: dict[int, Result] = {}
+        following = deaths = 0
+        try:
+            while following < len(units):
+                try:
+                    while waiting and len(running) < width:
+                        future = self._workers(width, needs).submit(do_unit, work, waiting[0][1], needs.threads)
+                        running[future] = waiting.popleft()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        results[running[future][0]] = future.result()
+                        del running[future]
+                        deaths = 0
+                except BrokenProcessPool as error:
+                    deaths += 1
+                    if deaths > DEATHS:
+                        raise NeuroCanvasError(
+                            f"workers were killed {deaths} times without getting anything done, most likely because "
+                            "memory is short; ask for fewer with --workers. What is done stays."
+                        ) from error
+                    waiting.extendleft(sorted(running.values(), key=lambda job: job[0], reverse=True))
+                    running.clear()
+                    self.close()
+                while following in results:
+                    yield results.pop(following)
+                    following += 1
+        except BaseException:
+            for future in running:
+                future.cancel()
+            raise
+
+    def _workers(self, width: int, needs: Needs) -> ProcessPoolExecutor:
+        """Processes that last for all stages of a command, as long as they are as many and their threads too."""
+        if self._pool is None or self._pool[1:] != (width, needs.threads):
+            self.close()
+            context = get_context("spawn")  # what torch and CUDA hold does not survive a fork
+            gpus, places = _gpus() if needs.gpu else 0, context.SimpleQueue()
+            for place in range(width if gpus else 0):
+                places.put(str(place % gpus))
+            with _variables(needs.threads):
+                pool = ProcessPoolExecutor(width, context, _begin_worker, (places, gpus > 0))
+                self._pool = (pool, width, needs.threads)
+                for _ in range(width):  # processes start when work is there, and read the variables then
+                    pool.submit(int)
+        return self._pool[0]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool[0].shutdown(cancel_futures=True)
+            self._pool = None
+
+
+@contextmanager
+def _variables(count: int) -> Iterator[None]:
+    """Let processes that start and libraries that are loaded in here use so many threads."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _begin_worker(places: Any, on_gpu: bool) -> None:
+    """Give a worker its GPU; end it with the process that started it, whatever happens to that."""
+    if on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's interrupt the parent tells
+    parent = parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    with suppress(AttributeError):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpus() -> int:
+    """GPUs of this machine."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+IN_PROCESS = Local()
+"""What a library call uses: everything in this process, one thread."""
+
+ENGINES = ("local", "ray")
+
+
+def make_engine(name: str = "local", address: str = "", workers: int = 0, threads: int = 0) -> Engine:
+    """Make an engine, as the command line asks for it.
+
+    Parameters
+    ----------
+    name : str
+        A name in `ENGINES`.
+    address : str
+        Of the Ray cluster: "auto", "host:port" or "ray://host:port"; empty starts one on this machine.
+    workers : int
+        Units at once; 0 = as many as there is room for.
+    threads : int
+        Of each; 0 = what the stage says.
+
+    Returns
+    -------
+    Engine
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the name is unknown, an address is given to `local`, a number is negative, or Ray is not installed or not
+        there.
+    """
+    check_option("--engine", name, ENGINES)
+    for option, value in (("--workers", workers), ("--threads", threads)):
+        if value < 0:
+            raise NeuroCanvasError(f"{option}: 0 or more is allowed; got {value}.")
+    if name == "local":
+        if address:
+            raise NeuroCanvasError(f"--address: belongs to --engine ray; got {address!r} with --engine local.")
+        return Local(workers, threads)
+    from neurocanvas.ray_cluster import Cluster
+
+    return Cluster(address, workers, threads)
