@@ -263,7 +263,7 @@ def test_an_array_that_grows_never_takes_another_ones_progress_for_its_own(tmp_p
         array[:] = 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "state", "shape"])
+@pytest.mark.parametrize("damage", ["cut", "state", "done", "shape"])
 def test_a_damaged_beginning_is_begun_anew(tmp_path, damage):
     with pytest.raises(ZeroDivisionError), store.growing_array(tmp_path / "a.npy", (4,), "A") as (_, _, note):
         note(2)
@@ -273,6 +273,9 @@ def test_a_damaged_beginning_is_begun_anew(tmp_path, damage):
         growing.write_bytes(growing.read_bytes()[:20])
     elif damage == "state":
         store.card_path(growing).write_text("[]")
+    elif damage == "done":
+        state = store.card_path(growing)
+        state.write_text(state.read_text().replace('"done": 2', '"done": 3'))
     else:
         np.save(growing.open("wb"), np.zeros(9, np.float16))
     with store.growing_array(tmp_path / "a.npy", (4,), "A") as (array, done, _):

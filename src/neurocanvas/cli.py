@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ import typer
 from neurocanvas import __version__, store
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.printing import print_benchmark, print_controls, print_scores, print_table, progress_lines
-from neurocanvas.verbs import read_subjects, register
+from neurocanvas.verbs import Address, EngineName, Threads, Workers, read_subjects, register
 
 app = typer.Typer(
     name="neurocanvas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -54,7 +55,6 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "protocol": (str, ("--protocol",), ("split.protocol",), f"{PROTOCOLS}."),
     "protocols": (str, ("--protocol",), ("benchmark.protocols",), f"One or several as a,b: {PROTOCOLS}."),
     "granularities": (str, ("-g", "--granularity"), ("benchmark.granularities",), "all, coarse, fine; or several."),
-    "workers": (int, ("--workers",), ("benchmark.workers",), "Subjects at once; 0 = as many as there are cores."),
     "accept": (
         bool, ("--accept-block-confound",), ("split.accept_block_confound",),
         "Go on where the split cannot tell brain from block.",
@@ -90,6 +90,11 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
 }  # fmt: skip
 """Name -> type, flags, the settings that it changes, help."""
 
+ENGINE: Mapping[str, tuple[Any, Any]] = {
+    "engine": (EngineName, "local"), "address": (Address, ""), "workers": (Workers, 0), "threads": (Threads, 0),
+}  # fmt: skip
+"""Options of every verb that does units of work: where, how many at once, with how many threads."""
+
 DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
 VERBS: Mapping[str, tuple[str, ...]] = {
     "features": (*DATA, "method", "protocol"),
@@ -107,7 +112,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     "classify": (*DATA, "method", "classifiers", "trials", "recipe", "pretrained", "protocol", "accept"),
     "benchmark": (
         *(name for name in DATA if name != "granularity"), "method", "granularities", "classifiers", "recipe",
-        "protocols", "accept", "workers",
+        "protocols", "accept",
     ),
     "run": (
         *DATA, "method", "model", "batch", "protocol", "accept", "steps", "guidance", "pictures", "family",
@@ -158,7 +163,8 @@ def _add_verb(verb: str) -> None:
     """Give the app a command whose options are those that `VERBS` lists."""
 
     def command(**given: Any) -> None:
-        _call(verb, given.pop("config"), given.pop("output"), given.pop("as_json"), given)
+        engine = {name: given.pop(name) for name in ENGINE if name in given}
+        _call(verb, given.pop("config"), given.pop("output"), given.pop("as_json"), given, engine)
 
     default_folder: Any = Path("runs/demo") if verb == "demo" else ...
     fixed: dict[str, tuple[Any, Any]] = {
@@ -169,6 +175,8 @@ def _add_verb(verb: str) -> None:
         "output": (Annotated[Path, typer.Option("-o", "--output", help="Run folder.")], default_folder),
         "as_json": (Annotated[bool, typer.Option("--json", help="Print the result as JSON.")], False),
     }  # fmt: skip
+    if verb != "report":
+        fixed |= ENGINE
     for name in VERBS[verb]:
         kind, flags, _, text = OPTIONS[name]
         fixed[name] = (Annotated[kind | None, typer.Option(*flags, help=text)], None)  # type: ignore[operator]
@@ -189,9 +197,17 @@ for _verb in VERBS:
     _add_verb(_verb)
 
 
-def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: Mapping[str, Any]) -> None:
+def _call(
+    verb: str,
+    config: Path | None,
+    folder: Path,
+    as_json: bool,
+    options: Mapping[str, Any],
+    engine: Mapping[str, Any],
+) -> None:
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
+    from neurocanvas.scale import make_engine
     from neurocanvas.stages import run_all, run_stage
     from neurocanvas.stages.run import Run
 
@@ -200,8 +216,8 @@ def _call(verb: str, config: Path | None, folder: Path, as_json: bool, options: 
     elif config is None and (folder / "run.toml").is_file():
         config = folder / "run.toml"
     settings = load_settings(config, **_changes(options))
-    with progress_lines(quiet=as_json) as track:
-        run = Run(folder, settings, track)
+    with progress_lines(quiet=as_json) as track, closing(make_engine(**engine)) as units:
+        run = Run(folder, settings, track, units)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
     if verb in SCORES:

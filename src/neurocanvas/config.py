@@ -238,7 +238,6 @@ class BenchmarkSettings(Settings):
         (), description="empty = those that the data have; fine is the mean over fine0 to fine4"
     )
     protocols: tuple[Protocol, ...] = Field((), description="empty = the one of [split]")
-    workers: int = Field(0, ge=0, description="subjects at once, one thread each; 0 = as many as there are cores")
     permutations: int = Field(2000, ge=19)
     seed: int = Field(0, ge=0)
 

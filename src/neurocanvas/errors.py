@@ -113,6 +113,36 @@ def check_folder(path: Path | str, purpose: str) -> Path:
     return found
 
 
+def check_name(folder: Path, name: Any, where: str) -> str:
+    """Return a name of a file if it says nothing but a place below a folder; what is on disk is not looked at.
+
+    Parameters
+    ----------
+    folder : Path
+        For the message.
+    name : str
+        What came; "/" stands between folders.
+    where : str
+        Which file or row names it: the beginning of the message.
+
+    Returns
+    -------
+    str
+        The same name.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it is no text, is empty or absolute, or holds "..", a backslash, a drive or a control character.
+    """
+    text = name if isinstance(name, str) else ""
+    parts = PurePosixPath(text).parts
+    leaves = text.startswith("/") or "\\" in text or ".." in parts or PureWindowsPath(text).drive
+    if not parts or leaves or printable(text) != text:
+        raise NeuroCanvasError(f"{where}: a name inside {folder} is needed, as a.png or part/a.png; got {name!r}.")
+    return text
+
+
 def check_inside(folder: Path, name: Any, where: str) -> Path:
     """Join a folder and a name that comes from a file, unless that leads out of the folder.
 
@@ -133,20 +163,15 @@ def check_inside(folder: Path, name: Any, where: str) -> Path:
     Raises
     ------
     NeuroCanvasError
-        If the name is no text, is empty or absolute, holds "..", a backslash, a drive or a control character, or leads
-        out of the folder by a link.
+        As `check_name`; or if the name leads out of the folder by a link.
 
     Examples
     --------
     >>> check_inside(Path("images"), "s0/eeg/00007_cat.png", "manifest.jsonl, line 1").as_posix()
     'images/s0/eeg/00007_cat.png'
     """
-    text = name if isinstance(name, str) else ""
-    parts = PurePosixPath(text).parts
-    leaves = text.startswith("/") or "\\" in text or ".." in parts or PureWindowsPath(text).drive
-    if not parts or leaves or any(ord(letter) < 32 for letter in text):
-        raise NeuroCanvasError(f"{where}: a name inside {folder} is needed, as a.png or part/a.png; got {name!r}.")
-    path = folder.joinpath(*parts)
+    check_name(folder, name, where)
+    path = folder.joinpath(*PurePosixPath(name).parts)
     try:
         stays = path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a name that is too long, or links in a circle: nothing is there

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from neurocanvas.safe_text import printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Note = str | tuple[str, str]
+"""A sentence, or a word that announces one and is printed in bold, and the sentence."""
 
 SENTENCE = 40
 """Cells of more letters are wrapped."""
@@ -27,26 +35,31 @@ def progress_lines(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int],
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:10}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
 
         def track(title: str, total: int) -> Callable[[int], None]:
-            task = progress.add_task(title, total=total)
+            task = progress.add_task(printable(title), total=total)
             return lambda count: progress.advance(task, count)
 
         yield track
 
 
-def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], notes: Sequence[str]) -> None:
-    """Print tables, and sentences below them.
+def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], notes: Sequence[Note]) -> None:
+    """Print tables, and sentences below them; whatever they quote, it is text: no markup, nothing steers the terminal.
 
     Parameters
     ----------
     tables : sequence of (title, header, lines)
         Lines of words, one word per column; columns of words are aligned to the left, of numbers to the right.
-    notes : sequence of str
-        Sentences.
+    notes : sequence of str, or of (str, str)
+        As `Note` says.
     """
     from rich.box import SIMPLE
     from rich.console import Console
@@ -54,16 +67,33 @@ def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[st
 
     console = Console(width=max(120, Console().width))
     for title, header, lines in tables:
-        table = Table(title=title, box=SIMPLE, padding=(0, 0, 0, 1), title_justify="left")
+        table = Table(title=_text(title, "table.title"), box=SIMPLE, padding=(0, 0, 0, 1), title_justify="left")
         for place, word in enumerate(header):
             words = place == 0 or any(line[place][:1].isalpha() for line in lines)
             sentences = any(len(line[place]) > SENTENCE for line in lines)
-            table.add_column(word, justify="left" if words else "right", no_wrap=len(header) > 2 and not sentences)
+            justify: Any = "left" if words else "right"
+            table.add_column(_text(word), justify=justify, no_wrap=len(header) > 2 and not sentences)
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*map(_text, line))
         console.print(table)
     for note in notes:
-        console.print(note)
+        console.print(_note(note))
+
+
+def _text(words: object, style: str = "") -> Text:
+    """Words as they are: in rich's strings "[red]" is a colour and ":cat:" a picture."""
+    from rich.text import Text
+
+    return Text(printable(words), style)
+
+
+def _note(note: Note) -> Text:
+    """A sentence, with what announces it in bold."""
+    from rich.text import Text
+
+    if isinstance(note, str):
+        return _text(note)
+    return Text.assemble((printable(f"{note[0]}:"), "bold"), printable(f" {note[1]}"))
 
 
 def print_benchmark(found: Mapping[str, Any]) -> None:
@@ -87,7 +117,7 @@ def print_table(table: Mapping[str, Any]) -> None:
     table : mapping
         title, header, lines, warnings: from `training.compare.mapper_table`, or one of `scores/benchmark.json`.
     """
-    warnings = [f"[bold]Warning:[/bold] {warning}" for warning in table["warnings"]]
+    warnings = [("Warning", warning) for warning in table["warnings"]]
     print_tables([(table["title"], table["header"], table["lines"])], warnings)
 
 
@@ -106,9 +136,9 @@ def print_controls(found: Mapping[str, Any]) -> None:
         note = f". {row['note']}" if row.get("note") else ""
         lines.append([row["control"], fired, *numbers, f"{row['verdict']}{note}"])
     header = ["control", "", "effect", "low", "high", "p", "Holm", "what it says"]
-    notes = [
+    notes: list[Note] = [
         "The decoder is a shrinkage LDA on the features of single trials, under the split of the settings.",
-        f"[bold]Verdict:[/bold] {found['verdict']}",
+        ("Verdict", found["verdict"]),
     ]
     print_tables([(f"Controls, {found['protocol']}", header, lines)], notes)
 
@@ -128,9 +158,7 @@ def print_inspection(report: dict[str, Any]) -> None:
     """
     from neurocanvas.datasets.inspection import describe
 
-    print_tables(
-        [(title, list(rows[0]), [list(row.values()) for row in rows]) for title, rows in describe(report)], []
-    )
+    print_tables([(title, list(rows[0]), [list(row.values()) for row in rows]) for title, rows in describe(report)], [])
 
 
 def print_scores(summary: Mapping[str, Any]) -> None:
@@ -145,47 +173,49 @@ def print_scores(summary: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from neurocanvas.report.words import verdict
-
     console = Console(width=max(100, Console().width))  # narrower, the table would lose digits
     arms = summary["arms"]
     first = next(iter(arms))
-    table = Table(
-        title=f"{summary['n_trials']} test trials of {summary['n_pictures']} pictures; "
-        f"95 % intervals over {summary['unit']}, p of {first} by permuting {summary['exchanged']}",
-        box=SIMPLE,
-        padding=(0, 0, 0, 1),
-        title_justify="left",
+    title = (
+        f"{summary['n_trials']} test trials of {summary['n_pictures']} pictures; "
+        f"95 % intervals over {summary['unit']}, p of {first} by permuting {summary['exchanged']}"
     )
+    table = Table(title=_text(title, "table.title"), box=SIMPLE, padding=(0, 0, 0, 1), title_justify="left")
     table.add_column("score", no_wrap=True)
-    for arm in arms:
-        table.add_column(arm, justify="right", no_wrap=True)
-    table.add_column("chance", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
+    for name in (*arms, "chance", "p"):
+        table.add_column(_text(name), justify="right", no_wrap=True)
     for metric, score in arms[first].items():
         cells = [_interval(scores[metric]) for scores in arms.values()]
         p = "–" if score["p"] is None else f"{score['p']:.4f}"
-        table.add_row(metric, *cells, "–" if score["chance"] is None else _short(score["chance"]), p)
+        table.add_row(_text(metric), *cells, "–" if score["chance"] is None else _short(score["chance"]), p)
     console.print(table)
+    for note in _notes(summary):
+        console.print(_note(note))
+
+
+def _notes(summary: Mapping[str, Any]) -> Iterator[Note]:
+    """What is said below the scores of pictures."""
+    from neurocanvas.report.words import verdict
+
     for rule, found in summary.get("retrieval", {}).items():
         if not found["transductive"]:  # the others use all test trials at once; summary.json has them
-            console.print(
+            yield (
                 f"Predictions retrieve the seen stimulus among {found['n_pictures']:g} ({rule}): top-1 "
                 f"{_short(found['top1'])} (chance {_short(found['chance1'])}), top-5 {_short(found['top5'])} "
                 f"({_short(found['chance5'])}), median rank {found['median_rank']:g}."
             )
     if summary.get("not_computed"):
-        console.print(f"[dim]Not computed, because weights are not here: {', '.join(summary['not_computed'])}.[/dim]")
-    for warning in summary["warnings"]:
-        console.print(f"[bold]Warning:[/bold] {warning}")
-    console.print(f"[bold]Verdict:[/bold] {verdict(summary)['text']}")
+        yield f"Not computed, because weights are not here: {', '.join(summary['not_computed'])}."
+    yield from (("Warning", warning) for warning in summary["warnings"])
+    yield "Verdict", verdict(summary)["text"]
 
 
-def _interval(score: Mapping[str, Any]) -> str:
+def _interval(score: Mapping[str, Any]) -> Text:
     """A value with its interval."""
+    value = _text(_short(score["value"]))
     if score["low"] is None:
-        return _short(score["value"])
-    return f"{_short(score['value'])} [dim]{_short(score['low'])} {_short(score['high'])}[/dim]"
+        return value
+    return value.append_text(_text(f" {_short(score['low'])} {_short(score['high'])}", "dim"))
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Units of work on a Ray cluster: a pool of actors, each of which keeps what it has loaded and does a unit at a time."""
+"""Units of work on a Ray cluster: a pool of actors; each does a unit at a time and keeps what it has loaded."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class Cluster:
     workers: int = 0
     threads: int = 0
     _ray: Any = field(default=None, repr=False)
+    _idle: list[Any] = field(default_factory=list, repr=False)
+    _theirs: Needs | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._ray = require("ray", "--engine ray", "ray")
-        with suppress(AttributeError):
-            self._ray.widgets  # noqa: B018
         try:
             self._ray.init(
                 address=self.address or "local", log_to_driver=False, logging_level="error", include_dashboard=False
@@ -101,8 +101,7 @@ class Cluster:
         shared, busy = ray.put(work), dict[Any, tuple[Any, tuple[int, Unit] | None]]()
         following = deaths = 0
         try:
-            for _ in range(min(len(units), self._width(needs))):
-                self._hire(needs, busy)
+            self._gather(min(len(units), self._width(needs)), needs, busy)
             while following < len(units):
                 answer = ray.wait(list(busy), num_returns=1)[0][0]
                 worker, job = busy.pop(answer)
@@ -112,8 +111,8 @@ class Cluster:
                     deaths += 1
                     if deaths > DEATHS * (1 + len(busy)):
                         raise NeuroCanvasError(
-                            f"{deaths} workers of the Ray cluster died without getting anything done ({error}); see its "
-                            "logs. What is done stays."
+                            f"{deaths} workers of the Ray cluster died without getting anything done ({error}); see "
+                            "its logs. What is done stays."
                         ) from error
                     if job is not None:
                         waiting.appendleft(job)
@@ -124,22 +123,41 @@ class Cluster:
                 if waiting:
                     job = waiting.popleft()
                     busy[worker.do.remote(shared, job[1], needs.threads)] = worker, job
+                else:
+                    self._idle.append(worker)
                 while following in results:
                     yield results.pop(following)
                     following += 1
         finally:
-            for worker, _ in busy.values():
-                with suppress(ray.exceptions.RayError, ConnectionError):
-                    ray.kill(worker)
+            self._dismiss([worker for worker, _ in busy.values()])
+
+    def _gather(self, count: int, needs: Needs, busy: dict[Any, Any]) -> None:
+        """Take the workers of the last units, if these need no more, and hire others."""
+        have = self._theirs
+        if have is None or (have.threads, have.gpu) != (needs.threads, needs.gpu) or have.memory < needs.memory:
+            self._dismiss(self._idle)
+            self._idle, self._theirs = [], needs
+        while self._idle and len(busy) < count:
+            worker = self._idle.pop()
+            busy[worker.is_there.remote()] = worker, None
+        for _ in range(count - len(busy)):
+            self._hire(needs, busy)
 
     def _hire(self, needs: Needs, busy: dict[Any, Any]) -> None:
         """Ask for a worker; it gets work when it answers."""
-        resources = {"num_cpus": needs.threads, "memory": needs.memory, "max_restarts": 0}
+        needs = self._theirs or needs
+        resources: dict[str, Any] = {"num_cpus": needs.threads, "memory": needs.memory, "max_restarts": 0}
         if needs.gpu and self._ray.cluster_resources().get("GPU", 0):
             resources["num_gpus"] = needs.gpu
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         worker = self._ray.remote(Worker).options(**resources).remote(os.getcwd(), variables)
         busy[worker.is_there.remote()] = worker, None
+
+    def _dismiss(self, workers: Sequence[Any]) -> None:
+        """Let workers go, and what they are at."""
+        for worker in workers:
+            with suppress(self._ray.exceptions.RayError, ConnectionError):
+                self._ray.kill(worker)
 
     def _width(self, needs: Needs) -> int:
         """How many workers there is room for in the whole cluster."""

@@ -65,18 +65,20 @@ NEEDS: Mapping[str, Needs] = MappingProxyType({
 """Stage -> what each of its units needs; `generate` asks for more memory where the family's weights are large."""
 
 
-_KEPT: dict[tuple[str, Hashable], Any] = {}
+_KEPT: dict[tuple[str, str], tuple[Hashable, Any]] = {}
 
 
-def kept(stage: str, name: Hashable, load: Callable[[], Result]) -> Result:
-    """Load what many units of a stage use, once in each process; what another stage kept is let go.
+def kept(stage: str, name: str, of: Hashable, load: Callable[[], Result]) -> Result:
+    """Load what many units of a stage use, once in each process.
 
     Parameters
     ----------
     stage : str
-        Whose units use it.
-    name : hashable
-        What tells it from what else the stage keeps.
+        Whose units use it; what another stage kept is let go.
+    name : str
+        What it is: one of a name is kept at a time.
+    of : hashable
+        Which one; another takes its place.
     load : callable
 
     Returns
@@ -86,9 +88,12 @@ def kept(stage: str, name: Hashable, load: Callable[[], Result]) -> Result:
     """
     if any(other != stage for other, _ in _KEPT):
         _KEPT.clear()
-    if (stage, name) not in _KEPT:
-        _KEPT[stage, name] = load()
-    found: Result = _KEPT[stage, name]
+    there = _KEPT.get((stage, name))
+    if there is None or there[0] != of:
+        del there
+        _KEPT.pop((stage, name), None)  # before the next is loaded: memory may not hold both
+        _KEPT[stage, name] = of, load()
+    found: Result = _KEPT[stage, name][1]
     return found
 
 

@@ -349,7 +349,7 @@ def growing_array(
 
     def note(pieces: int) -> None:
         array.flush()
-        write_json(state, {"fingerprint": print_of_inputs, "done": pieces})
+        write_text(state, seal({"fingerprint": print_of_inputs, "done": pieces}))
 
     yield array, done, note
     array.flush()
@@ -363,7 +363,7 @@ def _begun(
 ) -> tuple[np.memmap | None, int]:
     """An array that a run of the same inputs began, and how far it came; None if there is none, or it is damaged."""
     try:
-        said = json.loads(state.read_text(encoding="utf-8"))
+        said = unseal(state.read_text(encoding="utf-8"))
         done = int(said["done"]) if said["fingerprint"] == print_of_inputs else 0
         array = np.load(growing, mmap_mode="r+", allow_pickle=False) if done > 0 else None
     except (OSError, ValueError, LookupError, TypeError, EOFError, SyntaxError, TokenError):

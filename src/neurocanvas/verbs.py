@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,14 @@ DataFolder = Annotated[Path, typer.Option("-d", "--data", help="Folder of the da
 Unit = Annotated[str, typer.Option("--unit", help="Of the signal in the file: auto, V, mV or uV.")]
 Images = Annotated[str, typer.Option("--images", help="Folder that holds imageNet_images, if not the data folder.")]
 Subjects = Annotated[str | None, typer.Option("-s", "--subject", help="Subjects, e.g. 0 or 0,3,5; -1 = all.")]
+EngineName = Annotated[str, typer.Option("--engine", help="local, or ray for a cluster.")]
+Address = Annotated[str, typer.Option("--address", help="Of the cluster: auto, host:port or ray://host:port.")]
+Workers = Annotated[
+    int, typer.Option("--workers", envvar="NEUROCANVAS_WORKERS", help="Units at once; 0 = as many as there is room.")
+]
+Threads = Annotated[
+    int, typer.Option("--threads", envvar="NEUROCANVAS_THREADS", help="Of each unit; 0 = as many as it needs.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -100,13 +110,19 @@ def convert(
     data: DataFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the converted store.")],
     unit: Unit = "auto",
+    engine: EngineName = "local",
+    address: Address = "",
+    workers: Workers = 0,
+    threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
     """Write EEG-ImageNet files as one memory-mapped array and a table, which open in a moment."""
     from neurocanvas.datasets.converted import convert as write_store
+    from neurocanvas.scale import NEEDS, make_engine
 
-    with progress_lines(quiet=as_json) as track:
-        path = write_store(_data_settings(None, root=str(data), unit=unit), output, track=track)
+    settings = _data_settings(None, root=str(data), unit=unit)
+    with progress_lines(quiet=as_json) as track, closing(make_engine(engine, address, workers, threads)) as units:
+        path = write_store(settings, output, spread=partial(units.map, needs=NEEDS["convert"]), track=track)
     typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
 
 

@@ -100,7 +100,7 @@ def test_without_signal_blocks_are_decoded_and_sessions_are_not(tmp_path):
     protocols = ["kfold-by-stimulus", "leave-session-out", "leave-block-out"]
     settings = load_settings(
         None, simulate=asked, split={"accept_block_confound": True}, classify={"models": ["svm", "ridge"]},
-        benchmark={"granularities": ["all"], "protocols": protocols, "workers": 1, "permutations": 499},
+        benchmark={"granularities": ["all"], "protocols": protocols, "permutations": 499},
     )  # fmt: skip
     run_stage(Run(tmp_path, settings), "benchmark")
     rows = json.loads((tmp_path / "scores" / "benchmark.json").read_text(encoding="utf-8"))["rows"]

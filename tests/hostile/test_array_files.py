@@ -9,6 +9,7 @@ import resource
 import struct
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +47,8 @@ def refuse(path, content, says):
     path.write_bytes(content)
     with pytest.raises(NeuroCanvasError, match=says) as caught:
         read_arrays(path, "EEG")
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value) and "it should hold EEG" in str(caught.value)
+    said = str(caught.value)
+    assert "\n" not in said and str(path) in said and "it should hold EEG" in said
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -69,9 +71,9 @@ def test_pickles_of_every_protocol_and_both_versions_of_numpy(protocol, numpy_ve
 
 def test_what_python_2_wrote(tmp_path):
     head = b"\x80\x02}q\x00U\x01xq\x01cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85"
-    body = b"U\x01b\x87R(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff"
+    body = b"U\x01b\x87R(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xff"
     path = tmp_path / "old.pkl"
-    path.write_bytes(head + body + b"\xffK\x00tb\x89U\x08" + struct.pack("<2f", 1.5, -2) + b"tbs.")
+    path.write_bytes(head + body + b"J\xff\xff\xff\xffK\x00tb\x89U\x08" + struct.pack("<2f", 1.5, -2) + b"tbs.")
     assert read_arrays(path, "EEG")["x"].tolist() == [1.5, -2.0]
 
 
@@ -86,7 +88,8 @@ def test_npy_npz_and_a_dictionary_that_was_saved(tmp_path):
     np.save(tmp_path / "empty.npy", signal[:0])
     assert read_arrays(tmp_path / "empty.npy", "EEG").shape == (0, 4, 5)
     np.save(tmp_path / "dictionary.npy", CONTENT, allow_pickle=True)
-    assert_same(read_arrays(tmp_path / "dictionary.npy", "EEG"), np.load(tmp_path / "dictionary.npy", "r", True).item())
+    wanted = np.load(tmp_path / "dictionary.npy", allow_pickle=True).item()
+    assert_same(read_arrays(tmp_path / "dictionary.npy", "EEG"), wanted)
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "z.npz", signal=signal, turned=np.asfortranarray(signal), names=np.array(["a"], dtype=object))
         found = read_arrays(tmp_path / "z.npz", "EEG")
@@ -196,7 +199,7 @@ def test_arrays_whose_content_does_not_fit_are_refused(shape, kind, content, tmp
 @pytest.fixture
 def little_memory():
     """Half a GB more address space than there is in use, so that a bomb is an error and not the end of the machine."""
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, limits[1]))
     yield
@@ -229,7 +232,8 @@ def test_keeping_a_value_under_a_high_number_takes_no_memory(tmp_path, little_me
 
 def header(text, version=(1, 0)):
     """An `.npy` with a header of one's own, and 80 bytes of content."""
-    return b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version == (1, 0) else "<I", len(text)) + text + bytes(80)
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(text))
+    return b"\x93NUMPY" + bytes(version) + length + text + bytes(80)
 
 
 def described(shape, kind="'<f4'"):

@@ -31,8 +31,8 @@ def test_names_of_files_are_escaped() -> None:
 
 def test_a_file_is_saved_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
-    assert content_of(file_link(tmp_path / "t.csv")) == [["a", "b"], ["1", "2"]]
-    assert 'download="t.csv"' in file_link(tmp_path / "t.csv")
+    assert content_of(file_link(tmp_path / "t.csv", "evaluate")) == [["a", "b"], ["1", "2"]]
+    assert 'download="t.csv"' in file_link(tmp_path / "t.csv", "evaluate")
 
 
 def test_missing_columns_and_short_rows_are_refused(tmp_path: Path) -> None:

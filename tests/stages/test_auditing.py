@@ -28,7 +28,7 @@ def settings_of(design, **sections):
     asked = {
         "simulate": {"design": design, "concepts": 4, "explained_variance": 0.5},
         "split": {"protocol": "released", "accept_block_confound": True},
-        "classify": {"models": ["svm"]}, "benchmark": {"permutations": 19, "workers": 1},
+        "classify": {"models": ["svm"]}, "benchmark": {"permutations": 19},
     }  # fmt: skip
     asked |= {name: {**asked.get(name, {}), **keys} for name, keys in sections.items()}
     return load_settings(None, **asked)
@@ -394,6 +394,6 @@ def test_sentences_of_many_cases_are_said_once():
     case = {"name": "a", "can": ["x"], "cannot": ["y", "z"]}
     others = [{**case, "name": name, "cannot": ["y"]} for name in "bcde"]
     said = auditing._sentences("Cannot", [case, *others], "cannot")
-    assert said == ["[bold]Cannot:[/bold] y.", "[bold]Cannot (a):[/bold] z."]
+    assert said == [("Cannot", "y."), ("Cannot (a)", "z.")]
     said = auditing._sentences("Cannot", [{**case, "cannot": []}, *others], "cannot")
-    assert said == ["[bold]Cannot (b; c; d and 1 more):[/bold] y."]
+    assert said == [("Cannot (b; c; d and 1 more)", "y.")]

@@ -30,7 +30,7 @@ def settings_for(root, **sections):
         "data": {"root": str(root)},
         "split": {"protocol": "released", "accept_block_confound": True},
         "classify": {"models": QUICK, "epochs": 5},
-        "benchmark": {"granularities": ["all"], "workers": 1, "permutations": 99},
+        "benchmark": {"granularities": ["all"], "permutations": 99},
     }
     return RunSettings.model_validate({name: {**values, **sections.get(name, {})} for name, values in base.items()})
 

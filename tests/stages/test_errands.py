@@ -128,7 +128,7 @@ def test_damaged_cards_of_mappers_are_one_sentence(card, tiny_copy):
 def classified(tmp_path_factory):
     """The folder of a run that one classifier answered. Only for reading."""
     folder = tmp_path_factory.mktemp("classified")
-    settings = tiny_settings(classify={"models": ["ridge"]}, benchmark={"permutations": 19, "workers": 1})
+    settings = tiny_settings(classify={"models": ["ridge"]}, benchmark={"permutations": 19})
     run_stage(Run(folder, settings), "classify")
     return folder
 

@@ -20,6 +20,9 @@ MICROVOLTS = 1e6
 LONGEST_STEP = 0.05
 """Longest time between two rows of a CSV file, s. Stamps of 12 samples sent at once jitter by .034 s."""
 
+HIGHEST_RATE = 1e6
+"""Hz: no time stamps of EEG are closer than that."""
+
 TRUNCATED = r".*(does not match the file size|outside data range)"
 """What MNE's warnings say of a file that ends too early."""
 
@@ -137,7 +140,8 @@ def _rate(path: Path, times: np.ndarray) -> float:
     rate = float((len(times) - 1) / (times[-1] - times[0]))
     drift = times - times[0] - np.arange(len(times)) / rate
     worst = max(np.abs(steps).max(), np.abs(drift).max())
-    if not worst <= LONGEST_STEP or abs(rate / round(rate) - 1) > 0.005:
+    # a step of at most 50 ms means 20 Hz or more, so that round(rate) is never 0
+    if not (worst <= LONGEST_STEP and rate <= HIGHEST_RATE) or abs(rate / round(rate) - 1) > 0.005:
         at = int(np.argmax(np.where(np.isfinite(steps), np.abs(steps), np.inf)))
         raise NeuroCanvasError(
             f"{path}: the time stamps must be evenly spaced, give or take {LONGEST_STEP} s; they give "
@@ -152,11 +156,32 @@ def _open_mne(path: Path, sources: list[str]) -> Run:
     import mne
 
     raw = _read_raw(path)
+    sfreq = float(raw.info["sfreq"])
     picks = mne.pick_types(raw.info, eeg=True, exclude=[])
     if not len(picks):
         raise NeuroCanvasError(f"{path}: no EEG channel; the channels are {', '.join(raw.ch_names[:8])}.")
+    if not 0 < sfreq <= HIGHEST_RATE:
+        raise NeuroCanvasError(f"{path}: a sampling rate up to {HIGHEST_RATE:g} Hz is needed; got {sfreq}.")
     stims = [raw.ch_names[index] for index in mne.pick_types(raw.info, meg=False, stim=True)]
     _check_sources(path, sources, [*stims, "annotations"])
+    with _readable(path):
+        events, values = _mne_events(raw, sources)
+    return Run(
+        path=path,
+        ch_names=tuple(raw.ch_names[index] for index in picks),
+        sfreq=sfreq,
+        n_samples=int(raw.n_times),
+        events=events,
+        values=values,
+        read=partial(_read_signal, path, picks),
+        files=tuple(dict.fromkeys((path, *(Path(part) for part in raw.filenames if part is not None)))),
+    )
+
+
+def _mne_events(raw: Any, sources: list[str]) -> tuple[np.ndarray, dict[str, list[str]]]:
+    """Samples of the events of the first source, and the value of every source there."""
+    import mne
+
     if sources[0] == "annotations":
         found, numbers = mne.events_from_annotations(raw, verbose="error")
         words = {number: word for word, number in numbers.items()}
@@ -169,16 +194,7 @@ def _open_mne(path: Path, sources: list[str]) -> Run:
         if name == "annotations":
             raise NeuroCanvasError("data.recording.events: 'annotations' can only be the first source.")
         values[name] = [f"{value:g}" for value in raw.get_data(picks=[name])[0, events]]
-    return Run(
-        path=path,
-        ch_names=tuple(raw.ch_names[index] for index in picks),
-        sfreq=float(raw.info["sfreq"]),
-        n_samples=int(raw.n_times),
-        events=events,
-        values=values,
-        read=partial(_read_signal, path, picks),
-        files=tuple(dict.fromkeys((path, *(Path(part) for part in raw.filenames if part is not None)))),
-    )
+    return events, values
 
 
 def _read_raw(path: Path) -> Any:
@@ -196,6 +212,8 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn whatever MNE's many readers raise into one line."""
     try:
         yield
+    except NeuroCanvasError:
+        raise
     except Exception as error:  # every format raises its own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NeuroCanvasError(f"{path}: MNE cannot read it ({reason}); get the file again.") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ ARRAY, TABLE = "EEG-ImageNet.npy", "EEG-ImageNet.csv"
 written last: without it the store is unfinished."""
 
 _BATCH = 200
+_PART = 2000  # trials of a unit of work
 _VERSION = 1  # of the store: raise it when the same file gives another store
 
 
@@ -39,6 +42,7 @@ def convert(
     settings: DataSettings,
     target: Path | str,
     *,
+    spread: Callable[[Callable[[Part], int], Sequence[Part]], Iterable[int]] = map,
     track: Callable[[str, int], Callable[[int], None]] = lambda *_: lambda _: None,
 ) -> Path:
     """Write the released files as one array that is read subject by subject, and opened in a moment.
@@ -53,9 +57,11 @@ def convert(
     target : path-like
         Folder to write to; it may be `root`. What an earlier call left there is replaced, unless it is finished,
         undamaged and made from the same files with the same unit: then nothing is done.
+    spread : callable
+        As the built-in `map`: may do several parts of the array at once, wherever `target` is the same folder.
     track : callable
         ``track("convert", n_trials)`` opens a progress line, unless nothing is done, and gives what is called with the
-        number of trials of every batch that is written.
+        number of trials of every part that is written.
 
     Returns
     -------
@@ -80,15 +86,17 @@ def convert(
     source = open_released(root, settings.unit)
     rows = np.argsort(source.table["subject"], kind="stable")
     source.check_unit(rows)
-    advance = track("convert", len(rows))
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        shape = (len(rows), len(CH_NAMES), N_TIMES)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
-        for start in range(0, len(rows), _BATCH):
-            signal = source.read(rows[start : start + _BATCH])
-            stream.write(signal.astype("<f4", copy=False).data)
-            advance(len(signal))
+    advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), N_TIMES)
+    with atomic(path) as temporary:
+        with temporary.open("wb") as stream:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            begin = stream.tell()
+            stream.truncate(begin + int(np.prod(shape)) * 4)
+        whole = Part(temporary.absolute(), begin, root.absolute(), settings.unit, source.print_of_files, 0, len(rows))
+        cuts = range(0, len(rows), _PART)
+        for written in spread(write_part, [replace(whole, start=cut, stop=min(cut + _PART, len(rows))) for cut in cuts]):
+            advance(written)
         card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
     table = {name: source.table[name][rows].tolist() for name in COLUMNS}
     text = io.StringIO()
@@ -100,6 +108,65 @@ def convert(
     }  # fmt: skip
     finish(path, inputs, card)
     return path
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of the array that is being written.
+
+    Parameters
+    ----------
+    path : Path
+        The array.
+    begin : int
+        Where its first row is, bytes.
+    root : Path
+        Folder of the released files.
+    unit, files : str
+        Of their signal; their fingerprint.
+    start, stop : int
+        Rows.
+    """
+
+    path: Path
+    begin: int
+    root: Path
+    unit: str
+    files: str
+    start: int
+    stop: int
+
+
+def write_part(part: Part) -> int:
+    """Write some rows of the array; done twice, it is as done once.
+
+    Parameters
+    ----------
+    part : Part
+
+    Returns
+    -------
+    int
+        How many rows.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a trial is damaged.
+    """
+    source = _opened(part.root, part.unit, part.files)
+    rows = np.argsort(source.table["subject"], kind="stable")[part.start : part.stop]
+    with part.path.open("r+b") as stream:
+        stream.seek(part.begin + part.start * len(CH_NAMES) * N_TIMES * 4)
+        for start in range(0, len(rows), _BATCH):
+            stream.write(source.read(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
+    return len(rows)
+
+
+@lru_cache(maxsize=1)
+def _opened(root: Path, unit: str, files: str) -> Source:  # noqa: ARG001
+    """The released files, opened once in each process, as long as their fingerprint is the same."""
+    return open_released(root, unit)
 
 
 def is_converted(root: Path) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from neurocanvas.datasets.stimuli import IMAGENET_FOLDERS, PICTURES_FOLDER
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.store import write_bytes
+
+LARGEST = 64 * 2**20
+"""Bytes of a picture in a tar, and of what a tar says of one: ImageNet's largest has 15 MB."""
 
 _ID = re.compile(r"n\d+_\w+\.(?:JPEG|jpg|jpeg|png)")
 _HUGGING_FACE = re.compile(r"(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)")
@@ -43,7 +44,8 @@ def import_pictures(
     Raises
     ------
     NeuroCanvasError
-        If `source` is neither, a tar is damaged, or an id is not a picture's of ImageNet.
+        If `source` is neither, a tar is damaged or holds a picture of more than 64 MiB, an id is not a picture's of
+        ImageNet, or a link in `root` leads elsewhere.
 
     Notes
     -----
@@ -59,6 +61,7 @@ def import_pictures(
     missing = {name: path for name, path in wanted.items() if not path.is_file()}
     progress(len(wanted) - len(missing))
     for name, content in _pictures(Path(source), missing):
+        check_inside(Path(root) / PICTURES_FOLDER, f"{missing[name].parent.name}/{name}", "pictures")
         write_bytes(missing.pop(name), content)
         progress(1)
     return sorted(missing)
@@ -86,14 +89,27 @@ def _pictures(source: Path, missing: dict[str, Path]) -> Iterator[tuple[str, byt
 def _in_tar(path: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
     """Every missing picture of a tar, or of the tars in it."""
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
             yield from _members(archive, missing)
-    except (tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
+    except Exception as error:  # tarfile and what unpacks for it raise whatever damaged bytes lead them to
+        if isinstance(error, NeuroCanvasError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
         raise NeuroCanvasError(f"{path}: truncated, or not a tar ({error}); get it again.") from error
 
 
-def _members(archive: tarfile.TarFile, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
-    """Every missing picture of an open tar."""
+class _Member(tarfile.TarInfo):
+    """A member whose name and further headers, which are read whole, are of a plausible size."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Where tarfile lets a subclass look at a member before anything is read of it."""
+        if self.size > LARGEST and self.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE):
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
+def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Every missing picture of an open tar, and of the tars in it, but not in those."""
     for member in archive:
         if not missing:
             return
@@ -102,13 +118,15 @@ def _members(archive: tarfile.TarFile, missing: dict[str, Path]) -> Iterator[tup
         if stream is None:
             continue
         if name.endswith(".tar"):
-            if _may_hold(name, missing):
-                with tarfile.open(fileobj=stream, mode="r|") as inner:
-                    yield from _members(inner, missing)
+            if not inner and _may_hold(name, missing):
+                with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as one:
+                    yield from _members(one, missing, inner=True)
             continue
         twice = _HUGGING_FACE.fullmatch(name)
         name = twice["stem"] + twice["ending"] if twice else name
         if name in missing:
+            if member.size > LARGEST:
+                raise tarfile.ReadError(f"{name} of {member.size:,} bytes, {LARGEST:,} are allowed")
             yield name, stream.read()
 
 

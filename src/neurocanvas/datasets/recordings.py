@@ -19,6 +19,9 @@ from neurocanvas.trials import Trials
 PLAUSIBLE = (0.1, 1e4)
 """Standard deviation of EEG over a run, µV: outside this range the file's unit is not what it says."""
 
+LARGEST_NUMBER = 10**9
+"""Of a subject or session."""
+
 FILTER_ORDER = 2
 """Order of the causal Butterworth filters."""
 
@@ -65,7 +68,7 @@ def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, S
     folder = check_folder(root, "continuous recordings (data.root)")
     try:
         paths = sorted(path for path in folder.glob(recording.files) if path.is_file())
-    except (NotImplementedError, ValueError) as error:
+    except (NotImplementedError, ValueError, IndexError) as error:
         raise NeuroCanvasError(
             f"data.recording.files: a pattern below {folder} is needed; got {recording.files!r} ({error})."
         ) from error
@@ -134,7 +137,7 @@ def _name(template: str, parts: dict[str, str]) -> str:
     """Put the parts of a stimulus id together."""
     try:
         return template.format_map(parts)
-    except (KeyError, ValueError, IndexError) as error:
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
         raise NeuroCanvasError(
             f"data.recording.stimulus: allowed in braces are {', '.join(parts)}; got {template!r} ({error})."
         ) from error
@@ -210,6 +213,8 @@ def _place(folder: Path, path: Path) -> tuple[int, int]:
     inside = path.relative_to(folder).as_posix()
     found = (re.search(rf"{word}-(\d+)", inside) for word in ("sub", "ses"))
     subject, session = (int(match[1]) if match else 0 for match in found)
+    if max(subject, session) > LARGEST_NUMBER:
+        raise NeuroCanvasError(f"{path}: numbers of subjects and sessions up to {LARGEST_NUMBER} are allowed.")
     return subject, session
 
 

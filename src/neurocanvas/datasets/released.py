@@ -193,7 +193,7 @@ def open_released(root: Path, unit: str) -> Source:
         """Signal of some records, µV."""
         signal = np.empty((len(indices), len(CH_NAMES), N_TIMES), dtype=np.float32)
         for place, index in enumerate(indices):
-            signal[place] = records[index]["eeg_data"].float().numpy(force=True)  # bfloat16 and parameters, too
+            signal[place] = records[index]["eeg_data"].detach().resolve_neg().float().numpy()
             for near in indices[max(0, place - 1) : place + 1]:  # the end of the last one was mapped with this one
                 _forget(records[near]["eeg_data"].untyped_storage(), mapped)
             _check_signal(signal[place], records[index], int(index), paths[file[index]])
@@ -320,7 +320,7 @@ def _forget(storage: Any, mapped: set[int]) -> None:
 
 def _check_signal(signal: np.ndarray, record: Mapping[str, Any], index: int, path: Path) -> None:
     """Raise if a trial has missing values or a flat channel."""
-    where = f"{path}: trial {index} (subject {record['subject']}, {record['image']})"
+    where = f"{path}: trial {index} of the file (subject {record['subject']}, {record['image']})"
     bad = ~np.isfinite(signal).all(axis=1)
     if bad.any():
         raise NeuroCanvasError(

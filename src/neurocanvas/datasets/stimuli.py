@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from neurocanvas.datasets.pictures import GRATINGS, render
-from neurocanvas.errors import NeuroCanvasError, check_file, check_folder
+from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check_inside, check_name
+from neurocanvas.picture_files import open_picture
 from neurocanvas.store import fingerprint, read_text, sha256
 
 PICTURES_FOLDER = "imageNet_images"
@@ -127,6 +128,8 @@ class Stimuli:
         Concept -> English name.
     files : mapping of str to Path
         Stimulus id -> picture file; empty for gratings, which are drawn on demand.
+    folder : Path, optional
+        Which folder the files must be in: a link that leaves it is refused when the picture is asked for.
 
     Raises
     ------
@@ -144,6 +147,7 @@ class Stimuli:
     concepts: Mapping[str, str]
     names: Mapping[str, str]
     files: Mapping[str, Path]
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         for stimulus in self.ids:
@@ -171,7 +175,7 @@ class Stimuli:
         Raises
         ------
         NeuroCanvasError
-            If `ids` is None and there is no such folder, or no picture in it.
+            If `ids` is None and there is no such folder, or no picture in it; or if an id is no name of a file.
         """
         folder = _pictures_folder(Path(root))
         if ids is None:
@@ -185,10 +189,12 @@ class Stimuli:
                 raise NeuroCanvasError(f"{folder}: no pictures; they belong there as <wnid>/<image id>.")
         else:
             found = {name: folder / name.split("_")[0] / name for name in sorted(set(ids))}
+        for name in found:
+            check_name(folder, name, "stimulus")
         concepts = {name: path.parent.name for name, path in found.items()}
         known = {**IMAGENET_CONCEPTS, **read_names(root)}
         names = {concept: known.get(concept, concept) for concept in dict.fromkeys(concepts.values())}
-        return cls(tuple(found), concepts, names, found)
+        return cls(tuple(found), concepts, names, found, folder)
 
     @classmethod
     def from_gratings(cls) -> Stimuli:
@@ -237,14 +243,20 @@ class Stimuli:
         Raises
         ------
         NeuroCanvasError
-            If the stimulus is unknown, is drawn on demand, or its file is missing.
+            If the stimulus is unknown, is drawn on demand, or its file is missing or a link that leaves the folder.
         """
         self._check(stimulus)
         if stimulus not in self.files:
             raise NeuroCanvasError(f"stimulus {stimulus}: it is drawn on demand and has no file; ask for its picture.")
-        return check_file(
-            self.files[stimulus], f"the picture of stimulus {stimulus}; put it there or leave its concept out"
-        )
+        purpose = f"the picture of stimulus {stimulus}; put it there or leave its concept out"
+        return check_file(self._file(stimulus), purpose)
+
+    def _file(self, stimulus: str) -> Path:
+        """Where the picture of a stimulus is or should be; no link leads elsewhere."""
+        path = self.files[stimulus]
+        if self.folder is None:
+            return path
+        return check_inside(self.folder, path.relative_to(self.folder).as_posix(), f"stimulus {stimulus}")
 
     def picture(self, stimulus: str, size: int | None = None) -> np.ndarray:
         """Read or draw a picture.
@@ -270,12 +282,8 @@ class Stimuli:
             return render(GRATINGS[stimulus], size or 64)
         from PIL import Image, ImageOps
 
-        path = self.path(stimulus)
-        try:
-            with Image.open(path) as image:
-                colour = image.convert("RGB")
-        except OSError as error:
-            raise NeuroCanvasError(f"{path}: damaged or not a picture ({error}); put the right file there.") from error
+        with open_picture(self.path(stimulus), "put the right file there") as image:
+            colour = image.convert("RGB")
         if size is not None and colour.size != (size, size):
             colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)
         return np.asarray(colour)
@@ -288,9 +296,30 @@ class Stimuli:
         str
             16 hex digits.
         """
-        contents = [sha256(path) if (path := self.files.get(name)) and path.is_file() else None for name in self.ids]
+        contents = [self.print_of(name) for name in self.ids]
         drawn = [repr(GRATINGS[name]) for name in self.ids if name not in self.files]
         return fingerprint(list(self.ids), dict(self.concepts), dict(self.names), contents, drawn)
+
+    def print_of(self, stimulus: str) -> str | None:
+        """Hash the bytes of a picture.
+
+        Parameters
+        ----------
+        stimulus : str
+            One of `ids`.
+
+        Returns
+        -------
+        str or None
+            64 hex digits; None where there is no file.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the file is a link that leaves the folder.
+        """
+        path = self._file(stimulus) if stimulus in self.files else None
+        return sha256(path) if path is not None and path.is_file() else None
 
     def _check(self, stimulus: str) -> None:
         """Raise if there is no such stimulus."""

@@ -23,6 +23,7 @@ from neurocanvas.evaluation.classification import (
     smallest_best_p,
     trial_scores,
 )
+from neurocanvas.safe_text import csv_cell, latex, printable
 
 WIDTH = 120
 EXPLAINED = {
@@ -296,12 +297,12 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     parts = []
     for table in paper_tables(rows):
-        lines = [table["header"], *table["lines"]]
+        lines = [list(map(printable, line)) for line in [table["header"], *table["lines"]]]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        parts.append(table["title"])
+        parts.append(printable(table["title"]))
         for line in lines:
             parts.append("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
-        parts += [*(textwrap.fill(f"Warning: {warning}", WIDTH) for warning in table["warnings"]), ""]
+        parts += [*(textwrap.fill(printable(f"Warning: {warning}"), WIDTH) for warning in table["warnings"]), ""]
     return "\n".join([*parts, textwrap.fill(EXPLANATION, WIDTH), ""])
 
 
@@ -328,7 +329,8 @@ def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
             values = [f"{row[name][place]:.6g}" for name in measured]
             gap = f"{row['best_on_test'][place] - row['accuracy'][place]:.6g}"
             shared = [f"{row['chance']:.6g}", f"{row['p_holm']:.6g}", " ".join(row["warnings"])]
-            writer.writerow([*(row[name] for name in named), subject, *values, gap, *shared])
+            cells = [*(row[name] for name in named), subject, *values, gap, *shared]
+            writer.writerow(map(csv_cell, cells))
     return stream.getvalue()
 
 
@@ -346,15 +348,9 @@ def as_latex(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     parts = []
     for table in paper_tables(rows):
-        caption = _escape(" ".join([f"{table['title']}. {table['explanation']}", *table["warnings"]]))
-        body = [" & ".join(map(_escape, line)) + r" \\" for line in [table["header"], *table["lines"]]]
+        caption = latex(" ".join([f"{table['title']}. {table['explanation']}", *table["warnings"]]))
+        body = [" & ".join(map(latex, line)) + r" \\" for line in [table["header"], *table["lines"]]]
         columns = "l" + "c" * (len(table["header"]) - 1)
         parts += [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         parts += [body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
     return "\n".join(parts)
-
-
-def _escape(text: str) -> str:
-    """Make text safe for LaTeX."""
-    signs = {"±": r"$\pm$", "†": r"$^\dagger$", "°": r"$^\circ$", "%": r"\%", "_": r"\_", "&": r"\&", "<": "$<$"}
-    return "".join(signs.get(letter, letter) for letter in text)

@@ -267,14 +267,43 @@ def run_controls(
     NeuroCanvasError
         If a name is unknown.
     """
-    rows = []
-    for name in dict.fromkeys(check_option("control", name, CONTROLS) for name in names):
-        found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
-        rows.append(_row(name, CONTROLS[name], found))
+    checked = dict.fromkeys(check_option("control", name, CONTROLS) for name in names)
+    rows = [control_row(inputs, name, seed=seed) for name in checked]
+    correct_for_many(rows)
+    return rows
+
+
+def control_row(inputs: ControlInputs, name: str, *, seed: int) -> dict[str, Any]:
+    """Compute one control, before the correction for many.
+
+    Parameters
+    ----------
+    inputs : ControlInputs
+    name : str
+        A key of `CONTROLS`.
+    seed : int
+        As `run_controls` takes it.
+
+    Returns
+    -------
+    dict
+        A row as of `run_controls`, with `p_holm` None.
+    """
+    found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
+    return _row(name, CONTROLS[name], found)
+
+
+def correct_for_many(rows: Sequence[dict[str, Any]]) -> None:
+    """Set `p_holm` of every control that fires by a small p.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        From `control_row`, of one subject; changed in place.
+    """
     tested = [row for row in rows if row["p"] is not None and CONTROLS[row["control"]].by_p]
     for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = adjusted
-    return rows
 
 
 def _row(name: str, control: Control, found: Measured | Refusal) -> dict[str, Any]:

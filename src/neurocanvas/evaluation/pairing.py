@@ -6,29 +6,19 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import MappingProxyType
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
-from neurocanvas.errors import NeuroCanvasError, check_folder
+from neurocanvas.errors import NeuroCanvasError, check_folder, check_inside
+from neurocanvas.picture_files import FORMATS, open_picture
+from neurocanvas.safe_text import read_csv_cell
 from neurocanvas.store import read_text, sha256
 
-FORMATS: Mapping[str, str] = MappingProxyType(
-    {
-        ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF",
-        ".tiff": "TIFF",
-    }
-)  # fmt: skip
-"""Suffixes of pictures -> what Pillow may decode; nothing else is tried, whatever a file is."""
-
 NEEDED = ("image", "against")
+REMEDY = "make it again, or leave it out"
 KNOWN_OF_PAIRS = ("subject", "concept", "trial", "block", "order")
 """Columns that a pairing table may have beside `NEEDED`."""
-
-MANY_PIXELS = 50_000_000
-"""A picture of more pixels is refused: a few bytes of a file can claim to be any size."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ def read_columns(path: Path, needed: Sequence[str], purpose: str) -> dict[str, n
             if not any(cell.strip() for cell in cells):
                 continue
             if not header:
-                header = [cell.strip().lower() for cell in cells]
+                header = [read_csv_cell(cell.strip()).lower() for cell in cells]
                 check_header(path, header, needed)
             elif len(cells) != len(header):
                 raise NeuroCanvasError(
@@ -98,7 +88,7 @@ def read_columns(path: Path, needed: Sequence[str], purpose: str) -> dict[str, n
                     f"{len(cells)}; put cells with commas into quotes."
                 )
             else:
-                rows.append([cell.strip() for cell in cells])
+                rows.append([read_csv_cell(cell.strip()) for cell in cells])
     except csv.Error as error:
         raise NeuroCanvasError(f"{path}: line {reader.line_num}: not CSV ({error}); save it as CSV UTF-8.") from error
     if not rows:
@@ -154,18 +144,11 @@ def inside(folder: Path, name: str, where: str) -> Path:
     NeuroCanvasError
         If the name is empty, absolute, holds "..", leads out of the folder by a link, or names no file.
     """
-    parts = PurePosixPath(name).parts
-    outside = PureWindowsPath(name).drive or "\\" in name or name.startswith("/") or ".." in parts
-    if not parts or outside or any(ord(letter) < 32 for letter in name):
-        raise NeuroCanvasError(f"{where}: a name inside {folder} is needed, as a.png or part/a.png; got {name!r}.")
-    path = folder.joinpath(*parts)
+    path = check_inside(folder, name, where)
     try:
-        stays = path.resolve().is_relative_to(folder.resolve())
-        is_there = stays and path.is_file()
-    except (OSError, RuntimeError):  # a name too long, or links in a circle
-        stays, is_there = True, False
-    if not stays:
-        raise NeuroCanvasError(f"{where}: {name!r} is a link that leaves {folder}; put the file itself there.")
+        is_there = path.is_file()
+    except OSError:  # a name that is too long
+        is_there = False
     if not is_there:
         raise NeuroCanvasError(f"{where}: no file {name!r} in {folder}; put it there, or leave the row out.")
     return path
@@ -348,11 +331,8 @@ def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
 
     pictures = np.empty((len(paths), size[1], size[0], 3), dtype=np.uint8)
     for row, path in enumerate(paths):
-        with _open(path) as image:
-            try:
-                colour = image.convert("RGB")
-            except (OSError, SyntaxError, ValueError, EOFError) as error:
-                raise NeuroCanvasError(f"{path}: damaged ({error}); make it again, or leave it out.") from error
+        with open_picture(path, REMEDY) as image:
+            colour = image.convert("RGB")
         if colour.size != size:
             colour = ImageOps.fit(colour, size, Image.Resampling.LANCZOS)
         pictures[row] = np.asarray(colour)
@@ -361,30 +341,5 @@ def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
 
 def _opened_size(path: Path) -> tuple[int, int]:
     """Width and height, from the file's head."""
-    with _open(path) as image:
+    with open_picture(path, REMEDY) as image:
         return int(image.size[0]), int(image.size[1])
-
-
-def _open(path: Path) -> Any:
-    """Open a picture without decoding it, if it is one of the formats and of a plausible size."""
-    import warnings
-
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the stricter one
-            image = Image.open(path, formats=sorted(set(FORMATS.values())))
-    except Image.DecompressionBombError as error:
-        raise NeuroCanvasError(f"{path}: claims to have too many pixels ({error}); leave it out.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise NeuroCanvasError(f"{path}: not a picture ({error}); allowed are {', '.join(FORMATS)}.") from error
-    if image.size[0] * image.size[1] > MANY_PIXELS:
-        image.close()
-        raise NeuroCanvasError(
-            f"{path}: claims {image.size[0]} x {image.size[1]} pixels, {MANY_PIXELS:,} are allowed; make it smaller."
-        )
-    if image.mode.startswith(("I", "F")):
-        image.close()
-        raise NeuroCanvasError(f"{path}: 8 bits per channel are needed; it has the mode {image.mode}; convert it.")
-    return image

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LPIPS_HEADS = {"torchmetrics": "functional/image/lpips_models/alex.pth", "lpips": "weights/v0.1/alex.pth"}
 """Packages that carry the linear heads of LPIPS for AlexNet, and where."""
 
+ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
+"""Of the five layers that LPIPS reads."""
+
 
 def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> LoadedNetwork | NotComputed:
     """Load a network, or say why it is not there.
@@ -141,19 +144,31 @@ def _weights_file(url: str, folder: str, download: bool) -> Path:
 
 def _fill(model: torch.nn.Module, file: Path, unread: tuple[str, ...]) -> None:
     """Load weights into a network, all but those of heads that are not read."""
-    import pickle
+    state = {name.removeprefix("module."): values for name, values in _read_state(file).items()}
+    try:
+        missing, left_over = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise NeuroCanvasError(f"{file}: no weights of this network ({' '.join(str(error).split())[:300]}).") from error
+    wrong = [name for name in (*missing, *left_over) if not name.startswith(unread)]
+    if wrong:
+        raise NeuroCanvasError(f"{file}: weights of another network; {wrong[0]} and {len(wrong) - 1} more do not fit.")
 
+
+def _read_state(file: Path) -> dict[str, torch.Tensor]:
+    """A state dict; published ones may have the format before PyTorch 1.6, which `read_torch` does not map."""
     import torch
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        state = {name.removeprefix("module."): values for name, values in state.items()}
-        missing, left_over = model.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise NeuroCanvasError(f"{file}: no weights of this network ({str(error).splitlines()[0]}).") from error
-    wrong = [name for name in (*missing, *left_over) if not name.startswith(unread)]
-    if wrong:
-        raise NeuroCanvasError(f"{file}: weights of another network; {wrong[0]} and {len(wrong) - 1} more do not fit.")
+    except Exception as error:  # torch's unpickler lets whatever damaged data provoke pass
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise NeuroCanvasError(f"{file}: no weights of this network ({reason}).") from error
+    tensors = isinstance(state, dict) and all(
+        isinstance(name, str) and isinstance(values, torch.Tensor) for name, values in state.items()
+    )
+    if not tensors:
+        raise NeuroCanvasError(f"{file}: no weights of this network; names of tensors are needed; get it again.")
+    return state
 
 
 def read_layers(model: torch.nn.Module, layers: Sequence[str], pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -220,8 +235,6 @@ def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...] | NotComputed:
     tuple of array, shape (n_channels,), or NotComputed
         One for each of the five layers.
     """
-    import torch
-
     files = [Path(folder) / "alex.pth"] if folder else []
     for package, place in LPIPS_HEADS.items() if not folder else ():
         found = find_spec(package)
@@ -230,5 +243,18 @@ def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...] | NotComputed:
     if file is None:
         where = folder or f"the packages {' and '.join(LPIPS_HEADS)}"
         return NotComputed("LPIPS (AlexNet)", f"its linear heads, alex.pth, are not in {where}")
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    return tuple(state[f"lin{layer}.model.1.weight"].flatten().numpy() for layer in range(5))
+    try:
+        return _heads(file)
+    except NeuroCanvasError as error:
+        return NotComputed("LPIPS (AlexNet)", str(error).rstrip("."))
+
+
+def _heads(file: Path) -> tuple[np.ndarray, ...]:
+    """The linear heads of a file, checked."""
+    state, heads = _read_state(file), []
+    for layer, width in enumerate(ALEXNET_CHANNELS):
+        head = state.get(f"lin{layer}.model.1.weight")
+        if head is None or tuple(head.shape) != (1, width, 1, 1) or not head.is_floating_point():
+            raise NeuroCanvasError(f"{file}: no linear heads of LPIPS for AlexNet; lin{layer} is missing or does not fit.")
+        heads.append(head.float().flatten().numpy(force=True))
+    return tuple(heads)

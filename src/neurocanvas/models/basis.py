@@ -10,7 +10,9 @@ the same holds of the weighted error, the axes being orthonormal after every tok
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from mmap import MADV_DONTNEED
 
 import numpy as np
 
@@ -20,6 +22,12 @@ from neurocanvas.families import batches
 COLUMNS_AT_ONCE = 4096
 ROWS_AT_ONCE = 64
 SMALLEST_SHARE = 1e-7
+
+PRODUCTS_UP_TO = 4096
+"""Targets of which all products with one another are formed, 128 MB; the axes of more are found in passes over them."""
+
+PASSES, SPARE = 6, 16
+"""Passes, and directions that each of them follows beyond those that are kept: what the axes' precision depends on."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,9 @@ class TargetBasis:
     ) -> TargetBasis:
         """Find the principal axes of the targets.
 
-        Solved through the Gram matrix of the targets (n_targets x n_targets), a chunk of columns at a time;
-        the full covariance is never formed.
+        Solved through the Gram matrix of the targets (n_targets x n_targets), a chunk of columns at a time; of more
+        than `PRODUCTS_UP_TO` targets by a block Krylov method [Musco2015]_, a few rows at a time. Neither the full
+        covariance nor a copy of the targets is ever formed, and of mapped targets no page stays in memory.
 
         Parameters
         ----------
@@ -92,38 +101,24 @@ class TargetBasis:
         ------
         NeuroCanvasError
             If fewer than two different targets have trials, or one is not finite.
+
+        References
+        ----------
+        .. [Musco2015] Musco, Musco: Randomized block Krylov methods for stronger and faster approximate singular value
+           decomposition. NeurIPS 2015.
         """
         used = np.flatnonzero(counts)
         flat = targets.reshape(len(targets), -1)
         share = counts[used] / max(1, counts.sum())
-        root = np.sqrt(share)[:, None]
-        mean = np.empty(flat.shape[1], dtype=np.float32)
         token_scale = _token_scale(token_weights, targets.shape[1]) if token_weights else None
-        scale = _spread_out(token_scale, flat.shape[1])
-        gram = np.zeros((len(used), len(used)))
-        for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
-            part = flat[used, columns].astype(np.float32)
-            mean[columns] = share @ part
-            part = (part - mean[columns]) * scale[columns] * root.astype(np.float32)
-            gram += part @ part.T
-        if not np.isfinite(gram).all():
-            raise NeuroCanvasError("targets: NaN or infinite values; make the embeddings again (verb embed).")
-        variance, vectors = np.linalg.eigh(gram)
-        keep = np.argsort(variance)[::-1][:components]
-        keep = keep[variance[keep] > SMALLEST_SHARE * max(variance.sum(), np.finfo(np.float32).tiny)]
-        if len(keep) == 0:
-            raise NeuroCanvasError(
-                "targets: the training trials all have the same target; at least 2 are needed."
-            )
-        weights = (vectors[:, keep] / np.sqrt(variance[keep])).T
-        axes = np.empty((len(keep), flat.shape[1]))
-        for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
-            part = (flat[used, columns].astype(np.float32) - mean[columns]) * scale[columns]
-            axes[:, columns] = weights @ (part * root)
-        # The Gram matrix squares rounding errors; one Cholesky step makes the axes orthonormal again.
+        find = _axes_by_products if len(used) <= PRODUCTS_UP_TO else _axes_by_passes
+        mean, axes = find(flat, used, share, _spread_out(token_scale, flat.shape[1]), components)
+        # Rounding errors were squared; one Cholesky step makes the axes orthonormal again.
         axes = np.linalg.solve(np.linalg.cholesky(axes @ axes.T), axes).astype(np.float32)
-        basis = cls(mean.reshape(targets.shape[1:]), axes, np.ones(len(keep), np.float32), token_scale)
-        spread = np.sqrt(share @ basis.transform(targets[used]).astype(np.float64) ** 2)
+        basis = cls(mean.reshape(targets.shape[1:]), axes, np.ones(len(axes), np.float32), token_scale)
+        parts = [basis.transform(targets[used[part]]) for part in batches(len(used), ROWS_AT_ONCE)]
+        spread = np.sqrt(share @ np.concatenate(parts).astype(np.float64) ** 2)
+        _let_go(targets)
         return replace(basis, target_sd=spread.astype(np.float32))
 
     def transform(self, targets: np.ndarray) -> np.ndarray:
@@ -138,11 +133,11 @@ class TargetBasis:
         array, shape (n, k), float32
         """
         flat, mean, scale = targets.reshape(len(targets), -1), self.mean.reshape(-1), self.scale
-        parts = [
-            ((flat[rows].astype(np.float32) - mean) * scale) @ self.axes.T
-            for rows in batches(len(flat), ROWS_AT_ONCE)
-        ]
-        return np.concatenate([np.empty((0, len(self.axes)), np.float32), *parts])
+        found = np.empty((len(flat), len(self.axes)), np.float32)
+        for rows in batches(len(flat), ROWS_AT_ONCE):
+            found[rows] = ((flat[rows].astype(np.float32) - mean) * scale) @ self.axes.T
+            _let_go(targets)
+        return found
 
     def inverse(self, coordinates: np.ndarray) -> np.ndarray:
         """Targets at given coordinates.
@@ -155,7 +150,9 @@ class TargetBasis:
         -------
         array, shape (n, 77, 768), float32
         """
-        flat = coordinates.astype(np.float32) @ self.axes / self.scale + self.mean.reshape(-1)
+        flat = coordinates.astype(np.float32) @ self.axes
+        flat /= self.scale
+        flat += self.mean.reshape(-1)
         return flat.reshape(len(coordinates), *self.mean.shape)
 
     def squared_distance(self, targets: np.ndarray) -> np.ndarray:
@@ -174,7 +171,84 @@ class TargetBasis:
             part = np.asarray(targets[rows], dtype=np.float32)
             left = (part - self.inverse(self.transform(part))).reshape(len(part), -1).astype(np.float64) * self.scale
             distances[rows] = np.einsum("nd,nd->n", left, left)
+            _let_go(targets)
         return distances
+
+
+def _axes_by_products(
+    flat: np.ndarray, used: np.ndarray, share: np.ndarray, scale: np.ndarray, components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and principal axes from the products of all pairs of targets."""
+    root = np.sqrt(share)[:, None]
+    mean = np.empty(flat.shape[1], dtype=np.float32)
+    gram = np.zeros((len(used), len(used)))
+    for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
+        part = flat[used, columns].astype(np.float32)
+        mean[columns] = share @ part
+        part = (part - mean[columns]) * scale[columns] * root.astype(np.float32)
+        gram += part @ part.T
+        _let_go(flat)
+    variance, vectors = _largest(gram, float(np.trace(gram)), components)
+    weights = (vectors / np.sqrt(variance)).T
+    axes = np.empty((len(variance), flat.shape[1]))
+    for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
+        part = (flat[used, columns].astype(np.float32) - mean[columns]) * scale[columns]
+        axes[:, columns] = weights @ (part * root)
+        _let_go(flat)
+    return mean, axes
+
+
+def _axes_by_passes(
+    flat: np.ndarray, used: np.ndarray, share: np.ndarray, scale: np.ndarray, components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and principal axes from what a few random directions become when the covariance is applied to them."""
+    total = np.zeros(flat.shape[1])
+    for part in batches(len(used), ROWS_AT_ONCE):
+        total += share[part] @ flat[used[part]].astype(np.float32)
+        _let_go(flat)
+    mean, root = total.astype(np.float32), np.sqrt(share).astype(np.float32)[:, None]
+
+    def centred() -> Iterator[np.ndarray]:
+        """The targets as the covariance is made of them, a few at a time."""
+        for part in batches(len(used), ROWS_AT_ONCE):
+            yield (flat[used[part]].astype(np.float32) - mean) * scale * root[part]
+            _let_go(flat)
+
+    width = min(components + SPARE, flat.shape[1] // PASSES)
+    block = np.random.default_rng(0).standard_normal((flat.shape[1], width)).astype(np.float32)
+    blocks = []
+    for _ in range(PASSES):
+        applied = np.zeros_like(block)
+        for rows in centred():
+            applied += rows.T @ (rows @ block)
+        block = np.linalg.qr(applied)[0]
+        blocks.append(block)
+    inside = np.linalg.qr(np.concatenate(blocks, axis=1))[0]
+    gram, whole = np.zeros((inside.shape[1],) * 2), 0.0
+    for rows in centred():
+        seen = (rows @ inside).astype(np.float64)
+        gram += seen.T @ seen
+        whole += float(np.einsum("nd,nd->", rows, rows, dtype=np.float64))
+    return mean, (inside @ _largest(gram, whole, components)[1]).T.astype(np.float64)
+
+
+def _largest(gram: np.ndarray, whole: float, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues, which are shares of a whole variance, and their vectors; or why there are none."""
+    if not np.isfinite(gram).all():
+        raise NeuroCanvasError("targets: NaN or infinite values; make the embeddings again (verb embed).")
+    variance, vectors = np.linalg.eigh(gram)
+    keep = np.argsort(variance)[::-1][:components]
+    keep = keep[variance[keep] > SMALLEST_SHARE * max(whole, np.finfo(np.float32).tiny)]
+    if len(keep) == 0:
+        raise NeuroCanvasError("targets: the training trials all have the same target; at least 2 are needed.")
+    return variance[keep], vectors[:, keep]
+
+
+def _let_go(array: np.ndarray) -> None:
+    """Give back the pages of a mapped file that were read: they would count as memory of this process."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and array.mode == "r":
+        mapped.madvise(MADV_DONTNEED)
 
 
 def _spread_out(token_scale: np.ndarray | None, n_outputs: int) -> np.ndarray:

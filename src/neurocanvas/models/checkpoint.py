@@ -84,17 +84,33 @@ def load_mapper(path: Path | str) -> Mapper:
         with safe_open(file, framework="numpy") as opened:
             head = json.loads((opened.metadata() or {})["neurocanvas"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-        spec = EEGSpec(**{key: tuple(value) for key, value in head["spec"].items()})
+        spec = _read_spec(head["spec"])
         shared = {name: arrays.pop(name) for name in SHARED_ARRAYS}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise NeuroCanvasError(f"{file}: damaged, or not a mapper ({error}); train again.") from error
-    kind = MAPPERS[check_option(f"{file}: mapper", head.get("mapper"), MAPPERS)]
-    token_scale = arrays.pop("token_scale", None)
-    _check_shapes(file, spec, shared if token_scale is None else {**shared, "token_scale": token_scale})
-    basis = TargetBasis(shared["target_mean"], shared["target_axes"], shared["target_sd"], token_scale)
-    mapper = kind(spec, basis, shared["feature_mean"], shared["feature_sd"], shared["prediction_sd"])
-    mapper.load_weights(arrays)
+        kind = MAPPERS[check_option("mapper", head.get("mapper"), MAPPERS)]
+        if "token_scale" in arrays:
+            shared["token_scale"] = arrays.pop("token_scale")
+        _check_arrays(spec, shared)
+        basis = TargetBasis(
+            shared["target_mean"], shared["target_axes"], shared["target_sd"], shared.get("token_scale")
+        )
+        mapper = kind(spec, basis, shared["feature_mean"], shared["feature_sd"], shared["prediction_sd"])
+        mapper.load_weights(arrays)
+    except (  # what damaged headers, and arrays that are none of a mapper's, provoke
+        SafetensorError, NeuroCanvasError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise NeuroCanvasError(f"{file}: damaged, or not a mapper ({reason}); train again.") from error
     return mapper
+
+
+def _read_spec(said: Any) -> EEGSpec:
+    """The spec of a file's header; raise if it is none."""
+    spec = EEGSpec(**{key: tuple(value) for key, value in said.items()})
+    names = (*spec.ch_names, *spec.bands)
+    sizes = all(isinstance(size, int) and size > 0 for size in spec.target_shape)
+    if not names or not all(isinstance(name, str) for name in names) or not spec.target_shape or not sizes:
+        raise NeuroCanvasError("spec: names of channels and bands and a shape of targets are needed")
+    return spec
 
 
 def _name_of(mapper: Mapper) -> str:
@@ -102,7 +118,7 @@ def _name_of(mapper: Mapper) -> str:
     return next(name for name, kind in MAPPERS.items() if kind is type(mapper))
 
 
-def _check_shapes(file: Path, spec: EEGSpec, shared: Mapping[str, np.ndarray]) -> None:
+def _check_arrays(spec: EEGSpec, shared: Mapping[str, np.ndarray]) -> None:
     """Raise if the arrays do not fit the spec."""
     k = len(shared["target_sd"])
     needed = {
@@ -110,9 +126,12 @@ def _check_shapes(file: Path, spec: EEGSpec, shared: Mapping[str, np.ndarray]) -
         "feature_sd": (spec.n_features,),
         "target_mean": spec.target_shape,
         "target_axes": (k, spec.n_outputs),
+        "target_sd": (k,),
         "prediction_sd": (k,),
         "token_scale": spec.target_shape[:1],
     }
     for name, array in shared.items():
-        if name in needed and array.shape != needed[name]:
-            raise NeuroCanvasError(f"{file}: {name} should have shape {needed[name]}; got {array.shape}; train again.")
+        if array.shape != needed[name] or array.dtype.kind != "f":
+            raise NeuroCanvasError(
+                f"{name} should have shape {needed[name]}, floating-point; got {array.shape}, {array.dtype}"
+            )

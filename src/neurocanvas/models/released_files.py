@@ -136,7 +136,7 @@ def _checked(path: Path) -> dict[str, torch.Tensor]:
                 f"{path}: not the released mapper: {name} should have shape {shape}; got {came}. Such files are made "
                 "by `image_generation.py` or `neurocanvas export`."
             )
-        state[name] = tensor.detach().float()
+        state[name] = tensor.detach().float().resolve_neg()
         if not torch.isfinite(state[name]).all():
             raise NeuroCanvasError(f"{path}: {name} holds NaN or infinite values; train again.")
     return state

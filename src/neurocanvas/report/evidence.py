@@ -146,7 +146,7 @@ def importance(folder: Path) -> dict[str, Any] | None:
         for kind, groups in of.items()
     ]  # fmt: skip
     axis = figures.axis(scale, [f"{tick:g}".replace("-", "−") for tick in scale.ticks])
-    return {"kinds": kinds, "axis": axis, "has_bands": bool(bands), "link": file_link(path)}
+    return {"kinds": kinds, "axis": axis, "has_bands": bool(bands), "link": file_link(path, "evaluate")}
 
 
 GROUPS = ("band", "electrode")

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.report.tables import csv_link, read_csv
+from neurocanvas.errors import NeuroCanvasError, check_inside
+from neurocanvas.picture_files import open_picture
+from neurocanvas.report.tables import csv_link, number_in, read_csv
 from neurocanvas.report.words import number, ranking_arm
+from neurocanvas.store import read_text
 
 GROUP, SAMPLE = 4, 12
 """Trials shown from the top, the middle and the end of the ranking, and spread over the rest."""
@@ -81,15 +83,15 @@ def ranked_pictures(
     NeuroCanvasError
         If a table or a picture is missing or damaged.
     """
-    rows = read_csv(folder / "scores" / "trials.csv", "evaluate")
-    by = ranking_arm(arms)
-    scored = {(int(row["subject"]), int(row["trial"])): row for row in rows if row["arm"] == by}
-    lines = check_file(folder / "images" / "manifest.jsonl", "the list of pictures; run the verb generate")
-    made = {}
-    for row in map(json.loads, filter(None, lines.read_text(encoding="utf-8").splitlines())):
-        made[int(row["subject"]), int(row["trial"]), row["arm"]] = row["file"]
+    path, by = folder / "scores" / "trials.csv", ranking_arm(arms)
+    scored, scores = {}, {}
+    for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "stimulus", "concept", "two_way")):
+        key = _whole(row["subject"], path), _whole(row["trial"], path)
+        if row["arm"] == by:
+            scored[key], scores[key] = row, number_in(row, "two_way", path, "evaluate")
+    made, images = _drawn(folder / "images" / "manifest.jsonl"), folder / "images"
     groups, table = [], []
-    for title, keys in choose_trials({key: float(row["two_way"]) for key, row in scored.items()}):
+    for title, keys in choose_trials(scores):
         shown = []
         for key in keys:
             stimulus, concept = scored[key]["stimulus"], scored[key]["concept"]
@@ -98,12 +100,36 @@ def ranked_pictures(
             shown.append({
                 "subject": key[0], "trial": key[1], "caption": captions.get(stimulus, ""),
                 "concept": names.get(concept, concept),
-                "two_way": number(float(scored[key]["two_way"]), "two_way", digits=0),
-                "pictures": [(arm, _data_uri(folder / "images" / file) if file else None) for arm, file in pictures],
+                "two_way": number(scores[key], "two_way", digits=0),
+                "pictures": [
+                    (arm, _data_uri(check_inside(images, file, "images")) if file else None) for arm, file in pictures
+                ],
             })  # fmt: skip
         groups.append({"title": title, "trials": shown})
     columns = ["group", "subject", "trial", "stimulus", "concept", f"two_way of {by}", "caption"]
     return {"groups": groups, "by": by, "link": csv_link("pictures.csv", columns, table)}
+
+
+def _whole(value: Any, path: Path) -> int:
+    """The number of a subject or trial."""
+    try:
+        return int(value)
+    except (ValueError, TypeError) as error:
+        raise NeuroCanvasError(f"{path}: a whole number is needed; got {value!r}; make the file again.") from error
+
+
+def _drawn(path: Path) -> dict[tuple[int, int, str], str]:
+    """Subject, trial and arm -> the file of the picture, as the manifest says."""
+    made = {}
+    for line, text in enumerate(read_text(path, "the list of pictures; run the verb generate").splitlines(), 1):
+        if not text:
+            continue
+        try:
+            row = json.loads(text)
+            made[_whole(row["subject"], path), _whole(row["trial"], path), str(row["arm"])] = row["file"]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise NeuroCanvasError(f"{path}, line {line}: damaged ({error}); run the verb generate again.") from error
+    return made
 
 
 def caption_pages(folder: Path) -> dict[str, Any]:
@@ -127,16 +153,11 @@ def _data_uri(path: Path, most: int = REDUCED) -> str:
     """A picture as a data URI; large ones are reduced, to `most` pixels on the longer side."""
     from PIL import Image
 
-    raw = check_file(path, "a picture; run the verb generate").read_bytes()
-    try:
-        with Image.open(io.BytesIO(raw)) as opened:
-            opened.load()
-            kind = "png"
-            if max(opened.size) > AS_IT_IS:
-                stream, kind = io.BytesIO(), "jpeg"
-                opened.thumbnail((most, most), Image.Resampling.LANCZOS)
-                opened.convert("RGB").save(stream, format="JPEG", quality=88)
-                raw = stream.getvalue()
-    except (OSError, ValueError) as error:
-        raise NeuroCanvasError(f"{path}: damaged, or not a picture; delete it and run the verb generate.") from error
-    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+    with open_picture(path, "run the verb generate") as opened:
+        opened.load()
+        if opened.format == "PNG" and max(opened.size) <= AS_IT_IS:
+            return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        stream = io.BytesIO()
+        opened.thumbnail((most, most), Image.Resampling.LANCZOS)
+        opened.convert("RGB").save(stream, format="JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -71,7 +71,8 @@ def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> di
     return {
         "n": len(ids), "orders": {order: ORDERS[order] for order in orders}, "arms": shown, "arm": main,
         "arm_options": [(arm, arm) for arm in shown],
-        "figures": drawn, "listed": _listed(tables[main], words), "links": [file_link(counted), file_link(ordered)],
+        "figures": drawn, "listed": _listed(tables[main], words),
+        "links": [file_link(path, "evaluate") for path in (counted, ordered)],
         "levels": [f"{100 * low:g}" for low in LEVELS], **_label_sizes(len(ids)),
     }  # fmt: skip
 

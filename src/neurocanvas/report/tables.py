@@ -11,7 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from neurocanvas.errors import NeuroCanvasError, check_file
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.safe_text import csv_cell, read_csv_cell
+from neurocanvas.store import read_text
 
 
 def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -36,12 +38,24 @@ def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[st
     NeuroCanvasError
         If the file or a column is missing, or a row is shorter than the header.
     """
-    with check_file(path, f"a table; run the verb {verb}").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    header, *cells = _cells(path, verb)
+    if any(len(row) != len(header) for row in cells):
+        raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
+    rows = [dict(zip(header, row, strict=True)) for row in cells]
     missing = [name for name in columns if rows and rows[0].get(name) is None]
-    if missing or any(None in row.values() for row in rows):
+    if missing:
         raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
     return rows
+
+
+def _cells(path: Path, verb: str) -> list[list[str]]:
+    """Rows of a CSV file, the header first."""
+    text = read_text(path, f"a table; run the verb {verb}")
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except csv.Error as error:
+        raise NeuroCanvasError(f"{path}: not CSV ({error}); run {verb} again.") from error
+    return [list(map(read_csv_cell, row)) for row in rows] or [[]]
 
 
 def number_in(row: Mapping[str, str], column: str, path: Path, verb: str) -> float:
@@ -74,8 +88,8 @@ def number_in(row: Mapping[str, str], column: str, path: Path, verb: str) -> flo
         raise NeuroCanvasError(f"{path}: {column} must be a number; got {row[column]!r}; run {verb} again.") from error
 
 
-def csv_link(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
-    """Put a table into a link that saves it as a CSV file.
+def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Markup:
+    """Put a table into a link that saves it as a CSV file, in which no text is a formula.
 
     Parameters
     ----------
@@ -83,7 +97,7 @@ def csv_link(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -
         Of the file.
     columns : sequence of str
         Its header.
-    rows : iterable of sequences
+    rows : iterable of iterables
         Its rows; None is written as nothing.
 
     Returns
@@ -97,27 +111,25 @@ def csv_link(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -
     Markup('<a class="csv" download="a.csv" href="data:text/csv;charset=utf-8;base64,eAoxCg==">a.csv</a>')
     """
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
-    return _link(name, stream.getvalue().encode())
+    csv.writer(stream, lineterminator="\n").writerows(map(csv_cell, row) for row in [columns, *rows])
+    link = Markup('<a class="csv" download="{0}" href="data:text/csv;charset=utf-8;base64,{1}">{0}</a>')
+    return link.format(name, base64.b64encode(stream.getvalue().encode()).decode())
 
 
-def file_link(path: Path) -> Markup:
+def file_link(path: Path, verb: str) -> Markup:
     """Put a CSV file of the run folder into a link that saves it.
 
     Parameters
     ----------
     path : Path
         The file.
+    verb : str
+        What makes it.
 
     Returns
     -------
     Markup
         As `csv_link` makes it.
     """
-    return _link(path.name, path.read_bytes())
-
-
-def _link(name: str, content: bytes) -> Markup:
-    """A link that saves some bytes as a CSV file."""
-    link = Markup('<a class="csv" download="{0}" href="data:text/csv;charset=utf-8;base64,{1}">{0}</a>')
-    return link.format(name, base64.b64encode(content).decode())
+    header, *rows = _cells(path, verb)
+    return csv_link(path.name, header, rows)

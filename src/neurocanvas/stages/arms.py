@@ -176,7 +176,7 @@ def make_work(run: Run, subject: int, arm: str, part: slice) -> Work:
     from neurocanvas.generation.conditioning import ARMS, ArmInputs, derangement
     from neurocanvas.generation.diffusion import picture_seed
 
-    trials = kept(STAGE, ("trials", run, subject), lambda: chosen_trials(run, subject))
+    trials = kept(STAGE, "trials", (run, subject), lambda: chosen_trials(run, subject))
     seed = partial(picture_seed, run.settings.generate.seed, arm, subject)
     targets, embeddings, stimuli = run.targets(), run.embeddings(), run.dataset[1]
     known = np.zeros((part.stop - part.start, len(targets)), bool)
@@ -208,7 +208,7 @@ def _rescaled(run: Run, trials: ChosenTrials, places: np.ndarray) -> np.ndarray:
     scale, folds = run.settings.generate.scale, trials.folds[places]
     predicted = np.asarray(trials.predicted[trials.places[places]], np.float32)
     if scale == "token-norm":
-        norms = kept(STAGE, ("norms", run, trials.subject), lambda: np.stack(
+        norms = kept(STAGE, "norms", (run, trials.subject), lambda: np.stack(
             [token_norms(run.targets(), np.array(trained)) for trained in trials.card["known"]]
         ))  # fmt: skip
         return match_norms(predicted, norms[folds])

@@ -169,10 +169,10 @@ def _columns(run: Run, blocked: np.ndarray, hashed: dict[Path, str]) -> dict[str
 def _picture_print(stimuli: Stimuli, stimulus: str, hashed: dict[Path, str]) -> str:
     """Hash of a picture's file, every file read once; nothing where there is no file."""
     path = stimuli.files.get(stimulus)
-    if path is None or not path.is_file():
+    if path is None:
         return ""
     if path not in hashed:
-        hashed[path] = store.sha256(path)
+        hashed[path] = stimuli.print_of(stimulus) or ""
     return hashed[path]
 
 
@@ -308,7 +308,9 @@ def _of_data(trials: Trials) -> list[str]:
     return ["The data set is not there: the run's trial tables were read instead, and no picture's bytes compared."]
 
 
-def describe(audit: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list[list[str]]]], list[str]]:
+def describe(
+    audit: Mapping[str, Any],
+) -> tuple[list[tuple[str, list[str], list[list[str]]]], list[tuple[str, str]]]:
     """Arrange an audit as tables and sentences to print after its verdict.
 
     Parameters
@@ -319,28 +321,28 @@ def describe(audit: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list[
     Returns
     -------
     tables, notes
-        As `printing.print_tables` takes them; what files say is free of markup and control characters.
+        As `printing.print_tables` takes them.
     """
-    cases, notes = audit["cases"], []
+    cases = audit["cases"]
     header = ["tested", "model", "score", "value", "95 %", "chance", "p", "needed", "majority", "selected"]
     lines = [_result_line(case, one) for case in cases for one in case["results"]]
-    tables = [(f"Audit of {_plain(audit['source'])}", header, lines)] if lines else []
+    tables = [(f"Audit of {audit['source']}", header, lines)] if lines else []
     for case in cases[:FEW_CASES]:
         there = {row["pair"] for row in case["overlaps"]} - {"known/test"}
         pairs = [pair for pair in PAIRS if pair in there]
         shown = {(row["column"], row["pair"]): f"{row['shared']} of {row['values']}" for row in case["overlaps"]}
-        title = f"{_plain(case['name'])}: {DESIGNS[case['design']]}"
+        title = f"{case['name']}: {DESIGNS[case['design']]}"
         if pairs:
             shown |= {("trials", pair): "/".join(_count(case, part) for part in pair.split("/")) for pair in pairs}
             kinds = ("trials", *SHARED)
             rows = [[name, *(shown.get((name, pair), _unshown(case, name, pair)) for pair in pairs)] for name in kinds]
             tables.append((title, ["shared values", *pairs], rows))
-    notes += _sentences("Can be concluded", cases, "can") + _sentences("Cannot be concluded", cases, "cannot")
+    notes = _sentences("Can be concluded", cases, "can") + _sentences("Cannot be concluded", cases, "cannot")
     warnings = dict.fromkeys(warning for case in cases for warning in case["warnings"])
-    return tables, [*notes, *(f"[bold]Warning:[/bold] {_plain(text)}" for text in warnings)]
+    return tables, [*notes, *(("Warning", text) for text in warnings)]
 
 
-def _sentences(title: str, cases: Sequence[Mapping[str, Any]], kind: str) -> list[str]:
+def _sentences(title: str, cases: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[str, str]]:
     """What several cases have to say, every sentence once, with the cases where it does not hold for all."""
     names: dict[str, list[str]] = {}
     for case in cases:
@@ -350,7 +352,7 @@ def _sentences(title: str, cases: Sequence[Mapping[str, Any]], kind: str) -> lis
     for text, of_cases in names.items():
         more = f" and {len(of_cases) - FEW_CASES} more" if len(of_cases) > FEW_CASES else ""
         which = f" ({'; '.join(of_cases[:FEW_CASES])}{more})" if len(of_cases) < len(cases) else ""
-        found.append(f"[bold]{title}{_plain(which)}:[/bold] {_plain(text)}.")
+        found.append((f"{title}{which}", f"{text}."))
     return found
 
 
@@ -374,13 +376,6 @@ def _result_line(case: Mapping[str, Any], one: Mapping[str, Any]) -> list[str]:
     interval = "–" if one["low"] is None else f"{short(one['low'])} {short(one['high'])}"
     selected = one["selection"] + (", transductive" if one["transductive"] else "")
     return [
-        _plain(case["name"]), _plain(one["model"]), one["metric"], short(one["value"]), interval, short(one["chance"]),
+        case["name"], one["model"], one["metric"], short(one["value"]), interval, short(one["chance"]),
         short(one["p"], 4), needed, majority, selected,
     ]  # fmt: skip
-
-
-def _plain(text: str) -> str:
-    """Text from elsewhere as printing takes it: no markup, no control characters."""
-    from rich.markup import escape
-
-    return escape("".join(letter if letter.isprintable() else "?" for letter in text))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from neurocanvas.datasets.splits import blocked_trials, groups, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.evaluation.control_table import over_subjects
-from neurocanvas.evaluation.controls import CONTROLS, overall_verdict, run_controls
+from neurocanvas.evaluation.controls import CONTROLS, control_row, correct_for_many, overall_verdict
 from neurocanvas.features.entropy import METHODS, cut_window, extract
 from neurocanvas.models import TargetBasis
 from neurocanvas.report.tables import number_in, read_csv
+from neurocanvas.scale import kept
 from neurocanvas.stages.mapping import read_pooled_features
 from neurocanvas.stages.run import Run, write_table
 from neurocanvas.trials import Trials
@@ -57,11 +59,13 @@ def controls(run: Run) -> list[Path]:
     """
     settings = run.settings.controls
     names = [check_option("controls", name, CONTROLS) for name in settings.names] or list(CONTROLS)
-    used = {field for name in names for field in (*CONTROLS[name].needs, *CONTROLS[name].may_use)}
-    advance, rows = run.track("controls", len(run.subjects)), {}
-    for subject in run.subjects:
-        rows[subject] = run_controls(_inputs(run, subject, used), names, seed=settings.seed)
-        advance(1)
+    units = [(subject, name) for subject in run.subjects for name in names]
+    found = run.spread("controls", partial(_control, tuple(names)), units)
+    rows: dict[int, list[dict[str, Any]]] = {subject: [] for subject in run.subjects}
+    for (subject, _), row in zip(units, found, strict=True):
+        rows[subject].append(row)
+    for own in rows.values():
+        correct_for_many(own)
     table = over_subjects(rows, rng=np.random.default_rng(settings.seed))
     verdict = overall_verdict(table)
     folder = run.folder / "scores"
@@ -76,6 +80,14 @@ def controls(run: Run) -> list[Path]:
         **{name: np.array([row[name] for own in rows.values() for row in own], dtype=object) for name in columns},
     })  # fmt: skip
     return [folder / "controls.json", folder / "controls.csv"]
+
+
+def _control(names: Sequence[str], run: Run, unit: tuple[int, str]) -> dict[str, Any]:
+    """One control of one subject; the inputs of all controls are read once in each worker."""
+    subject, name = unit
+    used = {field for one in names for field in (*CONTROLS[one].needs, *CONTROLS[one].may_use)}
+    inputs = kept("controls", "inputs", (run, subject), lambda: _inputs(run, subject, used))
+    return control_row(inputs, name, seed=run.settings.controls.seed)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from multiprocessing import get_context
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,8 +27,9 @@ from neurocanvas.evaluation.benchmark import (
 )
 from neurocanvas.features.entropy import cut_window
 from neurocanvas.models.classifiers import Network, TrialSpec, find_classifier
+from neurocanvas.scale import kept
 from neurocanvas.stages.mapping import features, pooled_features_paths, read_pooled_features, simulate
-from neurocanvas.stages.run import Advance, Run, untracked
+from neurocanvas.stages.run import Run
 from neurocanvas.training.classification import Outcome, train_classifier
 from neurocanvas.trials import Trials
 
@@ -41,7 +37,6 @@ COLUMNS = ("order", "concept", "fold", "unit")
 """What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording."""
 
 READ_AT_ONCE = 200
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 UNSELECTED = "none: the last epoch, and the validation trials train too"
 TRANSDUCTIVE = "Domain adaptation saw the test trials without their labels: these scores are transductive."
 
@@ -149,9 +144,22 @@ def _read_by(model: str, settings: ClassifySettings) -> dict[str, Any]:
     return read
 
 
-def _classify(job: _Job, granularity: str, splits: Sequence[Split], model: str) -> Path:
+@dataclass(frozen=True)
+class _Unit:
+    """A cell of the table: one model on one subject's trials of a granularity under a protocol."""
+
+    protocol: str
+    subject: int
+    granularity: str
+    model: str
+
+
+def _classify(stage: str, run: Run, unit: _Unit) -> Path:
     """Train a model on every fold of a subject and write its scores of the test trials, unless that is done."""
-    run, kind = job.run, find_classifier(model)
+    run = kept(stage, "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
+    job = kept(stage, "job", (run, unit.subject), lambda: _Job(run, unit.subject))
+    granularity, model, kind = unit.granularity, unit.model, find_classifier(unit.model)
+    splits = job.splits(granularity)
     where = Path(run.settings.split.protocol) / granularity
     name = f"{model.replace(':', '_')}_s{job.subject}"
     path = run.folder / "classification" / where / f"{name}.npy"
@@ -234,7 +242,7 @@ def classify(run: Run) -> list[Path]:
 def benchmark(run: Run) -> list[Path]:
     """Train every classifier under every protocol on every granularity and subject; make the paper's table.
 
-    Subjects are worked on at the same time, one thread each, and what is done is not done again.
+    What is done is not done again.
 
     Parameters
     ----------
@@ -289,92 +297,21 @@ def _run_grid(run: Run, protocols: Sequence[str], granularities: Sequence[str], 
     if any(kind.takes == "features" for kind in kinds):
         for one in runs:
             features(one, keep_imported=True)
-    subjects = sorted({subject for one in runs for subject in one.subjects})
-    workers = min(len(subjects), run.settings.benchmark.workers or os.cpu_count() or 1)
-    advance = run.track(name, sum(len(one.subjects) for one in runs) * len(granularities) * len(kinds))
-    paths: list[Path] = []
-    if workers == 1:
-        with _one_thread():
-            for subject in subjects:
-                paths += _do_subject(runs, subject, granularities, advance)
-    else:
-        for done in _in_parallel(runs, subjects, granularities, workers):
-            paths += done
-            advance(len(done))
+    units = [
+        _Unit(one.settings.split.protocol, subject, granularity, model)
+        for one in runs
+        for subject in one.subjects
+        for granularity in granularities
+        for model in run.settings.classify.models
+    ]
+    paths = list(run.spread(name, partial(_classify, name), units))
     return _write_tables(run, [_read_cell(path) for path in paths], name)
-
-
-def _in_parallel(
-    runs: Sequence[Run], subjects: Sequence[int], granularities: Sequence[str], workers: int
-) -> Iterator[list[Path]]:
-    """Do the subjects in processes of one thread each; gives the cells of each subject when it is done."""
-    runs = [replace(run, track=untracked) for run in runs]
-    with _children_with_one_thread(), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        tasks = [pool.submit(_do_subject, runs, subject, granularities) for subject in subjects]
-        try:
-            for task in as_completed(tasks):
-                yield task.result()
-        except BrokenProcessPool as error:
-            raise NeuroCanvasError(
-                "benchmark: a worker was killed, most likely because memory is short; ask for fewer with --workers. "
-                "What is done stays."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _with_protocol(run: Run, protocol: str) -> Run:
     """The same run under another protocol."""
     split = run.settings.split.model_copy(update={"protocol": protocol})
     return replace(run, settings=run.settings.model_copy(update={"split": split}))
-
-
-def _do_subject(
-    runs: Sequence[Run], subject: int, granularities: Sequence[str], advance: Advance = lambda _: None
-) -> list[Path]:
-    """All cells of one subject; its trials are read once per protocol."""
-    paths = []
-    for run in runs:
-        if subject not in run.subjects:  # the protocol cannot test this one
-            continue
-        job = _Job(run, subject)
-        for granularity in granularities:
-            splits = job.splits(granularity)
-            for model in run.settings.classify.models:
-                paths.append(_classify(job, granularity, splits, model))
-                advance(1)
-    return paths
-
-
-@contextmanager
-def _children_with_one_thread() -> Iterator[None]:
-    """Let processes that start in here use one thread: libraries read these variables when they are loaded."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread, so that the bytes are those that any number of workers gives."""
-    import sklearn.svm  # noqa: F401  (only libraries that are loaded can be limited)
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write_tables(run: Run, cells: Sequence[Cell], name: str) -> list[Path]:

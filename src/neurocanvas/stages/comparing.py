@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,18 @@ from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.evaluation.networks import FEATURE_NETWORKS, LoadedNetwork, NotComputed
 from neurocanvas.evaluation.summary import sign
+from neurocanvas.evaluation.variant_scores import SECOND_JUDGE
 from neurocanvas.evaluation.variants import VARIANTS
+from neurocanvas.families import batches, find_family, load_picture_encoder
+from neurocanvas.scale import kept
+from neurocanvas.stages.compared_pictures import Given, Pictures
+from neurocanvas.stages.run import Run
 
-Say = Callable[[int], None]
+AT_ONCE = 64
+"""Pictures that are read at once, and the unit of work of the judge and of pixels."""
+
+PIXELS, NETWORKS = "pixels", "networks"
+"""What a variant measures at one go, beside metrics of single networks."""
 
 DEFAULT = "mindeye"
 """Its networks are those of `FEATURE_NETWORKS`; they are scored as all else is here, with permutations."""
@@ -61,22 +72,6 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Given:
-    """The pictures that are compared; as `compare` takes them.
-
-    Parameters
-    ----------
-    drawn : dict of str to array, shape (n_trials, size, size, 3), uint8
-    seen : array, shape (n_pictures, size, size, 3), uint8
-    shown : dict of str to array of int, shape (n_trials,)
-    """
-
-    drawn: Mapping[str, np.ndarray]
-    seen: np.ndarray
-    shown: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
 class Features:
     """What a network makes of one arm's pictures and of what was seen.
 
@@ -96,31 +91,16 @@ class Features:
     shown: np.ndarray
 
 
-def compare(
-    drawn: Mapping[str, np.ndarray],
-    seen: np.ndarray,
-    shown: Mapping[str, np.ndarray],
-    prompts: Sequence[str],
-    settings: EvaluateSettings,
-    *,
-    progress: Say = lambda _: None,
-) -> Compared:
+def compare(run: Run, given: Given, prompts: Sequence[str]) -> Compared:
     """Compare every arm's pictures with what was seen.
 
     Parameters
     ----------
-    drawn : dict of str to array, shape (n_trials, size, size, 3), uint8
-        By arm.
-    seen : array, shape (n_pictures, size, size, 3), uint8
-        The distinct pictures.
-    shown : dict of str to array of int, shape (n_trials,)
-        By arm, which of them each trial showed.
+    run : Run
+        `settings.evaluate` says judge, variant and metrics.
+    given : Given
     prompts : sequence of str
         Every concept in words, for the judge; none where concepts are not known.
-    settings : EvaluateSettings
-        Judge, variant and metrics.
-    progress : callable
-        Is told how many pictures were embedded or compared since the last call.
 
     Returns
     -------
@@ -129,31 +109,93 @@ def compare(
     Raises
     ------
     NeuroCanvasError
-        If the judge's weights cannot be loaded.
+        If the judge's weights cannot be loaded, or a picture cannot be read.
     """
     from neurocanvas.evaluation.identification import similarity
-    from neurocanvas.evaluation.images import pixcorr_table, ssim_table
-    from neurocanvas.evaluation.judge import judge_pictures, judge_texts
+    from neurocanvas.evaluation.judge import judge_texts
 
-    seen_embedded = judge_pictures(seen, settings.judge, progress=progress)
+    settings = run.settings.evaluate
+    seen, *embedded = _judged(run, [given.seen, *given.drawn.values()])
     prompted = _unit(judge_texts(prompts, settings.judge)) if prompts else None
     tables: dict[str, dict[str, np.ndarray]] = {}
-    for arm, pictures in drawn.items():
-        embedded = judge_pictures(pictures, settings.judge, progress=progress)
+    for (arm, pictures), of_arm in zip(given.drawn.items(), embedded, strict=True):
+        units = [(pictures.paths[part], pictures.size, given.seen) for part in batches(len(pictures), AT_ONCE)]
+        rows = run.spread("evaluate", _pixel_tables, units, title=f"pixels {arm}", sizes=[len(one[0]) for one in units])
+        pixcorr, ssim = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         tables[arm] = {
-            "similarity": similarity(embedded, seen_embedded),
-            **({} if prompted is None else {"concept": _unit(embedded) @ prompted.T}),
-            "pixcorr": pixcorr_table(pictures / 255, seen / 255),
-            "ssim": ssim_table(pictures / 255, seen / 255),
-        }
-        progress(len(pictures))
-    found = Compared(tables, prompted, {arm: {} for arm in drawn}, {arm: {} for arm in drawn})
-    given = Given(drawn, seen, shown)
-    _pixels(found, given, settings)
+            "similarity": similarity(of_arm, seen),
+            **({} if prompted is None else {"concept": _unit(of_arm) @ prompted.T}),
+            "pixcorr": pixcorr, "ssim": ssim,
+        }  # fmt: skip
+    found = Compared(tables, prompted, {arm: {} for arm in given.drawn}, {arm: {} for arm in given.drawn})
+    metrics = _further(settings)
+    for part in run.spread("evaluate", partial(_measured, given), metrics, title="networks"):
+        for arm in given.drawn:
+            found.tables[arm] |= part.tables[arm]
+            found.values[arm] |= part.values[arm]
+            found.sets[arm] |= part.sets[arm]
+        found.not_computed |= part.not_computed
+    return found
+
+
+def _judged(run: Run, groups: Sequence[Pictures]) -> list[np.ndarray]:
+    """The judge's embeddings of several groups of pictures."""
+    units = [(group.paths[part], group.size) for group in groups for part in batches(len(group), AT_ONCE)]
+    parts = run.spread("evaluate", _embed, units, title="judge", sizes=[len(paths) for paths, _ in units])
+    embedded = np.concatenate(list(parts))
+    return np.split(embedded, np.cumsum([len(group) for group in groups])[:-1])
+
+
+def _embed(run: Run, unit: tuple[tuple[Path, ...], tuple[int, int] | None]) -> np.ndarray:
+    """The judge's embeddings of some pictures."""
+    judge = find_family(run.settings.evaluate.judge).judge
+    encode, _ = kept("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
+    return encode(list(Pictures(*unit)[:]))
+
+
+def _pixel_tables(
+    _: Run, unit: tuple[tuple[Path, ...], tuple[int, int] | None, Pictures]
+) -> tuple[np.ndarray, np.ndarray]:
+    """PixCorr and SSIM of some pictures with all that were seen, of which a few are read at a time."""
+    from neurocanvas.evaluation.images import pixcorr_table, ssim_table
+
+    drawn, seen = Pictures(*unit[:2])[:] / 255, unit[2]
+    blocks = [seen[part] / 255 for part in batches(len(seen), AT_ONCE)]
+    return (
+        np.concatenate([pixcorr_table(drawn, block) for block in blocks], axis=1),
+        np.concatenate([ssim_table(drawn, block) for block in blocks], axis=1),
+    )
+
+
+def _further(settings: EvaluateSettings) -> list[str]:
+    """What is measured beyond the judge and the tables of pixels: metrics of networks, each loaded by one worker."""
+    variant = VARIANTS[settings.variant]
+    pixels = [PIXELS] if variant.pixels is not None else []
     if settings.variant == DEFAULT:
-        _networks(found, given, settings)
-    else:
+        asked = settings.metrics or (*FURTHER, "lpips")
+        known = [check_option("evaluate.metrics", metric, (*FURTHER, "lpips")) for metric in asked]
+        return list(dict.fromkeys([*pixels, *known, SECOND_JUDGE]))
+    if settings.metrics:
+        raise NeuroCanvasError(
+            f"--metrics: says which networks the variant {DEFAULT} asks; {settings.variant} has its own. Leave one out."
+        )
+    return [*pixels, *([] if variant.two_way else [SECOND_JUDGE]), *([NETWORKS] if variant.networks else [])]
+
+
+def _measured(given: Given, run: Run, metric: str) -> Compared:
+    """One metric of every arm."""
+    settings, none = run.settings.evaluate, {arm: dict[str, Any]() for arm in given.drawn}
+    found = Compared(deepcopy(none), None, deepcopy(none), deepcopy(none))
+    if metric == PIXELS:
+        _pixels(found, given, settings)
+    elif metric == NETWORKS:
         _variant(found, given, settings)
+    else:
+        loaded = _load(FEATURE_NETWORKS[METRICS[metric].networks[0]], settings, fetch=metric in settings.metrics)
+        if isinstance(loaded, NotComputed):
+            found.not_computed[metric] = loaded.reason
+        else:
+            _measure(found, metric, loaded, given, settings)
     return found
 
 
@@ -166,49 +208,24 @@ def _pixels(found: Compared, given: Given, settings: EvaluateSettings) -> None:
     """Compare pixels as the variant does."""
     from neurocanvas.evaluation.variant_scores import variant_pixels
 
-    if VARIANTS[settings.variant].pixels is None:
-        return
     for arm, pictures in given.drawn.items():
-        for metric, values in variant_pixels(pictures, given.seen[given.shown[arm]], settings.variant).items():
+        for metric, values in variant_pixels(pictures, given.seen.take(given.shown[arm]), settings.variant).items():
             found.values[arm][f"{metric}@{settings.variant}"] = values
 
 
 def _variant(found: Compared, given: Given, settings: EvaluateSettings) -> None:
-    """Compare by feature networks as another variant than the default does, of pairs alone; and by the second judge."""
-    from neurocanvas.evaluation.variant_scores import SECOND_JUDGE, variant_networks
+    """Compare by feature networks as another variant than the default does, of pairs alone."""
+    from neurocanvas.evaluation.variant_scores import variant_networks
 
-    if settings.metrics:
-        raise NeuroCanvasError(
-            f"--metrics: says which networks the variant {DEFAULT} asks; {settings.variant} has its own. Leave one out."
-        )
-    if not VARIANTS[settings.variant].two_way:
-        _networks(found, given, settings.model_copy(update={"metrics": (SECOND_JUDGE,)}), fetch=False)
-    if not VARIANTS[settings.variant].networks:
-        return
     for arm, pictures in given.drawn.items():
         scores = variant_networks(
-            pictures, given.seen[given.shown[arm]], lambda network: _load(network, settings), settings.variant
+            pictures, given.seen.take(given.shown[arm]), lambda network: _load(network, settings), settings.variant
         )
         for metric, values in scores.items():
             if isinstance(values, NotComputed):
                 found.not_computed[metric] = values.reason
             else:
                 found.values[arm][f"{metric}@{settings.variant}"] = sign(metric) * values
-
-
-def _networks(found: Compared, given: Given, settings: EvaluateSettings, *, fetch: bool = True) -> None:
-    """Compare by feature networks, as many as are here or were asked for by name; always by the second judge."""
-    from neurocanvas.evaluation.variant_scores import SECOND_JUDGE
-
-    known = (*FURTHER, "lpips")
-    for metric in dict.fromkeys([*(settings.metrics or known), SECOND_JUDGE]):
-        check_option("evaluate.metrics", metric, known)
-        network = FEATURE_NETWORKS[METRICS[metric].networks[0]]
-        loaded = _load(network, settings, fetch=fetch and metric in settings.metrics)
-        if isinstance(loaded, NotComputed):
-            found.not_computed[metric] = loaded.reason
-        else:
-            _measure(found, metric, loaded, given, settings)
 
 
 def _load(network: Any, settings: EvaluateSettings, *, fetch: bool = False) -> LoadedNetwork | NotComputed:
@@ -235,7 +252,7 @@ def _measure(
             found.not_computed[metric] = heads.reason
             return
         for arm, pictures in given.drawn.items():
-            distances = lpips(pictures, given.seen[given.shown[arm]], network.prepare, network.forward, heads)
+            distances = lpips(pictures, given.seen.take(given.shown[arm]), network.prepare, network.forward, heads)
             found.values[arm][metric] = -distances
         return
     features_of_seen = extract_features(given.seen, network.prepare, network.forward)

@@ -68,7 +68,7 @@ def _describe(run: Run, names: list[str]) -> list[str]:
     from neurocanvas.targets.captions import load_captioner
 
     source, recipe = run.settings.caption.source or run.settings.family, run.settings.caption.recipe
-    captioner = kept("caption", (source, recipe), lambda: load_captioner(source, recipe))
+    captioner = kept("caption", "captioner", (source, recipe), lambda: load_captioner(source, recipe))
     return captioner.describe([run.dataset[1].picture(name) for name in names])
 
 
@@ -135,7 +135,7 @@ def _embeddings(run: Run, unit: tuple[str, list[str]]) -> np.ndarray:
 
     (kind, some), family = unit, run.settings.family
     if kind == "image":
-        encode_pictures = kept("embed", (kind, family), lambda: load_image_encoder(family))
+        encode_pictures = kept("embed", "encoder", (kind, family), lambda: load_image_encoder(family))
         return encode_pictures([run.dataset[1].picture(name) for name in some])
-    encode = kept("embed", (kind, family), lambda: load_text_encoder(family, pooled=kind == "pooled"))
+    encode = kept("embed", "encoder", (kind, family), lambda: load_text_encoder(family, pooled=kind == "pooled"))
     return encode(some)

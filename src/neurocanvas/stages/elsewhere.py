@@ -10,8 +10,9 @@ import numpy as np
 
 from neurocanvas.datasets.splits import is_blocked
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.pairing import Pairing, choose_size, read_pairing, read_pictures
+from neurocanvas.evaluation.pairing import Pairing, choose_size, read_pairing
 from neurocanvas.generation.conditioning import derangement
+from neurocanvas.stages.compared_pictures import Given, Pictures
 from neurocanvas.stages.comparing import add_upper_half, compare, described
 from neurocanvas.stages.run import Run
 from neurocanvas.stages.scoring import write_confusions, write_scores
@@ -51,18 +52,15 @@ def evaluate_elsewhere(run: Run) -> list[Path]:
     table = Path(settings.pairs) if settings.pairs else None
     pairing = read_pairing(Path(run.settings.data.pictures), Path(settings.against), table)
     size, notes = choose_size(pairing)
-    drawn, seen = read_pictures(pairing.images, size), read_pictures(pairing.gallery, size)
+    drawn, seen = Pictures(tuple(pairing.images), size), Pictures(tuple(pairing.gallery), size)
     trials, blocked = _columns(pairing)
     concepts = {str(name): str(name) for name in np.unique(trials["concept"]) if name}
     prompts = [prompt(name) for name in concepts]
     arms = {GIVEN: drawn}
     dealt = _dealt_out(trials, np.random.default_rng(settings.seed))
     if dealt is not None:
-        arms["shuffled"] = drawn[dealt]
-    compared = compare(
-        arms, seen, dict.fromkeys(arms, pairing.seen), prompts, settings,
-        progress=run.track("evaluate", len(seen) + 2 * len(drawn) * len(arms)),
-    )  # fmt: skip
+        arms["shuffled"] = drawn.take(dealt)
+    compared = compare(run, Given(arms, seen, dict.fromkeys(arms, pairing.seen)), prompts)
     add_upper_half(compared, np.searchsorted(list(concepts), trials["concept"]) if concepts else np.array([]), settings)
     summary, rows = summarise(
         compared.tables, trials, _names(pairing), concepts, settings, blocked=blocked,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.errors import NeuroCanvasError, check_folder
+from neurocanvas.errors import NeuroCanvasError, check_folder, check_inside
 from neurocanvas.features.released_files import read_released, write_released
 from neurocanvas.models.base import TARGET_SHAPE
 from neurocanvas.models.checkpoint import load_mapper, save_mapper
@@ -24,6 +24,9 @@ from neurocanvas.targets.released_files import read_released_embeddings, write_r
 
 FOLDERS = (".", "output", "de_feat", "data/de_feat")
 """Where `import_files` looks, below the folder it is given: the released code's own layout."""
+
+KNOWN = re.compile(r"caption\.txt|clip_embeddings\.pth|\d+_\w+_de\.npy|mlpsd_s\d+_\d+\.pth|mlp_sd_s\d+_model\.pth")
+"""Names of the files that `import_files` takes."""
 
 STAGED = ".part-import"
 """Folder of a run where imported files wait until all of them are good; what a killed call left there is deleted."""
@@ -108,12 +111,18 @@ def import_files(run: Run, folder: Path) -> list[Path]:
     Raises
     ------
     NeuroCanvasError
-        If there is no such file, or one is damaged, would run code, or does not fit the run's trials and pictures;
+        If there is no such file, or one is damaged, would run code, is a link that leaves the folder, or does not fit the run's trials and pictures;
         then the run folder is left as it was.
     """
     check_folder(folder, "files of the released code")
-    files = {path.name: path for name in FOLDERS for path in sorted((folder / name).glob("*")) if path.is_file()}
+    files = {
+        path.name: check_inside(folder, path.relative_to(folder).as_posix(), "import")
+        for name in FOLDERS for path in sorted((folder / name).glob("*"))
+        if KNOWN.fullmatch(path.name) and path.is_file()
+    }  # fmt: skip
     staged = run.folder / STAGED
+    if staged.is_symlink():
+        staged.unlink()  # else files would be written to where it leads
     shutil.rmtree(staged, ignore_errors=True)
     try:
         taken = _take(run, files, staged)

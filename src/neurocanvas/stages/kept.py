@@ -244,7 +244,7 @@ def drawn_stimuli(folder: Path) -> set[str]:
     lines = store.read_text(manifest, "one line per picture").splitlines()
     try:
         return {json.loads(line)["stimulus"] for line in lines}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(manifest, str(error), "generate") from error
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.stages.comparing import add_upper_half, described
+from neurocanvas.stages.compared_pictures import Given, Pictures
+from neurocanvas.stages.comparing import add_upper_half, compare, described
 from neurocanvas.stages.drawing import read_manifest
 from neurocanvas.stages.elsewhere import evaluate_elsewhere
-from neurocanvas.stages.run import Run, read_picture
+from neurocanvas.stages.run import Run
 from neurocanvas.stages.scoring import write_confusions, write_scores
 from neurocanvas.targets.captions import prompt
 
@@ -42,7 +43,6 @@ NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.
 def _evaluate(run: Run) -> list[Path]:
     """Score the run's own pictures."""
     from neurocanvas.evaluation.summary import summarise
-    from neurocanvas.stages.comparing import compare
     from neurocanvas.stages.explaining import explain
 
     settings, images = run.settings.evaluate, run.folder / "images"
@@ -53,12 +53,12 @@ def _evaluate(run: Run) -> list[Path]:
     names = run.dataset[1].names
     concepts = {concept: names[concept] for concept in sorted({entry["concept"] for entry in entries})}
 
-    seen = np.stack([read_picture(images / "seen" / f"{stimulus}.png") for stimulus in gallery])
-    drawn = {arm: np.stack([read_picture(images / entry["file"]) for entry in of_arm[arm]]) for arm in arms}
-    shown = {arm: np.searchsorted(gallery, [entry["stimulus"] for entry in of_arm[arm]]) for arm in arms}
-    prompts = [prompt(name) for name in concepts.values()]
-    advance = run.track("evaluate", len(gallery) + 2 * len(entries))
-    compared = compare(drawn, seen, shown, prompts, settings, progress=advance)
+    given = Given(
+        {arm: Pictures(tuple(images / entry["file"] for entry in of_arm[arm])) for arm in arms},
+        Pictures(tuple(images / "seen" / f"{stimulus}.png" for stimulus in gallery)),
+        {arm: np.searchsorted(gallery, [entry["stimulus"] for entry in of_arm[arm]]) for arm in arms},
+    )
+    compared = compare(run, given, [prompt(name) for name in concepts.values()])
     trials, blocked, warnings = _what_is_known(run, of_arm[arms[0]])
     add_upper_half(compared, np.searchsorted(list(concepts), trials["concept"]), settings)
     summary, rows = summarise(

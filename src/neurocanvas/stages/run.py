@@ -84,6 +84,7 @@ class Run:
         units: Sequence[Unit],
         *,
         needs: Needs | None = None,
+        title: str = "",
         sizes: Sequence[int] | None = None,
     ) -> Iterator[Result]:
         """Let the engine do units of a stage, and show how far it is.
@@ -91,13 +92,15 @@ class Run:
         Parameters
         ----------
         stage : str
-            A key of `NEEDS`; also the title of the progress line.
+            A key of `NEEDS`.
         work : callable
             ``work(run, unit)``; a function of a module.
         units : sequence
             What can be pickled.
         needs : Needs, optional
             Else those of the stage.
+        title : str
+            Of the progress line; else the stage.
         sizes : sequence of int, optional
             By how much each unit advances the progress line; else by 1.
 
@@ -106,7 +109,7 @@ class Run:
         object
             What `work` gave, in the order of the units.
         """
-        advance = self.track(stage, len(units) if sizes is None else sum(sizes))
+        advance = self.track(title or stage, len(units) if sizes is None else sum(sizes))
         done = self.engine.map(partial(work, self), units, needs or NEEDS[stage])
         for result, size in zip(done, sizes or [1] * len(units), strict=True):
             advance(size)

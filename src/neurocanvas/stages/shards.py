@@ -118,10 +118,10 @@ def _how(run: Run) -> dict[str, Any]:
     settings = run.settings.generate
     how = settings.model_dump(mode="json", include=set(DECIDE))
     how["precision"] = precision_of(settings)
-    how["weights"] = kept(STAGE, ("weights", settings.family), lambda: family_print(settings.family))
+    how["weights"] = kept(STAGE, "weights", settings.family, lambda: family_print(settings.family))
     if settings.preview:
         preview = find_family(settings.family).preview
-        how["taesd"] = kept(STAGE, ("weights", preview), lambda: source_print(preview))
+        how["taesd"] = kept(STAGE, "weights of preview", preview, lambda: source_print(preview))
     return how
 
 
@@ -129,11 +129,11 @@ def _beside(run: Run, work: Work) -> list[Any]:
     """What the pictures of some arms depend on as well."""
     beside: list[Any] = []
     if work.starts:
-        pictures = kept(STAGE, ("pictures", run), lambda: run.dataset[1].fingerprint())
+        pictures = kept(STAGE, "pictures", run, lambda: run.dataset[1].fingerprint())
         beside += [np.asarray(work.starts), pictures]
     if work.chooses:
         family = run.settings.family
-        beside += [kept(STAGE, ("weights", family), lambda: family_print(family)), work.predicted, work.mean]
+        beside += [kept(STAGE, "weights of captioner", family, lambda: family_print(family)), work.predicted, work.mean]
     return beside
 
 
@@ -146,7 +146,7 @@ def _draw(run: Run, work: Work) -> tuple[np.ndarray, list[list[int]]]:
         sys.stderr.write(f"neurocanvas: {text}\n")
 
     settings, starts = run.settings.generate, None
-    generator = kept(STAGE, ("generator", run), lambda: load_generator(settings, tell=tell))
+    generator = kept(STAGE, "generator", run, lambda: load_generator(settings, tell=tell))
     if work.starts:
         starts = np.stack([_start(run, one, generator.size) for one in work.starts])
     samples = range(settings.samples)
@@ -174,7 +174,7 @@ def embed_texts(run: Run, texts: Sequence[str]) -> np.ndarray:
     from neurocanvas.targets.text import encode_distinct, load_text_encoder
 
     family = run.settings.family
-    return encode_distinct(texts, kept(STAGE, ("encoder", family), lambda: load_text_encoder(family)))
+    return encode_distinct(texts, kept(STAGE, "encoder", family, lambda: load_text_encoder(family)))
 
 
 def _start(run: Run, start: Start, size: int) -> np.ndarray:
@@ -192,7 +192,7 @@ def _likeness(run: Run, drawn: np.ndarray, work: Work) -> np.ndarray:
     from neurocanvas.targets.captions import load_captioner
 
     family = run.settings.family
-    captioner = kept(STAGE, ("captioner", family), lambda: load_captioner(family))
+    captioner = kept(STAGE, "captioner", family, lambda: load_captioner(family))
     captions = captioner.describe(list(drawn.reshape(-1, *drawn.shape[2:])))
     said = embed_texts(run, captions).astype(np.float32)
     said = said.reshape(*drawn.shape[:2], *said.shape[1:])

@@ -217,9 +217,18 @@ def write_captions(path: Path, captions: Mapping[str, str]) -> None:
     path : Path
         Where to.
     captions : mapping of str to str
-        Stimulus id to caption.
+        Stimulus id to caption; line ends and tabs in a caption become blanks.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If an id holds a tab or a line end.
     """
-    write_text(path, "".join(f"{stimulus}\t{caption}\n" for stimulus, caption in captions.items()))
+    for stimulus in captions:
+        if re.search(r"[\t\r\n]", stimulus):
+            raise NeuroCanvasError(f"{path}: ids of stimuli have no tab and no line end; got {stimulus!r}.")
+    rows = ((stimulus, re.sub(r"[\t\r\n]", " ", caption)) for stimulus, caption in captions.items())
+    write_text(path, "".join(f"{stimulus}\t{caption}\n" for stimulus, caption in rows))
 
 
 def read_captions(path: Path) -> dict[str, str]:
@@ -241,13 +250,12 @@ def read_captions(path: Path) -> dict[str, str]:
         If the file is missing or a row has no tab.
     """
     captions = {}
-    lines = read_text(path, "captions; `neurocanvas caption` makes it").splitlines()
+    text = read_text(path, "captions; `neurocanvas caption` makes it").removeprefix("\ufeff")
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines splits at marks that a caption may hold
     for number, line in enumerate(lines, 1):
         stimulus, tab, caption = line.partition("\t")
         if not tab:
-            raise NeuroCanvasError(
-                f"{path}, line {number}: a row is stimulus<TAB>caption; got {line[:60]!r}."
-            )
+            raise NeuroCanvasError(f"{path}, line {number}: a row is stimulus<TAB>caption; got {line[:60]!r}.")
         captions[stimulus] = caption
     return captions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def image_shape(family: str) -> tuple[int, int]:
     """
     from transformers import CLIPConfig
 
-    return 1, int(load_part(find_family(family).judge, CLIPConfig.from_pretrained).projection_dim)
+    config: Any = load_part(find_family(family).judge, CLIPConfig.from_pretrained)
+    return 1, config.projection_dim
 
 
 def load_image_encoder(family: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:

@@ -1,0 +1,71 @@
+"""The pictures that are compared: files, of which no more are in memory than are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from neurocanvas.evaluation.pairing import read_pictures
+from neurocanvas.stages.run import read_picture
+
+
+@dataclass(frozen=True)
+class Pictures(Sequence[np.ndarray]):
+    """Pictures in files, read when they are asked for.
+
+    Parameters
+    ----------
+    paths : tuple of Path
+    size : (int, int), optional
+        Width and height to which all are brought; else they are as they are, and of one size.
+    """
+
+    paths: tuple[Path, ...]
+    size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: int | slice, /) -> np.ndarray:  # type: ignore[override]
+        """(n, height, width, 3), uint8; of a number the one picture."""
+        if not isinstance(rows, slice):
+            return self._read([self.paths[rows]])[0]
+        return self._read(self.paths[rows])
+
+    def take(self, rows: np.ndarray) -> Pictures:
+        """Give some, or some more than once, still unread.
+
+        Parameters
+        ----------
+        rows : array of int
+
+        Returns
+        -------
+        Pictures
+        """
+        return Pictures(tuple(self.paths[row] for row in rows.tolist()), self.size)
+
+    def _read(self, paths: Sequence[Path]) -> np.ndarray:
+        """Pictures of files, as they are or in one size."""
+        if self.size is None:
+            return np.stack([read_picture(path) for path in paths])
+        return read_pictures(paths, self.size)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The pictures that are compared; as `compare` takes them.
+
+    Parameters
+    ----------
+    drawn : dict of str to Pictures
+    seen : Pictures
+    shown : dict of str to array of int, shape (n_trials,)
+    """
+
+    drawn: Mapping[str, Pictures]
+    seen: Pictures
+    shown: Mapping[str, np.ndarray]
