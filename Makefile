@@ -6,13 +6,19 @@ export HF_HUB_OFFLINE = 1
 NEUROCANVAS_TEST_DATA ?= $(abspath $(wildcard ../shared/data))
 export NEUROCANVAS_TEST_DATA
 
-.PHONY: demo test test-slow bench lint constraints clean
+# what an environment gets; the build backend is installed first, so that its version is among the pinned ones too
+define install
+	$(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) hatchling editables
+	$(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) --no-build-isolation -e '.[test,dev,ray]'
+endef
+
+.PHONY: demo test test-slow bench memory chaos fuzz lower-bounds lint constraints clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("neurocanvas needs Python 3.11 or later; say which with make PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[test,dev]'
+	$(call install,.venv,-c constraints.txt)
 	touch $@
 
 demo: .venv/installed
@@ -27,12 +33,30 @@ test-slow: .venv/installed
 bench: .venv/installed  ## measure speed and memory; ONLY='names' for some
 	.venv/bin/python tools/bench.py $(ONLY)
 
+memory: .venv/installed  ## the peak memory of every verb by the number of trials
+	.venv/bin/python tools/memory.py
+
+chaos: .venv/installed  ## faults at random moments of a run, and whether it ends the same
+	.venv/bin/python tools/chaos.py
+
+fuzz: .venv/installed  ## every parser against damaged files, for a bounded time
+	.venv/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt --no-build-isolation -e '.[fuzz]'
+	.venv/bin/python tools/fuzz.py $(ONLY)
+
+lower-bounds: .venv/installed  ## the quick tests with the lowest versions that pyproject.toml admits
+	.venv/bin/python tools/lower_bounds.py
+
 lint: .venv/installed
 	.venv/bin/ruff check src tests tools
 	.venv/bin/mypy
 
-constraints: .venv/installed  ## renew the exact versions after upgrading the environment
-	.venv/bin/python -m pip freeze --exclude-editable | sed "s/+cpu$$//" > constraints.txt
+constraints:  ## renew the exact versions: the newest that pyproject.toml admits, in an environment of its own
+	$(PYTHON) -m venv --clear build/newest
+	$(call install,build/newest)
+	build/newest/bin/python -m pip install $(PIP_OPTIONS) --no-build-isolation -e '.[fuzz]'
+	build/newest/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf build/newest
 
 clean:
 	rm -rf .venv runs build

@@ -13,9 +13,10 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
+os.environ["NEUROCANVAS_WORKERS"] = "1"  # the command line works in its own process; tests of engines say otherwise
 
 ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT / "tests" / "tiny"), str(ROOT / "tools")]
+sys.path += [str(ROOT / "tests" / "tiny"), str(ROOT / "tests" / "scale"), str(ROOT / "tools")]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from neurocanvas import families
 from neurocanvas.config import DataSettings, GenerateSettings
 from neurocanvas.doctor import describe, examine
 from neurocanvas.errors import NeuroCanvasError
@@ -22,6 +23,13 @@ def test_the_bundled_family_is_here_and_fits():
     sizes = sum(path.stat().st_size for path in BUNDLED.rglob("*.safetensors")) / 1e6
     assert sum(one["mb"] for one in report["weights"]) == pytest.approx(sizes)
     assert report["needs"]["at_once"] == 24 and 0 < report["needs"]["mb"] < 200 and report["pictures"] is None
+
+
+def test_damaged_bundled_weights_are_named(monkeypatch):
+    families.check_bundled.cache_clear()
+    monkeypatch.setattr(families, "sha256", lambda path: "of other bytes")
+    with pytest.raises(NeuroCanvasError, match=r"model.safetensors: missing or not the released bytes; reinstall"):
+        examine(GenerateSettings())
 
 
 def test_needs_are_the_numbers_of_the_generator_in_its_precision():

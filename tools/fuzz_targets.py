@@ -456,7 +456,7 @@ def read_tar(folder: Path, content: bytes) -> None:
     need({one for one in root.rglob("*") if one.is_file()} <= {where}, "nothing else is written")
 
 
-TARGETS: Mapping[str, tuple[Reader, Callable[[], Sequence[bytes]]]] = {
+TARGETS: dict[str, tuple[Reader, Callable[[], Sequence[bytes]]]] = {
     "settings": (read_settings, seeds.settings),
     "captions": (read_caption_file, lambda: [b"a.png\ta dog\nb.png\ta cat\n", "é.png\tein Hund\r\n".encode()]),
     "synsets": (read_synsets, lambda: [b"n02106662\tGerman shepherd, Alsatian\nn02124075   Egyptian_cat\n"]),

@@ -1,8 +1,8 @@
 """Test the lowest versions that pyproject.toml admits: python tools/lower_bounds.py
 
-An environment of its own, in build/lower-bounds, gets exactly the lower bound of every package that pyproject.toml names,
-of the build backend too, and the newest of what these in turn need. In it every module is imported and the quick tests
-run. What fails there is a bound that is too low, or code that asks for more than the bound promises.
+An environment of its own, in build/lower-bounds, gets exactly the lower bound of every package that pyproject.toml
+names, of the build backend too, and the newest of what these in turn need. In it every module is imported and the quick
+tests run. What fails there is a bound that is too low, or code that asks for more than the bound promises.
 """
 
 from __future__ import annotations

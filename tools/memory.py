@@ -89,7 +89,8 @@ def measure(arguments: list[str]) -> tuple[float, float, float]:
     """Run the command line; return the peak, its private part (MB) and the seconds it took."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "neurocanvas", *arguments], env=environment)
+    command = [sys.executable, "-m", "neurocanvas", *arguments]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     peak = private = 0
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)

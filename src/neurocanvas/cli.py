@@ -166,13 +166,16 @@ def _add_verb(verb: str) -> None:
         engine = {name: given.pop(name) for name in ENGINE if name in given}
         _call(verb, given.pop("config"), given.pop("output"), given.pop("as_json"), given, engine)
 
-    default_folder: Any = Path("runs/demo") if verb == "demo" else ...
+    default_folder: Any = "runs/demo" if verb == "demo" else ...
     fixed: dict[str, tuple[Any, Any]] = {
         "config": (
             Annotated[Path | None, typer.Option("-c", "--config", help="Settings as TOML; else run.toml.")],
             None,
         ),
-        "output": (Annotated[Path, typer.Option("-o", "--output", help="Run folder.")], default_folder),
+        "output": (
+            Annotated[str, typer.Option("-o", "--output", help="Run folder; or a URL, as s3://bucket/run.")],
+            default_folder,
+        ),
         "as_json": (Annotated[bool, typer.Option("--json", help="Print the result as JSON.")], False),
     }  # fmt: skip
     if verb != "report":
@@ -200,24 +203,28 @@ for _verb in VERBS:
 def _call(
     verb: str,
     config: Path | None,
-    folder: Path,
+    output: str,
     as_json: bool,
     options: Mapping[str, Any],
     engine: Mapping[str, Any],
 ) -> None:
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
+    from neurocanvas.remote import copy_of, is_url
     from neurocanvas.scale import make_engine
     from neurocanvas.stages import run_all, run_stage
     from neurocanvas.stages.run import Run
 
+    url, folder = (output, copy_of(output).folder) if is_url(output) else ("", Path(output))
+    if url:
+        copy_of(url).pull()
     if verb == "demo":
         config = config or DEMO
     elif config is None and (folder / "run.toml").is_file():
         config = folder / "run.toml"
     settings = load_settings(config, **_changes(options))
     with progress_lines(quiet=as_json) as track, closing(make_engine(**engine)) as units:
-        run = Run(folder, settings, track, units)
+        run = Run(folder, settings, track, units, url)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
     if verb in SCORES:
@@ -226,15 +233,16 @@ def _call(
         from neurocanvas.training.compare import mapper_table
 
         scores = mapper_table([store.read_card(path) for path in paths])
+    shown = [f"{url}/{path.relative_to(folder).as_posix()}" if url else str(path) for path in paths]
     if as_json:
-        typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
+        typer.echo(json.dumps({"wrote": shown, "scores": scores}))
         return
     if scores is not None:
         SHOW.get(verb, print_scores)(scores)
     if verb in ("run", "demo"):
         audit = json.loads((folder / "scores" / "audit.json").read_text(encoding="utf-8"))
         typer.echo(f"Audit: {audit['verdict']}")
-    for path in paths:
+    for path in shown:
         typer.echo(path)
 
 

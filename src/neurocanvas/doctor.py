@@ -14,10 +14,11 @@ from typing import Any
 
 from neurocanvas.config import DataSettings, GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import BUNDLED, find_family, precision_of
+from neurocanvas.families import BUNDLED, check_bundled, find_family, precision_of
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "mne", "scikit-learn", "numpy", "mne-bids", "braindecode",
+    "pyarrow", "ray",
 )  # fmt: skip
 
 LICENCES: Mapping[str, str] = MappingProxyType(
@@ -57,7 +58,7 @@ def examine(settings: GenerateSettings, data: DataSettings | None = None) -> dic
     Raises
     ------
     NeuroCanvasError
-        If the family is unknown or the data set cannot be opened.
+        If the family is unknown, its bundled weights are damaged, or the data set cannot be opened.
     """
     family = find_family(settings.family)
     parts = {"captioner": family.captioner, "diffusion": family.diffusion, "judge": family.judge}
@@ -148,6 +149,8 @@ def _weights(part: str, source: str) -> dict[str, Any]:
     lacking = [name for name in wanted if not any(name in path.parts for path in files)]
     where = "missing" if not files else "folder" if os.path.isdir(source) else "cache"
     bundled = Path(source).is_relative_to(BUNDLED)
+    if bundled:
+        check_bundled()
     return {
         "part": part, "source": "bundled" if bundled else source,
         "where": f"incomplete: no {lacking[0]}" if files and lacking else where,

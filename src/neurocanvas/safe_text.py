@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
@@ -57,6 +58,34 @@ def csv_cell(value: object) -> object:
     if not isinstance(value, str) or not _FORMULA.match(value) or _is_number(value):
         return value
     return f"'{value}"
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Write a CSV file in which no text is a formula.
+
+    Parameters
+    ----------
+    rows : iterable of iterables
+        The header first; None is written as nothing.
+
+    Returns
+    -------
+    str
+        With Unix line ends. A cell with a carriage return is quoted, which Python's writer leaves undone with these:
+        what is behind it would be a row of its own.
+
+    Examples
+    --------
+    >>> csv_text([["name", "p"], ["=1+1", 0.5], ["cat", None]]).splitlines()
+    ['name,p', "'=1+1,0.5", 'cat,']
+    """
+    return "".join((",".join(map(_quoted, row)) or '""') + "\n" for row in rows)
+
+
+def _quoted(value: object) -> str:
+    """One cell."""
+    text = "" if value is None else str(csv_cell(value))
+    return '"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text
 
 
 def read_csv_cell(cell: str) -> str:

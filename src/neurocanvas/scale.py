@@ -56,13 +56,13 @@ NEEDS: Mapping[str, Needs] = MappingProxyType({
     "train": Needs(2 * GB),
     "predict": Needs(2 * GB),
     "classify": Needs(2 * GB),
-    "benchmark": Needs(2 * GB),
     "sketch": Needs(2 * GB),
     "generate": Needs(2 * GB, gpu=1.0),
     "evaluate": Needs(2 * GB, gpu=0.25),
     "controls": Needs(2 * GB),
 })  # fmt: skip
-"""Stage -> what each of its units needs; `generate` asks for more memory where the family's weights are large."""
+"""Stage -> what each of its units needs; `benchmark` is as `classify`, and `generate` asks for more memory where the
+family's weights are large."""
 
 
 _KEPT: dict[tuple[str, str], tuple[Hashable, Any]] = {}

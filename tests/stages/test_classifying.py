@@ -1,6 +1,7 @@
 """The verbs classify and benchmark on a small simulated data set: tables, resuming, and what is refused."""
 
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from neurocanvas import store
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.datasets.simulated import simulate
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.scale import Local
 from neurocanvas.stages import classifying, run_stage
 from neurocanvas.stages.run import Run
 
@@ -86,13 +88,13 @@ def test_scores_belong_to_the_trials_that_their_rows_name(done, data):
 
 
 def test_workers_and_a_second_call_change_no_byte(done, data, tmp_path):
-    parallel = settings_for(data, benchmark={"workers": 2})
-    run_stage(Run(tmp_path, parallel), "benchmark")
+    with closing(Local(workers=2)) as engine:
+        run_stage(Run(tmp_path, settings_for(data), engine=engine), "benchmark")
     # estimators and a small network, one thread each: the same bytes
     assert scores_in(tmp_path) == scores_in(done)
     assert tables_in(tmp_path) == tables_in(done)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*")}
-    run_stage(Run(tmp_path, parallel), "benchmark")
+    run_stage(Run(tmp_path, settings_for(data)), "benchmark")
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("classification/**/*")}
 
 

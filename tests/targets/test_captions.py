@@ -48,16 +48,17 @@ def test_captions_follow_the_pictures_and_not_their_company():
 
 
 class Counting:
-    """A captioner that calls a picture by its first number, and dies when it is told to."""
+    """Describes a picture by its number, and dies when it is told to."""
 
     def __init__(self, dies_after=None):
         self.described, self.dies_after = [], dies_after
 
-    def describe(self, pictures):
-        if self.dies_after is not None and len(self.described) >= self.dies_after:
-            raise KeyboardInterrupt
-        self.described += [int(picture[0, 0, 0]) for picture in pictures]
-        return [f"picture {picture[0, 0, 0]}" for picture in pictures]
+    def __call__(self, parts):
+        for part in parts:
+            if self.dies_after is not None and len(self.described) >= self.dies_after:
+                raise KeyboardInterrupt
+            self.described += [int(picture(name)[0, 0, 0]) for name in part]
+            yield [f"picture {picture(name)[0, 0, 0]}" for name in part]
 
 
 def picture(name):
@@ -69,12 +70,12 @@ def test_every_distinct_picture_is_described_once_and_a_killed_call_goes_on(tmp_
     ids, begun = [f"n{number}" for number in range(100)], tmp_path / "begun.json"
     first, second = Counting(dies_after=32), Counting()
     with pytest.raises(KeyboardInterrupt):
-        caption_stimuli(ids, picture, lambda: first, begun, "a")
-    captions = caption_stimuli(ids, picture, lambda: second, begun, "a")
+        caption_stimuli(ids, picture, first, begun, "a")
+    captions = caption_stimuli(ids, picture, second, begun, "a")
     assert captions == {name: f"picture {int(name[1:]) % 50}" for name in ids}
     assert sorted(first.described + second.described) == list(range(50)) and len(second.described) == 18
     other = Counting()
-    caption_stimuli(ids, picture, lambda: other, begun, "b")
+    caption_stimuli(ids, picture, other, begun, "b")
     assert len(other.described) == 50, "what other settings left is not taken"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.families import find_family
-from neurocanvas.targets.text import embed_captions, load_text_encoder
+from neurocanvas.targets.text import embed_captions, load_text_encoder, text_shape
 
 CAPTIONS = ["a yellow banana on a blue cloth", "a red mitten on a green table", "a yellow banana on a blue cloth"]
 
@@ -29,7 +29,7 @@ def test_rows_keep_their_place(embedded):
 
 
 def test_pooled_is_the_state_at_the_last_token(embedded):
-    encode, shape = load_text_encoder("bundled", pooled=True)
+    encode, shape = load_text_encoder("bundled", pooled=True), text_shape("bundled", pooled=True)
     assert shape == (1, 768)
     pooled = encode(CAPTIONS[:2]).astype(np.float32)
     distances = np.abs(embedded[:2].astype(np.float32) - pooled).max(axis=2)

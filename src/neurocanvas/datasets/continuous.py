@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -204,7 +205,23 @@ def _read_raw(path: Path) -> Any:
     with warnings.catch_warnings(), _readable(path):
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=TRUNCATED)
+        if path.suffix.lower() == ".fif":
+            _check_tags(path)
         return mne.io.read_raw(path, preload=False, verbose="warning")
+
+
+def _check_tags(path: Path) -> None:
+    """Raise if a tag of a FIF file points back, because MNE would follow that circle for ever."""
+    with path.open("rb") as stream:
+        place = 0
+        while len(head := stream.read(16)) == 16:
+            size, following = struct.unpack(">Ii", head[8:])
+            after = following or place + 16 + size
+            if following < 0:
+                return
+            if after <= place:
+                raise ValueError(f"the tag at byte {place} points back to {after}")
+            place = stream.seek(after)
 
 
 @contextmanager

@@ -95,7 +95,8 @@ def convert(
             stream.truncate(begin + int(np.prod(shape)) * 4)
         whole = Part(temporary.absolute(), begin, root.absolute(), settings.unit, source.print_of_files, 0, len(rows))
         cuts = range(0, len(rows), _PART)
-        for written in spread(write_part, [replace(whole, start=cut, stop=min(cut + _PART, len(rows))) for cut in cuts]):
+        parts = [replace(whole, start=cut, stop=min(cut + _PART, len(rows))) for cut in cuts]
+        for written in spread(write_part, parts):
             advance(written)
         card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
     table = {name: source.table[name][rows].tolist() for name in COLUMNS}

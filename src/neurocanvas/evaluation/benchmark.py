@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from neurocanvas.evaluation.classification import (
     smallest_best_p,
     trial_scores,
 )
-from neurocanvas.safe_text import csv_cell, latex, printable
+from neurocanvas.safe_text import csv_text, latex, printable
 
 WIDTH = 120
 EXPLAINED = {
@@ -318,20 +316,17 @@ def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     -------
     str
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     named = ("protocol", "granularity", "model")
     measured = ("accuracy", "final", "best_on_test", "two_way", "upper_half", "seconds")
     titles = [{"best_on_test": "best_on_test_diagnostic"}.get(name, name) for name in measured]
-    writer.writerow([*named, "subject", *titles, "gap", "chance", "p_holm", "warnings"])
+    lines: list[list[Any]] = [[*named, "subject", *titles, "gap", "chance", "p_holm", "warnings"]]
     for row in rows:
         for place, subject in enumerate(row["subjects"]):
             values = [f"{row[name][place]:.6g}" for name in measured]
             gap = f"{row['best_on_test'][place] - row['accuracy'][place]:.6g}"
             shared = [f"{row['chance']:.6g}", f"{row['p_holm']:.6g}", " ".join(row["warnings"])]
-            cells = [*(row[name] for name in named), subject, *values, gap, *shared]
-            writer.writerow(map(csv_cell, cells))
-    return stream.getvalue()
+            lines.append([*(row[name] for name in named), subject, *values, gap, *shared])
+    return csv_text(lines)
 
 
 def as_latex(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -149,7 +149,7 @@ def _products(a: np.ndarray, b: np.ndarray, *, centred: bool) -> np.ndarray:
     if a.shape[1] != b.shape[1]:
         why = f"a and b need the same width; got {a.shape[1]} and {b.shape[1]}"
         raise NeuroCanvasError(f"embeddings: {why}. Embed both with the same network.")
-    found, at_once = np.empty((len(a), len(b))), max(1, AT_ONCE // a.shape[1])
+    found, at_once = np.empty((len(a), len(b))), max(1, 2 * AT_ONCE // a.shape[1])
     for rows in batches(len(a), at_once):
         left = _unit_rows("a", a, rows, centred=centred)
         for columns in batches(len(b), at_once):

@@ -227,7 +227,7 @@ def extract_features(
 
     if not len(pictures):
         raise NeuroCanvasError("pictures: at least one is needed; got none.")
-    rows = []
+    found = np.empty((0, 0), np.float32)
     for part in batches(len(pictures), batch_size):
         with torch.inference_mode():
             outputs = forward(prepare(pictures[part]))
@@ -236,9 +236,12 @@ def extract_features(
                 f"network: one layer with {part.stop - part.start} rows is needed; got {len(outputs)} with "
                 f"{[len(output) for output in outputs]} rows."
             )
-        rows.append(outputs[0].float().flatten(1).cpu().numpy())
+        rows = outputs[0].float().flatten(1).cpu().numpy()
+        if part.start == 0:  # now it is known how many features there are
+            found = np.empty((len(pictures), rows.shape[1]), np.float32)
+        found[part] = rows
         progress(part.stop - part.start)
-    return np.concatenate(rows)
+    return found
 
 
 def lpips(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from mmap import MADV_DONTNEED
 
 import numpy as np
 
@@ -116,9 +115,11 @@ class TargetBasis:
         # Rounding errors were squared; one Cholesky step makes the axes orthonormal again.
         axes = np.linalg.solve(np.linalg.cholesky(axes @ axes.T), axes).astype(np.float32)
         basis = cls(mean.reshape(targets.shape[1:]), axes, np.ones(len(axes), np.float32), token_scale)
-        parts = [basis.transform(targets[used[part]]) for part in batches(len(used), ROWS_AT_ONCE)]
-        spread = np.sqrt(share @ np.concatenate(parts).astype(np.float64) ** 2)
-        _let_go(targets)
+        coordinates = np.empty((len(used), len(axes)))
+        for part in batches(len(used), ROWS_AT_ONCE):
+            coordinates[part] = basis.transform(targets[used[part]])
+            _let_go(targets)
+        spread = np.sqrt(share @ coordinates**2)
         return replace(basis, target_sd=spread.astype(np.float32))
 
     def transform(self, targets: np.ndarray) -> np.ndarray:
@@ -238,7 +239,7 @@ def _largest(gram: np.ndarray, whole: float, components: int) -> tuple[np.ndarra
         raise NeuroCanvasError("targets: NaN or infinite values; make the embeddings again (verb embed).")
     variance, vectors = np.linalg.eigh(gram)
     keep = np.argsort(variance)[::-1][:components]
-    keep = keep[variance[keep] > SMALLEST_SHARE * max(whole, np.finfo(np.float32).tiny)]
+    keep = keep[variance[keep] > SMALLEST_SHARE * max(whole, float(np.finfo(np.float32).tiny))]
     if len(keep) == 0:
         raise NeuroCanvasError("targets: the training trials all have the same target; at least 2 are needed.")
     return variance[keep], vectors[:, keep]
@@ -246,9 +247,11 @@ def _largest(gram: np.ndarray, whole: float, components: int) -> tuple[np.ndarra
 
 def _let_go(array: np.ndarray) -> None:
     """Give back the pages of a mapped file that were read: they would count as memory of this process."""
+    import mmap
+
     mapped = getattr(array, "_mmap", None)
-    if mapped is not None and array.mode == "r":
-        mapped.madvise(MADV_DONTNEED)
+    if mapped is not None and getattr(array, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _spread_out(token_scale: np.ndarray | None, n_outputs: int) -> np.ndarray:

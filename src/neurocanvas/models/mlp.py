@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.families import batches
 from neurocanvas.models.base import Mapper
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def build_network(
         width = units
     return nn.Sequential(*layers, nn.Linear(width, n_coordinates))
 
+
+AT_ONCE = 16_000_000
+"""Pairs of a trial and a training target that are looked at at once: memory, not result."""
 
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
 """Temperatures of the posterior that are tried on validation trials, in units of the contrastive loss's."""
@@ -130,9 +134,12 @@ class TargetPosterior:
         array, shape (n, k), float32
         """
         length = np.maximum(np.linalg.norm(self.atoms, axis=1), np.finfo(np.float32).tiny)
-        logits = output @ (self.atoms / length[:, None]).T / np.float32(self.temperature) + np.log(self.counts)
-        share = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return (share / share.sum(axis=1, keepdims=True)) @ self.atoms
+        directions, found = (self.atoms / length[:, None]).T, np.empty_like(output)
+        for rows in batches(len(output), max(1, AT_ONCE // len(self.atoms))):
+            logits = output[rows] @ directions / np.float32(self.temperature) + np.log(self.counts)
+            share = np.exp(logits - logits.max(axis=1, keepdims=True))
+            found[rows] = (share / share.sum(axis=1, keepdims=True)) @ self.atoms
+        return found
 
 
 class MLPMapper(Mapper):

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.safe_text import csv_cell, read_csv_cell
+from neurocanvas.safe_text import csv_text, read_csv_cell
 from neurocanvas.store import read_text
 
 
@@ -110,10 +110,9 @@ def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -
     >>> csv_link("a.csv", ["x"], [[1]])
     Markup('<a class="csv" download="a.csv" href="data:text/csv;charset=utf-8;base64,eAoxCg==">a.csv</a>')
     """
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(map(csv_cell, row) for row in [columns, *rows])
+    content = csv_text([columns, *rows])
     link = Markup('<a class="csv" download="{0}" href="data:text/csv;charset=utf-8;base64,{1}">{0}</a>')
-    return link.format(name, base64.b64encode(stream.getvalue().encode()).decode())
+    return link.format(name, base64.b64encode(content.encode()).decode())
 
 
 def file_link(path: Path, verb: str) -> Markup:

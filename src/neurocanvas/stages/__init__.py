@@ -14,6 +14,7 @@ from neurocanvas import store
 from neurocanvas.config import GenerateSettings, RunSettings, load_settings, save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.locks import hold
+from neurocanvas.remote import PICTURES, copy_of
 from neurocanvas.stages.checking import controls
 from neurocanvas.stages.classifying import benchmark, classify
 from neurocanvas.stages.describing import caption, embed
@@ -40,6 +41,9 @@ BESIDE: Mapping[str, Callable[[Run], list[Path]]] = {
 }  # fmt: skip
 """Stages that `run` leaves out."""
 
+LOOK_AT_PICTURES = ("generate", "evaluate", "report")
+"""Stages that read pictures of the run."""
+
 CAPTIONS = ("caption",)
 """Arms of a run that draws captions alone."""
 
@@ -65,13 +69,24 @@ def run_stage(run: Run, name: str) -> list[Path]:
         folder.
     """
     with hold(run.folder, name):
-        return _run_stage(run, name)
+        if not run.url:
+            return _run_stage(run, name)
+        copy = copy_of(run.url)
+        copy.pull()
+        copy.pull(PICTURES if name in LOOK_AT_PICTURES else ())
+        try:
+            return _run_stage(run, name)
+        finally:
+            copy.push()
 
 
 def _run_stage(run: Run, name: str) -> list[Path]:
     """Keep the settings, run a stage, log it."""
     settings = run.folder / "run.toml"
-    before = settings.read_bytes() if settings.is_file() else None
+    try:
+        before = settings.read_bytes()
+    except OSError:  # not there, or unreadable
+        before = None
     keeps = os.environ.get("RANK", "0") == "0"  # of processes that draw together, one
     if keeps:
         save_settings(_lasting(run.settings, settings, name), settings)

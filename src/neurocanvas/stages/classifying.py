@@ -154,10 +154,10 @@ class _Unit:
     model: str
 
 
-def _classify(stage: str, run: Run, unit: _Unit) -> Path:
+def _classify(run: Run, unit: _Unit) -> Path:
     """Train a model on every fold of a subject and write its scores of the test trials, unless that is done."""
-    run = kept(stage, "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
-    job = kept(stage, "job", (run, unit.subject), lambda: _Job(run, unit.subject))
+    run = kept("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
+    job = kept("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
     granularity, model, kind = unit.granularity, unit.model, find_classifier(unit.model)
     splits = job.splits(granularity)
     where = Path(run.settings.split.protocol) / granularity
@@ -304,7 +304,7 @@ def _run_grid(run: Run, protocols: Sequence[str], granularities: Sequence[str], 
         for granularity in granularities
         for model in run.settings.classify.models
     ]
-    paths = list(run.spread(name, partial(_classify, name), units))
+    paths = list(run.spread("classify", _classify, units, title=name))
     return _write_tables(run, [_read_cell(path) for path in paths], name)
 
 

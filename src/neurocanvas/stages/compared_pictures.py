@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.evaluation.pairing import read_pictures
+from neurocanvas.families import batches
 from neurocanvas.stages.run import read_picture
 
 
@@ -19,6 +20,7 @@ class Pictures(Sequence[np.ndarray]):
     Parameters
     ----------
     paths : tuple of Path
+        Absolute, or from the run folder.
     size : (int, int), optional
         Width and height to which all are brought; else they are as they are, and of one size.
     """
@@ -34,6 +36,33 @@ class Pictures(Sequence[np.ndarray]):
         if not isinstance(rows, slice):
             return self._read([self.paths[rows]])[0]
         return self._read(self.paths[rows])
+
+    def at(self, folder: Path) -> Pictures:
+        """Say where the run folder is.
+
+        Parameters
+        ----------
+        folder : Path
+
+        Returns
+        -------
+        Pictures
+        """
+        return Pictures(tuple(folder / path for path in self.paths), self.size)
+
+    def parts(self, size: int) -> list[Pictures]:
+        """Cut them into consecutive parts.
+
+        Parameters
+        ----------
+        size : int
+            Of a part, at most.
+
+        Returns
+        -------
+        list of Pictures
+        """
+        return [Pictures(self.paths[part], self.size) for part in batches(len(self), size)]
 
     def take(self, rows: np.ndarray) -> Pictures:
         """Give some, or some more than once, still unread.
@@ -69,3 +98,17 @@ class Given:
     drawn: Mapping[str, Pictures]
     seen: Pictures
     shown: Mapping[str, np.ndarray]
+
+    def at(self, folder: Path) -> Given:
+        """Say where the run folder is.
+
+        Parameters
+        ----------
+        folder : Path
+
+        Returns
+        -------
+        Given
+        """
+        drawn = {arm: pictures.at(folder) for arm, pictures in self.drawn.items()}
+        return Given(drawn, self.seen.at(folder), self.shown)

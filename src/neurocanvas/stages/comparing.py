@@ -20,6 +20,7 @@ from neurocanvas.evaluation.summary import sign
 from neurocanvas.evaluation.variant_scores import SECOND_JUDGE
 from neurocanvas.evaluation.variants import VARIANTS
 from neurocanvas.families import batches, find_family, load_picture_encoder
+from neurocanvas.remote import PICTURES
 from neurocanvas.scale import kept
 from neurocanvas.stages.compared_pictures import Given, Pictures
 from neurocanvas.stages.run import Run
@@ -119,9 +120,10 @@ def compare(run: Run, given: Given, prompts: Sequence[str]) -> Compared:
     prompted = _unit(judge_texts(prompts, settings.judge)) if prompts else None
     tables: dict[str, dict[str, np.ndarray]] = {}
     for (arm, pictures), of_arm in zip(given.drawn.items(), embedded, strict=True):
-        units = [(pictures.paths[part], pictures.size, given.seen) for part in batches(len(pictures), AT_ONCE)]
-        rows = run.spread("evaluate", _pixel_tables, units, title=f"pixels {arm}", sizes=[len(one[0]) for one in units])
-        pixcorr, ssim = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        parts = pictures.parts(AT_ONCE)
+        units, sizes = [(part, given.seen) for part in parts], [len(part) for part in parts]
+        rows = run.spread("evaluate", _pixel_tables, units, title=f"pixels {arm}", sizes=sizes, reads=_all)
+        pixcorr, ssim = (np.concatenate(blocks) for blocks in zip(*rows, strict=True))
         tables[arm] = {
             "similarity": similarity(of_arm, seen),
             **({} if prompted is None else {"concept": _unit(of_arm) @ prompted.T}),
@@ -129,7 +131,7 @@ def compare(run: Run, given: Given, prompts: Sequence[str]) -> Compared:
         }  # fmt: skip
     found = Compared(tables, prompted, {arm: {} for arm in given.drawn}, {arm: {} for arm in given.drawn})
     metrics = _further(settings)
-    for part in run.spread("evaluate", partial(_measured, given), metrics, title="networks"):
+    for part in run.spread("evaluate", partial(_measured, given), metrics, title="networks", reads=_all):
         for arm in given.drawn:
             found.tables[arm] |= part.tables[arm]
             found.values[arm] |= part.values[arm]
@@ -140,26 +142,29 @@ def compare(run: Run, given: Given, prompts: Sequence[str]) -> Compared:
 
 def _judged(run: Run, groups: Sequence[Pictures]) -> list[np.ndarray]:
     """The judge's embeddings of several groups of pictures."""
-    units = [(group.paths[part], group.size) for group in groups for part in batches(len(group), AT_ONCE)]
-    parts = run.spread("evaluate", _embed, units, title="judge", sizes=[len(paths) for paths, _ in units])
+    units = [part for group in groups for part in group.parts(AT_ONCE)]
+    parts = run.spread("evaluate", _embed, units, title="judge", sizes=[len(some) for some in units], reads=_all)
     embedded = np.concatenate(list(parts))
     return np.split(embedded, np.cumsum([len(group) for group in groups])[:-1])
 
 
-def _embed(run: Run, unit: tuple[tuple[Path, ...], tuple[int, int] | None]) -> np.ndarray:
+def _all(_: Any) -> Sequence[str]:
+    """Units of this stage look at any picture."""
+    return PICTURES
+
+
+def _embed(run: Run, pictures: Pictures) -> np.ndarray:
     """The judge's embeddings of some pictures."""
     judge = find_family(run.settings.evaluate.judge).judge
     encode, _ = kept("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
-    return encode(list(Pictures(*unit)[:]))
+    return encode(list(pictures.at(run.folder)[:]))
 
 
-def _pixel_tables(
-    _: Run, unit: tuple[tuple[Path, ...], tuple[int, int] | None, Pictures]
-) -> tuple[np.ndarray, np.ndarray]:
+def _pixel_tables(run: Run, unit: tuple[Pictures, Pictures]) -> tuple[np.ndarray, np.ndarray]:
     """PixCorr and SSIM of some pictures with all that were seen, of which a few are read at a time."""
     from neurocanvas.evaluation.images import pixcorr_table, ssim_table
 
-    drawn, seen = Pictures(*unit[:2])[:] / 255, unit[2]
+    drawn, seen = unit[0].at(run.folder)[:] / 255, unit[1].at(run.folder)
     blocks = [seen[part] / 255 for part in batches(len(seen), AT_ONCE)]
     return (
         np.concatenate([pixcorr_table(drawn, block) for block in blocks], axis=1),
@@ -184,6 +189,7 @@ def _further(settings: EvaluateSettings) -> list[str]:
 
 def _measured(given: Given, run: Run, metric: str) -> Compared:
     """One metric of every arm."""
+    given = given.at(run.folder)
     settings, none = run.settings.evaluate, {arm: dict[str, Any]() for arm in given.drawn}
     found = Compared(deepcopy(none), None, deepcopy(none), deepcopy(none))
     if metric == PIXELS:

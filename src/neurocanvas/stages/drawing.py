@@ -12,6 +12,7 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches, find_family
+from neurocanvas.remote import PICTURES, copy_of
 from neurocanvas.scale import NEEDS, Needs
 from neurocanvas.stages.arms import check_arms, chosen, chosen_trials, make_work
 from neurocanvas.stages.run import Run, read_picture, write_picture
@@ -79,8 +80,11 @@ def generate(run: Run) -> list[Path]:
     others = processes()
     if others is not None:  # each draws its share
         shards = shards[others.process_index :: others.num_processes]
-    for _ in run.spread("generate", draw, shards, needs=_needs(run), sizes=[shard.size for shard in shards]):
+    sizes = [shard.size for shard in shards]
+    for _ in run.spread("generate", draw, shards, needs=_needs(run), sizes=sizes, reads=_folders):
         pass
+    if run.url:
+        copy_of(run.url).pull(PICTURES)
     if others is not None:
         others.wait_for_everyone()
     made: list[Path] = []
@@ -90,6 +94,11 @@ def generate(run: Run) -> list[Path]:
         if CAPTION in settings.arms:
             made += _write_pages(run, entries[-1, CAPTION])
     return made
+
+
+def _folders(shard: Shard) -> list[str]:
+    """Where pictures of a shard may be already."""
+    return ["generated_from_captions"] if shard.subject < 0 else [f"images/s{shard.subject}/{shard.arm}"]
 
 
 def _needs(run: Run) -> Needs:

@@ -52,7 +52,9 @@ def evaluate_elsewhere(run: Run) -> list[Path]:
     table = Path(settings.pairs) if settings.pairs else None
     pairing = read_pairing(Path(run.settings.data.pictures), Path(settings.against), table)
     size, notes = choose_size(pairing)
-    drawn, seen = Pictures(tuple(pairing.images), size), Pictures(tuple(pairing.gallery), size)
+    drawn, seen = (
+        Pictures(tuple(path.absolute() for path in paths), size) for paths in (pairing.images, pairing.gallery)
+    )
     trials, blocked = _columns(pairing)
     concepts = {str(name): str(name) for name in np.unique(trials["concept"]) if name}
     prompts = [prompt(name) for name in concepts]

@@ -111,8 +111,8 @@ def import_files(run: Run, folder: Path) -> list[Path]:
     Raises
     ------
     NeuroCanvasError
-        If there is no such file, or one is damaged, would run code, is a link that leaves the folder, or does not fit the run's trials and pictures;
-        then the run folder is left as it was.
+        If there is no such file, or one is damaged, would run code, is a link that leaves the folder, or does not fit
+        the run's trials and pictures; then the run folder is left as it was.
     """
     check_folder(folder, "files of the released code")
     files = {

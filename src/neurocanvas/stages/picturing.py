@@ -54,8 +54,8 @@ def _evaluate(run: Run) -> list[Path]:
     concepts = {concept: names[concept] for concept in sorted({entry["concept"] for entry in entries})}
 
     given = Given(
-        {arm: Pictures(tuple(images / entry["file"] for entry in of_arm[arm])) for arm in arms},
-        Pictures(tuple(images / "seen" / f"{stimulus}.png" for stimulus in gallery)),
+        {arm: Pictures(tuple(Path("images", entry["file"]) for entry in of_arm[arm])) for arm in arms},
+        Pictures(tuple(Path("images", "seen", f"{stimulus}.png") for stimulus in gallery)),
         {arm: np.searchsorted(gallery, [entry["stimulus"] for entry in of_arm[arm]]) for arm in arms},
     )
     compared = compare(run, given, [prompt(name) for name in concepts.values()])

@@ -19,6 +19,7 @@ from neurocanvas.config import RunSettings
 from neurocanvas.datasets.protocols import check_sessions, testable_subjects
 from neurocanvas.datasets.splits import uses_other_subjects
 from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.remote import copy_of
 from neurocanvas.scale import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
 from neurocanvas.trials import Trials
 
@@ -62,6 +63,8 @@ class Run:
         Opens progress lines; see `Track`.
     engine : Engine
         Does units of work.
+    url : str
+        Where the run is, if `folder` is this process's copy of it: workers have their own.
 
     Notes
     -----
@@ -73,9 +76,11 @@ class Run:
     settings: RunSettings
     track: Track = untracked
     engine: Engine = IN_PROCESS
+    url: str = ""
 
-    def __reduce__(self) -> tuple[Callable[[str, str], Run], tuple[str, str]]:
-        return _in_worker, (str(self.folder), self.settings.model_dump_json())
+    def __reduce__(self) -> tuple[Callable[[str, str, str], Run], tuple[str, str, str]]:
+        folder = "" if self.url else str(self.folder)
+        return _in_worker, (folder, self.settings.model_dump_json(), self.url)
 
     def spread(
         self,
@@ -86,6 +91,7 @@ class Run:
         needs: Needs | None = None,
         title: str = "",
         sizes: Sequence[int] | None = None,
+        reads: Callable[[Unit], Sequence[str]] | None = None,
     ) -> Iterator[Result]:
         """Let the engine do units of a stage, and show how far it is.
 
@@ -103,6 +109,8 @@ class Run:
             Of the progress line; else the stage.
         sizes : sequence of int, optional
             By how much each unit advances the progress line; else by 1.
+        reads : callable, optional
+            Which folders of pictures a unit needs of a run at a URL; else none.
 
         Yields
         ------
@@ -110,10 +118,16 @@ class Run:
             What `work` gave, in the order of the units.
         """
         advance = self.track(title or stage, len(units) if sizes is None else sum(sizes))
-        done = self.engine.map(partial(work, self), units, needs or NEEDS[stage])
+        do = partial(work, self)
+        if self.url:
+            copy_of(self.url).push()
+            do = partial(_in_copy, work, reads, self)
+        done = self.engine.map(do, units, needs or NEEDS[stage])
         for result, size in zip(done, sizes or [1] * len(units), strict=True):
             advance(size)
             yield result
+        if self.url:
+            copy_of(self.url).pull()
 
     def log(self, stage: str, **what: Any) -> None:
         """Append one line to `log.jsonl`.
@@ -288,9 +302,24 @@ class Run:
 
 
 @lru_cache(maxsize=8)
-def _in_worker(folder: str, settings: str) -> Run:
+def _in_worker(folder: str, settings: str, url: str) -> Run:
     """The run that a worker is told of."""
-    return Run(Path(folder), RunSettings.model_validate_json(settings))
+    where = copy_of(url).folder if url else Path(folder)
+    return Run(where, RunSettings.model_validate_json(settings), url=url)
+
+
+def _in_copy(
+    work: Callable[[Run, Unit], Result], reads: Callable[[Unit], Sequence[str]] | None, run: Run, unit: Unit
+) -> Result:
+    """Do a unit in this process's copy of a run at a URL: fetch what others made, bring what this one makes."""
+    copy = copy_of(run.url)
+    copy.pull()
+    if reads is not None:
+        copy.pull(reads(unit))
+    try:
+        return work(run, unit)
+    finally:
+        copy.push()
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:

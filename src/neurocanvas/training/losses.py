@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neurocanvas.families import batches
 from neurocanvas.models.basis import TargetBasis
 
 if TYPE_CHECKING:
     import torch
+
+
+AT_ONCE = 4_000_000
+"""Pairs of a trial and a target that are compared at once: memory, not result."""
 
 
 def spread(coordinates: np.ndarray) -> float:
@@ -146,10 +151,14 @@ def two_way_of_trials(
     if len(gallery) < 2:
         return np.full(len(predicted), np.nan)
     length = np.sqrt(np.sum(true[first].astype(np.float64) ** 2, axis=1) + squared_distance[first])
-    similarity = _unit(predicted) @ (true[first] / np.maximum(length, np.finfo(np.float64).tiny)[:, None]).T
-    difference = similarity[np.arange(len(predicted)), own.reshape(-1)][:, None] - similarity
-    won = np.where(np.abs(difference) < 1e-6, 0.5, difference > 0)
-    return np.asarray((won.sum(axis=1) - 0.5) / (len(gallery) - 1))
+    directions = (true[first] / np.maximum(length, np.finfo(np.float64).tiny)[:, None]).T
+    found, own = np.empty(len(predicted)), own.reshape(-1)
+    for rows in batches(len(predicted), max(1, AT_ONCE // len(gallery))):
+        similarity = _unit(predicted[rows]) @ directions
+        difference = similarity[np.arange(len(similarity)), own[rows]][:, None] - similarity
+        won = np.where(np.abs(difference) < 1e-6, 0.5, difference > 0)
+        found[rows] = (won.sum(axis=1) - 0.5) / (len(gallery) - 1)
+    return found
 
 
 def two_way_in_targets(

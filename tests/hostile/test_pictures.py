@@ -1,0 +1,127 @@
+"""Pictures: one helper opens them all, and what is no picture, too large or damaged is one line that names the file."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import neurocanvas
+from neurocanvas.datasets.stimuli import Stimuli
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.picture_files import FORMATS, MANY_PIXELS, open_picture, read_picture
+from neurocanvas.report.gallery import _data_uri
+
+SOURCES = Path(neurocanvas.__file__).parent
+
+
+def picture(kind="PNG", size=(9, 7), mode="RGB", **how):
+    """The bytes of a picture of noise."""
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, format=kind, **how)
+    return stream.getvalue()
+
+
+def test_pictures_are_opened_in_one_place():
+    opening = re.compile(r"Image\.open\(|ImageFile\.|imread\(")
+    found = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if opening.search(path.read_text())}
+    assert found <= {"picture_files.py", "evaluation/preprocessing.py"}  # the latter of bytes that it made itself
+
+
+@pytest.mark.parametrize("kind", sorted(set(FORMATS.values())))
+def test_every_format_is_told_from_its_content(kind, tmp_path):
+    path = tmp_path / "n02106662_1.JPEG"  # as some pictures of ImageNet are PNG by another name
+    path.write_bytes(picture(kind))
+    found = read_picture(path, "do")
+    assert found.shape == (7, 9, 3) and found.dtype == np.uint8
+
+
+def deep(kind):
+    """The bytes of a picture of 16 bits per channel."""
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(stream, format=kind)
+    return stream.getvalue()
+
+
+def chunk(kind, content):
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width, height, *chunks):
+    """A PNG that claims a size."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+
+
+REFUSED = {
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "not a picture"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not a picture"),
+    "pdf": (b"%PDF-1.4\n", "not a picture"),
+    "gif": (picture("GIF"), "not a picture"),
+    "ico": (picture("ICO", size=(16, 16)), "not a picture"),
+    "psd": (b"8BPS\0\x01" + bytes(40), "not a picture"),
+    "empty": (b"", "not a picture"),
+    "text": (b"hello", "not a picture"),
+    "our limit": (png(8_000, 8_000), r"claims 8000 x 8000 pixels, 50,000,000 are allowed"),
+    "long and thin": (png(2**31 - 1, 1), r"claims (2147483647 x 1|to have too many)"),
+    "Pillow's limit": (png(60_000, 60_000), "claims to have too many pixels"),
+    "no size": (png(0, 0), "damaged|not a picture"),
+    "cut off": (picture()[:-60], "damaged"),
+    "cut off jpeg": (picture("JPEG", size=(64, 64))[:400], "damaged"),
+    "text bomb": (png(4, 4, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**6)))] * 80), "damaged|not a picture"),
+    "deep": (deep("PNG"), "8 bits per channel are needed; it has the mode I"),
+    "deep tiff": (deep("TIFF"), "8 bits per channel are needed; it has the mode I"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name, tmp_path, recwarn):
+    content, says = REFUSED[name]
+    path = tmp_path / "imageNet_images" / "n01" / "n01_1.JPEG"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    for read in (
+        lambda: read_picture(path, "put the right one there"), lambda: _data_uri(path),
+        lambda: Stimuli.from_folder(tmp_path, ["n01_1.JPEG"]).picture("n01_1.JPEG"),
+    ):  # fmt: skip
+        with pytest.raises(NeuroCanvasError, match=says) as caught:
+            read()
+        assert str(path) in str(caught.value) and str(caught.value).isprintable()
+    assert not recwarn.list
+
+
+def test_the_limit_is_between_the_largest_cameras_and_memory(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(size=(MANY_PIXELS // 5_000, 50)))
+    assert read_picture(tmp_path / "a.png", "do").shape == (50, 10_000, 3)
+
+
+def test_what_the_block_does_wrong_is_not_blamed_on_the_file_if_it_says_so(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    with pytest.raises(NeuroCanvasError, match=r"^mine$"), open_picture(tmp_path / "a.png", "do"):
+        raise NeuroCanvasError("mine")
+    with pytest.raises(NeuroCanvasError, match=r"none.png: no such file; it should hold a picture; do this"):
+        read_picture(tmp_path / "none.png", "do this")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(set(FORMATS.values()))), st.data())
+def test_damage_is_an_error_or_a_picture(tmp_path, kind, data):
+    content = bytearray(picture(kind))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "a.png"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
+    try:
+        assert read_picture(path, "do").dtype == np.uint8
+    except NeuroCanvasError as error:
+        assert str(path) in str(error)

@@ -1,0 +1,127 @@
+"""Whatever the command line is given, it ends with code 0, or with code 2 and one line: never with a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neurocanvas import cli
+from neurocanvas.datasets import simulated
+
+COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+GIVEN = {"output": "run", "data": "data", "source": "data", "to": "to", "path": "table.csv", "config": "settings.toml"}
+"""Values of options that are needed, or that start nothing; of verbs that have them."""
+
+VALUES = st.sampled_from([
+    "", " ", "0", "-1", "1", "0.5", "nan", "inf", "-inf", "1e999", "-99999999999999999999", "0x10", "a,b", ",", ".", "..",
+    "../x", "no://such/place", "~", "-", "--", "=1+1", "{0.__class__}", "*", "no/such/file", "/dev/null", "data", "settings.toml", "table.csv",
+    "all", "auto", "bundled", "class-names", "1" + "0" * 30, "é", "\u2028", "\U0001f600", "\udcff", "\x1b[2J", "a\nb", "a" * 5000,
+]) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)  # fmt: skip
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[None]:
+    """Work in a folder with an empty data folder, a table and settings that start nothing."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as made:
+        os.chdir(made)
+        try:
+            Path("data").mkdir()
+            Path("settings.toml").write_text('[data]\nroot = "data"\n', encoding="utf-8")
+            Path("table.csv").write_text("true,predicted\na,b\nb,b\n", encoding="utf-8")
+            yield
+        finally:
+            os.chdir(before)
+
+
+def call(*words: str) -> tuple[int, str]:
+    """Exit code and stderr of a command line, run in this process; a traceback where it would show one."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=kind) for kind in ("strict", "backslashreplace"))
+    argv, sys.argv = sys.argv, ["neurocanvas", *words]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        code = 1
+        err.write(traceback.format_exc(limit=-3))
+    finally:
+        sys.argv = argv
+    err.flush()
+    return code, err.buffer.getvalue().decode("utf-8")  # type: ignore[attr-defined]
+
+
+def words_of(verb: str, drawn: st.DataObject) -> list[str]:
+    """A verb with what it needs, and up to three other options of any value."""
+    options = {one.name: one for one in COMMANDS[verb].params if one.name != "help"}
+    kept = {name: value for name, value in GIVEN.items() if name in options}
+    chosen = drawn.draw(st.lists(st.sampled_from(sorted(options)), max_size=3, unique=True))
+    kept |= {name: drawn.draw(VALUES) for name in chosen}
+    words = [verb]
+    for name, value in kept.items():
+        option = options[name]
+        if option.param_type_name == "argument":
+            words.append(value)
+        else:
+            words.append(option.opts[-1] if option.is_flag else f"{option.opts[-1]}={value}")
+    return words
+
+
+def check(code: int, said: str) -> None:
+    """Raise unless it went well or was refused in one line, or in the box in which typer explains usage."""
+    assert "Traceback" not in said, said
+    assert code in (0, 2), (code, said)
+    if code == 2 and not said.lstrip().startswith("Usage:"):
+        assert said.startswith("neurocanvas: ") and len(said.splitlines()) == 1, said
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_simulated() -> Iterator[None]:
+    """A simulation of any size is what was asked for; here it only has to be asked for rightly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulated, "simulate", lambda settings, output, progress: Path(output) / str(settings.n_trials))
+        yield
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+@given(drawn=st.data())
+def test_any_options_end_well_or_in_one_line(verb, drawn):
+    words = words_of(verb, drawn)
+    with folder():
+        check(*call(*words))
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_is_shown(verb):
+    assert call(verb, "--help") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(1, ""), (2, "neurocanvas: a\nb\n"), (2, ""), (0, "Traceback (most recent call last):")]
+)
+def test_what_a_user_should_not_see_is_found(code, said):
+    with pytest.raises(AssertionError):
+        check(code, said)
+
+
+def test_an_exception_is_found(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("any")
+
+    monkeypatch.setattr(cli, "_call", fail)
+    code, said = call("report", "-o", "run")
+    assert code == 1 and "Traceback" in said

@@ -1,0 +1,130 @@
+"""The local engine: order, threads, what workers that die leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import units
+
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.scale import NEEDS, Local, Needs, kept, make_engine
+
+LITTLE = Needs(10**6)
+
+
+@pytest.fixture(scope="module")
+def two():
+    """An engine of two processes."""
+    with closing(Local(workers=2)) as engine:
+        yield engine
+
+
+def test_results_come_in_the_order_of_the_units(two):
+    assert list(two.map(units.twice, range(7), LITTLE)) == list(range(0, 14, 2))
+    assert list(Local().map(units.twice, range(7), LITTLE)) == list(range(0, 14, 2))
+
+
+def test_units_are_spread_over_processes_of_one_thread(two):
+    found = list(two.map(units.who, range(6), LITTLE))
+    assert len({pid for pid, *_ in found}) == 2 and os.getpid() not in {pid for pid, *_ in found}
+    assert all(threads == {1} and variable == "1" for _, threads, variable in found)
+
+
+def test_one_worker_is_this_process_with_the_threads_that_are_asked_for():
+    before = os.environ.get("OMP_NUM_THREADS")
+    ((pid, threads, variable),) = Local(workers=1, threads=2).map(units.who, [0], LITTLE)
+    assert pid == os.getpid() and threads == {2} and variable == "2"
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_a_refusal_is_the_users_own(two):
+    with pytest.raises(NeuroCanvasError, match=r"^unit 3: not allowed\.$"):
+        list(two.map(units.refuse, range(6), LITTLE))
+    assert list(two.map(units.refuse, range(3), LITTLE)) == [0, 1, 2], "the engine is as it was"
+
+
+def test_what_a_killed_worker_left_is_done_by_another(tmp_path):
+    with closing(Local(workers=2)) as engine:
+        assert list(engine.map(partial(units.die_once, tmp_path), range(6), LITTLE)) == list(range(6))
+    assert len((tmp_path / "unit_2").read_text().splitlines()) == 2
+
+
+def test_workers_that_always_die_end_the_command():
+    with closing(Local(workers=2)) as engine, pytest.raises(NeuroCanvasError, match=r"killed 4 times.*--workers"):
+        list(engine.map(units.die, range(3), LITTLE))
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    program = (
+        "import functools, sys, units\n"
+        "from neurocanvas.scale import Local, Needs\n"
+        "if __name__ == '__main__':\n"
+        "    list(Local(workers=2).map(functools.partial(units.wait_for, sys.argv[1]), range(2), Needs(1)))\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    here = str(Path(units.__file__).parent)
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}) as parent:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("begun_*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        workers = [psutil.Process(int(path.name.split("_")[2])) for path in tmp_path.glob("begun_*")]
+        parent.kill()
+    assert len(workers) == 2
+    gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive and len(gone) == 2
+
+
+def test_as_many_workers_as_cores_memory_and_gpus_allow(monkeypatch):
+    monkeypatch.setattr("neurocanvas.scale._cores", lambda: 8)
+    monkeypatch.setattr("neurocanvas.scale._gpus", lambda: 2)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10 * 10**9}))
+    engine = Local(workers=0)
+    assert engine._width(Needs(10**9)) == 8 and engine._width(Needs(10**9, threads=3)) == 2
+    assert engine._width(Needs(4 * 10**9)) == 2 and engine._width(Needs(10**12)) == 1
+    assert engine._width(Needs(10**9, gpu=1.0)) == 2 and engine._width(Needs(10**9, gpu=0.25)) == 8
+    monkeypatch.setattr("neurocanvas.scale._gpus", lambda: 0)
+    assert engine._width(Needs(4 * 10**9, gpu=1.0)) == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert engine._width(Needs(1)) == 1, "`accelerate launch` has made the processes"
+
+
+def test_what_a_stage_keeps_is_loaded_once_and_let_go_by_the_next():
+    loaded = []
+
+    def load(what):
+        loaded.append(what)
+        return what
+
+    assert [kept("a", "network", 1, lambda: load("one")) for _ in range(2)] == ["one", "one"]
+    assert kept("a", "table", 1, lambda: load("table")) == "table"
+    assert kept("a", "network", 2, lambda: load("two")) == "two"
+    assert kept("b", "network", 2, lambda: load("of b")) == "of b"
+    assert kept("a", "table", 1, lambda: load("again")) == "again"
+    assert loaded == ["one", "table", "two", "of b", "again"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"name": "dask"}, "--engine: allowed are local, ray; got 'dask'"),
+        ({"address": "auto"}, "--address: belongs to --engine ray"),
+        ({"workers": -1}, "--workers: 0 or more is allowed; got -1"),
+        ({"threads": -2}, "--threads: 0 or more is allowed; got -2"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(asked, said):
+    with pytest.raises(NeuroCanvasError, match=said):
+        make_engine(**asked)
+
+
+def test_every_stage_says_what_it_needs():
+    assert all(needs.memory >= 10**8 and needs.threads == 1 and 0 <= needs.gpu <= 1 for needs in NEEDS.values())
