@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of every reader: `python tools/fuzz.py [NAMES] --seconds 60`; needs the extra `fuzz`.
 
-Every target of fuzz_targets.py runs in a process of its own for so many seconds. What reached something new is kept in
-tests/fuzz/corpus/<target>/ (a few small files), and every input that broke a reader in tests/fuzz/regressions/<target>/,
-once per place in the code; tests/fuzz/test_corpus.py replays both.
+Every target of fuzz_targets.py runs in a process of its own for so many seconds. What reached something new is kept
+in tests/fuzz/corpus/<target>/ (a few small files), and every input that broke a reader in
+tests/fuzz/regressions/<target>/, once per place in the code; tests/fuzz/test_corpus.py replays both.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _run(name: str, seconds: int) -> str:
         if not _kept(REGRESSIONS / name):
             (REGRESSIONS / name).rmdir()
         said, crashes = done.stderr, [path for path in _kept(REGRESSIONS / name) if path.name not in known]
-        executions = int((re.findall(r"number_of_executed_units: (\d+)", said) or re.findall(r"#(\d+)", said) or [0])[-1])
+        executions = int((re.findall(r"(?:number_of_executed_units: |#)(\d+)", said) or [0])[-1])
         edges = int((re.findall(r"cov: (\d+)", said) or [0])[-1])
         if not executions:
             print(said[-3000:], file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import struct
 import tarfile
 import tempfile
@@ -33,6 +34,16 @@ def arrays() -> list[bytes]:
     """Arrays of the store, and released features of two channels."""
     random = np.random.default_rng(0)
     return [npy(random.normal(size=(3, 10))), npy(np.arange(6, dtype=np.float16)), npy(np.array(["a", "b"]))]
+
+
+def array_files() -> list[bytes]:
+    """Arrays as others keep them: .npy, .npz, pickled dictionaries, and a dictionary in an .npy."""
+    value = {"a": np.arange(4.0), "b": ["x", 1, None], "c": {"d": np.float32(1)}}
+    packed, held = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(packed, a=np.arange(4), b=np.zeros((2, 2)))
+    np.save(held, np.array(value, dtype=object), allow_pickle=True)
+    pickled = [pickle.dumps(value, protocol) for protocol in (0, 2, 4)]
+    return [npy(np.arange(6.0)), packed.getvalue(), held.getvalue(), *pickled]
 
 
 def torch_file(value: Any) -> bytes:
@@ -171,9 +182,9 @@ def converted_table() -> bytes:
 
 
 def converted_arrays() -> list[bytes]:
-    """Arrays of other shapes than a converted store's, and the beginning of one of its own."""
+    """The beginning of the array of a converted store, and arrays of other shapes."""
     whole = npy(np.zeros((4, 62, 501), np.float32))
-    return [npy(np.zeros((4, 2, 3), np.float32)), npy(np.zeros((), np.float32)), whole[:1024]]
+    return [whole[:128], npy(np.zeros((4, 2, 3), np.float32)), npy(np.zeros((), np.float32))]
 
 
 def muse() -> bytes:

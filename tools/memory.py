@@ -6,7 +6,7 @@ files count too, though the kernel can take them back; what is private is given 
 `benchmarks/memory.json`, from which it goes on after it was stopped, and the table of `docs/benchmarks.md` between its
 two marks.
 
-    python tools/memory.py --folder /tmp/memory              # what is not measured yet
+    python tools/memory.py --folder runs/memory              # what is not measured yet
     python tools/memory.py --sizes 4000 --verbs train,predict --again
 """
 
@@ -51,7 +51,8 @@ repeats = 1
 permutations = 99
 resamples = 100
 """
-"""Everything else is as it comes. Epochs, permutations and steps change how long a verb takes, not what it holds."""
+"""All else is as it comes. Epochs and steps change how long a verb takes, not what it holds; a permutation holds 4
+bytes for each tested trial."""
 
 
 class Row(TypedDict):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from neurocanvas import __version__, store
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.crash import guarded
 from neurocanvas.printing import print_benchmark, print_controls, print_scores, print_table, progress_lines
+from neurocanvas.safe_text import printable
 from neurocanvas.verbs import Address, EngineName, Threads, Workers, read_subjects, register
 
 app = typer.Typer(
@@ -223,7 +223,7 @@ def _call(
     elif config is None and (folder / "run.toml").is_file():
         config = folder / "run.toml"
     settings = load_settings(config, **_changes(options))
-    with progress_lines(quiet=as_json) as track, closing(make_engine(**engine)) as units:
+    with progress_lines(quiet=as_json) as track, closing(make_engine(*(engine[name] for name in ENGINE))) as units:
         run = Run(folder, settings, track, units, url)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
@@ -241,9 +241,9 @@ def _call(
         SHOW.get(verb, print_scores)(scores)
     if verb in ("run", "demo"):
         audit = json.loads((folder / "scores" / "audit.json").read_text(encoding="utf-8"))
-        typer.echo(f"Audit: {audit['verdict']}")
+        typer.echo(printable(f"Audit: {audit['verdict']}"))
     for path in shown:
-        typer.echo(path)
+        typer.echo(printable(path))
 
 
 SHOW: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
@@ -280,23 +280,12 @@ LISTS: Mapping[str, Callable[[str], list[Any]]] = {
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2."""
+    """Run the command line; bad input is one line on stderr and exit code 2. `crash.guarded` has the other ends."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for library in ("TRANSFORMERS", "DIFFUSERS"):  # they warn while they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        app()
-    except NeuroCanvasError as error:
-        _fail(" ".join(str(error).split()))
-    except OSError as error:  # a full disk, a folder that may not be written, a file where a folder belongs
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}; free space, or name another folder.")
-
-
-def _fail(message: str) -> None:
-    """One line on stderr, exit code 2."""
-    sys.stderr.write(f"neurocanvas: {message}\n")
-    sys.exit(2)
+    guarded(lambda: app(standalone_mode=False))
 
 
 if __name__ == "__main__":

@@ -289,8 +289,7 @@ def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], 
         pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(device())
         with torch.inference_mode():
             features = model.get_image_features(pixel_values=pixels)
-        # transformers 5 wraps the tensor in an object, 4.x does not
-        found: np.ndarray = getattr(features, "pooler_output", features).float().cpu().numpy()
+        found: np.ndarray = features.pooler_output.float().cpu().numpy()
         return found
 
     return encode, model.config.projection_dim
@@ -308,9 +307,6 @@ def pil_processor(source: str) -> Any:
     -------
     transformers image processor
     """
-    import transformers
     from transformers import AutoImageProcessor
 
-    major = int(transformers.__version__.split(".")[0])
-    how = {"backend": "pil"} if major >= 5 else {"use_fast": False}
-    return AutoImageProcessor.from_pretrained(source, **how)
+    return AutoImageProcessor.from_pretrained(source, backend="pil")

@@ -116,7 +116,7 @@ class Cluster:
                         ) from error
                     if job is not None:
                         waiting.appendleft(job)
-                    self._hire(needs, busy)
+                    self._gather(len(busy) + 1, needs, busy)
                     continue
                 if job is not None:
                     results[job[0]], deaths = _accepted(outcome), 0

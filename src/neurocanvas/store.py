@@ -198,7 +198,7 @@ def read_json(path: Path, purpose: str) -> Any:
     """
     try:
         return json.loads(read_text(path, purpose))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NeuroCanvasError(f"{path}: not valid JSON ({error}); delete it and run again.") from error
 
 

@@ -12,6 +12,7 @@ import typer
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.printing import progress_lines
+from neurocanvas.safe_text import printable
 
 if TYPE_CHECKING:
     from neurocanvas.config import DataSettings
@@ -89,7 +90,7 @@ def simulate(
         raise TypeError("load_settings gave no section simulate.")
     with progress_lines(quiet=as_json) as track:
         path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
-    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
+    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else printable(path))
 
 
 def inspect_data(
@@ -123,7 +124,7 @@ def convert(
     settings = _data_settings(None, root=str(data), unit=unit)
     with progress_lines(quiet=as_json) as track, closing(make_engine(engine, address, workers, threads)) as units:
         path = write_store(settings, output, spread=partial(units.map, needs=NEEDS["convert"]), track=track)
-    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else path)
+    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else printable(path))
 
 
 def pictures(
@@ -143,7 +144,7 @@ def pictures(
         typer.echo(json.dumps({"pictures": len(ids), "missing": missing}))
     else:
         shown = f"; missing: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}" if missing else ""
-        typer.echo(f"{len(ids) - len(missing)} of {len(ids)} pictures are there{shown}")
+        typer.echo(printable(f"{len(ids) - len(missing)} of {len(ids)} pictures are there{shown}"))
 
 
 def _data_settings(subject: str | None, **asked: str) -> DataSettings:
@@ -173,7 +174,7 @@ def export_files(
     from neurocanvas.stages.run import Run
 
     run = Run(output, load_settings(output / "run.toml", data=_asked_subjects(subject)))
-    _print_paths(export(run, to, tell=lambda text: typer.echo(text, err=True)), as_json)
+    _print_paths(export(run, to, tell=lambda text: typer.echo(printable(text), err=True)), as_json)
 
 
 def import_files(
@@ -199,7 +200,7 @@ def import_files(
 
 def _print_paths(paths: list[Path], as_json: bool) -> None:
     """Say what was written."""
-    typer.echo(json.dumps({"wrote": [str(path) for path in paths]}) if as_json else "\n".join(map(str, paths)))
+    typer.echo(json.dumps({"wrote": [str(path) for path in paths]}) if as_json else "\n".join(map(printable, paths)))
 
 
 def doctor(
@@ -251,7 +252,7 @@ def audit(
     if as_json:
         typer.echo(json.dumps(found))
     else:
-        typer.echo(found["verdict"])
+        typer.echo(printable(found["verdict"]))
         print_tables(*describe(found))
 
 

@@ -32,7 +32,7 @@ def test_data_in_folders_with_odd_names(name, tmp_path, call):
     ):  # fmt: skip
         code, stdout, stderr = call(*words)
         assert (code, stderr) == (0, ""), words
-    assert len(json.loads(stdout)["wrote"]) == 1 and (home / "run" / "targets" / "caption.txt").is_file()
+    assert len(json.loads(stdout)["wrote"]) == 2 and (home / "run" / "targets" / "caption.txt").is_file()
 
 
 def test_a_complete_run_in_a_folder_with_an_odd_name(tiny_run, tmp_path, call):

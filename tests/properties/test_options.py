@@ -25,10 +25,12 @@ GIVEN = {"output": "run", "data": "data", "source": "data", "to": "to", "path": 
 """Values of options that are needed, or that start nothing; of verbs that have them."""
 
 VALUES = st.sampled_from([
-    "", " ", "0", "-1", "1", "0.5", "nan", "inf", "-inf", "1e999", "-99999999999999999999", "0x10", "a,b", ",", ".", "..",
-    "../x", "no://such/place", "~", "-", "--", "=1+1", "{0.__class__}", "*", "no/such/file", "/dev/null", "data", "settings.toml", "table.csv",
-    "all", "auto", "bundled", "class-names", "1" + "0" * 30, "é", "\u2028", "\U0001f600", "\udcff", "\x1b[2J", "a\nb", "a" * 5000,
-]) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)  # fmt: skip
+    "", " ", "0", "-1", "1", "0.5", "nan", "inf", "1e999", "-99999999999999999999", "1" + "0" * 30, "0x10", "a,b", ",",
+    ".", "..", "../x", "~", "-", "--", "=1+1", "{0.__class__}", "*", "no/such/file", "no://such/place", "/dev/null",
+    "data", "settings.toml", "table.csv", "all", "auto", "bundled", "class-names", "é", "\u2028", "\U0001f600",
+    "\x1b[2J", "a\nb", "a" * 5000,
+]) | st.just("\udcff") | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))  # fmt: skip
+"""A byte that is no UTF-8, which Python gives as \\udcff, is drawn often: every place that writes must refuse it."""
 
 
 @contextlib.contextmanager
@@ -48,7 +50,8 @@ def folder() -> Iterator[None]:
 
 def call(*words: str) -> tuple[int, str]:
     """Exit code and stderr of a command line, run in this process; a traceback where it would show one."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=kind) for kind in ("strict", "backslashreplace"))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace")
     argv, sys.argv = sys.argv, ["neurocanvas", *words]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -77,7 +80,7 @@ def words_of(verb: str, drawn: st.DataObject) -> list[str]:
         if option.param_type_name == "argument":
             words.append(value)
         else:
-            words.append(option.opts[-1] if option.is_flag else f"{option.opts[-1]}={value}")
+            words.append(option.opts[-1] if getattr(option, "is_flag", False) else f"{option.opts[-1]}={value}")
     return words
 
 

@@ -22,8 +22,8 @@ MEMORY, SECONDS = 2 << 30, 20
 """What reading one small file may take: bytes beyond what the process has, and s."""
 
 HOSTILE = (
-    b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"NaN", b"-1", b"1e999", b"99999999999999999999", b"\n", b"\r", b",", b"\t",
-    b'"', b"{", b"[" * 2000, b"null", b"true", b"../../x", b"/etc/passwd", b"=1+1", "é\u2028\U0001f600".encode(),
+    b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"NaN", b"-1", b"1e999", b"99999999999999999999", b"\n", b"\r", b",",
+    b"\t", b'"', b"{", b"[" * 2000, b"null", b"true", b"../../x", b"/etc/passwd", b"=1+1", "é\u2028\U0001f600".encode(),
     b"\xed\xa0\x80", b"\x1b[2J", b"a" * 300,
 )  # fmt: skip
 """Written over or into a valid file."""

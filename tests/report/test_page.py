@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -136,6 +137,18 @@ def test_hostile_strings_are_shown_as_text(make_run: Make) -> None:
     # title, heading, warning, caption, names, audit, controls, subjects, metrics, labels of the confusion matrix
     assert page.words.count("<script>alert(1)</script>") >= 60
     assert any(HOSTILE in str(attrs.get("alt")) for tag, attrs in page.tags if tag == "img")
+
+
+def test_halves_of_surrogate_pairs_and_formulas_are_no_danger(make_run: Make) -> None:
+    names = dict.fromkeys(CONCEPTS, "=HYPERLINK(1)")
+    folder = make_run(n_trials=6, ch_names=MUSE, names=names, warnings=("WARNING",), evidence={"n_concepts": 8})
+    summary = folder / "scores" / "summary.json"
+    summary.write_text(summary.read_text(encoding="utf-8").replace("WARNING", r"\ud800 \u0000 =1+1"), encoding="utf-8")
+    page = read(folder)
+    assert "? " in page.words and "=1+1" in page.words
+    links = [str(attrs["href"]) for tag, attrs in page.tags if tag == "a"]
+    saved = "".join(base64.b64decode(link.partition("base64,")[2]).decode() for link in links)
+    assert "'=HYPERLINK(1)" in saved and not re.search(r"(^|,)=", saved, re.MULTILINE)
 
 
 def test_block_design_is_warned_of_and_claims_nothing(make_run: Make) -> None:

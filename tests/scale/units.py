@@ -21,7 +21,7 @@ def twice(number):
 
 def who(_):
     """Which process this is, and with how many threads its libraries work."""
-    time.sleep(0.2)
+    time.sleep(0.5)
     np.ones((2, 2)) @ np.ones((2, 2))
     return os.getpid(), {library["num_threads"] for library in threadpool_info()}, os.environ["OMP_NUM_THREADS"]
 

@@ -157,13 +157,14 @@ def _open_mne(path: Path, sources: list[str]) -> Run:
     import mne
 
     raw = _read_raw(path)
-    sfreq = float(raw.info["sfreq"])
-    picks = mne.pick_types(raw.info, eeg=True, exclude=[])
+    with _readable(path):
+        sfreq = float(raw.info["sfreq"])
+        picks = mne.pick_types(raw.info, eeg=True, exclude=[])
+        stims = [raw.ch_names[index] for index in mne.pick_types(raw.info, meg=False, stim=True)]
     if not len(picks):
         raise NeuroCanvasError(f"{path}: no EEG channel; the channels are {', '.join(raw.ch_names[:8])}.")
     if not 0 < sfreq <= HIGHEST_RATE:
         raise NeuroCanvasError(f"{path}: a sampling rate up to {HIGHEST_RATE:g} Hz is needed; got {sfreq}.")
-    stims = [raw.ch_names[index] for index in mne.pick_types(raw.info, meg=False, stim=True)]
     _check_sources(path, sources, [*stims, "annotations"])
     with _readable(path):
         events, values = _mne_events(raw, sources)

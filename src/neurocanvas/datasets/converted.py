@@ -15,6 +15,7 @@ from neurocanvas.config import DataSettings
 from neurocanvas.datasets.released import N_TIMES, SFREQ, Source, find_released, open_released, released_print
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
 from neurocanvas.montage import CH_NAMES
+from neurocanvas.safe_text import csv_text, read_csv_cell
 from neurocanvas.store import (
     atomic,
     card_path,
@@ -100,9 +101,7 @@ def convert(
             advance(written)
         card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
     table = {name: source.table[name][rows].tolist() for name in COLUMNS}
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([list(table), *zip(*table.values())])
-    write_text(listing, text.getvalue())
+    write_text(listing, csv_text([list(table), *zip(*table.values())]))
     card = {
         "table": sha256(listing), "source": source.print_of_files, "unit": settings.unit,
         "sfreq": SFREQ, "ch_names": list(CH_NAMES), "shape": list(shape), "stored": "µV",
@@ -218,7 +217,7 @@ def open_converted(root: Path, unit: str) -> Source:
     if sha256(root / TABLE) != card.get("table") or list(shape) != card.get("shape"):
         raise NeuroCanvasError(f"{path}: array, table and card do not belong together; {again}.")
     names, *lines = csv.reader(io.StringIO(text))
-    columns = dict(zip(names, zip(*lines)))
+    columns = {name: [read_csv_cell(cell) for cell in cells] for name, cells in zip(names, zip(*lines))}
     table: dict[str, np.ndarray] = {name: np.array(columns[name]).astype(kind) for name, kind in COLUMNS.items()}
 
     def read(indices: np.ndarray) -> np.ndarray:

@@ -144,7 +144,7 @@ def _concepts(trials: Trials, stimuli: Stimuli, root: str) -> list[dict[str, Any
         blocks = np.stack([trials.column(name)[rows] for name in ("subject", "block")], axis=1)
         row = {
             "concept": wnid,
-            "name": stimuli.names[wnid],
+            "name": stimuli.names.get(wnid, wnid),  # a label need not be that of the picture's folder
             "granularity": f"fine{groups[wnid]}" if wnid in groups else "coarse",
             "trials": int(rows.sum()),
             "blocks": len(np.unique(blocks, axis=0)),

@@ -255,6 +255,6 @@ def _heads(file: Path) -> tuple[np.ndarray, ...]:
     for layer, width in enumerate(ALEXNET_CHANNELS):
         head = state.get(f"lin{layer}.model.1.weight")
         if head is None or tuple(head.shape) != (1, width, 1, 1) or not head.is_floating_point():
-            raise NeuroCanvasError(f"{file}: no linear heads of LPIPS for AlexNet; lin{layer} is missing or does not fit.")
+            raise NeuroCanvasError(f"{file}: no linear heads of LPIPS for AlexNet; lin{layer} does not fit.")
         heads.append(head.float().flatten().numpy(force=True))
     return tuple(heads)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from neurocanvas.safe_text import printable
+
 CELL, GAP, LINE = 192, 12, 22
 """Width of a picture, space between two, height of a line of text; px."""
 
@@ -55,7 +57,7 @@ def comparison_pages(
                         picture.resize((CELL, CELL), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS),
                         (left, top),
                     )
-            pen.text((GAP, top + CELL + 2), _shortened(caption, width - 2 * GAP, font.getlength), INK, font)
+            pen.text((GAP, top + CELL + 2), _shortened(printable(caption), width - 2 * GAP, font.getlength), INK, font)
         yield np.asarray(page)
 
 

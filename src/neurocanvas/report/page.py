@@ -66,7 +66,8 @@ def write_report(folder: Path) -> Path:
     script = _source("page.js").strip()
     content = {**_content(folder), "script": Markup(script), "script_hash": script_hash(script)}
     target = folder / "report.html"
-    store.write_text(target, environment.get_template("page.html.j2").render(content))
+    page = environment.get_template("page.html.j2").render(content)
+    store.write_bytes(target, page.encode("utf-8", "replace"))  # JSON of others may hold halves of surrogate pairs
     return target
 
 

@@ -112,7 +112,7 @@ def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -
     """
     content = csv_text([columns, *rows])
     link = Markup('<a class="csv" download="{0}" href="data:text/csv;charset=utf-8;base64,{1}">{0}</a>')
-    return link.format(name, base64.b64encode(content.encode()).decode())
+    return link.format(name, base64.b64encode(content.encode("utf-8", "replace")).decode())
 
 
 def file_link(path: Path, verb: str) -> Markup:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.errors import NeuroCanvasError, check_inside, check_name
 from neurocanvas.families import batches, find_family
 from neurocanvas.remote import PICTURES, copy_of
 from neurocanvas.scale import NEEDS, Needs
@@ -220,7 +220,10 @@ def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
     try:
         entries = [json.loads(line) for line in text.splitlines()]
         drawn = {(entry["subject"], entry["trial"], entry["stimulus"]) for entry in entries}
-    except (ValueError, LookupError, TypeError) as error:
+        for entry in entries:
+            check_inside(path.parent, entry["file"], str(path))
+            check_name(path.parent / "seen", entry["stimulus"], str(path))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise NeuroCanvasError(f"{path}: damaged ({error}); run `neurocanvas generate` again.") from error
     if not entries:
         raise NeuroCanvasError(f"{path}: empty; run `neurocanvas generate` again.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import time
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurocanvas import store
+from neurocanvas import picture_files, store
 from neurocanvas.config import RunSettings
 from neurocanvas.datasets.protocols import check_sessions, testable_subjects
 from neurocanvas.datasets.splits import uses_other_subjects
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.remote import copy_of
+from neurocanvas.safe_text import csv_text
 from neurocanvas.scale import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
 from neurocanvas.trials import Trials
 
@@ -323,7 +323,7 @@ def _in_copy(
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns as CSV, atomically.
+    """Write columns as CSV, atomically; no cell is a formula where a spreadsheet opens it.
 
     Parameters
     ----------
@@ -332,11 +332,8 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     columns : mapping of str to array
         All of one length.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-    store.write_text(path, stream.getvalue())
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    store.write_text(path, csv_text([list(columns), *rows]))
 
 
 def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> None:
@@ -376,10 +373,4 @@ def read_picture(path: Path) -> np.ndarray:
     NeuroCanvasError
         If it is missing or damaged.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise NeuroCanvasError(f"{path}: missing or damaged ({error}); run `neurocanvas generate` again.") from error
+    return picture_files.read_picture(path, "run `neurocanvas generate` again")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.families import device, family_print, find_family, precision_of, source_print
 from neurocanvas.scale import kept
 from neurocanvas.stages.run import Run, write_picture
@@ -203,8 +204,8 @@ def _shard_done(card: Path, inputs: str, folder: Path) -> bool:
     """Tell whether a shard was drawn from these inputs and every picture of it is whole."""
     try:
         said = json.loads(card.read_text(encoding="utf-8"))
-        pictures, known = said["pictures"].items(), said["fingerprint"] == inputs
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        known = said["fingerprint"] == inputs
+        pictures = {check_inside(folder, name, str(card)): digest for name, digest in said["pictures"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, NeuroCanvasError):
         return False  # missing or damaged: the shard is drawn again
-    whole = ((folder / name).is_file() and store.sha256(folder / name) == digest for name, digest in pictures)
-    return known and all(whole)
+    return known and all(path.is_file() and store.sha256(path) == digest for path, digest in pictures.items())
