@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neurocanvas import pages
 from neurocanvas.evaluation import confusions, control_inputs, identification, statistics, time_controls
 from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.models import mlp
@@ -108,3 +109,57 @@ def test_a_basis_is_fitted_on_mapped_targets_that_stay_on_disk(tmp_path: Path) -
     command = [sys.executable, "-c", BASIS, str(path), tools]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     assert float(done.stdout) < 150  # the file has 123 MB, in float32 twice that
+
+
+PAGES = """
+import sys, torch, numpy as np
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from bench import peak_mb
+from neurocanvas import pages, store
+from neurocanvas.targets.released_files import write_released_embeddings
+pages.AT_ONCE = 10_000_000
+folder = Path(sys.argv[1])
+
+def grow(embeddings):
+    with store.growing_array(folder / "grown.npy", embeddings.shape, "print") as (array, _, note):
+        for start in range(0, len(array), 50):
+            array[start : start + 50] = 1
+            note(start + 50)
+
+def export(embeddings):
+    write_released_embeddings(folder / "out.pth", [str(n) for n in range(len(embeddings))], embeddings)
+
+work = {"fingerprint": store.fingerprint, "export": export, "grow": grow}[sys.argv[2]]
+embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
+work(embeddings[:10])
+print(peak_mb(lambda: work(embeddings)))
+"""
+
+
+@pytest.mark.parametrize("verb", ["fingerprint", "export", "grow"])
+def test_pages_of_large_files_are_given_back(tmp_path: Path, verb: str) -> None:
+    """The file has 118 MB; what is written of it, in float32, twice as many."""
+    path, shape = tmp_path / "embeddings.npy", (1000, 77, 768)
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)[:] = 1
+    command = [sys.executable, "-c", PAGES, str(tmp_path), verb, str(Path(__file__).parents[1] / "tools")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert float(done.stdout) < 60
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array(3.0), np.zeros((0, 3)), np.zeros((3, 0)), np.arange(20.0).reshape(4, 5).T, np.array(["a", "\u00e9"])],
+    ids=["0-d", "empty", "empty rows", "not in order", "text"],
+)
+def test_pieces_of_an_array_are_its_bytes(monkeypatch: pytest.MonkeyPatch, array: np.ndarray) -> None:
+    monkeypatch.setattr(pages, "AT_ONCE", 10)
+    assert b"".join(piece.tobytes() for piece in pages.pieces(array)) == array.tobytes()
+
+
+def test_what_was_written_to_scratch_is_there_when_its_pages_are_gone(tmp_path: Path) -> None:
+    with pages.scratch(tmp_path, (1000, 1000)) as array:
+        array[:] = 7
+        pages.let_go(array)
+        assert array.min() == 7
+    assert not list(tmp_path.iterdir())

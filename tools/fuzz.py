@@ -107,6 +107,8 @@ def _fuzz(name: str, grown: Path, folder: Path, *, seconds: int) -> None:
             _attempt(fuzz_targets, name, content, folder, set())
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY, resource.RLIM_INFINITY))
     places: set[str] = set()
+    for path in _kept(REGRESSIONS / name):  # what is not mended yet is not kept again
+        _attempt(fuzz_targets, name, path.read_bytes(), folder, places)
     arguments = [
         sys.argv[0], str(grown), f"-max_total_time={seconds}", f"-timeout={SECONDS}", "-seed=1", "-rss_limit_mb=0",
         f"-max_len={MOST_BYTES}", "-reduce_inputs=1", "-print_final_stats=1",

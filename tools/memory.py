@@ -1,10 +1,10 @@
 """Peak memory of every verb at 4,000, 16,000 and 64,000 simulated trials (`python tools/memory.py`).
 
-Every verb runs in a process of its own; what is kept is the largest sum of resident memory over that process and all
-its children, seen every 50 ms, or the process's own peak as the kernel counted it if that is more. Pages of mapped
-files count too, though the kernel can take them back; what is private is given beside it. Writes
-`benchmarks/memory.json`, from which it goes on after it was stopped, and the table of `docs/benchmarks.md` between its
-two marks.
+Every verb runs in a process of its own, with a worker per core where it has work for several. What is kept is the
+largest sum of resident memory over that process and all its children, seen every 50 ms, or the process's own peak as
+the kernel counted it if that is more; what is private of it, since pages of mapped files count too, though the kernel
+can take them back; and the largest single process. Writes `benchmarks/memory.json`, from which it goes on after it was
+stopped, and the table of `docs/benchmarks.md` between its two marks.
 
     python tools/memory.py --folder runs/memory              # what is not measured yet
     python tools/memory.py --sizes 4000 --verbs train,predict --again
@@ -55,14 +55,20 @@ resamples = 100
 bytes for each tested trial."""
 
 
-class Row(TypedDict):
-    """One verb at one size: the peak and what of it was private, MB; seconds; where."""
+class Peaks(TypedDict):
+    """Peak of all processes of a verb, what of it was private, the largest process, MB; and seconds."""
+
+    peak_mb: float
+    private_mb: float
+    process_mb: float
+    seconds: float
+
+
+class Row(Peaks):
+    """One verb at one size, and where."""
 
     verb: str
     n_trials: int
-    peak_mb: float
-    private_mb: float
-    seconds: float
     machine: str
 
 
@@ -80,46 +86,50 @@ def commands(n_trials: int, folder: Path) -> dict[str, list[str]]:
         "generate": [*opens, "--pictures", str(PICTURES // 2 // SUBJECTS[n_trials])],
         "evaluate": opens,
         "report": ["-o", run],
-        **dict.fromkeys(("controls", "classify", "benchmark"), opens),
         "audit": [run, "--json"],
         "export": ["-o", run, "--to", str(folder / "released")],
+        **dict.fromkeys(("classify", "benchmark", "controls"), opens),
     }
 
 
-def measure(arguments: list[str]) -> tuple[float, float, float]:
-    """Run the command line; return the peak, its private part (MB) and the seconds it took."""
+def measure(arguments: list[str]) -> Peaks:
+    """Run the command line."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     started = time.perf_counter()
     command = [sys.executable, "-m", "neurocanvas", *arguments]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    peak = private = 0
+    seen = [(0, 0, 0)]
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             break
-        total, own = _resident(process.pid)
-        peak, private = max(peak, total), max(private, own)
+        seen.append(_resident(process.pid))
         time.sleep(EVERY)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"memory: `neurocanvas {' '.join(arguments)}` ended with {process.returncode}.")
-    return max(peak, usage.ru_maxrss * 1024) / 1e6, private / 1e6, time.perf_counter() - started
+    total, private, largest = (max(column) / 1e6 for column in zip(*seen, strict=True))
+    of_any = usage.ru_maxrss * 1024 / 1e6  # of the process or a child that it waited for
+    return {
+        "peak_mb": max(total, of_any), "private_mb": private, "process_mb": max(largest, of_any),
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
 
 
-def _resident(pid: int) -> tuple[int, int]:
-    """Resident and private bytes of a process and all its children."""
-    total = private = 0
+def _resident(pid: int) -> tuple[int, int, int]:
+    """Resident and private bytes of a process and all its children, and resident ones of the largest."""
+    total = private = largest = 0
     try:
         tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0, 0
+        return 0, 0, 0
     for process in tree:
         try:
             found = process.memory_info()
         except psutil.NoSuchProcess:
             continue
-        total, private = total + found.rss, private + found.rss - found.shared
-    return total, private
+        total, private, largest = total + found.rss, private + found.rss - found.shared, max(largest, found.rss)
+    return total, private, largest
 
 
 def table(rows: list[Row]) -> str:
@@ -130,7 +140,7 @@ def table(rows: list[Row]) -> str:
     lines = []
     for verb in dict.fromkeys(row["verb"] for row in rows):
         cells = [found.get((verb, size)) for size in sizes]
-        shown = [f"{row['peak_mb']:,.0f} ({row['private_mb']:,.0f})" if row else "" for row in cells]
+        shown = [f"{row['peak_mb']:,.0f} ({row['process_mb']:,.0f})" if row else "" for row in cells]
         lines.append(f"| `{verb}` | " + " | ".join(shown) + " |")
     return head + "\n".join(lines) + "\n\nMachine: " + "; ".join(dict.fromkeys(row["machine"] for row in rows)) + ".\n"
 
@@ -147,24 +157,28 @@ def write(rows: list[Row]) -> None:
 
 def main(asked: argparse.Namespace, folder: Path) -> None:
     """Measure every verb at every size that is asked for and not known yet; each writes what the next needs."""
-    rows: list[Row] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
     for size in asked.sizes:
         place = folder / str(size)
         place.mkdir(parents=True, exist_ok=True)
         (place / "memory.toml").write_text(SETTINGS, encoding="utf-8")
         order = commands(size, place)
         for verb, arguments in order.items():
-            known = any((row["verb"], row["n_trials"]) == (verb, size) for row in rows)
+            known = any((row["verb"], row["n_trials"]) == (verb, size) for row in _known())
             if verb not in (asked.verbs or order) or (known and not asked.again):
                 continue
-            peak, private, seconds = measure([verb, *arguments])
-            new = Row(
-                verb=verb, n_trials=size, peak_mb=peak, private_mb=private, seconds=seconds, machine=machine()
-            )  # fmt: skip
-            rows = [new, *(row for row in rows if (row["verb"], row["n_trials"]) != (verb, size))]
+            found = measure([verb, *arguments])
+            print(verb, size, json.dumps(found), flush=True)
+            new = Row(verb=verb, n_trials=size, machine=machine(), **found)
+            rows = [new, *(row for row in _known() if (row["verb"], row["n_trials"]) != (verb, size))]
             rows.sort(key=lambda row: (row["n_trials"], list(order).index(row["verb"])))
             write(rows)  # after each, so that what is measured is kept
-    print(table(rows))
+    print(table(_known()))
+
+
+def _known() -> list[Row]:
+    """What is measured already; another call may be measuring, too."""
+    rows: list[Row] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+    return rows
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from neurocanvas.errors import NeuroCanvasError, check_file
 NPZ_LIMIT = 4 * 2**30
 """Bytes that the arrays of an `.npz` may have together: compressed, a few bytes can claim to be any size."""
 
+_DATA = (str, bytes, bytearray, int, float, complex, np.generic, np.dtype)
+
 COPIES = 4
 """What a pickle may make of its bytes, in sizes of the file: more is a small file that fills the memory."""
 
@@ -74,7 +76,7 @@ def read_arrays(path: Path | str, purpose: str) -> Any:
                 return _read_npz(stream)
             size = path.stat().st_size
             if start != b"\x93NUM":
-                return _Unpickler(stream, size).load()
+                return _check_plain(_Unpickler(stream, size).load())
             shape, fortran, dtype = _header(_Counted(stream, size))
             if dtype.hasobject:
                 return _unpickled(stream, size - stream.tell())
@@ -84,7 +86,7 @@ def read_arrays(path: Path | str, purpose: str) -> Any:
             return np.zeros(shape, dtype)
         return np.memmap(path, dtype, "r", offset, shape, order)  # type: ignore[call-overload]
     except Exception as error:  # parsers and the unpickler raise whatever damaged bytes lead them to
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.filename is not None:
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise NeuroCanvasError(
@@ -120,7 +122,7 @@ def _read_member(stream: _Counted) -> Any:
 
 def _unpickled(stream: Any, size: int) -> Any:
     """What is behind the header of an `.npy` of objects; the dictionary itself where it holds just one."""
-    found = _Unpickler(stream, size).load()
+    found = _check_plain(_Unpickler(stream, size).load())
     return found.item() if isinstance(found, np.ndarray) and found.ndim == 0 else found
 
 
@@ -320,6 +322,25 @@ def _set_order(dtype: Any, order: str) -> None:
     """Set the byte order of a type and nothing else: of the state in a file, flags could make addresses of bytes."""
     version, _, *kept = dtype.__reduce__()[2]
     dtype.__setstate__((version, order, *kept))
+
+
+def _check_plain(found: Any) -> Any:
+    """Raise if what was unpickled holds more than data: what makes arrays can be left in a file as a value."""
+    left, seen = [found], set()
+    while left:
+        one = left.pop()
+        if id(one) in seen or one is None or isinstance(one, _DATA):
+            continue
+        seen.add(id(one))
+        if isinstance(one, dict):
+            left += one.values()  # keys are checked where they are put in
+        elif isinstance(one, list | tuple | set | frozenset):
+            left += one
+        elif isinstance(one, np.ndarray):
+            left += one.ravel().tolist() if one.dtype.hasobject else ()
+        else:
+            raise pickle.UnpicklingError(f"a {type(one).__name__} as a value")
+    return found
 
 
 def _as_bytes(raw: Any) -> bytes | bytearray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -211,7 +212,7 @@ def _call(
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
     from neurocanvas.remote import copy_of, is_url
-    from neurocanvas.scale import make_engine
+    from neurocanvas.scale import IN_PROCESS, make_engine
     from neurocanvas.stages import run_all, run_stage
     from neurocanvas.stages.run import Run
 
@@ -223,7 +224,7 @@ def _call(
     elif config is None and (folder / "run.toml").is_file():
         config = folder / "run.toml"
     settings = load_settings(config, **_changes(options))
-    with progress_lines(quiet=as_json) as track, closing(make_engine(*(engine[name] for name in ENGINE))) as units:
+    with progress_lines(quiet=as_json) as track, closing(make_engine(*engine.values()) if engine else IN_PROCESS) as units:
         run = Run(folder, settings, track, units, url)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
@@ -285,6 +286,9 @@ def main() -> None:
     for library in ("TRANSFORMERS", "DIFFUSERS"):  # they warn while they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    told = logging.StreamHandler()
+    told.setFormatter(logging.Formatter("neurocanvas: %(message)s"))
+    logging.getLogger("neurocanvas").addHandler(told)
     guarded(lambda: app(standalone_mode=False))
 
 

@@ -258,7 +258,7 @@ class GenerateSettings(Settings):
         0.8, description="of arms that start from a picture: the share of the steps that are drawn over it"
     )
     negative: str = Field("", description="what guidance leads away from: nothing, or a text")
-    size: int | None = Field(None, ge=8, description="px; else what the network was trained at")
+    size: int | None = Field(None, ge=8, le=8192, description="px; else what the network was trained at")
     precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="float16 on a GPU, float32 on a CPU"
     )
@@ -266,7 +266,7 @@ class GenerateSettings(Settings):
     offload: bool = Field(False, description="keep on the GPU only the network that is at work: for small cards")
     compile: bool = Field(False, description="torch.compile the UNet: minutes at the start, for long runs on a GPU")
     shard: int = Field(
-        24, ge=1, description="pictures at once, if memory holds them, and the unit of resumable work"
+        24, ge=1, le=4096, description="pictures at once, if memory holds them, and the unit of resumable work"
     )
     scale: Literal["none", "token-norm", "affine"] = Field(
         "affine",

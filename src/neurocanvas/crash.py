@@ -46,6 +46,8 @@ def guarded(call: Callable[[], object]) -> None:
             sys.exit(int(str(code)))
     except NeuroCanvasError as error:
         _end(BAD_INPUT, str(error))
+    except UnicodeEncodeError as error:  # of an argument that is not UTF-8
+        _end(BAD_INPUT, f"{error.object!r:.200}: names and paths must be UTF-8; got another byte.")
     except KeyboardInterrupt:
         _end(INTERRUPTED, "interrupted; the same command goes on from what is finished.")
     except BrokenPipeError:  # who reads has enough, as `head` has; what is still in the buffer goes nowhere

@@ -22,6 +22,7 @@ import numpy as np
 
 from neurocanvas.damage import report_damage, seal, unseal
 from neurocanvas.errors import NeuroCanvasError, check_file
+from neurocanvas.pages import let_go, pieces
 
 PART = ".part-"
 """How the names of files begin that are being written."""
@@ -49,9 +50,11 @@ def fingerprint(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype}{part.shape}".encode())
-            digest.update(
-                np.ascontiguousarray(part).tobytes() if part.dtype != object else repr(part.tolist()).encode()
-            )
+            if part.dtype == object:
+                digest.update(repr(part.tolist()).encode())
+            else:
+                for piece in pieces(part):
+                    digest.update(piece.data)
         elif isinstance(part, bytes):
             digest.update(part)
         else:
@@ -280,14 +283,15 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises
     ------
     NeuroCanvasError
-        If it is missing or not JSON.
+        If it is missing, not JSON, or no card.
     """
-    return dict(read_json(card_path(path), f"the card of {path.name}; run the stage that makes it"))
+    card = read_json(card_path(path), f"the card of {path.name}; run the stage that makes it")
+    if not isinstance(card, dict):
+        raise NeuroCanvasError(f"{card_path(path)}: not a card; delete it and run again.")
+    return card
 
 
-def write_array(
-    path: Path, array: np.ndarray, print_of_inputs: str, card: Mapping[str, Any] | None = None
-) -> None:
+def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
     """Write an array as `.npy` with its card, atomically.
 
     Parameters
@@ -347,9 +351,10 @@ def growing_array(
     with growing.open("r+b") as stream:  # a full disk is an error here, and a crash where mapped memory is written
         os.posix_fallocate(stream.fileno(), 0, growing.stat().st_size)
 
-    def note(pieces: int) -> None:
+    def note(written: int) -> None:
         array.flush()
-        write_text(state, seal({"fingerprint": print_of_inputs, "done": pieces}))
+        let_go(array)
+        write_text(state, seal({"fingerprint": print_of_inputs, "done": written}))
 
     yield array, done, note
     array.flush()
@@ -358,9 +363,7 @@ def growing_array(
     finish(path, print_of_inputs, card)
 
 
-def _begun(
-    growing: Path, state: Path, shape: tuple[int, ...], print_of_inputs: str
-) -> tuple[np.memmap | None, int]:
+def _begun(growing: Path, state: Path, shape: tuple[int, ...], print_of_inputs: str) -> tuple[np.memmap | None, int]:
     """An array that a run of the same inputs began, and how far it came; None if there is none, or it is damaged."""
     try:
         said = unseal(state.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.store import atomic
@@ -108,8 +108,30 @@ def write_torch(path: Path, value: Any) -> None:
     value : object
         Tensors and plain values.
     """
-    import torch
-
     # torch refuses to open a name that starts with a dot itself
     with atomic(path) as temporary, temporary.open("wb") as stream:
+        save_torch(value, stream)
+
+
+def save_torch(value: Any, stream: IO[bytes]) -> None:
+    """Write what PyTorch can read to an open file; the same value gives the same bytes, whatever the file's name.
+
+    Parameters
+    ----------
+    value : object
+        Tensors and plain values.
+    stream : binary file
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; torch itself speaks of unexpected positions then.
+    """
+    import torch
+
+    try:
         torch.save(value, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise

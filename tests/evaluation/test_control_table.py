@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neurocanvas.evaluation.control_table import over_subjects
-from neurocanvas.evaluation.controls import CANNOT, CONTROLS, overall_verdict
+from neurocanvas.evaluation.control_table import over_subjects, overall_verdict
+from neurocanvas.evaluation.controls import CANNOT, CONTROLS
 
 BLOCK = CONTROLS["leave-block-out"]
 

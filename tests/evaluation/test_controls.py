@@ -14,12 +14,12 @@ from scipy.stats import binom
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.clean_designs import CLEAN, clean_rapid, nothing_answered
 from neurocanvas.evaluation.control_inputs import ControlInputs
+from neurocanvas.evaluation.control_table import overall_verdict
 from neurocanvas.evaluation.controls import (
     COLUMNS,
     CONTROLS,
     PROVIDED,
     compute_control,
-    overall_verdict,
     run_controls,
 )
 from neurocanvas.evaluation.measured import Measured, Refusal

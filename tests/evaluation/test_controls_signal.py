@@ -12,7 +12,8 @@ from neurocanvas.datasets import open_dataset
 from neurocanvas.datasets.simulated import simulate
 from neurocanvas.datasets.splits import make_splits
 from neurocanvas.evaluation.control_inputs import COLUMNS, ControlInputs
-from neurocanvas.evaluation.controls import overall_verdict, run_controls
+from neurocanvas.evaluation.control_table import overall_verdict
+from neurocanvas.evaluation.controls import run_controls
 from neurocanvas.evaluation.surrogates import time_course_and_power
 from neurocanvas.features.entropy import extract
 

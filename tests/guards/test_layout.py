@@ -23,6 +23,8 @@ FLOORS = {
     "picture_files": 0,
     "array_files": 0,
     "store": 0,
+    "pages": 0,
+    "large_arrays": 0,
     "damage": 0,
     "locks": 0,
     "torch_files": 0,

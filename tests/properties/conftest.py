@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "neurocanvas", deadline=None, derandomize=True, database=None,
-    max_examples=int(os.environ.get("NEUROCANVAS_EXAMPLES", "25")), suppress_health_check=list(HealthCheck),
+    max_examples=int(os.environ.get("NEUROCANVAS_EXAMPLES", "15")), suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )  # fmt: skip
 settings.load_profile("neurocanvas")

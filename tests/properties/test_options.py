@@ -21,6 +21,9 @@ from neurocanvas.datasets import simulated
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
+SLOW = ("doctor",)
+"""Verbs of which every call takes a second."""
+
 GIVEN = {"output": "run", "data": "data", "source": "data", "to": "to", "path": "table.csv", "config": "settings.toml"}
 """Values of options that are needed, or that start nothing; of verbs that have them."""
 
@@ -100,7 +103,7 @@ def nothing_is_simulated() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
+@pytest.mark.parametrize("verb", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in COMMANDS])
 @given(drawn=st.data())
 def test_any_options_end_well_or_in_one_line(verb, drawn):
     words = words_of(verb, drawn)
@@ -126,5 +129,5 @@ def test_an_exception_is_found(monkeypatch):
         raise ValueError("any")
 
     monkeypatch.setattr(cli, "_call", fail)
-    code, said = call("report", "-o", "run")
-    assert code == 1 and "Traceback" in said
+    with folder(), pytest.raises(AssertionError, match="any"):
+        check(*call("report", "-o", "run"))

@@ -17,7 +17,8 @@ from neurocanvas.features.released_files import read_released, write_released
 from neurocanvas.stages.run import write_table
 from neurocanvas.targets.captions import read_captions, write_captions
 
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]))
+LINE = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
+TEXT = st.text(LINE) | st.sampled_from([" a ", '"', "=1", "\\", "#"])
 """Any text of one line."""
 
 JSON = st.recursive(

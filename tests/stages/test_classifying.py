@@ -115,7 +115,8 @@ def test_what_changed_is_done_again_and_nothing_else(done, data, tmp_path):
     assert {name for name in third if third[name] != fourth[name]} == {"mlp_s0.npy", "mlp_s1.npy"}  # they read epochs
 
 
-def test_the_signal_of_many_subjects_is_read_batch_by_batch(data, tmp_path):
+def test_the_signal_of_many_trials_is_read_batch_by_batch(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifying, "IN_MEMORY", 300 * 62 * 400 * 4)
     alone, many = (
         classifying._Job(Run(tmp_path, settings_for(data, split={"protocol": protocol})), 1)
         for protocol in ("released", "leave-subject-out")
@@ -124,6 +125,15 @@ def test_the_signal_of_many_subjects_is_read_batch_by_batch(data, tmp_path):
     assert not isinstance(many.signal, np.ndarray) and many.signal.shape == (600, 62, 400)
     rows = np.flatnonzero(many.pool.column("subject") == 1)
     np.testing.assert_array_equal(many.signal[rows[[7, 3, 299]]], alone.signal[[7, 3, 299]])
+
+
+def test_signal_that_is_not_kept_gives_the_same_scores(data, tmp_path, monkeypatch):
+    settings = {"data": {"subjects": [1]}, "classify": {"models": ["eegnet"], "epochs": 1}}
+    for name, limit in (("kept", classifying.IN_MEMORY), ("read", 0)):
+        monkeypatch.setattr(classifying, "IN_MEMORY", limit)
+        run_stage(Run(tmp_path / name, settings_for(data, **settings)), "classify")
+    kept, read = (next((tmp_path / name).glob("classification/**/eegnet_s1.npy")) for name in ("kept", "read"))
+    assert kept.read_bytes() == read.read_bytes()
 
 
 def test_classify_is_one_granularity_and_keeps_the_networks(data, tmp_path):

@@ -213,12 +213,23 @@ def open_converted(root: Path, unit: str) -> Source:
     if beside and released_print(beside) != card.get("source"):
         raise NeuroCanvasError(f"{path}: made from other files than {', '.join(p.name for p in beside)}; {again}.")
     text = read_text(root / TABLE, "the trials of the converted store")
-    shape = read_array(path, "the signal of the converted store").shape
+    signal = read_array(path, "the signal of the converted store")
+    shape = signal.shape
+    if signal.dtype != np.float32:
+        raise NeuroCanvasError(f"{path}: float32 is needed; got {signal.dtype}; {again}.")
     if sha256(root / TABLE) != card.get("table") or list(shape) != card.get("shape"):
         raise NeuroCanvasError(f"{path}: array, table and card do not belong together; {again}.")
-    names, *lines = csv.reader(io.StringIO(text))
-    columns = {name: [read_csv_cell(cell) for cell in cells] for name, cells in zip(names, zip(*lines))}
-    table: dict[str, np.ndarray] = {name: np.array(columns[name]).astype(kind) for name, kind in COLUMNS.items()}
+    try:
+        names, *lines = csv.reader(io.StringIO(text))
+        cells = dict(zip(names, zip(*lines, strict=True)))
+        columns = {name: [read_csv_cell(cell) for cell in cells[name]] for name in COLUMNS}
+        table: dict[str, np.ndarray] = {name: np.array(columns[name]).astype(kind) for name, kind in COLUMNS.items()}
+    except (ValueError, LookupError, OverflowError, csv.Error) as error:
+        raise NeuroCanvasError(f"{root / TABLE}: not the table of a converted store ({error}); {again}.") from error
+    if shape != (len(lines), len(CH_NAMES), N_TIMES):
+        raise NeuroCanvasError(
+            f"{path}: shape ({len(lines)}, {len(CH_NAMES)}, {N_TIMES}) belongs to its table; got {shape}; {again}."
+        )
 
     def read(indices: np.ndarray) -> np.ndarray:
         """Signal of some rows, µV; mapped anew for every batch, so that what was read is not kept in memory twice."""

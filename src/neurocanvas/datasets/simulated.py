@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from neurocanvas.config import STAGE2_SUBJECTS, SimulateSettings
+from neurocanvas.damage import report_damage
 from neurocanvas.datasets import brain
 from neurocanvas.datasets.pictures import CODE_NAMES, CONCEPTS, Drawing, render, sample_drawing
 from neurocanvas.datasets.released import STAGE2, STAGE2_RUNS, WHOLE
@@ -18,7 +20,19 @@ from neurocanvas.datasets.rhythms import N_TIMES
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.store import atomic, card_path, fingerprint, finish, is_done, read_card, write_json, write_text
+from neurocanvas.pages import LettingGo, let_go, scratch
+from neurocanvas.store import (
+    atomic,
+    card_path,
+    fingerprint,
+    finish,
+    is_done,
+    read_card,
+    sha256,
+    write_bytes,
+    write_json,
+)
+from neurocanvas.torch_files import save_torch
 
 CONCEPT_DIMENSIONS = 10
 """Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid."""
@@ -107,30 +121,32 @@ def simulate(
     folder = Path(root)
     paths = [folder / name for name in (WHOLE, STAGE2)[: settings.stages]]
     inputs = fingerprint(settings, _VERSION)
-    if all(is_done(path, inputs) for path in paths) and (settings.stages == 2 or not (folder / STAGE2).exists()):
+    stimuli = _draw_stimuli(settings)
+    beside = _files_beside(folder, stimuli)
+    done = all(is_done(path, inputs) for path in paths) and (settings.stages == 2 or not (folder / STAGE2).exists())
+    if done and read_card(paths[0]).get("beside") == _print_of(beside):
         return paths[0]
     for path in (folder / WHOLE, folder / STAGE2):
-        if path.exists() and not (card_path(path).is_file() and "simulated" in read_card(path)):
+        if path.exists() and not card_path(path).is_file():  # which no other file of this name has
             raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
+    for path, content in beside.items():
+        _write_beside(path, content(), known=done)
+    if done:
+        return paths[0]
     for path in (folder / STAGE2, card_path(folder / STAGE2)):  # of an earlier simulation, perhaps with other subjects
         path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    stimuli = _draw_stimuli(settings)
-    write_text(folder / "synset_map_en.txt", "".join(f"{wnid}\t{name}\n" for wnid, name in IMAGENET_CONCEPTS.items()))
-    for stimulus in stimuli:
-        _write_picture(stimulus, folder)
     for path, recordings in zip(paths, (_first_stage(settings), _second_stage(settings))):
         shape = (sum(len(recording.order) for recording in recordings), len(CH_NAMES), N_TIMES)
-        with tempfile.TemporaryFile(dir=folder) as scratch:
-            signal = np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
+        with scratch(folder, shape) as signal:
             start = 0
             for part in _signals(settings, stimuli, recordings):
                 signal[start : start + len(part)] = part
+                let_go(signal)
                 start += len(part)
                 progress(len(part))
-            card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0]}
+            card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": _print_of(beside)}
             write_json(card_path(path), card)  # first, so that a killed run's file is known for a simulated one
-            with atomic(path) as temporary, temporary.open("wb") as stream:
+            with atomic(path) as temporary, LettingGo(temporary, signal) as stream:
                 _save(stream, signal, stimuli, recordings)
         finish(path, inputs, card)
     return paths[0]
@@ -254,7 +270,7 @@ def _signals(
 
 def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Recording]) -> None:
     """Write a file in the released layout."""
-    import torch
+    from torch import from_numpy
 
     fine = set(list(IMAGENET_CONCEPTS)[:N_FINE])
     shown = [
@@ -267,7 +283,7 @@ def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recor
     for trial, (recording, stage, stimulus) in enumerate(shown):
         record = {
             # A row of the memory map is a storage of its own size, so the archive holds each trial once.
-            "eeg_data": torch.from_numpy(signal[trial]),
+            "eeg_data": from_numpy(signal[trial]),
             "granularity": "fine" if stimulus.wnid in fine else "coarse",
             "subject": recording.written_as,
             "label": stimulus.wnid,
@@ -280,14 +296,35 @@ def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recor
         "images": [stimulus.name for stimulus in stimuli],
     }
     # To a stream, not to a path: torch writes a path's name into the archive, and here that is a temporary one.
-    torch.save(content, stream)
+    save_torch(content, stream)
 
 
-def _write_picture(stimulus: _Stimulus, folder: Path) -> None:
-    """Write the JPEG of a drawn stimulus; colours are kept at full resolution, because captions speak of them."""
-    if stimulus.drawing is None:
-        return
+def _jpeg(drawing: Drawing) -> bytes:
+    """The JPEG of a drawn stimulus; colours are kept at full resolution, because captions speak of them."""
     from PIL import Image
 
-    with atomic(folder / PICTURES_FOLDER / stimulus.wnid / stimulus.name) as temporary:
-        Image.fromarray(render(stimulus.drawing, PICTURE_PIXELS)).save(temporary, "JPEG", quality=95, subsampling=0)
+    stream = io.BytesIO()
+    Image.fromarray(render(drawing, PICTURE_PIXELS)).save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def _write_beside(path: Path, content: bytes, *, known: bool) -> None:
+    """Write a file that goes with the EEG; if it was there, as is known, and is another one now, say that."""
+    if known and not (path.is_file() and path.read_bytes() == content):
+        report_damage(path)
+    write_bytes(path, content)
+
+
+def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable[[], bytes]]:
+    """Files that go with the EEG, the names of concepts and the pictures, and what makes their content."""
+    names = "".join(f"{wnid}\t{name}\n" for wnid, name in IMAGENET_CONCEPTS.items())
+    drawn = {
+        folder / PICTURES_FOLDER / one.wnid / one.name: partial(_jpeg, one.drawing)
+        for one in stimuli if one.drawing is not None
+    }  # fmt: skip
+    return {folder / "synset_map_en.txt": names.encode, **drawn}
+
+
+def _print_of(files: Iterable[Path]) -> str:
+    """What names the content of files."""
+    return fingerprint([sha256(path) if path.is_file() else None for path in files])

@@ -1,4 +1,4 @@
-"""Controls of several subjects as one table."""
+"""Controls of several subjects as one table, and what they say together."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.evaluation.classification import holm
-from neurocanvas.evaluation.controls import CANNOT, CONTROLS, sentence
+from neurocanvas.evaluation.controls import CANNOT, CONTROLS, correct_for_many, sentence
 from neurocanvas.evaluation.measured import SIGNIFICANT
 from neurocanvas.evaluation.statistics import bootstrap_interval
 
@@ -45,9 +44,7 @@ def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.ra
     if len(per_subject) == 1:
         return [dict(row) for row in per_subject[0]]
     joined = [_join([own[place] for own in per_subject], rng) for place in range(len(per_subject[0]))]
-    tested = [row for row in joined if row["p"] is not None and CONTROLS[row["control"]].by_p]
-    for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
-        row["p_holm"] = adjusted
+    correct_for_many(joined)
     return joined
 
 
@@ -89,3 +86,56 @@ def _decisive(rows: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(
         words if times == len(rows) else f"in {times} of {len(rows)} subjects {words}" for words, times in said.items()
     )
+
+
+def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say in one or two sentences what the controls found.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        From `controls.run_controls` or `over_subjects`.
+
+    Returns
+    -------
+    str
+        What makes further controls pointless first (`decisive`), then the verdict of the control that fired with the
+        largest share, of those whose p survives Holm's correction; the others are named. A control whose p is not
+        corrected gives the verdict only where no other fired.
+
+    Examples
+    --------
+    >>> row = {"control": "noise-eeg", "fired": False, "p": 0.5, "p_holm": 0.5, "share": None, "verdict": ""}
+    >>> overall_verdict([row])
+    'No control fired (1 computed).'
+    """
+    decisive = dict.fromkeys(row["decisive"] for row in rows if row.get("decisive"))
+    said = [f"{words[0].upper()}{words[1:]}." for words in decisive]
+    return " ".join([*said, _what_fired([row for row in rows if row["fired"] is not None or not row.get("decisive")])])
+
+
+def _what_fired(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict but for what is decisive."""
+    computed = [row for row in rows if row["fired"] is not None]
+    missing = f" {len(rows) - len(computed)} could not be computed." if len(rows) > len(computed) else ""
+    if not computed:
+        return "No control could be computed."
+    fired = [row for row in computed if row["fired"]]
+    if not fired:
+        return f"No control fired ({len(computed)} computed).{missing}"
+    counted = f"{len(fired)} of {len(computed)} controls fired ({', '.join(row['control'] for row in fired)})."
+    corrected = [row for row in fired if row["p_holm"] is not None]
+    firm = [row for row in corrected if row["p_holm"] <= SIGNIFICANT]
+    loose = [row["control"] for row in corrected if row["p_holm"] > SIGNIFICANT]
+    if len(loose) == len(fired):
+        return f"{counted} None of them survives Holm's correction for their number.{missing}"
+    weak = f" Without Holm's correction only: {', '.join(loose)}." if loose else ""
+    if corrected and not firm:
+        return f"{counted}{weak}{missing}"
+    worst = max(firm or fired, key=_weight)["verdict"]
+    return f"{worst[0].upper()}{worst[1:]}. {counted}{weak}{missing}"
+
+
+def _weight(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
+    """What a control that fired counts in the verdict: one with a share more, one that was bound to fire less."""
+    return not row.get("bound", False), row["share"] is not None, row["share"] or 0.0

@@ -1,4 +1,4 @@
-"""The controls by name, what each asks and of which recipe it is, and the table and the sentence that they give."""
+"""The controls by name, what each asks and of which recipe it is, and the rows that they give."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neurocanvas.errors import check_option
 from neurocanvas.evaluation.classification import holm
 from neurocanvas.evaluation.confusions import confusions_in_time
 from neurocanvas.evaluation.control_inputs import ControlInputs
-from neurocanvas.evaluation.measured import LARGE_SHARE, SIGNIFICANT, Measured, Refusal, nothing_decoded
+from neurocanvas.evaluation.measured import LARGE_SHARE, Measured, Refusal, nothing_decoded
 from neurocanvas.evaluation.stimulus_controls import (
     low_level_match,
     pseudo_concepts,
@@ -299,7 +299,7 @@ def correct_for_many(rows: Sequence[dict[str, Any]]) -> None:
     Parameters
     ----------
     rows : sequence of dict
-        From `control_row`, of one subject; changed in place.
+        Of one subject, or of several joined; changed in place.
     """
     tested = [row for row in rows if row["p"] is not None and CONTROLS[row["control"]].by_p]
     for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
@@ -354,56 +354,3 @@ def sentence(name: str, *, fired: bool, share: float | None) -> str:
     if share is None or not np.isfinite(share):
         return CONTROLS[name].fires.format(some="an unknown part")
     return CONTROLS[name].fires.format(some="most" if share >= LARGE_SHARE else "part")
-
-
-def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say in one or two sentences what the controls found.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From `run_controls` or `control_table.over_subjects`.
-
-    Returns
-    -------
-    str
-        What makes further controls pointless first (`decisive`), then the verdict of the control that fired with the
-        largest share, of those whose p survives Holm's correction; the others are named. A control whose p is not
-        corrected gives the verdict only where no other fired.
-
-    Examples
-    --------
-    >>> row = {"control": "noise-eeg", "fired": False, "p": 0.5, "p_holm": 0.5, "share": None, "verdict": ""}
-    >>> overall_verdict([row])
-    'No control fired (1 computed).'
-    """
-    decisive = dict.fromkeys(row["decisive"] for row in rows if row.get("decisive"))
-    said = [f"{words[0].upper()}{words[1:]}." for words in decisive]
-    return " ".join([*said, _what_fired([row for row in rows if row["fired"] is not None or not row.get("decisive")])])
-
-
-def _what_fired(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The verdict but for what is decisive."""
-    computed = [row for row in rows if row["fired"] is not None]
-    missing = f" {len(rows) - len(computed)} could not be computed." if len(rows) > len(computed) else ""
-    if not computed:
-        return "No control could be computed."
-    fired = [row for row in computed if row["fired"]]
-    if not fired:
-        return f"No control fired ({len(computed)} computed).{missing}"
-    counted = f"{len(fired)} of {len(computed)} controls fired ({', '.join(row['control'] for row in fired)})."
-    corrected = [row for row in fired if row["p_holm"] is not None]
-    firm = [row for row in corrected if row["p_holm"] <= SIGNIFICANT]
-    loose = [row["control"] for row in corrected if row["p_holm"] > SIGNIFICANT]
-    if len(loose) == len(fired):
-        return f"{counted} None of them survives Holm's correction for their number.{missing}"
-    weak = f" Without Holm's correction only: {', '.join(loose)}." if loose else ""
-    if corrected and not firm:
-        return f"{counted}{weak}{missing}"
-    worst = max(firm or fired, key=_weight)["verdict"]
-    return f"{worst[0].upper()}{worst[1:]}. {counted}{weak}{missing}"
-
-
-def _weight(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
-    """What a control that fired counts in the verdict: one with a share more, one that was bound to fire less."""
-    return not row.get("bound", False), row["share"] is not None, row["share"] or 0.0

@@ -17,6 +17,7 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches
+from neurocanvas.pages import let_go
 
 COLUMNS_AT_ONCE = 4096
 ROWS_AT_ONCE = 64
@@ -118,7 +119,7 @@ class TargetBasis:
         coordinates = np.empty((len(used), len(axes)))
         for part in batches(len(used), ROWS_AT_ONCE):
             coordinates[part] = basis.transform(targets[used[part]])
-            _let_go(targets)
+            let_go(targets)
         spread = np.sqrt(share @ coordinates**2)
         return replace(basis, target_sd=spread.astype(np.float32))
 
@@ -137,7 +138,7 @@ class TargetBasis:
         found = np.empty((len(flat), len(self.axes)), np.float32)
         for rows in batches(len(flat), ROWS_AT_ONCE):
             found[rows] = ((flat[rows].astype(np.float32) - mean) * scale) @ self.axes.T
-            _let_go(targets)
+            let_go(targets)
         return found
 
     def inverse(self, coordinates: np.ndarray) -> np.ndarray:
@@ -172,7 +173,7 @@ class TargetBasis:
             part = np.asarray(targets[rows], dtype=np.float32)
             left = (part - self.inverse(self.transform(part))).reshape(len(part), -1).astype(np.float64) * self.scale
             distances[rows] = np.einsum("nd,nd->n", left, left)
-            _let_go(targets)
+            let_go(targets)
         return distances
 
 
@@ -188,14 +189,14 @@ def _axes_by_products(
         mean[columns] = share @ part
         part = (part - mean[columns]) * scale[columns] * root.astype(np.float32)
         gram += part @ part.T
-        _let_go(flat)
+        let_go(flat)
     variance, vectors = _largest(gram, float(np.trace(gram)), components)
     weights = (vectors / np.sqrt(variance)).T
     axes = np.empty((len(variance), flat.shape[1]))
     for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
         part = (flat[used, columns].astype(np.float32) - mean[columns]) * scale[columns]
         axes[:, columns] = weights @ (part * root)
-        _let_go(flat)
+        let_go(flat)
     return mean, axes
 
 
@@ -206,14 +207,14 @@ def _axes_by_passes(
     total = np.zeros(flat.shape[1])
     for part in batches(len(used), ROWS_AT_ONCE):
         total += share[part] @ flat[used[part]].astype(np.float32)
-        _let_go(flat)
+        let_go(flat)
     mean, root = total.astype(np.float32), np.sqrt(share).astype(np.float32)[:, None]
 
     def centred() -> Iterator[np.ndarray]:
         """The targets as the covariance is made of them, a few at a time."""
         for part in batches(len(used), ROWS_AT_ONCE):
             yield (flat[used[part]].astype(np.float32) - mean) * scale * root[part]
-            _let_go(flat)
+            let_go(flat)
 
     width = min(components + SPARE, flat.shape[1] // PASSES)
     block = np.random.default_rng(0).standard_normal((flat.shape[1], width)).astype(np.float32)
@@ -243,15 +244,6 @@ def _largest(gram: np.ndarray, whole: float, components: int) -> tuple[np.ndarra
     if len(keep) == 0:
         raise NeuroCanvasError("targets: the training trials all have the same target; at least 2 are needed.")
     return variance[keep], vectors[:, keep]
-
-
-def _let_go(array: np.ndarray) -> None:
-    """Give back the pages of a mapped file that were read: they would count as memory of this process."""
-    import mmap
-
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and getattr(array, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _spread_out(token_scale: np.ndarray | None, n_outputs: int) -> np.ndarray:

@@ -33,7 +33,7 @@ def save_mapper(mapper: Mapper, path: Path, print_of_inputs: str, card: Mapping[
     card : mapping
         Settings, split, selection rule, history, scores, licence.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {
         "feature_mean": mapper.feature_mean,
@@ -50,10 +50,8 @@ def save_mapper(mapper: Mapper, path: Path, print_of_inputs: str, card: Mapping[
     head = {
         "neurocanvas": json.dumps({"mapper": _name_of(mapper), "spec": asdict(mapper.spec)}, sort_keys=True)
     }
-    with store.atomic(path) as temporary:
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, metadata=head
-        )
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    store.write_bytes(path, save(tensors, metadata=head))  # a full disk is an OSError, which `save_file` hides
     store.finish(path, print_of_inputs, {"mapper": _name_of(mapper), "spec": asdict(mapper.spec), **card})
 
 

@@ -15,8 +15,8 @@ from neurocanvas.config import FeatureSettings
 from neurocanvas.datasets.splits import blocked_trials, groups, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.evaluation.control_inputs import ControlInputs
-from neurocanvas.evaluation.control_table import over_subjects
-from neurocanvas.evaluation.controls import CONTROLS, control_row, correct_for_many, overall_verdict
+from neurocanvas.evaluation.control_table import over_subjects, overall_verdict
+from neurocanvas.evaluation.controls import CONTROLS, control_row, correct_for_many
 from neurocanvas.features.entropy import METHODS, cut_window, extract
 from neurocanvas.models import TargetBasis
 from neurocanvas.report.tables import number_in, read_csv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -37,6 +38,9 @@ COLUMNS = ("order", "concept", "fold", "unit")
 """What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording."""
 
 READ_AT_ONCE = 200
+IN_MEMORY = 500_000_000
+"""Bytes up to which the signal is read once and kept; that of more trials is read batch by batch, in every epoch."""
+
 UNSELECTED = "none: the last epoch, and the validation trials train too"
 TRANSDUCTIVE = "Domain adaptation saw the test trials without their labels: these scores are transductive."
 
@@ -96,9 +100,9 @@ class _Job:
 
     @cached_property
     def signal(self) -> Any:
-        """Signal of the pool: one subject's in memory, that of many batch by batch from the file."""
+        """Signal of the pool: in memory where it is small, else batch by batch from the file."""
         signal = _Signal(self.pool, self.run)
-        return signal.read() if len(np.unique(self.pool.column("subject"))) == 1 else signal
+        return signal.read() if 4 * math.prod(signal.shape) <= IN_MEMORY else signal
 
     def splits(self, granularity: str) -> list[Split]:
         """Splits of the trials of a granularity; rows count in the pool."""
@@ -204,10 +208,10 @@ def _classify(run: Run, unit: _Unit) -> Path:
 
 def _save_weights(path: Path, outcome: Outcome, inputs: str, card: Mapping[str, Any]) -> None:
     """Write a network as safetensors with its card."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    with store.atomic(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in outcome.weights.items()}, temporary)
+    tensors = {name: np.ascontiguousarray(array) for name, array in outcome.weights.items()}
+    store.write_bytes(path, save(tensors))  # a full disk is an OSError, which `save_file` hides
     store.finish(path, inputs, {**card, "chosen": outcome.chosen})
 
 

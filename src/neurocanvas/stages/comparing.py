@@ -74,7 +74,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Features:
-    """What a network makes of one arm's pictures and of what was seen.
+    """What a network makes of some of one arm's pictures and of what was seen.
 
     Parameters
     ----------
@@ -165,11 +165,12 @@ def _pixel_tables(run: Run, unit: tuple[Pictures, Pictures]) -> tuple[np.ndarray
     from neurocanvas.evaluation.images import pixcorr_table, ssim_table
 
     drawn, seen = unit[0].at(run.folder)[:] / 255, unit[1].at(run.folder)
-    blocks = [seen[part] / 255 for part in batches(len(seen), AT_ONCE)]
-    return (
-        np.concatenate([pixcorr_table(drawn, block) for block in blocks], axis=1),
-        np.concatenate([ssim_table(drawn, block) for block in blocks], axis=1),
-    )
+    tables = []
+    for part in batches(len(seen), AT_ONCE):
+        block = seen[part] / 255
+        tables.append((pixcorr_table(drawn, block), ssim_table(drawn, block)))
+    pixcorr, ssim = (np.concatenate(blocks, axis=1) for blocks in zip(*tables, strict=True))
+    return pixcorr, ssim
 
 
 def _further(settings: EvaluateSettings) -> list[str]:
@@ -263,15 +264,19 @@ def _measure(
         return
     features_of_seen = extract_features(given.seen, network.prepare, network.forward)
     for arm, pictures in given.drawn.items():
-        features = extract_features(pictures, network.prepare, network.forward)
-        FURTHER[metric](found, Features(metric, arm, features, features_of_seen, given.shown[arm]), settings)
+        at_once = AT_ONCE if metric in TWO_WAY else len(pictures)  # AlexNet(2) has 0.7 MB a picture
+        for part, rows in zip(pictures.parts(at_once), batches(len(pictures), at_once), strict=True):
+            features = extract_features(part, network.prepare, network.forward)
+            one = Features(metric, arm, features, features_of_seen, given.shown[arm][rows])
+            FURTHER[metric](found, one, settings)
 
 
 def _identify(found: Compared, one: Features, _: EvaluateSettings) -> None:
-    """Two-way identification."""
+    """Two-way identification of further trials of an arm."""
     from neurocanvas.evaluation.identification import similarity, two_way_table
 
-    found.tables[one.arm][one.metric] = two_way_table(similarity(one.drawn, one.seen))
+    rows, of_arm = two_way_table(similarity(one.drawn, one.seen)), found.tables[one.arm]
+    of_arm[one.metric] = np.concatenate([of_arm[one.metric], rows]) if one.metric in of_arm else rows
 
 
 def _distance(found: Compared, one: Features, _: EvaluateSettings) -> None:

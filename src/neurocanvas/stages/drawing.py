@@ -63,6 +63,7 @@ def generate(run: Run) -> list[Path]:
     list of Path
         `images/manifest.jsonl`, and the pages of comparison in `generated_from_captions/`.
     """
+    find_family(run.settings.generate.family)  # a misspelt one is refused before anything is looked for
     settings, entries = run.settings.generate, dict[tuple[int, str], list[dict[str, Any]]]()
     arms = [arm for arm in settings.arms if arm != CAPTION]
     for subject in run.subjects if arms else ():

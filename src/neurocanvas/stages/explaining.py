@@ -73,21 +73,22 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
         ``retrieval`` (by assignment rule) and ``diversity`` (of predictions, and beside it of targets), in principal
         coordinates, means over folds that are weighted by their trials.
     """
-    folds = list(_folds(run))
-    if not folds:
-        return [], {"retrieval": {}, "diversity": {}}
-    said = {
-        "retrieval": _averaged([(_retrieved(fold), len(fold.true)) for fold in folds]),
-        "diversity": _averaged([(_diversity(fold), len(fold.true)) for fold in folds]),
-    }
-    path = run.folder / "scores" / "importance.csv"
     rng = np.random.default_rng(run.settings.evaluate.seed)
+    retrieved, diverse, whose, exchanged = [], [], [], []
     lost: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    for fold in folds:
+    for fold in _folds(run):  # one mapper in memory at a time
+        n_trials = len(fold.true)
+        retrieved.append((_retrieved(fold), n_trials))
+        diverse.append((_diversity(fold), n_trials))
+        whose.append(np.full(n_trials, fold.subject))
+        exchanged.append(fold.units)
         for what, drops in _lost(fold, rng):
             lost.setdefault(what, []).append(drops)
-    subject = np.concatenate([np.full(len(fold.true), fold.subject) for fold in folds])
-    units, strata = np.concatenate([fold.units for fold in folds]), subject
+    said = {"retrieval": _averaged(retrieved), "diversity": _averaged(diverse)}
+    if not whose:
+        return [], said
+    subject, units = np.concatenate(whose), np.concatenate(exchanged)
+    strata = subject
     if len(np.unique(subject)) >= MANY_SUBJECTS:
         units, strata = subject, np.zeros(len(subject), np.int64)
     lines = []
@@ -96,6 +97,7 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
         interval = bootstrap_interval(drops, units, strata=strata, rng=np.random.default_rng(0))
         lines.append((*what, float(drops.mean()), *(interval or (np.nan, np.nan))))
     columns = ("kind", "group", "name", "drop", "low", "high")
+    path = run.folder / "scores" / "importance.csv"
     write_table(path, {name: np.array([line[at] for line in lines]) for at, name in enumerate(columns)})
     return [path], said
 

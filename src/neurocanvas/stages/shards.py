@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.damage import report_damage, seal, unseal
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.families import device, family_print, find_family, precision_of, source_print
 from neurocanvas.scale import kept
@@ -109,7 +109,7 @@ def draw_shard(run: Run, folder: Path, where: Path, work: Work) -> None:
                 name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
                 write_picture(folder / name, picture, {**entry, **how, "sample": number, "seed": seed})
                 hashes[name] = store.sha256(folder / name)
-        store.write_json(card, {"fingerprint": inputs, "pictures": hashes})
+        store.write_text(card, seal({"fingerprint": inputs, "pictures": hashes}))
     for done in (drawn, store.card_path(drawn)):
         done.unlink(missing_ok=True)
 
@@ -201,11 +201,19 @@ def _likeness(run: Run, drawn: np.ndarray, work: Work) -> np.ndarray:
 
 
 def _shard_done(card: Path, inputs: str, folder: Path) -> bool:
-    """Tell whether a shard was drawn from these inputs and every picture of it is whole."""
+    """Tell whether a shard was drawn from these inputs and every picture of it is whole; say which file is damaged."""
+    at_fault = card
     try:
-        said = json.loads(card.read_text(encoding="utf-8"))
-        known = said["fingerprint"] == inputs
+        said = unseal(card.read_text(encoding="utf-8"))
+        if said.get("fingerprint") != inputs:
+            return False
         pictures = {check_inside(folder, name, str(card)): digest for name, digest in said["pictures"].items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, NeuroCanvasError):
-        return False  # missing or damaged: the shard is drawn again
-    return known and all(path.is_file() and store.sha256(path) == digest for path, digest in pictures.items())
+        for at_fault, digest in pictures.items():
+            if store.sha256(at_fault) != digest:
+                raise ValueError("other bytes")
+    except FileNotFoundError:  # not drawn yet
+        return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, NeuroCanvasError) as error:
+        report_damage(at_fault, error)
+        return False
+    return True

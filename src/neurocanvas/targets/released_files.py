@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.torch_files import read_torch, write_torch
+from neurocanvas.pages import LettingGo, let_go, scratch
+from neurocanvas.store import atomic
+from neurocanvas.torch_files import read_torch
 
 SHAPE = (1, 77, 768)
 
@@ -19,7 +21,7 @@ def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np
     Parameters
     ----------
     path : Path
-        `clip_embeddings.pth`; .24 MB per picture, which memory must hold once.
+        `clip_embeddings.pth`; .24 MB per picture, and as much beside it while it is written.
     stimuli : sequence of str
         Names of the pictures.
     embeddings : array, shape (n_stimuli, 77, 768), any float type
@@ -27,10 +29,14 @@ def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np
     """
     import torch
 
-    whole = torch.empty((len(stimuli), *SHAPE))
-    for row, embedding in zip(whole, embeddings, strict=True):
-        row.copy_(torch.from_numpy(np.array(embedding)))
-    write_torch(path, dict(zip(stimuli, whole, strict=True)))
+    with scratch(path.parent, (len(stimuli), *SHAPE)) as whole:
+        for row, embedding in zip(whole, embeddings, strict=True):
+            row[:] = embedding
+            let_go(whole)
+            let_go(embeddings)
+        found = {name: torch.from_numpy(row) for name, row in zip(stimuli, whole, strict=True)}  # a storage each
+        with atomic(path) as temporary, LettingGo(temporary, whole) as stream:
+            torch.save(found, stream)
 
 
 def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:
