@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -15,6 +14,7 @@ import typer
 
 from neurocanvas import __version__, store
 from neurocanvas.crash import guarded
+from neurocanvas.damage import tell_on_stderr
 from neurocanvas.printing import print_benchmark, print_controls, print_scores, print_table, progress_lines
 from neurocanvas.safe_text import printable
 from neurocanvas.verbs import Address, EngineName, Threads, Workers, read_subjects, register
@@ -224,7 +224,8 @@ def _call(
     elif config is None and (folder / "run.toml").is_file():
         config = folder / "run.toml"
     settings = load_settings(config, **_changes(options))
-    with progress_lines(quiet=as_json) as track, closing(make_engine(*engine.values()) if engine else IN_PROCESS) as units:
+    workers = make_engine(*engine.values()) if engine else IN_PROCESS
+    with progress_lines(quiet=as_json) as track, closing(workers) as units:
         run = Run(folder, settings, track, units, url)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
@@ -286,9 +287,7 @@ def main() -> None:
     for library in ("TRANSFORMERS", "DIFFUSERS"):  # they warn while they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    told = logging.StreamHandler()
-    told.setFormatter(logging.Formatter("neurocanvas: %(message)s"))
-    logging.getLogger("neurocanvas").addHandler(told)
+    tell_on_stderr()
     guarded(lambda: app(standalone_mode=False))
 
 

@@ -26,6 +26,13 @@ def report_damage(path: Path, error: Exception | None = None) -> None:
     logging.getLogger("neurocanvas").warning("%s: damaged (%s); it is made again", path, reason)
 
 
+def tell_on_stderr() -> None:
+    """Let this process print what `report_damage` says, one line each."""
+    told = logging.StreamHandler()
+    told.setFormatter(logging.Formatter("neurocanvas: %(message)s"))
+    logging.getLogger("neurocanvas").handlers[:] = [told]
+
+
 def seal(card: Mapping[str, Any]) -> str:
     """Write a card as JSON text whose last entry, `check`, hashes all that stands before it.
 

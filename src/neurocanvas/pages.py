@@ -38,12 +38,14 @@ def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     Parameters
     ----------
     array : array
-        Anything but objects; it is not copied as a whole, and pages of a mapped one are given back.
+        It is not copied as a whole, and pages of a mapped one are given back. Of objects it is what Python says they are.
 
     Yields
     ------
     array, shape (n_bytes,), uint8
     """
+    if array.dtype == object:
+        array = np.frombuffer(repr(array.tolist()).encode(), np.uint8)
     table = np.atleast_1d(array)
     rows = max(1, AT_ONCE * len(table) // max(1, table.nbytes))
     for start in range(0, len(table), rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -79,6 +80,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self._ray = require("ray", "--engine ray", "ray")
+        self._check_address()
         try:
             self._ray.init(
                 address=self.address or "local", log_to_driver=False, logging_level="error", include_dashboard=False
@@ -87,6 +89,18 @@ class Cluster:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise NeuroCanvasError(
                 f"--address: the address of a Ray cluster that is running is needed; got {self.address!r} ({reason})."
+            ) from error
+
+    def _check_address(self) -> None:
+        """Refuse a host and port where nobody listens: Ray would ask for minutes."""
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdigit():
+            return
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise NeuroCanvasError(
+                f"--address: nobody answers at {self.address!r} ({error}); start the cluster."
             ) from error
 
     def map(

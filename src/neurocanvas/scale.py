@@ -16,6 +16,7 @@ from multiprocessing import connection, get_context, parent_process
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from neurocanvas.damage import tell_on_stderr
 from neurocanvas.errors import NeuroCanvasError, check_option
 
 Unit = TypeVar("Unit")
@@ -296,6 +297,7 @@ def _begin_worker(places: Any, on_gpu: bool) -> None:
     """Give a worker its GPU; end it with the process that started it, whatever happens to that."""
     if on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
+    tell_on_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's interrupt the parent tells
     parent = parent_process()
 

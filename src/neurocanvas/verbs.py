@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.locks import hold
 from neurocanvas.printing import progress_lines
 from neurocanvas.safe_text import printable
 
@@ -88,7 +89,7 @@ def simulate(
     settings = load_settings(None, simulate=asked).simulate
     if settings is None:
         raise TypeError("load_settings gave no section simulate.")
-    with progress_lines(quiet=as_json) as track:
+    with progress_lines(quiet=as_json) as track, hold(output, "simulate"):
         path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
     typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else printable(path))
 
@@ -122,7 +123,8 @@ def convert(
     from neurocanvas.scale import NEEDS, make_engine
 
     settings = _data_settings(None, root=str(data), unit=unit)
-    with progress_lines(quiet=as_json) as track, closing(make_engine(engine, address, workers, threads)) as units:
+    found = make_engine(engine, address, workers, threads)
+    with progress_lines(quiet=as_json) as track, closing(found) as units, hold(output, "convert"):
         path = write_store(settings, output, spread=partial(units.map, needs=NEEDS["convert"]), track=track)
     typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else printable(path))
 
@@ -193,8 +195,9 @@ def import_files(
     there = output / "run.toml"
     asked = {name: value for name, value in (("root", data), ("granularity", granularity)) if value is not None}
     settings = load_settings(there if there.is_file() else None, data={**asked, **_asked_subjects(subject)})
-    paths = take(Run(output, settings), source)
-    save_settings(settings, there)
+    with hold(output, "import"):
+        paths = take(Run(output, settings), source)
+        save_settings(settings, there)
     _print_paths(paths, as_json)
 
 

@@ -71,7 +71,7 @@ def test_opening_reads_nine_trials_and_a_subject_only_its_rows(store, monkeypatc
 
     class Watched:
         def __init__(self, array):
-            self.array, self.shape = array, array.shape
+            self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
         def __getitem__(self, rows):
             touched.extend(np.atleast_1d(rows).tolist())
