@@ -41,7 +41,7 @@ def array_files() -> list[bytes]:
     value = {"a": np.arange(4.0), "b": ["x", 1, None], "c": {"d": np.float32(1)}}
     packed, held = io.BytesIO(), io.BytesIO()
     np.savez_compressed(packed, a=np.arange(4), b=np.zeros((2, 2)))
-    np.save(held, np.array(value, dtype=object), allow_pickle=True)
+    np.save(held, np.array(value, dtype=object))
     pickled = [pickle.dumps(value, protocol) for protocol in (0, 2, 4)]
     return [npy(np.arange(6.0)), packed.getvalue(), held.getvalue(), *pickled]
 

@@ -38,7 +38,7 @@ def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     Parameters
     ----------
     array : array
-        It is not copied as a whole, and pages of a mapped one are given back. Of objects it is what Python says they are.
+        Never copied as a whole, and pages of a mapped one are given back. Of objects it is what Python says they are.
 
     Yields
     ------

@@ -71,7 +71,7 @@ def test_convert_in_place_can_be_called_again_with_another_unit_or_other_files(a
 def test_convert_refuses_damage_and_writes_nothing(refuse, data, tmp_path):
     path = data / "EEG-ImageNet.pth"
     path.write_bytes(path.read_bytes()[:-5000])
-    refuse("convert", "-d", data, "-o", tmp_path / "store", says=[str(path), "truncated", "get it again"])
+    refuse("convert", "-d", data, "-o", tmp_path / "store", says=[str(path), "truncated", "get the released file"])
     path.unlink()
     refuse("convert", "-d", data, "-o", tmp_path / "store", says=[str(data), "no EEG-ImageNet.pth", "simulate"])
     assert not (tmp_path / "store").exists()

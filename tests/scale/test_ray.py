@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ import pytest
 import units
 from tiny import artifacts, tiny_settings, write_true_captions
 
+from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.scale import Needs, make_engine
 from neurocanvas.stages import STAGES, run_stage
@@ -89,3 +92,39 @@ def test_an_address_where_no_cluster_is_is_one_line():
         make_engine("ray", "127.0.0.1:1")
     with pytest.raises(NeuroCanvasError, match=r"^--address: the address of a Ray cluster that is running .* 'auto'"):
         make_engine("ray", "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_run_goes_on_on_another_cluster_when_the_first_is_gone(tiny_run, tmp_path, monkeypatch):
+    """The head is killed while pictures are drawn: the command ends, and the same command on a new cluster goes on."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    folder, small = tmp_path / "run", {"num_cpus": 1, "memory": 3 * 10**9, "object_store_memory": 10**8}
+    shutil.copytree(tiny_run / "data", folder / "data")
+    save_settings(tiny_settings(), tmp_path / "tiny.toml")
+    write_true_captions(Run(folder, tiny_settings()))
+
+    def start(cluster):
+        words = ["run", "-c", tmp_path / "tiny.toml", "-o", folder, "--engine", "ray", "--address", cluster.address]
+        return subprocess.Popen([sys.executable, "-m", "neurocanvas", *map(str, words)], stderr=subprocess.PIPE)
+
+    first = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    process = start(first)
+    while process.poll() is None and len(list(folder.glob("images/s0/*/*.png"))) < 4:
+        time.sleep(0.05)
+    first.remove_node(first.head_node, allow_graceful=False)
+    process.communicate(timeout=300)
+    assert process.returncode != 0
+    drawn = {path: path.stat().st_mtime_ns for path in folder.glob("images/s0/*/shard_*.json")}
+    second = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    try:
+        process = start(second)
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors.decode()[-2000:]
+    finally:
+        second.shutdown()
+    ours, theirs = artifacts(folder), artifacts(tiny_run)
+    assert ours.keys() == theirs.keys() and [name for name in ours if ours[name] != theirs[name]] == []
+    assert drawn and all(path.stat().st_mtime_ns == before for path, before in drawn.items()), "drawn twice"
