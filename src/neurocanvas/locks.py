@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -49,6 +49,7 @@ def hold(folder: Path, verb: str) -> Iterator[None]:
     if together and os.environ.get("RANK", "0") != "0":
         yield
         return
+    there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.resolve() / LOCK, thread_local=False, is_singleton=True)
     first = not lock.is_locked
@@ -69,6 +70,9 @@ def hold(folder: Path, verb: str) -> Iterator[None]:
             for name in (OWNER, LOCK):
                 (folder / name).unlink(missing_ok=True)
         lock.release()
+        if not there:  # and nothing was made
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def sweep(folder: Path) -> None:
