@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 
 from neurocanvas import families
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.judge import judge_pictures
 from neurocanvas.families import BUNDLED, FAMILIES, Family, batches, family_print, find_family, load_part
 from neurocanvas.targets.captions import load_captioner
+from neurocanvas.targets.text import embed_captions
 
 
 @pytest.fixture
@@ -91,3 +94,17 @@ def test_batches_cover_every_row_once():
         rows = [row for part in batches(count, size) for row in range(count)[part]]
         assert rows == list(range(count))
         assert all(part.stop - part.start <= size for part in batches(count, size))
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    family = tmp_path / "family"
+    shutil.copytree(BUNDLED, family)
+    for network, load in (("clip", judge_pictures), ("stable-diffusion/text_encoder", embed_captions)):
+        file = family / network / "model.safetensors"
+        weights = load_file(file)
+        first = min(name for name in weights if "layers.0" in name)
+        save_file({name: array for name, array in weights.items() if name != first}, file)
+        with pytest.raises(NeuroCanvasError, match=f"1 weights of CLIP.* are not in it, the first .*{first[-20:]}"):
+            load([np.zeros((8, 8, 3), np.uint8)] if network == "clip" else ["a cat"], str(family))

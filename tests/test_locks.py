@@ -88,10 +88,11 @@ def test_a_process_takes_it_as_often_as_it_likes(tmp_path):
         with hold(tmp_path / "new", "train"):
             pass
         assert json.loads((tmp_path / "new" / OWNER).read_text())["verb"] == "run"
-    assert names(tmp_path / "new") == []
+    assert not (tmp_path / "new").exists(), "nothing was made in it"
     with pytest.raises(ZeroDivisionError), hold(tmp_path / "new", "run"):
+        (tmp_path / "new" / "made").touch()
         raise ZeroDivisionError
-    assert names(tmp_path / "new") == []
+    assert names(tmp_path / "new") == ["made"]
 
 
 def test_of_processes_that_were_started_together_the_first_takes_it(tmp_path, holder, monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,6 +84,35 @@ def find_family(name: str) -> Family:
         f"--family: allowed are {', '.join(FAMILIES)}, or a folder with {', '.join(part.name for part in parts)}; "
         f"got {name!r}."
     )
+
+
+def load_network(kind: Any, source: str, **options: Any) -> Any:
+    """Load a network of transformers for `load_part`; weights that its files lack would be random, in silence.
+
+    Parameters
+    ----------
+    kind : type
+        With `from_pretrained`.
+    source : str
+        Folder or hub id.
+    **options : object
+        Of `from_pretrained`.
+
+    Returns
+    -------
+    network
+        float32, on the device, not training.
+
+    Raises
+    ------
+    ValueError
+        If weights are missing.
+    """
+    network, said = kind.from_pretrained(source, output_loading_info=True, **options)
+    missing = sorted(said["missing_keys"])
+    if missing:
+        raise ValueError(f"{len(missing)} weights of {kind.__name__} are not in it, the first {missing[0]}")
+    return network.float().eval().to(device())
 
 
 def load_part(source: str, load: Callable[[str], Part]) -> Part:
@@ -282,7 +311,7 @@ def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], 
     import torch
     from transformers import CLIPModel
 
-    model = load_part(source, CLIPModel.from_pretrained).float().eval().to(device())
+    model = load_part(source, partial(load_network, CLIPModel))
     processor = load_part(source, pil_processor)
 
     def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:

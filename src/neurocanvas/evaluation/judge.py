@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from neurocanvas.families import batches, device, find_family, load_part, load_picture_encoder
+from neurocanvas.families import batches, device, find_family, load_network, load_part, load_picture_encoder
 
 
 def judge_pictures(
@@ -70,7 +71,7 @@ def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
     from transformers import AutoTokenizer, CLIPModel
 
     source = find_family(family).judge
-    model = load_part(source, CLIPModel.from_pretrained).float().eval().to(device())
+    model = load_part(source, partial(load_network, CLIPModel))
     tokenizer = load_part(source, AutoTokenizer.from_pretrained)
     words = tokenizer(list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt").to(
         device()

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from neurocanvas.damage import seal, unseal
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import batches, device, find_family, load_part, pil_processor
+from neurocanvas.families import batches, device, find_family, load_network, load_part, pil_processor
 from neurocanvas.store import read_text, write_text
 
 BATCH = 32
@@ -96,7 +97,7 @@ def load_captioner(source: str, recipe: str = "default") -> Captioner:
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
     name = captioner_of(source)
-    model = load_part(name, AutoModelForImageTextToText.from_pretrained).float().eval().to(device())
+    model = load_part(name, partial(load_network, AutoModelForImageTextToText))
     tokenizer, processor = load_part(name, AutoTokenizer.from_pretrained), load_part(name, pil_processor)
     return Captioner(model, tokenizer, processor, recipe)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.families import batches, device, find_family, load_part, variant
+from neurocanvas.families import batches, device, find_family, load_network, load_part, variant
 
 N_TOKENS = 77
 BATCH = 32
@@ -129,6 +129,6 @@ def _load(source: str) -> tuple[Any, Any]:
     tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
     half = variant(source, "text_encoder/model.safetensors")
     encoder = load_part(
-        source, lambda name: CLIPTextModel.from_pretrained(name, subfolder="text_encoder", variant=half)
+        source, lambda name: load_network(CLIPTextModel, name, subfolder="text_encoder", variant=half)
     )
-    return tokenizer, encoder.float().eval().to(device())
+    return tokenizer, encoder
