@@ -60,7 +60,7 @@ def test_the_refused_one_leaves_the_lock_as_it_is(tmp_path, holder):
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_dead_holder_holds_nothing(tmp_path, holder, end):
     holder.send_signal(end)
-    holder.wait(timeout=20)
+    holder.wait(timeout=120)
     with hold(tmp_path, "predict"):
         assert json.loads((tmp_path / OWNER).read_text())["pid"] == os.getpid()
     assert names(tmp_path) == []
