@@ -14,7 +14,7 @@ from typing import Any
 
 from neurocanvas.config import DataSettings, GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import BUNDLED, check_bundled, find_family, precision_of
+from neurocanvas.families import BUNDLED, check_bundled, find_family, local_folder, precision_of
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "mne", "scikit-learn", "numpy", "mne-bids", "braindecode",
@@ -143,7 +143,7 @@ def _devices() -> list[dict[str, Any]]:
 
 def _weights(part: str, source: str) -> dict[str, Any]:
     """Where a network's weights are, how large, and under which licence."""
-    folder = _folder_of(source)
+    folder = local_folder(source)
     files = [] if folder is None else _weight_files(folder)
     wanted = ("unet", "vae", "text_encoder") if part == "diffusion" else ()
     lacking = [name for name in wanted if not any(name in path.parts for path in files)]
@@ -157,20 +157,6 @@ def _weights(part: str, source: str) -> dict[str, Any]:
         "mb": sum(path.stat().st_size for path in files) / 1e6,
         "licence": "MIT" if bundled else LICENCES.get(source, "see its model card"),
     }  # fmt: skip
-
-
-def _folder_of(source: str) -> Path | None:
-    """The folder of a network's files: itself, or the newest snapshot in the hub's cache."""
-    if os.path.isdir(source):
-        return Path(source)
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    try:
-        found = [revision for repo in scan_cache_dir().repos if repo.repo_id == source for revision in repo.revisions]
-    except CacheNotFound:
-        return None
-    return max(found, key=lambda revision: revision.last_modified).snapshot_path if found else None
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -198,7 +184,7 @@ def _needs(source: str, settings: GenerateSettings, device: Mapping[str, Any]) -
     """Memory that drawing needs in the precision that is asked for, and how many pictures at once fit."""
     from neurocanvas.generation.footprint import activation_bytes
 
-    folder, precision = _folder_of(source), precision_of(settings)
+    folder, precision = local_folder(source), precision_of(settings)
     files = [] if folder is None else _weight_files(folder)
     needs = {"mb": None, "precision": precision, "device": device["name"], "shard": settings.shard, "at_once": 0}
     if folder is None or not all((folder / part / "config.json").is_file() for part in ("unet", "vae")) or not files:

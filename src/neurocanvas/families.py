@@ -86,6 +86,31 @@ def find_family(name: str) -> Family:
     )
 
 
+def local_folder(source: str) -> Path | None:
+    """Find the folder of a network's files: itself, or the newest snapshot in the hub's cache.
+
+    Parameters
+    ----------
+    source : str
+        Folder or hub id.
+
+    Returns
+    -------
+    Path or None
+        None where they are not on this machine.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        found = [revision for repo in scan_cache_dir().repos if repo.repo_id == source for revision in repo.revisions]
+    except CacheNotFound:
+        return None
+    return max(found, key=lambda revision: revision.last_modified).snapshot_path if found else None
+
+
 def load_network(kind: Any, source: str, **options: Any) -> Any:
     """Load a network of transformers for `load_part`; weights that its files lack would be random, in silence.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections import deque
@@ -11,10 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neurocanvas.errors import NeuroCanvasError, require
-from neurocanvas.scale import DEATHS, Needs, Result, Unit, do_unit
+from neurocanvas.scale import AHEAD, DEATHS, Needs, Result, Unit, do_unit
 
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "TOKENIZERS_PARALLELISM")
 """Variables of the environment that workers get."""
+
+
+Outcome = tuple[Any, str | None, list[str]]
+"""What a unit gave, or why it was refused; and what was said of damaged files."""
 
 
 class Worker:
@@ -36,7 +41,7 @@ class Worker:
     def is_there(self) -> None:
         """Answer, once the cluster has found a place for this worker."""
 
-    def do(self, work: Callable[[Unit], Result], unit: Unit, threads: int) -> tuple[Result | None, str | None]:
+    def do(self, work: Callable[[Unit], Result], unit: Unit, threads: int) -> Outcome:
         """Do a unit.
 
         Parameters
@@ -50,11 +55,27 @@ class Worker:
         result : object
         refused : str or None
             Why the unit was refused. As a value: Ray would wrap an exception in its own traceback.
+        told : list of str
+            What was said of damaged files.
         """
+        told = _Told()
+        logging.getLogger("neurocanvas").handlers[:] = [told]
         try:
-            return do_unit(work, unit, threads), None
+            return do_unit(work, unit, threads), None, told.lines
         except NeuroCanvasError as error:
-            return None, str(error)
+            return None, str(error), told.lines
+
+
+class _Told(logging.Handler):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append(record.getMessage())
 
 
 @dataclass(eq=False)
@@ -121,7 +142,9 @@ class Cluster:
                 worker, job = busy.pop(answer)
                 try:
                     outcome = ray.get(answer)
-                except ray.exceptions.RayActorError as error:
+                except (*_gone(ray), ray.exceptions.RayActorError) as error:
+                    if isinstance(error, ray.exceptions.ActorUnavailableError):
+                        self._dismiss([worker])  # it may be there still, and only out of reach
                     deaths += 1
                     if deaths > DEATHS * (1 + len(busy)):
                         raise NeuroCanvasError(
@@ -134,14 +157,13 @@ class Cluster:
                     continue
                 if job is not None:
                     results[job[0]], deaths = _accepted(outcome), 0
-                if waiting:
-                    job = waiting.popleft()
-                    busy[worker.do.remote(shared, job[1], needs.threads)] = worker, job
-                else:
-                    self._idle.append(worker)
+                self._idle.append(worker)
                 while following in results:
                     yield results.pop(following)
                     following += 1
+                while self._idle and waiting and waiting[0][0] < following + AHEAD * (1 + len(busy)):
+                    worker, job = self._idle.pop(), waiting.popleft()
+                    busy[worker.do.remote(shared, job[1], needs.threads)] = worker, job
         finally:
             self._dismiss([worker for worker, _ in busy.values()])
 
@@ -182,16 +204,30 @@ class Cluster:
         for node in nodes:
             fits = [node.get("CPU", 0) / needs.threads, node.get("memory", 0) / needs.memory]
             room += int(min(fits + ([node.get("GPU", 0) / needs.gpu] if on_gpus else [])))
-        return max(1, room)
+        if not room:
+            raise NeuroCanvasError(
+                f"--engine ray: a node with {needs.threads} cores and {needs.memory / 1e9:.1f} GB"
+                f"{f' and {needs.gpu} of a GPU' if on_gpus else ''} is needed; none of {len(nodes)} nodes is "
+                "of that size. With --workers, workers are waited for until such a node is there."
+            )
+        return room
 
     def close(self) -> None:
         """Leave the cluster, or end it if it was started here."""
         self._ray.shutdown()
 
 
-def _accepted(outcome: tuple[Any, str | None]) -> Any:
-    """The result of a unit that was not refused."""
-    result, refused = outcome
+def _gone(ray: Any) -> tuple[type[Exception], ...]:
+    """Errors that say that a node or a result is gone, or that memory was short; those of workers are others."""
+    known = ray.exceptions
+    return known.ObjectLostError, known.OutOfMemoryError, known.WorkerCrashedError, known.NodeDiedError
+
+
+def _accepted(outcome: Outcome) -> Any:
+    """The result of a unit that was not refused; what was said of damaged files is said here."""
+    result, refused, told = outcome
+    for line in told:
+        logging.getLogger("neurocanvas").warning(line)
     if refused is not None:
         raise NeuroCanvasError(refused)
     return result

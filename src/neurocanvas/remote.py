@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -94,12 +95,12 @@ class Copy:
         here = {name: path for name, path in here.items() if not path.name.startswith(".")}
         changed = [name for name, path in here.items() if self._ours.get(name) != _stamp(path)]
         for name in sorted(changed, key=lambda name: (name.endswith(".json"), name)):
-            self._ours[name], remote = _stamp(here[name]), f"{self._root}/{name}"
+            stamp, remote = _stamp(here[name]), f"{self._root}/{name}"
             self._do("makedirs", remote.rpartition("/")[0], exist_ok=True)
-            part = f"{remote.rpartition('/')[0]}/.part-{os.getpid()}-{here[name].name}"
+            part = f"{remote.rpartition('/')[0]}/.part-{secrets.token_hex(8)}-{here[name].name}"
             self._do("put_file", str(here[name]), part)
             self._do("mv", part, remote)
-            self._theirs[name] = _token(self._do("info", remote))
+            self._theirs[name], self._ours[name] = _token(self._do("info", remote)), stamp
         for name in [name for name in self._ours if name not in here]:
             self._do("rm_file", f"{self._root}/{name}")
             self._theirs.pop(name, None)

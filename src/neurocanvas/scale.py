@@ -26,6 +26,9 @@ GB = 10**9
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that libraries read, when they are loaded, for how many threads to use."""
 
+AHEAD = 8
+"""So many units per worker are done before the first that is not."""
+
 DEATHS = 3
 """So many workers in a row may die before any unit is done."""
 
@@ -99,7 +102,15 @@ def kept(stage: str, name: str, of: Hashable, load: Callable[[], Result]) -> Res
 
 
 class Engine(Protocol):
-    """Does units of work, wherever that is, and gives the same results in the same order as any other engine."""
+    """Does units of work, wherever that is, and gives the same results in the same order as any other engine.
+
+    Parameters
+    ----------
+    threads : int
+        Of each unit; 0 is what the stage says.
+    """
+
+    threads: int
 
     def map(
         self,
@@ -142,15 +153,15 @@ def threads(count: int) -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     torch: Any = sys.modules.get("torch")  # where it is not loaded yet, it will read the variables
-    of_torch = None if torch is None else torch.get_num_threads()
+    of_torch = _cores() if torch is None else torch.get_num_threads()
     if torch is not None:
         torch.set_num_threads(count)
     try:
         with _variables(count), threadpool_limits(count):
             yield
     finally:
-        if torch is not None:
-            torch.set_num_threads(of_torch)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(of_torch)
 
 
 def do_unit(work: Callable[[Unit], Result], unit: Unit, count: int) -> Result:
@@ -179,14 +190,15 @@ class Local:
     Parameters
     ----------
     workers : int
-        At once; 1 is this process itself, 0 as many as cores and memory hold, or one per GPU where a stage uses them.
+        At once; 1 is this process itself, 0 as many as cores and memory hold, and GPUs where a stage uses them.
     threads : int
         Of each; 0 is what the stage says.
     """
 
     workers: int = 1
     threads: int = 0
-    _pool: tuple[ProcessPoolExecutor, int, int] | None = field(default=None, repr=False)
+    _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
+    _made_for: tuple[int, int, int] | None = field(default=None, repr=False)
 
     def map(
         self,
@@ -212,13 +224,11 @@ class Local:
             return 1
         if self.workers:
             return self.workers
-        gpus = _gpus() if needs.gpu else 0
-        if gpus:
-            return max(1, int(gpus / needs.gpu))
         import psutil
 
+        gpus = len(_gpus()) if needs.gpu else 0
         free = psutil.virtual_memory().available
-        return max(1, min(_cores() // needs.threads, free // needs.memory))
+        return max(1, min(_cores() // needs.threads, free // needs.memory, *([int(gpus / needs.gpu)] if gpus else [])))
 
     def _in_processes(
         self, work: Callable[[Unit], Result], units: Sequence[Unit], needs: Needs, width: int
@@ -231,7 +241,7 @@ class Local:
         try:
             while following < len(units):
                 try:
-                    while waiting and len(running) < width:
+                    while waiting and len(running) < width and waiting[0][0] < following + AHEAD * width:
                         future = self._workers(width, needs).submit(do_unit, work, waiting[0][1], needs.threads)
                         running[future] = waiting.popleft()
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -251,30 +261,33 @@ class Local:
                 while following in results:
                     yield results.pop(following)
                     following += 1
-        except BaseException:
-            for future in running:
-                future.cancel()
+        except BaseException:  # nobody may write once the command has let go of the run folder
+            self._end_at_once()
             raise
 
     def _workers(self, width: int, needs: Needs) -> ProcessPoolExecutor:
         """Processes that last for all stages of a command, as long as they are as many and their threads too."""
-        if self._pool is None or self._pool[1:] != (width, needs.threads):
+        gpus = _gpus() if needs.gpu else []
+        if self._pool is None or self._made_for != (width, needs.threads, len(gpus)):
             self.close()
             context = get_context("spawn")  # what torch and CUDA hold does not survive a fork
-            gpus, places = _gpus() if needs.gpu else 0, context.SimpleQueue()
+            places = context.SimpleQueue()
             for place in range(width if gpus else 0):
-                places.put(str(place % gpus))
-            with _variables(needs.threads):
-                pool = ProcessPoolExecutor(width, context, _begin_worker, (places, gpus > 0))
-                self._pool = (pool, width, needs.threads)
-                for _ in range(width):  # processes start when work is there, and read the variables then
-                    pool.submit(int)
-        return self._pool[0]
+                places.put(gpus[place % len(gpus)])
+            self._pool = ProcessPoolExecutor(width, context, _begin_worker, (places, bool(gpus), needs.threads))
+            self._made_for = (width, needs.threads, len(gpus))
+        return self._pool
+
+    def _end_at_once(self) -> None:
+        """End the processes in the middle of what they do."""
+        for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+            process.terminate()
+        self.close()
 
     def close(self) -> None:
         """End the processes."""
         if self._pool is not None:
-            self._pool[0].shutdown(cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
 
@@ -293,8 +306,9 @@ def _variables(count: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _begin_worker(places: Any, on_gpu: bool) -> None:
-    """Give a worker its GPU; end it with the process that started it, whatever happens to that."""
+def _begin_worker(places: Any, on_gpu: bool, count: int) -> None:
+    """Give a worker its GPU and threads; end it with the process that started it, whatever happens to that."""
+    os.environ.update(dict.fromkeys(THREADS, str(count)))
     if on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
     tell_on_stderr()
@@ -316,11 +330,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _gpus() -> int:
-    """GPUs of this machine."""
+def _gpus() -> list[str]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES calls them."""
     import torch
 
-    return torch.cuda.device_count()
+    given = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    count = torch.cuda.device_count()
+    return given[:count] or [str(number) for number in range(count)]
 
 
 IN_PROCESS = Local()

@@ -32,8 +32,8 @@ def test_results_come_in_the_order_of_the_units(two):
     assert list(Local().map(units.twice, range(7), LITTLE)) == list(range(0, 14, 2))
 
 
-def test_units_are_spread_over_processes_of_one_thread(two):
-    found = list(two.map(units.who, range(6), LITTLE))
+def test_units_are_spread_over_processes_of_one_thread(two, tmp_path):
+    found = list(two.map(partial(units.meet, tmp_path), range(2), LITTLE))
     assert len({pid for pid, *_ in found}) == 2 and os.getpid() not in {pid for pid, *_ in found}
     assert all(threads == {1} and variable == "1" for _, threads, variable in found)
 
@@ -62,6 +62,25 @@ def test_workers_that_always_die_end_the_command():
         list(engine.map(units.die, range(3), LITTLE))
 
 
+def test_nobody_works_on_when_a_unit_was_refused(tmp_path):
+    """The run folder is let go of then: who still wrote would write beside the next command."""
+    with closing(Local(workers=2)) as engine:
+        with pytest.raises(NeuroCanvasError, match="no"):
+            list(engine.map(partial(units.wait_or_refuse, tmp_path), range(2), LITTLE))
+        started = time.monotonic()
+    assert time.monotonic() - started < 30
+    pids = [int(path.name.split("_")[2]) for path in tmp_path.glob("begun_*")]
+    assert pids and not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_every_worker_gets_a_card_of_those_that_this_process_may_use(monkeypatch, tmp_path):
+    monkeypatch.setattr("neurocanvas.scale._gpus", lambda: ["5", "GPU-7"])
+    with closing(Local(workers=2)) as engine:
+        list(engine.map(units.twice, range(4), LITTLE))  # a stage without GPUs leaves its workers behind
+        found = set(engine.map(partial(units.card, tmp_path), range(2), Needs(10**6, gpu=1.0)))
+    assert found == {"5", "GPU-7"}
+
+
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     program = (
         "import functools, sys, units\n"
@@ -85,14 +104,15 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
 
 def test_as_many_workers_as_cores_memory_and_gpus_allow(monkeypatch):
     monkeypatch.setattr("neurocanvas.scale._cores", lambda: 8)
-    monkeypatch.setattr("neurocanvas.scale._gpus", lambda: 2)
+    monkeypatch.setattr("neurocanvas.scale._gpus", lambda: ["0", "3"])
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10 * 10**9}))
     engine = Local(workers=0)
     assert engine._width(Needs(10**9)) == 8 and engine._width(Needs(10**9, threads=3)) == 2
     assert engine._width(Needs(4 * 10**9)) == 2 and engine._width(Needs(10**12)) == 1
     assert engine._width(Needs(10**9, gpu=1.0)) == 2 and engine._width(Needs(10**9, gpu=0.25)) == 8
-    monkeypatch.setattr("neurocanvas.scale._gpus", lambda: 0)
+    monkeypatch.setattr("neurocanvas.scale._gpus", list)
     assert engine._width(Needs(4 * 10**9, gpu=1.0)) == 2
+    assert engine._width(Needs(4 * 10**9, gpu=0.25)) == 2, "memory bounds what shares a card"
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert engine._width(Needs(1)) == 1, "`accelerate launch` has made the processes"
 

@@ -49,7 +49,7 @@ def engine(nodes):
 
 def test_units_run_on_both_nodes_with_one_thread_and_come_back_in_order(engine, tmp_path):
     assert list(engine.map(units.twice, range(7), LITTLE)) == list(range(0, 14, 2))
-    found = list(engine.map(units.who, range(20), LITTLE))  # one node's worker is there seconds before the other's
+    found = list(engine.map(partial(units.meet, tmp_path), range(2), LITTLE))
     assert len({pid for pid, *_ in found}) == 2 and all(threads == {1} for _, threads, _ in found)
     with pytest.raises(NeuroCanvasError, match=r"^unit 3: not allowed\.$"):
         list(engine.map(units.refuse, range(6), LITTLE))

@@ -116,3 +116,17 @@ def test_a_run_at_a_url_by_workers_with_copies_of_their_own(there, tiny_run):
     run_stage(again, "predict")
     assert {path: path.stat().st_mtime_ns for path in there.rglob("*.npy")} == before
     assert json.loads((there / "log.jsonl").read_text().splitlines()[-1])["stage"] == "predict"
+
+
+def test_what_workers_made_of_two_subjects_is_found_in_the_commands_copy(there):
+    url, two = f"file://{there}", {"simulate": {"subjects": 2}, "classify": {"models": ["ridge"]}}
+    copy_of.cache_clear()
+    with closing(Local(workers=2)) as engine:
+        run = Run(copy_of(url).folder, tiny_settings(**two, benchmark={"permutations": 19}), engine=engine, url=url)
+        run_stage(run, "simulate")
+        assert run_stage(run, "features") == [run.folder / "features" / f"s{subject}_de.npy" for subject in (0, 1)]
+        run_stage(run, "benchmark")
+    assert len(list(there.glob("classification/*/all/ridge_s*.npy"))) == 2
+    assert [json.loads(line)["stage"] for line in (there / "log.jsonl").read_text().splitlines()] == [
+        "simulate", "features", "benchmark",
+    ]  # fmt: skip

@@ -19,9 +19,17 @@ def twice(number):
     return 2 * number
 
 
+def meet(folder, number):
+    """Wait until another worker is at a unit as well; then say who this is."""
+    (Path(folder) / f"met_{os.getpid()}").touch()
+    deadline = time.monotonic() + 120
+    while len(list(Path(folder).glob("met_*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return who(number)
+
+
 def who(_):
     """Which process this is, and with how many threads its libraries work."""
-    time.sleep(0.5)
     np.ones((2, 2)) @ np.ones((2, 2))
     return os.getpid(), {library["num_threads"] for library in threadpool_info()}, os.environ["OMP_NUM_THREADS"]
 
@@ -53,3 +61,19 @@ def wait_for(folder, number):
     while not (Path(folder) / "go").exists():
         time.sleep(0.02)
     return number
+
+
+def wait_or_refuse(folder, number):
+    """Refuse the unit 1 once unit 0 is at work, which would go on for a minute."""
+    if number == 0:
+        (Path(folder) / f"begun_{number}_{os.getpid()}").touch()
+        time.sleep(60)
+    while not list(Path(folder).glob("begun_0_*")):
+        time.sleep(0.02)
+    raise NeuroCanvasError("no.")
+
+
+def card(folder, number):
+    """Which card this worker has."""
+    meet(folder, number)
+    return os.environ["CUDA_VISIBLE_DEVICES"]

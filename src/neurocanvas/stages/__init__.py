@@ -15,6 +15,7 @@ from neurocanvas.config import GenerateSettings, RunSettings, load_settings, sav
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.locks import hold
 from neurocanvas.remote import PICTURES, copy_of
+from neurocanvas.scale import threads
 from neurocanvas.stages.checking import controls
 from neurocanvas.stages.classifying import benchmark, classify
 from neurocanvas.stages.describing import caption, embed
@@ -92,7 +93,8 @@ def _run_stage(run: Run, name: str) -> list[Path]:
         save_settings(_lasting(run.settings, settings, name), settings)
     started = time.monotonic()
     try:
-        paths = {**STAGES, **BESIDE}[name](run)
+        with threads(run.engine.threads or 1):  # what is done beside units too
+            paths = {**STAGES, **BESIDE}[name](run)
     except NeuroCanvasError:
         if keeps and before is None:
             settings.unlink()

@@ -74,13 +74,15 @@ class ChosenTrials:
     means: np.ndarray
     card: dict[str, Any]
 
-    def entries(self, run: Run, arm: str) -> list[dict[str, Any]]:
+    def entries(self, run: Run, arm: str, part: slice = slice(None)) -> list[dict[str, Any]]:
         """Give the manifest's entries of an arm.
 
         Parameters
         ----------
         run : Run
         arm : str
+        part : slice
+            Of which trials; by default of all.
 
         Returns
         -------
@@ -95,7 +97,7 @@ class ChosenTrials:
                 "concept": str(concept), "predictions": self.card["sha256"][:16],
                 "file": f"s{self.subject}/{arm}/{row:05d}_{Path(stimulus).stem}.png", "seed": seed(int(row)),
             }
-            for row, stimulus, concept in zip(self.rows, self.stimulus, self.concept, strict=True)
+            for row, stimulus, concept in zip(self.rows[part], self.stimulus[part], self.concept[part], strict=True)
         ]  # fmt: skip
 
 
@@ -198,7 +200,7 @@ def make_work(run: Run, subject: int, arm: str, part: slice) -> Work:
     )  # fmt: skip
     starts = ARMS[arm].start
     over = [] if starts is None else starts(inputs)
-    return Work(arm, ARMS[arm].condition(inputs), inputs.predicted, inputs.mean, trials.entries(run, arm)[part], over)
+    return Work(arm, ARMS[arm].condition(inputs), inputs.predicted, inputs.mean, trials.entries(run, arm, part), over)
 
 
 def _rescaled(run: Run, trials: ChosenTrials, places: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError, check_inside, check_name
-from neurocanvas.families import batches, find_family
+from neurocanvas.families import batches, find_family, local_folder
 from neurocanvas.remote import PICTURES, copy_of
 from neurocanvas.scale import NEEDS, Needs
 from neurocanvas.stages.arms import check_arms, chosen, chosen_trials, make_work
@@ -68,7 +68,8 @@ def generate(run: Run) -> list[Path]:
     arms = [arm for arm in settings.arms if arm != CAPTION]
     for subject in run.subjects if arms else ():
         check_arms(run, subject)
-        entries |= {(subject, arm): chosen_trials(run, subject).entries(run, arm) for arm in arms}
+        trials = chosen_trials(run, subject)
+        entries |= {(subject, arm): trials.entries(run, arm) for arm in arms}
     if CAPTION in settings.arms:
         entries[-1, CAPTION] = _entries_of_captions(run)
     if "sketched-start" in arms:  # before workers want it at once
@@ -104,8 +105,8 @@ def _folders(shard: Shard) -> list[str]:
 
 def _needs(run: Run) -> Needs:
     """What drawing needs: the memory of the weights comes on top of that of a small family."""
-    needs, folder = NEEDS["generate"], Path(find_family(run.settings.generate.family).diffusion)
-    weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    needs, folder = NEEDS["generate"], local_folder(find_family(run.settings.generate.family).diffusion)
+    weights = 0 if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     return replace(needs, memory=needs.memory + weights)
 
 
@@ -137,8 +138,8 @@ def _write_manifest(run: Run, drawn: list[dict[str, Any]]) -> Path:
     return folder / "manifest.jsonl"
 
 
-def _entries_of_captions(run: Run) -> list[dict[str, Any]]:
-    """What is drawn from captions, with the rows of the embeddings as trials."""
+def _entries_of_captions(run: Run, part: slice = slice(None)) -> list[dict[str, Any]]:
+    """What is drawn from captions, or some of it, with the rows of the embeddings as trials."""
     from neurocanvas.generation.diffusion import picture_seed
 
     settings = run.settings.generate
@@ -149,13 +150,13 @@ def _entries_of_captions(run: Run) -> list[dict[str, Any]]:
             "file": f"{Path(run.stimuli[row]).stem}.png",
             "seed": picture_seed(settings.seed, f"{CAPTION}/{run.stimuli[row]}", 0, 0),
         }
-        for row in chosen(concepts, np.zeros(len(concepts), np.int64), settings.max_trials)
+        for row in chosen(concepts, np.zeros(len(concepts), np.int64), settings.max_trials)[part]
     ]  # fmt: skip
 
 
 def _work_of_captions(run: Run, shard: Shard) -> Work:
     """Some stimuli to be drawn from their captions."""
-    entries = _entries_of_captions(run)[shard.start : shard.stop]
+    entries = _entries_of_captions(run, slice(shard.start, shard.stop))
     conditions = np.asarray(run.embeddings()[[entry["trial"] for entry in entries]], np.float32)
     return Work(CAPTION, conditions, conditions, conditions, entries, [])
 

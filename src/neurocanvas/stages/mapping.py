@@ -71,8 +71,8 @@ def _extract(run: Run, subject: int, *, keep_imported: bool) -> Path:
 
     trials, settings, path = run.opened[subject], run.settings.features, run.features_path(subject)
     inputs = store.fingerprint("features", trials.fingerprint(), settings)
-    kept = keep_imported and path.is_file() and store.read_card(path).get("imported")
-    if not (kept or store.is_done(path, inputs)):
+    imported = keep_imported and path.is_file() and store.read_card(path).get("imported")
+    if not (imported or store.is_done(path, inputs)):
         values = extract(trials, settings)
         card = {
             "method": settings.method,

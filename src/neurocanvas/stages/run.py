@@ -65,6 +65,8 @@ class Run:
         Does units of work.
     url : str
         Where the run is, if `folder` is this process's copy of it: workers have their own.
+    log_file : str
+        Where `log` writes to.
 
     Notes
     -----
@@ -77,6 +79,7 @@ class Run:
     track: Track = untracked
     engine: Engine = IN_PROCESS
     url: str = ""
+    log_file: str = "log.jsonl"
 
     def __reduce__(self) -> tuple[Callable[[str, str, str], Run], tuple[str, str, str]]:
         folder = "" if self.url else str(self.folder)
@@ -125,12 +128,12 @@ class Run:
         done = self.engine.map(do, units, needs or NEEDS[stage])
         for result, size in zip(done, sizes or [1] * len(units), strict=True):
             advance(size)
-            yield result
+            yield self.folder / result if self.url and isinstance(result, Path) else result  # type: ignore[misc]
         if self.url:
             copy_of(self.url).pull()
 
     def log(self, stage: str, **what: Any) -> None:
-        """Append one line to `log.jsonl`.
+        """Append one line to the log.
 
         Parameters
         ----------
@@ -140,7 +143,7 @@ class Run:
             What there is to say, as JSON.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+        with (self.folder / self.log_file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **what}) + "\n")
 
     def logger(self, stage: str, **fixed: Any) -> Callable[[Mapping[str, Any]], None]:
@@ -305,7 +308,8 @@ class Run:
 def _in_worker(folder: str, settings: str, url: str) -> Run:
     """The run that a worker is told of."""
     where = copy_of(url).folder if url else Path(folder)
-    return Run(where, RunSettings.model_validate_json(settings), url=url)
+    log = ".log.jsonl" if url else "log.jsonl"  # the log at the URL is the command's own
+    return Run(where, RunSettings.model_validate_json(settings), url=url, log_file=log)
 
 
 def _in_copy(
@@ -317,9 +321,10 @@ def _in_copy(
     if reads is not None:
         copy.pull(reads(unit))
     try:
-        return work(run, unit)
+        result: Any = work(run, unit)
     finally:
         copy.push()
+    return result.relative_to(run.folder) if isinstance(result, Path) else result  # type: ignore[return-value]
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
