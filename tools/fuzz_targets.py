@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -268,3 +269,9 @@ TARGETS: dict[str, tuple[Reader, Callable[[], Sequence[bytes]]]] = {
     "tar": (read_tar, seeds.tars),
 }
 """Name -> what reads a file of these bytes in a folder, and what gives valid files."""
+
+
+def here() -> list[str]:
+    """Targets whose optional packages are installed."""
+    missing = {"audit-parquet"} if importlib.util.find_spec("pyarrow") is None else set()
+    return [name for name in TARGETS if name not in missing]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fuzz_targets import TARGETS, attempt
+from fuzz_targets import TARGETS, attempt, here
 
 FOLDERS = [Path(__file__).parent / kind for kind in ("corpus", "regressions")]
 
@@ -15,7 +15,7 @@ def kept(name: str) -> list[Path]:
     return sorted(path for folder in FOLDERS for path in (folder / name).glob("*"))
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", here())
 def test_a_reader_takes_or_refuses_what_fuzzing_kept(name, tmp_path):
     for path in kept(name):
         attempt(name, path.read_bytes(), tmp_path)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from fuzz_targets import TARGETS, Violation, attempt
+from fuzz_targets import TARGETS, Violation, attempt, here
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,13 +77,13 @@ def damage(data: st.DataObject, content: bytes) -> bytes:
     return content[:first] + hostile + content[first if how == "insert" else first + len(hostile) :]
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", here())
 def test_a_valid_file_is_taken(name, tmp_path):
     """Else the tests below would show nothing."""
     assert any(attempt(name, content, tmp_path) for content in valid(name))
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", here())
 @given(data=st.data())
 def test_any_damaged_file_is_taken_or_refused_in_one_line(name, tmp_path_factory, data):
     content = damage(data, data.draw(st.sampled_from(valid(name))))
@@ -93,7 +93,7 @@ def test_any_damaged_file_is_taken_or_refused_in_one_line(name, tmp_path_factory
         attempt(name, content, folder_of(name, tmp_path_factory))
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", here())
 @given(content=st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_taken_or_refused_in_one_line(name, tmp_path_factory, content):
     with limits():
