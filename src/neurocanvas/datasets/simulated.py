@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -129,8 +130,8 @@ def simulate(
     for path in (folder / WHOLE, folder / STAGE2):
         if path.exists() and not card_path(path).is_file():  # which no other file of this name has
             raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
-    for path, content in beside.items():
-        _write_beside(path, content(), known=done)
+    # of what is written, not of what is there at the end: somebody may have damaged it by then
+    written = fingerprint([_write_beside(path, content(), known=done) for path, content in beside.items()])
     if done:
         return paths[0]
     for path in (folder / STAGE2, card_path(folder / STAGE2)):  # of an earlier simulation, perhaps with other subjects
@@ -144,7 +145,7 @@ def simulate(
                 let_go(signal)
                 start += len(part)
                 progress(len(part))
-            card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": _print_of(beside)}
+            card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written}
             write_json(card_path(path), card)  # first, so that a killed run's file is known for a simulated one
             with atomic(path) as temporary, LettingGo(temporary, signal) as stream:
                 _save(stream, signal, stimuli, recordings)
@@ -308,11 +309,12 @@ def _jpeg(drawing: Drawing) -> bytes:
     return stream.getvalue()
 
 
-def _write_beside(path: Path, content: bytes, *, known: bool) -> None:
-    """Write a file that goes with the EEG; if it was there, as is known, and is another one now, say that."""
+def _write_beside(path: Path, content: bytes, *, known: bool) -> str:
+    """Write a file that goes with the EEG and give its sha256; if it was there and is another one now, say that."""
     if known and not (path.is_file() and path.read_bytes() == content):
         report_damage(path)
     write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable[[], bytes]]:
