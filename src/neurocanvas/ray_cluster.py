@@ -143,8 +143,7 @@ class Cluster:
                 try:
                     outcome = ray.get(answer)
                 except (*_gone(ray), ray.exceptions.RayActorError) as error:
-                    if isinstance(error, ray.exceptions.ActorUnavailableError):
-                        self._dismiss([worker])  # it may be there still, and only out of reach
+                    self._dismiss([worker])  # it may be there still, out of reach or without the result
                     deaths += 1
                     if deaths > DEATHS * (1 + len(busy)):
                         raise NeuroCanvasError(
