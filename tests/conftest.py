@@ -58,3 +58,21 @@ def tiny_run(tmp_path_factory, tiny_data) -> Path:
 def tiny_copy(tiny_run, tmp_path) -> Path:
     """A copy of the complete run that a test may change."""
     return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line in this process: call(*words) -> (exit code, stdout, stderr)."""
+    from neurocanvas import cli
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["neurocanvas", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neurocanvas import cli, store
+from neurocanvas import store
 from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.stages import auditing, run_stage
@@ -48,23 +48,6 @@ def runs(tmp_path_factory):
 def rapid(runs, tmp_path):
     """A copy of the rapid run that a test may change."""
     return shutil.copytree(runs["rapid"], tmp_path / "rapid")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process: call(*words) -> (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["neurocanvas", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def rows_of(audited, column, case=0):

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from neurocanvas.datasets.released import N_TIMES, SFREQ, Source, find_released,
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
 from neurocanvas.montage import CH_NAMES
 from neurocanvas.safe_text import csv_text, read_csv_cell
+from neurocanvas.scale import kept
 from neurocanvas.store import (
     atomic,
     card_path,
@@ -154,19 +154,13 @@ def write_part(part: Part) -> int:
     NeuroCanvasError
         If a trial is damaged.
     """
-    source = _opened(part.root, part.unit, part.files)
+    source = kept("convert", "released", (part.unit, part.files), lambda: open_released(part.root, part.unit))
     rows = np.argsort(source.table["subject"], kind="stable")[part.start : part.stop]
     with part.path.open("r+b") as stream:
         stream.seek(part.begin + part.start * len(CH_NAMES) * N_TIMES * 4)
         for start in range(0, len(rows), _BATCH):
             stream.write(source.read(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
     return len(rows)
-
-
-@lru_cache(maxsize=1)
-def _opened(root: Path, unit: str, files: str) -> Source:  # noqa: ARG001
-    """The released files, opened once in each process, as long as their fingerprint is the same."""
-    return open_released(root, unit)
 
 
 def is_converted(root: Path) -> bool:

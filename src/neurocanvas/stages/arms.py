@@ -134,13 +134,13 @@ def chosen_trials(run: Run, subject: int) -> ChosenTrials:
     )  # fmt: skip
 
 
-def check_arms(run: Run, subject: int) -> None:
+def check_arms(run: Run, trials: ChosenTrials) -> None:
     """Refuse arms that draw from predictions which the generator cannot take.
 
     Parameters
     ----------
     run : Run
-    subject : int
+    trials : ChosenTrials
 
     Raises
     ------
@@ -149,7 +149,7 @@ def check_arms(run: Run, subject: int) -> None:
     """
     from neurocanvas.generation.conditioning import ARMS
 
-    predicted, needed = chosen_trials(run, subject).predicted.shape[1:], run.embeddings().shape[1:]
+    predicted, needed = trials.predicted.shape[1:], run.embeddings().shape[1:]
     refused = [arm for arm in run.settings.generate.arms if arm in ARMS and ARMS[arm].from_prediction]
     if refused and predicted != needed:
         others = ", ".join(arm for arm, how in ARMS.items() if not how.from_prediction)

@@ -67,8 +67,8 @@ def generate(run: Run) -> list[Path]:
     settings, entries = run.settings.generate, dict[tuple[int, str], list[dict[str, Any]]]()
     arms = [arm for arm in settings.arms if arm != CAPTION]
     for subject in run.subjects if arms else ():
-        check_arms(run, subject)
         trials = chosen_trials(run, subject)
+        check_arms(run, trials)
         entries |= {(subject, arm): trials.entries(run, arm) for arm in arms}
     if CAPTION in settings.arms:
         entries[-1, CAPTION] = _entries_of_captions(run)
