@@ -117,15 +117,17 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from bench import peak_mb
 from neurocanvas import pages, store
+from neurocanvas.large_arrays import growing_array
 from neurocanvas.targets.released_files import write_released_embeddings
 pages.AT_ONCE = 10_000_000
 folder = Path(sys.argv[1])
 
 def grow(embeddings):
-    with store.growing_array(folder / "grown.npy", embeddings.shape, "print") as (array, _, note):
-        for start in range(0, len(array), 50):
-            array[start : start + 50] = 1
-            note(start + 50)
+    pieces = [range(start, min(start + 50, len(embeddings))) for start in range(0, len(embeddings), 50)]
+    with growing_array(folder / "grown.npy", embeddings.shape, "print", pieces) as (array, _, note):
+        for number, rows in enumerate(pieces):
+            array[rows.start : rows.stop] = 1
+            note(number + 1)
 
 def export(embeddings):
     write_released_embeddings(folder / "out.pth", [str(n) for n in range(len(embeddings))], embeddings)

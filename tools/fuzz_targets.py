@@ -110,13 +110,14 @@ def read_store_card(folder: Path, content: bytes) -> None:
 
 def read_growing(folder: Path, content: bytes) -> None:
     """The state of an array that a killed run left half written."""
-    from neurocanvas.store import card_path, growing_array
+    from neurocanvas.large_arrays import growing_array
+    from neurocanvas.store import card_path
 
     path = folder / "grown.npy"
     growing = path.with_name(f".growing-{path.name}")
     put(growing, seeds.npy(np.zeros((4, 3), np.float16)))
     put(card_path(growing), content)
-    with growing_array(path, (4, 3), "print") as (array, done, _):
+    with growing_array(path, (4, 3), "print", [[0], [1], [2], [3]]) as (array, done, _):
         need(array.shape == (4, 3) and isinstance(done, int) and 0 <= done <= 4, f"done {done} of 4")
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.damage import report_damage, seal, unseal
+from neurocanvas.pages import let_go
+
+HASHED_AT_ONCE = 256
+"""Pieces that are read before their pages are given back."""
 
 
 def write_in_parts(
@@ -41,3 +50,97 @@ def write_in_parts(
         for part in parts:
             stream.write(np.ascontiguousarray(part, dtype).data)
     store.finish(path, print_of_inputs, card)
+
+
+@contextmanager
+def growing_array(
+    path: Path,
+    shape: tuple[int, ...],
+    print_of_inputs: str,
+    pieces: Sequence[Sequence[int]] = (),
+    card: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[np.ndarray, int, Callable[[int], None]]]:
+    """Write a large float16 `.npy` with its card piece by piece; a killed run goes on behind the last piece.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in `.npy`.
+    shape : tuple of int
+        Of the whole array.
+    print_of_inputs : str
+        `fingerprint` of everything that it depends on.
+    pieces : sequence of sequence of int
+        Which rows each piece fills, in the order in which they are written.
+    card : mapping, optional
+        What else a reader should know.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room for all of it.
+
+    Yields
+    ------
+    array : array, float16
+        Memory-mapped, to be written to.
+    done : int
+        How many pieces are there from a run of the same inputs that did not end, and undamaged.
+    note : callable
+        Says, once pieces are written, how many there are by now.
+    """
+    growing = path.with_name(f".growing-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = store.card_path(growing)
+    array, done, written = _begun(growing, state, shape, print_of_inputs, pieces)
+    if array is None:
+        state.unlink(missing_ok=True)  # before the array of other inputs is gone, so that it never speaks of a new one
+        array = np.lib.format.open_memmap(growing, mode="w+", dtype=np.float16, shape=shape)
+    with growing.open("r+b") as stream:  # a full disk is an error here, and a crash where mapped memory is written
+        os.posix_fallocate(stream.fileno(), 0, growing.stat().st_size)
+    noted = done
+
+    def note(count: int) -> None:
+        nonlocal noted
+        _hash(array, pieces[noted:count], written)
+        array.flush()
+        let_go(array)
+        noted = count
+        store.write_text(
+            state, seal({"fingerprint": print_of_inputs, "done": count, "sha256": written.hexdigest()})
+        )
+
+    yield array, done, note
+    array.flush()
+    state.unlink(missing_ok=True)  # first: a run that is killed behind this leaves nothing that its successor overlooks
+    os.replace(growing, path)
+    store.finish(path, print_of_inputs, card)
+
+
+def _hash(array: np.ndarray, pieces: Sequence[Sequence[int]], digest: Any) -> None:
+    """Add pieces to a digest."""
+    for number, rows in enumerate(pieces):
+        digest.update(array[list(rows)].data)
+        if number % HASHED_AT_ONCE == 0:
+            let_go(array)
+
+
+def _begun(
+    growing: Path, state: Path, shape: tuple[int, ...], print_of_inputs: str, pieces: Sequence[Sequence[int]]
+) -> tuple[np.memmap | None, int, Any]:
+    """What a run of the same inputs began, how far it came, and the digest of that; None if nothing of it is of use."""
+    nothing = None, 0, hashlib.sha256()
+    try:
+        said = unseal(state.read_text(encoding="utf-8"))
+        done = int(said["done"]) if said["fingerprint"] == print_of_inputs else 0
+        array = np.load(growing, mmap_mode="r+", allow_pickle=False) if done > 0 else None
+    except (OSError, ValueError, LookupError, TypeError, EOFError, SyntaxError, TokenError):
+        return nothing
+    if not isinstance(array, np.memmap) or array.shape != shape or array.dtype != np.float16:
+        return nothing
+    written = hashlib.sha256()
+    _hash(array, pieces[:done], written)
+    if written.hexdigest() != said.get("sha256"):
+        report_damage(growing)
+        return nothing
+    return array, done, written

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection, get_context, parent_process
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from neurocanvas.damage import tell_on_stderr
 from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.machine import cores, free_memory, gpus
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -153,7 +154,7 @@ def threads(count: int) -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     torch: Any = sys.modules.get("torch")  # where it is not loaded yet, it will read the variables
-    of_torch = _cores() if torch is None else torch.get_num_threads()
+    of_torch = cores() if torch is None else torch.get_num_threads()
     if torch is not None:
         torch.set_num_threads(count)
     try:
@@ -224,11 +225,9 @@ class Local:
             return 1
         if self.workers:
             return self.workers
-        import psutil
-
-        gpus = len(_gpus()) if needs.gpu else 0
-        free = psutil.virtual_memory().available
-        return max(1, min(_cores() // needs.threads, free // needs.memory, *([int(gpus / needs.gpu)] if gpus else [])))
+        cards = len(gpus()) if needs.gpu else 0
+        room = [cores() // needs.threads, free_memory() // needs.memory, *([int(cards / needs.gpu)] if cards else [])]
+        return max(1, min(room))
 
     def _in_processes(
         self, work: Callable[[Unit], Result], units: Sequence[Unit], needs: Needs, width: int
@@ -267,15 +266,15 @@ class Local:
 
     def _workers(self, width: int, needs: Needs) -> ProcessPoolExecutor:
         """Processes that last for all stages of a command, as long as they are as many and their threads too."""
-        gpus = _gpus() if needs.gpu else []
-        if self._pool is None or self._made_for != (width, needs.threads, len(gpus)):
+        cards = gpus() if needs.gpu else []
+        if self._pool is None or self._made_for != (width, needs.threads, len(cards)):
             self.close()
             context = get_context("spawn")  # what torch and CUDA hold does not survive a fork
             places = context.SimpleQueue()
-            for place in range(width if gpus else 0):
-                places.put(gpus[place % len(gpus)])
-            self._pool = ProcessPoolExecutor(width, context, _begin_worker, (places, bool(gpus), needs.threads))
-            self._made_for = (width, needs.threads, len(gpus))
+            for place in range(width if cards else 0):
+                places.put(cards[place % len(cards)])
+            self._pool = ProcessPoolExecutor(width, context, _begin_worker, (places, bool(cards), needs.threads))
+            self._made_for = (width, needs.threads, len(cards))
         return self._pool
 
     def _end_at_once(self) -> None:
@@ -321,22 +320,6 @@ def _begin_worker(places: Any, on_gpu: bool, count: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    with suppress(AttributeError):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _gpus() -> list[str]:
-    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES calls them."""
-    import torch
-
-    given = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
-    count = torch.cuda.device_count()
-    return given[:count] or [str(number) for number in range(count)]
 
 
 IN_PROCESS = Local()

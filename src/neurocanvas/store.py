@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
@@ -22,7 +22,7 @@ import numpy as np
 
 from neurocanvas.damage import report_damage, seal, unseal
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.pages import let_go, pieces
+from neurocanvas.pages import pieces
 
 PART = ".part-"
 """How the names of files begin that are being written."""
@@ -305,72 +305,6 @@ def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mappi
     with atomic(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, array, allow_pickle=False)
     finish(path, print_of_inputs, card)
-
-
-@contextmanager
-def growing_array(
-    path: Path, shape: tuple[int, ...], print_of_inputs: str, card: Mapping[str, Any] | None = None
-) -> Iterator[tuple[np.ndarray, int, Callable[[int], None]]]:
-    """Write a large float16 `.npy` with its card piece by piece; a killed run goes on behind the last piece.
-
-    Parameters
-    ----------
-    path : Path
-        Ends in `.npy`.
-    shape : tuple of int
-        Of the whole array.
-    print_of_inputs : str
-        `fingerprint` of everything that it depends on.
-    card : mapping, optional
-        What else a reader should know.
-
-    Raises
-    ------
-    OSError
-        If the disk has no room for all of it.
-
-    Yields
-    ------
-    array : array, float16
-        Memory-mapped, to be written to.
-    done : int
-        What `note` was told last by a run of the same inputs that did not end; 0 if there was none.
-    note : callable
-        Says, once pieces are written, how many there are by now.
-    """
-    growing = path.with_name(f".growing-{path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = card_path(growing)
-    array, done = _begun(growing, state, shape, print_of_inputs)
-    if array is None:
-        state.unlink(missing_ok=True)  # before the array of other inputs is gone, so that it never speaks of a new one
-        array = np.lib.format.open_memmap(growing, mode="w+", dtype=np.float16, shape=shape)
-    with growing.open("r+b") as stream:  # a full disk is an error here, and a crash where mapped memory is written
-        os.posix_fallocate(stream.fileno(), 0, growing.stat().st_size)
-
-    def note(written: int) -> None:
-        array.flush()
-        let_go(array)
-        write_text(state, seal({"fingerprint": print_of_inputs, "done": written}))
-
-    yield array, done, note
-    array.flush()
-    state.unlink(missing_ok=True)  # first: a run that is killed behind this leaves nothing that its successor overlooks
-    os.replace(growing, path)
-    finish(path, print_of_inputs, card)
-
-
-def _begun(growing: Path, state: Path, shape: tuple[int, ...], print_of_inputs: str) -> tuple[np.memmap | None, int]:
-    """An array that a run of the same inputs began, and how far it came; None if there is none, or it is damaged."""
-    try:
-        said = unseal(state.read_text(encoding="utf-8"))
-        done = int(said["done"]) if said["fingerprint"] == print_of_inputs else 0
-        array = np.load(growing, mmap_mode="r+", allow_pickle=False) if done > 0 else None
-    except (OSError, ValueError, LookupError, TypeError, EOFError, SyntaxError, TokenError):
-        return None, 0
-    if not isinstance(array, np.memmap) or array.shape != shape or array.dtype != np.float16:
-        return None, 0
-    return array, done
 
 
 def read_array(path: Path, purpose: str) -> np.ndarray:

@@ -27,6 +27,7 @@ FLOORS = {
     "large_arrays": 0,
     "damage": 0,
     "locks": 0,
+    "machine": 0,
     "scale": 0,
     "ray_cluster": 0,
     "remote": 0,

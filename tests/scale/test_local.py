@@ -74,7 +74,7 @@ def test_nobody_works_on_when_a_unit_was_refused(tmp_path):
 
 
 def test_every_worker_gets_a_card_of_those_that_this_process_may_use(monkeypatch, tmp_path):
-    monkeypatch.setattr("neurocanvas.scale._gpus", lambda: ["5", "GPU-7"])
+    monkeypatch.setattr("neurocanvas.scale.gpus", lambda: ["5", "GPU-7"])
     with closing(Local(workers=2)) as engine:
         list(engine.map(units.twice, range(4), LITTLE))  # a stage without GPUs leaves its workers behind
         found = set(engine.map(partial(units.card, tmp_path), range(2), Needs(10**6, gpu=1.0)))
@@ -103,14 +103,14 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
 
 
 def test_as_many_workers_as_cores_memory_and_gpus_allow(monkeypatch):
-    monkeypatch.setattr("neurocanvas.scale._cores", lambda: 8)
-    monkeypatch.setattr("neurocanvas.scale._gpus", lambda: ["0", "3"])
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10 * 10**9}))
+    monkeypatch.setattr("neurocanvas.scale.cores", lambda: 8)
+    monkeypatch.setattr("neurocanvas.scale.gpus", lambda: ["0", "3"])
+    monkeypatch.setattr("neurocanvas.scale.free_memory", lambda: 10 * 10**9)
     engine = Local(workers=0)
     assert engine._width(Needs(10**9)) == 8 and engine._width(Needs(10**9, threads=3)) == 2
     assert engine._width(Needs(4 * 10**9)) == 2 and engine._width(Needs(10**12)) == 1
     assert engine._width(Needs(10**9, gpu=1.0)) == 2 and engine._width(Needs(10**9, gpu=0.25)) == 8
-    monkeypatch.setattr("neurocanvas.scale._gpus", list)
+    monkeypatch.setattr("neurocanvas.scale.gpus", list)
     assert engine._width(Needs(4 * 10**9, gpu=1.0)) == 2
     assert engine._width(Needs(4 * 10**9, gpu=0.25)) == 2, "memory bounds what shares a card"
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -9,6 +9,7 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.families import batches, family_print, find_family, source_print
+from neurocanvas.large_arrays import growing_array
 from neurocanvas.scale import kept
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions_of
@@ -118,7 +119,8 @@ def _encode(run: Run, kind: str, said: Sequence[str], shape: tuple[int, int], in
     for row, one in enumerate(said):
         rows[one].append(row)
     card = {"family": run.settings.family, "stimuli": run.stimuli}
-    with store.growing_array(path, (len(said), *shape), inputs, card) as (array, done, note):
+    pieces = list(rows.values())
+    with growing_array(path, (len(said), *shape), inputs, pieces, card) as (array, done, note):
         parts = [part for part in batches(len(distinct), AT_ONCE) if part.start >= done]
         units = [(kind, distinct[part]) for part in parts]
         encoded = run.spread("embed", _embeddings, units, sizes=[len(some) for _, some in units])
