@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import struct
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
@@ -96,6 +97,14 @@ def converted_folder(parent: Path) -> Path:
     return parent / "converted"
 
 
+def converted_tables() -> list[bytes]:
+    """The table of a converted store of four trials."""
+    from neurocanvas.datasets.converted import TABLE
+
+    with tempfile.TemporaryDirectory() as folder:
+        return [(converted_folder(Path(folder)) / TABLE).read_bytes()]
+
+
 def _open_converted(folder: Path, **changed: bytes) -> None:
     """Read a converted store with another array, table or card; what is not changed says what fits."""
     from neurocanvas.datasets.converted import ARRAY, TABLE, open_converted
@@ -116,8 +125,11 @@ def _open_converted(folder: Path, **changed: bytes) -> None:
 
 
 def read_converted_array(folder: Path, content: bytes) -> None:
-    """The beginning of the array of a converted store; zeros follow."""
-    _open_converted(folder, array=content.ljust(128 + 4 * 62 * 501 * 4, b"\0"))
+    """The beginning of the array of a converted store; the rest is as it was written."""
+    from neurocanvas.datasets.converted import ARRAY
+
+    whole = (converted_folder(folder) / ARRAY).read_bytes()
+    _open_converted(folder, array=content + whole[len(content) :])
 
 
 def read_converted_table(folder: Path, content: bytes) -> None:

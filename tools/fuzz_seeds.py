@@ -175,7 +175,7 @@ def settings() -> list[bytes]:
     return [b'name = "a"\n[data]\nsubjects = [0, 3]\n[generate]\nguidance = 5.0\n', tomli_w.dumps(whole).encode()]
 
 
-def converted_table() -> bytes:
+def trial_table() -> bytes:
     """The table of four trials."""
     rows = [f"0,0,0,{n // 2},{n},n0210666{n // 2}_{n}.JPEG,n0210666{n // 2},coarse" for n in range(4)]
     return "\n".join([COLUMNS, *rows, ""]).encode()

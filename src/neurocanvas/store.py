@@ -9,6 +9,7 @@ get their name (2.5 ms each); other files may come out shorter than their card s
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -305,6 +306,32 @@ def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mappi
     with atomic(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, array, allow_pickle=False)
     finish(path, print_of_inputs, card)
+
+
+def read_whole_array(path: Path, purpose: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read an artifact that is an array into memory, and make sure that it is what was written.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    purpose : str
+        What it should hold and which stage makes it, for the error.
+
+    Returns
+    -------
+    array
+    card : dict
+
+    Raises
+    ------
+    NeuroCanvasError
+        If it or its card is missing or damaged.
+    """
+    content, card = check_file(path, purpose).read_bytes(), read_card(path)
+    if hashlib.sha256(content).hexdigest() != card.get("sha256"):
+        raise NeuroCanvasError(f"{path}: damaged: not the bytes that were written; it should hold {purpose}.")
+    return np.load(io.BytesIO(content), allow_pickle=False), card
 
 
 def read_array(path: Path, purpose: str) -> np.ndarray:

@@ -162,6 +162,18 @@ def test_a_truncated_store_is_refused_in_one_line(store, name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_row_with_other_bytes_than_were_written_is_refused_when_it_is_read(store):
+    opened, _ = open_dataset(settings_for(store))
+    row = len(opened) - 2  # opening reads nine, not this one
+    array = np.load(store / ARRAY, mmap_mode="r+")
+    array[row, 3].view(np.uint8)[7] ^= 1
+    array.flush()
+    for trials in (opened, open_dataset(settings_for(store))[0]):
+        trials.signal(range(row))
+        with pytest.raises(NeuroCanvasError, match=rf"{re.escape(ARRAY)}: damaged: row {row} has other bytes"):
+            trials.signal([0, row])
+
+
 def test_damage_stops_the_conversion_and_leaves_nothing(tmp_path):
     path = simulate(SimulateSettings(concepts=2, trials_per_concept=20, explained_variance=0.0), tmp_path / "released")
     content = torch.load(path, weights_only=True)

@@ -195,6 +195,7 @@ def test_arms_that_retrieve_name_start_and_choose(tiny_copy):
             for name in (entry["file"], f"{entry['file'].removesuffix('.png')}_1.png")
         )
         about = [json.loads(picture.text["neurocanvas"]) for picture in (first, second)]
+        assert not any("predictions" in said for said in about), "which change when another trial's prediction does"
         assert [said["sample"] for said in about] == [0, 1] and {said["trial"] for said in about} == {entry["trial"]}
         assert about[0]["scheduler"] == "dpm-solver++" and about[0]["steps"] == 2
         seeds = {sample_seed(entry["seed"], number) for number in (0, 1)}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from zipfile import ZipInfo
 
 import numpy as np
 
@@ -38,6 +40,12 @@ PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
 """Between these lies the standard deviation of scalp EEG."""
 
 PURPOSE = "the trials of EEG-ImageNet; get the released file"
+
+LARGEST_TRIAL = 8 * len(CH_NAMES) * N_TIMES
+"""Bytes of a trial in double precision."""
+
+Archive = tuple[list[ZipInfo], bytes]
+"""What `read_archive` gives."""
 
 _FIELDS: Mapping[str, type] = {"granularity": str, "subject": int, "label": str, "image": str}
 _SAMPLED = 9
@@ -146,9 +154,13 @@ def released_print(paths: Sequence[Path]) -> str:
     NeuroCanvasError
         If one is truncated or not a PyTorch file.
     """
+    return _print_of(paths, [read_archive(path, PURPOSE) for path in paths])
+
+
+def _print_of(paths: Sequence[Path], archives: Sequence[Archive]) -> str:
+    """`released_print` of files that have been read."""
     parts: list[Any] = []
-    for path in paths:
-        members, pickled = read_archive(path, PURPOSE)
+    for path, (members, pickled) in zip(paths, archives, strict=True):
         said = [(one.filename, one.file_size, one.CRC) for one in members]
         parts += [path.name, path.stat().st_size, said, pickled]
     return fingerprint(*parts)
@@ -173,7 +185,8 @@ def open_released(root: Path, unit: str) -> Source:
     Raises
     ------
     NeuroCanvasError
-        If there is no file, or one is truncated, would run code, or does not hold what the released ones do.
+        If there is no file, or one is truncated, would run code, or does not hold what the released ones do. Reading
+        raises it if a trial is damaged: other bytes than the file's checksums say, missing values, a flat channel.
     """
     paths = find_released(root)
     if not paths:
@@ -188,19 +201,27 @@ def open_released(root: Path, unit: str) -> Source:
     file = np.repeat(np.arange(len(paths)), [len(part) for part in parts])
     table = _table(records, np.array([path.name == STAGE2 for path in paths])[file])
     factor = np.float32(MICROVOLTS[unit])
+    archives = [read_archive(path, PURPOSE) for path in paths]
+    checks = [frozenset(member.CRC for member in members) for members, _ in archives]
+    whole: set[int] = set()
 
     def read(indices: np.ndarray) -> np.ndarray:
         """Signal of some records, µV."""
         signal = np.empty((len(indices), len(CH_NAMES), N_TIMES), dtype=np.float32)
         for place, index in enumerate(indices):
             signal[place] = records[index]["eeg_data"].detach().resolve_neg().float().numpy()
+            storage = records[index]["eeg_data"].untyped_storage()
+            if storage.data_ptr() not in whole:  # checked after it was copied: what is whole then was whole before
+                _check_bytes(storage, checks[file[index]], int(index), paths[file[index]])
+            if storage.nbytes() > LARGEST_TRIAL:  # of many trials at once, and checked with the first
+                whole.add(storage.data_ptr())
             for near in indices[max(0, place - 1) : place + 1]:  # the end of the last one was mapped with this one
                 _forget(records[near]["eeg_data"].untyped_storage(), mapped)
             _check_signal(signal[place], records[index], int(index), paths[file[index]])
         signal *= factor
         return signal
 
-    return Source(paths, table, read, released_print(paths), unit, file)
+    return Source(paths, table, read, _print_of(paths, archives), unit, file)
 
 
 def _load(path: Path, mapped: set[int]) -> list[dict[str, Any]]:
@@ -316,6 +337,15 @@ def _forget(storage: Any, mapped: set[int]) -> None:
         start = address - address % mmap.PAGESIZE
         length = ctypes.c_size_t(address + storage.nbytes() - start)
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), length, mmap.MADV_DONTNEED)
+
+
+def _check_bytes(storage: Any, checks: frozenset[int], index: int, path: Path) -> None:
+    """Raise unless a storage has the checksum of something in its file."""
+    held = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
+    if zlib.crc32(held) not in checks:
+        raise NeuroCanvasError(
+            f"{path}: damaged: trial {index} of the file has other bytes than were written; get the file again."
+        )
 
 
 def _check_signal(signal: np.ndarray, record: Mapping[str, Any], index: int, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -311,10 +312,11 @@ def _jpeg(drawing: Drawing) -> bytes:
 
 def _write_beside(path: Path, content: bytes, *, known: bool) -> str:
     """Write a file that goes with the EEG and give its sha256; if it was there and is another one now, say that."""
-    if known and not (path.is_file() and path.read_bytes() == content):
+    written = hashlib.sha256(content).hexdigest()
+    if known and _sha256(path) != written:
         report_damage(path)
     write_bytes(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return written
 
 
 def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable[[], bytes]]:
@@ -329,4 +331,11 @@ def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable
 
 def _print_of(files: Iterable[Path]) -> str:
     """What names the content of files."""
-    return fingerprint([sha256(path) if path.is_file() else None for path in files])
+    return fingerprint([_sha256(path) for path in files])
+
+
+def _sha256(path: Path) -> str | None:
+    """A file's sha256; None if it is not there, or nobody may read it."""
+    with suppress(OSError):
+        return sha256(path)
+    return None

@@ -153,10 +153,10 @@ def read_pooled_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[st
 def _read_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any]]:
     """A subject's features and their card."""
     path = run.features_path(subject)
-    values = store.read_array(path, "features; `neurocanvas features` makes them")
+    values, card = store.read_whole_array(path, "features; `neurocanvas features` makes them")
     if len(values) != len(run.opened[subject]):
         raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
-    return np.asarray(values), store.read_card(path)
+    return values, card
 
 
 def train(run: Run) -> list[Path]:

@@ -107,11 +107,16 @@ def draw_shard(run: Run, folder: Path, where: Path, work: Work) -> None:
         for number, pictures in enumerate(store.read_array(drawn, "pictures")):
             for entry, picture, seed in zip(work.entries, pictures, seeds[number], strict=True):
                 name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
-                write_picture(folder / name, picture, {**entry, **how, "sample": number, "seed": seed})
+                write_picture(folder / name, picture, {**_about(entry), **how, "sample": number, "seed": seed})
                 hashes[name] = store.sha256(folder / name)
         store.write_text(card, seal({"fingerprint": inputs, "pictures": hashes}))
     for done in (drawn, store.card_path(drawn)):
         done.unlink(missing_ok=True)
+
+
+def _about(entry: dict[str, Any]) -> dict[str, Any]:
+    """What a picture says of itself; not which predictions it is from, because it stays when those of others change."""
+    return {name: value for name, value in entry.items() if name != "predictions"}
 
 
 def _how(run: Run) -> dict[str, Any]:

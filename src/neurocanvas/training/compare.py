@@ -200,14 +200,19 @@ def train_and_save(
     Raises
     ------
     NeuroCanvasError
-        See `train_mapper`.
+        See `train_mapper`; or if targets that are mapped change meanwhile.
     """
-    inputs = store.fingerprint(
-        features, np.asarray(targets), target_of, split.fingerprint(), spec.ch_names, spec.bands, settings
-    )
+
+    def fingerprint() -> str:
+        given = features, np.asarray(targets), target_of
+        return store.fingerprint(*given, split.fingerprint(), spec.ch_names, spec.bands, settings)
+
+    inputs = fingerprint()
     state = path.with_name(path.name + ".state")
     if not store.is_done(path, inputs):
         mapper, card = train_mapper(features, targets, target_of, split, spec, settings, state=state, log=log)
+        if fingerprint() != inputs:  # targets are read from their file again and again
+            raise NeuroCanvasError(f"{path.name}: its targets changed on the disk while it was trained; run again.")
         save_mapper(mapper, path, inputs, {"data": store.fingerprint(features), **card})
     state.unlink(missing_ok=True)  # also what a run left that was killed right here
     return store.read_card(path)
