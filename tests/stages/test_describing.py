@@ -13,7 +13,7 @@ from tiny import tiny_settings
 
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.judge import judge_pictures
+from neurocanvas.families import find_family, load_picture_encoder
 from neurocanvas.stages import describing, run_stage
 from neurocanvas.stages.run import Run
 from neurocanvas.targets import text
@@ -31,7 +31,8 @@ def test_other_targets_go_from_embed_to_the_report(tiny_copy, target):
     assert targets.shape == (24, 1, targets.shape[2]) and run.embeddings().shape == (24, 77, 768)
     if target == "image":
         seen = [run.dataset[1].picture(name) for name in run.stimuli]
-        np.testing.assert_allclose(targets[:, 0].astype(np.float32), judge_pictures(seen, "bundled"), atol=2e-2)
+        judged = load_picture_encoder(find_family("bundled").judge)[0](seen)
+        np.testing.assert_allclose(targets[:, 0].astype(np.float32), judged, atol=2e-2)
     for name in ("train", "predict", "generate", "evaluate", "report"):
         run_stage(run, name)
     assert np.load(tiny_copy / "predictions" / "s0.npy").shape == (8, *targets.shape[1:])
