@@ -194,7 +194,7 @@ def read_checkpoint_head(folder: Path, content: bytes) -> None:
 def read_checkpoint_card(folder: Path, content: bytes) -> None:
     """The card of a mapper of ours."""
     from neurocanvas.models.checkpoint import load_mapper
-    from neurocanvas.stages.kept import read_mapper_card
+    from neurocanvas.stages.records import read_mapper_card
     from neurocanvas.store import card_path
 
     path = put(folder / "mapper.safetensors", seeds.checkpoints()[0])

@@ -131,7 +131,7 @@ def read_features(folder: Path, content: bytes) -> None:
 
 def read_manifest(folder: Path, content: bytes) -> None:
     """manifest.jsonl, as the audit reads it."""
-    from neurocanvas.stages.kept import drawn_stimuli
+    from neurocanvas.stages.records import drawn_stimuli
 
     put(folder / "images" / "manifest.jsonl", content)
     need(all(isinstance(one, str) for one in drawn_stimuli(folder)), "stimuli are texts")
@@ -139,7 +139,7 @@ def read_manifest(folder: Path, content: bytes) -> None:
 
 def read_summary(folder: Path, content: bytes) -> None:
     """scores/summary.json, as the audit reads it."""
-    from neurocanvas.stages.kept import read_summary, transductive_rules, two_way
+    from neurocanvas.stages.records import read_summary, transductive_rules, two_way
 
     put(folder / "scores" / "summary.json", content)
     found = read_summary(folder)
@@ -150,7 +150,7 @@ def read_summary(folder: Path, content: bytes) -> None:
 
 def read_trial_table(folder: Path, content: bytes) -> None:
     """The trial table of a run folder."""
-    from neurocanvas.stages.kept import kept_tables
+    from neurocanvas.stages.records import kept_tables
 
     put(folder / "features" / "s0_trials.csv", content)
     kept_tables(folder)

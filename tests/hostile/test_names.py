@@ -17,7 +17,7 @@ from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.report.gallery import ranked_pictures
 from neurocanvas.stages.exchange import STAGED, import_files
-from neurocanvas.stages.kept import drawn_stimuli
+from neurocanvas.stages.records import drawn_stimuli
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions, write_captions
 

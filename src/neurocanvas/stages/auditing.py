@@ -22,7 +22,7 @@ from neurocanvas.stages.classifying import COLUMNS as CELL_COLUMNS
 from neurocanvas.stages.classifying import TRANSDUCTIVE, UNSELECTED
 from neurocanvas.stages.elsewhere import GIVEN
 from neurocanvas.stages.foreign import pictures_case, table_case
-from neurocanvas.stages.kept import (
+from neurocanvas.stages.records import (
     NO_DATA,
     damaged,
     drawn_stimuli,

@@ -16,7 +16,7 @@ from neurocanvas.evaluation.conclusions import SELECTIONS
 from neurocanvas.evaluation.pairing import KNOWN_OF_PAIRS, check_header, inside, read_columns
 from neurocanvas.evaluation.pairing import NEEDED as PAIRED
 from neurocanvas.stages.elsewhere import GIVEN
-from neurocanvas.stages.kept import two_way
+from neurocanvas.stages.records import two_way
 from neurocanvas.trials import COLUMNS, Trials
 
 NEEDED = ("true", "predicted")
