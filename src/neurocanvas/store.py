@@ -265,6 +265,25 @@ def is_done(path: Path, print_of_inputs: str) -> bool:
     return False
 
 
+def check_unchanged(path: Path, before: str, now: str) -> None:
+    """Refuse to finish an artifact of inputs that were damaged while they were read.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact's file.
+    before, now : str
+        `fingerprint` of its inputs before they were read, and afterwards.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If they differ.
+    """
+    if before != now:
+        raise NeuroCanvasError(f"{path}: what it is made from changed on the disk meanwhile; run the same again.")
+
+
 def read_card(path: Path) -> dict[str, Any]:
     """Read the card of an artifact.
 

@@ -72,6 +72,34 @@ def test_a_killed_embedding_goes_on_and_ends_with_the_same_bytes(tiny_copy, monk
     assert encoded == [5, 5, 5, 5, 4] and run.embeddings_path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("stage", ["caption", "embed"])
+def test_what_is_made_of_a_picture_that_changes_meanwhile_is_not_kept(tiny_copy, monkeypatch, stage):
+    settings = tiny_settings(embed={"target": "image"})
+    if stage == "caption":
+        (tiny_copy / "targets" / "caption.txt").unlink()  # the true ones, which no captioner wrote
+    whole = [(path, path.read_bytes()) for path in run_stage(Run(tiny_copy, settings), stage)]
+    for path, _ in whole:
+        path.unlink()
+    work = {"caption": "_describe", "embed": "_embeddings"}[stage]
+    do, damaged = getattr(describing, work), []
+
+    def damage(run, unit):
+        found, names = do(run, unit), unit if stage == "caption" else unit[1]
+        if names[0] in run.stimuli:  # not captions
+            damaged.append((run.dataset[1].files[names[0]], run.dataset[1].files[names[0]].read_bytes()))
+            damaged[0][0].write_bytes(b"other")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(describing, work, damage)
+        with pytest.raises(NeuroCanvasError, match=r"what it is made from changed on the disk meanwhile"):
+            run_stage(Run(tiny_copy, settings), stage)
+    assert not whole[-1][0].exists()
+    damaged[0][0].write_bytes(damaged[0][1])
+    run_stage(Run(tiny_copy, settings), stage)
+    assert [path.read_bytes() for path, _ in whole] == [content for _, content in whole]
+
+
 def test_stimuli_of_one_caption_share_its_embedding(tiny_copy):
     run = Run(tiny_copy, tiny_settings())
     write_captions(tiny_copy / "targets" / "caption.txt", dict.fromkeys(run.stimuli, "a banana"))

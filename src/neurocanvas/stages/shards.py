@@ -93,15 +93,18 @@ def draw_shard(run: Run, folder: Path, where: Path, work: Work) -> None:
         Where the shard's card lies.
     work : Work
     """
-    how = _how(run)
-    inputs = store.fingerprint(
-        "generate", work.conditions, [entry["seed"] for entry in work.entries], how, *_beside(run, work)
-    )
+    how, seeds_of = _how(run), [entry["seed"] for entry in work.entries]
+
+    def fingerprint() -> str:
+        return store.fingerprint("generate", work.conditions, seeds_of, how, *_beside(run, work))
+
+    inputs = fingerprint()
     drawn = where / f"shard_{work.entries[0]['trial']:05d}.npy"
     card = drawn.with_suffix(".json")
     if not _shard_done(card, inputs, folder):
         if not store.is_done(drawn, inputs):
             pictures, seeds = _draw(run, work)
+            store.check_unchanged(drawn, inputs, fingerprint())  # pictures to start from were read meanwhile
             store.write_array(drawn, pictures, inputs, {"seeds": seeds})
         hashes, seeds = {}, store.read_card(drawn)["seeds"]
         for number, pictures in enumerate(store.read_array(drawn, "pictures")):
@@ -135,7 +138,7 @@ def _beside(run: Run, work: Work) -> list[Any]:
     """What the pictures of some arms depend on as well."""
     beside: list[Any] = []
     if work.starts:
-        pictures = kept(STAGE, "pictures", run, lambda: run.dataset[1].fingerprint())
+        pictures = [run.dataset[1].print_of(one) for one in work.starts if isinstance(one, str)]
         beside += [np.asarray(work.starts), pictures]
     if work.chooses:
         family = run.settings.family

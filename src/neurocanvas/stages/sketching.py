@@ -41,10 +41,11 @@ def sketch(run: Run, subject: int) -> np.ndarray:
 
     path = run.folder / "predictions" / f"s{subject}_sketch.npy"
     card, stimuli = store.read_card(path.with_name(f"s{subject}.npy")), run.dataset[1]
-    inputs = store.fingerprint("sketch", card["fingerprint"], stimuli.fingerprint(), run.stimuli)
+    inputs = store.fingerprint("sketch", card["fingerprint"], seen := stimuli.fingerprint(), run.stimuli)
     if store.is_done(path, inputs):
         return store.read_array(path, "small pictures")
     pictures = np.stack([stimuli.picture(name, size=SIDE) for name in run.stimuli]).reshape(-1, SIDE * SIDE, 3) / 255
+    store.check_unchanged(path, seen, stimuli.fingerprint())
     pool, (values, features) = run.pool(subject), read_pooled_features(run, subject)
     shown, average = run.stimulus_rows(pool), run.settings.split.average_test
     spec = EEGSpec(tuple(features["ch_names"]), tuple(features["bands"]), pictures.shape[1:])

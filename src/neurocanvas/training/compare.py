@@ -211,8 +211,7 @@ def train_and_save(
     state = path.with_name(path.name + ".state")
     if not store.is_done(path, inputs):
         mapper, card = train_mapper(features, targets, target_of, split, spec, settings, state=state, log=log)
-        if fingerprint() != inputs:  # targets are read from their file again and again
-            raise NeuroCanvasError(f"{path.name}: its targets changed on the disk while it was trained; run again.")
+        store.check_unchanged(path, inputs, fingerprint())  # targets are read from their file again and again
         save_mapper(mapper, path, inputs, {"data": store.fingerprint(features), **card})
     state.unlink(missing_ok=True)  # also what a run left that was killed right here
     return store.read_card(path)
