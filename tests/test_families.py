@@ -9,8 +9,16 @@ import pytest
 
 from neurocanvas import families
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.judge import judge_pictures
-from neurocanvas.families import BUNDLED, FAMILIES, Family, batches, family_print, find_family, load_part
+from neurocanvas.families import (
+    BUNDLED,
+    FAMILIES,
+    Family,
+    batches,
+    family_print,
+    find_family,
+    load_part,
+    load_picture_encoder,
+)
 from neurocanvas.targets.captions import load_captioner
 from neurocanvas.targets.text import embed_captions
 
@@ -101,7 +109,10 @@ def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path):
 
     family = tmp_path / "family"
     shutil.copytree(BUNDLED, family)
-    for network, load in (("clip", judge_pictures), ("stable-diffusion/text_encoder", embed_captions)):
+    def judge(pictures, name):
+        return load_picture_encoder(find_family(name).judge)[0](pictures)
+
+    for network, load in (("clip", judge), ("stable-diffusion/text_encoder", embed_captions)):
         file = family / network / "model.safetensors"
         weights = load_file(file)
         first = min(name for name in weights if "layers.0" in name)

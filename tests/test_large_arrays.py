@@ -1,10 +1,13 @@
 """Arrays that are written part by part: killed, damaged, begun again."""
 
+import os
+
 import numpy as np
 import pytest
 
 from neurocanvas import store
-from neurocanvas.large_arrays import growing_array
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.large_arrays import growing_array, write_in_parts
 
 PIECES = [[0], [1], [2], [3]]
 
@@ -81,9 +84,38 @@ def test_a_damaged_beginning_is_begun_anew(tmp_path, damage):
 
 def test_an_array_that_is_done_leaves_nothing_behind_though_it_is_killed_at_its_card(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(store, "finish", lambda *_: (_ for _ in ()).throw(ZeroDivisionError))
+        patch.setattr(store, "finish", lambda *_, **__: (_ for _ in ()).throw(ZeroDivisionError))
         growing = growing_array(tmp_path / "a.npy", (4,), "A", PIECES)
         with pytest.raises(ZeroDivisionError), growing as (array, _, note):
             array[:] = 1
             note(4)
     assert names(tmp_path) == ["a.npy"]
+
+
+def test_a_row_that_is_damaged_before_the_end_is_noticed_and_written_again(tmp_path):
+    growing = growing_array(tmp_path / "a.npy", (4,), "A", PIECES)
+    with pytest.raises(NeuroCanvasError, match=r"growing-a\.npy: changed on the disk"), growing as (array, _, note):
+        array[:] = 1
+        note(4)
+        array[1] = 2
+    assert not (tmp_path / "a.npy").exists()
+    with growing_array(tmp_path / "a.npy", (4,), "A", PIECES) as (array, done, note):
+        assert done == 0
+        array[:] = 1
+        note(4)
+    assert np.load(tmp_path / "a.npy").tolist() == [1, 1, 1, 1]
+
+
+def test_a_card_says_what_was_written_and_not_what_lies_there_by_then(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def damaged(source, target):
+        replace(source, target)
+        if target.suffix == ".npy":
+            target.write_bytes(b"x" * target.stat().st_size)
+
+    monkeypatch.setattr(os, "replace", damaged)
+    store.write_array(tmp_path / "a.npy", np.arange(3), "A")
+    write_in_parts(tmp_path / "b.npy", (3,), np.int64, [np.arange(3)], "A")
+    assert not store.is_done(tmp_path / "a.npy", "A") and not store.is_done(tmp_path / "b.npy", "A")
+    assert store.read_card(tmp_path / "a.npy")["sha256"] == store.read_card(tmp_path / "b.npy")["sha256"]

@@ -1,4 +1,4 @@
-"""What tells damage: the check at the end of a card, and the line that says which file is damaged."""
+"""What tells damage: hashes of what was written and read, and the line that says which file is damaged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from neurocanvas.errors import NeuroCanvasError
 
 _BEFORE_CHECK = ',\n "check": '
 
@@ -31,6 +33,47 @@ def tell_on_stderr() -> None:
     told = logging.StreamHandler()
     told.setFormatter(logging.Formatter("neurocanvas: %(message)s"))
     logging.getLogger("neurocanvas").handlers[:] = [told]
+
+
+class Hashed:
+    """A file that is written to, and the sha256 of what was: the disk may hold something else by the time it is read.
+
+    Parameters
+    ----------
+    stream : binary file
+        Open for writing.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._digest = stream, hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        """Write bytes, or whatever has some."""
+        self._digest.update(content)
+        return self._stream.write(content)
+
+    def hexdigest(self) -> str:
+        """Give 64 hex digits."""
+        return self._digest.hexdigest()
+
+
+def check_unchanged(what: Path | str, before: str | None, now: str | None) -> None:
+    """Refuse to finish an artifact whose input was damaged while it was read.
+
+    Parameters
+    ----------
+    what : path-like
+        The input.
+    before, now : str or None
+        A hash of it before it was read, and afterwards.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If they differ.
+    """
+    if before != now:
+        raise NeuroCanvasError(f"{what}: changed on the disk while it was read; put the right one there and run again.")
 
 
 def seal(card: Mapping[str, Any]) -> str:

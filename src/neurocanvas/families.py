@@ -164,18 +164,22 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
-    if Path(source).is_relative_to(BUNDLED):
+    bundled = Path(source).is_relative_to(BUNDLED)
+    if bundled:
         check_bundled()
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()  # there is one progress line per stage already
         logging.set_verbosity_error()
     try:
-        return load(source)
+        loaded = load(source)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NeuroCanvasError(
             f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
         ) from error
+    if bundled:
+        _check_bundled()  # again: what is whole after it was read was whole before
+    return loaded
 
 
 def variant(source: str, file: str) -> str | None:
@@ -205,7 +209,7 @@ def variant(source: str, file: str) -> str | None:
 
 @cache
 def check_bundled() -> str:
-    """Compare the bundled weights with the sha256 on their card, once per process.
+    """Compare the bundled weights with the sha256 on their card, once per process; those that are loaded, each time.
 
     Returns
     -------
@@ -217,6 +221,11 @@ def check_bundled() -> str:
     NeuroCanvasError
         If a file is missing or differs.
     """
+    return _check_bundled()
+
+
+def _check_bundled() -> str:
+    """Compare the bundled weights with the sha256 on their card."""
     expected: dict[str, str] = read_json(BUNDLED / "card.json", "the card of the bundled weights; reinstall")["sha256"]
     for name, digest in expected.items():
         path = BUNDLED / name

@@ -6,18 +6,16 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
-from neurocanvas import store
-from neurocanvas.damage import report_damage, seal, unseal
+from neurocanvas import pages, store
+from neurocanvas.damage import Hashed, check_unchanged, report_damage, seal, unseal
 from neurocanvas.pages import let_go
-
-HASHED_AT_ONCE = 256
-"""Pieces that are read before their pages are given back."""
 
 
 def write_in_parts(
@@ -46,10 +44,11 @@ def write_in_parts(
     """
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with store.atomic(path) as temporary, temporary.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
+        hashed = Hashed(stream)
+        np.lib.format.write_array_header_1_0(hashed, header)
         for part in parts:
-            stream.write(np.ascontiguousarray(part, dtype).data)
-    store.finish(path, print_of_inputs, card)
+            hashed.write(np.ascontiguousarray(part, dtype).data)
+    store.finish(path, print_of_inputs, card, digest=hashed.hexdigest())
 
 
 @contextmanager
@@ -112,17 +111,24 @@ def growing_array(
 
     yield array, done, note
     array.flush()
+    digest = store.sha256(growing)
+    again = hashlib.sha256()
+    _hash(array, pieces[:noted], again)  # after the whole was hashed: what is right now was right then
+    check_unchanged(growing, written.hexdigest(), again.hexdigest())
     state.unlink(missing_ok=True)  # first: a run that is killed behind this leaves nothing that its successor overlooks
     os.replace(growing, path)
-    store.finish(path, print_of_inputs, card)
+    store.finish(path, print_of_inputs, card, digest=digest)
 
 
 def _hash(array: np.ndarray, pieces: Sequence[Sequence[int]], digest: Any) -> None:
-    """Add pieces to a digest."""
-    for number, rows in enumerate(pieces):
-        digest.update(array[list(rows)].data)
-        if number % HASHED_AT_ONCE == 0:
+    """Add pieces to a digest, row by row: thousands of stimuli may have one caption."""
+    size = 0
+    for row in chain.from_iterable(pieces):
+        digest.update(array[row : row + 1].data)
+        size += array[row].nbytes
+        if size > pages.AT_ONCE:
             let_go(array)
+            size = 0
 
 
 def _begun(

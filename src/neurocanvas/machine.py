@@ -64,9 +64,10 @@ def _left_of_limits() -> Iterator[int]:
     with suppress(OSError):  # no Linux
         for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
-            if controllers not in LIMITS:
+            version = "memory" if "memory" in controllers.split(",") else controllers
+            if version not in LIMITS:
                 continue
-            limit, used, files = LIMITS[controllers]
+            limit, used, files = LIMITS[version]
             root = GROUPS / controllers
             group = root / path.lstrip("/")
             for folder in (group, *group.parents):  # a container sees its own group as the root, under no path

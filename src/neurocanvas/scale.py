@@ -225,9 +225,9 @@ class Local:
             return 1
         if self.workers:
             return self.workers
-        cards = len(gpus()) if needs.gpu else 0
-        room = [cores() // needs.threads, free_memory() // needs.memory, *([int(cards / needs.gpu)] if cards else [])]
-        return max(1, min(room))
+        devices = len(gpus()) if needs.gpu else 0
+        room = [cores() // needs.threads, free_memory() // needs.memory]
+        return max(1, min(room + ([int(devices / needs.gpu)] if devices else [])))
 
     def _in_processes(
         self, work: Callable[[Unit], Result], units: Sequence[Unit], needs: Needs, width: int
@@ -266,15 +266,15 @@ class Local:
 
     def _workers(self, width: int, needs: Needs) -> ProcessPoolExecutor:
         """Processes that last for all stages of a command, as long as they are as many and their threads too."""
-        cards = gpus() if needs.gpu else []
-        if self._pool is None or self._made_for != (width, needs.threads, len(cards)):
+        devices = gpus() if needs.gpu else []
+        if self._pool is None or self._made_for != (width, needs.threads, len(devices)):
             self.close()
             context = get_context("spawn")  # what torch and CUDA hold does not survive a fork
             places = context.SimpleQueue()
-            for place in range(width if cards else 0):
-                places.put(cards[place % len(cards)])
-            self._pool = ProcessPoolExecutor(width, context, _begin_worker, (places, bool(cards), needs.threads))
-            self._made_for = (width, needs.threads, len(cards))
+            for place in range(width if devices else 0):
+                places.put(devices[place % len(devices)])
+            self._pool = ProcessPoolExecutor(width, context, _begin_worker, (places, bool(devices), needs.threads))
+            self._made_for = (width, needs.threads, len(devices))
         return self._pool
 
     def _end_at_once(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.damage import report_damage, seal, unseal
+from neurocanvas.damage import Hashed, report_damage, seal, unseal
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.pages import pieces
 
@@ -219,7 +219,7 @@ def card_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def finish(path: Path, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
+def finish(path: Path, print_of_inputs: str, card: Mapping[str, Any] | None = None, *, digest: str = "") -> None:
     """Write the card of an artifact that is complete: from here on it counts as done.
 
     Parameters
@@ -230,8 +230,11 @@ def finish(path: Path, print_of_inputs: str, card: Mapping[str, Any] | None = No
         `fingerprint` of everything that it depends on.
     card : mapping, optional
         What else a reader should know (settings, shapes, scores).
+    digest : str
+        The sha256 of what was written; without it, that of what is on the disk is taken.
     """
-    write_text(card_path(path), seal({"fingerprint": print_of_inputs, "sha256": sha256(path), **(card or {})}))
+    digest = digest or sha256(path)
+    write_text(card_path(path), seal({"fingerprint": print_of_inputs, "sha256": digest, **(card or {})}))
 
 
 def is_done(path: Path, print_of_inputs: str) -> bool:
@@ -263,25 +266,6 @@ def is_done(path: Path, print_of_inputs: str) -> bool:
     except (OSError, ValueError) as error:
         report_damage(at_fault, error)
     return False
-
-
-def check_unchanged(path: Path, before: str, now: str) -> None:
-    """Refuse to finish an artifact of inputs that were damaged while they were read.
-
-    Parameters
-    ----------
-    path : Path
-        The artifact's file.
-    before, now : str
-        `fingerprint` of its inputs before they were read, and afterwards.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If they differ.
-    """
-    if before != now:
-        raise NeuroCanvasError(f"{path}: what it is made from changed on the disk meanwhile; run the same again.")
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -323,8 +307,9 @@ def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mappi
         What else a reader should know.
     """
     with atomic(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, array, allow_pickle=False)
-    finish(path, print_of_inputs, card)
+        hashed = Hashed(stream)
+        np.save(hashed, array, allow_pickle=False)
+    finish(path, print_of_inputs, card, digest=hashed.hexdigest())
 
 
 def read_whole_array(path: Path, purpose: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -347,7 +332,11 @@ def read_whole_array(path: Path, purpose: str) -> tuple[np.ndarray, dict[str, An
     NeuroCanvasError
         If it or its card is missing or damaged.
     """
-    content, card = check_file(path, purpose).read_bytes(), read_card(path)
+    try:
+        content = check_file(path, purpose).read_bytes()
+    except OSError as error:
+        raise NeuroCanvasError(f"{path}: cannot be read ({error.strerror}); it should hold {purpose}.") from error
+    card = read_card(path)
     if hashlib.sha256(content).hexdigest() != card.get("sha256"):
         raise NeuroCanvasError(f"{path}: damaged: not the bytes that were written; it should hold {purpose}.")
     return np.load(io.BytesIO(content), allow_pickle=False), card

@@ -92,7 +92,7 @@ def test_what_is_made_of_a_picture_that_changes_meanwhile_is_not_kept(tiny_copy,
 
     with monkeypatch.context() as patch:
         patch.setattr(describing, work, damage)
-        with pytest.raises(NeuroCanvasError, match=r"what it is made from changed on the disk meanwhile"):
+        with pytest.raises(NeuroCanvasError, match=r"JPEG: changed on the disk while it was read"):
             run_stage(Run(tiny_copy, settings), stage)
     assert not whole[-1][0].exists()
     damaged[0][0].write_bytes(damaged[0][1])

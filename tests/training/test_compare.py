@@ -108,7 +108,7 @@ def test_a_mapper_whose_targets_change_while_it_is_trained_is_not_kept(data, tmp
     def damage(line):
         mapped[0] += 1
 
-    with pytest.raises(NeuroCanvasError, match=r"m\.safetensors: what it is made from changed on the disk"):
+    with pytest.raises(NeuroCanvasError, match=r"targets\.npy: changed on the disk while it was read"):
         train_and_save(features, mapped, *others, SPEC, SETTINGS, path=tmp_path / "m.safetensors", log=damage)
     assert not (tmp_path / "m.safetensors").exists()
 

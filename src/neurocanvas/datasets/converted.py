@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.config import DataSettings
+from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.released import N_TIMES, SFREQ, Source, find_released, open_released, released_print
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
 from neurocanvas.montage import CH_NAMES
@@ -160,6 +161,7 @@ def write_part(part: Part) -> list[int]:
         If a trial is damaged.
     """
     source = kept("convert", "released", (part.unit, part.files), lambda: open_released(part.root, part.unit))
+    check_unchanged(part.root, part.files, source.print_of_files)
     rows = np.argsort(source.table["subject"], kind="stable")[part.start : part.stop]
     checks = []
     with part.path.open("r+b") as stream:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.config import DataSettings, RecordingSettings
+from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.continuous import Run, open_run
 from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.errors import NeuroCanvasError, check_folder
@@ -77,6 +78,7 @@ def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, S
     if not recording.events:
         raise NeuroCanvasError("data.recording.events: at least one source of onsets is needed; got none.")
     runs = [open_run(path, recording.events) for path in paths]
+    prints = [fingerprint([sha256(path) for path in run.files]) for run in runs]
     _check_alike(runs)
     shown = [_shown(run, recording) for run in runs]
     stimulus = [name for _, names in shown for name in names]
@@ -91,8 +93,8 @@ def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, S
         ch_names=_kept(runs[0], recording)[1],
         sfreq=runs[0].sfreq,
         tmin=round(recording.tmin * runs[0].sfreq) / runs[0].sfreq,
-        read=_reader(runs, recording, number, np.concatenate(starts)),
-        source=fingerprint([sha256(path) for run in runs for path in run.files], recording),
+        read=_reader(runs, prints, recording, number, np.concatenate(starts)),
+        source=fingerprint(prints, recording),
     )
     return _subjects(trials, settings), stimuli
 
@@ -231,11 +233,16 @@ def _subjects(trials: Trials, settings: DataSettings) -> Trials:
 
 
 def _reader(
-    runs: list[Run], recording: RecordingSettings, number: np.ndarray, starts: np.ndarray
+    runs: list[Run], prints: list[str], recording: RecordingSettings, number: np.ndarray, starts: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Make the function that cuts trials out; it keeps the four runs used last."""
     n_times, n_chans = _n_times(runs[0].sfreq, recording), len(_kept(runs[0], recording)[0])
-    signal_of = lru_cache(maxsize=4)(lambda run: _signal(runs[run], recording))
+
+    @lru_cache(maxsize=4)
+    def signal_of(run: int) -> np.ndarray:
+        signal = _signal(runs[run], recording)
+        check_unchanged(runs[run].path, prints[run], fingerprint([sha256(path) for path in runs[run].files]))
+        return signal
 
     def read(indices: np.ndarray) -> np.ndarray:
         signal = np.empty((len(indices), n_chans, n_times), dtype=np.float32)

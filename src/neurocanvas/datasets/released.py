@@ -201,12 +201,15 @@ def open_released(root: Path, unit: str) -> Source:
     file = np.repeat(np.arange(len(paths)), [len(part) for part in parts])
     table = _table(records, np.array([path.name == STAGE2 for path in paths])[file])
     factor = np.float32(MICROVOLTS[unit])
-    archives = [read_archive(path, PURPOSE) for path in paths]
+    archives, sizes = [read_archive(path, PURPOSE) for path in paths], [path.stat().st_size for path in paths]
     checks = [frozenset(member.CRC for member in members) for members, _ in archives]
     whole: set[int] = set()
 
     def read(indices: np.ndarray) -> np.ndarray:
         """Signal of some records, µV."""
+        for path, size in zip(paths, sizes, strict=True):
+            if path.stat().st_size < size:  # what is mapped and is not there any more is a crash
+                raise NeuroCanvasError(f"{path}: damaged: truncated since it was opened; get the file again.")
         signal = np.empty((len(indices), len(CH_NAMES), N_TIMES), dtype=np.float32)
         for place, index in enumerate(indices):
             signal[place] = records[index]["eeg_data"].detach().resolve_neg().float().numpy()

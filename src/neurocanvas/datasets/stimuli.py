@@ -288,15 +288,30 @@ class Stimuli:
             colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)
         return np.asarray(colour)
 
-    def fingerprint(self) -> str:
+    def prints(self) -> dict[str, str | None]:
+        """Hash the bytes of every picture.
+
+        Returns
+        -------
+        dict of str to str or None
+            As `print_of`.
+        """
+        return {name: self.print_of(name) for name in self.ids}
+
+    def fingerprint(self, prints: Mapping[str, str | None] | None = None) -> str:
         """Hash the ids, concepts, names and the bytes of every picture that is there.
+
+        Parameters
+        ----------
+        prints : mapping, optional
+            What `prints` gave; without it the pictures are read.
 
         Returns
         -------
         str
             16 hex digits.
         """
-        contents = [self.print_of(name) for name in self.ids]
+        contents = list((self.prints() if prints is None else prints).values())
         drawn = [repr(GRATINGS[name]) for name in self.ids if name not in self.files]
         return fingerprint(list(self.ids), dict(self.concepts), dict(self.names), contents, drawn)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -51,8 +52,10 @@ def save_mapper(mapper: Mapper, path: Path, print_of_inputs: str, card: Mapping[
         "neurocanvas": json.dumps({"mapper": _name_of(mapper), "spec": asdict(mapper.spec)}, sort_keys=True)
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    store.write_bytes(path, save(tensors, metadata=head))  # a full disk is an OSError, which `save_file` hides
-    store.finish(path, print_of_inputs, {"mapper": _name_of(mapper), "spec": asdict(mapper.spec), **card})
+    content = save(tensors, metadata=head)
+    store.write_bytes(path, content)  # a full disk is an OSError, which `save_file` hides
+    card = {"mapper": _name_of(mapper), "spec": asdict(mapper.spec), **card}
+    store.finish(path, print_of_inputs, card, digest=hashlib.sha256(content).hexdigest())
 
 
 def load_mapper(path: Path | str) -> Mapper:
@@ -76,8 +79,6 @@ def load_mapper(path: Path | str) -> Mapper:
     from safetensors import SafetensorError, safe_open
 
     file = check_file(path, "a trained mapper; run the verb train")
-    if store.card_path(file).is_file() and store.read_card(file).get("sha256") != store.sha256(file):
-        raise NeuroCanvasError(f"{file}: differs from what its card says; delete both and train again.")
     try:
         with safe_open(file, framework="numpy") as opened:
             head = json.loads((opened.metadata() or {})["neurocanvas"])
@@ -98,6 +99,9 @@ def load_mapper(path: Path | str) -> Mapper:
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split()) or type(error).__name__
         raise NeuroCanvasError(f"{file}: damaged, or not a mapper ({reason}); train again.") from error
+    # after it was read: what is whole now was whole then
+    if store.card_path(file).is_file() and store.read_card(file).get("sha256") != store.sha256(file):
+        raise NeuroCanvasError(f"{file}: differs from what its card says; delete both and train again.")
     return mapper
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.config import ClassifySettings
+from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.eeg_imagenet import fine_groups, granularity_rows
 from neurocanvas.datasets.splits import Split, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
@@ -176,6 +178,8 @@ def _classify(run: Run, unit: _Unit) -> Path:
     concepts, y[used] = np.unique(job.pool.column("concept")[used], return_inverse=True)
     spec = TrialSpec(job.pool.ch_names, job.pool.sfreq, x.shape[2], len(concepts))
     outcomes = [train_classifier(model, x, y, split, spec, run.settings.classify) for split in splits]
+    if run.settings.classify.pretrained:  # which every fold reads
+        check_unchanged(run.settings.classify.pretrained, inputs, job.inputs(splits, model))
     adapted = {TRANSDUCTIVE} if run.settings.classify.domain_adaptation and model == "rgnn" else set()
     card = {
         "model": model, "title": kind.title, "subject": job.subject, "granularity": granularity,
@@ -211,8 +215,10 @@ def _save_weights(path: Path, outcome: Outcome, inputs: str, card: Mapping[str, 
     from safetensors.numpy import save
 
     tensors = {name: np.ascontiguousarray(array) for name, array in outcome.weights.items()}
-    store.write_bytes(path, save(tensors))  # a full disk is an OSError, which `save_file` hides
-    store.finish(path, inputs, {**card, "chosen": outcome.chosen})
+    content = save(tensors)
+    store.write_bytes(path, content)  # a full disk is an OSError, which `save_file` hides
+    digest = hashlib.sha256(content).hexdigest()
+    store.finish(path, inputs, {**card, "chosen": outcome.chosen}, digest=digest)
 
 
 def _read_cell(path: Path) -> Cell:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.damage import check_unchanged
+from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.families import batches, family_print, find_family, source_print
 from neurocanvas.large_arrays import growing_array
 from neurocanvas.scale import kept
@@ -51,15 +54,15 @@ def caption(run: Run) -> list[Path]:
     else:
         source = settings.source or family
         weights = family_print(family) if not settings.source else source_print(captioner_of(source))
-        same = _watch(run, path)
-        inputs = store.fingerprint("caption", stimuli.fingerprint(), ids, weights, settings.recipe)
+        prints = stimuli.prints()
+        inputs = store.fingerprint("caption", stimuli.fingerprint(prints), ids, weights, settings.recipe)
     if not store.is_done(path, inputs):
         if captions is None:
             def describe(parts: list[list[str]]) -> Iterator[list[str]]:
                 described = run.spread("caption", _describe, parts, sizes=[len(part) for part in parts])
-                for part, captions in zip(parts, described, strict=True):
-                    same(part)
-                    yield captions
+                for part, said in zip(parts, described, strict=True):
+                    _check_pictures(stimuli, prints, part)
+                    yield said
 
             captions = caption_stimuli(ids, stimuli.picture, describe, begun, inputs)
         write_captions(path, captions)
@@ -68,16 +71,10 @@ def caption(run: Run) -> list[Path]:
     return [path]
 
 
-def _watch(run: Run, path: Path) -> Callable[[Sequence[str]], None]:
-    """Hash the pictures; give what raises if some of them are others by now."""
-    stimuli = run.dataset[1]
-    before = {name: stimuli.print_of(name) for name in run.stimuli}
-
-    def check(names: Sequence[str]) -> None:
-        now = [stimuli.print_of(name) for name in names]
-        store.check_unchanged(path, store.fingerprint([before[name] for name in names]), store.fingerprint(now))
-
-    return check
+def _check_pictures(stimuli: Stimuli, prints: Mapping[str, str | None], names: Sequence[str]) -> None:
+    """Raise if a picture is another one by now."""
+    for name in names:
+        check_unchanged(stimuli.files.get(name, name), prints[name], stimuli.print_of(name))
 
 
 def _describe(run: Run, names: list[str]) -> list[str]:
@@ -120,17 +117,19 @@ def embed(run: Run) -> list[Path]:
         _encode(run, target, texts, text_shape(family, pooled=True), inputs, paths[1])
     if target == "image":
         paths.append(run.targets_path)
-        judge, same = source_print(find_family(family).judge), _watch(run, paths[1])
-        inputs = store.fingerprint("embed image", run.stimuli, run.dataset[1].fingerprint(), judge)
-        _encode(run, target, run.stimuli, image_shape(family), inputs, paths[1], same)
+        judge, stimuli = source_print(find_family(family).judge), run.dataset[1]
+        prints = stimuli.prints()
+        inputs = store.fingerprint("embed image", run.stimuli, stimuli.fingerprint(prints), judge)
+        check = partial(_check_pictures, stimuli, prints)
+        _encode(run, target, run.stimuli, image_shape(family), inputs, paths[1], check)
     return paths
 
 
 def _encode(
     run: Run, kind: str, said: Sequence[str], shape: tuple[int, int], inputs: str, path: Path,
-    same: Callable[[Sequence[str]], None] = lambda _: None,
+    check: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> None:  # fmt: skip
-    """Encode what is said of every stimulus, each distinct thing once, unless that is done; `same` may refuse some."""
+    """Encode what is said of every stimulus, each distinct thing once, unless that is done; `check` may refuse some."""
     if store.is_done(path, inputs):
         return
     distinct = list(dict.fromkeys(said))
@@ -144,7 +143,7 @@ def _encode(
         units = [(kind, distinct[part]) for part in parts]
         encoded = run.spread("embed", _embeddings, units, sizes=[len(some) for _, some in units])
         for part, embeddings in zip(parts, encoded, strict=True):
-            same(distinct[part])
+            check(distinct[part])
             for one, embedding in zip(distinct[part], embeddings, strict=True):
                 array[rows[one]] = embedding
             note(part.stop)

@@ -14,7 +14,7 @@ from neurocanvas.errors import NeuroCanvasError, check_inside, check_name
 from neurocanvas.families import batches, find_family, local_folder
 from neurocanvas.remote import PICTURES, copy_of
 from neurocanvas.scale import NEEDS, Needs
-from neurocanvas.stages.arms import check_arms, chosen, chosen_trials, make_work
+from neurocanvas.stages.arms import check_arms, check_predictions, chosen, chosen_trials, make_work
 from neurocanvas.stages.run import Run, read_picture, write_picture
 from neurocanvas.stages.shards import Work, draw_shard, processes
 from neurocanvas.stages.sketching import sketch
@@ -91,6 +91,8 @@ def generate(run: Run) -> list[Path]:
         others.wait_for_everyone()
     made: list[Path] = []
     if others is None or others.is_main_process:
+        for subject in run.subjects if arms else ():  # which shards read bit by bit
+            check_predictions(run, subject)
         if arms:
             made.append(_write_manifest(run, [entry for (s, _), own in entries.items() if s >= 0 for entry in own]))
         if CAPTION in settings.arms:

@@ -140,7 +140,7 @@ def read_pooled_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[st
     whose = run.pool(subject).column("subject")
     pooled = np.empty((len(whose), *values.shape[1:]), values.dtype)
     for one in np.unique(whose).tolist():
-        part, other = _read_features(run, one)
+        part, other = (values, card) if one == subject else _read_features(run, one)
         if any(other.get(key) != card.get(key) for key in MADE_BY):
             raise NeuroCanvasError(
                 f"{run.features_path(one)}: made in another way than those of subject {subject}, for which its trials "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import time
@@ -341,7 +342,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     store.write_text(path, csv_text([list(columns), *rows]))
 
 
-def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> None:
+def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> str:
     """Write a PNG atomically, unless it holds the same already.
 
     Parameters
@@ -351,6 +352,11 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
     picture : array, shape (height, width, 3), uint8
     about : mapping, optional
         How it was made; goes into the file's metadata as JSON, under "neurocanvas".
+
+    Returns
+    -------
+    str
+        The sha256 of what was written.
     """
     from PIL import Image, PngImagePlugin
 
@@ -359,6 +365,7 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
         metadata.add_text("neurocanvas", json.dumps(about, sort_keys=True))
     Image.fromarray(picture).save(stream, format="PNG", pnginfo=metadata)
     store.write_bytes(path, stream.getvalue())
+    return hashlib.sha256(stream.getvalue()).hexdigest()
 
 
 def read_picture(path: Path) -> np.ndarray:

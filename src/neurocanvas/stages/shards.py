@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.damage import report_damage, seal, unseal
+from neurocanvas.damage import check_unchanged, report_damage, seal, unseal
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.families import device, family_print, find_family, precision_of, source_print
 from neurocanvas.scale import kept
@@ -104,14 +104,15 @@ def draw_shard(run: Run, folder: Path, where: Path, work: Work) -> None:
     if not _shard_done(card, inputs, folder):
         if not store.is_done(drawn, inputs):
             pictures, seeds = _draw(run, work)
-            store.check_unchanged(drawn, inputs, fingerprint())  # pictures to start from were read meanwhile
+            check_unchanged("pictures to start from", inputs, fingerprint())
             store.write_array(drawn, pictures, inputs, {"seeds": seeds})
-        hashes, seeds = {}, store.read_card(drawn)["seeds"]
-        for number, pictures in enumerate(store.read_array(drawn, "pictures")):
+        hashes, (samples, about) = {}, store.read_whole_array(drawn, "pictures; run `neurocanvas generate` again")
+        seeds = about["seeds"]
+        for number, pictures in enumerate(samples):
             for entry, picture, seed in zip(work.entries, pictures, seeds[number], strict=True):
                 name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
-                write_picture(folder / name, picture, {**_about(entry), **how, "sample": number, "seed": seed})
-                hashes[name] = store.sha256(folder / name)
+                said = {**_about(entry), **how, "sample": number, "seed": seed}
+                hashes[name] = write_picture(folder / name, picture, said)
         store.write_text(card, seal({"fingerprint": inputs, "pictures": hashes}))
     for done in (drawn, store.card_path(drawn)):
         done.unlink(missing_ok=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from neurocanvas import store
+from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.splits import make_splits
 from neurocanvas.models import EEGSpec, RidgeMapper, TargetBasis
 from neurocanvas.models.base import standardisation
-from neurocanvas.stages.mapping import asked, read_pooled_features
+from neurocanvas.stages.mapping import asked, pooled_features_paths, read_pooled_features
 from neurocanvas.stages.run import Run
 
 SIDE = 16
@@ -41,11 +42,13 @@ def sketch(run: Run, subject: int) -> np.ndarray:
 
     path = run.folder / "predictions" / f"s{subject}_sketch.npy"
     card, stimuli = store.read_card(path.with_name(f"s{subject}.npy")), run.dataset[1]
-    inputs = store.fingerprint("sketch", card["fingerprint"], seen := stimuli.fingerprint(), run.stimuli)
+    features_of = [store.read_card(file)["sha256"] for file in pooled_features_paths(run, subject)]
+    seen = stimuli.fingerprint()
+    inputs = store.fingerprint("sketch", card["fingerprint"], features_of, seen, run.stimuli)
     if store.is_done(path, inputs):
         return store.read_array(path, "small pictures")
     pictures = np.stack([stimuli.picture(name, size=SIDE) for name in run.stimuli]).reshape(-1, SIDE * SIDE, 3) / 255
-    store.check_unchanged(path, seen, stimuli.fingerprint())
+    check_unchanged("pictures of the data set", seen, stimuli.fingerprint())
     pool, (values, features) = run.pool(subject), read_pooled_features(run, subject)
     shown, average = run.stimulus_rows(pool), run.settings.split.average_test
     spec = EEGSpec(tuple(features["ch_names"]), tuple(features["bands"]), pictures.shape[1:])
