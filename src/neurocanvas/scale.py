@@ -256,7 +256,7 @@ class Local:
                         ) from error
                     waiting.extendleft(sorted(running.values(), key=lambda job: job[0], reverse=True))
                     running.clear()
-                    self.close()
+                    self._end_at_once()
                 while following in results:
                     yield results.pop(following)
                     following += 1
@@ -274,13 +274,16 @@ class Local:
             for place in range(width if devices else 0):
                 places.put(devices[place % len(devices)])
             self._pool = ProcessPoolExecutor(width, context, _begin_worker, (places, bool(devices), needs.threads))
+            # All start before their deaths are watched for: where one dies while another is started, the standard
+            # library's thread that watches closes what the start needs, or waits for ever.
+            self._pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
             self._made_for = (width, needs.threads, len(devices))
         return self._pool
 
     def _end_at_once(self) -> None:
         """End the processes in the middle of what they do."""
         for process in list((getattr(self._pool, "_processes", None) or {}).values()):
-            process.terminate()
+            process.kill()
         self.close()
 
     def close(self) -> None:

@@ -148,3 +148,10 @@ def test_an_engine_that_cannot_be_is_refused(asked, said):
 
 def test_every_stage_says_what_it_needs():
     assert all(needs.memory >= 10**8 and needs.threads == 1 and 0 <= needs.gpu <= 1 for needs in NEEDS.values())
+
+
+def test_all_workers_start_before_their_deaths_are_watched_for():
+    """The standard library starts them one by one, and one that dies while another is started hangs or breaks it."""
+    with closing(Local(3)) as engine:
+        pool = engine._workers(3, Needs(10**8))
+        assert pool.submit(os.getpid).result() in pool._processes and len(pool._processes) == 3
