@@ -160,7 +160,8 @@ def write_part(part: Part) -> list[int]:
     NeuroCanvasError
         If a trial is damaged.
     """
-    source = kept("convert", "released", (part.unit, part.files), lambda: open_released(part.root, part.unit))
+    whose = part.root, part.unit, part.files
+    source = kept("convert", "released", whose, lambda: open_released(part.root, part.unit))
     check_unchanged(part.root, part.files, source.print_of_files)
     rows = np.argsort(source.table["subject"], kind="stable")[part.start : part.stop]
     checks = []
