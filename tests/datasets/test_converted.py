@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,14 @@ def test_nothing_is_done_twice_and_what_is_damaged_is_made_anew(released, store)
         convert(settings_for(released), store, track=track)
     assert (store / ARRAY).read_bytes() == content and sum(seen) == 2 * 36 and opened == 2 * [("convert", 36)]
     assert sorted(path.name for path in store.iterdir()) == [TABLE, ARRAY, f"{ARRAY}.json"]
+
+
+def test_files_of_the_same_content_in_another_folder_are_read_there(released, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(released, tmp_path / name)
+        made = convert(settings_for(tmp_path / name), tmp_path / f"{name} store").read_bytes()
+        shutil.rmtree(tmp_path / name)
+    assert made == (tmp_path / "one store" / ARRAY).read_bytes()
 
 
 def test_a_killed_conversion_leaves_no_store_or_the_old_one(released, tmp_path, store, monkeypatch):
