@@ -173,7 +173,7 @@ BAD = {
         "allowed in braces are Marker0, Marker2",
     ),
     "no picture": (lambda f: None, {"stimulus": "{Marker0}"}, "stimulus 'low' has no picture"),
-    "times reversed": (lambda f: None, {"tmin": 0.5, "tmax": 0.1}, "tmax must be later"),
+    "times reversed": (lambda f: None, {"tmin": 0.5, "tmax": 0.1}, "no sample, at .* tmax must be later"),
     "no onsets": (lambda f: None, {"events": {"Marker0": dict.fromkeys("1234", "")}}, "no picture onset"),
 }
 

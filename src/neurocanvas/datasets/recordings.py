@@ -155,7 +155,8 @@ def _starts(run: Run, events: np.ndarray, recording: RecordingSettings) -> np.nd
     starts, n_times = events + round(recording.tmin * run.sfreq), _n_times(run.sfreq, recording)
     if n_times < 1:
         raise NeuroCanvasError(
-            f"data.recording: tmax must be later than tmin; got {recording.tmax} and {recording.tmin} s."
+            f"{run.path}: no sample, at {run.sfreq:g} Hz, from data.recording.tmin = {recording.tmin} s to tmax = "
+            f"{recording.tmax} s; tmax must be later."
         )
     outside = (starts < 0) | (starts + n_times > run.n_samples)
     if outside.any():
