@@ -146,6 +146,7 @@ def test_lower_bounds_are_read_and_a_requirement_without_one_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_quick_tests_pass_with_the_lowest_versions():
     subprocess.run([sys.executable, ROOT / "tools" / "lower_bounds.py"], check=True)
 
