@@ -57,7 +57,7 @@ def _seconds(prepared: Path, verb: str, wanted: str, workers: int) -> float:
 
 def _scaling(verb: str, wanted: str, what: str) -> list[Row]:
     """One process against 2 and 4 workers."""
-    import os
+    from neurocanvas.machine import cores
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "run"
@@ -66,10 +66,10 @@ def _scaling(verb: str, wanted: str, what: str) -> list[Row]:
         rows = []
         for workers in WORKERS:
             together = _seconds(prepared, verb, wanted, workers)
-            share = alone / together / min(workers, os.cpu_count() or 1)
+            share = alone / together / min(workers, cores())
             rows.append(
                 Row(name=f"{verb}_{workers}_workers", baseline=alone, ours=together, unit="s", ratio=alone / together,
-                    what=f"{what}: 1 process; {workers} workers, one thread each, on {os.cpu_count()} cores "
+                    what=f"{what}: 1 process; {workers} workers, one thread each, on {cores()} cores "
                     f"({share:.0%} of what the cores allow)")
             )  # fmt: skip
     return rows

@@ -15,7 +15,6 @@ import numpy as np
 
 from neurocanvas import pages, store
 from neurocanvas.damage import Hashed, check_unchanged, report_damage, seal, unseal
-from neurocanvas.pages import let_go
 
 
 def write_in_parts(
@@ -103,7 +102,7 @@ def growing_array(
         nonlocal noted
         _hash(array, pieces[noted:count], written)
         array.flush()
-        let_go(array)
+        pages.let_go(array)
         noted = count
         store.write_text(
             state, seal({"fingerprint": print_of_inputs, "done": count, "sha256": written.hexdigest()})
@@ -127,7 +126,7 @@ def _hash(array: np.ndarray, pieces: Sequence[Sequence[int]], digest: Any) -> No
         digest.update(array[row : row + 1].data)
         size += array[row].nbytes
         if size > pages.AT_ONCE:
-            let_go(array)
+            pages.let_go(array)
             size = 0
 
 

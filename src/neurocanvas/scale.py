@@ -154,7 +154,7 @@ def threads(count: int) -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     torch: Any = sys.modules.get("torch")  # where it is not loaded yet, it will read the variables
-    of_torch = cores() if torch is None else torch.get_num_threads()
+    of_torch = 0 if torch is None else torch.get_num_threads()
     if torch is not None:
         torch.set_num_threads(count)
     try:
@@ -162,7 +162,7 @@ def threads(count: int) -> Iterator[None]:
             yield
     finally:
         if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(of_torch)
+            sys.modules["torch"].set_num_threads(of_torch or cores())
 
 
 def do_unit(work: Callable[[Unit], Result], unit: Unit, count: int) -> Result:
@@ -209,7 +209,7 @@ class Local:
     ) -> Iterator[Result]:
         """Do the units; see `Engine`."""
         needs = replace(needs, threads=self.threads or needs.threads)
-        width = min(len(units), self._width(needs))
+        width = min(len(units), self._width(needs)) if len(units) > 1 else 1  # counting room loads libraries
         if width > 1:
             yield from self._in_processes(work, units, needs, width)
             return

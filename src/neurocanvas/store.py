@@ -139,6 +139,24 @@ def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
             os.fsync(stream.fileno())
 
 
+def write_artifact(path: Path, content: bytes, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write a small file with its card, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    content : bytes
+        The whole content.
+    print_of_inputs : str
+        `fingerprint` of everything that it depends on.
+    card : mapping, optional
+        What else a reader should know.
+    """
+    write_bytes(path, content)
+    finish(path, print_of_inputs, card, digest=hashlib.sha256(content).hexdigest())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, keys in the order given.
 

@@ -78,7 +78,7 @@ def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, S
     if not recording.events:
         raise NeuroCanvasError("data.recording.events: at least one source of onsets is needed; got none.")
     runs = [open_run(path, recording.events) for path in paths]
-    prints = [fingerprint([sha256(path) for path in run.files]) for run in runs]
+    prints = [_print_of(run) for run in runs]
     _check_alike(runs)
     shown = [_shown(run, recording) for run in runs]
     stimulus = [name for _, names in shown for name in names]
@@ -242,7 +242,7 @@ def _reader(
     @lru_cache(maxsize=4)
     def signal_of(run: int) -> np.ndarray:
         signal = _signal(runs[run], recording)
-        check_unchanged(runs[run].path, prints[run], fingerprint([sha256(path) for path in runs[run].files]))
+        check_unchanged(runs[run].path, prints[run], _print_of(runs[run]))
         return signal
 
     def read(indices: np.ndarray) -> np.ndarray:
@@ -252,6 +252,11 @@ def _reader(
         return signal
 
     return read
+
+
+def _print_of(run: Run) -> str:
+    """What names the content of a run's files."""
+    return fingerprint([sha256(path) for path in run.files])
 
 
 def _signal(run: Run, recording: RecordingSettings) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -52,10 +51,9 @@ def save_mapper(mapper: Mapper, path: Path, print_of_inputs: str, card: Mapping[
         "neurocanvas": json.dumps({"mapper": _name_of(mapper), "spec": asdict(mapper.spec)}, sort_keys=True)
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    content = save(tensors, metadata=head)
-    store.write_bytes(path, content)  # a full disk is an OSError, which `save_file` hides
     card = {"mapper": _name_of(mapper), "spec": asdict(mapper.spec), **card}
-    store.finish(path, print_of_inputs, card, digest=hashlib.sha256(content).hexdigest())
+    content = save(tensors, metadata=head)  # a full disk is an OSError then, which `save_file` hides
+    store.write_artifact(path, content, print_of_inputs, card)
 
 
 def load_mapper(path: Path | str) -> Mapper:

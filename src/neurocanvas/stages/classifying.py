@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -215,10 +214,8 @@ def _save_weights(path: Path, outcome: Outcome, inputs: str, card: Mapping[str, 
     from safetensors.numpy import save
 
     tensors = {name: np.ascontiguousarray(array) for name, array in outcome.weights.items()}
-    content = save(tensors)
-    store.write_bytes(path, content)  # a full disk is an OSError, which `save_file` hides
-    digest = hashlib.sha256(content).hexdigest()
-    store.finish(path, inputs, {**card, "chosen": outcome.chosen}, digest=digest)
+    content = save(tensors)  # a full disk is an OSError then, which `save_file` hides
+    store.write_artifact(path, content, inputs, {**card, "chosen": outcome.chosen})
 
 
 def _read_cell(path: Path) -> Cell:

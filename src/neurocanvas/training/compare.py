@@ -203,7 +203,6 @@ def train_and_save(
     NeuroCanvasError
         See `train_mapper`; or if targets that are mapped change meanwhile.
     """
-
     of_targets = store.fingerprint(targets)
     inputs = store.fingerprint(
         features, of_targets, target_of, split.fingerprint(), spec.ch_names, spec.bands, settings
