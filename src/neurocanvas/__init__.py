@@ -27,6 +27,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+# Public name -> module that defines it.
 _PUBLIC = {
     "NeuroCanvasError": "neurocanvas.errors",
     "Run": "neurocanvas.stages.run",
@@ -43,7 +44,6 @@ _PUBLIC = {
     "summarise": "neurocanvas.evaluation.summary",
     "train_mapper": "neurocanvas.training.compare",
 }
-"""Public name -> module that defines it."""
 
 __all__ = ["__version__", *_PUBLIC]
 

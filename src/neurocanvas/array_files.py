@@ -16,16 +16,16 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError, check_file
 
+# Bytes that the arrays of an `.npz` may have together: compressed, a few bytes can claim to be any size.
 NPZ_LIMIT = 4 * 2**30
-"""Bytes that the arrays of an `.npz` may have together: compressed, a few bytes can claim to be any size."""
 
 _DATA = (str, bytes, bytearray, int, float, complex, np.generic, np.dtype)
 
+# What a pickle may make of its bytes, in sizes of the file: more is a small file that fills the memory.
 COPIES = 4
-"""What a pickle may make of its bytes, in sizes of the file: more is a small file that fills the memory."""
 
+# The longest axis of an array without elements, which its bytes say nothing of.
 EMPTY = 1_000_000
-"""The longest axis of an array without elements, which its bytes say nothing of."""
 
 _PLAIN = re.compile(r"b1|\?|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|[SUa][1-9]\d*|O8?")
 _OPCODES = (
@@ -38,35 +38,7 @@ _OPCODES = (
 
 
 def read_arrays(path: Path | str, purpose: str) -> Any:
-    """Read arrays from a file of somebody else; no code in it runs.
-
-    Parameters
-    ----------
-    path : path-like
-        What it is is told from its content, not from its name: `.npy`, `.npz`, or a pickle. An `.npy` of the type
-        object, as ``np.save`` makes it of a dictionary, is a pickle too.
-    purpose : str
-        What the file should hold, for the error.
-
-    Returns
-    -------
-    array, dict of str to array, or object
-        Of an `.npy` the array, read-only and mapped: only what is touched is read. Of an `.npz` its arrays by name. Of
-        a pickle what was pickled, as a rule a dictionary: of arrays and scalars of NumPy, and of dict, OrderedDict,
-        list, tuple, set, str, bytes, numbers and None.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing, damaged, claims more bytes than it has, needs far more memory than its size (an `.npz`
-        more than 4 GiB), or holds anything else; the message names what it would have loaded.
-
-    Notes
-    -----
-    Pickles of NumPy 1 and 2, of every protocol, are read by a small machine that knows the instructions that arrays
-    and containers need and no others, and builds arrays itself, of the size that their bytes have. What has fields or
-    is a date is refused. A pickle takes a fixed multiple of its file's size in memory.
-    """
+    """Read arrays from a file of somebody else; no code in it runs."""
     path = check_file(path, purpose)
     try:
         with path.open("rb") as stream:
@@ -179,11 +151,7 @@ _InPython: Any = pickle._Unpickler  # known by this name to pickle's own documen
 
 
 class _Unpickler(_InPython):
-    """Unpickles arrays and plain containers.
-
-    It is Python's own in Python, not the one in C, because its table of instructions can be cut down, and because the
-    numbers under which it keeps values take no memory of their own.
-    """
+    """Unpickles arrays and plain containers."""
 
     def __init__(self, stream: IO[bytes] | _Counted, size: int) -> None:
         super().__init__(_Counted(stream, size), encoding="latin1")

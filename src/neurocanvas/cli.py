@@ -24,12 +24,13 @@ app = typer.Typer(
     help="EEG recorded while a person looks at pictures, turned into pictures, with honest scores.",
 )  # fmt: skip
 
+# Said here too, because reading them from the settings costs their import; a test compares the two.
 PROTOCOLS = (
     "by-stimulus, kfold-by-stimulus, leave-run-out, leave-block-out, leave-session-out, leave-subject-out, "
     "pretrain-finetune, within-block-gap, released"
 )
-"""Said here too, because reading them from the settings costs their import; a test compares the two."""
 
+# Name -> type, flags, the settings that it changes, help.
 OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "data": (str, ("-d", "--data"), ("data.root",), "Folder of the data set."),
     "unit": (str, ("--unit",), ("data.unit",), "Of the signal in EEG-ImageNet files: auto, V, mV or uV."),
@@ -89,14 +90,14 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
         "bundled, sd14, or a folder with blip, stable-diffusion, clip.",
     ),
 }  # fmt: skip
-"""Name -> type, flags, the settings that it changes, help."""
 
+# Options of every verb that does units of work: where, how many at once, with how many threads.
 ENGINE: Mapping[str, tuple[Any, Any]] = {
     "engine": (EngineName, "local"), "address": (Address, ""), "workers": (Workers, 0), "threads": (Threads, 0),
 }  # fmt: skip
-"""Options of every verb that does units of work: where, how many at once, with how many threads."""
 
 DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
+# Verb -> its options beside --config, --output and --json.
 VERBS: Mapping[str, tuple[str, ...]] = {
     "features": (*DATA, "method", "protocol"),
     "caption": (*DATA, "family", "captions", "decoding", "protocol"),
@@ -120,7 +121,6 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     ),
     "demo": (),
 }  # fmt: skip
-"""Verb -> its options beside --config, --output and --json."""
 
 HELP: Mapping[str, str] = {
     "features": "Differential entropy of five bands, for every trial.",
@@ -139,11 +139,11 @@ HELP: Mapping[str, str] = {
 }
 
 
+# Verb -> the file of scores whose content is printed.
 SCORES: Mapping[str, str] = {
     **dict.fromkeys(("run", "demo", "evaluate"), "summary.json"),
     "classify": "classification.json", "benchmark": "benchmark.json", "controls": "controls.json",
 }  # fmt: skip
-"""Verb -> the file of scores whose content is printed."""
 
 
 @app.callback(invoke_without_command=True)
@@ -248,10 +248,10 @@ def _call(
         typer.echo(printable(path))
 
 
+# Verb -> what prints its scores, if not as those of pictures.
 SHOW: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
     "train": print_table, "classify": print_benchmark, "benchmark": print_benchmark, "controls": print_controls,
 }  # fmt: skip
-"""Verb -> what prints its scores, if not as those of pictures."""
 
 
 def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,11 +274,11 @@ def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+# Options that take several values, and what reads them.
 LISTS: Mapping[str, Callable[[str], list[Any]]] = {
     "subject": read_subjects,
     **dict.fromkeys(("arms", "metrics", "controls", "classifiers", "protocols", "granularities"), _names),
 }  # fmt: skip
-"""Options that take several values, and what reads them."""
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.store import fingerprint, write_text
 
+# The settings of the bundled run.
 DEMO = Path(__file__).parent / "bundled" / "demo.toml"
-"""The settings of the bundled run."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
@@ -34,8 +34,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# Subject id in the stage-2 file of EEG-ImageNet -> the subject of stage 1 who came back.
 STAGE2_SUBJECTS: Mapping[int, int] = MappingProxyType({16: 4, 17: 12, 18: 0, 19: 13, 20: 6})
-"""Subject id in the stage-2 file of EEG-ImageNet -> the subject of stage 1 who came back."""
 
 
 class SimulateSettings(Settings):
@@ -152,11 +152,11 @@ class SplitSettings(Settings):
     )
 
 
+# Widths of the mapper's hidden layers and what follows each; a linear layer comes last. The published description has
+# four layers, the released code three.
 ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = MappingProxyType(
     {"four-layer": ((512, 512, 512), "gelu"), "released": ((1024, 2048), "relu")}
 )
-"""Widths of the mapper's hidden layers and what follows each; a linear layer comes last. The published description has
-four layers, the released code three."""
 
 
 class MapperSettings(Settings):
@@ -384,15 +384,7 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
 
 
 def save_settings(settings: RunSettings, path: Path) -> None:
-    """Write every setting, resolved, as TOML.
-
-    Parameters
-    ----------
-    settings : RunSettings
-        What to write.
-    path : Path
-        Where to.
-    """
+    """Write every setting, resolved, as TOML."""
     import tomli_w
 
     write_text(path, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))

@@ -17,27 +17,14 @@ import typer
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.safe_text import printable
 
+# Exit codes; the last is what a shell gives where Ctrl-C ends a program.
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
-"""Exit codes; the last is what a shell gives where Ctrl-C ends a program."""
 
 PACKAGE = "neurocanvas"
 
 
 def guarded(call: Callable[[], object]) -> None:
-    """Call what the command line does; however it fails, one line on stderr says so, and the exit code.
-
-    Parameters
-    ----------
-    call : callable
-        Takes nothing; typer's app with ``standalone_mode=False``, which hands on what it would have printed itself. A
-        number that it returns is an exit code.
-
-    Raises
-    ------
-    SystemExit
-        With `BAD_INPUT` for bad input and options, files that cannot be read or written, and too little memory;
-        `INTERRUPTED` for Ctrl-C; `BUG` for everything else, which leaves a log.
-    """
+    """Call what the command line does; however it fails, one line on stderr says so, and the exit code."""
     try:
         code = call()
         if code == INTERRUPTED:
@@ -64,21 +51,7 @@ def guarded(call: Callable[[], object]) -> None:
 
 
 def report(error: BaseException, argv: Sequence[str]) -> str:
-    """Keep a log of an error that should not have happened.
-
-    Parameters
-    ----------
-    error : BaseException
-        As it was caught.
-    argv : sequence of str
-        The command.
-
-    Returns
-    -------
-    str
-        One line: that this is a bug, where the log is, and where to report it. The log holds the command, versions, the
-        platform and the traceback; neither environment variables nor data.
-    """
+    """Keep a log of an error that should not have happened."""
     said = f"unexpected {type(error).__name__}: {str(error)[:200]}; this is a bug in NeuroCanvas."
     try:
         log = Path(tempfile.mkdtemp(prefix=f"{PACKAGE}-")) / "crash.log"

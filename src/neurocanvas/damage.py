@@ -15,15 +15,7 @@ _BEFORE_CHECK = ',\n "check": '
 
 
 def report_damage(path: Path, error: Exception | None = None) -> None:
-    """Say which file is damaged; whoever says so makes it again.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    error : Exception, optional
-        What happened when it was read; without one, its bytes are others than they should be.
-    """
+    """Say which file is damaged; whoever says so makes it again."""
     reason = getattr(error, "strerror", None) or "its bytes are not those that were written"
     logging.getLogger("neurocanvas").warning("%s: damaged (%s); it is made again", path, reason)
 
@@ -36,13 +28,7 @@ def tell_on_stderr() -> None:
 
 
 class Hashed:
-    """A file that is written to, and the sha256 of what was: the disk may hold something else by the time it is read.
-
-    Parameters
-    ----------
-    stream : binary file
-        Open for writing.
-    """
+    """A file that is written to, and the sha256 of what was."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._digest = stream, hashlib.sha256()
@@ -58,64 +44,19 @@ class Hashed:
 
 
 def check_unchanged(what: Path | str, before: str | None, now: str | None) -> None:
-    """Refuse to finish an artifact whose input was damaged while it was read.
-
-    Parameters
-    ----------
-    what : path-like
-        The input.
-    before, now : str or None
-        A hash of it before it was read, and afterwards.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If they differ.
-    """
+    """Refuse to finish an artifact whose input was damaged while it was read."""
     if before != now:
         raise NeuroCanvasError(f"{what}: changed on the disk while it was read; put the right one there and run again.")
 
 
 def seal(card: Mapping[str, Any]) -> str:
-    """Write a card as JSON text whose last entry, `check`, hashes all that stands before it.
-
-    Parameters
-    ----------
-    card : mapping
-        What `json` can write, at least one entry.
-
-    Returns
-    -------
-    str
-        What `unseal` reads.
-
-    Examples
-    --------
-    >>> unseal(seal({"fingerprint": "f", "sha256": "s"}))["fingerprint"]
-    'f'
-    """
+    """Write a card as JSON text whose last entry, `check`, hashes all that stands before it."""
     body = json.dumps(card, indent=1, ensure_ascii=False).removesuffix("\n}")
     return f'{body}{_BEFORE_CHECK}"{_check(body)}"\n}}\n'
 
 
 def unseal(text: str) -> dict[str, Any]:
-    """Read a card, and notice if one byte of it has changed.
-
-    Parameters
-    ----------
-    text : str
-        From `seal`; or a card that was never sealed, as of an artifact that is not finished.
-
-    Returns
-    -------
-    dict
-        The card; empty if it was never sealed.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged.
-    """
+    """Read a card, and notice if one byte of it has changed."""
     card = json.loads(text)
     if not isinstance(card, dict) or "check" not in card:
         return {}

@@ -21,6 +21,7 @@ PACKAGES = (
     "pyarrow", "ray",
 )  # fmt: skip
 
+# Of the hub ids in `FAMILIES`, as their model cards state them.
 LICENCES: Mapping[str, str] = MappingProxyType(
     {
         "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
@@ -29,37 +30,15 @@ LICENCES: Mapping[str, str] = MappingProxyType(
         "madebyollin/taesd": "MIT",
     }
 )
-"""Of the hub ids in `FAMILIES`, as their model cards state them."""
 
+# Of its memory that weights and pictures may take: libraries need the rest.
 SHARE_OF_DEVICE = 0.85
-"""Of its memory that weights and pictures may take: libraries need the rest."""
 
 BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float16": 2, "bfloat16": 2})
 
 
 def examine(settings: GenerateSettings, data: DataSettings | None = None) -> dict[str, Any]:
-    """Look at the machine, touching no network.
-
-    Parameters
-    ----------
-    settings : GenerateSettings
-        `family`, `precision` and `preview` say which weights are needed.
-    data : DataSettings, optional
-        Whose pictures are looked for.
-
-    Returns
-    -------
-    dict
-        ``packages`` (name -> version or None), ``devices`` (list of name, memory in MB), ``weights`` (list of part,
-        source, where, mb, licence), ``needs`` (mb of the generator's weights in its precision, one_mb and shard_mb of
-        what drawing takes beside them, device, at_once: pictures that fit), ``pictures`` (needed, missing,
-        first) or None.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the family is unknown, its bundled weights are damaged, or the data set cannot be opened.
-    """
+    """Look at the machine, touching no network."""
     family = find_family(settings.family)
     parts = {"captioner": family.captioner, "diffusion": family.diffusion, "judge": family.judge}
     if family.preview:
@@ -76,18 +55,7 @@ def examine(settings: GenerateSettings, data: DataSettings | None = None) -> dic
 
 
 def describe(report: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list[list[str]]]], list[str]]:
-    """Put what `examine` found into words.
-
-    Parameters
-    ----------
-    report : mapping
-        From `examine`.
-
-    Returns
-    -------
-    tables : list of (title, header, lines)
-    notes : list of str
-    """
+    """Put what `examine` found into words."""
     packages = [[name, found or "not installed"] for name, found in report["packages"].items()]
     devices = [[one["name"], f"{one['mb']:,.0f} MB"] for one in report["devices"]]
     weights = [

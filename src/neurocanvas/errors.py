@@ -28,32 +28,7 @@ class NeuroCanvasError(Exception):
 
 
 def check_option(name: str, value: Any, allowed: Iterable[Any]) -> Any:
-    """Return `value` if it is one of `allowed`, else raise.
-
-    Parameters
-    ----------
-    name : str
-        What the value is, as the user knows it ("granularity", "--model").
-    value : object
-        What came.
-    allowed : iterable
-        What may come; take it from the object that is checked, so the message is never stale.
-
-    Returns
-    -------
-    object
-        `value`, unchanged.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If `value` is not allowed.
-
-    Examples
-    --------
-    >>> check_option("arm", "eeg", ["eeg", "mean"])
-    'eeg'
-    """
+    """Return `value` if it is one of `allowed`, else raise."""
     options = list(allowed)
     if value in options:
         return value
@@ -62,25 +37,7 @@ def check_option(name: str, value: Any, allowed: Iterable[Any]) -> Any:
 
 
 def check_file(path: Path | str, purpose: str) -> Path:
-    """Return `path` as a Path if it is a file, else raise.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    purpose : str
-        What it is for and how to get it: the end of the message's sentence.
-
-    Returns
-    -------
-    Path
-        The same path.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is no such file.
-    """
+    """Return `path` as a Path if it is a file, else raise."""
     found = Path(path)
     if not found.is_file():
         raise NeuroCanvasError(f"{found}: no such file; it should hold {purpose}.")
@@ -88,25 +45,7 @@ def check_file(path: Path | str, purpose: str) -> Path:
 
 
 def check_folder(path: Path | str, purpose: str) -> Path:
-    """Return `path` as a Path if it is a folder, else raise.
-
-    Parameters
-    ----------
-    path : path-like
-        The folder.
-    purpose : str
-        What it should hold: the end of the message's sentence.
-
-    Returns
-    -------
-    Path
-        The same path.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is no such folder.
-    """
+    """Return `path` as a Path if it is a folder, else raise."""
     found = Path(path)
     if not found.is_dir():
         raise NeuroCanvasError(f"{found}: no such folder; it should hold {purpose}.")
@@ -114,27 +53,7 @@ def check_folder(path: Path | str, purpose: str) -> Path:
 
 
 def check_name(folder: Path, name: Any, where: str) -> str:
-    """Return a name of a file if it says nothing but a place below a folder; what is on disk is not looked at.
-
-    Parameters
-    ----------
-    folder : Path
-        For the message.
-    name : str
-        What came; "/" stands between folders.
-    where : str
-        Which file or row names it: the beginning of the message.
-
-    Returns
-    -------
-    str
-        The same name.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is no text, is empty or absolute, or holds "..", a backslash, a drive or a control character.
-    """
+    """Return a name of a file if it says nothing but a place below a folder; what is on disk is not looked at."""
     text = name if isinstance(name, str) else ""
     parts = PurePosixPath(text).parts
     leaves = text.startswith("/") or "\\" in text or ".." in parts or PureWindowsPath(text).drive
@@ -144,32 +63,7 @@ def check_name(folder: Path, name: Any, where: str) -> str:
 
 
 def check_inside(folder: Path, name: Any, where: str) -> Path:
-    """Join a folder and a name that comes from a file, unless that leads out of the folder.
-
-    Parameters
-    ----------
-    folder : Path
-        What must not be left.
-    name : str
-        Relative to it, with "/" between folders.
-    where : str
-        Which file or row names it: the beginning of the message.
-
-    Returns
-    -------
-    Path
-        Where the name leads; whether anything is there is not checked.
-
-    Raises
-    ------
-    NeuroCanvasError
-        As `check_name`; or if the name leads out of the folder by a link.
-
-    Examples
-    --------
-    >>> check_inside(Path("images"), "s0/eeg/00007_cat.png", "manifest.jsonl, line 1").as_posix()
-    'images/s0/eeg/00007_cat.png'
-    """
+    """Join a folder and a name that comes from a file, unless that leads out of the folder."""
     check_name(folder, name, where)
     path = folder.joinpath(*PurePosixPath(name).parts)
     try:
@@ -182,27 +76,7 @@ def check_inside(folder: Path, name: Any, where: str) -> Path:
 
 
 def require(package: str, purpose: str, extra: str) -> ModuleType:
-    """Import an optional package, or say what it is for and how to install it.
-
-    Parameters
-    ----------
-    package : str
-        Import name.
-    purpose : str
-        What needs it.
-    extra : str
-        The extra of neurocanvas that installs it.
-
-    Returns
-    -------
-    module
-        The imported package.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is not installed.
-    """
+    """Import an optional package, or say what it is for and how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -1,8 +1,4 @@
-"""Families of frozen networks that belong together: a captioner, a text encoder with its generator, a judge.
-
-A family is a row of names, not a branch in the code: each name is a folder in Hugging Face layout or a hub id, and
-every part is loaded by the ordinary `from_pretrained` of transformers and diffusers.
-"""
+"""Families of frozen networks that belong together: a captioner, a text encoder with its generator, a judge."""
 
 from __future__ import annotations
 
@@ -25,19 +21,7 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class Family:
-    """Where the networks of a family come from.
-
-    Parameters
-    ----------
-    captioner : str
-        BLIP: picture to caption.
-    diffusion : str
-        Stable Diffusion: tokenizer, CLIP text encoder, UNet, VAE and scheduler.
-    judge : str
-        CLIP: the network whose embeddings compare pictures.
-    preview : str
-        TAESD: a small decoder of the same latents, for previews; empty if there is none.
-    """
+    """Where the networks of a family come from."""
 
     captioner: str
     diffusion: str
@@ -57,22 +41,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def find_family(name: str) -> Family:
-    """Look a family up by name, or take a folder that holds one.
-
-    Parameters
-    ----------
-    name : str
-        A key of `FAMILIES`, or a folder with the sub-folders `blip`, `stable-diffusion`, `clip` and maybe `taesd`.
-
-    Returns
-    -------
-    Family
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is neither.
-    """
+    """Look a family up by name, or take a folder that holds one."""
     if name in FAMILIES:
         return FAMILIES[name]
     parts = [Path(name) / part for part in ("blip", "stable-diffusion", "clip")]
@@ -87,18 +56,7 @@ def find_family(name: str) -> Family:
 
 
 def local_folder(source: str) -> Path | None:
-    """Find the folder of a network's files: itself, or the newest snapshot in the hub's cache.
-
-    Parameters
-    ----------
-    source : str
-        Folder or hub id.
-
-    Returns
-    -------
-    Path or None
-        None where they are not on this machine.
-    """
+    """Find the folder of a network's files: itself, or the newest snapshot in the hub's cache."""
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import scan_cache_dir
@@ -112,27 +70,7 @@ def local_folder(source: str) -> Path | None:
 
 
 def load_network(kind: Any, source: str, **options: Any) -> Any:
-    """Load a network of transformers for `load_part`; weights that its files lack would be random, in silence.
-
-    Parameters
-    ----------
-    kind : type
-        With `from_pretrained`.
-    source : str
-        Folder or hub id.
-    **options : object
-        Of `from_pretrained`.
-
-    Returns
-    -------
-    network
-        float32, on the device, not training.
-
-    Raises
-    ------
-    ValueError
-        If weights are missing.
-    """
+    """Load a network of transformers for `load_part`; weights that its files lack would be random, in silence."""
     network, said = kind.from_pretrained(source, output_loading_info=True, **options)
     missing = sorted(said["missing_keys"])
     if missing:
@@ -141,25 +79,7 @@ def load_network(kind: Any, source: str, **options: Any) -> Any:
 
 
 def load_part(source: str, load: Callable[[str], Part]) -> Part:
-    """Load one network, with one clear line if its files are missing or damaged.
-
-    Parameters
-    ----------
-    source : str
-        A folder or hub id from a `Family`.
-    load : callable
-        Takes the source, gives the network; usually a `from_pretrained`.
-
-    Returns
-    -------
-    object
-        What `load` gave.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the weights are missing, unreadable, or (bundled) not the ones that were released.
-    """
+    """Load one network, with one clear line if its files are missing or damaged."""
     from diffusers.utils import logging as diffusers_logging
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
@@ -183,20 +103,7 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
 
 
 def variant(source: str, file: str) -> str | None:
-    """Say which kind of weights a Stable Diffusion is here with: half precision if there are no others.
-
-    Parameters
-    ----------
-    source : str
-        Folder or hub id; of the latter, the files in the cache are meant.
-    file : str
-        A part's file in single precision, as ``unet/diffusion_pytorch_model.safetensors``.
-
-    Returns
-    -------
-    str or None
-        What diffusers and transformers call `variant`: "fp16", or None.
-    """
+    """Say which kind of weights a Stable Diffusion is here with: half precision if there are no others."""
     from huggingface_hub import try_to_load_from_cache
 
     half = file.replace(".safetensors", ".fp16.safetensors")
@@ -209,18 +116,7 @@ def variant(source: str, file: str) -> str | None:
 
 @cache
 def check_bundled() -> str:
-    """Compare the bundled weights with the sha256 on their card, once per process; those that are loaded, each time.
-
-    Returns
-    -------
-    str
-        Fingerprint of the weights.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a file is missing or differs.
-    """
+    """Compare the bundled weights with the sha256 on their card, once per process; those that are loaded, each time."""
     return _check_bundled()
 
 
@@ -235,18 +131,7 @@ def _check_bundled() -> str:
 
 
 def family_print(name: str) -> str:
-    """Fingerprint what a family's networks are known by: files on this machine by their bytes, others by hub id.
-
-    Parameters
-    ----------
-    name : str
-        As in `find_family`.
-
-    Returns
-    -------
-    str
-        16 hex digits.
-    """
+    """Fingerprint what a family's networks are known by: files on this machine by their bytes, others by hub id."""
     family = find_family(name)
     if family == FAMILIES["bundled"]:
         return check_bundled()
@@ -255,17 +140,7 @@ def family_print(name: str) -> str:
 
 @cache
 def source_print(source: str) -> str:
-    """Fingerprint a folder's files by their bytes, once per process; a hub id is its own.
-
-    Parameters
-    ----------
-    source : str
-        Folder or hub id.
-
-    Returns
-    -------
-    str
-    """
+    """Fingerprint a folder's files by their bytes, once per process; a hub id is its own."""
     if not os.path.isdir(source):
         return source
     files = sorted(path for path in Path(source).rglob("*") if path.is_file())
@@ -273,75 +148,25 @@ def source_print(source: str) -> str:
 
 
 def device() -> str:
-    """Name the device that networks run on: the first GPU if there is one.
-
-    Returns
-    -------
-    str
-        "cuda" or "cpu".
-    """
+    """Name the device that networks run on: the first GPU if there is one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def precision_of(settings: GenerateSettings) -> str:
-    """Say in which precision pictures are drawn here.
-
-    Parameters
-    ----------
-    settings : GenerateSettings
-        `precision`.
-
-    Returns
-    -------
-    str
-        "float32", "float16" or "bfloat16".
-    """
+    """Say in which precision pictures are drawn here."""
     automatic = "float16" if device() == "cuda" else "float32"
     return automatic if settings.precision == "auto" else settings.precision
 
 
 def batches(count: int, size: int) -> list[slice]:
-    """Cut `count` rows into consecutive slices of at most `size`.
-
-    Parameters
-    ----------
-    count, size : int
-        Rows in all, and per slice.
-
-    Returns
-    -------
-    list of slice
-
-    Examples
-    --------
-    >>> batches(5, 2)
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
+    """Cut `count` rows into consecutive slices of at most `size`."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], np.ndarray], int]:
-    """Load the image side of a CLIP.
-
-    Parameters
-    ----------
-    source : str
-        Folder or hub id.
-
-    Returns
-    -------
-    encode : callable
-        Takes pictures, (height, width, 3), uint8, of any size; gives an array of shape (n_pictures, width), float32,
-        projected and not normalised.
-    width : int
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the weights cannot be loaded.
-    """
+    """Load the image side of a CLIP."""
     import torch
     from transformers import CLIPModel
 
@@ -359,17 +184,7 @@ def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], 
 
 
 def pil_processor(source: str) -> Any:
-    """Load the picture preprocessing of a CLIP or BLIP without torchvision.
-
-    Parameters
-    ----------
-    source : str
-        Folder or hub id.
-
-    Returns
-    -------
-    transformers image processor
-    """
+    """Load the picture preprocessing of a CLIP or BLIP without torchvision."""
     from transformers import AutoImageProcessor
 
     return AutoImageProcessor.from_pretrained(source, backend="pil")

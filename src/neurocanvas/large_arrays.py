@@ -25,22 +25,7 @@ def write_in_parts(
     print_of_inputs: str,
     card: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an array as `.npy` with its card, atomically: the same bytes as `store.write_array` writes.
-
-    Parameters
-    ----------
-    path : Path
-        Ends in `.npy`.
-    shape : tuple of int
-        Of the whole array.
-    dtype : dtype
-    parts : iterable of array
-        Its rows, in order.
-    print_of_inputs : str
-        `fingerprint` of everything that it depends on.
-    card : mapping, optional
-        What else a reader should know.
-    """
+    """Write an array as `.npy` with its card, atomically: the same bytes as `store.write_array` writes."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with store.atomic(path) as temporary, temporary.open("wb") as stream:
         hashed = Hashed(stream)
@@ -58,35 +43,7 @@ def growing_array(
     pieces: Sequence[Sequence[int]] = (),
     card: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[np.ndarray, int, Callable[[int], None]]]:
-    """Write a large float16 `.npy` with its card piece by piece; a killed run goes on behind the last piece.
-
-    Parameters
-    ----------
-    path : Path
-        Ends in `.npy`.
-    shape : tuple of int
-        Of the whole array.
-    print_of_inputs : str
-        `fingerprint` of everything that it depends on.
-    pieces : sequence of sequence of int
-        Which rows each piece fills, in the order in which they are written.
-    card : mapping, optional
-        What else a reader should know.
-
-    Raises
-    ------
-    OSError
-        If the disk has no room for all of it.
-
-    Yields
-    ------
-    array : array, float16
-        Memory-mapped, to be written to.
-    done : int
-        How many pieces are there from a run of the same inputs that did not end, and undamaged.
-    note : callable
-        Says, once pieces are written, how many there are by now.
-    """
+    """Write a large float16 `.npy` with its card piece by piece; a killed run goes on behind the last piece."""
     growing = path.with_name(f".growing-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     state = store.card_path(growing)

@@ -14,35 +14,13 @@ from pathlib import Path
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.store import PART
 
+# Files in the folder while it is held: what the operating system locks, and who has it.
 LOCK, OWNER = ".lock", ".lock.json"
-"""Files in the folder while it is held: what the operating system locks, and who has it."""
 
 
 @contextmanager
 def hold(folder: Path, verb: str) -> Iterator[None]:
-    """Keep other processes from working on a folder; what killed ones left half-written there is deleted first.
-
-    The operating system lets go of the lock when its holder ends, in whatever way. A process that has the folder takes
-    it as often as it likes. Of processes that a launcher started together, rank 0 takes it for all.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there.
-    verb : str
-        What is done, for the error that others get.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    NeuroCanvasError
-        If another process has it; it says which one.
-    OSError
-        If the folder cannot be written to.
-    """
+    """Keep other processes from working on a folder; what killed ones left half-written there is deleted first."""
     from filelock import FileLock, Timeout
 
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -76,13 +54,7 @@ def hold(folder: Path, verb: str) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left half-written, anywhere in a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        No process may be writing to it.
-    """
+    """Delete what killed processes left half-written, anywhere in a folder."""
     for where, folders, files in os.walk(folder):
         for name in files:
             if name.startswith(PART):

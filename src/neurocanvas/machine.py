@@ -9,22 +9,16 @@ from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
+# Controllers of a control group, of the second version and the first -> files of its limit and its use, and the entry
+# of memory.stat for pages of files, which count as used and can be had back.
 LIMITS = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-"""Controllers of a control group, of the second version and the first -> files of its limit and its use, and the entry
-of memory.stat for pages of files, which count as used and can be had back."""
 
 
 def cores() -> int:
-    """Count the cores that this process may use.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Count the cores that this process may use."""
     import joblib
 
     found: int = joblib.cpu_count()  # knows affinity and the quota of a control group
@@ -32,26 +26,14 @@ def cores() -> int:
 
 
 def free_memory() -> int:
-    """Say how much memory there is left for this process.
-
-    Returns
-    -------
-    int
-        Bytes: what the kernel has, or what is left of the limits of its control groups on Linux, if that is less.
-    """
+    """Say how much memory there is left for this process."""
     import psutil
 
     return min([psutil.virtual_memory().available, *_left_of_limits()])
 
 
 def gpus() -> list[str]:
-    """List the GPUs that this process may use.
-
-    Returns
-    -------
-    list of str
-        As CUDA_VISIBLE_DEVICES calls them.
-    """
+    """List the GPUs that this process may use."""
     import torch
 
     given = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]

@@ -77,44 +77,24 @@ _ELECTRODES: dict[str, tuple[str, float, float, float]] = {
     "CB2": ("occipital", 20.8, -85.4, -28.8),
 }
 
+# The 62 channel names, in the order of the rows of `eeg_data`.
 CH_NAMES: tuple[str, ...] = tuple(_ELECTRODES)
-"""The 62 channel names, in the order of the rows of `eeg_data`."""
 
+# Electrode positions, shape (62, 3), metres, in the order of `CH_NAMES`; read-only. x right, y front, z up.
 POSITIONS: np.ndarray = np.array([row[1:] for row in _ELECTRODES.values()]) / 1000
-"""Electrode positions, shape (62, 3), metres, in the order of `CH_NAMES`; read-only. x right, y front, z up."""
 POSITIONS.setflags(write=False)
 
+# Channel name -> frontal, central, temporal, parietal or occipital (CB1 and CB2 count as occipital).
 REGIONS: MappingProxyType[str, str] = MappingProxyType({name: row[0] for name, row in _ELECTRODES.items()})
-"""Channel name -> frontal, central, temporal, parietal or occipital (CB1 and CB2 count as occipital)."""
 
+# Band name -> (low, high) in Hz; half-open: low <= f < high.
 BANDS: MappingProxyType[str, tuple[float, float]] = MappingProxyType(
     {"delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 80.0)}
 )
-"""Band name -> (low, high) in Hz; half-open: low <= f < high."""
 
 
 def positions_of(ch_names: tuple[str, ...]) -> np.ndarray:
-    """Look up electrode positions by channel name.
-
-    Parameters
-    ----------
-    ch_names : tuple of str
-        Names in any case: those of `CH_NAMES`, and otherwise those of MNE's montage "standard_1005".
-
-    Returns
-    -------
-    array, shape (n_chans, 3), metres
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a name has no position.
-
-    Examples
-    --------
-    >>> positions_of(("CZ", "Oz")).round(3).tolist()
-    [[0.0, 0.0, 0.085], [0.0, -0.085, -0.002]]
-    """
+    """Look up electrode positions by channel name."""
     known = dict(zip(CH_NAMES, POSITIONS, strict=True))
     if not known.keys() >= {name.upper() for name in ch_names}:
         from mne.channels import make_standard_montage

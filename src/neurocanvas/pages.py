@@ -14,18 +14,12 @@ from typing import Any
 
 import numpy as np
 
+# Bytes that are read or written before their pages are given back.
 AT_ONCE = 100_000_000
-"""Bytes that are read or written before their pages are given back."""
 
 
 def let_go(array: np.ndarray) -> None:
-    """Give back the pages of a mapped file that were read or written; of other arrays, do nothing.
-
-    Parameters
-    ----------
-    array : array
-        A mapped one, or a view of one. What was written stays written.
-    """
+    """Give back the pages of a mapped file that were read or written; of other arrays, do nothing."""
     mapped = getattr(array, "_mmap", None)
     is_shared = getattr(array, "mode", "c") != "c"  # what is written to a copy is nowhere else
     if mapped is not None and is_shared and hasattr(mmap, "MADV_DONTNEED"):
@@ -33,17 +27,7 @@ def let_go(array: np.ndarray) -> None:
 
 
 def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Give the bytes of an array in C order, some rows at a time.
-
-    Parameters
-    ----------
-    array : array
-        Never copied as a whole, and pages of a mapped one are given back. Of objects it is what Python says they are.
-
-    Yields
-    ------
-    array, shape (n_bytes,), uint8
-    """
+    """Give the bytes of an array in C order, some rows at a time."""
     if array.dtype == object:
         array = np.frombuffer(repr(array.tolist()).encode(), np.uint8)
     table = np.atleast_1d(array)
@@ -55,24 +39,7 @@ def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
 
 @contextmanager
 def scratch(folder: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Give an array that lies in an unnamed file, which is gone afterwards, even if the process is killed.
-
-    Parameters
-    ----------
-    folder : Path
-        On whose disk.
-    shape : tuple of int
-
-    Raises
-    ------
-    OSError
-        If the disk has no room for it.
-
-    Yields
-    ------
-    array, shape `shape`, float32
-        Mapped; `let_go` its pages.
-    """
+    """Give an array that lies in an unnamed file, which is gone afterwards, even if the process is killed."""
     with tempfile.TemporaryFile(dir=folder) as stream:
         # a full disk is an error here, and a crash where mapped memory is written
         os.posix_fallocate(stream.fileno(), 0, max(1, 4 * math.prod(shape)))
@@ -80,32 +47,14 @@ def scratch(folder: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 
 class LettingGo(io.BufferedWriter):
-    """A file to write to, which gives back the pages of what is written.
-
-    Parameters
-    ----------
-    path : Path
-        Where the bytes go.
-    array : array
-        Mapped; where they come from.
-    """
+    """A file to write to, which gives back the pages of what is written."""
 
     def __init__(self, path: Path, array: np.ndarray) -> None:
         super().__init__(io.FileIO(path, "w"))
         self._array, self._written = array, 0
 
     def write(self, content: Any) -> int:
-        """Write bytes.
-
-        Parameters
-        ----------
-        content : bytes-like
-
-        Returns
-        -------
-        int
-            How many.
-        """
+        """Write bytes."""
         count = super().write(content)
         self._written += count
         if self._written > AT_ONCE:

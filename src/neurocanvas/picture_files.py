@@ -16,40 +16,21 @@ from neurocanvas.errors import NeuroCanvasError, check_file
 if TYPE_CHECKING:
     from PIL import Image
 
+# Suffixes of pictures -> what Pillow may decode; nothing else is tried, whatever a file is called.
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
         ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF",
         ".tiff": "TIFF",
     }
 )  # fmt: skip
-"""Suffixes of pictures -> what Pillow may decode; nothing else is tried, whatever a file is called."""
 
+# A picture of more pixels is refused: a few bytes of a file can claim to be any size.
 MANY_PIXELS = 50_000_000
-"""A picture of more pixels is refused: a few bytes of a file can claim to be any size."""
 
 
 @contextmanager
 def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
-    """Open a picture; what goes wrong inside of the block, where it is decoded, is said of the file as well.
-
-    Parameters
-    ----------
-    path : Path
-        A file of one of `FORMATS`, which is told from its content.
-    remedy : str
-        What to do where it is missing or damaged: the end of the message.
-
-    Yields
-    ------
-    PIL.Image.Image
-        Not yet decoded; its size is known.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing, damaged or of another format, claims more than 50 million pixels, or has more than 8
-        bits per channel.
-    """
+    """Open a picture; what goes wrong inside of the block, where it is decoded, is said of the file as well."""
     from PIL import Image
 
     check_file(path, f"a picture; {remedy}")
@@ -70,24 +51,7 @@ def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
 
 
 def read_picture(path: Path, remedy: str) -> np.ndarray:
-    """Read a picture.
-
-    Parameters
-    ----------
-    path : Path
-        As `open_picture` takes it.
-    remedy : str
-        What to do where it is missing or damaged.
-
-    Returns
-    -------
-    array, shape (height, width, 3), uint8, RGB
-
-    Raises
-    ------
-    NeuroCanvasError
-        As `open_picture`.
-    """
+    """Read a picture."""
     with open_picture(path, remedy) as image:
         return np.asarray(image.convert("RGB"))
 

@@ -11,27 +11,16 @@ from neurocanvas.safe_text import printable
 if TYPE_CHECKING:
     from rich.text import Text
 
+# A sentence, or a word that announces one and is printed in bold, and the sentence.
 Note = str | tuple[str, str]
-"""A sentence, or a word that announces one and is printed in bold, and the sentence."""
 
+# Cells of more letters are wrapped.
 SENTENCE = 40
-"""Cells of more letters are wrapped."""
 
 
 @contextmanager
 def progress_lines(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Show one progress line per stage on stderr, if that is a terminal.
-
-    Parameters
-    ----------
-    quiet : bool
-        Show none.
-
-    Yields
-    ------
-    callable
-        ``track(title, total)`` opens a line and gives what advances it.
-    """
+    """Show one progress line per stage on stderr, if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -52,15 +41,7 @@ def progress_lines(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int],
 
 
 def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], notes: Sequence[Note]) -> None:
-    """Print tables, and sentences below them; whatever they quote, it is text: no markup, nothing steers the terminal.
-
-    Parameters
-    ----------
-    tables : sequence of (title, header, lines)
-        Lines of words, one word per column; columns of words are aligned to the left, of numbers to the right.
-    notes : sequence of str, or of (str, str)
-        As `Note` says.
-    """
+    """Print tables, and sentences below them."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -97,38 +78,20 @@ def _note(note: Note) -> Text:
 
 
 def print_benchmark(found: Mapping[str, Any]) -> None:
-    """Print what `benchmark` or `classify` found: for every protocol its scores, then what selection does.
-
-    Parameters
-    ----------
-    found : mapping
-        Content of `scores/benchmark.json`.
-    """
+    """Print what `benchmark` or `classify` found: for every protocol its scores, then what selection does."""
     for table in found["tables"]:
         print_table(table)
     print_tables([], [found["explanation"]])
 
 
 def print_table(table: Mapping[str, Any]) -> None:
-    """Print one table and its warnings.
-
-    Parameters
-    ----------
-    table : mapping
-        title, header, lines, warnings: from `training.compare.mapper_table`, or one of `scores/benchmark.json`.
-    """
+    """Print one table and its warnings."""
     warnings = [("Warning", warning) for warning in table["warnings"]]
     print_tables([(table["title"], table["header"], table["lines"])], warnings)
 
 
 def print_controls(found: Mapping[str, Any]) -> None:
-    """Print the controls, and what they come to.
-
-    Parameters
-    ----------
-    found : mapping
-        Content of `scores/controls.json`.
-    """
+    """Print the controls, and what they come to."""
     lines = []
     for row in found["rows"]:
         numbers = [_places(row[name]) for name in ("effect", "low", "high", "p", "p_holm")]
@@ -149,26 +112,14 @@ def _places(value: float | None) -> str:
 
 
 def print_inspection(report: dict[str, Any]) -> None:
-    """Print what is in a data set.
-
-    Parameters
-    ----------
-    report : dict
-        From `datasets.inspection.inspect_dataset`.
-    """
+    """Print what is in a data set."""
     from neurocanvas.datasets.inspection import describe
 
     print_tables([(title, list(rows[0]), [list(row.values()) for row in rows]) for title, rows in describe(report)], [])
 
 
 def print_scores(summary: Mapping[str, Any]) -> None:
-    """Print metrics by arms, the warnings and the verdict.
-
-    Parameters
-    ----------
-    summary : mapping
-        Content of `scores/summary.json`.
-    """
+    """Print metrics by arms, the warnings and the verdict."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

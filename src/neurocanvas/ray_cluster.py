@@ -14,24 +14,16 @@ from typing import Any
 from neurocanvas.errors import NeuroCanvasError, require
 from neurocanvas.scale import AHEAD, DEATHS, Needs, Result, Unit, do_unit
 
+# Variables of the environment that workers get.
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "TOKENIZERS_PARALLELISM")
-"""Variables of the environment that workers get."""
 
 
+# What a unit gave, or why it was refused; and what was said of damaged files.
 Outcome = tuple[Any, str | None, list[str]]
-"""What a unit gave, or why it was refused; and what was said of damaged files."""
 
 
 class Worker:
-    """What runs on the cluster.
-
-    Parameters
-    ----------
-    folder : str
-        Working directory of the command, which relative paths count from.
-    variables : dict of str to str
-        `PASSED_ON`.
-    """
+    """What runs on the cluster."""
 
     def __init__(self, folder: str, variables: dict[str, str]) -> None:
         os.environ.update(variables)
@@ -42,22 +34,7 @@ class Worker:
         """Answer, once the cluster has found a place for this worker."""
 
     def do(self, work: Callable[[Unit], Result], unit: Unit, threads: int) -> Outcome:
-        """Do a unit.
-
-        Parameters
-        ----------
-        work : callable
-        unit : object
-        threads : int
-
-        Returns
-        -------
-        result : object
-        refused : str or None
-            Why the unit was refused. As a value: Ray would wrap an exception in its own traceback.
-        told : list of str
-            What was said of damaged files.
-        """
+        """Do a unit."""
         told = _Told()
         logging.getLogger("neurocanvas").handlers[:] = [told]
         try:
@@ -80,17 +57,7 @@ class _Told(logging.Handler):
 
 @dataclass(eq=False)
 class Cluster:
-    """Units are done on a Ray cluster.
-
-    Parameters
-    ----------
-    address : str
-        "auto", "host:port" or "ray://host:port"; empty starts a cluster on this machine, which ends with the command.
-    workers : int
-        Units at once; 0 = as many as the cluster holds now. More than that wait, and make a cluster grow that can.
-    threads : int
-        Of each; 0 is what the stage says.
-    """
+    """Units are done on a Ray cluster."""
 
     address: str = ""
     workers: int = 0

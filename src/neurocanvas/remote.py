@@ -15,40 +15,18 @@ from typing import Any
 
 from neurocanvas.errors import NeuroCanvasError
 
+# Folders of a run that only a few stages read, and that are large.
 PICTURES = ("images", "generated_from_captions")
-"""Folders of a run that only a few stages read, and that are large."""
 
 
 def is_url(folder: Path | str) -> bool:
-    """Tell a URL from a folder.
-
-    Parameters
-    ----------
-    folder : path-like
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> is_url("s3://bucket/run"), is_url("runs/demo")
-    (True, False)
-    """
+    """Tell a URL from a folder."""
     return "://" in str(folder)
 
 
 @dataclass
 class Copy:
-    """A copy of a run folder; every process has one of its own.
-
-    Parameters
-    ----------
-    url : str
-        Where the run is.
-    folder : Path
-        The copy.
-    """
+    """A copy of a run folder; every process has one of its own."""
 
     url: str
     folder: Path
@@ -56,18 +34,7 @@ class Copy:
     _ours: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def pull(self, parts: Sequence[str] | None = None) -> None:
-        """Fetch what is at the URL and not here, or another there; drop what is there no more.
-
-        Parameters
-        ----------
-        parts : sequence of str, optional
-            Folders; by default all but those of `PICTURES`.
-
-        Raises
-        ------
-        NeuroCanvasError
-            If the URL cannot be read.
-        """
+        """Fetch what is at the URL and not here, or another there; drop what is there no more."""
         listed = self._listed(parts)
         for name, info in listed.items():
             token = _token(info)
@@ -84,13 +51,7 @@ class Copy:
             del self._theirs[name], self._ours[name]
 
     def push(self) -> None:
-        """Bring what was made, changed or removed here to the URL; cards after what they are of, each file whole.
-
-        Raises
-        ------
-        NeuroCanvasError
-            If the URL cannot be written.
-        """
+        """Bring what was made, changed or removed here to the URL; cards after what they are of, each file whole."""
         here = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*") if path.is_file()}
         here = {name: path for name, path in here.items() if not path.name.startswith(".")}
         changed = [name for name, path in here.items() if self._ours.get(name) != _stamp(path)]
@@ -163,16 +124,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=4)
 def copy_of(url: str) -> Copy:
-    """Make this process's copy of a run folder; it is empty until something is pulled, and ends with the process.
-
-    Parameters
-    ----------
-    url : str
-
-    Returns
-    -------
-    Copy
-    """
+    """Make this process's copy of a run folder; it is empty until something is pulled, and ends with the process."""
     folder = tempfile.mkdtemp(prefix="neurocanvas-run-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Copy(url, Path(folder))

@@ -15,70 +15,19 @@ _LATEX = {
 
 
 def printable(text: object) -> str:
-    """Make text safe to print: one line that cannot steer the terminal.
-
-    Parameters
-    ----------
-    text : object
-        Is turned into a string.
-
-    Returns
-    -------
-    str
-        Line ends and tabs are blanks; other control characters, halves of surrogate pairs (names of files that are not
-        UTF-8) and marks that turn the direction of writing are "?".
-
-    Examples
-    --------
-    >>> printable("red \\x1b[31m\\nagain")
-    'red ?[31m again'
-    """
+    """Make text safe to print: one line that cannot steer the terminal."""
     return _CONTROL.sub(lambda found: " " if found[0] in "\t\n\r\v\f\u2028\u2029" else "?", str(text))
 
 
 def csv_cell(value: object) -> object:
-    """Make a cell of a CSV file that no spreadsheet program takes for a formula.
-
-    Parameters
-    ----------
-    value : object
-        Numbers, and texts that are numbers, stay as they are.
-
-    Returns
-    -------
-    object
-        Text that begins with one of ``= + - @``, a tab or a line end has an apostrophe before it; so has text that
-        begins with apostrophes before one of these, and `read_csv_cell` gives every text back.
-
-    Examples
-    --------
-    >>> csv_cell("=1+1"), csv_cell("-0.5"), csv_cell(-0.5), csv_cell("cat")
-    ("'=1+1", '-0.5', -0.5, 'cat')
-    """
+    """Make a cell of a CSV file that no spreadsheet program takes for a formula."""
     if not isinstance(value, str) or not _FORMULA.match(value) or _is_number(value):
         return value
     return f"'{value}"
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Write a CSV file in which no text is a formula.
-
-    Parameters
-    ----------
-    rows : iterable of iterables
-        The header first; None is written as nothing.
-
-    Returns
-    -------
-    str
-        With Unix line ends. A cell with a carriage return is quoted, which Python's writer leaves undone with these:
-        what is behind it would be a row of its own.
-
-    Examples
-    --------
-    >>> csv_text([["name", "p"], ["=1+1", 0.5], ["cat", None]]).splitlines()
-    ['name,p', "'=1+1,0.5", 'cat,']
-    """
+    """Write a CSV file in which no text is a formula."""
     return "".join((",".join(map(_quoted, row)) or '""') + "\n" for row in rows)
 
 
@@ -89,22 +38,7 @@ def _quoted(value: object) -> str:
 
 
 def read_csv_cell(cell: str) -> str:
-    """Undo `csv_cell`.
-
-    Parameters
-    ----------
-    cell : str
-        Of a file.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> read_csv_cell("'=1+1"), read_csv_cell("'tis")
-    ('=1+1', "'tis")
-    """
+    """Undo `csv_cell`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
@@ -114,20 +48,5 @@ def _is_number(text: str) -> bool:
 
 
 def latex(text: str) -> str:
-    """Write text for LaTeX: nothing in it is a command.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    str
-        On one line.
-
-    Examples
-    --------
-    >>> latex(r"\\input{x} 50% ±1")
-    '\\\\textbackslash{}input\\\\{x\\\\} 50\\\\% $\\\\pm$1'
-    """
+    """Write text for LaTeX: nothing in it is a command."""
     return "".join(_LATEX.get(letter, letter) for letter in printable(text))

@@ -24,35 +24,27 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 GB = 10**9
+# Variables that libraries read, when they are loaded, for how many threads to use.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables that libraries read, when they are loaded, for how many threads to use."""
 
+# So many units per worker are done before the first that is not.
 AHEAD = 8
-"""So many units per worker are done before the first that is not."""
 
+# So many workers in a row may die before any unit is done.
 DEATHS = 3
-"""So many workers in a row may die before any unit is done."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a worker needs for one unit at a time.
-
-    Parameters
-    ----------
-    memory : int
-        Bytes, with the libraries.
-    threads : int
-        Of the CPU. Last digits depend on it, and on nothing else that differs between engines.
-    gpu : float
-        Share of a GPU, where there are any.
-    """
+    """What a worker needs for one unit at a time."""
 
     memory: int
     threads: int = 1
     gpu: float = 0.0
 
 
+# Stage -> what each of its units needs; `benchmark` is as `classify`, and `generate` asks for more memory where the
+# family's weights are large.
 NEEDS: Mapping[str, Needs] = MappingProxyType({
     "convert": Needs(GB // 2),
     "features": Needs(GB),
@@ -66,31 +58,13 @@ NEEDS: Mapping[str, Needs] = MappingProxyType({
     "evaluate": Needs(2 * GB, gpu=0.25),
     "controls": Needs(2 * GB),
 })  # fmt: skip
-"""Stage -> what each of its units needs; `benchmark` is as `classify`, and `generate` asks for more memory where the
-family's weights are large."""
 
 
 _KEPT: dict[tuple[str, str], tuple[Hashable, Any]] = {}
 
 
 def kept(stage: str, name: str, of: Hashable, load: Callable[[], Result]) -> Result:
-    """Load what many units of a stage use, once in each process.
-
-    Parameters
-    ----------
-    stage : str
-        Whose units use it; what another stage kept is let go.
-    name : str
-        What it is: one of a name is kept at a time.
-    of : hashable
-        Which one; another takes its place.
-    load : callable
-
-    Returns
-    -------
-    object
-        What `load` gave.
-    """
+    """Load what many units of a stage use, once in each process."""
     if any(other != stage for other, _ in _KEPT):
         _KEPT.clear()
     there = _KEPT.get((stage, name))
@@ -103,13 +77,7 @@ def kept(stage: str, name: str, of: Hashable, load: Callable[[], Result]) -> Res
 
 
 class Engine(Protocol):
-    """Does units of work, wherever that is, and gives the same results in the same order as any other engine.
-
-    Parameters
-    ----------
-    threads : int
-        Of each unit; 0 is what the stage says.
-    """
+    """Does units of work, wherever that is, and gives the same results in the same order as any other engine."""
 
     threads: int
 
@@ -119,25 +87,7 @@ class Engine(Protocol):
         units: Sequence[Unit],
         needs: Needs,
     ) -> Iterator[Result]:
-        """Do the units; a unit whose worker dies is done again elsewhere.
-
-        Parameters
-        ----------
-        work : callable
-            What is done; it and the units can be pickled, and doing a unit twice is as doing it once.
-        units : sequence
-        needs : Needs
-
-        Yields
-        ------
-        object
-            What `work` gave for each unit, in their order.
-
-        Raises
-        ------
-        NeuroCanvasError
-            If a unit is refused, or workers die again and again.
-        """
+        """Do the units; a unit whose worker dies is done again elsewhere."""
 
     def close(self) -> None:
         """Let the workers go."""
@@ -145,12 +95,7 @@ class Engine(Protocol):
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Use so many threads in here, also in libraries that are loaded in here for the first time.
-
-    Parameters
-    ----------
-    count : int
-    """
+    """Use so many threads in here, also in libraries that are loaded in here for the first time."""
     from threadpoolctl import threadpool_limits
 
     torch: Any = sys.modules.get("torch")  # where it is not loaded yet, it will read the variables
@@ -166,35 +111,14 @@ def threads(count: int) -> Iterator[None]:
 
 
 def do_unit(work: Callable[[Unit], Result], unit: Unit, count: int) -> Result:
-    """Do one unit with a number of threads: what workers of every engine are asked for.
-
-    Parameters
-    ----------
-    work : callable
-    unit : object
-    count : int
-        Threads.
-
-    Returns
-    -------
-    object
-        What `work` gives.
-    """
+    """Do one unit with a number of threads: what workers of every engine are asked for."""
     with threads(count):
         return work(unit)
 
 
 @dataclass(eq=False)
 class Local:
-    """Units are done on this machine, in processes if there is room for more than one at a time.
-
-    Parameters
-    ----------
-    workers : int
-        At once; 1 is this process itself, 0 as many as cores and memory hold, and GPUs where a stage uses them.
-    threads : int
-        Of each; 0 is what the stage says.
-    """
+    """Units are done on this machine, in processes if there is room for more than one at a time."""
 
     workers: int = 1
     threads: int = 0
@@ -325,36 +249,14 @@ def _begin_worker(places: Any, on_gpu: bool, count: int) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
+# What a library call uses: everything in this process, one thread.
 IN_PROCESS = Local()
-"""What a library call uses: everything in this process, one thread."""
 
 ENGINES = ("local", "ray")
 
 
 def make_engine(name: str = "local", address: str = "", workers: int = 0, threads: int = 0) -> Engine:
-    """Make an engine, as the command line asks for it.
-
-    Parameters
-    ----------
-    name : str
-        A name in `ENGINES`.
-    address : str
-        Of the Ray cluster: "auto", "host:port" or "ray://host:port"; empty starts one on this machine.
-    workers : int
-        Units at once; 0 = as many as there is room for.
-    threads : int
-        Of each; 0 = what the stage says.
-
-    Returns
-    -------
-    Engine
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the name is unknown, an address is given to `local`, a number is negative, or Ray is not installed or not
-        there.
-    """
+    """Make an engine, as the command line asks for it."""
     check_option("--engine", name, ENGINES)
     for option, value in (("--workers", workers), ("--threads", threads)):
         if value < 0:

@@ -1,10 +1,4 @@
-"""Artifacts on disk: written once, atomically, named by everything they depend on, memory-mapped when read.
-
-An artifact is a file and, beside it, a card: `<name>.json` with at least its `fingerprint` (a hash of
-everything that it was computed from) and the `sha256` of its bytes. The card is written last, so a killed
-run leaves either a whole artifact or none. Power failures: texts, the settings among them, are on the disk before they
-get their name (2.5 ms each); other files may come out shorter than their card says, and are made again.
-"""
+"""Artifacts on disk: written once, atomically, named by everything they depend on, memory-mapped when read."""
 
 from __future__ import annotations
 
@@ -25,28 +19,12 @@ from neurocanvas.damage import Hashed, report_damage, seal, unseal
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.pages import pieces
 
+# How the names of files begin that are being written.
 PART = ".part-"
-"""How the names of files begin that are being written."""
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash settings, arrays, paths' contents and other fingerprints into 16 hex digits.
-
-    Parameters
-    ----------
-    *parts : object
-        Anything JSON can say (dictionaries in any key order), arrays, bytes, or pydantic settings.
-
-    Returns
-    -------
-    str
-        The first 16 hex digits of a SHA-256.
-
-    Examples
-    --------
-    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    True
-    """
+    """Hash settings, arrays, paths' contents and other fingerprints into 16 hex digits."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -63,38 +41,14 @@ def fingerprint(*parts: Any) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hash a file's bytes.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    str
-        64 hex digits.
-    """
+    """Hash a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, and rename it to `path` if the block succeeds.
-
-    No two writers share a temporary name; what a killed run left under one is deleted by `locks.hold`.
-
-    Parameters
-    ----------
-    path : Path
-        Where the file belongs; parent folders are made.
-
-    Yields
-    ------
-    Path
-        The temporary name to write to; it has the same suffix.
-    """
+    """Give a temporary name beside `path`, and rename it to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
     try:
@@ -105,30 +59,12 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8 with Unix line ends, unless it says the same already.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    text : str
-        The whole content.
-    """
+    """Write a text file atomically, as UTF-8 with Unix line ends, unless it says the same already."""
     write_bytes(path, text.encode("utf-8"), sync=True)
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Write a small file atomically, unless it holds the same already.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    content : bytes
-        The whole content.
-    sync : bool
-        Whether it must be on the disk before it gets its name, so that a power failure leaves the old file or the new.
-    """
+    """Write a small file atomically, unless it holds the same already."""
     with suppress(OSError):  # not there, or unreadable
         if path.read_bytes() == content:
             return
@@ -140,55 +76,18 @@ def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
 
 
 def write_artifact(path: Path, content: bytes, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
-    """Write a small file with its card, atomically.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    content : bytes
-        The whole content.
-    print_of_inputs : str
-        `fingerprint` of everything that it depends on.
-    card : mapping, optional
-        What else a reader should know.
-    """
+    """Write a small file with its card, atomically."""
     write_bytes(path, content)
     finish(path, print_of_inputs, card, digest=hashlib.sha256(content).hexdigest())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, keys in the order given.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    value : object
-        What `json` can write.
-    """
+    """Write JSON atomically, indented, keys in the order given."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_text(path: Path, purpose: str) -> str:
-    """Read a text file, UTF-8.
-
-    Parameters
-    ----------
-    path : Path
-        Where from.
-    purpose : str
-        What the file should hold, for the error.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing or is not UTF-8.
-    """
+    """Read a text file, UTF-8."""
     try:
         return check_file(path, purpose).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -196,25 +95,7 @@ def read_text(path: Path, purpose: str) -> str:
 
 
 def read_json(path: Path, purpose: str) -> Any:
-    """Read a JSON file.
-
-    Parameters
-    ----------
-    path : Path
-        Where from.
-    purpose : str
-        What the file should hold, for the error.
-
-    Returns
-    -------
-    object
-        What was in it.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing or is not JSON.
-    """
+    """Read a JSON file."""
     try:
         return json.loads(read_text(path, purpose))
     except (ValueError, RecursionError) as error:
@@ -222,54 +103,18 @@ def read_json(path: Path, purpose: str) -> Any:
 
 
 def card_path(path: Path) -> Path:
-    """Return where the card of the artifact `path` lies.
-
-    Parameters
-    ----------
-    path : Path
-        The artifact.
-
-    Returns
-    -------
-    Path
-        `path` with `.json` appended.
-    """
+    """Return where the card of the artifact `path` lies."""
     return path.with_name(path.name + ".json")
 
 
 def finish(path: Path, print_of_inputs: str, card: Mapping[str, Any] | None = None, *, digest: str = "") -> None:
-    """Write the card of an artifact that is complete: from here on it counts as done.
-
-    Parameters
-    ----------
-    path : Path
-        The artifact's file.
-    print_of_inputs : str
-        `fingerprint` of everything that it depends on.
-    card : mapping, optional
-        What else a reader should know (settings, shapes, scores).
-    digest : str
-        The sha256 of what was written; without it, that of what is on the disk is taken.
-    """
+    """Write the card of an artifact that is complete: from here on it counts as done."""
     digest = digest or sha256(path)
     write_text(card_path(path), seal({"fingerprint": print_of_inputs, "sha256": digest, **(card or {})}))
 
 
 def is_done(path: Path, print_of_inputs: str) -> bool:
-    """Tell whether the artifact exists, is undamaged, and was made from these inputs; say if it or its card is damaged.
-
-    Parameters
-    ----------
-    path : Path
-        The artifact's file.
-    print_of_inputs : str
-        `fingerprint` of everything that it should depend on.
-
-    Returns
-    -------
-    bool
-        False if it must be made (again).
-    """
+    """Tell whether the artifact exists, is undamaged, and was made from these inputs."""
     at_fault = card_path(path)
     if not (path.is_file() and at_fault.is_file()):
         return False
@@ -287,23 +132,7 @@ def is_done(path: Path, print_of_inputs: str) -> bool:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Read the card of an artifact.
-
-    Parameters
-    ----------
-    path : Path
-        The artifact's file.
-
-    Returns
-    -------
-    dict
-        The card.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is missing, not JSON, or no card.
-    """
+    """Read the card of an artifact."""
     card = read_json(card_path(path), f"the card of {path.name}; run the stage that makes it")
     if not isinstance(card, dict):
         raise NeuroCanvasError(f"{card_path(path)}: not a card; delete it and run again.")
@@ -311,19 +140,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
-    """Write an array as `.npy` with its card, atomically.
-
-    Parameters
-    ----------
-    path : Path
-        Ends in `.npy`.
-    array : array
-        Anything but objects.
-    print_of_inputs : str
-        `fingerprint` of everything that it depends on.
-    card : mapping, optional
-        What else a reader should know.
-    """
+    """Write an array as `.npy` with its card, atomically."""
     with atomic(path) as temporary, temporary.open("wb") as stream:
         hashed = Hashed(stream)
         np.save(hashed, array, allow_pickle=False)
@@ -331,25 +148,7 @@ def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mappi
 
 
 def read_whole_array(path: Path, purpose: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read an artifact that is an array into memory, and make sure that it is what was written.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    purpose : str
-        What it should hold and which stage makes it, for the error.
-
-    Returns
-    -------
-    array
-    card : dict
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it or its card is missing or damaged.
-    """
+    """Read an artifact that is an array into memory, and make sure that it is what was written."""
     try:
         content = check_file(path, purpose).read_bytes()
     except OSError as error:
@@ -361,25 +160,7 @@ def read_whole_array(path: Path, purpose: str) -> tuple[np.ndarray, dict[str, An
 
 
 def read_array(path: Path, purpose: str) -> np.ndarray:
-    """Memory-map an `.npy` file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    purpose : str
-        What it should hold and which stage makes it, for the error.
-
-    Returns
-    -------
-    array
-        Read-only, mapped: only what is touched is read.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is missing, truncated, or would need unpickling.
-    """
+    """Memory-map an `.npy` file."""
     try:
         return np.load(check_file(path, purpose), mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two of a damaged header

@@ -16,27 +16,7 @@ _SIZED = re.compile(rb"(?:bytearray|Tensor|UntypedStorage|TypedStorage)\n")  # t
 
 
 def read_torch(path: Path | str, purpose: str, place: Callable[[Any, str], Any] | str = "cpu") -> Any:
-    """Read a PyTorch file; its tensors stay on disk until they are used, and no code in it runs.
-
-    Parameters
-    ----------
-    path : path-like
-        Where from.
-    purpose : str
-        What the file should hold, for the error.
-    place : callable or str
-        torch.load's `map_location`; a callable sees every storage.
-
-    Returns
-    -------
-    object
-        Dense tensors on the CPU, and plain values.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is missing, truncated, compressed, no PyTorch file, or holds more than dense tensors and plain values.
-    """
+    """Read a PyTorch file; its tensors stay on disk until they are used, and no code in it runs."""
     import pickle
 
     import torch
@@ -53,27 +33,7 @@ def read_torch(path: Path | str, purpose: str, place: Callable[[Any, str], Any] 
 
 
 def read_archive(path: Path | str, purpose: str) -> tuple[list[zipfile.ZipInfo], bytes]:
-    """List what is in a PyTorch file, and read what is pickled in it, as bytes; reads no tensor.
-
-    Parameters
-    ----------
-    path : path-like
-        Where from.
-    purpose : str
-        What the file should hold, for the error.
-
-    Returns
-    -------
-    members : list of zipfile.ZipInfo
-        Of the archive that the file is.
-    pickled : bytes
-        What says which tensors and values the file holds; no larger than the file.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is missing, truncated, compressed, no PyTorch file, or holds more than dense tensors and plain values.
-    """
+    """List what is in a PyTorch file, and read what is pickled in it, as bytes; reads no tensor."""
     check_file(path, purpose)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -99,34 +59,14 @@ def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasErr
 
 
 def write_torch(path: Path, value: Any) -> None:
-    """Write a PyTorch file atomically.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    value : object
-        Tensors and plain values.
-    """
+    """Write a PyTorch file atomically."""
     # torch refuses to open a name that starts with a dot itself
     with atomic(path) as temporary, temporary.open("wb") as stream:
         save_torch(value, stream)
 
 
 def save_torch(value: Any, stream: IO[bytes]) -> None:
-    """Write what PyTorch can read to an open file; the same value gives the same bytes, whatever the file's name.
-
-    Parameters
-    ----------
-    value : object
-        Tensors and plain values.
-    stream : binary file
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; torch itself speaks of unexpected positions then.
-    """
+    """Write what PyTorch can read to an open file; the same value gives the same bytes, whatever the file's name."""
     import torch
 
     try:

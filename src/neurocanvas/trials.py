@@ -11,6 +11,8 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.store import fingerprint
 
+# The columns every trial table has; see GLOSSARY.md for the words. `order` counts a subject's trials in the order in
+# which they were recorded; `block` numbers the contiguous runs of one concept.
 COLUMNS: Mapping[str, type] = {
     "subject": np.int64,
     "session": np.int64,
@@ -21,8 +23,6 @@ COLUMNS: Mapping[str, type] = {
     "concept": np.str_,
     "granularity": np.str_,
 }
-"""The columns every trial table has; see GLOSSARY.md for the words. `order` counts a subject's trials in the
-order in which they were recorded; `block` numbers the contiguous runs of one concept."""
 
 
 @dataclass(frozen=True)

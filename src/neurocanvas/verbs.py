@@ -34,28 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def read_subjects(text: str) -> list[int]:
-    """Read the option --subject.
-
-    Parameters
-    ----------
-    text : str
-        "-1" (all), "3" or "0,3,5".
-
-    Returns
-    -------
-    list of int
-        Empty for all.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is not numbers.
-
-    Examples
-    --------
-    >>> read_subjects("0,3,5"), read_subjects("-1")
-    ([0, 3, 5], [])
-    """
+    """Read the option --subject."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
@@ -260,12 +239,7 @@ def audit(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line.
-
-    Parameters
-    ----------
-    app : typer.Typer
-    """
+    """Add the verbs to the command line."""
     app.command("simulate")(simulate)
     app.command("inspect")(inspect_data)
     app.command("convert")(convert)

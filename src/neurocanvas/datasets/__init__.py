@@ -13,10 +13,10 @@ from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.errors import check_option
 from neurocanvas.trials import Trials
 
+# Name of a data set -> what opens it.
 DATASETS: Mapping[str, Callable[[Path | str, DataSettings], tuple[Trials, Stimuli]]] = MappingProxyType(
     {"eeg-imagenet": open_eeg_imagenet, "recordings": open_recordings}
 )
-"""Name of a data set -> what opens it."""
 
 
 def open_dataset(settings: DataSettings) -> tuple[Trials, Stimuli]:

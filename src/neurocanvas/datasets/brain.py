@@ -41,28 +41,7 @@ _PILOT = 400
 
 @dataclass(frozen=True)
 class Brain:
-    """One simulated subject.
-
-    Parameters
-    ----------
-    mixing : array, shape (2, n_chans, n_sources)
-        Volts at the electrodes per unit of source, for the mean direction of every dipole and for a direction at right
-        angles to it, towards which it slowly turns and back.
-    amplitude : array, shape (n_sources, n_bins)
-        Standard deviation of every frequency bin of every source.
-    sensor : array, shape (n_chans,)
-        Standard deviation of the electrodes' own noise, volts.
-    power_weights : array, shape (N_RESPONDING, n_bands, n_parameters)
-        Change of log band power per unit of a picture's parameter, once `power_gain` has multiplied it.
-    evoked_weights : array, shape (N_RESPONDING, n_bumps, n_parameters)
-        Change of evoked amplitude per unit of a picture's parameter, once `evoked_gain` has multiplied it.
-    evoked_mean : array, shape (N_RESPONDING, n_bumps)
-        Evoked amplitude that every picture causes.
-    power_gain : array, shape (n_bands,)
-        Strength of the response per band; 0 without signal.
-    evoked_gain : float
-        Strength of the evoked response's dependence on the picture.
-    """
+    """One simulated subject."""
 
     mixing: np.ndarray
     amplitude: np.ndarray
@@ -76,69 +55,21 @@ class Brain:
 
 @dataclass(frozen=True)
 class Drift:
-    """What wanders over minutes, one row per trial; standardised random walks times their standard deviations.
-
-    Parameters
-    ----------
-    power : array, shape (n_trials, n_sources, n_bands)
-        Log power of every source and band.
-    angle : array, shape (n_trials, n_sources)
-        Turn of every dipole, radians.
-    sensor : array, shape (n_trials, n_chans)
-        Log power of the electrodes' own noise.
-    """
+    """What wanders over minutes, one row per trial; standardised random walks times their standard deviations."""
 
     power: np.ndarray
     angle: np.ndarray
     sensor: np.ndarray
 
     def rows(self, rows: slice) -> Drift:
-        """Return the drift of some trials.
-
-        Parameters
-        ----------
-        rows : slice
-            Which trials.
-
-        Returns
-        -------
-        Drift
-        """
+        """Return the drift of some trials."""
         return Drift(self.power[rows], self.angle[rows], self.sensor[rows])
 
 
 def make_brain(
     seed: int, subject: int, groups: Sequence[str], pictures: np.ndarray, explained_variance: float
 ) -> Brain:
-    """Draw a subject and set the strength of the responses.
-
-    `_PILOT` trials without any picture's influence, with independent drift, give mean and variance of the log band
-    power (Hann window, 40 to 440 ms) of every channel and band, drift and blinks included. The power that a
-    picture adds follows from the leadfield, the spectra, the window's leakage and the evoked response. Weights are
-    smooth over the cortex and evened, so that electrodes tell about equally much. Then the gain of every band is
-    iterated until the part of the log of the expected power that is linear in the parameters has, over `pictures`,
-    `explained_variance` times the band's `BAND_SHARES` of the whole variance, averaged over the channels; that is
-    `explained_variance` over channels and bands, and the best channels reach about two and a half times their band's
-    share. The evoked response gets `EVOKED_SHARE` of that odds ratio at the best channel and
-    sample.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the whole simulation.
-    subject : int
-        Which subject; others do not change it.
-    groups : sequence of str
-        The group (a key of `PARAMETER_SHARES`) of every parameter of a picture.
-    pictures : array, shape (n_pictures, n_parameters)
-        Standardised parameters of the pictures over which variance is explained.
-    explained_variance : float
-        Single-trial share of the variance of the log band power that the picture's (standardised) parameters explain.
-
-    Returns
-    -------
-    Brain
-    """
+    """Draw a subject and set the strength of the responses."""
     shared, own = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2, subject])
     field = leadfield()
     n_chans, n_sources, _ = field.gain.shape
@@ -166,20 +97,7 @@ def make_brain(
 
 
 def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
-    """Return the same subject in another session: other resting power, a slightly different strength.
-
-    Parameters
-    ----------
-    brain : Brain
-        The subject in the first session.
-    rng : numpy.random.Generator
-        Random numbers of the session.
-
-    Returns
-    -------
-    Brain
-        Weights and directions are unchanged; log power of sources and bands, electrode noise and overall gain moved.
-    """
+    """Return the same subject in another session: other resting power, a slightly different strength."""
     n_sources = brain.amplitude.shape[0]
     bands = np.exp(0.5 * rng.normal(0, SECOND_DAY, (n_sources, len(BANDS))))
     gain = np.exp(rng.normal(0, SECOND_DAY / 2))
@@ -192,25 +110,7 @@ def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
 
 
 def draw_drift(brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds: float = TRIAL_SECONDS) -> Drift:
-    """Draw how band power, the dipoles' directions and the electrodes' noise wander over one recording.
-
-    Every quantity is an Ornstein-Uhlenbeck process with time constant `DRIFT_SECONDS`.
-
-    Parameters
-    ----------
-    brain : Brain
-        Whose recording.
-    n_trials : int
-        How many trials it has.
-    rng : numpy.random.Generator
-        Random numbers; consumed from first trial to last, so a longer recording begins like a shorter one.
-    seconds : float
-        Time from one trial to the next.
-
-    Returns
-    -------
-    Drift
-    """
+    """Draw how band power, the dipoles' directions and the electrodes' noise wander over one recording."""
     n_sources, n_bands, n_chans = brain.amplitude.shape[0], len(BANDS), len(CH_NAMES)
     keep = np.exp(-seconds / DRIFT_SECONDS)
     width = n_bands + n_sources * n_bands + n_sources + n_chans
@@ -225,26 +125,7 @@ def draw_drift(brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds
 
 
 def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-    """Simulate trials.
-
-    Every part is made inside .5-80 Hz, so no filter follows and nothing of the picture leaks to before its onset.
-
-    Parameters
-    ----------
-    brain : Brain
-        Whose EEG.
-    drift : Drift
-        One row per trial.
-    parameters : array, shape (n_trials, n_parameters)
-        Standardised parameters of the picture of each trial.
-    rngs : sequence of numpy.random.Generator
-        One per trial, so that a trial does not depend on the others.
-
-    Returns
-    -------
-    array, shape (n_trials, n_chans, n_times), float32, volts
-        Average reference, first sample at picture onset.
-    """
+    """Simulate trials."""
     n_chans, n_sources = brain.mixing.shape[1:]
     draws = np.stack([rng.standard_normal((n_sources + n_chans, 2 * len(FREQS)), dtype=np.float32) for rng in rngs])
     angle = drift.angle[:, None, :].astype(np.float32)

@@ -15,42 +15,22 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 
+# µV per volt: MNE gives volts.
 MICROVOLTS = 1e6
-"""µV per volt: MNE gives volts."""
 
+# Longest time between two rows of a CSV file, s. Stamps of 12 samples sent at once jitter by .034 s.
 LONGEST_STEP = 0.05
-"""Longest time between two rows of a CSV file, s. Stamps of 12 samples sent at once jitter by .034 s."""
 
+# Hz: no time stamps of EEG are closer than that.
 HIGHEST_RATE = 1e6
-"""Hz: no time stamps of EEG are closer than that."""
 
+# What MNE's warnings say of a file that ends too early.
 TRUNCATED = r".*(does not match the file size|outside data range)"
-"""What MNE's warnings say of a file that ends too early."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One recording file, opened but not read.
-
-    Parameters
-    ----------
-    path : Path
-        The file that was opened.
-    ch_names : tuple of str
-        EEG channels, as the file names them.
-    sfreq : float
-        Sampling frequency, Hz.
-    n_samples : int
-        Length.
-    events : array of int, shape (n_events,)
-        Samples at which the first source of events has a value.
-    values : dict of str to list of str
-        Source -> its value at every event.
-    read : callable
-        `read()` gives the signal, (n_chans, n_samples), µV.
-    files : tuple of Path
-        All files that it lies in.
-    """
+    """One recording file, opened but not read."""
 
     path: Path
     ch_names: tuple[str, ...]
@@ -63,25 +43,7 @@ class Run:
 
 
 def open_run(path: Path, sources: Collection[str]) -> Run:
-    """Open a recording: Muse CSV if its name ends in `.csv`, else whatever MNE reads.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    sources : collection of str
-        Where the events are: marker columns of a CSV file; stim channels or 'annotations' for MNE. The first
-        one says when, all of them say what.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is damaged, truncated or of another kind, samples are missing, or it lacks a source.
-    """
+    """Open a recording: Muse CSV if its name ends in `.csv`, else whatever MNE reads."""
     return (
         _open_muse(path, list(sources)) if path.suffix.lower() == ".csv" else _open_mne(path, list(sources))
     )

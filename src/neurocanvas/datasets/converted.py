@@ -32,12 +32,12 @@ from neurocanvas.store import (
 )
 from neurocanvas.trials import COLUMNS
 
+# (n_trials, 62, 501), float32, µV; and the columns of Trials and a checksum, a line per row of the array. The array's
+# card is written last: without it the store is unfinished.
 ARRAY, TABLE = "EEG-ImageNet.npy", "EEG-ImageNet.csv"
-"""(n_trials, 62, 501), float32, µV; and the columns of Trials and a checksum, a line per row of the array. The array's
-card is written last: without it the store is unfinished."""
 
+# The column of checksums, of each row's bytes.
 CHECK = "crc32"
-"""The column of checksums, of each row's bytes."""
 
 _BATCH = 200
 _PART = 2000  # trials of a unit of work
@@ -51,38 +51,7 @@ def convert(
     spread: Callable[[Callable[[Part], list[int]], Sequence[Part]], Iterable[list[int]]] = map,
     track: Callable[[str, int], Callable[[int], None]] = lambda *_: lambda _: None,
 ) -> Path:
-    """Write the released files as one array that is read subject by subject, and opened in a moment.
-
-    The whole of them, whatever `subjects` and `granularity` say: these choose when the store is opened, as
-    `open_dataset` does with `root` set to `target`. Pictures are not copied: `pictures` says where they are.
-
-    Parameters
-    ----------
-    settings : DataSettings
-        `root`, the folder with the released files, and `unit`.
-    target : path-like
-        Folder to write to; it may be `root`. What an earlier call left there is replaced, unless it is finished,
-        undamaged and made from the same files with the same unit: then nothing is done.
-    spread : callable
-        As the built-in `map`: may do several parts of the array at once, wherever `target` is the same folder.
-    track : callable
-        ``track("convert", n_trials)`` opens a progress line, unless nothing is done, and gives what is called with the
-        number of trials of every part that is written.
-
-    Returns
-    -------
-    Path
-        The array.
-
-    Raises
-    ------
-    NeuroCanvasError
-        As `open_eeg_imagenet`; and if any trial is damaged.
-
-    Notes
-    -----
-    Memory holds one batch. A killed call leaves what was there before, or no card: nothing half-written is ever opened.
-    """
+    """Write the released files as one array that is read subject by subject, and opened in a moment."""
     check_option("convert: data set", settings.name, ["eeg-imagenet"])
     root, folder = check_folder(settings.root, "EEG-ImageNet files to convert"), Path(target)
     path, listing = folder / ARRAY, folder / TABLE
@@ -118,21 +87,7 @@ def convert(
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of the array that is being written.
-
-    Parameters
-    ----------
-    path : Path
-        The array.
-    begin : int
-        Where its first row is, bytes.
-    root : Path
-        Folder of the released files.
-    unit, files : str
-        Of their signal; their fingerprint.
-    start, stop : int
-        Rows.
-    """
+    """Some rows of the array that is being written."""
 
     path: Path
     begin: int
@@ -144,22 +99,7 @@ class Part:
 
 
 def write_part(part: Part) -> list[int]:
-    """Write some rows of the array; done twice, it is as done once.
-
-    Parameters
-    ----------
-    part : Part
-
-    Returns
-    -------
-    list of int
-        The CRC-32 of every row.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a trial is damaged.
-    """
+    """Write some rows of the array; done twice, it is as done once."""
     whose = part.root, part.unit, part.files
     source = kept("convert", "released", whose, lambda: open_released(part.root, part.unit))
     check_unchanged(part.root, part.files, source.print_of_files)
@@ -175,41 +115,12 @@ def write_part(part: Part) -> list[int]:
 
 
 def is_converted(root: Path) -> bool:
-    """Tell whether a folder holds a finished converted store.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether a folder holds a finished converted store."""
     return card_path(root / ARRAY).is_file()
 
 
 def open_converted(root: Path, unit: str) -> Source:
-    """Open a converted store; reads its table and no signal.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-    unit : str
-        "auto", or the unit with which it must have been made.
-
-    Returns
-    -------
-    Source
-        Trials sorted by subject, else in the order of the released files. Reading some touches only their rows, and
-        raises `NeuroCanvasError` if one is damaged.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the store is damaged, was made with another unit, or from other files than those beside it.
-    """
+    """Open a converted store; reads its table and no signal."""
     path, again = root / ARRAY, f"run `convert` again, or delete {ARRAY} and its card"
     card = read_card(path)
     made = card.get("unit")

@@ -1,9 +1,4 @@
-"""Canvas, outlines and surfaces of the drawn picture world.
-
-Shapes are polygons in the object's own frame: the origin is its centre, u points right, v points down, and
-the object fills about -1..1 on both axes. `Canvas` turns them into anti-aliased coverage and paints them with
-shading, so one shape serves every pose.
-"""
+"""Canvas, outlines and surfaces of the drawn picture world."""
 
 from __future__ import annotations
 
@@ -25,19 +20,7 @@ WHITE, GREY, BARK, GOLD = (250, 250, 246), (120, 124, 132), (104, 66, 36), (246,
 
 
 class Canvas:
-    """A transparent layer on which one object is painted in its own frame.
-
-    Parameters
-    ----------
-    size : int
-        Width and height of the picture in pixels.
-    scale, angle, x, y : float
-        Pose: size, counter-clockwise turn in radians, offset of the centre as a share of the picture.
-    light : float
-        Where the light comes from, -1 (upper left) to 1 (upper right).
-    rng : numpy.random.Generator
-        Source of the exemplar's texture.
-    """
+    """A transparent layer on which one object is painted in its own frame."""
 
     def __init__(
         self,
@@ -150,42 +133,14 @@ def ellipse(
     start: float = 0.0,
     stop: float = 2 * np.pi,
 ) -> np.ndarray:
-    """Polygon of an ellipse or of an arc of it.
-
-    Parameters
-    ----------
-    cu, cv : float
-        Centre.
-    ru, rv : float
-        Half axes; a circle without `rv`.
-    angle : float
-        Clockwise turn of the axes in radians.
-    start, stop : float
-        The arc's ends, in radians clockwise from the right.
-
-    Returns
-    -------
-    points : array, shape (33, 2)
-    """
+    """Polygon of an ellipse or of an arc of it."""
     turn = start + (stop - start) * _ARC
     points = np.stack([ru * np.cos(turn), (ru if rv is None else rv) * np.sin(turn)], 1)
     return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + (cu, cv)
 
 
 def stroke(points: ArrayLike, width: ArrayLike) -> np.ndarray:
-    """Polygon of a pen line.
-
-    Parameters
-    ----------
-    points : array-like, shape (n_points, 2)
-        The line's path.
-    width : float or array-like, shape (n_points,)
-        Full width, constant or at each point.
-
-    Returns
-    -------
-    points : array, shape (2 * n_points, 2)
-    """
+    """Polygon of a pen line."""
     path = np.asarray(points, float)
     along = np.gradient(path, axis=0)
     normal = np.stack([-along[:, 1], along[:, 0]], 1) / np.linalg.norm(along, axis=1, keepdims=True)
@@ -194,19 +149,7 @@ def stroke(points: ArrayLike, width: ArrayLike) -> np.ndarray:
 
 
 def smooth(points: list[tuple[float, float]], mirror: bool = False) -> np.ndarray:
-    """Closed Catmull-Rom curve.
-
-    Parameters
-    ----------
-    points : list of (u, v)
-        What the curve passes through.
-    mirror : bool
-        Take the points as the right half, from top to bottom, of a symmetric shape.
-
-    Returns
-    -------
-    points : array, shape (8 * n_knots, 2)
-    """
+    """Closed Catmull-Rom curve."""
     knots = np.asarray(points, float)
     if mirror:
         left = knots[::-1] * (-1, 1)
@@ -219,20 +162,7 @@ def smooth(points: list[tuple[float, float]], mirror: bool = False) -> np.ndarra
 
 
 def leaf(cu: float, cv: float, length: float, width: float, angle: float) -> np.ndarray:
-    """Polygon of a pointed leaf.
-
-    Parameters
-    ----------
-    cu, cv : float
-        Where it grows from.
-    length, width : float
-    angle : float
-        Direction in which it grows, in radians clockwise from the right.
-
-    Returns
-    -------
-    points : array, shape (18, 2)
-    """
+    """Polygon of a pointed leaf."""
     cos, sin = np.cos(angle), np.sin(angle)
     return _LEAF @ np.array([[length * cos, length * sin], [-width * sin, width * cos]]) + (cu, cv)
 
@@ -279,20 +209,7 @@ GROUNDS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.nd
 
 
 def draw_ground(surface: str, colour: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
-    """Picture of an empty surface.
-
-    Parameters
-    ----------
-    surface : str
-        A key of `GROUNDS`.
-    colour : array, shape (3,), 0..255
-    size : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ground : array, shape (size, size, 3), float32, 0..1
-    """
+    """Picture of an empty surface."""
     steps = ((np.arange(size) + 0.5) / size).astype(np.float32)
     brightness = np.broadcast_to(GROUNDS[surface](steps[None, :], steps[:, None], rng), (size, size))
     # A muted ground, off pure black and white, lets the object stand out and its own pattern show.

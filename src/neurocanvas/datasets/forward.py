@@ -17,19 +17,7 @@ _LEFT_EYE, _RIGHT_EYE = (-0.030, 0.062, -0.020), (0.030, 0.062, -0.020)
 
 @dataclass(frozen=True)
 class Leadfield:
-    """Potentials of unit dipoles at the electrodes, average reference.
-
-    Parameters
-    ----------
-    positions : array, shape (n_sources, 3)
-        Where the dipoles lie, metres, in the montage's frame. The first `N_RESPONDING` are occipito-temporal and
-        answer to pictures, the next `N_BACKGROUND` lie all over the brain.
-    gain : array, shape (n_chans, n_sources, 3)
-        Potential per unit dipole along x, y and z, scaled so that a source's strongest direction has a root mean
-        square of 1 over the electrodes.
-    blink : array, shape (n_chans,)
-        Topography of a blink, scaled to 1 at its largest electrode.
-    """
+    """Potentials of unit dipoles at the electrodes, average reference."""
 
     positions: np.ndarray
     gain: np.ndarray
@@ -37,19 +25,7 @@ class Leadfield:
 
 
 def source_positions() -> np.ndarray:
-    """Return where the sources lie.
-
-    Returns
-    -------
-    array, shape (N_RESPONDING + N_BACKGROUND, 3), metres
-        Responding sources in an occipito-temporal shell 50 to 70 mm from the centre (both hemispheres), background
-        sources 15 to 68 mm from it. The same for every subject and every seed.
-
-    Examples
-    --------
-    >>> source_positions().shape
-    (120, 3)
-    """
+    """Return where the sources lie."""
     rng = np.random.default_rng(_LAYOUT_SEED)
     # Longitude runs from straight back (0) to the side; the ventral stream lies low, early visual cortex at the back.
     side = np.where(np.arange(N_RESPONDING) % 2, 1.0, -1.0)
@@ -73,13 +49,7 @@ def source_positions() -> np.ndarray:
 
 @cache
 def leadfield() -> Leadfield:
-    """Compute the leadfield in MNE's four-shell sphere; kept for the life of the process.
-
-    Returns
-    -------
-    Leadfield
-        Read-only arrays.
-    """
+    """Compute the leadfield in MNE's four-shell sphere; kept for the life of the process."""
     import mne
 
     positions = source_positions()

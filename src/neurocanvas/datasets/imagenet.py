@@ -11,8 +11,8 @@ from neurocanvas.datasets.stimuli import IMAGENET_FOLDERS, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.store import write_bytes
 
+# Bytes of a picture in a tar, and of what a tar says of one: ImageNet's largest has 15 MB.
 LARGEST = 64 * 2**20
-"""Bytes of a picture in a tar, and of what a tar says of one: ImageNet's largest has 15 MB."""
 
 _ID = re.compile(r"n\d+_\w+\.(?:JPEG|jpg|jpeg|png)")
 _HUGGING_FACE = re.compile(r"(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)")
@@ -21,38 +21,7 @@ _HUGGING_FACE = re.compile(r"(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)")
 def import_pictures(
     source: Path | str, root: Path | str, ids: Iterable[str], *, progress: Callable[[int], None] = lambda _: None
 ) -> list[str]:
-    """Copy the pictures that were shown to `root/imageNet_images/<wnid>/<image id>`.
-
-    Parameters
-    ----------
-    source : path-like
-        One of: a folder with `IMAGENET_FOLDERS` in it; a tar, compressed or not, of pictures or of one tar per wnid
-        (`ILSVRC2012_img_train.tar`); a folder of tars, or with tars in its folder `data` (`<wnid>.tar`, or
-        Hugging Face's `train_images_0.tar.gz` with names `<image>_<wnid>.JPEG`).
-    root : path-like
-        The data folder.
-    ids : iterable of str
-        The pictures that are needed, as in the column `stimulus`. Those that are there already are left alone.
-    progress : callable
-        Called with 1 for every picture that is there.
-
-    Returns
-    -------
-    list of str
-        Ids that are still missing, in alphabetical order.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If `source` is neither, a tar is damaged or holds a picture of more than 64 MiB, an id is not a picture's of
-        ImageNet, or a link in `root` leads elsewhere.
-
-    Notes
-    -----
-    Tars are read as a stream from beginning to end, and no further than the last picture needed. Nothing is written
-    but files of the ids, each under a temporary name first; links and folders in a tar are passed over. A tar that was
-    cut off exactly between two pictures cannot be told from a shorter one: what it lacks is reported as missing.
-    """
+    """Copy the pictures that were shown to `root/imageNet_images/<wnid>/<image id>`."""
     wanted: dict[str, Path] = {}
     for name in sorted(set(ids)):
         if not _ID.fullmatch(name):

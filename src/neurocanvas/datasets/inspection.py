@@ -22,28 +22,7 @@ _NAMED = 5
 
 
 def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
-    """Say what is in the files; reads the table and a few trials.
-
-    Parameters
-    ----------
-    settings : DataSettings
-        As for `open_eeg_imagenet`.
-
-    Returns
-    -------
-    dict
-        What JSON can say. ``files`` (``file``, ``bytes``), ``trials``, ``concepts`` (counts), ``channels``,
-        ``samples``, ``sampling rate``, ``unit``: ``file`` and the typical standard deviation in ``µV``;
-        ``recordings``: per subject and session trials, concepts, blocks, and whether it is ``blocked``;
-        ``by concept``: wnid, names, granularity, group, trials and blocks; ``unusual``: recordings whose number of
-        trials is not the most frequent one, with the concepts that have fewer trials than usual; ``pictures``:
-        ``needed``, ``missing`` and the first few missing ones.
-
-    Raises
-    ------
-    NeuroCanvasError
-        As `open_eeg_imagenet`; so a doubtful unit stops with the question which one it is.
-    """
+    """Say what is in the files; reads the table and a few trials."""
     check_option("inspect: data set", settings.name, ["eeg-imagenet"])
     root = Path(settings.root)
     trials, stimuli = open_eeg_imagenet(root, settings)
@@ -67,18 +46,7 @@ def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
 
 
 def describe(report: dict[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
-    """Lay a report out as tables for reading.
-
-    Parameters
-    ----------
-    report : dict
-        From `inspect_dataset`.
-
-    Returns
-    -------
-    list of (str, list of dict)
-        Title and rows of every table; the keys of a table's rows are its columns. Tables without rows are left out.
-    """
+    """Lay a report out as tables for reading."""
     pictures, unit = report["pictures"], report["unit"]
     facts = {
         "files": ", ".join(f"{one['file']} ({one['bytes'] / 1e6:,.1f} MB)" for one in report["files"]),

@@ -1,8 +1,4 @@
-"""The drawn picture world: 18 concepts and gratings that stand in for ImageNet photographs.
-
-A `Drawing` or a `Grating` holds everything that decides the pixels; `render` turns it into an RGB picture.
-Small networks are trained on these pictures and their captions, and EEG is simulated from `Drawing.code`.
-"""
+"""The drawn picture world: 18 concepts and gratings that stand in for ImageNet photographs."""
 
 from __future__ import annotations
 
@@ -17,21 +13,7 @@ from neurocanvas.errors import check_option
 
 @dataclass(frozen=True)
 class Concept:
-    """One kind of thing that is drawn.
-
-    Parameters
-    ----------
-    wnid : str
-        WordNet id in ImageNet, as EEG-ImageNet uses it.
-    name : str
-        ImageNet's short English name.
-    caption_name : str
-        The word or words for it in a caption.
-    granularity : {"coarse", "fine"}
-        Which part of EEG-ImageNet the concept comes from.
-    colours : tuple of str
-        Plausible body colours, keys of `PALETTE`, the most typical first.
-    """
+    """One kind of thing that is drawn."""
 
     wnid: str
     name: str
@@ -96,39 +78,7 @@ CODE_NAMES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawn exemplar: everything that decides its pixels.
-
-    Parameters
-    ----------
-    wnid : str
-        What is drawn, a key of `CONCEPTS`.
-    colour : str
-        Body colour, a key of `PALETTE`.
-    size : float
-        Size of the object, about 0.75 to 1.1.
-    angle : float
-        Counter-clockwise turn in radians, about -0.45 to 0.45.
-    x, y : float
-        Offset of the centre to the right and downwards as a share of the picture, about -0.12 to 0.12.
-    light : float
-        Where the light comes from, -1 (upper left) to 1 (upper right).
-    texture : int
-        Seed of the exemplar's details: proportions, spots, the phase of the surface's pattern.
-    background : str
-        Colour of the surface, a key of `PALETTE`.
-    surface : str
-        What lies behind the object, one of `SURFACES`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If `wnid`, `colour`, `background` or `surface` is not one of the allowed.
-
-    Examples
-    --------
-    >>> Drawing("n07753592", "yellow", 0.9, 0.1, 0.0, 0.0, 0.5, 7, "blue", "cloth").caption
-    'a yellow banana on a blue cloth'
-    """
+    """One drawn exemplar: everything that decides its pixels."""
 
     wnid: str
     colour: str
@@ -155,14 +105,7 @@ class Drawing:
         return f"{thing} on {_with_article(f'{self.background} {self.surface}')}"
 
     def code(self) -> np.ndarray:
-        """Continuous parameters of the drawing, in the order of `CODE_NAMES`.
-
-        Returns
-        -------
-        code : array, shape (12,), float64
-            Body colour as red, green, blue in 0..1; size; sine and cosine of the angle; x; y; light;
-            background colour as red, green, blue in 0..1.
-        """
+        """Continuous parameters of the drawing, in the order of `CODE_NAMES`."""
         body, ground = (np.array(PALETTE[name]) / 255 for name in (self.colour, self.background))
         return np.array(
             [*body, self.size, np.sin(self.angle), np.cos(self.angle), self.x, self.y, self.light, *ground]
@@ -180,25 +123,7 @@ ORIENTATIONS: dict[float, str] = {
 
 @dataclass(frozen=True)
 class Grating:
-    """A sinusoidal grating behind a round soft-edged window on mid grey.
-
-    Parameters
-    ----------
-    cycles : float
-        Spatial frequency in cycles per picture width.
-    orientation : float
-        Direction of the bars in degrees counter-clockwise from vertical: 0 vertical bars, 45 tops leaning
-        left, 90 horizontal.
-    phase : float
-        Phase at the picture's centre, in radians.
-    contrast : float
-        Michelson contrast, 0 to 1.
-
-    Examples
-    --------
-    >>> Grating(4.0, 0.0).caption
-    'a coarse vertical grating'
-    """
+    """A sinusoidal grating behind a round soft-edged window on mid grey."""
 
     cycles: float
     orientation: float
@@ -225,33 +150,7 @@ GRATINGS: dict[str, Grating] = {
 
 
 def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
-    """Draw a random exemplar of a concept.
-
-    The most typical colour is as likely as the others together; the background is any palette colour that
-    differs enough from the body.
-
-    Parameters
-    ----------
-    wnid : str
-        A key of `CONCEPTS`.
-    rng : numpy.random.Generator
-        The caller's random numbers.
-
-    Returns
-    -------
-    drawing : Drawing
-
-    Raises
-    ------
-    NeuroCanvasError
-        If `wnid` is not a concept of the drawn world.
-
-    Examples
-    --------
-    >>> drawing = sample_drawing("n07753592", rng=np.random.default_rng(0))
-    >>> "banana on" in drawing.caption
-    True
-    """
+    """Draw a random exemplar of a concept."""
     colours = CONCEPTS[check_option("wnid", wnid, CONCEPTS)].colours
     colour = colours[0] if rng.random() < 0.5 else colours[rng.integers(1, len(colours))]
     backgrounds = [
@@ -274,23 +173,7 @@ def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
 
 
 def sample_grating(*, rng: np.random.Generator) -> Grating:
-    """Draw a random grating near one of the eight standard ones.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        The caller's random numbers.
-
-    Returns
-    -------
-    grating : Grating
-        Within 10 % of a standard one's cycles and 8 degrees of its orientation; any phase; contrast 0.7 to 1.
-
-    Examples
-    --------
-    >>> sample_grating(rng=np.random.default_rng(0)).caption.endswith("grating")
-    True
-    """
+    """Draw a random grating near one of the eight standard ones."""
     standard = list(GRATINGS.values())[rng.integers(len(GRATINGS))]
     return Grating(
         cycles=float(standard.cycles * rng.uniform(0.9, 1.1)),
@@ -301,24 +184,7 @@ def sample_grating(*, rng: np.random.Generator) -> Grating:
 
 
 def render(picture: Drawing | Grating, size: int = 64) -> np.ndarray:
-    """Draw a picture; the same picture always gives the same pixels.
-
-    Parameters
-    ----------
-    picture : Drawing or Grating
-        What to draw.
-    size : int
-        Width and height in pixels.
-
-    Returns
-    -------
-    pixels : array, shape (size, size, 3), uint8, RGB
-
-    Examples
-    --------
-    >>> render(GRATINGS["grating_low_0"], size=32).shape
-    (32, 32, 3)
-    """
+    """Draw a picture; the same picture always gives the same pixels."""
     shares = (
         _render_grating(picture, size) if isinstance(picture, Grating) else _render_drawing(picture, size)
     )

@@ -1,8 +1,4 @@
-"""The protocols: which trials train, choose and test, one function each.
-
-Each takes the trials, the rows of the subject that is tested, and the settings, and returns one split per fold. What a
-protocol promises to keep apart is proved before it returns.
-"""
+"""The protocols: which trials train, choose and test, one function each."""
 
 from __future__ import annotations
 
@@ -166,6 +162,7 @@ def _within_block_gap(trials: Trials, own: np.ndarray, settings: SplitSettings) 
     return [Split("within-block-gap", train, val, test, rule)]
 
 
+# How to split, by name.
 PROTOCOLS: Mapping[str, Callable[[Trials, np.ndarray, SplitSettings], list[Split]]] = {
     "by-stimulus": _by_stimulus,
     "kfold-by-stimulus": _kfold_by_stimulus,
@@ -177,26 +174,10 @@ PROTOCOLS: Mapping[str, Callable[[Trials, np.ndarray, SplitSettings], list[Split
     "within-block-gap": _within_block_gap,
     "released": _released,
 }
-"""How to split, by name."""
 
 
 def check_sessions(trials: Trials, own: np.ndarray, protocol: str) -> None:
-    """Raise unless the subject has several sessions.
-
-    Parameters
-    ----------
-    trials : Trials
-        Of all subjects that are open.
-    own : array of int
-        Rows of the subject that is tested.
-    protocol : str
-        Which needs them.
-
-    Raises
-    ------
-    NeuroCanvasError
-        Naming the subjects that have more.
-    """
+    """Raise unless the subject has several sessions."""
     subject, session = trials.column("subject"), trials.column("session")
     if len(np.unique(session[own])) > 1:
         return
@@ -208,19 +189,7 @@ def check_sessions(trials: Trials, own: np.ndarray, protocol: str) -> None:
 
 
 def testable_subjects(trials: Trials, protocol: str) -> list[int]:
-    """List the subjects that a protocol can test: some need a second session, or a second block of every concept.
-
-    Parameters
-    ----------
-    trials : Trials
-        Of all subjects that are open.
-    protocol : str
-
-    Returns
-    -------
-    list of int
-        All of them if there is none with a second one, so that trying says what is missing.
-    """
+    """List the subjects that a protocol can test: some need a second session, or a second block of every concept."""
     subject, concept = trials.column("subject"), trials.column("concept")
     everyone: list[int] = np.unique(subject).tolist()
     if protocol == "leave-block-out":
@@ -237,20 +206,7 @@ def testable_subjects(trials: Trials, protocol: str) -> list[int]:
 
 
 def whole_block_protocols(trials: Trials, own: np.ndarray) -> str:
-    """List the protocols that keep blocks whole and that the trials allow.
-
-    Parameters
-    ----------
-    trials : Trials
-        Of all subjects that are open.
-    own : array of int
-        Rows of the subject that is tested.
-
-    Returns
-    -------
-    str
-        Names, separated by commas.
-    """
+    """List the protocols that keep blocks whole and that the trials allow."""
     sessions, runs = (len(np.unique(trials.column(name)[own])) for name in ("session", "run"))
     concept, block = trials.column("concept")[own], groups(trials, "block")[own]
     fewest = min(len(np.unique(block[concept == name])) for name in np.unique(concept))

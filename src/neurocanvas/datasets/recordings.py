@@ -17,54 +17,18 @@ from neurocanvas.errors import NeuroCanvasError, check_folder
 from neurocanvas.store import fingerprint, sha256
 from neurocanvas.trials import Trials
 
+# Standard deviation of EEG over a run, µV: outside this range the file's unit is not what it says.
 PLAUSIBLE = (0.1, 1e4)
-"""Standard deviation of EEG over a run, µV: outside this range the file's unit is not what it says."""
 
+# Of a subject or session.
 LARGEST_NUMBER = 10**9
-"""Of a subject or session."""
 
+# Order of the causal Butterworth filters.
 FILTER_ORDER = 2
-"""Order of the causal Butterworth filters."""
 
 
 def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, Stimuli]:
-    """Open a folder of continuous recordings as trials.
-
-    Every file that matches ``settings.recording.files`` is one run, in the order of the names. `sub-<n>` and
-    `ses-<n>` in a path give subject and session, as in BIDS; both are 0 otherwise.
-
-    Parameters
-    ----------
-    root : path-like
-        The folder.
-    settings : DataSettings
-        `recording` says where the onsets are, how a stimulus is named, and what to cut; `subjects` which
-        subjects to keep.
-
-    Returns
-    -------
-    trials : Trials
-        Signal in µV. `concept` is the stimulus itself for gratings, else what the picture folder says;
-        `granularity` is "all".
-    stimuli : Stimuli
-        The pictures.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the folder is missing, nothing matches, a file is damaged or differs from the others in channels or
-        sampling rate, a channel or marker is missing, a marker value is unknown, samples are missing, a trial
-        leaves the recording, a stimulus has no picture; and when signal is read: if a channel is flat or not
-        finite, or its unit is not what the file says.
-
-    Notes
-    -----
-    Opening reads headers and markers; `Trials.signal` reads and filters the runs it needs and keeps the last
-    four. The filters are causal: a zero-phase filter would carry the response back to before the onset, and
-    the control that decodes the signal before the onset would find it there. By default nothing is filtered,
-    and the features remove the mean of their own window: on the real grating recordings that decoded no worse
-    than high-passes of .5 and 1 Hz.
-    """
+    """Open a folder of continuous recordings as trials."""
     recording = settings.recording
     folder = check_folder(root, "continuous recordings (data.root)")
     try:

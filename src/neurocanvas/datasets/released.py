@@ -22,30 +22,30 @@ from neurocanvas.store import fingerprint
 from neurocanvas.torch_files import read_archive, read_torch
 from neurocanvas.trials import COLUMNS
 
+# All subjects of stage 1 in one file; or as released, subjects 0-7 and 8-15; the second day of five of them.
 WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"
-"""All subjects of stage 1 in one file; or as released, subjects 0-7 and 8-15; the second day of five of them."""
 
+# Field `stage` of the stage-2 file -> run: the pass of 30 pictures of every concept came before that of 20.
 STAGE2_RUNS: Mapping[int, int] = MappingProxyType({30: 0, 20: 1})
-"""Field `stage` of the stage-2 file -> run: the pass of 30 pictures of every concept came before that of 20."""
 
 LARGEST_SUBJECT = 9999
+# Letters in the name of a picture or concept: file systems allow 255 bytes.
 LONGEST_NAME = 100
-"""Letters in the name of a picture or concept: file systems allow 255 bytes."""
 
 SFREQ, N_TIMES = 1000.0, 501
+# Unit of `eeg_data`, as `DataSettings.unit` names it -> µV.
 MICROVOLTS: Mapping[str, float] = MappingProxyType({"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0})
-"""Unit of `eeg_data`, as `DataSettings.unit` names it -> µV."""
 
+# Between these lies the standard deviation of scalp EEG.
 PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
-"""Between these lies the standard deviation of scalp EEG."""
 
 PURPOSE = "the trials of EEG-ImageNet; get the released file"
 
+# Bytes of a trial in double precision.
 LARGEST_TRIAL = 8 * len(CH_NAMES) * N_TIMES
-"""Bytes of a trial in double precision."""
 
+# What `read_archive` gives.
 Archive = tuple[list[ZipInfo], bytes]
-"""What `read_archive` gives."""
 
 _FIELDS: Mapping[str, type] = {"granularity": str, "subject": int, "label": str, "image": str}
 _SAMPLED = 9
@@ -53,23 +53,7 @@ _SAMPLED = 9
 
 @dataclass(frozen=True)
 class Source:
-    """An opened data set, before any of its trials are chosen.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        Its files; errors about the whole name the first.
-    table : dict of str to array, shape (n_trials,)
-        The columns of `COLUMNS`.
-    read : callable
-        As in `Trials`.
-    print_of_files : str
-        Fingerprint of the files.
-    unit : str
-        A key of `MICROVOLTS`: what the files' numbers were taken for.
-    file : array of int, shape (n_trials,)
-        Which of `paths` holds each trial.
-    """
+    """An opened data set, before any of its trials are chosen."""
 
     paths: Sequence[Path]
     table: Mapping[str, np.ndarray]
@@ -79,18 +63,7 @@ class Source:
     file: np.ndarray
 
     def check_unit(self, rows: np.ndarray) -> None:
-        """Read a few trials of every file; raise if one's typical size is not that of EEG and nobody named the unit.
-
-        Parameters
-        ----------
-        rows : array of int
-            The trials from which a few are taken.
-
-        Raises
-        ------
-        NeuroCanvasError
-            With the question which unit it is, or which file is in another unit; or if a trial is damaged.
-        """
+        """Read a few trials of every file; raise if one's typical size is not that of EEG and nobody named the unit."""
         low, high = PLAUSIBLE_MICROVOLTS
         typical = {}
         for number in np.unique(self.file[rows]).tolist():
@@ -120,40 +93,13 @@ class Source:
 
 
 def find_released(root: Path) -> list[Path]:
-    """Find the released files of a folder.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-
-    Returns
-    -------
-    list of Path
-        `WHOLE` or the `HALVES` that are there, then `STAGE2` if it is there; empty if none is.
-    """
+    """Find the released files of a folder."""
     first = [WHOLE] if (root / WHOLE).is_file() else HALVES
     return [root / name for name in (*first, STAGE2) if (root / name).is_file()]
 
 
 def released_print(paths: Sequence[Path]) -> str:
-    """Hash what the files say of themselves: the table of trials, and name, size and checksum of every signal.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The files; whatever trial of them changes, the fingerprint does. No signal is read.
-
-    Returns
-    -------
-    str
-        16 hex digits.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If one is truncated or not a PyTorch file.
-    """
+    """Hash what the files say of themselves: the table of trials, and name, size and checksum of every signal."""
     return _print_of(paths, [read_archive(path, PURPOSE) for path in paths])
 
 
@@ -167,27 +113,7 @@ def _print_of(paths: Sequence[Path], archives: Sequence[Archive]) -> str:
 
 
 def open_released(root: Path, unit: str) -> Source:
-    """Open the released files of a folder; reads no signal.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-    unit : str
-        A key of `MICROVOLTS`.
-
-    Returns
-    -------
-    Source
-        Trials in the order of the files. Those of stage 2 are session 1 of the subject who came back, its two passes
-        runs 0 and 1; all others are session 0, run 0.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is no file, or one is truncated, would run code, or does not hold what the released ones do. Reading
-        raises it if a trial is damaged: other bytes than the file's checksums say, missing values, a flat channel.
-    """
+    """Open the released files of a folder; reads no signal."""
     paths = find_released(root)
     if not paths:
         raise NeuroCanvasError(
@@ -228,10 +154,7 @@ def open_released(root: Path, unit: str) -> Source:
 
 
 def _load(path: Path, mapped: set[int]) -> list[dict[str, Any]]:
-    """The records of a file, their signal still on disk; refuses everything but plain data.
-
-    The addresses of what is mapped from the file are added to `mapped`.
-    """
+    """The records of a file, their signal still on disk; refuses everything but plain data."""
 
     def keep(storage: Any, _location: str) -> Any:
         mapped.add(storage.data_ptr())

@@ -21,30 +21,12 @@ BAND_OF_BIN = np.searchsorted([low for low, _ in BANDS.values()][1:], FREQS, sid
 
 
 def pass_band() -> np.ndarray:
-    """Return the amplitude response of the .5-80 Hz recording filter.
-
-    Returns
-    -------
-    array, shape (n_bins,)
-    """
+    """Return the amplitude response of the .5-80 Hz recording filter."""
     return 1 / np.sqrt((1 + (0.5 / FREQS) ** 8) * (1 + (FREQS / 80) ** 24))
 
 
 def spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the spectra of a subject's sources: 1/f with exponents of their own, and alpha in the responding ones.
-
-    Parameters
-    ----------
-    n_sources : int
-        How many; the first `N_RESPONDING` have alpha.
-    rng : numpy.random.Generator
-        The subject's random numbers.
-
-    Returns
-    -------
-    array, shape (n_sources, n_bins)
-        Standard deviation per bin, for a variance of about 1.
-    """
+    """Draw the spectra of a subject's sources: 1/f with exponents of their own, and alpha in the responding ones."""
     exponent = rng.normal(EXPONENT, 0.12) + rng.normal(0, 0.15, n_sources)
     power = FREQS ** -exponent[:, None]
     peak = rng.normal(10.2, 0.6)
@@ -56,17 +38,7 @@ def spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def waves(bins: np.ndarray) -> np.ndarray:
-    """Turn bins into time courses.
-
-    Parameters
-    ----------
-    bins : array, shape (..., 2 * n_bins), float32
-        Real and imaginary part of every bin as neighbours.
-
-    Returns
-    -------
-    array, shape (..., n_times), float32
-    """
+    """Turn bins into time courses."""
     from scipy.fft import irfft
 
     whole = np.zeros((*bins.shape[:-1], _PERIOD // 2 + 1), dtype=np.complex64)
@@ -75,41 +47,19 @@ def waves(bins: np.ndarray) -> np.ndarray:
 
 
 def ramp() -> np.ndarray:
-    """Return how much of the change of band power is there.
-
-    Returns
-    -------
-    array, shape (n_times,), float32
-        0 until `RESPONSE_ONSET`, 1 from `RESPONSE_FULL` on.
-    """
+    """Return how much of the change of band power is there."""
     part = np.clip((TIMES - RESPONSE_ONSET) / (RESPONSE_FULL - RESPONSE_ONSET), 0, 1)
     return (part**2 * (3 - 2 * part)).astype(np.float32)
 
 
 def bumps() -> np.ndarray:
-    """Return the time courses of the evoked response's parts.
-
-    Returns
-    -------
-    array, shape (n_bumps, n_times)
-        Raised cosines, 0 until `RESPONSE_ONSET`.
-    """
+    """Return the time courses of the evoked response's parts."""
     inside = [np.clip((TIMES - start) / (stop - start), 0, 1) for start, stop in BUMPS]
     return np.stack([0.5 - 0.5 * np.cos(2 * np.pi * part) for part in inside])
 
 
 def artefacts(rng: np.random.Generator) -> np.ndarray:
-    """Draw one trial's line noise and, on some trials, a blink.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        The trial's random numbers.
-
-    Returns
-    -------
-    array, shape (n_chans, n_times), float32, volts
-    """
+    """Draw one trial's line noise and, on some trials, a blink."""
     phase, level = rng.uniform(0, 2 * np.pi), rng.gamma(4.0, LINE_VOLTS / 4)
     gains = 1 + 0.5 * np.sin(np.arange(len(CH_NAMES)) * 1.7)  # every lead catches the line differently
     signal = level * gains[:, None] * np.sin(2 * np.pi * LINE_HZ * TIMES + phase)
@@ -124,45 +74,17 @@ def artefacts(rng: np.random.Generator) -> np.ndarray:
 
 
 def log_band_power(signal: np.ndarray) -> np.ndarray:
-    """Log band power of the samples in `WINDOW`, Hann window: the feature by which strength is set.
-
-    Parameters
-    ----------
-    signal : array, shape (n_trials, n_chans, n_times), volts
-        Trials.
-
-    Returns
-    -------
-    array, shape (n_trials, n_chans, n_bands)
-        Natural logarithm of the power in V², up to a constant.
-    """
+    """Log band power of the samples in `WINDOW`, Hann window: the feature by which strength is set."""
     return np.log(_band_power(signal[..., WINDOW]))
 
 
 def evoked_power(sizes: np.ndarray) -> np.ndarray:
-    """Band power of evoked responses, in the unit of `log_band_power`.
-
-    Parameters
-    ----------
-    sizes : array, shape (..., n_chans, n_bumps), volts
-        Amplitudes of the bumps at the electrodes.
-
-    Returns
-    -------
-    array, shape (..., n_chans, n_bands)
-    """
+    """Band power of evoked responses, in the unit of `log_band_power`."""
     return _band_power((sizes @ bumps())[..., WINDOW])
 
 
 def bin_leakage() -> np.ndarray:
-    """Return how much power every bin of the noise adds to the bands of `log_band_power`.
-
-    Returns
-    -------
-    array, shape (n_bins, n_bands)
-        Expected band power of a bin whose real and imaginary part have variance 1. A window of 400 ms cannot keep
-        delta, theta and alpha apart.
-    """
+    """Return how much power every bin of the noise adds to the bands of `log_band_power`."""
     samples = np.arange(WINDOW.stop - WINDOW.start) / SFREQ
     waves = np.exp(2j * np.pi * FREQS[:, None] * samples)
     sine, cosine = (_band_power(part) for part in (waves.imag, waves.real))

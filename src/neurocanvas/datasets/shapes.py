@@ -1,8 +1,4 @@
-"""How each of the 18 concepts of the drawn picture world is drawn: the registry, and the ten coarse concepts.
-
-Every function paints one concept on a `Canvas`, in the object's own frame, with the body colour it is given
-(red, green, blue in 0..255). Random details come from the canvas's `rng`.
-"""
+"""How each of the 18 concepts of the drawn picture world is drawn: the registry, and the ten coarse concepts."""
 
 from __future__ import annotations
 

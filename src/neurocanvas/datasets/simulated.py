@@ -36,22 +36,22 @@ from neurocanvas.store import (
 )
 from neurocanvas.torch_files import save_torch
 
+# Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid.
 CONCEPT_DIMENSIONS = 10
-"""Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid."""
 
+# The parameters of a drawing that the simulated brain sees, beside its concept.
 DRAWING_PARAMETERS = {
     "colour": ("colour_red", "colour_green", "colour_blue"),
     "background": ("background_red", "background_green", "background_blue"),
     "pose": ("size", "sin_angle", "x", "y"),
 }
-"""The parameters of a drawing that the simulated brain sees, beside its concept."""
 
 GROUPS = ("concept",) * CONCEPT_DIMENSIONS + tuple(g for g, names in DRAWING_PARAMETERS.items() for _ in names)
 _SEEN = [CODE_NAMES.index(name) for names in DRAWING_PARAMETERS.values() for name in names]
 PICTURE_PIXELS = 64
 _BATCH = 50
+# Share of every concept's pictures that the first pass of stage 2 shows: 30 of 50 in the released data.
 FIRST_PASS = 0.6
-"""Share of every concept's pictures that the first pass of stage 2 shows: 30 of 50 in the released data."""
 
 _VERSION = 4  # of the simulation: raise it when the same settings give other bytes
 
@@ -84,42 +84,7 @@ class _Stimulus:
 def simulate(
     settings: SimulateSettings, root: Path | str, *, progress: Callable[[int], None] = lambda _: None
 ) -> Path:
-    """Write a simulated data set: the EEG files, the pictures and `synset_map_en.txt`.
-
-    Log band power and evoked amplitude of occipito-temporal sources are linear in the standardised parameters of the
-    picture (a code for its concept, colour, pose) from 50 ms after onset on; `brain` says how, and how
-    `settings.explained_variance` sets the strength. The files have the released layout: a dictionary of `dataset`
-    (a list of dictionaries of `eeg_data`, float32, (62, 501), volts, 1000 Hz; `granularity`; `subject`; `label`;
-    `image`), `labels` and `images`. With two stages those of the subjects who come back in the released data are in
-    `EEG-ImageNet_stage2.pth` too, under the ids 16 to 20, with the field `stage`: 30 for a first pass with `FIRST_PASS`
-    of every concept's pictures, 20 for a second with the rest, concepts in another order if in blocks.
-
-    Parameters
-    ----------
-    settings : SimulateSettings
-        Design, size, strength and seed. Up to 18 concepts are drawn ones; those beyond them have random
-        parameters in the file and no pictures.
-    root : path-like
-        Folder to write to; it is made if it is not there.
-    progress : callable
-        Called with the number of trials of every batch that is done.
-
-    Returns
-    -------
-    Path
-        The EEG file of stage 1. If the files are there already, from the same settings and undamaged, nothing is done.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If `root` holds an EEG-ImageNet file that was not simulated: it is not overwritten.
-
-    Notes
-    -----
-    The same settings give the same bytes on the same machine. A subject depends on the seed and its number alone, and a
-    trial's noise on its place in the recording, not on how many others there are. Signal is written to
-    an unnamed scratch file in `root` first, so memory holds one batch, and a killed run leaves nothing behind.
-    """
+    """Write a simulated data set: the EEG files, the pictures and `synset_map_en.txt`."""
     folder = Path(root)
     paths = [folder / name for name in (WHOLE, STAGE2)[: settings.stages]]
     inputs = fingerprint(settings, _VERSION)
@@ -155,40 +120,13 @@ def simulate(
 
 
 def chosen_concepts(n_concepts: int) -> tuple[str, ...]:
-    """Return the concepts of a simulation: the drawn ones first, then the others in the order of the released labels.
-
-    Parameters
-    ----------
-    n_concepts : int
-        How many, at most 80.
-
-    Returns
-    -------
-    tuple of str
-        Their wnids.
-
-    Examples
-    --------
-    >>> chosen_concepts(2)
-    ('n02690373', 'n03063599')
-    """
+    """Return the concepts of a simulation."""
     others = [wnid for wnid in IMAGENET_CONCEPTS if wnid not in CONCEPTS]
     return (*CONCEPTS, *others)[:n_concepts]
 
 
 def true_captions(settings: SimulateSettings) -> dict[str, str]:
-    """Give the captions that simulated pictures were drawn from.
-
-    Parameters
-    ----------
-    settings : SimulateSettings
-        Of the first 18 concepts; the others have no pictures.
-
-    Returns
-    -------
-    dict of str to str
-        Stimulus to caption.
-    """
+    """Give the captions that simulated pictures were drawn from."""
     return {one.name: one.drawing.caption for one in _draw_stimuli(settings) if one.drawing is not None}
 
 

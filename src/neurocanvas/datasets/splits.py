@@ -28,13 +28,13 @@ ORDER_WARNING = (
     "Concepts came in nearly the same order in training and test recordings, so drift that follows the time since "
     "a recording began can be decoded across them."
 )
+# Protocols in which other subjects' trials train.
 OF_OTHERS = frozenset({"leave-subject-out", "pretrain-finetune"})
-"""Protocols in which other subjects' trials train."""
 
 GAPPED = "within-block-gap"
 SAME_ORDER = 0.5
+# Columns that number things anew in every subject (and session) -> columns without which they say nothing.
 COUNTED_WITHIN = {"session": ("subject",), "run": ("subject", "session"), "block": ("subject", "session")}
-"""Columns that number things anew in every subject (and session) -> columns without which they say nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,20 +119,7 @@ class Split:
 
 
 def groups(trials: Trials, *columns: str) -> np.ndarray:
-    """Number the trials that share all of some columns.
-
-    Parameters
-    ----------
-    trials : Trials
-        Of one or many subjects.
-    *columns : str
-        Names in `COLUMNS`. A session is that of a subject, a run or block that of a subject and session.
-
-    Returns
-    -------
-    array of int, shape (n_trials,)
-        The group of every trial, from 0 on.
-    """
+    """Number the trials that share all of some columns."""
     names = dict.fromkeys(name for column in columns for name in (*COUNTED_WITHIN.get(column, ()), column))
     group = np.zeros(len(trials), dtype=np.int64)
     for name in names:
@@ -142,37 +129,12 @@ def groups(trials: Trials, *columns: str) -> np.ndarray:
 
 
 def in_recorded_order(trials: Trials) -> np.ndarray:
-    """Sort rows by subject, session and place in the recording.
-
-    Parameters
-    ----------
-    trials : Trials
-        Of one or many subjects.
-
-    Returns
-    -------
-    array of int, shape (n_trials,)
-    """
+    """Sort rows by subject, session and place in the recording."""
     return np.lexsort([trials.column(name) for name in ("order", "session", "subject")])
 
 
 def blocked_trials(trials: Trials) -> np.ndarray:
-    """Tell from the order of the trials in which sessions concepts came in blocks.
-
-    In random order each of the n - 1 steps changes the concept with probability 1 - Σ n_c(n_c - 1) / (n(n -
-    1)), n_c being the trials of concept c. A session with fewer than half of the changes that random order
-    would give counts as blocked.
-
-    Parameters
-    ----------
-    trials : Trials
-        Of one or many subjects.
-
-    Returns
-    -------
-    array of bool, shape (n_trials,)
-        Whether the trial's session is blocked; False also where a session has only one concept.
-    """
+    """Tell from the order of the trials in which sessions concepts came in blocks."""
     recorded, session, concept = in_recorded_order(trials), groups(trials, "session"), groups(trials, "concept")
     blocked = np.zeros(len(trials), dtype=bool)
     for number in np.unique(session):
@@ -185,41 +147,14 @@ def blocked_trials(trials: Trials) -> np.ndarray:
 
 
 def is_blocked(trials: Trials) -> bool:
-    """Tell whether concepts came in blocks in any session of any subject; see `blocked_trials`.
-
-    Parameters
-    ----------
-    trials : Trials
-        Of one or many subjects.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether concepts came in blocks in any session of any subject; see `blocked_trials`."""
     return bool(blocked_trials(trials).any())
 
 
 def prove_disjoint(
     split: Split, trials: Trials, column: str, others: tuple[str, str] = ("train", "test")
 ) -> None:
-    """Raise if two parts of a split share a value of a column.
-
-    Parameters
-    ----------
-    split : Split
-        What to prove.
-    trials : Trials
-        The trials that it was made for.
-    column : str
-        What may not be shared: "stimulus", "concept", "subject", or a "session", "run" or "block" of one subject.
-    others : pair of str
-        The two parts.
-
-    Raises
-    ------
-    NeuroCanvasError
-        Naming a shared value.
-    """
+    """Raise if two parts of a split share a value of a column."""
     group = groups(trials, column)
     first, second = (getattr(split, part) for part in others)
     shared = first[np.isin(group[first], group[second])]
@@ -231,22 +166,7 @@ def prove_disjoint(
 
 
 def uses_other_subjects(protocol: str) -> bool:
-    """Tell whether other subjects' trials train under a protocol.
-
-    Parameters
-    ----------
-    protocol : str
-        A key of `protocols.PROTOCOLS`.
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> uses_other_subjects("leave-subject-out"), uses_other_subjects("released")
-    (True, False)
-    """
+    """Tell whether other subjects' trials train under a protocol."""
     return protocol in OF_OTHERS
 
 
@@ -332,10 +252,7 @@ def _shares(group: np.ndarray, split: Split) -> bool:
 
 
 def _repeats_order(trials: Trials, split: Split) -> bool:
-    """Tell whether blocks of concepts came in nearly one order in training recordings and in another that is tested.
-
-    The rank correlation of the concepts' mean places must be .5, and beyond what one order in a hundred reaches.
-    """
+    """Tell whether blocks of concepts came in nearly one order in training recordings and in another that is tested."""
     recording, concept, recorded = groups(trials, "run"), groups(trials, "concept"), in_recorded_order(trials)
     blocked, place = blocked_trials(trials), np.empty(len(trials))
     for number in np.unique(recording):

@@ -15,15 +15,16 @@ from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check
 from neurocanvas.picture_files import open_picture
 from neurocanvas.store import fingerprint, read_text, sha256
 
+# Folder of the pictures beside the EEG file: `imageNet_images/<wnid>/<image id>`.
 PICTURES_FOLDER = "imageNet_images"
-"""Folder of the pictures beside the EEG file: `imageNet_images/<wnid>/<image id>`."""
 
+# Where folders named by wnid lie in a data folder, and in ImageNet as image-net.org and Kaggle give it.
 IMAGENET_FOLDERS = (PICTURES_FOLDER, "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train", "train", ".")
-"""Where folders named by wnid lie in a data folder, and in ImageNet as image-net.org and Kaggle give it."""
 
 # Restated from `synset_map_en.txt` of EEG-ImageNet (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT licence, commit
 # 7c781571), first name of each; in the order of `labels` in the released file: dogs, fish, fruits, vehicles and
 # instruments by eights (fine0 to fine4), then the 40 coarse concepts.
+# The 80 concepts of EEG-ImageNet: wnid -> English name, the 40 fine ones first.
 IMAGENET_CONCEPTS: Mapping[str, str] = MappingProxyType(
     {
         "n02099601": "golden retriever",
@@ -108,10 +109,9 @@ IMAGENET_CONCEPTS: Mapping[str, str] = MappingProxyType(
         "n13054560": "bolete",
     }
 )
-"""The 80 concepts of EEG-ImageNet: wnid -> English name, the 40 fine ones first."""
 
+# How many of `IMAGENET_CONCEPTS` are fine, and how many of them make one of the groups fine0 to fine4.
 N_FINE, FINE_GROUP = 40, 8
-"""How many of `IMAGENET_CONCEPTS` are fine, and how many of them make one of the groups fine0 to fine4."""
 
 
 @dataclass(frozen=True)
@@ -345,25 +345,7 @@ class Stimuli:
 
 
 def read_names(root: Path | str, language: Literal["en", "ch"] = "en") -> dict[str, str]:
-    """Read the first name of every concept from `synset_map_en.txt` or `synset_map_ch.txt`.
-
-    Parameters
-    ----------
-    root : path-like
-        The file lies in it or, as released, in its `imageNet_images`: lines of a wnid, tab or spaces, and names.
-    language : str
-        "en" or "ch".
-
-    Returns
-    -------
-    dict of str to str
-        Wnid -> name; empty where there is no file.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is not UTF-8.
-    """
+    """Read the first name of every concept from `synset_map_en.txt` or `synset_map_ch.txt`."""
     name = f"synset_map_{language}.txt"
     for path in (Path(root) / name, Path(root) / PICTURES_FOLDER / name):
         if path.is_file():

@@ -22,12 +22,13 @@ from neurocanvas.evaluation.statistics import (
 )
 
 PARTS = ("pretrain", "train", "val", "test", "gallery")
+# What parts are compared by; `picture` is the bytes of the file, whatever its name.
 SHARED = ("subject", "session", "run", "block", "stimulus", "concept", "picture")
-"""What parts are compared by; `picture` is the bytes of the file, whatever its name."""
 
+# All that a gallery has: it was not recorded.
 OF_PICTURES = ("stimulus", "concept", "picture")
-"""All that a gallery has: it was not recorded."""
 
+# Name of a pair of parts -> the parts on its first side, and the part whose values and trials are counted.
 PAIRS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
     {
         "train/val": (("train",), "val"),
@@ -40,27 +41,11 @@ PAIRS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
         "test/gallery": (("test",), "gallery"),
     }
 )
-"""Name of a pair of parts -> the parts on its first side, and the part whose values and trials are counted."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model answered to test trials.
-
-    Parameters
-    ----------
-    model : str
-    rows : array of int, shape (n_test,)
-        The trials, in the table of the case.
-    predicted : array of int, shape (n_test,)
-        Codes of concepts, as in the column `concept` of the case.
-    strata, units : array of int, shape (n_test,)
-        Concepts are exchanged among units of one stratum; see `statistics.permutations`.
-    selection : str
-        A key of `conclusions.SELECTIONS`.
-    transductive : tuple of str
-        Steps that used test trials together, in words.
-    """
+    """What one model answered to test trials."""
 
     model: str
     rows: np.ndarray
@@ -73,30 +58,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Case:
-    """What was tested under one protocol, or one table of predictions.
-
-    Parameters
-    ----------
-    name : str
-    columns : mapping of str to array of int, shape (n_trials,)
-        Those of `SHARED` that are known, as codes, and `order`, the place in the recording, if that is known. A code
-        below 0 is not compared: the block of a trial whose session has no blocks, the picture without a file.
-    splits : sequence of mapping of str to array of int
-        Rows of every part that is there, one mapping per fold and subject.
-    blocked : array of bool, shape (n_trials,), or None
-        Whether the trial's session came in blocks of one concept; None if nothing tells.
-    answers : sequence of Answers
-    scores : sequence of mapping
-        Results that were tested elsewhere, with the keys that `answer_scores` gives.
-    warnings : tuple of str
-        What splits and cards say.
-    transductive : tuple of str
-        Steps that used test trials together and were computed beside the results, in words.
-    other_split : str
-        What was trained on another split than `splits`, and what to run; empty where nothing was.
-    made_elsewhere : bool
-        Whether nothing but pictures is there, so that nobody can add the trials that train.
-    """
+    """What was tested under one protocol, or one table of predictions."""
 
     name: str
     columns: Mapping[str, np.ndarray]
@@ -111,29 +73,7 @@ class Case:
 
 
 def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """Count what the parts of splits have in common.
-
-    Parameters
-    ----------
-    columns : mapping of str to array of int, shape (n_trials,)
-        See `Case`.
-    splits : sequence of mapping of str to array of int
-        Rows of every part; parts of different splits are not compared.
-
-    Returns
-    -------
-    list of dict
-        `column`, `pair` (a key of `PAIRS`); of the second part's distinct `values` how many are `shared`, and of the
-        trials `of` it how many (`trials`) have a shared value; sums over splits. Nothing where no trial of the first
-        part has a value, but for blocks: there that means that none came in blocks.
-
-    Examples
-    --------
-    >>> columns = {"block": np.array([0, 0, 1, 1])}
-    >>> [found] = overlaps(columns, [{"train": np.array([0]), "test": np.array([1, 2, 3])}])[:1]
-    >>> found["pair"], found["shared"], found["values"], found["trials"], found["of"]
-    ('train/test', 1, 2, 1, 3)
-    """
+    """Count what the parts of splits have in common."""
     found = []
     for column in (name for name in SHARED if name in columns):
         codes = np.asarray(columns[column])
@@ -160,33 +100,7 @@ def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np
 def answer_scores(
     answers: Sequence[Answers], concept: np.ndarray, groups: np.ndarray, *, rng: np.random.Generator, count: int = 1999
 ) -> list[dict[str, Any]]:
-    """Score answers, and test them by permuting the concepts of whole units.
-
-    Parameters
-    ----------
-    answers : sequence of Answers
-        Those that were asked the same in the same units share permutations.
-    concept : array of int, shape (n_trials,)
-        What was seen.
-    groups : array of int, shape (n_trials,)
-        Units are resampled within these for the interval: the subject.
-    rng : numpy.random.Generator
-    count : int
-        Permutations.
-
-    Returns
-    -------
-    list of dict
-        model, metric, n, correct, value, chance (mean of the permutations), low, high (95 %, over units), p, p_holm
-        (over `answers`), needed (right answers with p < .05; None where no number has it), needed_binomial (exact, if
-        trials are the units), least_p (the smallest that so many units can give), majority (share of the
-        concept seen most often), n_units, selection, transductive.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a unit lies in two strata or shapes do not fit.
-    """
+    """Score answers, and test them by permuting the concepts of whole units."""
     alike: dict[bytes, list[int]] = {}
     for place, one in enumerate(answers):
         alike.setdefault(np.stack([one.rows, one.strata, one.units]).astype(np.int64).tobytes(), []).append(place)
@@ -239,29 +153,7 @@ def _needed(hits: np.ndarray, n: int) -> int | None:
 
 
 def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator) -> dict[str, Any]:
-    """Audit everything that was tested.
-
-    Parameters
-    ----------
-    source : str
-        What was read, for the reader.
-    cases : sequence of Case
-    rng : numpy.random.Generator
-        For permutations and intervals.
-
-    Returns
-    -------
-    dict
-        `verdict` (one sentence), `source`, and `cases`: of each its name, the number of trials in every part, design
-        ("block", "mixed" or "unknown"), columns (that test trials have), overlaps, block (`inside`, the share of test
-        trials whose block trains; `accuracy` of naming the concept by the block, its `chance` and `p`; or None),
-        results, warnings, transductive, other_split, made_elsewhere, finding, text, can, cannot.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is nothing to audit.
-    """
+    """Audit everything that was tested."""
     if not cases:
         raise NeuroCanvasError(f"{source}: nothing to audit.")
     found = [conclude(_facts(case, rng)) for case in cases]

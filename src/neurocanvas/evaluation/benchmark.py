@@ -40,26 +40,7 @@ EXPLANATION = " ".join(EXPLAINED.values())
 
 @dataclass(frozen=True)
 class Cell:
-    """What one model answered to one subject's test trials.
-
-    Parameters
-    ----------
-    protocol, granularity, model : str
-        Granularity "all", "coarse" or "fine0" to "fine4".
-    title : str
-        The model's name in tables.
-    subject : int
-    scores : array, shape (n_test, n_concepts)
-        Of the epoch or candidate chosen on validation trials.
-    true, folds, units : array of int, shape (n_test,)
-        The concept; the fold; and what is exchanged as a whole under the null hypothesis.
-    accuracy : mapping of str to float
-        `selected`, `final`, `best_on_test`.
-    seconds : float
-        Time of training.
-    warnings : tuple of str
-        Of the split.
-    """
+    """What one model answered to one subject's test trials."""
 
     protocol: str
     granularity: str
@@ -76,27 +57,7 @@ class Cell:
 
 
 def summarise_cells(cells: Sequence[Cell], *, count: int, seed: int) -> list[dict[str, Any]]:
-    """Make one row for every protocol, granularity and model.
-
-    Parameters
-    ----------
-    cells : sequence of Cell
-        In any order; models stand in rows as they first appear here, and nothing else depends on it.
-    count : int
-        Permutations of the test against chance, and sign flips of the test against the best model; more are drawn
-        where the number of rows needs them (`enough_draws`).
-    seed : int
-        Of both.
-
-    Returns
-    -------
-    list of dict
-        protocol, granularity, model, title; subjects and, for each, accuracy, final, best_on_test, two_way, upper_half,
-        seconds; their mean and sd; gap (best_on_test - accuracy, of the means); chance, p, p_holm (over all
-        rows); p_best (against the best model of the same protocol and granularity, Holm-corrected; None for the
-        best); released (metric, value) or None; warnings (of the splits, and where no p_best can be below .05). For
-        "fine" a subject's score is the mean of its tasks.
-    """
+    """Make one row for every protocol, granularity and model."""
     rng = np.random.default_rng(seed)
     ordered = sorted(cells, key=lambda cell: (*_row_key(cell), cell.subject, cell.granularity))
     groups = [list(group) for _, group in groupby(ordered, key=_row_key)]
@@ -182,23 +143,7 @@ def _out_of_reach(n_subjects: int, n_models: int) -> list[str]:
 
 
 def cell_text(row: Mapping[str, Any]) -> str:
-    """Say a row's accuracy as the paper's table does.
-
-    Parameters
-    ----------
-    row : mapping
-        From `summarise_cells`.
-
-    Returns
-    -------
-    str
-        Mean ± sd, with the marks that `EXPLANATION` explains.
-
-    Examples
-    --------
-    >>> cell_text({"mean": 0.5, "sd": 0.0712, "p_best": 0.01, "p_holm": 0.2})
-    '.500±.071 †°'
-    """
+    """Say a row's accuracy as the paper's table does."""
     text = _short(row["mean"]) + (f"±{_short(row['sd'])}" if row["sd"] is not None else "")
     marks = ("†" if row["p_best"] is not None and row["p_best"] < SIGNIFICANT else "") + (
         "°" if row["p_holm"] >= SIGNIFICANT else ""
@@ -212,20 +157,7 @@ def _short(value: float) -> str:
 
 
 def paper_tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Arrange rows as the paper does, two tables per protocol: models by granularities; what selection does.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From `summarise_cells`.
-
-    Returns
-    -------
-    list of dict
-        protocol, title, explanation, warnings, header (words) and lines (of words). In the first table, after every
-        granularity stands the published number where there is one, and last the seconds of training per subject, all
-        granularities together. The second has one line per granularity and model.
-    """
+    """Arrange rows as the paper does, two tables per protocol: models by granularities; what selection does."""
     tables = []
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         own = [row for row in rows if row["protocol"] == protocol]
@@ -282,17 +214,7 @@ def _published(row: Mapping[str, Any] | None) -> str:
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write the tables as plain text.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From `summarise_cells`.
-
-    Returns
-    -------
-    str
-    """
+    """Write the tables as plain text."""
     parts = []
     for table in paper_tables(rows):
         lines = [list(map(printable, line)) for line in [table["header"], *table["lines"]]]
@@ -305,17 +227,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Write every subject's scores as CSV, one line per protocol, granularity, model and subject.
-
-    Parameters
-    ----------
-    rows : iterable of mapping
-        From `summarise_cells`.
-
-    Returns
-    -------
-    str
-    """
+    """Write every subject's scores as CSV, one line per protocol, granularity, model and subject."""
     named = ("protocol", "granularity", "model")
     measured = ("accuracy", "final", "best_on_test", "two_way", "upper_half", "seconds")
     titles = [{"best_on_test": "best_on_test_diagnostic"}.get(name, name) for name in measured]
@@ -330,17 +242,7 @@ def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def as_latex(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write the tables as LaTeX (booktabs).
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From `summarise_cells`.
-
-    Returns
-    -------
-    str
-    """
+    """Write the tables as LaTeX (booktabs)."""
     parts = []
     for table in paper_tables(rows):
         caption = latex(" ".join([f"{table['title']}. {table['explanation']}", *table["warnings"]]))

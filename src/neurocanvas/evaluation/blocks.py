@@ -8,8 +8,8 @@ import numpy as np
 
 from neurocanvas.evaluation.statistics import permutation_p
 
+# Parts that a model has seen before it is tested.
 KNOWN = ("pretrain", "train", "val")
-"""Parts that a model has seen before it is tested."""
 
 FEW_ERRORS = 10
 
@@ -17,24 +17,7 @@ FEW_ERRORS = 10
 def block_answers(
     columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Name every test trial's concept from nothing but its block: the concept that is most frequent there in training.
-
-    Parameters
-    ----------
-    columns : mapping of str to array of int, shape (n_trials,)
-        `block` and `concept`.
-    splits : sequence of mapping of str to array of int
-        Rows of every part.
-
-    Returns
-    -------
-    rows : array of int, shape (n_test,)
-        The test trials of all splits.
-    named : array of int, shape (n_test,)
-        Codes of concepts; -1 where the block does not train.
-    inside : float
-        Share of the test trials whose block trains, chooses or pre-trains too.
-    """
+    """Name every test trial's concept from nothing but its block."""
     block, concept = columns["block"], columns["concept"]
     tested, named = [], []
     for split in splits:
@@ -57,30 +40,7 @@ def neighbour_errors(
     rng: np.random.Generator,
     count: int = 499,
 ) -> dict[str, float] | None:
-    """Do wrong answers name concepts that were recorded nearby? Tested by shifting answers along the recording.
-
-    Parameters
-    ----------
-    columns : mapping of str to array of int, shape (n_trials,)
-        `concept`, and `order` if it is known; distances are counted within `session`, if there.
-    rows, predicted : array of int, shape (n_test,)
-        The trials, and the concept that was named.
-    rng : numpy.random.Generator
-    count : int
-        Cyclic shifts that are drawn; fewer where there are fewer trials.
-
-    Returns
-    -------
-    dict or None
-        `distance`, mean over wrong answers of the number of trials to the nearest one of the concept that was
-        named; `expected`, the mean of the shifts; `p` that shifts are as near; `errors`, how many answers are wrong.
-        None where the order is unknown or fewer than 10 answers are wrong.
-
-    Notes
-    -----
-    Shifts keep what makes neighbouring answers alike. They do not keep apart concepts that are alike and were recorded
-    one after the other: then errors are near for either reason.
-    """
+    """Do wrong answers name concepts that were recorded nearby? Tested by shifting answers along the recording."""
     concept = columns["concept"]
     if "order" not in columns or (predicted != concept[rows]).sum() < FEW_ERRORS:
         return None

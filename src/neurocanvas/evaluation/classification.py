@@ -39,28 +39,7 @@ _CROSSPT = {
 
 
 def released_score(model: str, granularity: str, protocol: str, n_concepts: int) -> tuple[str, float] | None:
-    """Give the published number that a cell of the table is to be read beside.
-
-    Parameters
-    ----------
-    model, granularity, protocol : str
-        Names as on the command line; granularity "all", "coarse" or "fine".
-    n_concepts : int
-        How many our task has: with others than the published one's there is nothing to compare.
-
-    Returns
-    -------
-    (metric, value) or None
-        `accuracy` under the protocol `released`, `upper_half` under those of CrossPT-EEG; None where nothing
-        is published.
-
-    Examples
-    --------
-    >>> released_score("svm", "coarse", "released", 40)
-    ('accuracy', 0.506)
-    >>> released_score("mlp", "fine", "leave-session-out", 8)
-    ('upper_half', 0.617)
-    """
+    """Give the published number that a cell of the table is to be read beside."""
     if n_concepts != {"all": 80, "coarse": 40, "fine": 8}[granularity]:
         return None
     if protocol == "released" and model in _RELEASED:
@@ -71,34 +50,7 @@ def released_score(model: str, granularity: str, protocol: str, n_concepts: int)
 
 
 def trial_scores(scores: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
-    """Score every trial.
-
-    Parameters
-    ----------
-    scores : array, shape (n_trials, n_concepts)
-        The larger, the more probable.
-    true : array of int, shape (n_trials,)
-        The concept that was seen.
-
-    Returns
-    -------
-    dict of str to array, shape (n_trials,)
-        `accuracy`: 1 if the true concept has the highest score (with ties, the first of the highest counts as chosen).
-        `two_way`: share of the other concepts with a lower score, ties one half; chance .5. `upper_half`: 1 if
-        more than half of the others have a lower score, the indicator that CrossPT-EEG calls two-way
-        identification (there of 500 random others); chance about .5.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit or there are fewer than two concepts.
-
-    Examples
-    --------
-    >>> found = trial_scores(np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), np.array([0, 1]))
-    >>> [values.tolist() for values in found.values()]
-    [[1.0, 0.0], [1.0, 0.5], [1.0, 0.0]]
-    """
+    """Score every trial."""
     scores, true = np.asarray(scores), np.asarray(true)
     if scores.ndim != 2 or scores.shape[1] < 2 or true.shape != (len(scores),):
         raise NeuroCanvasError(
@@ -115,25 +67,7 @@ def trial_scores(scores: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def enough_draws(count: int, n_tests: int) -> int:
-    """How many permutations one of many tests needs: its smallest p, times their number, is to lie well below .05.
-
-    Parameters
-    ----------
-    count : int
-        How many are asked for.
-    n_tests : int
-        How many p-values Holm's correction is for.
-
-    Returns
-    -------
-    int
-        Five times what can just reach .05, or `count` if that is more.
-
-    Examples
-    --------
-    >>> enough_draws(2000, 3), enough_draws(2000, 120)
-    (2000, 12000)
-    """
+    """How many permutations one of many tests needs: its smallest p, times their number, is to lie well below .05."""
     return max(count, 5 * ceil(n_tests / SIGNIFICANT))
 
 
@@ -146,40 +80,7 @@ def chance_p(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Test accuracies against what permuting the concepts of whole units gives.
-
-    Parameters
-    ----------
-    predicted : array of int, shape (n_models, n_trials)
-        Concepts that models named; all are tested by the same permutations, since drawing these takes most of the time.
-    true : array of int, shape (n_trials,)
-        Concepts that were seen.
-    strata : array of int, shape (n_trials,)
-        Concepts are exchanged within these: subject and fold.
-    units : array of int, shape (n_trials,)
-        What is exchanged as a whole within a stratum: a block, or the trial itself in a rapid design. A unit takes
-        the concepts of the one that it is given in order, from the start again where they run out.
-    count : int
-        Permutations.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    p, chance : array, shape (n_models,)
-        (1 + b) / (1 + count), and the mean accuracy of the permutations.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit.
-
-    Examples
-    --------
-    >>> true = np.arange(6)
-    >>> p, chance = chance_p(true[None], true, np.zeros(6), true, count=999, rng=np.random.default_rng(0))
-    >>> p.tolist(), chance.round(1).tolist()
-    ([0.002], [0.2])
-    """
+    """Test accuracies against what permuting the concepts of whole units gives."""
     shapes = [np.shape(column) for column in (true, strata, units)]
     if np.ndim(predicted) != 2 or any(shape != np.shape(predicted)[1:] for shape in shapes):
         raise NeuroCanvasError(
@@ -228,26 +129,7 @@ def _read(table: np.ndarray, dealt: np.ndarray) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, step down [Holm1979]_.
-
-    Parameters
-    ----------
-    p_values : sequence of float
-
-    Returns
-    -------
-    list of float
-        In the same order; below α where the hypothesis falls at family-wise level α.
-
-    References
-    ----------
-    .. [Holm1979] Holm: A simple sequentially rejective multiple test procedure. Scand. J. Statist. 6, 1979.
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
+    """Adjust p-values for their number, step down [Holm1979]_."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty(len(order))
     adjusted[order] = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(order), 0, -1))
@@ -255,26 +137,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mark_best(by_model: Mapping[str, np.ndarray], *, rng: np.random.Generator, count: int) -> dict[str, float | None]:
-    """Compare every model with the best one over subjects: sign-flip tests, Holm-corrected.
-
-    Parameters
-    ----------
-    by_model : mapping of str to array, shape (n_subjects,)
-        Score of every subject, in the same order.
-    rng : numpy.random.Generator
-    count : int
-        Sign flips that are drawn, or more if the number of models needs them; all there are where these are fewer.
-
-    Returns
-    -------
-    dict of str to float or None
-        Two-sided p of the difference; None for the best model, and for all where there is one subject only.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If models have different numbers of subjects.
-    """
+    """Compare every model with the best one over subjects: sign-flip tests, Holm-corrected."""
     best = max(by_model, key=lambda model: float(np.mean(by_model[model])))
     others = [model for model in by_model if model != best]
     n_subjects = len(by_model[best])
@@ -297,20 +160,5 @@ def _signs(n_subjects: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def smallest_best_p(n_subjects: int, n_models: int) -> float:
-    """The smallest p that `mark_best` can give: few subjects have few sign flips.
-
-    Parameters
-    ----------
-    n_subjects, n_models : int
-
-    Returns
-    -------
-    float
-        2 (n_models - 1) / 2^n_subjects, at most 1.
-
-    Examples
-    --------
-    >>> smallest_best_p(5, 2), smallest_best_p(16, 8) < 0.05
-    (0.0625, True)
-    """
+    """The smallest p that `mark_best` can give: few subjects have few sign flips."""
     return min(1.0, 2 * (n_models - 1) / 2**n_subjects)

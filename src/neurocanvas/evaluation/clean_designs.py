@@ -14,11 +14,11 @@ Simulation = Callable[..., ControlInputs]
 
 CONCEPTS, TRIALS, FEATURES = 8, 30, 20
 MANY_CONCEPTS, FEW_TRIALS = 40, 10
+# Standard deviation over concepts of a feature's response; trial noise has 1.
 CONCEPT_SIZE = 0.55
-"""Standard deviation over concepts of a feature's response; trial noise has 1."""
 
+# Of the clean design: drift is there, but concepts come in random order.
 DRIFT_SIZE, DRIFT_TRIALS = 0.7, 25.0
-"""Of the clean design: drift is there, but concepts come in random order."""
 
 PERMUTATIONS = 199
 SIGNAL_CHANS, SIGNAL_TIMES = 6, 32
@@ -27,21 +27,7 @@ SIGNAL_CHANS, SIGNAL_TIMES = 6, 32
 def clean_rapid(
     *, rng: np.random.Generator, size: float = CONCEPT_SIZE, drift_size: float = DRIFT_SIZE
 ) -> ControlInputs:
-    """Simulate a rapid design with a response to concepts, with drift, and without any confound.
-
-    Every picture is shown twice, and both showings may be on either side of the splits, but only its concept is
-    answered. What came before the picture drifts too; descriptors of pictures and embeddings of concepts are there.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    size, drift_size : float
-        Standard deviations of a feature's response over concepts and of its drift; trial noise has 1.
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Simulate a rapid design with a response to concepts, with drift, and without any confound."""
     columns = rapid_columns(CONCEPTS, TRIALS, 2, rng=rng)
     concept, n = columns["concept"], len(columns["concept"])
     embeddings = rng.standard_normal((CONCEPTS, 12))
@@ -68,34 +54,15 @@ def _bumps(strength: np.ndarray) -> np.ndarray:
 
 
 def two_way_arms(eeg: float, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw two-way scores of 100 pictures in five arms, of which `nearest-picture` has a mean of .6, not of one half.
-
-    Parameters
-    ----------
-    eeg : float
-        Mean of the arm `eeg`.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    dict of str to array, shape (100,)
-    """
+    """Draw two-way scores of 100 pictures in five arms, of which `nearest-picture` has a mean of .6, not of one
+    half."""
     means = {"eeg": eeg, "mean": 0.5, "random-trial": 0.5, "random-picture": 0.5, "nearest-picture": 0.6}
     hard = rng.normal(0, 0.1, 100)
     return {name: np.clip(mean + hard + rng.normal(0, 0.2, 100), 0, 1) for name, mean in means.items()}
 
 
 def clean_zero_shot(*, rng: np.random.Generator) -> ControlInputs:
-    """Simulate a rapid design whose tested concepts are not trained, with responses linear in their embeddings.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Simulate a rapid design whose tested concepts are not trained, with responses linear in their embeddings."""
     columns = rapid_columns(MANY_CONCEPTS, FEW_TRIALS, 1, rng=rng)
     concept, n = columns["concept"], len(columns["concept"])
     embeddings = rng.standard_normal((MANY_CONCEPTS, 6))
@@ -108,17 +75,7 @@ def clean_zero_shot(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def steady_blocks(*, rng: np.random.Generator) -> ControlInputs:
-    """Simulate a block design without drift, with a response to concepts: what is blocked without being confounded.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-        Three blocks of every concept, split at random within blocks.
-    """
+    """Simulate a block design without drift, with a response to concepts: what is blocked without being confounded."""
     columns = block_columns(CONCEPTS, 3, TRIALS // 3, rng=rng)
     concept, n = columns["concept"], len(columns["concept"])
     response = CONCEPT_SIZE * rng.standard_normal((CONCEPTS, FEATURES))
@@ -130,35 +87,17 @@ def steady_blocks(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def nothing_answered(*, rng: np.random.Generator) -> ControlInputs:
-    """Simulate a rapid design with drift in which nothing that was shown is answered.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Simulate a rapid design with drift in which nothing that was shown is answered."""
     return clean_rapid(rng=rng, size=0.0)
 
 
 def strong_drift(*, rng: np.random.Generator) -> ControlInputs:
-    """Simulate a rapid design with a response to concepts and drift of twice the size of trial noise.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Simulate a rapid design with a response to concepts and drift of twice the size of trial noise."""
     return clean_rapid(rng=rng, drift_size=2.0)
 
 
+# Simulations without a confound, by name; every control is tried on the last three too: docs/controls.md.
 CLEAN: Mapping[str, Simulation] = MappingProxyType({
     "clean-rapid": clean_rapid, "clean-zero-shot": clean_zero_shot, "nothing-answered": nothing_answered,
     "steady-blocks": steady_blocks, "strong-drift": strong_drift,
 })  # fmt: skip
-"""Simulations without a confound, by name; every control is tried on the last three too: docs/controls.md."""

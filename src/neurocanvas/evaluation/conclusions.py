@@ -8,6 +8,7 @@ from typing import Any
 
 from neurocanvas.evaluation.classification import SIGNIFICANT, holm
 
+# How epoch, penalty or model were selected -> in words.
 SELECTIONS: Mapping[str, str] = MappingProxyType(
     {
         "validation": "on validation trials",
@@ -16,8 +17,8 @@ SELECTIONS: Mapping[str, str] = MappingProxyType(
         "unknown": "unknown",
     }
 )
-"""How epoch, penalty or model were selected -> in words."""
 
+# Column -> what cannot be concluded where test trials share it with those that train, and what can where none does.
 SCOPE: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "subject": ("how it does on persons whose EEG did not train", "it carries over to persons who did not train"),
@@ -38,51 +39,38 @@ SCOPE: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
     }
 )
-"""Column -> what cannot be concluded where test trials share it with those that train, and what can where none does."""
 
+# How the split's warning begins that recordings repeat the order of concepts.
 SAME_ORDER = "Concepts came in nearly the same order"
-"""How the split's warning begins that recordings repeat the order of concepts."""
 
+# The block explains the accuracy if naming the concept by it alone reaches this share of what is above chance.
 EXPLAINED = 0.5
-"""The block explains the accuracy if naming the concept by it alone reaches this share of what is above chance."""
 
 DESIGNS: Mapping[str, str] = MappingProxyType(
     {"block": "concepts in blocks", "mixed": "concepts in mixed order", "unknown": "order unknown"}
 )
 
 
+# Columns that say which trials show the same picture.
 PICTURES = ("stimulus", "picture")
-"""Columns that say which trials show the same picture."""
 
+# What a table or run may lack: the order, the pictures, and what trains.
 MISSING = (
     "the column order or block", "the column stimulus, picture or sha256",
     "the trials that train (rows with split = train)",
 )  # fmt: skip
-"""What a table or run may lack: the order, the pictures, and what trains."""
 
+# Likewise, of pictures that were made elsewhere.
 MISSING_ELSEWHERE = (
     "the columns concept and order or block of the pairing table", "the seen pictures",
     "the trials that trained what made the pictures",
 )  # fmt: skip
-"""Likewise, of pictures that were made elsewhere."""
 
 UNCHECKED = "What the accuracy shows cannot be concluded: without {missing}, {risks} cannot be ruled out; {said}."
 
 
 def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what follows from what was counted and tested.
-
-    Parameters
-    ----------
-    facts : mapping
-        name, trials, design, columns, overlaps, block, results, warnings, transductive, other_split, made_elsewhere:
-        see `audit.audit_cases`.
-
-    Returns
-    -------
-    dict
-        The facts, and `finding` (a key of `FINDINGS`), `text` (one sentence), `can` and `cannot` (of sentences).
-    """
+    """Say what follows from what was counted and tested."""
     finding = next(name for name, (holds, _) in FINDINGS.items() if holds(facts))
     can, cannot = _scope(facts) if finding != "other-split" else ([], [])
     can, cannot = _claims(facts, finding, can), [*_doubts(facts, finding), *cannot]
@@ -91,17 +79,7 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verdict(audit: Mapping[str, Any]) -> str:
-    """Say in one sentence what an audit found; the most severe finding comes first.
-
-    Parameters
-    ----------
-    audit : mapping
-        From `audit.audit_cases`.
-
-    Returns
-    -------
-    str
-    """
+    """Say in one sentence what an audit found; the most severe finding comes first."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for name in FINDINGS:
         of_finding = [case for case in audit["cases"] if case["finding"] == name]
@@ -119,20 +97,7 @@ def verdict(audit: Mapping[str, Any]) -> str:
 
 
 def shared_with_known(facts: Mapping[str, Any], column: str) -> Mapping[str, Any] | None:
-    """Find how many values of a column test trials share with those that a model has seen.
-
-    Parameters
-    ----------
-    facts : mapping
-        See `conclude`.
-    column : str
-        One of `audit.SHARED`.
-
-    Returns
-    -------
-    mapping or None
-        None where that is not known.
-    """
+    """Find how many values of a column test trials share with those that a model has seen."""
     found = [row for row in facts["overlaps"] if row["column"] == column and row["pair"] == "known/test"]
     return found[0] if found else None
 
@@ -191,6 +156,7 @@ def _repeats_order(facts: Mapping[str, Any]) -> bool:
     return any(text.startswith(SAME_ORDER) for text in facts["warnings"])
 
 
+# Finding -> whether it holds, and what is said then; the first that holds counts, so the gravest stand first.
 FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = MappingProxyType(
     {
         "other-split": (
@@ -250,7 +216,6 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
         ),
     }
 )
-"""Finding -> whether it holds, and what is said then; the first that holds counts, so the gravest stand first."""
 
 
 def _words(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -348,42 +313,12 @@ def _neighbour_doubts(facts: Mapping[str, Any]) -> list[str]:
 
 
 def percent(share: float) -> str:
-    """Say a share in whole percent.
-
-    Parameters
-    ----------
-    share : float
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> percent(0.254)
-    '25 %'
-    """
+    """Say a share in whole percent."""
     return f"{100 * share:.0f} %"
 
 
 def short(value: float | None, digits: int = 3) -> str:
-    """Say a number below 1 without the zero before the point.
-
-    Parameters
-    ----------
-    value : float or None
-    digits : int
-
-    Returns
-    -------
-    str
-        A dash for None.
-
-    Examples
-    --------
-    >>> short(0.25, 2), short(1.0), short(None)
-    ('.25', '1.000', '–')
-    """
+    """Say a number below 1 without the zero before the point."""
     return "–" if value is None else f"{value:.{digits}f}".removeprefix("0" if value < 1 else "")
 
 

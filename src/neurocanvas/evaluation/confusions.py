@@ -12,38 +12,15 @@ from neurocanvas.evaluation.measured import SIGNIFICANT, Measured, Refusal
 from neurocanvas.evaluation.statistics import permutation_p
 from neurocanvas.evaluation.time_controls import cyclic_shifts
 
+# Drift leaves a trace in the mean of a concept's training trials even in mixed order: correlations up to here are that.
+# A block design with nothing but drift gives about one half.
 TOLERATED_CORRELATION = 0.1
-"""Drift leaves a trace in the mean of a concept's training trials even in mixed order: correlations up to here are
-that. A block design with nothing but drift gives about one half."""
 
 NO_INTERVAL = (float("nan"), float("nan"))
 
 
 def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Ask whether wrong answers go to concepts whose training trials are near in time, beside those that are alike.
-
-    For every block (every trial in mixed order) and every concept but its own: how often that was named, how near its
-    training trials are (minus the binary logarithm of the trials in between), and how alike the two concepts'
-    embeddings are (if given). The first two are correlated within rows, the third held constant.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        Cyclic shifts.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: the partial correlation, without interval. Fires if it is more than `TOLERATED_CORRELATION` above what
-        shifting the times of blocks (or trials) against their answers, cyclically within sessions, gives. Details: the
-        correlation with likeness and its p from `partial_mantel` with cyclic shifts, where embeddings are given.
-
-    Notes
-    -----
-    Distances in time between concepts do not change when the concepts are shifted along the recording, so the usual
-    Mantel test cannot be given a cyclic null for them: here rows are shifted, columns are not.
-    """
+    """Ask whether wrong answers go to concepts whose training trials are near in time, beside those that are alike."""
     near = nearness(inputs)
     tested, n_concepts = inputs.tested, inputs.n_concepts
     units, first = coded(inputs.units[tested]), np.unique(inputs.units[tested], return_index=True)[1]
@@ -99,17 +76,7 @@ def _semantic_note(details: dict[str, float]) -> str:
 
 
 def nearness(inputs: ControlInputs) -> np.ndarray:
-    """How near in time every tested trial is to training trials of every concept.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-
-    Returns
-    -------
-    array, shape (n_tested, n_concepts)
-        Minus the binary logarithm of the number of trials to the nearest one; NaN where its session holds none.
-    """
+    """How near in time every tested trial is to training trials of every concept."""
     order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
     found = np.full((len(order), inputs.n_concepts), np.nan)
     for train, whole in inputs.splits:
@@ -124,22 +91,7 @@ def nearness(inputs: ControlInputs) -> np.ndarray:
 
 
 def likeness(inputs: ControlInputs) -> np.ndarray:
-    """Cosines between the concepts' embeddings, around their mean.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-        With `embeddings`.
-
-    Returns
-    -------
-    array, shape (n_concepts, n_concepts)
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there are no embeddings.
-    """
+    """Cosines between the concepts' embeddings, around their mean."""
     if inputs.embeddings is None:
         raise NeuroCanvasError("embeddings: those of the concepts are needed; got none.")
     first = np.unique(inputs.labels, return_index=True)[1]
@@ -150,38 +102,7 @@ def likeness(inputs: ControlInputs) -> np.ndarray:
 
 
 def partial_mantel(x: np.ndarray, y: np.ndarray, z: np.ndarray, orders: np.ndarray) -> tuple[float, float]:
-    """Correlate two square tables, a third held constant, and test it by reordering the second [Smouse1986]_.
-
-    Parameters
-    ----------
-    x, y, z : array, shape (n, n)
-        Tables between the same n things; only what is symmetric in them counts, and the diagonal does not.
-    orders : array of int, shape (count, n)
-        Orders in which rows and columns of `y` are read under the null hypothesis. Where both tables are
-        autocorrelated along the recording these must be cyclic shifts of things in recorded order
-        (`time_controls.cyclic_shifts`): free permutations break the autocorrelation of `y`, and then call unrelated
-        tables related far more often than they should [GuillotRousset2013]_.
-
-    Returns
-    -------
-    r, p : float
-        The partial correlation and its p, (1 + b) / (1 + count), for a larger one.
-
-    References
-    ----------
-    .. [Smouse1986] Smouse, Long, Sokal: Multiple regression and correlation extensions of the Mantel test of matrix
-       correspondence. Systematic Zoology 35, 1986.
-    .. [GuillotRousset2013] Guillot, Rousset: Dismantling the Mantel tests. Methods in Ecology and Evolution 4, 2013.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> y, z = rng.normal(size=(2, 9, 9))
-    >>> orders = np.array([rng.permutation(9) for _ in range(99)])
-    >>> r, p = partial_mantel(2 * y + z, y, z, orders)
-    >>> round(r, 6), p
-    (1.0, 0.01)
-    """
+    """Correlate two square tables, a third held constant, and test it by reordering the second [Smouse1986]_."""
     above = np.triu_indices(len(x), 1)
     x, y, z = ((table + table.T) / 2 for table in (x, y, z))
     held = z[above] - z[above].mean()

@@ -13,9 +13,9 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import AT_ONCE
 from neurocanvas.families import batches
 
+# `decode(features_train, labels_train, features_test)`: labels, (n_test,), or scores, (n_test, n_labels) with a column
+# for each of the sorted training labels. Labels are whole numbers.
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""`decode(features_train, labels_train, features_test)`: labels, (n_test,), or scores, (n_test, n_labels) with a column
-for each of the sorted training labels. Labels are whole numbers."""
 
 
 class Signal(Protocol):
@@ -33,46 +33,7 @@ COLUMNS = ("concept", "stimulus", "block", "run", "session", "order")
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """Trials of one subject with the splits under question; what a control needs beyond them may be missing.
-
-    Parameters
-    ----------
-    features : array, shape (n_trials, n_features) or (n_trials, n_chans, n_bands)
-        What is decoded; flattened.
-    concept, stimulus : array, shape (n_trials,)
-        What was shown.
-    block, run, session, order : array of int, shape (n_trials,)
-        As in the trial table; `order` is the trial's place in its session.
-    splits : sequence of (train, test), arrays of int
-        Rows of each fold. No row is tested twice.
-    decode : callable
-        `Decoder`; `shrinkage_lda` by default.
-    baseline : array, shape (n_trials, ...), optional
-        Features of -200 to 0 ms, or where trials start at onset of their first 0 to 40 ms.
-    signal : array, shape (n_trials, n_chans, n_times), or Signal, optional
-        What phases are randomised in; any unit. It is asked for a few trials at a time.
-    extract : callable
-        Signal to features, (n_trials, ...); `time_course_and_power` by default.
-    embeddings : array, shape (n_trials, n_dimensions), optional
-        Embedding of every trial's concept: the same for all of its trials.
-    low_level : array, shape (n_trials, n_descriptors), optional
-        Of every trial's picture: pixels, or energies of colour and orientation.
-    arms : mapping of str to array, shape (n,), optional
-        Score of the same trials in the arm `eeg` and in one or more null arms.
-    arm_units : array, shape (n,), optional
-        Whose score differences are independent: in a blocked design the block, else the stimulus; every entry by
-        default.
-    permutations : int
-        Permutations, sign flips and resamples that are drawn.
-    repeats : int
-        Surrogates that an accuracy is averaged over.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If lengths differ, features are not finite, fewer than two concepts were shown, or splits overlap, name a row
-        that is not there, or test a concept that nobody trained when no embeddings are given.
-    """
+    """Trials of one subject with the splits under question; what a control needs beyond them may be missing."""
 
     features: np.ndarray
     concept: np.ndarray
@@ -194,21 +155,7 @@ class ControlInputs:
         return self.blocks if self.is_blocked else np.arange(len(self.labels))
 
     def predict(self, features: np.ndarray, labels: np.ndarray, test_features: np.ndarray | None = None) -> np.ndarray:
-        """Train on the training rows of every fold and name the label of its test rows.
-
-        Parameters
-        ----------
-        features : array, shape (n_trials, n_features)
-        labels : array of int, shape (n_trials,)
-            What is trained.
-        test_features : array, shape (n_trials, n_features), optional
-            What test rows are read from, where that differs.
-
-        Returns
-        -------
-        array of int, shape (n_trials,)
-            -1 in rows that no fold tests.
-        """
+        """Train on the training rows of every fold and name the label of its test rows."""
         given = features if test_features is None else test_features
         named = np.full(len(labels), -1)
         for train, test in self.splits:
@@ -237,35 +184,12 @@ class ControlInputs:
 
 
 def flattened(features: np.ndarray) -> np.ndarray:
-    """Put what belongs to a trial into one row.
-
-    Parameters
-    ----------
-    features : array, shape (n_trials, ...)
-
-    Returns
-    -------
-    array, shape (n_trials, n_features), float64
-    """
+    """Put what belongs to a trial into one row."""
     return np.asarray(features, dtype=np.float64).reshape(len(features), -1)
 
 
 def coded(*columns: np.ndarray) -> np.ndarray:
-    """Number the distinct values, or combinations of values, of columns from 0.
-
-    Parameters
-    ----------
-    *columns : array, shape (n_trials,)
-
-    Returns
-    -------
-    array of int, shape (n_trials,)
-
-    Examples
-    --------
-    >>> coded(np.array(["b", "a", "b"]), np.array([0, 0, 1])).tolist()
-    [1, 0, 2]
-    """
+    """Number the distinct values, or combinations of values, of columns from 0."""
     code = np.zeros(len(columns[0]), dtype=np.int64)
     for column in columns:
         values, own = np.unique(column, return_inverse=True)
@@ -274,48 +198,14 @@ def coded(*columns: np.ndarray) -> np.ndarray:
 
 
 def pieces(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
-    """Cut rows into pieces that may each have a table of so many columns: memory, not result.
-
-    Parameters
-    ----------
-    rows : array of int
-    width : int
-        Columns.
-
-    Yields
-    ------
-    array of int
-        Consecutive rows.
-    """
+    """Cut rows into pieces that may each have a table of so many columns: memory, not result."""
     for part in batches(len(rows), max(1, AT_ONCE // width)):
         yield rows[part]
 
 
 def shrinkage_lda(features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray) -> np.ndarray:
-    """Linear discriminant analysis with equal priors and a covariance shrunk towards a multiple of 1 [LedoitWolf2004]_.
-
-    Parameters
-    ----------
-    features_train : array, shape (n_train, n_features)
-    labels_train : array of int, shape (n_train,)
-    features_test : array, shape (n_test, n_features)
-
-    Returns
-    -------
-    array, shape (n_test, n_labels)
-        The larger, the more probable; a column for each of the sorted training labels.
-
-    References
-    ----------
-    .. [LedoitWolf2004] Ledoit, Wolf: A well-conditioned estimator for large-dimensional covariance matrices.
-       J. Multivariate Analysis 88, 2004.
-
-    Examples
-    --------
-    >>> x = np.array([[0.0], [0.1], [1.0], [1.1]])
-    >>> shrinkage_lda(x, np.array([0, 0, 1, 1]), np.array([[0.2], [0.9]])).argmax(axis=1).tolist()
-    [0, 1]
-    """
+    """Linear discriminant analysis with equal priors and a covariance shrunk towards a multiple of 1
+    [LedoitWolf2004]_."""
     member = (labels_train[:, None] == np.unique(labels_train)).astype(np.float64)
     means = member.T @ features_train / member.sum(axis=0)[:, None]
     rest = features_train - member @ means
@@ -335,24 +225,7 @@ def shrinkage_lda(features_train: np.ndarray, labels_train: np.ndarray, features
 def named_labels(
     decode: Decoder | None, features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray
 ) -> np.ndarray:
-    """Train a decoder and let it name labels, whether it gives labels or scores.
-
-    Parameters
-    ----------
-    decode : callable or None
-        `Decoder`; None for `shrinkage_lda`.
-    features_train, labels_train, features_test : array
-        As a `Decoder` takes them.
-
-    Returns
-    -------
-    array of int, shape (n_test,)
-
-    Raises
-    ------
-    NeuroCanvasError
-        If what the decoder gives has another shape.
-    """
+    """Train a decoder and let it name labels, whether it gives labels or scores."""
     given = np.asarray((decode or shrinkage_lda)(features_train, labels_train, features_test))
     known = np.unique(labels_train)
     if given.shape == (len(features_test),):

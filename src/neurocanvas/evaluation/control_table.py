@@ -14,32 +14,7 @@ from neurocanvas.evaluation.statistics import bootstrap_interval
 
 
 def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Join the controls of several subjects.
-
-    Parameters
-    ----------
-    rows : dict of subject to list of dict
-        From `controls.run_controls`, the same controls for every subject.
-    rng : numpy.random.Generator
-        Resamples of the intervals.
-
-    Returns
-    -------
-    list of dict
-        One row per control. Of one subject they are the subject's. Of several: the mean effect with its bootstrap
-        interval over subjects, p by Fisher's method [Fisher1932]_, corrected anew, and the median share; the verdict
-        says in how many subjects the control fired, and `decisive` in how many there was no use in computing it.
-
-    Notes
-    -----
-    What a control claims must hold in more than half of the subjects in which it could be computed, and the joined p
-    must be at most .05: one subject alone could fire it by accident. Most claim something by firing; a control that
-    does not fire by a small p (`Control.by_p`) claims something by staying silent, and fires where that is not shown.
-
-    References
-    ----------
-    .. [Fisher1932] Fisher. Statistical methods for research workers, 4th edition, 1932, section 21.1.
-    """
+    """Join the controls of several subjects."""
     per_subject = list(rows.values())
     if len(per_subject) == 1:
         return [dict(row) for row in per_subject[0]]
@@ -89,26 +64,7 @@ def _decisive(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say in one or two sentences what the controls found.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From `controls.run_controls` or `over_subjects`.
-
-    Returns
-    -------
-    str
-        What makes further controls pointless first (`decisive`), then the verdict of the control that fired with the
-        largest share, of those whose p survives Holm's correction; the others are named. A control whose p is not
-        corrected gives the verdict only where no other fired.
-
-    Examples
-    --------
-    >>> row = {"control": "noise-eeg", "fired": False, "p": 0.5, "p_holm": 0.5, "share": None, "verdict": ""}
-    >>> overall_verdict([row])
-    'No control fired (1 computed).'
-    """
+    """Say in one or two sentences what the controls found."""
     decisive = dict.fromkeys(row["decisive"] for row in rows if row.get("decisive"))
     said = [f"{words[0].upper()}{words[1:]}." for words in decisive]
     return " ".join([*said, _what_fired([row for row in rows if row["fired"] is not None or not row.get("decisive")])])

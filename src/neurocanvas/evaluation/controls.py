@@ -32,31 +32,7 @@ from neurocanvas.evaluation.time_controls import (
 
 @dataclass(frozen=True)
 class Control:
-    """One control.
-
-    Parameters
-    ----------
-    measure : callable
-        `measure(inputs, *, rng)` gives `Measured`, or a `Refusal` that says why not.
-    asks : str
-        The question that it answers.
-    recipe : str
-        Where it comes from.
-    effect : str
-        What its effect is.
-    needs : tuple of str
-        Fields of `ControlInputs` that it needs beyond features, columns and splits.
-    planted, clean : str
-        Names in `planted.PLANTED` and `clean_designs.CLEAN`: the simulations on which it must fire and stay silent.
-    fires, silent : str
-        What it says; `{some}` becomes "most", "part" or "an unknown part".
-    explains : bool
-        Whether it explains the accuracy under the splits, so that it asks nothing where that is not above chance.
-    by_p : bool
-        Whether it fires by a small p; else p is of the opposite, and counts in no correction for many tests.
-    may_use : tuple of str
-        Fields of `ControlInputs` that it uses where they are given.
-    """
+    """One control."""
 
     measure: Callable[..., Measured | Refusal]
     asks: str
@@ -72,6 +48,7 @@ class Control:
     may_use: tuple[str, ...] = ()
 
 
+# Every control by name, in the order in which tables show them. Recipes are those of section 4 of the field survey.
 CONTROLS: Mapping[str, Control] = MappingProxyType({
     "leave-block-out": Control(
         leave_block_out,
@@ -195,10 +172,10 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
         explains=True,
     ),
 })  # fmt: skip
-"""Every control by name, in the order in which tables show them. Recipes are those of section 4 of the field survey."""
 
 CANNOT = "cannot be computed: "
 
+# What a control may need -> why it is not there, and which verb provides it.
 PROVIDED: Mapping[str, str] = MappingProxyType({
     "baseline": "the data set holds no time before the picture that is long enough for the features",
     "signal": "there is no signal; the data set has it",
@@ -207,32 +184,13 @@ PROVIDED: Mapping[str, str] = MappingProxyType({
     "arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` and then "
     "`neurocanvas evaluate` do that",
 })  # fmt: skip
-"""What a control may need -> why it is not there, and which verb provides it."""
 
+# What every row of the table has; `share`, `measures`, `note`, `decisive`, `bound` and `details` besides.
 COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
-"""What every row of the table has; `share`, `measures`, `note`, `decisive`, `bound` and `details` besides."""
 
 
 def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Compute one control, if what it needs is there and there is anything to explain.
-
-    Parameters
-    ----------
-    name : str
-        A key of `CONTROLS`.
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        Surrogates, permutations and resamples.
-
-    Returns
-    -------
-    Measured or Refusal
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the name is unknown.
-    """
+    """Compute one control, if what it needs is there and there is anything to explain."""
     control = CONTROLS[check_option("control", name, CONTROLS)]
     missing = [need for need in control.needs if getattr(inputs, need) is None]
     if missing:
@@ -244,29 +202,7 @@ def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generato
 def run_controls(
     inputs: ControlInputs, names: Iterable[str] = tuple(CONTROLS), *, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Compute controls.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    names : iterable of str
-        Keys of `CONTROLS`; all by default.
-    seed : int
-        Of the surrogates, permutations and resamples; a control's numbers do not depend on which others are computed.
-
-    Returns
-    -------
-    list of dict
-        One row per control: `COLUMNS`, and `share` (of the accuracy above chance, what the confound explains),
-        `measures` (what the effect is), `note`, `decisive` (why no control is needed to judge the accuracy, mostly
-        empty), `bound` (whether it had to fire), `details`. Numbers are None where they cannot be computed; `fired` is
-        then None too. `p_holm` is corrected for the number of computed controls that fire by a small p.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a name is unknown.
-    """
+    """Compute controls."""
     checked = dict.fromkeys(check_option("control", name, CONTROLS) for name in names)
     rows = [control_row(inputs, name, seed=seed) for name in checked]
     correct_for_many(rows)
@@ -274,33 +210,13 @@ def run_controls(
 
 
 def control_row(inputs: ControlInputs, name: str, *, seed: int) -> dict[str, Any]:
-    """Compute one control, before the correction for many.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    name : str
-        A key of `CONTROLS`.
-    seed : int
-        As `run_controls` takes it.
-
-    Returns
-    -------
-    dict
-        A row as of `run_controls`, with `p_holm` None.
-    """
+    """Compute one control, before the correction for many."""
     found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
     return _row(name, CONTROLS[name], found)
 
 
 def correct_for_many(rows: Sequence[dict[str, Any]]) -> None:
-    """Set `p_holm` of every control that fires by a small p.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        Of one subject, or of several joined; changed in place.
-    """
+    """Set `p_holm` of every control that fires by a small p."""
     tested = [row for row in rows if row["p"] is not None and CONTROLS[row["control"]].by_p]
     for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = adjusted
@@ -329,26 +245,7 @@ def _number(value: float) -> float | None:
 
 
 def sentence(name: str, *, fired: bool, share: float | None) -> str:
-    """Say what a control found.
-
-    Parameters
-    ----------
-    name : str
-        A key of `CONTROLS`.
-    fired : bool
-    share : float or None
-        Of the accuracy above chance, what the confound explains; None or NaN where it is unknown.
-
-    Returns
-    -------
-    str
-        Without a capital letter and a full stop.
-
-    Examples
-    --------
-    >>> sentence("repeated-stimulus", fired=True, share=0.3)
-    'part of this accuracy needs the tested pictures in training'
-    """
+    """Say what a control found."""
     if not fired:
         return CONTROLS[name].silent
     if share is None or not np.isfinite(share):

@@ -1,9 +1,4 @@
-"""Scores of sets of pictures: FID, KID, inception score, and how diverse predictions are.
-
-They say how alike two sets are, not whether a picture is the right one: dealing the generated pictures out anew among
-the trials leaves them unchanged. The number of pictures goes with the value, because FID and the inception score
-depend on it.
-"""
+"""Scores of sets of pictures: FID, KID, inception score, and how diverse predictions are."""
 
 from __future__ import annotations
 
@@ -14,24 +9,13 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches
 
+# Rows that are read at once: memory, not result.
 AT_ONCE = 4096
-"""Rows that are read at once: memory, not result."""
 
 
 @dataclass(frozen=True)
 class SetScore:
-    """A score of two sets of pictures, or of one, with what must be known to compare it.
-
-    Parameters
-    ----------
-    value : float
-    n_generated, n_seen : int
-        Pictures; `n_seen` is 0 where only generated ones are scored.
-    n_features : int
-        Width of the features: FID of 64 and of 2048 features are two metrics.
-    spread : float or None
-        Standard deviation over subsets (KID) or splits (inception score); None where there is one value.
-    """
+    """A score of two sets of pictures, or of one, with what must be known to compare it."""
 
     value: float
     n_generated: int
@@ -51,27 +35,7 @@ def _check_features(name: str, features: np.ndarray, at_least: int = 2) -> np.nd
 
 
 class FeatureMoments:
-    """Mean and covariance of features that come in batches; none of them is kept.
-
-    Parameters
-    ----------
-    n_features : int
-        Width of the features.
-
-    Attributes
-    ----------
-    n : int
-        Rows so far.
-    mean : array, shape (n_features,)
-
-    Examples
-    --------
-    >>> moments = FeatureMoments(2)
-    >>> moments.update(np.array([[0.0, 1.0], [2.0, 1.0]]))
-    >>> moments.update(np.array([[4.0, 4.0]]))
-    >>> moments.n, moments.mean.tolist(), moments.covariance().tolist()
-    (3, [2.0, 2.0], [[4.0, 3.0], [3.0, 3.0]])
-    """
+    """Mean and covariance of features that come in batches; none of them is kept."""
 
     def __init__(self, n_features: int) -> None:
         self.n = 0
@@ -79,17 +43,7 @@ class FeatureMoments:
         self._scatter = np.zeros((n_features, n_features))
 
     def update(self, features: np.ndarray) -> None:
-        """Add rows.
-
-        Parameters
-        ----------
-        features : array, shape (n, n_features)
-
-        Raises
-        ------
-        NeuroCanvasError
-            If the width is another one or a value is not finite.
-        """
+        """Add rows."""
         rows = _check_features("features", features, at_least=1).astype(np.float64)
         if rows.shape[1] != len(self.mean) or not np.isfinite(rows).all():
             raise NeuroCanvasError(
@@ -104,56 +58,14 @@ class FeatureMoments:
         self.n = total
 
     def covariance(self) -> np.ndarray:
-        """Unbiased covariance of the rows so far.
-
-        Returns
-        -------
-        array, shape (n_features, n_features)
-
-        Raises
-        ------
-        NeuroCanvasError
-            If there are fewer than two rows.
-        """
+        """Unbiased covariance of the rows so far."""
         if self.n < 2:
             raise NeuroCanvasError(f"features: two pictures or more are needed for a covariance; got {self.n}.")
         return self._scatter / (self.n - 1)
 
 
 def fid(generated: FeatureMoments, seen: FeatureMoments) -> SetScore:
-    """Fréchet distance of two Gaussians with the moments of the features [Heusel2017].
-
-    Parameters
-    ----------
-    generated, seen : FeatureMoments
-
-    Returns
-    -------
-    SetScore
-        0 or more, less is better. Biased upwards, the more so the fewer pictures: with 200 to 2,000 of them only
-        values of equal N can be compared, and `kid` is the better choice.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the widths differ, or one of the sets has fewer than two pictures.
-
-    Notes
-    -----
-    ``|m - n|² + tr(C + D - 2 (C D)^½)``; the last trace is the sum of the roots of the eigenvalues of C^½ D C^½.
-
-    References
-    ----------
-    .. [Heusel2017] Heusel et al.: GANs trained by a two time-scale update rule. NeurIPS 2017.
-
-    Examples
-    --------
-    >>> a, b = FeatureMoments(1), FeatureMoments(1)
-    >>> a.update(np.array([[0.0], [2.0]]))
-    >>> b.update(np.array([[3.0], [5.0]]))
-    >>> round(fid(a, b).value, 6)
-    9.0
-    """
+    """Fréchet distance of two Gaussians with the moments of the features [Heusel2017]."""
     if len(generated.mean) != len(seen.mean):
         raise NeuroCanvasError(
             f"fid: features of one width are needed; got {len(generated.mean)} and {len(seen.mean)}."
@@ -175,46 +87,7 @@ def kid(
     subsets: int = 100,
     subset_size: int = 1000,
 ) -> SetScore:
-    """Kernel inception distance: unbiased squared MMD with a cubic kernel, averaged over subsets [Binkowski2018].
-
-    Parameters
-    ----------
-    generated, seen : array, shape (n, n_features), (m, n_features)
-        May be memory-mapped: only the rows of one subset are read at a time.
-    rng : numpy.random.Generator
-        Where subsets are drawn from.
-    subsets : int
-        How many; one of everything where both sets are no larger than a subset.
-    subset_size : int
-        Pictures of each set in a subset; fewer if one of the sets is smaller.
-
-    Returns
-    -------
-    SetScore
-        0 in expectation for two samples of one distribution, whatever N, and so sometimes below 0; less is better.
-        `spread` is the standard deviation over subsets.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the widths differ, a set has fewer than two pictures, or a subset is empty.
-
-    Notes
-    -----
-    ``k(x, y) = (x·y / n_features + 1)³``; the mean of k over pairs within each set, without pairs of a picture with
-    itself, less twice the mean over pairs across.
-
-    References
-    ----------
-    .. [Binkowski2018] Bińkowski et al.: Demystifying MMD GANs. ICLR 2018.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> near, far = rng.normal(size=(2, 60, 4))
-    >>> kid(far + 2, near, rng=rng).value > 5 > kid(far, near, rng=rng).value
-    True
-    """
+    """Kernel inception distance: unbiased squared MMD with a cubic kernel, averaged over subsets [Binkowski2018]."""
     left, right = _check_features("generated", generated), _check_features("seen", seen)
     if left.shape[1] != right.shape[1] or subsets < 1 or subset_size < 2:
         raise NeuroCanvasError(
@@ -241,37 +114,7 @@ def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def inception_score(logits: np.ndarray, *, splits: int = 1, rng: np.random.Generator | None = None) -> SetScore:
-    """Inception score: exp of the mean divergence of a picture's class probabilities from the mean ones [Salimans2016].
-
-    Parameters
-    ----------
-    logits : array, shape (n, n_classes)
-        Of a classifier, for the generated pictures. May be memory-mapped: `AT_ONCE` rows are read at a time.
-    splits : int
-        Parts that are scored by themselves and averaged.
-    rng : numpy.random.Generator, optional
-        Shuffles the pictures before they are split; in the order in which they stand without.
-
-    Returns
-    -------
-    SetScore
-        1 to n_classes, more is better; `spread` is the standard deviation over splits. It knows nothing of what was
-        seen, and grows with N.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there are fewer pictures than splits, or a value is not finite.
-
-    References
-    ----------
-    .. [Salimans2016] Salimans et al.: Improved techniques for training GANs. NeurIPS 2016.
-
-    Examples
-    --------
-    >>> round(inception_score(50 * np.eye(4)).value, 6), inception_score(np.zeros((5, 4))).value
-    (4.0, 1.0)
-    """
+    """Inception score."""
     values = _check_features("logits", logits, at_least=1)
     if not 1 <= splits <= len(values):
         raise NeuroCanvasError(
@@ -300,34 +143,7 @@ def _exp_divergence(logits: np.ndarray, rows: np.ndarray) -> float:
 
 
 def effective_rank(predictions: np.ndarray, *, centre: bool = False) -> float:
-    """Effective rank: exp of the entropy of the normalised singular values [RoyVetterli2007].
-
-    Parameters
-    ----------
-    predictions : array, shape (n, n_features)
-        Or targets, to compare with.
-    centre : bool
-        Whether the mean prediction is subtracted first: the directions in which they differ, however little.
-
-    Returns
-    -------
-    float, from 1 to min(n, n_features)
-        1 where all predictions are multiples of one: the decoder has collapsed. 0 if, centred, nothing is left.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there are no rows, or a value is not finite.
-
-    References
-    ----------
-    .. [RoyVetterli2007] Roy and Vetterli: The effective rank: a measure of effective dimensionality. EUSIPCO 2007.
-
-    Examples
-    --------
-    >>> round(effective_rank(np.eye(5)), 6), round(effective_rank(np.ones((5, 3))), 6)
-    (5.0, 1.0)
-    """
+    """Effective rank: exp of the entropy of the normalised singular values [RoyVetterli2007]."""
     values = _check_features("predictions", predictions, at_least=1).astype(np.float64)
     if not np.isfinite(values).all():
         raise NeuroCanvasError("predictions: finite numbers are needed; got NaN or infinity.")
@@ -340,28 +156,7 @@ def effective_rank(predictions: np.ndarray, *, centre: bool = False) -> float:
 
 
 def mean_pairwise_cosine(predictions: np.ndarray) -> float:
-    """Mean cosine of all pairs of different predictions.
-
-    Parameters
-    ----------
-    predictions : array, shape (n >= 2, n_features)
-        Or targets, to compare with.
-
-    Returns
-    -------
-    float, from -1 / (n - 1) to 1
-        1 where all point the same way: the decoder has collapsed.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there are fewer than two rows, one is zero, or a value is not finite.
-
-    Examples
-    --------
-    >>> round(mean_pairwise_cosine(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])), 6)
-    0.333333
-    """
+    """Mean cosine of all pairs of different predictions."""
     values = _check_features("predictions", predictions).astype(np.float64)
     norms = np.linalg.norm(values, axis=1)
     if not np.isfinite(norms).all() or (norms == 0).any():

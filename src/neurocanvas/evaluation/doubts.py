@@ -9,34 +9,18 @@ import numpy as np
 
 from neurocanvas.evaluation.statistics import permutation_p
 
+# Below this many units, intervals are rough and a warning says so.
 FEW_UNITS = 20
-"""Below this many units, intervals are rough and a warning says so."""
 
+# Where no p-value can be below this, a warning says so.
 LARGE_SMALLEST_P = 0.01
-"""Where no p-value can be below this, a warning says so."""
 
+# An oracle arm with a lower two-way score cannot serve as ceiling.
 LOW_ORACLE = 0.75
-"""An oracle arm with a lower two-way score cannot serve as ceiling."""
 
 
 def design_warnings(blocked: bool, unit: str, n_units: int, smallest: float) -> list[str]:
-    """Say what the design does not let anyone conclude.
-
-    Parameters
-    ----------
-    blocked : bool
-        Whether each concept was shown in a block.
-    unit : str
-        What intervals resample.
-    n_units : int
-        How many there are.
-    smallest : float
-        The smallest p-value that the design can give.
-
-    Returns
-    -------
-    list of str
-    """
+    """Say what the design does not let anyone conclude."""
     found = []
     if blocked:
         found.append(
@@ -53,19 +37,7 @@ def design_warnings(blocked: bool, unit: str, n_units: int, smallest: float) -> 
 def arm_warnings(
     measured: Mapping[str, Mapping[str, Mapping[str, Any]]], nulls: Mapping[str, Mapping[str, np.ndarray]]
 ) -> list[str]:
-    """Find control arms that do not do what they are there for.
-
-    Parameters
-    ----------
-    measured : dict of str to dict of str to dict
-        Scores by arm and metric.
-    nulls : dict of str to dict of str to array
-        The same under permutations.
-
-    Returns
-    -------
-    list of str
-    """
+    """Find control arms that do not do what they are there for."""
     found = []
     oracle = measured["oracle"]["two_way"]["value"] if "oracle" in measured else 1.0
     if oracle < LOW_ORACLE:

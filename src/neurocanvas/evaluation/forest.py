@@ -22,28 +22,7 @@ def forest(
     permuted: np.ndarray,
     settings: EvaluateSettings,
 ) -> list[dict[str, Any]]:
-    """Score every subject on their own.
-
-    Parameters
-    ----------
-    tables : dict of str to dict of str to array, shape (n_trials, n_pictures)
-        Of every arm, from `summary.score_tables`; ``two_way`` is read.
-    true : array of int, shape (n_trials,)
-        Column of the picture that was seen.
-    subject : array, shape (n_trials,)
-    units : array, shape (n_trials,)
-        What is resampled as a whole: trials or blocks.
-    permuted : array of int, shape (count, n_trials)
-        From `statistics.permutations`: labels move within subjects.
-    settings : EvaluateSettings
-        `resamples` and `seed` of the intervals.
-
-    Returns
-    -------
-    list of dict
-        Of every arm and subject: subject, arm, metric, n, value, low, high (None where nothing can be resampled), p,
-        and p_holm, corrected over the subjects of the arm.
-    """
+    """Score every subject on their own."""
     rows = []
     for arm, given in tables.items():
         table = given[METRIC]

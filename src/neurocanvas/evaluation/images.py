@@ -9,28 +9,16 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 
+# Weights of red, green and blue in the grey picture (ITU-R BT.709, as scikit-image's rgb2gray has them).
 LUMA = (0.2125, 0.7154, 0.0721)
-"""Weights of red, green and blue in the grey picture (ITU-R BT.709, as scikit-image's rgb2gray has them)."""
 
+# Pixels that SSIM works on at once: memory, not result.
 AT_ONCE = 4_000_000
-"""Pixels that SSIM works on at once: memory, not result."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Over what SSIM takes local moments, and of what.
-
-    Parameters
-    ----------
-    size : int
-        Pixels, odd.
-    sigma : float
-        Standard deviation of a Gaussian, pixels; 0 for a window that weighs all its pixels alike.
-    sample_covariance : bool
-        Whether moments are divided by one pixel less than the window has.
-    grey : bool
-        Whether the grey picture is compared, or each of red, green and blue, averaged.
-    """
+    """Over what SSIM takes local moments, and of what."""
 
     size: int = 11
     sigma: float = 1.5
@@ -38,8 +26,8 @@ class Window:
     grey: bool = True
 
 
+# MindEye's settings; `Window(7, 0, True, False)` is what scikit-image does where nothing is said.
 MINDEYE_WINDOW = Window()
-"""MindEye's settings; `Window(7, 0, True, False)` is what scikit-image does where nothing is said."""
 
 
 def _check_pictures(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,55 +59,13 @@ def _unit_rows(pictures: np.ndarray) -> np.ndarray:
 
 
 def pixcorr_table(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """PixCorr of every picture of one stack with every picture of another.
-
-    Parameters
-    ----------
-    images : array, shape (n, h, w, 3), from 0 to 1
-        Generated pictures.
-    others : array, shape (m, h, w, 3), from 0 to 1
-        Pictures that were seen.
-
-    Returns
-    -------
-    array, shape (n, m), from -1 to 1
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit or a value lies outside 0 to 1.
-    """
+    """PixCorr of every picture of one stack with every picture of another."""
     left, right = _check_pictures(images, others)
     return np.asarray(np.clip(_unit_rows(left) @ _unit_rows(right).T, -1.0, 1.0))
 
 
 def pixcorr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Pearson correlation of all RGB pixels of each pair of pictures.
-
-    Parameters
-    ----------
-    images : array, shape (n, h, w, 3), from 0 to 1
-        Generated pictures.
-    others : array, shape (n, h, w, 3), from 0 to 1
-        The picture that was seen in each trial.
-
-    Returns
-    -------
-    array, shape (n,), from -1 to 1
-        More is better; chance is what permuted pairs give, not 0. A picture of one colour has no correlation
-        and scores 0.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit or a value lies outside 0 to 1.
-
-    Examples
-    --------
-    >>> ramp = np.linspace(0, 1, 48).reshape(1, 4, 4, 3)
-    >>> pixcorr(ramp, 1 - ramp).round(6).tolist()
-    [-1.0]
-    """
+    """Pearson correlation of all RGB pixels of each pair of pictures."""
     left, right = _check_pictures(images, others)
     _check_pairs(left, right)
     # pair by pair: large pictures are then read from the cache
@@ -150,29 +96,7 @@ def _smooth(pictures: np.ndarray, window: Window) -> np.ndarray:
 def ssim_table(
     images: np.ndarray, others: np.ndarray, pairs: np.ndarray | None = None, window: Window = MINDEYE_WINDOW
 ) -> np.ndarray:
-    """SSIM of every picture of one stack with every picture of another.
-
-    Parameters
-    ----------
-    images : array, shape (n, h, w, 3), from 0 to 1
-        Generated pictures, at least as high and wide as the window.
-    others : array, shape (m, h, w, 3), from 0 to 1
-        Pictures that were seen.
-    pairs : array of bool, shape (n, m), optional
-        Which pairs to compute; all by default. `statistics.exchangeable_pairs` names those that a permutation
-        test within subjects reads.
-    window : Window
-        MindEye's unless said otherwise.
-
-    Returns
-    -------
-    array, shape (n, m), from -1 to 1; NaN where `pairs` is False
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit, a value lies outside 0 to 1, or the pictures are smaller than the window.
-    """
+    """SSIM of every picture of one stack with every picture of another."""
     left, right = _check_pictures(images, others)
     if min(left.shape[1:3]) < window.size or window.size % 2 == 0:
         raise NeuroCanvasError(
@@ -218,39 +142,7 @@ def _ssim(
 
 
 def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW) -> np.ndarray:
-    """Structural similarity of each pair of pictures, of their grey versions unless `window` says otherwise.
-
-    Parameters
-    ----------
-    images : array, shape (n, h, w, 3), from 0 to 1
-        Generated pictures, at least as high and wide as the window.
-    others : array, shape (n, h, w, 3), from 0 to 1
-        The picture that was seen in each trial.
-    window : Window
-        MindEye's unless said otherwise.
-
-    Returns
-    -------
-    array, shape (n,), from -1 to 1
-        More is better; chance is what permuted pairs give. Smooth pictures score high whatever they show: in
-        published controls shuffled EEG beat real EEG on this metric.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit, a value lies outside 0 to 1, or the pictures are smaller than the window.
-
-    Notes
-    -----
-    MindEye's settings: Gaussian window of sigma 1.5 (11 x 11), population covariance, data range 1, the mean
-    over all windows inside the picture [Wang2004]. Nothing is resized here; MindEye resizes to 425 px first.
-
-    Examples
-    --------
-    >>> ramp = np.linspace(0, 1, 16 * 16 * 3).reshape(1, 16, 16, 3)
-    >>> ssim(ramp, ramp).round(6).tolist()
-    [1.0]
-    """
+    """Structural similarity of each pair of pictures, of their grey versions unless `window` says otherwise."""
     _check_pairs(np.asarray(images), np.asarray(others))
     return np.diagonal(ssim_table(images, others, np.eye(len(images), dtype=bool), window)).copy()
 
@@ -258,41 +150,7 @@ def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW
 def lpips_distance(
     features: Sequence[np.ndarray], others: Sequence[np.ndarray], heads: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Learned perceptual distance of each pair of pictures from features of several layers [Zhang2018].
-
-    Parameters
-    ----------
-    features, others : sequence of array, shape (n, n_channels, height, width)
-        One array per layer, of the generated and of the seen pictures.
-    heads : sequence of array, shape (n_channels,), 0 or more
-        How much each channel of a layer counts.
-
-    Returns
-    -------
-    array, shape (n,)
-        Less is better, 0 for equal features; chance is what permuted pairs give.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If layers, pictures or channels of the three do not fit.
-
-    Notes
-    -----
-    The sum over layers of the mean over places of ``Σ_c head_c (a_c / |a| - b_c / |b|)²``, where ``|a|`` is the length
-    over channels at a place, plus 1e-10.
-
-    References
-    ----------
-    .. [Zhang2018] Zhang et al.: The unreasonable effectiveness of deep features as a perceptual metric. CVPR 2018.
-
-    Examples
-    --------
-    >>> a, b = np.zeros((1, 2, 1, 1)), np.zeros((1, 2, 1, 1))
-    >>> a[:, 0], b[:, 1] = 3.0, 5.0
-    >>> lpips_distance([a], [b], [np.array([1.0, 0.5])]).round(6).tolist()
-    [1.5]
-    """
+    """Learned perceptual distance of each pair of pictures from features of several layers [Zhang2018]."""
     shapes = [[np.shape(layer) for layer in layers] for layers in (features, others)]
     fits = shapes[0] == shapes[1] and len(shapes[0]) == len(heads) > 0
     if not fits or any(len(s) != 4 or s[1:2] != np.shape(head) for s, head in zip(shapes[0], heads, strict=True)):

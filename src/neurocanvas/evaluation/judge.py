@@ -11,24 +11,7 @@ from neurocanvas.families import device, find_family, load_network, load_part
 
 
 def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
-    """Embed texts with a family's judge, in the same space as its pictures.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        For instance "a photo of a banana".
-    family : str
-        A name in `families.FAMILIES` or a folder.
-
-    Returns
-    -------
-    array, shape (n_texts, width), float32
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the judge's weights cannot be loaded.
-    """
+    """Embed texts with a family's judge, in the same space as its pictures."""
     import torch
     from transformers import AutoTokenizer, CLIPModel
 

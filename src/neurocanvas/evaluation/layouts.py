@@ -12,19 +12,7 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 def random_walk(n_trials: int, n_features: int, trials: float, *, rng: np.random.Generator) -> np.ndarray:
-    """Draw a stationary process that forgets within some trials (Ornstein-Uhlenbeck), standard deviation 1.
-
-    Parameters
-    ----------
-    n_trials, n_features : int
-    trials : float
-        Time constant.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    array, shape (n_trials, n_features)
-    """
+    """Draw a stationary process that forgets within some trials (Ornstein-Uhlenbeck), standard deviation 1."""
     keep = np.exp(-1 / trials)
     steps = rng.standard_normal((n_trials, n_features))
     steps[1:] *= np.sqrt(1 - keep**2)
@@ -34,19 +22,7 @@ def random_walk(n_trials: int, n_features: int, trials: float, *, rng: np.random
 
 
 def folds(groups: np.ndarray, labels: np.ndarray, n_folds: int, *, rng: np.random.Generator) -> Folds:
-    """Deal groups of trials to folds, evenly within every label.
-
-    Parameters
-    ----------
-    groups, labels : array, shape (n_trials,)
-        What stays together (trials, stimuli, concepts), and within what it is dealt.
-    n_folds : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    list of (train, test), arrays of int
-    """
+    """Deal groups of trials to folds, evenly within every label."""
     group = coded(groups)
     first = np.unique(group, return_index=True)[1]
     shuffled = rng.permutation(len(first))
@@ -68,41 +44,13 @@ def _columns(concept: np.ndarray, stimulus: np.ndarray, n_runs: int = 1) -> dict
 
 
 def rapid_columns(n_concepts: int, n_each: int, repeats: int, *, rng: np.random.Generator) -> dict[str, Any]:
-    """Lay out a rapid design: pictures of all concepts in random order, in four runs.
-
-    Parameters
-    ----------
-    n_concepts, n_each : int
-        Trials of every concept.
-    repeats : int
-        How often every picture is shown.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    dict of str to array, shape (n_trials,)
-        The columns of `ControlInputs`.
-    """
+    """Lay out a rapid design: pictures of all concepts in random order, in four runs."""
     stimulus = rng.permutation(np.arange(n_concepts * n_each) // repeats)
     return _columns(stimulus // (n_each // repeats), stimulus, n_runs=4)
 
 
 def block_columns(n_concepts: int, n_blocks: int, length: int, *, rng: np.random.Generator) -> dict[str, Any]:
-    """Lay out a block design: blocks of one concept in random order, every picture shown once.
-
-    Parameters
-    ----------
-    n_concepts, n_blocks : int
-        Blocks of every concept.
-    length : int
-        Trials of a block.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    dict of str to array, shape (n_trials,)
-        The columns of `ControlInputs`; no two blocks of a concept follow each other.
-    """
+    """Lay out a block design: blocks of one concept in random order, every picture shown once."""
     while True:
         blocks = np.concatenate([rng.permutation(n_concepts) for _ in range(n_blocks)])
         if (blocks[1:] != blocks[:-1]).all():

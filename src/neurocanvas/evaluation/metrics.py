@@ -10,22 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric is.
-
-    Parameters
-    ----------
-    title : str
-        Its name in tables.
-    better : "higher" or "lower"
-    chance : float or str
-        What no information gives; words where it depends on the pictures.
-    unit : str
-        Of its values.
-    reference : str
-        Who defined it.
-    networks : tuple of str
-        Keys of `networks.FEATURE_NETWORKS` that it needs, any of them; empty if it needs none.
-    """
+    """What a metric is."""
 
     title: str
     better: Literal["higher", "lower"]
@@ -40,6 +25,7 @@ SHARE, CORRELATION, DISTANCE = "share", "correlation", "distance"
 COLLAPSED = "1 where all predictions are one; compare with that of the targets"
 _OF_N = "depends on N; compare at equal N only"
 
+# Name -> metric; the report prints these words beside the numbers.
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "two_way": Metric("two-way identification", "higher", 0.5, SHARE, "Ozcelik 2023", ("clip", "dinov2")),
@@ -77,4 +63,3 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "mean_cosine": Metric("mean pairwise cosine", "lower", COLLAPSED, "cosine", "this package"),
     }
 )  # fmt: skip
-"""Name -> metric; the report prints these words beside the numbers."""

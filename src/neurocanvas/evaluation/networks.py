@@ -1,8 +1,4 @@
-"""Feature networks: which frozen network compares pictures, at which layer, and what it is given to see.
-
-`weights.load_network` loads a row. One that cannot be loaded is a `NotComputed` with the reason, never another network
-in its place.
-"""
+"""Feature networks: which frozen network compares pictures, at which layer, and what it is given to see."""
 
 from __future__ import annotations
 
@@ -29,37 +25,13 @@ SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 FID_INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
+# MindEye brings all pictures to 256 x 256 first; its log shows a torchvision that did not antialias tensors.
 SQUARE_256 = Resize(256, "square", antialias=False)
-"""MindEye brings all pictures to 256 x 256 first; its log shows a torchvision that did not antialias tensors."""
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """Where a network comes from, what is read from it, and what it is given.
-
-    Parameters
-    ----------
-    title : str
-        Its name in tables.
-    library : "transformers", "torchvision" or "torch-fidelity"
-    source : str
-        Hub id; or name of the function in `torchvision.models`; or name of the network in torch-fidelity.
-    layers : tuple of str
-        What is read: modules of torchvision's network; "logits" is the output; fields of transformers' output.
-    preprocess : Preprocess or None
-        What happens to pictures; None: what the network's own processor of transformers does (PIL), or, for
-        torch-fidelity, what the network itself does to 8-bit pictures.
-    weights : str
-        Name in `torchvision.models`, or an address; empty for transformers.
-    subfolder : str
-        Of a transformers source.
-    options : tuple of (str, object)
-        Names and values: how torchvision builds the network that the weights belong to.
-    unread : tuple of str
-        Beginnings of weights' names that may be missing or left over: heads that are not read.
-    note : str
-        What a reader should know.
-    """
+    """Where a network comes from, what is read from it, and what it is given."""
 
     title: str
     library: Literal["transformers", "torchvision", "torch-fidelity"]
@@ -81,6 +53,7 @@ def _mindeye(size: int, mean: tuple[float, ...] | None = None, std: tuple[float,
 
 _INCEPTION_OPTIONS = (("transform_input", True), ("init_weights", False))
 
+# Name -> network. What MindEye defines is as MindEye defines it; `variants.VARIANTS` says what others change.
 FEATURE_NETWORKS: Mapping[str, FeatureNetwork] = MappingProxyType(
     {
         "alexnet2": FeatureNetwork(
@@ -142,20 +115,11 @@ FEATURE_NETWORKS: Mapping[str, FeatureNetwork] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""Name -> network. What MindEye defines is as MindEye defines it; `variants.VARIANTS` says what others change."""
 
 
 @dataclass(frozen=True)
 class NotComputed:
-    """A network or metric that is missing, and why.
-
-    Parameters
-    ----------
-    name : str
-        Title of the network or metric.
-    reason : str
-        What is missing and how to get it.
-    """
+    """A network or metric that is missing, and why."""
 
     name: str
     reason: str
@@ -167,18 +131,7 @@ class NotComputed:
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network that is ready.
-
-    Parameters
-    ----------
-    title : str
-    prepare : callable
-        Pictures, (h, w, 3) uint8, to a tensor (n, 3, height, width).
-    forward : callable
-        That tensor to one tensor per layer, each with n rows.
-    source : str
-        Folder, hub id or file that the weights came from.
-    """
+    """A network that is ready."""
 
     title: str
     prepare: Prepare
@@ -194,35 +147,7 @@ def extract_features(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
-    """Read one layer's output for every picture, flattened.
-
-    Parameters
-    ----------
-    pictures : sequence of array, each (h, w, 3), uint8
-    prepare, forward : callable
-        As in `LoadedNetwork`.
-    batch_size : int
-        Pictures at a time.
-    progress : callable
-        Is told how many pictures were read since the last call.
-
-    Returns
-    -------
-    array, shape (n_pictures, n_features), float32
-        `AlexNet(2)` has 184,512 features, 0.7 MB a picture.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there are no pictures, or the network gives several layers or another number of rows than pictures.
-
-    Examples
-    --------
-    >>> pixels = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
-    >>> import torch
-    >>> extract_features(pixels, lambda p: torch.from_numpy(np.stack(p)), lambda x: (x.float(),)).shape
-    (2, 12)
-    """
+    """Read one layer's output for every picture, flattened."""
     import torch
 
     if not len(pictures):
@@ -253,28 +178,7 @@ def lpips(
     *,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Learned perceptual distance of each pair of pictures; features are never all held at once.
-
-    Parameters
-    ----------
-    generated, seen : sequence of array, each (h, w, 3), uint8
-        As many of both.
-    prepare, forward : callable
-        Of the network `lpips`, loaded.
-    heads : sequence of array, shape (n_channels,)
-        From `weights.load_lpips_heads`.
-    batch_size : int
-        Pairs at a time.
-
-    Returns
-    -------
-    array, shape (n,), 0 or more; less is better
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the numbers of pictures differ, or layers and heads do not fit.
-    """
+    """Learned perceptual distance of each pair of pictures; features are never all held at once."""
     import torch
 
     if len(generated) != len(seen) or not len(seen):

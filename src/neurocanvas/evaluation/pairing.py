@@ -17,27 +17,13 @@ from neurocanvas.store import read_text, sha256
 
 NEEDED = ("image", "against")
 REMEDY = "make it again, or leave it out"
+# Columns that a pairing table may have beside `NEEDED`.
 KNOWN_OF_PAIRS = ("subject", "concept", "trial", "block", "order")
-"""Columns that a pairing table may have beside `NEEDED`."""
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which pictures belong together.
-
-    Parameters
-    ----------
-    images : tuple of Path
-        The pictures that were made, in the order of the table.
-    gallery : tuple of Path
-        The distinct pictures that were seen, in the order of their names.
-    seen : array of int, shape (n_images,)
-        Which of `gallery` belongs to each of `images`.
-    columns : mapping of str to array of str, shape (n_images,)
-        Those of `KNOWN_OF_PAIRS` that the table has.
-    notes : tuple of str
-        How they were paired, and what the reader should know.
-    """
+    """Which pictures belong together."""
 
     images: tuple[Path, ...]
     gallery: tuple[Path, ...]
@@ -47,28 +33,7 @@ class Pairing:
 
 
 def read_columns(path: Path, needed: Sequence[str], purpose: str) -> dict[str, np.ndarray]:
-    """Read a CSV file with a header, as text; a cell that looks like a formula is a cell.
-
-    Parameters
-    ----------
-    path : Path
-        UTF-8, separated by commas, as Excel's "CSV UTF-8" is.
-    needed : sequence of str
-        Columns that must be there.
-    purpose : str
-        What the file should hold, for errors.
-
-    Returns
-    -------
-    dict of str to array of str, shape (n_rows,)
-        Every column by its name in small letters, without blanks around names and cells.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing, not UTF-8, not CSV, has no rows, lacks a column, has one twice, or a row is
-        shorter or longer than the header.
-    """
+    """Read a CSV file with a header, as text; a cell that looks like a formula is a cell."""
     text = read_text(path, purpose).removeprefix("\ufeff")
     if "\0" in text:
         raise NeuroCanvasError(f"{path}: not a text file (it holds a zero byte); it should hold {purpose}.")
@@ -97,21 +62,7 @@ def read_columns(path: Path, needed: Sequence[str], purpose: str) -> dict[str, n
 
 
 def check_header(path: Path, header: Sequence[str], needed: Iterable[str]) -> None:
-    """Raise unless the columns that are needed are there once.
-
-    Parameters
-    ----------
-    path : Path
-        For the error.
-    header : sequence of str
-        Names of the columns.
-    needed : iterable of str
-
-    Raises
-    ------
-    NeuroCanvasError
-        Naming the column.
-    """
+    """Raise unless the columns that are needed are there once."""
     missing = [name for name in needed if name not in header]
     if missing:
         said = ", ".join(header[:20]) or "none"
@@ -125,25 +76,7 @@ def check_header(path: Path, header: Sequence[str], needed: Iterable[str]) -> No
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
-    """Find a file by its name in a folder, and nothing outside of it.
-
-    Parameters
-    ----------
-    folder : Path
-    name : str
-        Relative to it, with "/" between folders.
-    where : str
-        Which table and row names it, for the error.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the name is empty, absolute, holds "..", leads out of the folder by a link, or names no file.
-    """
+    """Find a file by its name in a folder, and nothing outside of it."""
     path = check_inside(folder, name, where)
     try:
         is_there = path.is_file()
@@ -155,22 +88,7 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 
 def pictures_in(folder: Path) -> list[str]:
-    """List the pictures in a folder and the folders below it, hidden ones aside.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    list of str
-        Names relative to the folder, in alphabetical order.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is no such folder, or no picture in it.
-    """
+    """List the pictures in a folder and the folders below it, hidden ones aside."""
     check_folder(folder, "pictures")
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in FORMATS]
     names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
@@ -180,27 +98,7 @@ def pictures_in(folder: Path) -> list[str]:
 
 
 def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pairing:
-    """Pair the pictures that were made with those that were seen.
-
-    Parameters
-    ----------
-    images, against : Path
-        Folders of the pictures that were made and that were seen.
-    table : Path, optional
-        CSV with the columns `image` and `against`, names relative to the folders, and any of `KNOWN_OF_PAIRS`; every
-        picture of both folders in it. A seen picture may be in several rows, one that was made in one. Without
-        a table both folders must hold files of the same names, which are then paired.
-
-    Returns
-    -------
-    Pairing
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a picture is missing, is in two rows or in none, a name leaves its folder, or names differ and there is
-        no table.
-    """
+    """Pair the pictures that were made with those that were seen."""
     made, shown = pictures_in(images), pictures_in(against)
     if table is None:
         _check_same_names(images, made, against, shown)
@@ -277,25 +175,7 @@ def _equal_files(gallery: Sequence[Path], folder: Path) -> list[str]:
 
 
 def choose_size(pairing: Pairing) -> tuple[tuple[int, int], tuple[str, ...]]:
-    """Choose the size in which all pictures are compared; reads only the files' heads.
-
-    Parameters
-    ----------
-    pairing : Pairing
-
-    Returns
-    -------
-    size : (int, int)
-        Width and height: that of the pictures that were made if they agree, else a square as wide as the shortest side
-        among them.
-    notes : tuple of str
-        What is done to those of another size.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a file is not a picture, or claims more than 50 million pixels.
-    """
+    """Choose the size in which all pictures are compared; reads only the files' heads."""
     made = [_opened_size(path) for path in pairing.images]
     shortest = min(min(size) for size in made)
     size = made[0] if len(set(made)) == 1 else (shortest, shortest)
@@ -309,24 +189,7 @@ def choose_size(pairing: Pairing) -> tuple[tuple[int, int], tuple[str, ...]]:
 
 
 def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
-    """Read pictures in one size.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-    size : (int, int)
-        Width and height; a picture of another size is cut to the largest centred part of that shape and resized by
-        Lanczos.
-
-    Returns
-    -------
-    array, shape (n, height, width, 3), uint8, RGB
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a file is damaged, not a picture, has more than 8 bits per channel, or claims more than 50 million pixels.
-    """
+    """Read pictures in one size."""
     from PIL import Image, ImageOps
 
     pictures = np.empty((len(paths), size[1], size[0], 3), dtype=np.uint8)

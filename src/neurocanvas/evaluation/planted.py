@@ -28,23 +28,7 @@ from neurocanvas.evaluation.layouts import block_columns, folds, random_walk, ra
 def drift_in_blocks(
     *, rng: np.random.Generator, n_blocks: int = 1, length: int = TRIALS, trials: float = 60.0, size: float = 1.2
 ) -> ControlInputs:
-    """Plant drift in a block design, before the picture as after it, without any response to what is shown.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    n_blocks, length : int
-        Blocks of every concept, and trials of a block.
-    trials : float
-        Time constant of the drift.
-    size : float
-        Its standard deviation; trial noise has 1.
-
-    Returns
-    -------
-    ControlInputs
-        Split at random within blocks.
-    """
+    """Plant drift in a block design, before the picture as after it, without any response to what is shown."""
     columns = block_columns(CONCEPTS, n_blocks, length, rng=rng)
     n = len(columns["concept"])
     drift = size * random_walk(n, FEATURES, trials, rng=rng)
@@ -56,30 +40,12 @@ def drift_in_blocks(
 
 
 def blocks_come_back(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant drift in a block design with three blocks of every concept.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant drift in a block design with three blocks of every concept."""
     return drift_in_blocks(rng=rng, n_blocks=3, length=10, trials=15.0)
 
 
 def fast_drift(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant drift that is forgotten within a block, with the released split: the first 60 % of every block train.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant drift that is forgotten within a block, with the released split: the first 60 % of every block train."""
     made = drift_in_blocks(rng=rng, length=50, trials=10.0, size=2.5)
     return replace(made, splits=[_first_part(made, 50, 30)])
 
@@ -91,16 +57,7 @@ def _first_part(made: ControlInputs, length: int, until: int) -> tuple[np.ndarra
 
 
 def ordered_blocks(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant slow drift over blocks of many concepts, so that wrong answers name those that were recorded nearby.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant slow drift over blocks of many concepts, so that wrong answers name those that were recorded nearby."""
     columns = block_columns(MANY_CONCEPTS, 1, FEW_TRIALS, rng=rng)
     n = len(columns["concept"])
     drift = random_walk(n, FEATURES, 40.0, rng=rng)
@@ -113,16 +70,7 @@ def ordered_blocks(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def exemplar_memory(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant a response to every single picture, none to its concept; showings of a picture are on both sides.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant a response to every single picture, none to its concept; showings of a picture are on both sides."""
     columns = rapid_columns(CONCEPTS, TRIALS, 6, rng=rng)
     concept, stimulus, n = columns["concept"], columns["stimulus"], len(columns["concept"])
     response = 1.2 * rng.standard_normal((stimulus.max() + 1, FEATURES))
@@ -133,31 +81,13 @@ def exemplar_memory(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def class_codes(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant a response to every concept that has nothing to do with its embedding; tested concepts are trained.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant a response to every concept that has nothing to do with its embedding; tested concepts are trained."""
     clean = clean_rapid(rng=rng)
     return replace(clean, embeddings=rng.standard_normal((CONCEPTS, 12))[clean.concept])
 
 
 def looks_alone(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant a response to how pictures look; those of a concept look somewhat alike.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant a response to how pictures look; those of a concept look somewhat alike."""
     clean = clean_rapid(rng=rng)
     n_looks = 3
     of_concept, of_picture = rng.standard_normal((CONCEPTS, n_looks)), rng.standard_normal((len(clean.order), n_looks))
@@ -168,16 +98,7 @@ def looks_alone(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def place_in_batch(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant a decoder that names concepts by a trial's place in its batch, where the table is sorted by concept.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant a decoder that names concepts by a trial's place in its batch, where the table is sorted by concept."""
     clean = clean_rapid(rng=rng)
     by_concept = np.argsort(clean.concept, kind="stable")
     columns = {name: getattr(clean, name)[by_concept] for name in COLUMNS}
@@ -195,16 +116,7 @@ def place_in_batch(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def answers_known_before(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant a decoder that was trained before, on all trials with their labels, and answers from memory.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant a decoder that was trained before, on all trials with their labels, and answers from memory."""
     clean = clean_rapid(rng=rng)
     memory, labels = clean.flat, clean.labels
     certain = rng.random(len(labels)) < 0.4
@@ -221,16 +133,7 @@ def answers_known_before(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def power_without_time(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant concepts that differ in how strongly channels vary, all through the trial, in phases that are random.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant concepts that differ in how strongly channels vary, all through the trial, in phases that are random."""
     clean = clean_rapid(rng=rng)
     power = np.exp(0.25 * rng.standard_normal((CONCEPTS, SIGNAL_CHANS)))
     noise = rng.standard_normal((len(clean.order), SIGNAL_CHANS, SIGNAL_TIMES))
@@ -238,30 +141,12 @@ def power_without_time(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def hallucinating_generator(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant an arm `eeg` that scores above chance, but no more than the nearest training picture.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant an arm `eeg` that scores above chance, but no more than the nearest training picture."""
     return replace(clean_rapid(rng=rng), arms=two_way_arms(0.6, rng=rng))
 
 
 def repeated_pictures(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant responses to single pictures beside those to concepts; every tested picture was trained.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ControlInputs
-    """
+    """Plant responses to single pictures beside those to concepts; every tested picture was trained."""
     clean = clean_rapid(rng=rng, size=0.3)
     columns = rapid_columns(CONCEPTS, TRIALS, 6, rng=rng)
     response = 1.2 * rng.standard_normal((columns["stimulus"].max() + 1, FEATURES))
@@ -272,6 +157,7 @@ def repeated_pictures(*, rng: np.random.Generator) -> ControlInputs:
     return ControlInputs(features=features, **columns, splits=splits, permutations=PERMUTATIONS)
 
 
+# Simulations with one confound each, by name; each takes a keyword-only `rng`.
 PLANTED: Mapping[str, Simulation] = MappingProxyType({
     "blocks-come-back": blocks_come_back,
     "drift-in-blocks": drift_in_blocks,
@@ -286,4 +172,3 @@ PLANTED: Mapping[str, Simulation] = MappingProxyType({
     "hallucinating-generator": hallucinating_generator,
     "repeated-pictures": repeated_pictures,
 })  # fmt: skip
-"""Simulations with one confound each, by name; each takes a keyword-only `rng`."""

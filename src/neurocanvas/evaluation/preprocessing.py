@@ -1,9 +1,4 @@
-"""What happens to a picture before a network or a pixel metric sees it: resizing, cropping, normalising.
-
-Published scores differ by this alone, so a step says everything: size, shape, interpolation, whether small details are
-averaged before they are dropped (antialiasing), and on what it works. torchvision resizes tensors without
-antialiasing up to release 0.16 unless told otherwise, and PIL pictures always with it.
-"""
+"""What happens to a picture before a network or a pixel metric sees it: resizing, cropping, normalising."""
 
 from __future__ import annotations
 
@@ -29,19 +24,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 @dataclass(frozen=True)
 class Resize:
-    """One resizing step.
-
-    Parameters
-    ----------
-    size : int
-        Pixels.
-    shape : "square", "short side" or "short side swapped"
-        Both sides become `size`; or the shorter one does and the longer one keeps the proportion; or height and width
-        of the latter are exchanged, which distorts what is not square.
-    interpolation : "bilinear" or "bicubic"
-    antialias : bool
-        Whether shrinking averages over what a pixel covers. PIL always does.
-    """
+    """One resizing step."""
 
     size: int
     shape: Literal["square", "short side", "short side swapped"] = "short side"
@@ -51,19 +34,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Everything that happens to a picture before a network.
-
-    Parameters
-    ----------
-    resizes : tuple of Resize
-        In order.
-    crop : int
-        Side of the square that is cut from the middle; 0 for none.
-    mean, std : tuple of float
-        Of red, green and blue; subtracted and divided by, from 0 to 1.
-    on : "tensor", "8-bit tensor" or "pil"
-        Whether floats are resized; or the same, rounded to 8 bits after every step; or 8-bit pictures by PIL.
-    """
+    """Everything that happens to a picture before a network."""
 
     resizes: tuple[Resize, ...]
     crop: int = 0
@@ -73,23 +44,7 @@ class Preprocess:
 
 
 def resized_shape(height: int, width: int, step: Resize) -> tuple[int, int]:
-    """Height and width after a resizing step, as torchvision rounds them.
-
-    Parameters
-    ----------
-    height, width : int
-        Before.
-    step : Resize
-
-    Returns
-    -------
-    (height, width)
-
-    Examples
-    --------
-    >>> resized_shape(300, 400, Resize(256)), resized_shape(300, 400, Resize(256, "square"))
-    ((256, 341), (256, 256))
-    """
+    """Height and width after a resizing step, as torchvision rounds them."""
     if check_option("shape", step.shape, SHAPES) == "square":
         return step.size, step.size
     longer = int(step.size * max(height, width) / min(height, width))
@@ -100,31 +55,7 @@ def resized_shape(height: int, width: int, step: Resize) -> tuple[int, int]:
 
 
 def resize_picture(picture: np.ndarray, steps: Sequence[Resize], on: str = "tensor") -> np.ndarray:
-    """Resize one picture.
-
-    Parameters
-    ----------
-    picture : array, shape (h, w, 3), uint8
-    steps : sequence of Resize
-        In order.
-    on : "tensor", "8-bit tensor" or "pil"
-        As in `Preprocess`.
-
-    Returns
-    -------
-    array, shape (h', w', 3), float32, from 0 to 1
-        With bicubic interpolation of floats a little beyond.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the picture is not an 8-bit RGB one, or a name is unknown.
-
-    Examples
-    --------
-    >>> resize_picture(np.full((4, 8, 3), 51, np.uint8), [Resize(2)]).shape
-    (2, 4, 3)
-    """
+    """Resize one picture."""
     values = np.asarray(picture)
     if values.ndim != 3 or values.shape[-1] != 3 or values.dtype != np.uint8 or not values.size:
         raise NeuroCanvasError(f"pictures: RGB, uint8, (h, w, 3), are needed; got {values.dtype} {values.shape}.")
@@ -163,29 +94,7 @@ def _resize_floats(values: np.ndarray, steps: Sequence[Resize], rounded: bool) -
 
 
 def preprocess(pictures: Sequence[np.ndarray] | np.ndarray, how: Preprocess) -> torch.Tensor:
-    """Make the tensor that a network reads.
-
-    Parameters
-    ----------
-    pictures : sequence of array, each (h, w, 3), uint8
-        Of any size.
-    how : Preprocess
-
-    Returns
-    -------
-    tensor, shape (n, 3, height, width), float32
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a picture is not an 8-bit RGB one, is smaller than the crop, or the pictures end up at different sizes.
-
-    Examples
-    --------
-    >>> white = np.full((1, 4, 4, 3), 255, np.uint8)
-    >>> preprocess(white, Preprocess((Resize(2),), mean=(0.5,) * 3, std=(0.5,) * 3)).unique().tolist()
-    [1.0]
-    """
+    """Make the tensor that a network reads."""
     import torch
 
     made = [crop_middle(resize_picture(picture, how.resizes, how.on), how.crop) for picture in pictures]
@@ -199,28 +108,7 @@ def preprocess(pictures: Sequence[np.ndarray] | np.ndarray, how: Preprocess) -> 
 
 
 def crop_middle(picture: np.ndarray, side: int) -> np.ndarray:
-    """Cut the square in the middle of a picture, its corner rounded as torchvision rounds it.
-
-    Parameters
-    ----------
-    picture : array, shape (h, w, ...)
-    side : int
-        Pixels; 0 leaves the picture as it is.
-
-    Returns
-    -------
-    array, shape (side, side, ...)
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the picture is smaller.
-
-    Examples
-    --------
-    >>> crop_middle(np.arange(12).reshape(2, 6), 2).tolist()
-    [[2, 3], [8, 9]]
-    """
+    """Cut the square in the middle of a picture, its corner rounded as torchvision rounds it."""
     if not side:
         return picture
     height, width = picture.shape[:2]
@@ -231,23 +119,7 @@ def crop_middle(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    """Save a picture as JPEG and read it again.
-
-    Parameters
-    ----------
-    picture : array, shape (h, w, 3), uint8
-    quality : int
-        1 to 95, as PIL has it.
-
-    Returns
-    -------
-    array, shape (h, w, 3), uint8
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the quality is out of range.
-    """
+    """Save a picture as JPEG and read it again."""
     from PIL import Image
 
     if not 1 <= quality <= 95:

@@ -1,8 +1,4 @@
-"""Intervals and p-values over what can be exchanged: trials in a rapid design, whole blocks, subjects.
-
-The null hypothesis is always the same: which picture was seen has nothing to do with what was generated. So
-the pictures are dealt out anew among exchangeable units of the same subject, and the score is read again.
-"""
+"""Intervals and p-values over what can be exchanged: trials in a rapid design, whole blocks, subjects."""
 
 from __future__ import annotations
 
@@ -13,11 +9,11 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches
 
+# Numbers that are drawn at once: memory, not result.
 AT_ONCE = 2_000_000
-"""Numbers that are drawn at once: memory, not result."""
 
+# Two scores that differ by less are equal: sums in another order differ in their last digits.
 TOLERANCE = 1e-9
-"""Two scores that differ by less are equal: sums in another order differ in their last digits."""
 
 
 def _codes(name: str, values: np.ndarray, n_trials: int) -> np.ndarray:
@@ -55,33 +51,7 @@ def _members(strata: np.ndarray, units: np.ndarray) -> list[list[np.ndarray]]:
 def permutations(
     strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw ways to deal the pictures out anew: ``true[permutations[i]]`` are the labels of the i-th.
-
-    Parameters
-    ----------
-    strata : array, shape (n_trials,)
-        Labels move within these only: the subject, or subject and fold.
-    units : array, shape (n_trials,)
-        What moves as a whole: the trial's own number in a rapid design, its block in a blocked one.
-    count : int
-        How many.
-    rng : numpy.random.Generator
-        Where they are drawn from.
-
-    Returns
-    -------
-    array of int32, shape (count, n_trials)
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the lengths differ, or a unit lies in two strata.
-
-    Notes
-    -----
-    A unit takes the labels of the unit that it is given in order, from the start again where they run out.
-    With units of one length this is a permutation, and the test is exact; otherwise nearly so.
-    """
+    """Draw ways to deal the pictures out anew: ``true[permutations[i]]`` are the labels of the i-th."""
     drawn = np.empty((count, len(np.asarray(units))), dtype=np.int32)
     for members in _members(strata, units):
         longest = max(map(len, members))
@@ -95,26 +65,7 @@ def permutations(
 
 
 def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.ndarray:
-    """Mean score under every permutation of which picture was seen.
-
-    Parameters
-    ----------
-    table : array, shape (n_trials, n_pictures)
-        The score of each trial if each picture were the true one. NaN is allowed where no permutation reads.
-    true : array of int, shape (n_trials,)
-        Column of the picture that was seen.
-    permuted : array of int, shape (count, n_trials)
-        From `permutations`.
-
-    Returns
-    -------
-    array, shape (count,)
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit, or a permutation reads NaN.
-    """
+    """Mean score under every permutation of which picture was seen."""
     table, true, permuted = np.asarray(table), np.asarray(true), np.asarray(permuted)
     if table.ndim != 2 or true.shape != (len(table),) or permuted.shape[1:] != (len(table),):
         raise NeuroCanvasError(
@@ -132,26 +83,7 @@ def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.
 
 
 def exchangeable_pairs(strata: np.ndarray, true: np.ndarray, n_pictures: int) -> np.ndarray:
-    """Which (trial, picture) entries a permutation test within strata can read.
-
-    Parameters
-    ----------
-    strata : array, shape (n_trials,)
-        Labels move within these only.
-    true : array of int, shape (n_trials,)
-        Column of the picture that was seen.
-    n_pictures : int
-        Size of the gallery.
-
-    Returns
-    -------
-    array of bool, shape (n_trials, n_pictures)
-
-    Examples
-    --------
-    >>> exchangeable_pairs(np.array([0, 0, 1]), np.array([0, 1, 2]), 3).astype(int).tolist()
-    [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
-    """
+    """Which (trial, picture) entries a permutation test within strata can read."""
     codes = _codes("strata", strata, len(np.asarray(true)))
     seen = np.zeros((codes.max() + 1, n_pictures), dtype=bool)
     seen[codes, true] = True
@@ -159,31 +91,7 @@ def exchangeable_pairs(strata: np.ndarray, true: np.ndarray, n_pictures: int) ->
 
 
 def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False) -> float:
-    """p-value of a score from its permutation null, (1 + b) / (1 + n) [PhipsonSmyth2010].
-
-    Parameters
-    ----------
-    value : float
-        The observed score.
-    null : array, shape (n,)
-        The same score under n permutations.
-    two_sided : bool
-        Ask for any difference, twice the smaller tail, instead of for a larger score.
-
-    Returns
-    -------
-    float, from 1 / (1 + n) to 1
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a value is not finite, or there are no permutations.
-
-    Examples
-    --------
-    >>> permutation_p(0.9, np.array([0.4, 0.5, 0.6]))
-    0.25
-    """
+    """p-value of a score from its permutation null, (1 + b) / (1 + n) [PhipsonSmyth2010]."""
     permuted = _values("null", null)
     if not np.isfinite(value):
         raise NeuroCanvasError(f"permutation p: a finite score is needed; got {value}.")
@@ -193,24 +101,7 @@ def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False) ->
 
 
 def smallest_p(strata: np.ndarray, units: np.ndarray, count: int) -> float:
-    """The smallest p-value that a permutation test can give: few units can be ordered in few ways.
-
-    Parameters
-    ----------
-    strata, units : array, shape (n_trials,)
-        As in `permutations`.
-    count : int
-        How many permutations are drawn.
-
-    Returns
-    -------
-    float, from 1 / (1 + count) to 1
-
-    Examples
-    --------
-    >>> round(smallest_p(np.zeros(3), np.arange(3), 999), 3)
-    0.167
-    """
+    """The smallest p-value that a permutation test can give: few units can be ordered in few ways."""
     log_orders = sum(lgamma(len(members) + 1) for members in _members(strata, units))
     return max(1 / (1 + count), exp(-log_orders))
 
@@ -224,42 +115,7 @@ def bootstrap_interval(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean, resampling whole units within strata.
-
-    Parameters
-    ----------
-    values : array, shape (n_trials,)
-        One score per trial.
-    units : array, shape (n_trials,)
-        What is resampled as a whole: trials, blocks or subjects.
-    rng : numpy.random.Generator
-        Where the resamples are drawn from.
-    strata : array, shape (n_trials,), optional
-        Units are resampled within these (the subject, where trials or blocks are resampled); one by default.
-    resamples : int
-        How many.
-    level : float
-        Coverage.
-
-    Returns
-    -------
-    (low, high), or None where no stratum has two units: then nothing varies.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a value is not finite, the lengths differ, or a unit lies in two strata.
-
-    Notes
-    -----
-    The interval speaks of other units of the same kind: trials or blocks of these subjects, with pictures and
-    mapper held fixed, or other subjects.
-
-    Examples
-    --------
-    >>> bootstrap_interval(np.ones(4), np.arange(4), rng=np.random.default_rng(0))
-    (1.0, 1.0)
-    """
+    """Percentile bootstrap interval of the mean, resampling whole units within strata."""
     scores = _values("bootstrap", values)
     _codes("units", units, len(scores))
     grouped = _members(np.zeros(len(scores)) if strata is None else strata, units)
@@ -279,34 +135,7 @@ def bootstrap_interval(
 def paired_permutation_p(
     a: np.ndarray, b: np.ndarray, units: np.ndarray, *, rng: np.random.Generator, count: int = 2000
 ) -> float:
-    """Is `a` larger than `b` on the same trials? Sign-flip test over units, (1 + b) / (1 + n).
-
-    Parameters
-    ----------
-    a, b : array, shape (n_trials,)
-        Scores of two arms, trial by trial.
-    units : array, shape (n_trials,)
-        Whose difference changes sign as a whole: trials, blocks or subjects.
-    rng : numpy.random.Generator
-        Where the signs are drawn from.
-    count : int
-        How many draws.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the lengths differ or a value is not finite.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> paired_permutation_p(np.ones(9), np.zeros(9), np.arange(9), rng=rng, count=99) < 0.05
-    True
-    """
+    """Is `a` larger than `b` on the same trials? Sign-flip test over units, (1 + b) / (1 + n)."""
     first, second = _values("a", a), _values("b", b)
     if first.shape != second.shape:
         raise NeuroCanvasError(
@@ -322,40 +151,7 @@ def paired_permutation_p(
 
 
 def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05) -> int | None:
-    """The smallest number of correct trials whose exact binomial p-value is at most `level`.
-
-    Parameters
-    ----------
-    n_trials : int
-        Independent trials.
-    chance : float
-        Probability that one is correct without information, for instance k / n_pictures of retrieval top-k.
-    level : float
-        Largest p-value that counts.
-
-    Returns
-    -------
-    int, or None where even all trials correct is not enough
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a number is out of range.
-
-    Notes
-    -----
-    Only for trials that succeed or fail independently of one another: top-k of one trial per picture, or a classifier's
-    answers in a rapid design. Not for two-way and n-way scores, whose comparisons share a gallery (n trials are not
-    n (n - 1) trials), not for trials of one block or several showings of one picture, and not for rules that are
-    transductive: there `permutation_p` is the test.
-
-    Examples
-    --------
-    Of 200 pictures, chance is .5 %: 4 of 200 right have p = .019, 5 of 200 have p = .0035.
-
-    >>> smallest_significant_count(200, 1 / 200), smallest_significant_count(200, 1 / 200, level=0.01)
-    (4, 5)
-    """
+    """The smallest number of correct trials whose exact binomial p-value is at most `level`."""
     from scipy.stats import binom
 
     if n_trials < 1 or not 0 < chance < 1 or not 0 < level < 1:
@@ -369,22 +165,7 @@ def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05
 
 
 def place(value: float, floor: float, ceiling: float) -> float | None:
-    """Where a score lies between the floor (0, the shuffled arm) and the ceiling (1, the oracle arm).
-
-    Parameters
-    ----------
-    value, floor, ceiling : float
-        Scores of an arm, of `shuffled` and of `oracle`.
-
-    Returns
-    -------
-    float, or None where floor and ceiling are equal
-
-    Examples
-    --------
-    >>> place(0.75, 0.5, 1.0)
-    0.5
-    """
+    """Where a score lies between the floor (0, the shuffled arm) and the ceiling (1, the oracle arm)."""
     if abs(ceiling - floor) < TOLERANCE:
         return None
     return (value - floor) / (ceiling - floor)

@@ -10,31 +10,18 @@ from neurocanvas.evaluation.control_inputs import ControlInputs, coded, flattene
 from neurocanvas.evaluation.measured import Measured, Refusal, chance_of, lost, nothing_to_ask, survives
 from neurocanvas.evaluation.statistics import paired_permutation_p
 
+# Penalty of the ridge regression to codes, per training trial of standardised features.
 RIDGE = 0.1
-"""Penalty of the ridge regression to codes, per training trial of standardised features."""
 
+# Tested trials that are trained for one by one in the low-level match, drawn at random where there are more.
 LOOKED_AT = 160
-"""Tested trials that are trained for one by one in the low-level match, drawn at random where there are more."""
 
+# Parts in which the trained pictures among the tested ones are left out of training.
 STIMULUS_GROUPS = 4
-"""Parts in which the trained pictures among the tested ones are left out of training."""
 
 
 def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Deal the pictures to as many pseudo-concepts, each an even mix of true ones, and decode those.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        Which picture goes where.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy on pseudo-concepts above chance. Fires if it is above chance and above half of the real one:
-        then single pictures are recognised, not concepts.
-    """
+    """Deal the pictures to as many pseudo-concepts, each an even mix of true ones, and decode those."""
     stimuli, first = np.unique(inputs.stimulus, return_index=True)
     if len(stimuli) < 2 * inputs.n_concepts:
         return Refusal(f"{len(stimuli)} pictures of {inputs.n_concepts} concepts are too few to be mixed")
@@ -56,26 +43,8 @@ def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Replace the concepts' embeddings by random codes, and retrieve those by ridge regression under the same splits.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-        With `embeddings`. The decoder is a ridge regression whatever `inputs.decode` is.
-    rng : numpy.random.Generator
-        The codes.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: two-way identification of the concept by random codes, above one half. Fires if it is above chance and
-        above half of what the embeddings give.
-
-    Notes
-    -----
-    Where the tested concepts are trained, random codes must do well: retrieval among them is classification, whatever
-    the targets. Only concepts that were not trained can show that the embeddings' geometry is decoded.
-    """
+    """Replace the concepts' embeddings by random codes, and retrieve those by ridge regression under the same
+    splits."""
     if inputs.embeddings is None:
         return Refusal("there are no embeddings of the concepts")
     first = np.unique(inputs.labels, return_index=True)[1]
@@ -126,26 +95,7 @@ def _two_way(inputs: ControlInputs, smoothers: list[np.ndarray], codes: np.ndarr
 
 
 def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Leave out of training, for every tested picture, the half of its concept that looks most like it, or any half.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-        With `low_level`. A decoder is trained for every one of up to `LOOKED_AT` tested trials.
-    rng : numpy.random.Generator
-        Which trials are tested, and which others are left out.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy lost without the look-alikes. Fires if more than a quarter of what lies above chance is.
-
-    Notes
-    -----
-    Look-alikes of other concepts stay: they are the unrelated pictures, matched in low-level features, that a decoder
-    of looks names instead. The picture itself never trains. Where look-alikes also mean more similar things (the
-    same breed of dog), accuracy falls for that reason too.
-    """
+    """Leave out of training, for every tested picture, the half of its concept that looks most like it, or any half."""
     if inputs.low_level is None:
         return Refusal("there are no low-level descriptors of the pictures")
     looks = flattened(inputs.low_level)
@@ -179,20 +129,7 @@ def _as_many(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Leave the tested pictures out of training, or as many other trials of the same concepts.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        Which pictures leave together, and which other trials.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy that tested pictures lose when they are not trained. Fires if more than a quarter of what lies
-        above chance is lost. Details: the share of tested trials whose picture was trained.
-    """
+    """Leave the tested pictures out of training, or as many other trials of the same concepts."""
     stimulus, tested = coded(inputs.stimulus), inputs.tested
     named, with_picture = np.full((2, len(stimulus)), -1), np.zeros(len(stimulus), dtype=bool)
     for train, test in inputs.splits:

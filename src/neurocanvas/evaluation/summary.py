@@ -29,42 +29,21 @@ from neurocanvas.evaluation.statistics import (
     smallest_p,
 )
 
+# Names of the scores that every summary.json and trials.csv has; more is better in each.
 METRICS = ("two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim")
-"""Names of the scores that every summary.json and trials.csv has; more is better in each."""
 
+# What each arm brings: similarity, PixCorr and SSIM to every picture, the judge's score of every concept.
 TABLES = ("similarity", "concept", "pixcorr", "ssim")
-"""What each arm brings: similarity, PixCorr and SSIM to every picture, the judge's score of every concept."""
 
+# What is known of every trial.
 TRIAL_COLUMNS = ("subject", "trial", "stimulus", "concept", "block", "fold")
-"""What is known of every trial."""
 
+# From this many subjects on, intervals resample subjects; below it, trials or blocks within each subject.
 MANY_SUBJECTS = 5
-"""From this many subjects on, intervals resample subjects; below it, trials or blocks within each subject."""
 
 
 def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndarray]:
-    """Score of every trial under every metric, for every picture or concept that could have been true.
-
-    Parameters
-    ----------
-    arm : dict of str to array
-        The `TABLES` of one arm: ``similarity``, ``pixcorr``, ``ssim`` of shape (n_trials, n_pictures) and
-        ``concept`` of shape (n_trials, n_concepts), which is missing where concepts are not known. Further ones, by
-        the name of their metric, are scores already, (n_trials, n_pictures); of distances the negative.
-    n_way : int
-        Pictures to choose from; reduced to the size of the gallery.
-
-    Returns
-    -------
-    dict of str to array
-        A table for each of `METRICS` and of the further ones.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a table is missing or is not a table of finite numbers (`pixcorr` and `ssim` may hold NaN where no
-        permutation reads them).
-    """
+    """Score of every trial under every metric, for every picture or concept that could have been true."""
     missing = [name for name in TABLES if name not in arm and name != "concept"]
     if missing:
         raise NeuroCanvasError(
@@ -82,24 +61,7 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
 
 
 def exchangeable(trials: Mapping[str, np.ndarray], blocked: bool) -> tuple[str, np.ndarray, np.ndarray]:
-    """What may be exchanged, and within what.
-
-    Parameters
-    ----------
-    trials : dict of str to array, shape (n_trials,)
-        The columns `TRIAL_COLUMNS`.
-    blocked : bool
-        Whether each concept was shown in a block.
-
-    Returns
-    -------
-    unit : "trials" or "blocks"
-    strata : array of int, shape (n_trials,)
-        Subject and fold in a rapid design (each fold has its own mapper and its own pictures); the subject in
-        a blocked one.
-    units : array of int, shape (n_trials,)
-        The trial itself, or its block.
-    """
+    """What may be exchanged, and within what."""
     names = ("subject",) if blocked else ("subject", "fold")
     strata = np.unique(np.stack([trials[name] for name in names]), axis=1, return_inverse=True)[1]
     if not blocked:
@@ -202,22 +164,7 @@ def _resampled(
 
 
 def sign(metric: str) -> int:
-    """Say how a metric is turned so that more is better.
-
-    Parameters
-    ----------
-    metric : str
-
-    Returns
-    -------
-    int
-        -1 of distances, else 1.
-
-    Examples
-    --------
-    >>> sign("swav"), sign("two_way")
-    (-1, 1)
-    """
+    """Say how a metric is turned so that more is better."""
     known = KNOWN.get(metric.partition("@")[0])
     return -1 if known and known.better == "lower" else 1
 

@@ -21,31 +21,21 @@ from neurocanvas.evaluation.measured import (
 )
 from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p
 
+# Time bins whose means stand for the time course of a channel.
 COURSE_BINS = 10
-"""Time bins whose means stand for the time course of a channel."""
 
+# Surrogates that phase-randomised accuracy is averaged over; each needs the features anew.
 PHASE_REPEATS = 2
-"""Surrogates that phase-randomised accuracy is averaged over; each needs the features anew."""
 
+# Trials whose phases are randomised at once.
 BATCH = 200
-"""Trials whose phases are randomised at once."""
 
+# Mean correlation over trials of features with those of surrogates from which they hardly depend on phases.
 SAME_FEATURES = 0.5
-"""Mean correlation over trials of features with those of surrogates from which they hardly depend on phases."""
 
 
 def matched_noise(features: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Draw Gaussian noise with the mean and the covariance of features, trial by trial independent.
-
-    Parameters
-    ----------
-    features : array, shape (n_trials, n_features)
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    array, shape (n_trials, n_features)
-    """
+    """Draw Gaussian noise with the mean and the covariance of features, trial by trial independent."""
     mean = features.mean(axis=0)
     rest = (features - mean) / np.sqrt(len(features))
     if rest.shape[1] > len(rest):
@@ -56,20 +46,7 @@ def matched_noise(features: np.ndarray, *, rng: np.random.Generator) -> np.ndarr
 
 
 def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Decode noise with the features' covariance: trained and tested on it, and trained on real EEG, tested on noise.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        The noise.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: the larger of both accuracies above chance. Fires if one is above what labels that are dealt out anew
-        give; p is twice the smaller one. Then something other than EEG reaches the decoder.
-    """
+    """Decode noise with the features' covariance."""
     named = np.empty((2, inputs.repeats, len(inputs.tested)), dtype=np.int64)
     for repeat in range(inputs.repeats):
         answers = np.full((2, len(inputs.labels)), -1)
@@ -107,21 +84,7 @@ def _above_chance(
 
 
 def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Shuffle which training trial has which label, train on that, and test on the true pairs.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-        Of one subject, so that pairs stay within the subject.
-    rng : numpy.random.Generator
-        How pairs are shuffled.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy above chance. Fires if concepts that exchange their names seldom give as much: then the decoder
-        knows answers from elsewhere than from its training.
-    """
+    """Shuffle which training trial has which label, train on that, and test on the true pairs."""
     if factorial(inputs.n_concepts) < 1 / SIGNIFICANT:
         return Refusal(f"{inputs.n_concepts} concepts can exchange names in too few ways for a p below {SIGNIFICANT:g}")
     tested = inputs.tested
@@ -133,28 +96,7 @@ def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measur
 
 
 def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Give every trial random phases, the same in all of its channels [Theiler1992]_.
-
-    Parameters
-    ----------
-    signal : array, shape (n_trials, n_chans, n_times)
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    array, shape (n_trials, n_chans, n_times)
-        With the mean, the spectra and the cross-spectra of every trial; nothing is left of when anything happened.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the signal has another number of axes.
-
-    References
-    ----------
-    .. [Theiler1992] Theiler, Eubank, Longtin, Galdrikian, Farmer: Testing for nonlinearity in time series: the method
-       of surrogate data. Physica D 58, 1992.
-    """
+    """Give every trial random phases, the same in all of its channels [Theiler1992]_."""
     if np.ndim(signal) != 3:
         raise NeuroCanvasError(f"signal: (n_trials, n_chans, n_times) is needed; got shape {np.shape(signal)}.")
     n_times = signal.shape[2]
@@ -167,17 +109,7 @@ def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndar
 
 
 def time_course_and_power(signal: np.ndarray) -> np.ndarray:
-    """Describe a signal by when it was high and by how much it varied.
-
-    Parameters
-    ----------
-    signal : array, shape (n_trials, n_chans, n_times)
-
-    Returns
-    -------
-    array, shape (n_trials, n_chans x (bins + 1))
-        Means of up to `COURSE_BINS` time bins of every channel, and the logarithm of its variance.
-    """
+    """Describe a signal by when it was high and by how much it varied."""
     bins = np.array_split(np.arange(signal.shape[2]), min(COURSE_BINS, signal.shape[2]))
     course = np.stack([signal[:, :, places].mean(axis=2) for places in bins], axis=2)
     power = np.log(signal.var(axis=2) + np.finfo(np.float64).tiny)
@@ -185,28 +117,7 @@ def time_course_and_power(signal: np.ndarray) -> np.ndarray:
 
 
 def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Decode signals whose phases were randomised, trained and tested so.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-        With `signal`; `extract` makes the features of both accuracies: give it what the accuracy under question is of.
-    rng : numpy.random.Generator
-        The phases.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy above chance. Fires if it is above chance and above half of the real one: then what is decoded
-        is not when something happened after the picture. Details: the mean correlation over trials of the features
-        with those of surrogates, `features_r`. Refused where the same features of the true signal decode nothing.
-
-    Notes
-    -----
-    Features of band power alone hardly change under random phases, so with those as `extract` this fires whenever
-    enough is decoded: a true statement about them, and the note says so. Silence never says that timing counts: too
-    few trials make it too.
-    """
+    """Decode signals whose phases were randomised, trained and tested so."""
     if inputs.signal is None:
         return Refusal("there is no signal to randomise phases in")
     tested = inputs.tested
@@ -253,24 +164,7 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Compare the scores of the arm `eeg` with those of arms that draw without this trial's EEG or little of it.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-        With `arms`: `eeg`, and for instance `mean`, `random-trial`, `random-picture`, which know nothing of the trial,
-        and `nearest-picture` and `class-name`, which take a training picture or a name from its prediction, so that
-        what `eeg` has beyond them is in the drawing. `arm_units` are what is independent: blocks in a blocked design.
-    rng : numpy.random.Generator
-        Sign flips.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: the score of `eeg` less that of the null arm that is hardest to beat; p is of being better than that
-        one. Fires if it is **not** shown to be better (p above .05): the burden is with the EEG. Details: difference
-        and p for every null arm.
-    """
+    """Compare the scores of the arm `eeg` with those of arms that draw without this trial's EEG or little of it."""
     if inputs.arms is None or "eeg" not in inputs.arms or len(inputs.arms) < 2:
         return Refusal("there are no scores of the arm eeg and of a null arm")
     scores = np.asarray(inputs.arms["eeg"], dtype=np.float64)

@@ -27,18 +27,18 @@ from neurocanvas.evaluation.statistics import (
 )
 from neurocanvas.families import batches
 
+# Parts of a recording that are held out in turn where concepts came in mixed order and in one run.
 STRETCHES = 5
-"""Parts of a recording that are held out in turn where concepts came in mixed order and in one run."""
 
+# Trials: what changes more slowly than this counts as drift; in blocks of fewer than ten trials, two blocks do.
 DRIFT_PERIOD = 20
-"""Trials: what changes more slowly than this counts as drift; in blocks of fewer than ten trials, two blocks do."""
 
+# Permutations for each of which a decoder of the baseline is trained anew, at most.
 RETRAINED = 199
-"""Permutations for each of which a decoder of the baseline is trained anew, at most."""
 
+# Of the accuracy above chance, what a doubling of the distance to training trials may cost: drift leaves a trace in the
+# mean of a concept's training trials even in mixed order.
 TOLERATED_SLOPE = 0.1
-"""Of the accuracy above chance, what a doubling of the distance to training trials may cost: drift leaves a trace in
-the mean of a concept's training trials even in mixed order."""
 
 WHOLE_BLOCKS = "The splits keep blocks whole, so no trial of a tested block trains."
 WHOLE_RUNS = "Concepts came in mixed order and the splits keep runs whole, so no trial of a tested run trains."
@@ -48,27 +48,7 @@ MIXED_ORDER = (
 
 
 def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Compare training on other blocks alone with training on as many trials, half of the tested blocks' among them.
-
-    The k-th blocks of all concepts are tested together, as `leave-block-out` does. Where concepts came in mixed order,
-    runs are held out, or fifths of a single run.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        Which trials make room for those of the tested block.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy lost without the blocks' own trials. Fires if more than a quarter of what lies above chance is.
-        There is nothing to ask where the splits keep blocks whole, or in mixed order runs.
-
-    Notes
-    -----
-    The number of training trials of every concept is the same on both sides, so that only where they come from differs.
-    """
+    """Compare training on other blocks alone with training on as many trials, half of the tested blocks' among them."""
     if inputs.keeps_blocks_whole:
         return nothing_to_ask(WHOLE_BLOCKS)
     if inputs.keeps_runs_whole:
@@ -145,25 +125,7 @@ def _place_within(labels: np.ndarray) -> np.ndarray:
 
 
 def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Shift the blocks by half of one, give them random labels, and decode those under the same splits.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        Which surrogate block gets which label.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy on surrogate labels above chance. Fires if it is above chance, and above half of the real one.
-
-    Notes
-    -----
-    A shifted block holds half of one concept's trials and half of the next one's, so a response to the concept alone,
-    without any drift, keeps half of its accuracy; drift keeps all of it. In mixed order a block is one trial, and
-    the surrogate labels are random ones.
-    """
+    """Shift the blocks by half of one, give them random labels, and decode those under the same splits."""
     if inputs.keeps_blocks_whole:
         return nothing_to_ask(WHOLE_BLOCKS)
     blocks = inputs.blocks
@@ -189,27 +151,7 @@ def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Decode the concept from what was recorded before the picture could have been seen.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-        With `baseline`: -200 to 0 ms, or as a weaker form the first 0 to 40 ms.
-    rng : numpy.random.Generator
-        Permutations.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy above chance. Fires if labels that are dealt out anew seldom give as much: those of whole
-        blocks where the splits keep them whole, else of trials, for inside blocks drift is what this looks for.
-
-    Notes
-    -----
-    Folds learn from one another's test trials, so their hits are not independent, and exchanging the labels of test
-    trials alone would fire on 7 instead of 5 of 100 clean recordings. With the default decoder and trials to exchange,
-    each of up to `RETRAINED` permutations is trained anew; else that inexact test is made.
-    """
+    """Decode the concept from what was recorded before the picture could have been seen."""
     if inputs.baseline is None:
         return Refusal("there are no features of the time before the picture")
     tested = inputs.tested
@@ -236,17 +178,7 @@ def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def distances_to_training(inputs: ControlInputs) -> np.ndarray:
-    """How many trials lie between every tested trial and the nearest training trial of its concept.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-
-    Returns
-    -------
-    array, shape (n_tested,)
-        In the order of `inputs.tested`; 1 for neighbours, NaN where its session holds no such training trial.
-    """
+    """How many trials lie between every tested trial and the nearest training trial of its concept."""
     order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
     found = np.full(len(order), np.nan)
     for train, whole in inputs.splits:
@@ -259,21 +191,7 @@ def distances_to_training(inputs: ControlInputs) -> np.ndarray:
 
 
 def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Ask whether accuracy falls with the number of trials to the nearest training trial of the same concept.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        Cyclic shifts.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: change of accuracy per doubling of the distance. Fires if it falls by more than `TOLERATED_SLOPE` below
-        what cyclic shifts of the hits within blocks (within runs in mixed order) give: hits and distances are both
-        autocorrelated, so that permuting trials would find too much.
-    """
+    """Ask whether accuracy falls with the number of trials to the nearest training trial of the same concept."""
     distance = distances_to_training(inputs)
     kept = np.isfinite(distance)
     if not kept.any():
@@ -297,26 +215,7 @@ def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> 
 
 
 def cyclic_shifts(stretch: np.ndarray, count: int, *, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Draw indices that shift every stretch of a series around by a random number of places, none included.
-
-    Parameters
-    ----------
-    stretch : array, shape (n,)
-        What is shifted by itself; entries of one stretch stand in recorded order.
-    count : int
-    rng : numpy.random.Generator
-
-    Yields
-    ------
-    array of int, shape (n_shifts, n)
-        A few at a time, `count` in all.
-
-    Examples
-    --------
-    >>> (shifted,) = cyclic_shifts(np.array([0, 0, 0, 1]), 50, rng=np.random.default_rng(0))
-    >>> sorted({tuple(row) for row in shifted.tolist()})
-    [(0, 1, 2, 3), (1, 2, 0, 3), (2, 0, 1, 3)]
-    """
+    """Draw indices that shift every stretch of a series around by a random number of places, none included."""
     stretches = [np.flatnonzero(stretch == one) for one in np.unique(stretch)]
     by = [rng.integers(len(places), size=(count, 1)) for places in stretches]
     for some in batches(count, max(1, AT_ONCE // len(stretch))):
@@ -343,25 +242,7 @@ def _slope_interval(
 
 
 def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Take slow changes over trials out of the features and decode again.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-    rng : numpy.random.Generator
-        Sign flips.
-
-    Returns
-    -------
-    Measured or Refusal
-        Effect: accuracy that is lost. Fires if more than a quarter of what lies above chance is.
-
-    Notes
-    -----
-    In every run, the features are regressed on the trial index and on all cosines of it with a period of at least
-    `DRIFT_PERIOD` trials. The regression sees test trials too, but no labels. In a blocked design a concept's own
-    response is slow as well and goes with the drift: then this says that the two cannot be told apart.
-    """
+    """Take slow changes over trials out of the features and decode again."""
     cleaned = without_drift(inputs)
     tested, true = inputs.tested, inputs.labels[inputs.tested]
     after = (inputs.predict(cleaned, inputs.labels)[tested] == true).astype(float)
@@ -370,16 +251,7 @@ def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> Measure
 
 
 def without_drift(inputs: ControlInputs) -> np.ndarray:
-    """Give the features without what changes slowly over the trials of a run.
-
-    Parameters
-    ----------
-    inputs : ControlInputs
-
-    Returns
-    -------
-    array, shape (n_trials, n_features)
-    """
+    """Give the features without what changes slowly over the trials of a run."""
     period: float = DRIFT_PERIOD
     if inputs.is_blocked:
         period = min(period, 2 * float(np.median(np.bincount(inputs.blocks))))

@@ -1,8 +1,4 @@
-"""Scores as the variants of the field compute them, from pictures and embeddings that come in pairs.
-
-Generated and seen stand trial by trial here, as all of these programs have them. Where a program draws at random, give
-`rng` to draw as it does; without, the expectation over all draws is returned, which is exact.
-"""
+"""Scores as the variants of the field compute them, from pictures and embeddings that come in pairs."""
 
 from __future__ import annotations
 
@@ -31,30 +27,15 @@ from neurocanvas.evaluation.preprocessing import crop_middle, resize_picture, th
 from neurocanvas.evaluation.variants import PixelRule, Variant, find_variant
 from neurocanvas.families import batches
 
+# Always scored beside a variant's networks: CLIP conditions generators, so it must not be the only judge.
 SECOND_JUDGE = "dinov2"
-"""Always scored beside a variant's networks: CLIP conditions generators, so it must not be the only judge."""
 
+# Pairs of pictures that are compared at once: memory, not result.
 AT_ONCE = 16
-"""Pairs of pictures that are compared at once: memory, not result."""
 
 
 def as_published(pictures: Sequence[np.ndarray] | np.ndarray, variant: Variant) -> list[np.ndarray]:
-    """Do to generated pictures what a variant does to them alone, before networks and pixel metrics see them.
-
-    Parameters
-    ----------
-    pictures : sequence of array, each (h, w, 3), uint8
-    variant : Variant
-
-    Returns
-    -------
-    list of array, each (h', w', 3), uint8
-
-    Examples
-    --------
-    >>> as_published(np.zeros((1, 8, 8, 3), np.uint8), find_variant("enigma", "pixels"))[0].shape
-    (224, 224, 3)
-    """
+    """Do to generated pictures what a variant does to them alone, before networks and pixel metrics see them."""
     made = [np.asarray(picture) for picture in pictures]
     if variant.jpeg:
         made = [through_jpeg(picture, variant.jpeg) for picture in made]
@@ -66,25 +47,7 @@ def as_published(pictures: Sequence[np.ndarray] | np.ndarray, variant: Variant) 
 def variant_pixels(
     generated: Sequence[np.ndarray] | np.ndarray, seen: Sequence[np.ndarray] | np.ndarray, name: str = "mindeye"
 ) -> dict[str, np.ndarray]:
-    """PixCorr and SSIM as a variant has them.
-
-    Parameters
-    ----------
-    generated, seen : sequence of array, each (h, w, 3), uint8
-        Pair by pair, of any size.
-    name : str
-        A variant that compares pixels.
-
-    Returns
-    -------
-    dict of str to array, shape (n,)
-        `pixcorr` and `ssim`; the published score is their mean.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the variant compares no pixels, the numbers of pictures differ, or one is not an 8-bit RGB picture.
-    """
+    """PixCorr and SSIM as a variant has them."""
     variant = find_variant(name, "pixels")
     rule = variant.pixels
     if len(generated) != len(seen) or not len(seen) or rule is None:
@@ -111,34 +74,7 @@ def _compared(pictures: Sequence[np.ndarray] | np.ndarray, rule: PixelRule) -> n
 
 
 def variant_two_way(sim: np.ndarray, name: str = "mindeye", *, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Two-way identification as a variant counts it.
-
-    Parameters
-    ----------
-    sim : array, shape (n, n)
-        Correlation of every generated picture (row) with every seen one (column); pairs stand on the diagonal.
-    name : str
-        A variant that has two-way identification.
-    rng : numpy.random.Generator, optional
-        Where distractors are drawn from, if the variant draws them; all others are used without.
-
-    Returns
-    -------
-    array, shape (n,)
-        One score per pair, of the generated picture or, for `bread`, of the seen one; chance is .5, for `enigma`
-        .5 - 1 / (n - 1). A tie is a failure.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the table is not square and finite, or there are too few others to draw from.
-
-    Examples
-    --------
-    >>> sim = np.array([[0.9, 0.1, 0.2], [0.95, 0.3, 0.2], [0.1, 0.2, 0.4]])
-    >>> variant_two_way(sim).tolist(), variant_two_way(sim, "bread").tolist()
-    ([1.0, 0.5, 1.0], [0.5, 1.0, 1.0])
-    """
+    """Two-way identification as a variant counts it."""
     rule = find_variant(name, "two_way").two_way
     table = check_table(sim, "similarities")
     n = len(table)
@@ -166,32 +102,7 @@ def variant_networks(
     rng: np.random.Generator | None = None,
     batch_size: int = 32,
 ) -> dict[str, np.ndarray | NotComputed]:
-    """Every score of a variant that needs a network, and that of the second judge.
-
-    Parameters
-    ----------
-    generated, seen : sequence of array, each (h, w, 3), uint8
-        Pair by pair, of any size.
-    load : callable
-        Network of the table to a loaded one or to what is missing; usually `weights.load_network`.
-    name : str
-        A variant with networks.
-    rng : numpy.random.Generator, optional
-        As in `variant_two_way` and `n_way_class`.
-    batch_size : int
-        Pictures that a network reads at a time.
-
-    Returns
-    -------
-    dict of str to array, shape (n,), or NotComputed
-        Key of `metrics.METRICS` to two-way identification, correlation distance or success among n classes, pair by
-        pair; where a network is missing, the reason.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the variant has no networks, the numbers of pictures differ, or one is not an 8-bit RGB picture.
-    """
+    """Every score of a variant that needs a network, and that of the second judge."""
     variant = find_variant(name, "networks")
     if len(generated) != len(seen) or not len(seen):
         raise NeuroCanvasError(f"pictures: as many of both are needed; got {len(generated)} and {len(seen)}.")
@@ -224,28 +135,7 @@ def n_way_class(
     *,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Is the class of the seen picture among the best of n for the generated one?
-
-    Parameters
-    ----------
-    logits, seen_logits : array, shape (n, n_classes)
-        What an ImageNet classifier says of the generated pictures and of those that were seen.
-    name : str
-        A variant with n-way classification.
-    rng : numpy.random.Generator, optional
-        Where the other classes are drawn from, as often as the variant does; all draws are counted without.
-
-    Returns
-    -------
-    array, shape (n,), from 0 to 1
-        More is better, chance is k / n. Drawn, a tie is a success, because the true class stands first there; in
-        expectation it counts one half.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes differ, a value is not finite, or there are fewer classes than are drawn.
-    """
+    """Is the class of the seen picture among the best of n for the generated one?"""
     n_way, guesses, draws = find_variant(name, "n_way").n_way or (0, 0, 0)
     table, seen = check_table(logits, "logits"), check_table(seen_logits, "seen logits")
     if table.shape != seen.shape or table.shape[1] < n_way:
@@ -271,34 +161,7 @@ def upper_half(
     *,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Does the true concept beat more than half of the distractors?
-
-    Parameters
-    ----------
-    scores : array, shape (n_trials, n_concepts)
-        The larger, the more probable.
-    true : array of int, shape (n_trials,)
-        The concept that was seen.
-    name : str
-        A variant with this indicator.
-    rng : numpy.random.Generator, optional
-        Where the distractors are drawn from, with replacement; the probability of success is returned without.
-
-    Returns
-    -------
-    array, shape (n_trials,), 0 or 1, or from 0 to 1 without `rng`
-        Chance is about .5.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shapes do not fit or a value is not finite.
-
-    Examples
-    --------
-    >>> upper_half(np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), np.array([0, 2])).tolist()
-    [1.0, 0.0]
-    """
+    """Does the true concept beat more than half of the distractors?"""
     from scipy.stats import binom
 
     count = find_variant(name, "upper_half").upper_half

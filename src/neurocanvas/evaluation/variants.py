@@ -1,9 +1,4 @@
-"""Variants: programs of the field that share the names of metrics and give different numbers.
-
-`VARIANTS` says what each one does, and `variant_scores` does it. Our own two-way score is `identification.two_way`;
-that of `mindeye` differs in that a tie counts as a failure, and that a picture which several trials showed is its own
-distractor.
-"""
+"""Variants: programs of the field that share the names of metrics and give different numbers."""
 
 from __future__ import annotations
 
@@ -20,23 +15,7 @@ from neurocanvas.evaluation.preprocessing import CLIP_MEAN, CLIP_STD, Preprocess
 
 @dataclass(frozen=True)
 class PixelRule:
-    """How PixCorr and SSIM compare two pictures.
-
-    Parameters
-    ----------
-    resizes : tuple of Resize
-        Of both, in order.
-    on : str
-        What is resized, as in `Preprocess`.
-    window : Window
-        Of SSIM.
-    crop : int
-        Side of the square that is cut from the middle; 0 for none.
-    clamped : bool
-        Whether 8-bit generated pictures are clamped to 0 and 1 of 255 before anything else.
-    divisor : int
-        What the sum of PixCorr over pictures is divided by; 0 for their number.
-    """
+    """How PixCorr and SSIM compare two pictures."""
 
     resizes: tuple[Resize, ...]
     on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"
@@ -48,17 +27,7 @@ class PixelRule:
 
 @dataclass(frozen=True)
 class TwoWayRule:
-    """How two-way identification counts.
-
-    Parameters
-    ----------
-    distractors : "seen" or "generated"
-        Whether a generated picture is compared with other seen ones, or a seen one with other generated ones.
-    drawn : int
-        Distractors that are drawn for a trial; 0 for all others.
-    subtracted : int
-        What is taken off the number of successes.
-    """
+    """How two-way identification counts."""
 
     distractors: Literal["seen", "generated"] = "seen"
     drawn: int = 0
@@ -67,29 +36,7 @@ class TwoWayRule:
 
 @dataclass(frozen=True)
 class Variant:
-    """What one program of the field computes.
-
-    Parameters
-    ----------
-    reference : str
-        Program and commit or file.
-    differs : str
-        What to know before its numbers are compared.
-    pixels : PixelRule, optional
-        PixCorr and SSIM.
-    two_way : TwoWayRule, optional
-        Two-way identification.
-    networks : mapping of str to FeatureNetwork
-        Metric to the network that its features come from, with layer and preprocessing.
-    jpeg : int
-        Quality at which generated pictures are saved as JPEG first; 0 for not.
-    generated_resize : Resize, optional
-        What PIL does to generated pictures alone, first of all.
-    n_way : (classes, guesses, draws), optional
-        How generated pictures are classified, and how often the other classes are drawn.
-    upper_half : int
-        Distractors of the indicator that the true concept beats more than half of them; 0 where it has none.
-    """
+    """What one program of the field computes."""
 
     reference: str
     differs: str
@@ -119,6 +66,7 @@ _MINDEYE_NETWORKS = MappingProxyType(
 _224 = Preprocess((Resize(224, "square"),), on="pil")
 _FROM_224 = (Resize(224, "square"),)
 
+# Name -> what it does; `mindeye` is the default.
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "mindeye": Variant(
@@ -208,32 +156,9 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""Name -> what it does; `mindeye` is the default."""
 
 
 def find_variant(name: str, part: str) -> Variant:
-    """Look a variant up that defines a metric.
-
-    Parameters
-    ----------
-    name : str
-        A key of `VARIANTS`.
-    part : "pixels", "two_way", "n_way" or "upper_half"
-        The field of `Variant` that is needed.
-
-    Returns
-    -------
-    Variant
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is none of that name, or it does not define this metric.
-
-    Examples
-    --------
-    >>> find_variant("enigma", "two_way").two_way.subtracted
-    1
-    """
+    """Look a variant up that defines a metric."""
     allowed = [key for key, variant in VARIANTS.items() if getattr(variant, part)]
     return VARIANTS[check_option(f"variant for {part}", name, allowed)]

@@ -18,36 +18,15 @@ from neurocanvas.families import device, load_part, pil_processor
 if TYPE_CHECKING:
     import torch
 
+# Packages that carry the linear heads of LPIPS for AlexNet, and where.
 LPIPS_HEADS = {"torchmetrics": "functional/image/lpips_models/alex.pth", "lpips": "weights/v0.1/alex.pth"}
-"""Packages that carry the linear heads of LPIPS for AlexNet, and where."""
 
+# Of the five layers that LPIPS reads.
 ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
-"""Of the five layers that LPIPS reads."""
 
 
 def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> LoadedNetwork | NotComputed:
-    """Load a network, or say why it is not there.
-
-    Parameters
-    ----------
-    network : FeatureNetwork
-        A row of `FEATURE_NETWORKS` or of a variant.
-    folder : str
-        Where the weights lie: a folder in Hugging Face layout for transformers, for the others the folder that holds
-        the file of weights; by default the caches of Hugging Face and of `torch.hub`.
-    download : bool
-        Whether missing weights may be fetched.
-
-    Returns
-    -------
-    LoadedNetwork or NotComputed
-
-    Examples
-    --------
-    >>> from neurocanvas.evaluation.networks import FEATURE_NETWORKS
-    >>> print(load_network(FEATURE_NETWORKS["dinov2"], folder="/nowhere"))
-    DINOv2 base: not computed (/nowhere: no such folder)
-    """
+    """Load a network, or say why it is not there."""
     if folder and not os.path.isdir(folder):
         return NotComputed(network.title, f"{folder}: no such folder")
     loaders = {"transformers": _load_transformers, "torchvision": _load_torchvision, "torch-fidelity": _load_fidelity}
@@ -172,20 +151,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
 
 
 def read_layers(model: torch.nn.Module, layers: Sequence[str], pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Run a network and keep what chosen modules put out.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    layers : sequence of str
-        Names of modules, as ``features.4``; "logits" is the network's output.
-    pixels : tensor, shape (n, 3, height, width)
-
-    Returns
-    -------
-    tuple of tensor
-        In the order of `layers`.
-    """
+    """Run a network and keep what chosen modules put out."""
     read: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable[[Any, Any, Any], None]:
@@ -223,18 +189,7 @@ def _load_fidelity(network: FeatureNetwork, folder: str, download: bool) -> Load
 
 
 def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...] | NotComputed:
-    """Find the linear heads that weigh AlexNet's channels in LPIPS.
-
-    Parameters
-    ----------
-    folder : str
-        Where ``alex.pth`` lies; by default the installed package torchmetrics or lpips.
-
-    Returns
-    -------
-    tuple of array, shape (n_channels,), or NotComputed
-        One for each of the five layers.
-    """
+    """Find the linear heads that weigh AlexNet's channels in LPIPS."""
     files = [Path(folder) / "alex.pth"] if folder else []
     for package, place in LPIPS_HEADS.items() if not folder else ():
         found = find_spec(package)

@@ -12,30 +12,7 @@ from neurocanvas.store import atomic
 
 
 def read_released(path: Path | str, n_chans: int = 62) -> np.ndarray:
-    """Read a released feature file.
-
-    Parameters
-    ----------
-    path : path-like
-        `{subject}_{granularity}_de.npy`: numbers, shape (n_trials, n_bands·n_chans), all channels of the first band
-        first. The file does not say by which method or from which trials it was made.
-    n_chans : int
-        Number of channels.
-
-    Returns
-    -------
-    array, shape (n_trials, n_chans, n_bands), float64
-        Channel-major, bands in the order of `montage.BANDS`, as `entropy.extract` gives it.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is missing, damaged or would need unpickling, has another shape, or holds what is not a finite number.
-
-    References
-    ----------
-    `de_feat_cal.py` of Promise-Z5Q2SQ/EEG-ImageNet-Dataset (MIT).
-    """
+    """Read a released feature file."""
     path, n_bands = check_file(path, "released features"), len(BANDS)
     try:
         columns = np.lib.format.open_memmap(path, mode="r")  # maps, and so never unpickles
@@ -56,21 +33,7 @@ def read_released(path: Path | str, n_chans: int = 62) -> np.ndarray:
 
 
 def write_released(path: Path | str, features: np.ndarray) -> None:
-    """Write features as a released feature file, atomically.
-
-    Parameters
-    ----------
-    path : path-like
-        `{subject}_{granularity}_de.npy`; an existing file is replaced.
-    features : array, shape (n_trials, n_chans, n_bands)
-        As `entropy.extract` gives them. Written as float64, shape (n_trials, n_bands·n_chans): channel c of band b is
-        column b·n_chans + c.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the shape is another one or a value is not finite.
-    """
+    """Write features as a released feature file, atomically."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 3 or features.shape[2] != len(BANDS):
         raise NeuroCanvasError(

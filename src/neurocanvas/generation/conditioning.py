@@ -12,46 +12,16 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches
 
+# What a picture may be drawn over: that of a stimulus, by its name, or a small one.
 Start = str | np.ndarray
-"""What a picture may be drawn over: that of a stimulus, by its name, or a small one."""
 
+# Targets that predictions are compared with at once.
 AT_ONCE = 200
-"""Targets that predictions are compared with at once."""
 
 
 @dataclass(frozen=True)
 class ArmInputs:
-    """What an arm may make the conditions of some of a subject's trials from; arrays of trials are float32.
-
-    Parameters
-    ----------
-    predicted : array, shape (n_trials, 77, 768) or (n_trials, 1, width)
-        What the mapper says of each trial: what is compared with targets.
-    rescaled : array, as `predicted`
-        The same for the generator, which wants predictions to vary as much as targets do.
-    mean : array, as `predicted`
-        The mean training target of each trial's fold.
-    true : array, shape (n_trials, 77, 768)
-        The embedding of the caption of what was seen.
-    dealt : callable
-        Gives `rescaled` of the trials that `derangement` deals to these.
-    seeds : array of int, shape (n_trials,)
-        For arms that draw at random.
-    targets : array, shape (n_stimuli, 77, 768) or (n_stimuli, 1, width), any float type
-        Of every stimulus, what the mapper learned to predict; may be memory-mapped.
-    embeddings : array, shape (n_stimuli, 77, 768), any float type
-        Of every stimulus' caption; the same as `targets` if that is what the mapper predicts.
-    known : array of bool, shape (n_trials, n_stimuli)
-        Which stimuli trained the trial's fold: the only ones that a trial's arm may retrieve.
-    target_concept : array of str, shape (n_stimuli,)
-        What the stimuli show.
-    stimuli : array of str, shape (n_stimuli,)
-        Their names.
-    embed_concepts : callable
-        Gives the embeddings of concepts' names in words, (n, 77, 768), for a list of concepts.
-    sketch : callable
-        Gives the trials' predicted small pictures, (n_trials, side, side, 3), uint8.
-    """
+    """What an arm may make the conditions of some of a subject's trials from; arrays of trials are float32."""
 
     predicted: np.ndarray
     rescaled: np.ndarray
@@ -106,23 +76,7 @@ class ArmInputs:
 
 
 def likeness(predicted: np.ndarray, candidates: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Cosine of predictions and candidates around the mean training target, which says nothing of the trial.
-
-    Parameters
-    ----------
-    predicted, candidates, mean : array, shape (n_trials, 77, 768)
-        Or what broadcasts to it.
-
-    Returns
-    -------
-    array, shape (n_trials,)
-        0 where either is the mean.
-
-    Examples
-    --------
-    >>> likeness(np.array([[[2.0, 1.0]]]), np.array([[[3.0, 1.0]]]), np.array([[[1.0, 1.0]]])).tolist()
-    [1.0]
-    """
+    """Cosine of predictions and candidates around the mean training target, which says nothing of the trial."""
     first, second = predicted - mean, candidates - mean
     norms = np.sqrt(np.square(first).sum(axis=(-2, -1)) * np.square(second).sum(axis=(-2, -1)))
     cosine: np.ndarray = np.sum(first * second, axis=(-2, -1)) / np.maximum(norms, np.finfo(np.float32).tiny)
@@ -133,28 +87,7 @@ LARGEST_GAIN = 4.0  # a mapper that predicts next to nothing is not blown up int
 
 
 def gain(target_sd: np.ndarray, prediction_sd: np.ndarray) -> float:
-    """By how much predictions must be stretched around the mean to vary as much as targets do.
-
-    Predictions that minimise squared error are shrunk towards the mean target, and a generator makes the same
-    washed-out picture of all of them. One factor for all coordinates keeps the prediction's direction.
-
-    Parameters
-    ----------
-    target_sd : array, shape (k,)
-        Standard deviation of the training targets along each principal coordinate.
-    prediction_sd : array, shape (k,)
-        The same of the predictions of validation trials.
-
-    Returns
-    -------
-    float
-        From 1 to `LARGEST_GAIN`.
-
-    Examples
-    --------
-    >>> gain(np.array([2.0, 1.0]), np.array([1.0, 0.5]))
-    2.0
-    """
+    """By how much predictions must be stretched around the mean to vary as much as targets do."""
     predicted = float(np.sum(np.square(prediction_sd)))
     if predicted == 0:
         return 1.0
@@ -162,36 +95,12 @@ def gain(target_sd: np.ndarray, prediction_sd: np.ndarray) -> float:
 
 
 def rescale(predicted: np.ndarray, mean: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Stretch predictions around the mean training target.
-
-    Parameters
-    ----------
-    predicted, mean : array, shape (n_trials, 77, 768)
-        Predictions, and the mean training target of each trial's fold.
-    gains : array, shape (n_trials,)
-        From `gain`; 1 changes nothing.
-
-    Returns
-    -------
-    array, shape (n_trials, 77, 768), float32
-    """
+    """Stretch predictions around the mean training target."""
     return np.asarray(mean + gains[:, None, None] * (predicted - mean), dtype=np.float32)
 
 
 def token_norms(targets: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Mean norm of every token over training targets.
-
-    Parameters
-    ----------
-    targets : array, shape (n_stimuli, 77, 768), any float type
-        May be memory-mapped.
-    known : array of int
-        Rows that trained.
-
-    Returns
-    -------
-    array, shape (77,)
-    """
+    """Mean norm of every token over training targets."""
     sums = np.zeros(targets.shape[1])
     for part in batches(len(known), AT_ONCE):
         sums += np.linalg.norm(np.asarray(targets[known[part]], np.float32), axis=2).sum(axis=0)
@@ -199,59 +108,14 @@ def token_norms(targets: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def match_norms(predicted: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    """Give every token of predictions the norm that training targets have there.
-
-    Parameters
-    ----------
-    predicted : array, shape (n_trials, 77, 768)
-    norms : array, shape (n_trials, 77)
-        From `token_norms`, of each trial's fold.
-
-    Returns
-    -------
-    array, shape (n_trials, 77, 768), float32
-
-    Examples
-    --------
-    >>> match_norms(np.array([[[3.0, 4.0]]]), np.array([[10.0]])).tolist()
-    [[[6.0, 8.0]]]
-    """
+    """Give every token of predictions the norm that training targets have there."""
     own = np.linalg.norm(predicted, axis=2)
     factors = norms / np.maximum(own, np.finfo(np.float32).tiny)
     return np.asarray(predicted * factors[..., None], dtype=np.float32)
 
 
 def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Draw a permutation that leaves nothing in its place and deals every concept an even mix of all concepts.
-
-    Where pictures are few and shown often, a permutation drawn without the second condition gives, by chance, some
-    pictures too many predictions of their like, and the floor that it measures wanders by as much. Dealt out evenly it
-    wanders less than the permutations that its p-value compares it with, so a small p of this arm weighs the more.
-
-    Parameters
-    ----------
-    concept : array, shape (n_trials,)
-        What each trial showed; at least 2 trials.
-    rng : numpy Generator
-        Source of randomness.
-
-    Returns
-    -------
-    array of int, shape (n_trials,)
-        Which trial's prediction each trial gets.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there are fewer than 2 trials.
-
-    Examples
-    --------
-    >>> seen = np.repeat(["cat", "dog"], 4)
-    >>> given = seen[derangement(seen, rng=np.random.default_rng(0))]
-    >>> int(sum(given[:4] == "cat")), int(sum(given[4:] == "cat"))
-    (2, 2)
-    """
+    """Draw a permutation that leaves nothing in its place and deals every concept an even mix of all concepts."""
     count = len(concept)
     if count < 2:
         raise NeuroCanvasError(f"arm shuffled: at least 2 trials per subject are needed; got {count}.")
@@ -271,19 +135,7 @@ def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of making pictures.
-
-    Parameters
-    ----------
-    condition : callable
-        The trials' conditions, (n_trials, 77, 768).
-    from_prediction : bool
-        Whether the conditions are in the space that the mapper predicts in, which then must be the generator's.
-    start : callable, optional
-        What drawing starts from, one per trial: names of stimuli, or small pictures. None: from noise alone.
-    best_of : bool
-        Whether the picture is, of several samples, the one whose own caption's embedding is nearest to the prediction.
-    """
+    """One way of making pictures."""
 
     condition: Callable[[ArmInputs], np.ndarray]
     from_prediction: bool = False
@@ -308,6 +160,7 @@ def _sketches(inputs: ArmInputs) -> list[Start]:
     return list(inputs.sketch())
 
 
+# Every arm that is made trial by trial, by name.
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
         "eeg": Arm(lambda inputs: inputs.rescaled, from_prediction=True),
@@ -322,4 +175,3 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "best-of": Arm(lambda inputs: inputs.rescaled, from_prediction=True, best_of=True),
     }
 )
-"""Every arm that is made trial by trial, by name."""

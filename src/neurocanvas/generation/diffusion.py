@@ -19,6 +19,7 @@ from neurocanvas.families import device, find_family, load_part, precision_of, v
 if TYPE_CHECKING:
     import torch
 
+# Name -> class in diffusers, and what it needs beside the family's own noise schedule.
 SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "dpm-solver++": ("DPMSolverMultistepScheduler", {}),
@@ -28,53 +29,19 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "lcm": ("LCMScheduler", {}),
     }
 )
-"""Name -> class in diffusers, and what it needs beside the family's own noise schedule."""
 
 N_TOKENS = 77
 PUBLISHED = ("taesd_encoder.safetensors", "taesd_decoder.safetensors")
 
 
 def picture_seed(seed: int, arm: str, subject: int, trial: int) -> int:
-    """Derive the seed of one picture's noise from what the picture is, never from its place in a batch.
-
-    Parameters
-    ----------
-    seed : int
-        The run's.
-    arm : str
-        Name of the arm.
-    subject, trial : int
-        Whose, and which row of the subject's trial table.
-
-    Returns
-    -------
-    int
-        Below 2^63.
-
-    Examples
-    --------
-    >>> picture_seed(42, "eeg", 0, 7) == picture_seed(42, "eeg", 0, 7)
-    True
-    """
+    """Derive the seed of one picture's noise from what the picture is, never from its place in a batch."""
     name = f"{seed}/{arm}/{subject}/{trial}".encode()
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
 def sample_seed(seed: int, sample: int) -> int:
-    """Derive the seed of a further sample of a picture.
-
-    Parameters
-    ----------
-    seed : int
-        The picture's.
-    sample : int
-        Which sample; 0 is the picture itself.
-
-    Returns
-    -------
-    int
-        Below 2^63.
-    """
+    """Derive the seed of a further sample of a picture."""
     return seed if sample == 0 else picture_seed(seed, "sample", 0, sample)
 
 
@@ -131,23 +98,7 @@ def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = 
 
 
 def load_preview(family: str) -> Any:
-    """Load a family's TAESD, which decodes latents in a fraction of the time, somewhat blurred.
-
-    Parameters
-    ----------
-    family : str
-        A name in `families.FAMILIES`, or a folder with `taesd` in it: as diffusers keeps it, or as it was published,
-        ``taesd_encoder.safetensors`` and ``taesd_decoder.safetensors``.
-
-    Returns
-    -------
-    diffusers.AutoencoderTiny
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the family has none, or its weights cannot be loaded.
-    """
+    """Load a family's TAESD, which decodes latents in a fraction of the time, somewhat blurred."""
     from diffusers import AutoencoderTiny
 
     source = find_family(family).preview

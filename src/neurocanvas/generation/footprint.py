@@ -9,37 +9,12 @@ from typing import Any
 
 from neurocanvas.families import load_part
 
+# Tokens of a condition.
 PADDED = 77
-"""Tokens of a condition."""
 
 
 def activation_bytes(folder: Path, pictures: int, *, size: int | None = None, precision: str = "float32") -> int:
-    """Most memory that a Stable Diffusion's activations take while it draws with guidance.
-
-    Its UNet and its VAE's decoder are built without numbers, as their configuration files say, and passed once; what
-    lives at the same time is summed up. Attention counts as the fused kernels have it, which store no table of scores.
-
-    Parameters
-    ----------
-    folder : Path
-        In the hub's layout; only configuration files are read.
-    pictures : int
-        At once; the VAE decodes one at a time.
-    size : int, optional
-        px; else what the network was trained at.
-    precision : str
-        "float32", "float16" or "bfloat16".
-
-    Returns
-    -------
-    int
-        Bytes; libraries' workspaces and what the allocator cannot reuse come on top.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a configuration file is missing or damaged.
-    """
+    """Most memory that a Stable Diffusion's activations take while it draws with guidance."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 

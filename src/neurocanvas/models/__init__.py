@@ -9,8 +9,8 @@ from neurocanvas.models.basis import TargetBasis
 from neurocanvas.models.linear import MeanMapper, RidgeMapper
 from neurocanvas.models.mlp import MLPMapper
 
+# Every mapper by the name that settings and file names use.
 MAPPERS: Mapping[str, type[Mapper]] = {"mlp_sd": MLPMapper, "ridge": RidgeMapper, "mean": MeanMapper}
-"""Every mapper by the name that settings and file names use."""
 
 __all__ = [
     "MAPPERS",

@@ -12,8 +12,8 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models.basis import TargetBasis
 
+# Token by width: what the CLIP text encoder of Stable Diffusion 1 gives.
 TARGET_SHAPE = (77, 768)
-"""Token by width: what the CLIP text encoder of Stable Diffusion 1 gives."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,7 @@ class EEGSpec:
 
 
 def standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every feature, to be taken over training trials only.
-
-    Parameters
-    ----------
-    features : array, shape (n, n_features)
-
-    Returns
-    -------
-    mean, sd : array, shape (n_features,), float32
-        A feature that never changes has sd 1.
-    """
+    """Mean and standard deviation of every feature, to be taken over training trials only."""
     values = features.astype(np.float64)
     mean, sd = values.mean(axis=0), values.std(axis=0)
     constant = sd <= 1e-6 * np.maximum(1e-6, np.abs(mean))

@@ -1,12 +1,4 @@
-"""Principal coordinates of the training targets: where a mapper is trained, and the way back to (77, 768).
-
-A mapper that predicts inside the subspace of an orthonormal basis has, for each trial,
-
-    |target - prediction|² = |coordinates - predicted coordinates|² + |target - its projection|²,
-
-so the mean squared error over 59,136 numbers is the one over a few coordinates plus a constant. With weights of tokens
-the same holds of the weighted error, the axes being orthonormal after every token is scaled by the root of its weight.
-"""
+"""Principal coordinates of the training targets: where a mapper is trained, and the way back to (77, 768)."""
 
 from __future__ import annotations
 
@@ -23,35 +15,16 @@ COLUMNS_AT_ONCE = 4096
 ROWS_AT_ONCE = 64
 SMALLEST_SHARE = 1e-7
 
+# Targets of which all products with one another are formed, 128 MB; the axes of more are found in passes over them.
 PRODUCTS_UP_TO = 4096
-"""Targets of which all products with one another are formed, 128 MB; the axes of more are found in passes over them."""
 
+# Passes, and directions that each of them follows beyond those that are kept: what the axes' precision depends on.
 PASSES, SPARE = 6, 16
-"""Passes, and directions that each of them follows beyond those that are kept: what the axes' precision depends on."""
 
 
 @dataclass(frozen=True)
 class TargetBasis:
-    """Orthonormal principal axes of the training targets around their mean.
-
-    Parameters
-    ----------
-    mean : array, shape (77, 768) or any, float32
-        Mean training target, over trials.
-    axes : array, shape (k, n_outputs), float32
-        Orthonormal rows, the largest variance first.
-    target_sd : array, shape (k,), float32
-        Standard deviation of the training targets along each axis, over trials.
-    token_scale : array, shape (77,), float32, optional
-        What differences from the mean are multiplied by, token by token, before they are projected: roots of weights
-        whose mean is 1. None: every token weighs the same.
-
-    Notes
-    -----
-    Predictions that minimise squared error are shrunk towards the mean: a mapper's `prediction_sd` (over
-    validation trials) is below `target_sd`. The two together say by how much; a generator may scale
-    coordinates up again.
-    """
+    """Orthonormal principal axes of the training targets around their mean."""
 
     mean: np.ndarray
     axes: np.ndarray
@@ -75,38 +48,7 @@ class TargetBasis:
     def fit(
         cls, targets: np.ndarray, counts: np.ndarray, components: int, token_weights: tuple[float, ...] = ()
     ) -> TargetBasis:
-        """Find the principal axes of the targets.
-
-        Solved through the Gram matrix of the targets (n_targets x n_targets), a chunk of columns at a time; of more
-        than `PRODUCTS_UP_TO` targets by a block Krylov method [Musco2015]_, a few rows at a time. Neither the full
-        covariance nor a copy of the targets is ever formed, and of mapped targets no page stays in memory.
-
-        Parameters
-        ----------
-        targets : array, shape (n_targets, 77, 768), any float type
-            Distinct targets, for instance one per stimulus; may be memory-mapped.
-        counts : array of int, shape (n_targets,)
-            How many *training* trials have each target; 0 leaves one out.
-        components : int
-            How many axes to keep; fewer are kept where the targets do not span as many.
-        token_weights : tuple of float
-            Weight of every token's squared error, from the first; the last one given holds for all that follow, and
-            only their ratios count. Empty: all alike.
-
-        Returns
-        -------
-        TargetBasis
-
-        Raises
-        ------
-        NeuroCanvasError
-            If fewer than two different targets have trials, or one is not finite.
-
-        References
-        ----------
-        .. [Musco2015] Musco, Musco: Randomized block Krylov methods for stronger and faster approximate singular value
-           decomposition. NeurIPS 2015.
-        """
+        """Find the principal axes of the targets."""
         used = np.flatnonzero(counts)
         flat = targets.reshape(len(targets), -1)
         share = counts[used] / max(1, counts.sum())
@@ -124,16 +66,7 @@ class TargetBasis:
         return replace(basis, target_sd=spread.astype(np.float32))
 
     def transform(self, targets: np.ndarray) -> np.ndarray:
-        """Coordinates of targets.
-
-        Parameters
-        ----------
-        targets : array, shape (n, 77, 768)
-
-        Returns
-        -------
-        array, shape (n, k), float32
-        """
+        """Coordinates of targets."""
         flat, mean, scale = targets.reshape(len(targets), -1), self.mean.reshape(-1), self.scale
         found = np.empty((len(flat), len(self.axes)), np.float32)
         for rows in batches(len(flat), ROWS_AT_ONCE):
@@ -142,32 +75,14 @@ class TargetBasis:
         return found
 
     def inverse(self, coordinates: np.ndarray) -> np.ndarray:
-        """Targets at given coordinates.
-
-        Parameters
-        ----------
-        coordinates : array, shape (n, k)
-
-        Returns
-        -------
-        array, shape (n, 77, 768), float32
-        """
+        """Targets at given coordinates."""
         flat = coordinates.astype(np.float32) @ self.axes
         flat /= self.scale
         flat += self.mean.reshape(-1)
         return flat.reshape(len(coordinates), *self.mean.shape)
 
     def squared_distance(self, targets: np.ndarray) -> np.ndarray:
-        """|target - its projection|², weighted as tokens are: what no prediction inside the subspace can reach.
-
-        Parameters
-        ----------
-        targets : array, shape (n, 77, 768)
-
-        Returns
-        -------
-        array, shape (n,), float64
-        """
+        """|target - its projection|², weighted as tokens are: what no prediction inside the subspace can reach."""
         distances = np.empty(len(targets))
         for rows in batches(len(targets), ROWS_AT_ONCE):
             part = np.asarray(targets[rows], dtype=np.float32)

@@ -18,21 +18,7 @@ SHARED_ARRAYS = ("feature_mean", "feature_sd", "target_mean", "target_axes", "ta
 
 
 def save_mapper(mapper: Mapper, path: Path, print_of_inputs: str, card: Mapping[str, Any]) -> None:
-    """Write a mapper and its card, atomically; equal mappers give equal bytes.
-
-    Parameters
-    ----------
-    mapper : Mapper
-        What to save. Beside its weights the file holds `feature_mean`, `feature_sd`, `target_mean`,
-        `target_axes`, `target_sd` and `prediction_sd`, all float32: exact, 15 MB for 64 axes; `token_scale` too where
-        tokens are weighted.
-    path : Path
-        Ends in ``.safetensors``.
-    print_of_inputs : str
-        `store.fingerprint` of everything that the mapper depends on.
-    card : mapping
-        Settings, split, selection rule, history, scores, licence.
-    """
+    """Write a mapper and its card, atomically; equal mappers give equal bytes."""
     from safetensors.numpy import save
 
     arrays = {

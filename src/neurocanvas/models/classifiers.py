@@ -23,19 +23,7 @@ Takes = Literal["features", "signal"]
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """What a trial is and how many concepts there are.
-
-    Parameters
-    ----------
-    ch_names : tuple of str
-        Channel names, in the order of the input.
-    sfreq : float
-        Sampling frequency, Hz.
-    n_last : int
-        Length of the last axis: bands for features, samples for signal.
-    n_outputs : int
-        Concepts.
-    """
+    """What a trial is and how many concepts there are."""
 
     ch_names: tuple[str, ...]
     sfreq: float
@@ -45,21 +33,7 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Network:
-    """A classifier that is trained by epochs.
-
-    Parameters
-    ----------
-    title : str
-        Its name in tables.
-    takes : {"features", "signal"}
-        (n, n_chans, n_bands), or (n, n_chans, n_times).
-    build : callable
-        ``build(spec, settings)`` gives a torch module from trials to logits, initialised from torch's global state.
-    learning_rate, weight_decay : float
-        Of AdamW.
-    released : tuple of (str, float, float) or None
-        Optimiser ("sgd" with momentum .9, or "adam"), learning rate and weight decay of the released code.
-    """
+    """A classifier that is trained by epochs."""
 
     title: str
     takes: Takes
@@ -71,21 +45,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Estimator:
-    """A classifier of scikit-learn, fitted once for every candidate.
-
-    Parameters
-    ----------
-    title : str
-        Its name in tables.
-    build : callable
-        ``build(value, seed)`` gives an estimator; the value is what is chosen on validation trials.
-    candidates : tuple
-        Values that are tried, the most regularised first: ties keep the earlier one.
-    released : object
-        The value of the released code.
-    counts_trials : bool
-        Whether a candidate is a number of training trials, so that larger ones than there are cannot be tried.
-    """
+    """A classifier of scikit-learn, fitted once for every candidate."""
 
     title: str
     build: Callable[[Any, int], Any]
@@ -148,6 +108,7 @@ def _tree(depth: int | None, seed: int) -> Any:
     return DecisionTreeClassifier(criterion="entropy", max_depth=depth, random_state=seed)
 
 
+# Every classifier by the name that ``-m`` takes; * marks the one that sees the signal instead of features.
 CLASSIFIERS: Mapping[str, Network | Estimator] = MappingProxyType(
     {
         "eegnet": Network("EEGNet*", "signal", _eegnet, learning_rate=1e-2, released=("sgd", 1e-2, 1e-3)),
@@ -160,29 +121,12 @@ CLASSIFIERS: Mapping[str, Network | Estimator] = MappingProxyType(
         "dt": Estimator("DecisionTree", _tree, (3, 6, 12, None), released=None),
     }
 )
-"""Every classifier by the name that ``-m`` takes; * marks the one that sees the signal instead of features."""
 
 BRAINDECODE = "braindecode:"
 
 
 def find_classifier(name: str) -> Network | Estimator:
-    """Return a classifier by name.
-
-    Parameters
-    ----------
-    name : str
-        A key of `CLASSIFIERS`, or ``braindecode:<class>`` for any model of that package which takes n_chans, n_times,
-        n_outputs and sfreq.
-
-    Returns
-    -------
-    Network or Estimator
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is no such classifier, or braindecode is not installed.
-    """
+    """Return a classifier by name."""
     if not name.startswith(BRAINDECODE):
         return CLASSIFIERS[check_option("classifier", name, [*CLASSIFIERS, f"{BRAINDECODE}<model>"])]
     models = require("braindecode.models", f"the classifier {name}", "braindecode")
@@ -204,21 +148,7 @@ def find_classifier(name: str) -> Network | Estimator:
 
 
 def class_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray:
-    """Scores of all concepts from a fitted estimator: the larger, the more probable.
-
-    Parameters
-    ----------
-    estimator : object
-        With `decision_function` or `predict_proba`, fitted on labels from 0 on.
-    x : array, shape (n, n_features)
-        Trials.
-    n_outputs : int
-        Concepts; one that the estimator has not seen gets the lowest score.
-
-    Returns
-    -------
-    array, shape (n, n_outputs), float32
-    """
+    """Scores of all concepts from a fitted estimator: the larger, the more probable."""
     found = (estimator.decision_function if hasattr(estimator, "decision_function") else estimator.predict_proba)(x)
     if found.ndim == 1:  # two concepts: one number, positive for the second
         found = np.stack([-found, found], axis=1)
@@ -228,26 +158,7 @@ def class_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray:
 
 
 def load_network(network: torch.nn.Module, path: Path | str, spec: TrialSpec, settings: ClassifySettings) -> None:
-    """Give a network the weights of a file, as ``-p`` of the released code does.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Whose state is replaced.
-    path : path-like
-        A ``.pth`` state dict of the released code, as ``eegnet_s0_1x_22.pth``, or ``.safetensors`` as `classify`
-        writes it. The former's MLP reads band after band, so the columns of its first layer are put in our order.
-    spec : TrialSpec
-        What the network was built for.
-    settings : ClassifySettings
-        Its `recipe` must be "released" for a ``.pth``, and `rgnn_layout` "scrambled" for one of RGNN: only there do
-        inputs mean what they meant in the training of these weights.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing, damaged, would run code, holds a network of other sizes, or needs other settings.
-    """
+    """Give a network the weights of a file, as ``-p`` of the released code does."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -1,11 +1,5 @@
-"""`eegnet`, the classifier on the signal: a filter bank, spatial filters, a separable convolution; without the detour.
-
-Written down, EEGNet filters every channel with every temporal kernel, normalises, and then weighs the channels: nearly
-all its time goes into signals that are summed at once. Filtering and weighing are linear and the normalisation between
-them is affine per kernel, so here the channels are weighed first and the sums are filtered. What BatchNorm needs in
-training, mean and variance of the filtered channels, follows from the products of the input with itself at two times.
-Outputs, gradients and running statistics are those of the layers as written, up to rounding.
-"""
+"""`eegnet`, the classifier on the signal: a filter bank, spatial filters, a separable convolution; without the
+detour."""
 
 from __future__ import annotations
 
@@ -21,27 +15,15 @@ from neurocanvas.models.dropout import drop_units
 if TYPE_CHECKING:
     import torch
 
+# F1 temporal kernels, D spatial filters for each, F2 maps after the separable convolution.
 N_KERNELS, N_SPATIAL, N_SEPARABLE = 8, 2, 16
-"""F1 temporal kernels, D spatial filters for each, F2 maps after the separable convolution."""
 
 DROPOUT = 0.5
 
 
 @dataclass(frozen=True)
 class EEGNetSize:
-    """What differs between the released EEGNet and the paper's.
-
-    Parameters
-    ----------
-    kernel : float
-        Length of the temporal kernels, s.
-    pools : tuple of int
-        Samples that the two poolings average.
-    max_norms : tuple of float or None
-        Largest norm of a spatial filter, and of a concept's weights in the last layer.
-    eps, momentum : float
-        Of BatchNorm.
-    """
+    """What differs between the released EEGNet and the paper's."""
 
     kernel: float
     pools: tuple[int, int]
@@ -50,52 +32,19 @@ class EEGNetSize:
     momentum: float
 
 
+# Layer sizes by name; the paper's normalisation is that of its Keras code.
 EEGNET_SIZES: Mapping[str, EEGNetSize] = MappingProxyType(
     {
         "released": EEGNetSize(kernel=0.2, pools=(4, 10), max_norms=None, eps=1e-5, momentum=0.1),
         "paper": EEGNetSize(kernel=0.5, pools=(4, 8), max_norms=(1.0, 0.25), eps=1e-3, momentum=0.01),
     }
 )
-"""Layer sizes by name; the paper's normalisation is that of its Keras code."""
 
 
 def build_eegnet(
     n_chans: int, n_times: int, n_outputs: int, size: str = "released", *, sfreq: float = 1000.0
 ) -> torch.nn.Module:
-    """Build EEGNet [Lawhern2018]_.
-
-    Parameters
-    ----------
-    n_chans, n_times : int
-        Shape of a trial.
-    n_outputs : int
-        Concepts.
-    size : str
-        A key of `EEGNET_SIZES`.
-    sfreq : float
-        Hz; makes the length of the temporal kernels, 200 samples as released at 1000 Hz.
-
-    Returns
-    -------
-    torch.nn.Module
-        Trials (n, n_chans, n_times) to logits (n, n_outputs), initialised from torch's global random state. Its state
-        dict has the released names.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the size is unknown or trials are too short for the two poolings.
-
-    References
-    ----------
-    .. [Lawhern2018] Lawhern et al. (2018), EEGNet: a compact convolutional neural network for EEG-based brain-computer
-       interfaces, Journal of Neural Engineering 15, 056013.
-
-    Examples
-    --------
-    >>> sum(weights.numel() for weights in build_eegnet(62, 400, 80).parameters())
-    16064
-    """
+    """Build EEGNet [Lawhern2018]_."""
     sizes = EEGNET_SIZES[check_option("eegnet size", size, EEGNET_SIZES)]
     shortest = sizes.pools[0] * sizes.pools[1]
     if n_times < shortest:
@@ -105,22 +54,7 @@ def build_eegnet(
 
 
 def filtered_moments(x: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance of all signals correlated with each kernel, over signals and times, without filtering them.
-
-    With X the matrix of all windows of the padded signals, the filtered ones are X k: their sum is that of X times k,
-    their sum of squares k' X'X k, and X'X is summed from the products of the signals at two times.
-
-    Parameters
-    ----------
-    x : tensor, shape (..., n_times)
-        Signals, padded with half a kernel of zeros on both sides.
-    kernels : tensor, shape (n_kernels, length)
-
-    Returns
-    -------
-    mean, variance : tensor, shape (n_kernels,)
-        The variance divides by the number of values.
-    """
+    """Mean and variance of all signals correlated with each kernel, over signals and times, without filtering them."""
     from torch.nn import functional
 
     length, n_times = kernels.shape[1], x.shape[-1]
@@ -148,18 +82,8 @@ def filtered_moments(x: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tens
 
 
 def filter_signals(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Correlate signals with kernels as a convolution layer with half a kernel of padding does, by Fourier transform.
-
-    Parameters
-    ----------
-    x : tensor, shape (n, n_kernels, n_spatial, n_times)
-    kernels : tensor, shape (n_kernels, length)
-
-    Returns
-    -------
-    tensor, shape (n, n_kernels, n_spatial, n_out)
-        n_out is n_times for kernels of odd length, else n_times + 1.
-    """
+    """Correlate signals with kernels as a convolution layer with half a kernel of padding does, by Fourier
+    transform."""
     import torch
     from scipy.fft import next_fast_len
 

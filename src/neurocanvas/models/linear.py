@@ -9,36 +9,19 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models.base import Mapper
 
+# Penalties that are tried, in units of the mean squared singular value of the training features.
 PENALTIES = np.logspace(-3, 4, 29)
-"""Penalties that are tried, in units of the mean squared singular value of the training features."""
 
 
 class MeanMapper(Mapper):
     """Predicts the mean training target whatever the EEG is: knows the data set, not the trial."""
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return nothing: the mean is the basis's.
-
-        Returns
-        -------
-        dict
-            Empty.
-        """
+        """Return nothing: the mean is the basis's."""
         return {}
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take no weights.
-
-        Parameters
-        ----------
-        weights : mapping of str to array
-            Ignored but for its being empty.
-
-        Raises
-        ------
-        NeuroCanvasError
-            If there are any.
-        """
+        """Take no weights."""
         if weights:
             raise NeuroCanvasError(f"mean mapper: has no weights; got {', '.join(weights)}.")
 
@@ -47,17 +30,7 @@ class MeanMapper(Mapper):
 
 
 class RidgeMapper(Mapper):
-    """Linear map with a squared penalty, coordinates = standardised features @ coefficients.
-
-    Parameters
-    ----------
-    spec, basis, feature_mean, feature_sd, prediction_sd
-        See `Mapper`.
-
-    Notes
-    -----
-    There is no intercept: features and coordinates both have mean zero over training trials.
-    """
+    """Linear map with a squared penalty, coordinates = standardised features @ coefficients."""
 
     coefficients: np.ndarray
     penalty: float
@@ -65,15 +38,7 @@ class RidgeMapper(Mapper):
     def fit(
         self, train: np.ndarray, coordinates: np.ndarray, val: np.ndarray, val_coordinates: np.ndarray
     ) -> None:
-        """Solve for every penalty of `PENALTIES` by one decomposition; keep the best on validation trials.
-
-        Parameters
-        ----------
-        train, val : array, shape (n, n_features)
-            Standardised features.
-        coordinates, val_coordinates : array, shape (n, k)
-            Targets in the basis.
-        """
+        """Solve for every penalty of `PENALTIES` by one decomposition; keep the best on validation trials."""
         left, singular, right = np.linalg.svd(train.astype(np.float64), full_matrices=False)
         rotated, val_rotated = left.T @ coordinates, val @ right.T
         lowest = np.inf
@@ -85,27 +50,11 @@ class RidgeMapper(Mapper):
                 self.coefficients = ((right.T * gain) @ rotated).astype(np.float32)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return the coefficients and the penalty that was chosen.
-
-        Returns
-        -------
-        dict of str to array
-            ``coefficients`` (n_features, k) float32 and ``penalty`` (1,) float64.
-        """
+        """Return the coefficients and the penalty that was chosen."""
         return {"coefficients": self.coefficients, "penalty": np.array([self.penalty])}
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take the coefficients and the penalty.
-
-        Parameters
-        ----------
-        weights : mapping of str to array
-
-        Raises
-        ------
-        NeuroCanvasError
-            If one is missing or the shape does not fit.
-        """
+        """Take the coefficients and the penalty."""
         needed = (self.spec.n_features, len(self.basis.target_sd))
         if set(weights) != {"coefficients", "penalty"} or weights["coefficients"].shape != needed:
             shapes = {name: array.shape for name, array in weights.items()}

@@ -25,38 +25,7 @@ def build_network(
     input_dropout: float = 0.0,
     activation: str = "gelu",
 ) -> torch.nn.Sequential:
-    """Build the network of `mlp_sd`: Linear, BatchNorm, activation and dropout for every hidden layer, and a Linear.
-
-    Parameters
-    ----------
-    n_features : int
-        Inputs.
-    hidden : tuple of int
-        Width of every hidden layer.
-    n_coordinates : int
-        Outputs.
-    dropout, input_dropout : float
-        Share of hidden units and of inputs that are left out in training.
-    activation : {"gelu", "relu"}
-        What follows every BatchNorm.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        Initialised from torch's global random state (its layers take no generator): fork that state around
-        the call.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the activation is another.
-
-    Examples
-    --------
-    >>> network = build_network(310, (512, 512, 512), 64)
-    >>> sum(type(layer).__name__ == "Linear" for layer in network)
-    4
-    """
+    """Build the network of `mlp_sd`: Linear, BatchNorm, activation and dropout for every hidden layer, and a Linear."""
     from torch import nn
 
     activations = {"gelu": nn.GELU, "relu": nn.ReLU}
@@ -69,31 +38,16 @@ def build_network(
     return nn.Sequential(*layers, nn.Linear(width, n_coordinates))
 
 
+# Pairs of a trial and a training target that are looked at at once: memory, not result.
 AT_ONCE = 16_000_000
-"""Pairs of a trial and a training target that are looked at at once: memory, not result."""
 
+# Temperatures of the posterior that are tried on validation trials, in units of the contrastive loss's.
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
-"""Temperatures of the posterior that are tried on validation trials, in units of the contrastive loss's."""
 
 
 @dataclass(frozen=True)
 class TargetPosterior:
-    """How probable the training targets are, given what a contrastively trained network puts out.
-
-    The output of a network trained by `training.losses.contrastive_error` says by its product with the direction of a
-    target how probable that target is. The prediction with the least squared error is then
-
-        sum_j p_j atoms_j,   p_j proportional to counts_j exp(output @ atoms_j / |atoms_j| / temperature).
-
-    Parameters
-    ----------
-    atoms : array, shape (m, k), float32
-        Coordinates of the distinct training targets.
-    counts : array, shape (m,), float32
-        How many training trials each has.
-    temperature : float
-        In the unit of the coordinates; the larger, the closer to the mean training target.
-    """
+    """How probable the training targets are, given what a contrastively trained network puts out."""
 
     atoms: np.ndarray
     counts: np.ndarray
@@ -103,36 +57,13 @@ class TargetPosterior:
     def fit(
         cls, coordinates: np.ndarray, output: np.ndarray, val_coordinates: np.ndarray, unit: float
     ) -> TargetPosterior:
-        """Take the training targets as atoms, and the temperature with the least squared error on validation trials.
-
-        Parameters
-        ----------
-        coordinates, val_coordinates : array, shape (n, k), float32
-            Targets of the training and of the validation trials.
-        output : array, shape (n_val, k), float32
-            The network's, for the validation trials.
-        unit : float
-            What `TEMPERATURES` are multiples of.
-
-        Returns
-        -------
-        TargetPosterior
-        """
+        """Take the training targets as atoms, and the temperature with the least squared error on validation trials."""
         atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
         tried = [cls(atoms, counts.astype(np.float32), float(np.float32(t * unit))) for t in TEMPERATURES]
         return min(tried, key=lambda one: float(np.mean((one.mean(output) - val_coordinates) ** 2)))
 
     def mean(self, output: np.ndarray) -> np.ndarray:
-        """Mean of the targets under their probabilities.
-
-        Parameters
-        ----------
-        output : array, shape (n, k), float32
-
-        Returns
-        -------
-        array, shape (n, k), float32
-        """
+        """Mean of the targets under their probabilities."""
         length = np.maximum(np.linalg.norm(self.atoms, axis=1), np.finfo(np.float32).tiny)
         directions, found = (self.atoms / length[:, None]).T, np.empty_like(output)
         for rows in batches(len(output), max(1, AT_ONCE // len(self.atoms))):
@@ -143,13 +74,7 @@ class TargetPosterior:
 
 
 class MLPMapper(Mapper):
-    """The multi-layer perceptron of the main job; `training.loop.fit` trains its network.
-
-    Parameters
-    ----------
-    spec, basis, feature_mean, feature_sd, prediction_sd
-        See `Mapper`.
-    """
+    """The multi-layer perceptron of the main job; `training.loop.fit` trains its network."""
 
     network: torch.nn.Sequential
     posterior: TargetPosterior | None = None  # without one, the network's output is the prediction
@@ -166,14 +91,7 @@ class MLPMapper(Mapper):
         return "relu" if any(type(layer).__name__ == "ReLU" for layer in self.network) else "gelu"
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return the network's parameters and BatchNorm statistics.
-
-        Returns
-        -------
-        dict of str to array
-            Named as in the network's state dict, with ``network.`` before; the posterior's, if there is one, with
-            ``posterior.`` before; ``activation.relu`` if that is not GELU.
-        """
+        """Return the network's parameters and BatchNorm statistics."""
         named = {f"network.{name}": tensor.numpy().copy() for name, tensor in self.network.state_dict().items()}
         if self.activation != "gelu":
             named[f"activation.{self.activation}"] = np.ones(1, np.float32)
@@ -183,17 +101,7 @@ class MLPMapper(Mapper):
         return named
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take the network's parameters, whose shapes say how wide its layers are, and the posterior's.
-
-        Parameters
-        ----------
-        weights : mapping of str to array
-
-        Raises
-        ------
-        NeuroCanvasError
-            If one is missing or the shapes do not fit one another, the spec and the basis.
-        """
+        """Take the network's parameters, whose shapes say how wide its layers are, and the posterior's."""
         import torch
 
         state = {
@@ -218,20 +126,7 @@ class MLPMapper(Mapper):
         self.network, self.posterior = network.eval(), posterior
 
     def folded(self) -> torch.nn.Sequential:
-        """Fold standardisation and basis into the outer layers: one network, features to (77, 768).
-
-        Returns
-        -------
-        torch.nn.Sequential
-            Maps raw features (n, n_features), channel-major, to (n, 77, 768) in evaluation mode; equal to
-            `predict` up to rounding. The last layer alone has 59,136 x width weights, which is why training
-            does without it.
-
-        Raises
-        ------
-        NeuroCanvasError
-            If the mapper has a posterior: that is no layer between coordinates and targets.
-        """
+        """Fold standardisation and basis into the outer layers: one network, features to (77, 768)."""
         import torch
 
         if self.posterior is not None:

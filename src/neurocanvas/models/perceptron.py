@@ -15,31 +15,7 @@ if TYPE_CHECKING:
 def build_perceptron(
     n_features: int, n_outputs: int, hidden: tuple[int, ...] = (256, 128), dropout: float = 0.5
 ) -> torch.nn.Module:
-    """Build the multi-layer perceptron; the defaults are the released sizes.
-
-    Parameters
-    ----------
-    n_features : int
-        Inputs per trial.
-    n_outputs : int
-        Concepts.
-    hidden : tuple of int
-        Width of every hidden layer.
-    dropout : float
-        Share of hidden units that are left out in training.
-
-    Returns
-    -------
-    torch.nn.Module
-        Trials (n, ...), flattened, to logits (n, n_outputs); initialised from torch's global random state. Its state
-        dict has the released names (`l1`, `bn1`, `l2`, `bn2`, `l3`). Features enter as they are flattened: weights
-        that were trained on band-major features want band-major ones (`load_network` turns the released ones).
-
-    Examples
-    --------
-    >>> list(build_perceptron(310, 80).state_dict())[:3]
-    ['l1.weight', 'l1.bias', 'bn1.weight']
-    """
+    """Build the multi-layer perceptron; the defaults are the released sizes."""
     network: torch.nn.Module = _network_class()((n_features, *hidden, n_outputs), dropout)
     return network
 

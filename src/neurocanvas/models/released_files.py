@@ -18,8 +18,8 @@ from neurocanvas.torch_files import read_torch, write_torch
 if TYPE_CHECKING:
     import torch
 
+# What the released mapper reads and gives: 62 channels, 5 bands, (77, 768).
 SPEC = EEGSpec(CH_NAMES, tuple(BANDS), TARGET_SHAPE)
-"""What the released mapper reads and gives: 62 channels, 5 bands, (77, 768)."""
 
 ROWS_AT_ONCE = 4096
 SMALLEST_SHARE = 1e-12  # of the largest squared length: what is below is rounding
@@ -27,28 +27,7 @@ NORMS = ("weight", "bias", "running_mean", "running_var")
 
 
 def read_released_mapper(path: Path | str) -> MLPMapper:
-    """Read a mapper that the released code trained.
-
-    Parameters
-    ----------
-    path : path-like
-        The state dict: fc1, bn1, fc2, bn2 and fc3 of 310-1024-2048-59,136, ReLU between them.
-
-    Returns
-    -------
-    MLPMapper
-        Takes the *released* features as they are, (n, 62, 5). Its axes span the columns of the last layer and are
-        orthonormal, so its predictions are the released module's up to rounding; `target_sd` is not known and 0.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is missing, damaged or would run code, or if an array is missing, has another shape or is not finite.
-
-    References
-    ----------
-    `MLPMapper` of Promise-Z5Q2SQ/EEG-ImageNet-Dataset (MIT).
-    """
+    """Read a mapper that the released code trained."""
     import torch
 
     state = _checked(Path(path))
@@ -68,21 +47,7 @@ def read_released_mapper(path: Path | str) -> MLPMapper:
 
 
 def write_released_mapper(mapper: Mapper, path: Path) -> None:
-    """Write a mapper as the released code saves its own.
-
-    Parameters
-    ----------
-    mapper : Mapper
-        Of the released layers, trained without the contrastive error.
-    path : Path
-        `mlpsd_s{subject}_0.pth`; 490 MB. Standardisation and basis are folded into the outer layers, so it takes
-        features as the mapper takes them, band-major.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the released module has no room for the mapper.
-    """
+    """Write a mapper as the released code saves its own."""
     import torch
 
     released = ARCHITECTURES["released"]

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 Layout = Literal["channel-major", "scrambled"]
 
+# How a trial's features become nodes: a node per channel, or the released reading of band-major features.
 LAYOUTS: tuple[Layout, ...] = ("channel-major", "scrambled")
-"""How a trial's features become nodes: a node per channel, or the released reading of band-major features."""
 
+# m²; electrodes up to the root of this apart (69 mm) have an edge of weight 1, farther ones NEAR / distance².
 NEAR = 4.71e-3
-"""m²; electrodes up to the root of this apart (69 mm) have an edge of weight 1, farther ones NEAR / distance²."""
 
+# Electrodes across the midline whose edge is lowered by 1: it then stands for asymmetry of the hemispheres.
 GLOBAL_PAIRS = (
     ("FP1", "FP2"), ("AF3", "AF4"), ("F5", "F6"), ("FC5", "FC6"), ("C5", "C6"), ("CP5", "CP6"), ("P5", "P6"),
     ("PO5", "PO6"), ("O1", "O2"),
 )  # fmt: skip
-"""Electrodes across the midline whose edge is lowered by 1: it then stands for asymmetry of the hemispheres."""
 
 N_HOPS = 2
 N_HIDDEN = 200
@@ -34,30 +34,7 @@ DROPOUT = 0.5
 
 
 def electrode_graph(positions: np.ndarray = POSITIONS) -> np.ndarray:
-    """Edge weights that training starts from; by default the released graph.
-
-    w_ij = min(1, NEAR / |p_i - p_j|²), less 1 for the `GLOBAL_PAIRS` whose two electrodes stand where `montage` has
-    them. The released graph comes out to within .0022, because `montage` is rounded to .1 mm.
-
-    Parameters
-    ----------
-    positions : array, shape (n_chans, 3), metres
-
-    Returns
-    -------
-    array, shape (n_chans, n_chans), float32
-        Symmetric, 1 on the diagonal.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If positions have another shape or are not finite.
-
-    Examples
-    --------
-    >>> electrode_graph()[0, :4].round(2).tolist()  # FP1 to FP1, FPZ, FP2, AF3
-    [1.0, 1.0, 0.0, 1.0]
-    """
+    """Edge weights that training starts from; by default the released graph."""
     if positions.ndim != 2 or positions.shape[1] != 3 or not np.isfinite(positions).all():
         raise NeuroCanvasError(f"positions: finite metres of shape (n_chans, 3) are needed; got {positions.shape}.")
     squared = np.square(positions[:, None] - positions).sum(axis=2)
@@ -76,48 +53,7 @@ def build_rgnn(
     layout: Layout = "channel-major",
     domain_adaptation: bool = False,
 ) -> torch.nn.Module:
-    """Build RGNN [Zhong2020]_ with the released sizes, as products with a dense (n_chans, n_chans) matrix.
-
-    With the symmetric edge weights W and D = diag(sum_j |W_ij|), S = D^-½ W D^-½: every node becomes
-    relu(linear(S² nodes)), nodes are summed, and BatchNorm, dropout and a linear layer follow. `edge_weight` holds the
-    lower triangle of W, row after row, diagonal included; the state dict has the released names.
-
-    Parameters
-    ----------
-    n_outputs : int
-        Concepts.
-    positions : array, shape (n_chans, 3), metres
-        Of the electrodes, in the order of the features.
-    n_bands : int
-        Features per channel.
-    layout : {"channel-major", "scrambled"}
-        ``"scrambled"`` is the released network to the number: band-major features cut into fives, so that a "node" is
-        one band at five neighbouring channels. Released weights mean what they meant only there.
-    domain_adaptation : bool
-        Whether to add the head of node-wise domain adversarial training (NodeDAT).
-
-    Returns
-    -------
-    torch.nn.Module
-        Trials (n, n_chans, n_bands) to logits (n, n_outputs), initialised from torch's global random state. Called as
-        ``network(x, alpha)``, which needs the head, it gives logits and the domains of all nodes, (n, n_chans, 2),
-        whose gradient enters the layers below times -alpha.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the layout is unknown or positions have another shape.
-
-    References
-    ----------
-    .. [Zhong2020] Zhong, Wang and Miao (2020), EEG-based emotion recognition using regularized graph neural networks,
-       IEEE Transactions on Affective Computing 13(3), 1290-1301.
-
-    Examples
-    --------
-    >>> build_rgnn(80).edge_weight.shape  # 62 * 63 / 2
-    torch.Size([1953])
-    """
+    """Build RGNN [Zhong2020]_ with the released sizes, as products with a dense (n_chans, n_chans) matrix."""
     scrambled = check_option("rgnn layout", layout, LAYOUTS) == "scrambled"
     network: torch.nn.Module = _network_class()(
         electrode_graph(positions), n_bands, n_outputs, scrambled, domain_adaptation

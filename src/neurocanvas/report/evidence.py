@@ -22,26 +22,7 @@ FOREMOST = 5  # electrodes that are named
 
 
 def audit(folder: Path) -> dict[str, Any] | None:
-    """Read what the audit found.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder: ``scores/audit.json`` with ``verdict``, ``finding`` and, where there are any, ``cases`` of name,
-        finding, ``can`` and ``cannot`` (sentences).
-
-    Returns
-    -------
-    dict or None
-        verdict, tone ("block" where the accuracy cannot be told from the recording block, "clean" where nothing was
-        found, else "doubt"), other_split (whether models were trained on another split than run.toml says) and cases;
-        None without the file.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is damaged.
-    """
+    """Read what the audit found."""
     found = _optional(folder / "scores" / "audit.json", "audit")
     if found is None:
         return None
@@ -56,26 +37,7 @@ def audit(folder: Path) -> dict[str, Any] | None:
 
 
 def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
-    """Read what the controls found.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder: ``scores/controls.json`` with ``verdict`` and ``rows`` of control, asks, effect, low, high, p,
-        fired (None where it could not be computed), verdict and, where there is one, p_holm.
-    settings : RunSettings
-        Of the run: controls of other trials, splits or features are not shown.
-
-    Returns
-    -------
-    dict or None
-        verdict, rows, corrected (whether a row has p_holm), link; None without the file.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is damaged.
-    """
+    """Read what the controls found."""
     found = _optional(folder / "scores" / "controls.json", "controls")
     if found is None or found.get("made_from", settings.of_trials) != settings.of_trials:
         return None
@@ -99,29 +61,12 @@ def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
     return {"verdict": found["verdict"], "rows": rows, "corrected": corrected, "link": link}
 
 
+# Whether a control fired -> in words.
 OUTCOMES: Mapping[bool | None, str] = {True: "fired", False: "silent", None: "not computed"}
-"""Whether a control fired -> in words."""
 
 
 def importance(folder: Path) -> dict[str, Any] | None:
-    """Draw how much is lost without each band and each electrode.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder: ``scores/importance.csv`` with kind ("permutation" or "occlusion"), group ("band" or
-        "electrode"), name, drop, low, high; drops are shares of two-way identification in target space.
-
-    Returns
-    -------
-    dict or None
-        kinds (of each its title, meaning, bands and map), axis, link; None without the file or its rows.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is damaged.
-    """
+    """Draw how much is lost without each band and each electrode."""
     path = folder / "scores" / "importance.csv"
     if not path.is_file():
         return None

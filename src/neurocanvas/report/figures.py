@@ -1,7 +1,4 @@
-"""The plots of the page: inline SVG that takes the page's colours.
-
-Positions along x are percentages, so a plot is as wide as its cell and its text keeps its size on a phone.
-"""
+"""The plots of the page: inline SVG that takes the page's colours."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+# Arm -> its mark; the page's style sheet gives it its colour, so shape and colour both tell arms apart.
 MARKS: dict[str, str] = {
     "eeg": '<circle r="5.5"/>',
     "shuffled": '<rect x="-4.5" y="-4.5" width="9" height="9"/>',
@@ -24,27 +22,13 @@ MARKS: dict[str, str] = {
     "sketched-start": '<path d="M6 0-5-6-5 6Z"/>',
     "best-of": '<path d="M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4Z"/>',
 }
-"""Arm -> its mark; the page's style sheet gives it its colour, so shape and colour both tell arms apart."""
 
 ROW, AXIS = 26, 20  # heights in CSS pixels
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear axis from `low` to `high` with round ticks.
-
-    Parameters
-    ----------
-    low, high : float
-        Ends of the axis, in the values' unit.
-    ticks : tuple of float
-        Where it is labelled.
-
-    Examples
-    --------
-    >>> Scale(0.0, 1.0, (0.0, 0.5, 1.0)).at(0.25)
-    '25.00%'
-    """
+    """A linear axis from `low` to `high` with round ticks."""
 
     low: float
     high: float
@@ -52,22 +36,7 @@ class Scale:
 
     @classmethod
     def around(cls, values: Sequence[float]) -> Scale:
-        """Make the shortest round axis that holds 0 and all values.
-
-        Parameters
-        ----------
-        values : sequence of float
-            What must fit; NaN is left out.
-
-        Returns
-        -------
-        Scale
-
-        Examples
-        --------
-        >>> Scale.around([0.13, 0.92]).ticks
-        (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-        """
+        """Make the shortest round axis that holds 0 and all values."""
         finite = [value for value in values if np.isfinite(value)]
         low, high = min(0.0, *finite, 0.0), max(0.0, *finite, 0.0)
         span = max(high - low, 1e-6)
@@ -77,17 +46,7 @@ class Scale:
         return cls(ticks[0], ticks[-1], ticks)
 
     def at(self, value: float) -> str:
-        """Return where a value lies, as a CSS percentage inside 0 to 100.
-
-        Parameters
-        ----------
-        value : float
-            In the axis's unit.
-
-        Returns
-        -------
-        str
-        """
+        """Return where a value lies, as a CSS percentage inside 0 to 100."""
         share = (value - self.low) / (self.high - self.low)
         return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
 
@@ -99,24 +58,7 @@ def strip(
     chance: float | None = None,
     between: tuple[float, float] | None = None,
 ) -> Markup:
-    """Draw one row of a dot plot.
-
-    Parameters
-    ----------
-    scores : dict of str to dict
-        Arm to its ``value`` and, if there is an interval, ``low`` and ``high``; the last is drawn on top.
-    scale : Scale
-        Shared by the rows above and below.
-    chance : float, optional
-        Marked by a dashed line.
-    between : pair of float, optional
-        Floor and ceiling: the range is shaded.
-
-    Returns
-    -------
-    Markup
-        An ``<svg>`` as wide as its cell.
-    """
+    """Draw one row of a dot plot."""
     parts = [Markup('<line class="grid" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(scale.at(t)) for t in scale.ticks]
     if between is not None:
         left, right = sorted(between)
@@ -140,20 +82,7 @@ def strip(
 
 
 def axis(scale: Scale, labels: Sequence[str]) -> Markup:
-    """Draw the labels under the rows of a dot plot.
-
-    Parameters
-    ----------
-    scale : Scale
-        The rows' scale.
-    labels : sequence of str
-        One for each of its ticks.
-
-    Returns
-    -------
-    Markup
-        An ``<svg>`` as wide as its cell.
-    """
+    """Draw the labels under the rows of a dot plot."""
     text = Markup('<text x="{}" y="14" text-anchor="middle">{}</text>')
     parts = [text.format(scale.at(tick), label) for tick, label in zip(scale.ticks, labels, strict=True)]
     return Markup('<svg class="strip axis" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
@@ -162,20 +91,7 @@ def axis(scale: Scale, labels: Sequence[str]) -> Markup:
 
 
 def bar(value: float, low: float, high: float, scale: Scale) -> Markup:
-    """Draw one row of a bar chart.
-
-    Parameters
-    ----------
-    value, low, high : float
-        Where the bar ends, and its interval; NaN is not drawn.
-    scale : Scale
-        Shared by the rows above and below; it holds 0, where bars begin.
-
-    Returns
-    -------
-    Markup
-        An ``<svg>`` as wide as its cell.
-    """
+    """Draw one row of a bar chart."""
     parts = [
         Markup('<line class="{1}" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(scale.at(t), "grid" if t else "zero")
         for t in scale.ticks
@@ -194,22 +110,7 @@ def bar(value: float, low: float, high: float, scale: Scale) -> Markup:
 
 
 def curves(history: Sequence[Mapping[str, float]], selected: int | None, levels: Mapping[str, float]) -> Markup:
-    """Draw a mapper's losses over the epochs.
-
-    Parameters
-    ----------
-    history : sequence of dict
-        ``epoch``, ``train_loss`` and ``val_loss``, epoch by epoch.
-    selected : int, optional
-        The epoch whose weights were kept.
-    levels : dict of str to float
-        Style class of a horizontal line (``ridge``, ``constant``) to its height: losses of the baselines.
-
-    Returns
-    -------
-    Markup
-        An ``<svg>``, 220 px high, whose width the style sheet gives. The top leaves out the highest 3 % of the losses.
-    """
+    """Draw a mapper's losses over the epochs."""
     epochs = np.array([line["epoch"] for line in history], dtype=float)
     losses = {name: np.array([line[f"{name}_loss"] for line in history], dtype=float) for name in ("train", "val")}
     every = np.concatenate([*losses.values(), np.array(list(levels.values()), dtype=float)])

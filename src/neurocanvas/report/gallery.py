@@ -17,32 +17,15 @@ from neurocanvas.report.tables import csv_link, number_in, read_csv
 from neurocanvas.report.words import number, ranking_arm
 from neurocanvas.store import read_text
 
+# Trials shown from the top, the middle and the end of the ranking, and spread over the rest.
 GROUP, SAMPLE = 4, 12
-"""Trials shown from the top, the middle and the end of the ranking, and spread over the rest."""
 
 AS_IT_IS, REDUCED = 128, 192  # px: pictures up to the first are embedded unchanged, larger ones shrink to the second
 PAGE, PAGES = 1400, 2  # of pictures from captions: the longer side in px, and how many pages are embedded
 
 
 def choose_trials(scores: Mapping[tuple[int, int], float]) -> list[tuple[str, list[tuple[int, int]]]]:
-    """Choose by rank alone which trials the page shows.
-
-    Parameters
-    ----------
-    scores : dict of (subject, trial) to float
-        Two-way identification of each trial's `eeg` picture.
-
-    Returns
-    -------
-    list of (str, list of (subject, trial))
-        Headings and their trials: best, middle and worst, and more that are evenly spaced through the rest of the
-        ranking. Few trials are all shown, best first.
-
-    Examples
-    --------
-    >>> [(title, len(keys)) for title, keys in choose_trials({(0, t): t / 60 for t in range(60)})]
-    [('Best 4', 4), ('Middle 4', 4), ('Worst 4', 4), ('12 others, evenly spaced through the ranking', 12)]
-    """
+    """Choose by rank alone which trials the page shows."""
     ranked = sorted(scores, key=lambda key: (-scores[key], key))
     if len(ranked) <= 3 * GROUP + SAMPLE:
         return [(f"All {len(ranked)} trials, best first", ranked)]
@@ -60,29 +43,7 @@ def choose_trials(scores: Mapping[tuple[int, int], float]) -> list[tuple[str, li
 def ranked_pictures(
     folder: Path, arms: Sequence[str], captions: Mapping[str, str], names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Lay out the picture grid: groups of trials, each with the seen picture and one of every arm.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    arms : sequence of str
-        In the page's order.
-    captions : dict of str to str
-        Stimulus to caption.
-    names : dict of str to str
-        Concept to name.
-
-    Returns
-    -------
-    dict
-        groups, by (the arm that ranks), link (to the numbers of the trials that are shown).
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a table or a picture is missing or damaged.
-    """
+    """Lay out the picture grid: groups of trials, each with the seen picture and one of every arm."""
     path, by = folder / "scores" / "trials.csv", ranking_arm(arms)
     scored, scores = {}, {}
     for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "stimulus", "concept", "two_way")):
@@ -133,18 +94,7 @@ def _drawn(path: Path) -> dict[tuple[int, int, str], str]:
 
 
 def caption_pages(folder: Path) -> dict[str, Any]:
-    """Read the first pages of comparison of pictures drawn from captions.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    dict
-        shown (data URIs) and n (how many pages there are).
-    """
+    """Read the first pages of comparison of pictures drawn from captions."""
     paths = sorted((folder / "generated_from_captions").glob("page_*.png"))
     return {"shown": [_data_uri(path, PAGE) for path in paths[:PAGES]], "n": len(paths)}
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from neurocanvas.safe_text import printable
 
+# Width of a picture, space between two, height of a line of text; px.
 CELL, GAP, LINE = 192, 12, 22
-"""Width of a picture, space between two, height of a line of text; px."""
 
 PAPER, INK = (255, 255, 255), (32, 32, 32)
 
@@ -20,22 +20,7 @@ def comparison_pages(
     *,
     per_page: int = 6,
 ) -> Iterator[np.ndarray]:
-    """Set pictures side by side.
-
-    Parameters
-    ----------
-    columns : sequence of str
-        Heads of the columns.
-    rows : sequence of (caption, pictures)
-        Pictures by column, each (height, width, 3), uint8; a column without one stays empty.
-    per_page : int
-        Rows on a page.
-
-    Yields
-    ------
-    array, shape (height, width, 3), uint8
-        One page after the other; all have the same width.
-    """
+    """Set pictures side by side."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=14)

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from neurocanvas.report.tables import file_link, number_in, read_csv
 from neurocanvas.report.words import ORDERS, number, ranking_arm
 
+# Shares of a concept's pictures above which a cell takes the next darker colour.
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
-"""Shares of a concept's pictures above which a cell takes the next darker colour."""
 
 NEAR = 2  # places to each side in an order that count as near
 LISTED = 10  # confusions in the list
@@ -21,28 +21,7 @@ SHOWN_ARMS = 3  # at most: each is drawn in every order
 
 
 def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> dict[str, Any] | None:
-    """Draw the confusion matrix of every arm in every order.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder: ``scores/confusion.csv`` (arm, true, named, count) and ``scores/concept_order.csv`` (concept,
-        name, semantic, block: ranks; block may be empty).
-    arms : sequence of str
-        In the page's order.
-    names : dict of str to str
-        Concept to name, where the order has none.
-
-    Returns
-    -------
-    dict or None
-        n, orders, arms, figures, listed, arm, links; None where one of the files is missing or empty.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a file is damaged.
-    """
+    """Draw the confusion matrix of every arm in every order."""
     counted, ordered = (folder / "scores" / name for name in ("confusion.csv", "concept_order.csv"))
     if not (counted.is_file() and ordered.is_file()):
         return None
@@ -81,25 +60,7 @@ KEYS = ("true", "named")
 
 
 def draw_matrix(counts: np.ndarray, style: str) -> Markup:
-    """Draw a table of counts as coloured cells, every row by its own sum.
-
-    Parameters
-    ----------
-    counts : array, shape (n, n)
-        Rows are what was seen, columns what was named.
-    style : str
-        Style class that gives the colour.
-
-    Returns
-    -------
-    Markup
-        An ``<svg>`` as wide as its cell, one path per colour.
-
-    Examples
-    --------
-    >>> draw_matrix(np.array([[3, 1], [0, 0]]), "eeg").count("<path")
-    3
-    """
+    """Draw a table of counts as coloured cells, every row by its own sum."""
     n = len(counts)
     sums = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, sums, out=np.zeros(counts.shape), where=sums > 0)
@@ -115,25 +76,7 @@ def draw_matrix(counts: np.ndarray, style: str) -> Markup:
 
 
 def near_errors(counts: np.ndarray, near: int = NEAR) -> tuple[float, float] | None:
-    """Share of the errors that fall near the seen concept in the order of the table.
-
-    Parameters
-    ----------
-    counts : array, shape (n, n)
-        Rows are what was seen, columns what was named.
-    near : int
-        Places to each side that count as near.
-
-    Returns
-    -------
-    (float, float) or None
-        The share, and what it were if the errors of each concept fell evenly on all others; None without errors.
-
-    Examples
-    --------
-    >>> near_errors(np.array([[5, 1, 0], [0, 5, 1], [2, 0, 5]]), near=1)
-    (0.5, 0.625)
-    """
+    """Share of the errors that fall near the seen concept in the order of the table."""
     n = len(counts)
     distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
     close = (distance > 0) & (distance <= near)

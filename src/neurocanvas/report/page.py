@@ -39,24 +39,7 @@ PANELS = 6  # training curves shown at most
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run folder; the same folder gives the same bytes.
-
-    Parameters
-    ----------
-    folder : Path
-        A run folder in which every stage up to ``evaluate`` is done, or ``classify`` or ``benchmark``, or both.
-
-    Returns
-    -------
-    Path
-        The page: one file that loads nothing from anywhere. Its one script, which sorts tables and names the cells of
-        the confusion matrix, is allowed by its hash; without scripts the page reads the same.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a part is missing or damaged; the message names the verb that makes it.
-    """
+    """Write `report.html` into a run folder; the same folder gives the same bytes."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = Path(folder)
@@ -72,22 +55,7 @@ def write_report(folder: Path) -> Path:
 
 
 def script_hash(script: str) -> str:
-    """Name a script as a content security policy names what may run.
-
-    Parameters
-    ----------
-    script : str
-        What stands between ``<script>`` and ``</script>``.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> script_hash("")
-    'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
-    """
+    """Name a script as a content security policy names what may run."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
@@ -115,11 +83,11 @@ def _content(folder: Path) -> dict[str, Any]:
     return {**_pictured(folder, settings, audited), **always, "pictured": True}
 
 
+# What the template needs of a run that classifies only.
 NO_PICTURES: Mapping[str, Any] = {
     "pictured": False, "arms": {}, "models": [], "concepts": {"arms": []}, "scalp": {"maps": []}, "confusion": None,
     "importance": None,
 }  # fmt: skip
-"""What the template needs of a run that classifies only."""
 
 
 def _classification(folder: Path) -> list[dict[str, Any]]:

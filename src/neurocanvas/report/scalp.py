@@ -13,29 +13,18 @@ from markupsafe import Markup
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES, POSITIONS
 
+# Matplotlib's name of the colours of the scalp maps: even steps of lightness, safe for colour-blind readers.
 COLOUR_MAP = "viridis"
-"""Matplotlib's name of the colours of the scalp maps: even steps of lightness, safe for colour-blind readers."""
 
+# Below this many electrodes nothing is interpolated between them: they are drawn as dots.
 FEW_CHANNELS = 8
-"""Below this many electrodes nothing is interpolated between them: they are drawn as dots."""
 
+# Radius of the sphere that electrode positions are scaled to, metres.
 HEAD_RADIUS = 0.085
-"""Radius of the sphere that electrode positions are scaled to, metres."""
 
 
 def electrode_positions(ch_names: Sequence[str]) -> np.ndarray:
-    """Look up where electrodes sit.
-
-    Parameters
-    ----------
-    ch_names : sequence of str
-        Names of EEG-ImageNet's cap, else of the international 10-05 system, in any case.
-
-    Returns
-    -------
-    array, shape (n_chans, 3), metres
-        x right, y front, z up, on a sphere of `HEAD_RADIUS`; NaN where the name is unknown.
-    """
+    """Look up where electrodes sit."""
     released = dict(zip(CH_NAMES, np.asarray(POSITIONS), strict=True))
     if all(name in released for name in ch_names):
         found: np.ndarray = np.array([released[name] for name in ch_names])
@@ -46,27 +35,7 @@ def electrode_positions(ch_names: Sequence[str]) -> np.ndarray:
 
 
 def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, float]) -> Markup:
-    """Draw one value per electrode on a head seen from above, nose up.
-
-    Parameters
-    ----------
-    values : array, shape (n_chans,)
-        What is coloured.
-    ch_names : sequence of str
-        The electrodes; those of unknown position are left out.
-    limits : pair of float
-        Values of the first and the last colour.
-
-    Returns
-    -------
-    Markup
-        An ``<svg>`` of dots below `FEW_CHANNELS` electrodes, else an ``<img>`` of an interpolated map.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the values do not fit the channels.
-    """
+    """Draw one value per electrode on a head seen from above, nose up."""
     if np.shape(values) != (len(ch_names),):
         raise NeuroCanvasError(f"values: one per channel, {len(ch_names)}, is needed; got shape {np.shape(values)}.")
     positions = electrode_positions(ch_names)
@@ -78,12 +47,7 @@ def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, 
 
 
 def gradient() -> str:
-    """Return the colours of the scalp maps, low to high, as a CSS gradient.
-
-    Returns
-    -------
-    str
-    """
+    """Return the colours of the scalp maps, low to high, as a CSS gradient."""
     return f"linear-gradient(90deg, {', '.join(_colour(share) for share in np.linspace(0, 1, 9))})"
 
 

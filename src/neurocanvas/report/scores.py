@@ -15,22 +15,7 @@ FOREST_COLUMNS = ("subject", "arm", "metric", "n", "value", "low", "high", "p", 
 
 
 def metric_tables(summary: Mapping[str, Any], arms: Sequence[str], n_way: int) -> list[dict[str, Any]]:
-    """Lay out the rows of every metric: a dot, an interval and the numbers of each arm.
-
-    Parameters
-    ----------
-    summary : dict
-        `scores/summary.json`; its ``metrics`` describe those that `words.METRICS` does not.
-    arms : sequence of str
-        In the page's order.
-    n_way : int
-        Pictures to choose from.
-
-    Returns
-    -------
-    list of dict
-        title, meaning, rows, axis; first the metrics of `words.METRICS`.
-    """
+    """Lay out the rows of every metric: a dot, an interval and the numbers of each arm."""
     measured = summary["arms"]
     known = [metric for metric in METRICS if any(metric in measured[arm] for arm in arms)]
     further = dict.fromkeys(metric for arm in arms for metric in measured[arm] if metric not in METRICS)
@@ -87,20 +72,7 @@ def _metric(
 
 
 def score_link(measured: Mapping[str, Mapping[str, Mapping[str, Any]]], arms: Sequence[str]) -> str:
-    """Put the numbers of all arms and metrics into a link.
-
-    Parameters
-    ----------
-    measured : dict
-        Arm to metric to score.
-    arms : sequence of str
-        In the page's order.
-
-    Returns
-    -------
-    str
-        From `tables.csv_link`.
-    """
+    """Put the numbers of all arms and metrics into a link."""
     rows = [
         [arm, metric, *(score.get(key) for key in SCORE_COLUMNS)]
         for arm in arms for metric, score in measured[arm].items()
@@ -109,23 +81,7 @@ def score_link(measured: Mapping[str, Mapping[str, Mapping[str, Any]]], arms: Se
 
 
 def not_computed(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List the metrics that were not computed.
-
-    Parameters
-    ----------
-    summary : dict
-        `scores/summary.json`; ``not_computed`` maps a metric to why.
-
-    Returns
-    -------
-    list of (str, str)
-        Titles, joined by commas, and their common reason.
-
-    Examples
-    --------
-    >>> not_computed({"not_computed": {"a": "no weights", "b": "no network", "c": "no weights"}})
-    [('a, c', 'no weights'), ('b', 'no network')]
-    """
+    """List the metrics that were not computed."""
     described = summary.get("metrics", {})
     titles: dict[str, list[str]] = {}
     for metric, reason in summary.get("not_computed", {}).items():
@@ -135,20 +91,7 @@ def not_computed(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | None:
-    """Lay out the metrics that have one value for all pictures or predictions of an arm.
-
-    Parameters
-    ----------
-    summary : dict
-        `scores/summary.json`; ``sets`` maps an arm to metric to ``value`` and ``n_generated``.
-    arms : sequence of str
-        In the page's order.
-
-    Returns
-    -------
-    dict or None
-        header, lines, notes (what each metric is), link; None where nothing was measured.
-    """
+    """Lay out the metrics that have one value for all pictures or predictions of an arm."""
     sets, described = summary.get("sets", {}), summary.get("metrics", {})
     shown = [arm for arm in arms if sets.get(arm)]
     metrics = list(dict.fromkeys(metric for arm in shown for metric in sets[arm]))
@@ -169,19 +112,7 @@ def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]
 
 
 def retrieval_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Lay out how well predictions retrieve the targets of the test pictures, by rule of assignment.
-
-    Parameters
-    ----------
-    summary : dict
-        `scores/summary.json`; ``retrieval`` maps a rule to transductive, n_pictures, top1, chance1, top5, chance5 and
-        median_rank.
-
-    Returns
-    -------
-    dict or None
-        header, lines, n (pictures), link; None where nothing was retrieved.
-    """
+    """Lay out how well predictions retrieve the targets of the test pictures, by rule of assignment."""
     found = summary.get("retrieval")
     if not found:
         return None
@@ -200,22 +131,7 @@ def retrieval_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def comparison(table: Mapping[str, Mapping[str, Any]], arms: Sequence[str], name: str) -> dict[str, Any]:
-    """Compare concepts or subjects by two-way identification in all arms but `mean`, best first.
-
-    Parameters
-    ----------
-    table : dict of str to dict
-        Of each: ``name``, ``n`` and every arm's scores.
-    arms : sequence of str
-        In the page's order.
-    name : str
-        Of the CSV file.
-
-    Returns
-    -------
-    dict
-        rows, arms, axis, link.
-    """
+    """Compare concepts or subjects by two-way identification in all arms but `mean`, best first."""
     shown = [arm for arm in ("oracle", "shuffled", "eeg") if arm in arms]
     scale = figures.Scale.around([1.0])
     ranked = sorted(table.values(), key=lambda row: (-row[shown[-1]]["two_way"], row["name"])) if shown else []
@@ -238,20 +154,7 @@ def comparison(table: Mapping[str, Mapping[str, Any]], arms: Sequence[str], name
 
 
 def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | None:
-    """Lay out a forest plot: every subject's score with its interval, and all subjects' together.
-
-    Parameters
-    ----------
-    summary : dict
-        `scores/summary.json`; ``forest`` has one entry per subject and arm.
-    arms : sequence of str
-        In the page's order.
-
-    Returns
-    -------
-    dict or None
-        arm, arms, title, sentence, rows, pooled (None where there is one subject), axis, link; None without entries.
-    """
+    """Lay out a forest plot: every subject's score with its interval, and all subjects' together."""
     entries = [entry for entry in summary.get("forest", []) if entry["arm"] in arms]
     if not entries:
         return None

@@ -17,27 +17,7 @@ from neurocanvas.store import read_text
 
 
 def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read a CSV file with a header.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    verb : str
-        What makes it; named when it is missing or damaged.
-    columns : sequence of str
-        What it must have.
-
-    Returns
-    -------
-    list of dict
-        One per row.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file or a column is missing, or a row is shorter than the header.
-    """
+    """Read a CSV file with a header."""
     header, *cells = _cells(path, verb)
     if any(len(row) != len(header) for row in cells):
         raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
@@ -59,29 +39,7 @@ def _cells(path: Path, verb: str) -> list[list[str]]:
 
 
 def number_in(row: Mapping[str, str], column: str, path: Path, verb: str) -> float:
-    """Read a number of a row.
-
-    Parameters
-    ----------
-    row : dict of str to str
-        From `read_csv`.
-    column : str
-        Where it stands.
-    path : Path
-        The file, for the message.
-    verb : str
-        What makes it.
-
-    Returns
-    -------
-    float
-        NaN where the cell is empty.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is no number.
-    """
+    """Read a number of a row."""
     try:
         return float(row[column] or "nan")
     except ValueError as error:
@@ -89,46 +47,13 @@ def number_in(row: Mapping[str, str], column: str, path: Path, verb: str) -> flo
 
 
 def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Markup:
-    """Put a table into a link that saves it as a CSV file, in which no text is a formula.
-
-    Parameters
-    ----------
-    name : str
-        Of the file.
-    columns : sequence of str
-        Its header.
-    rows : iterable of iterables
-        Its rows; None is written as nothing.
-
-    Returns
-    -------
-    Markup
-        An ``<a download>`` whose address is the table itself, so that nothing is loaded.
-
-    Examples
-    --------
-    >>> csv_link("a.csv", ["x"], [[1]])
-    Markup('<a class="csv" download="a.csv" href="data:text/csv;charset=utf-8;base64,eAoxCg==">a.csv</a>')
-    """
+    """Put a table into a link that saves it as a CSV file, in which no text is a formula."""
     content = csv_text([columns, *rows])
     link = Markup('<a class="csv" download="{0}" href="data:text/csv;charset=utf-8;base64,{1}">{0}</a>')
     return link.format(name, base64.b64encode(content.encode("utf-8", "replace")).decode())
 
 
 def file_link(path: Path, verb: str) -> Markup:
-    """Put a CSV file of the run folder into a link that saves it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    verb : str
-        What makes it.
-
-    Returns
-    -------
-    Markup
-        As `csv_link` makes it.
-    """
+    """Put a CSV file of the run folder into a link that saves it."""
     header, *rows = _cells(path, verb)
     return csv_link(path.name, header, rows)

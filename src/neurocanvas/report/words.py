@@ -7,6 +7,7 @@ from typing import Any
 
 from neurocanvas.config import RunSettings
 
+# Arm -> what its pictures are made from; in the order in which the page shows them.
 ARMS: dict[str, str] = {
     "eeg": "Made from what the mapper predicts from this trial's EEG.",
     "shuffled": "Made from the prediction for another trial of the same subject: the floor. What it scores above "
@@ -21,11 +22,11 @@ ARMS: dict[str, str] = {
     "sketched-start": "Made from the prediction, but drawn over a small picture that ridge regression predicts.",
     "best-of": "Made from the prediction several times; kept is the picture whose own caption is nearest to it.",
 }
-"""Arm -> what its pictures are made from; in the order in which the page shows them."""
 
+# Arms that say nothing of the trial's EEG.
 CONTROL_ARMS = ("shuffled", "mean", "random", "oracle")
-"""Arms that say nothing of the trial's EEG."""
 
+# Metric -> title and meaning, in the page's order; ``{n}`` stands for the number of pictures to choose from.
 METRICS: dict[str, tuple[str, str]] = {
     "two_way": (
         "Two-way identification",
@@ -41,73 +42,34 @@ METRICS: dict[str, tuple[str, str]] = {
     "pixcorr": ("PixCorr", "correlation of the pixels of the generated and the seen picture"),
     "ssim": ("SSIM", "structural similarity of the two pictures in grey, from −1 to 1"),
 }
-"""Metric -> title and meaning, in the page's order; ``{n}`` stands for the number of pictures to choose from."""
 
+# Metrics written in percent.
 PERCENT = frozenset({"two_way", "n_way", "concept_top1", "concept_top5"})
-"""Metrics written in percent."""
 
 ALPHA = 0.05
 
+# Findings of the audit that mean that the accuracy cannot be told from the recording block.
 BLOCK_FINDINGS = frozenset({"block", "untold-block"})
-"""Findings of the audit that mean that the accuracy cannot be told from the recording block."""
 
+# Order of the concepts in the confusion matrix -> its name.
 ORDERS: dict[str, str] = {"semantic": "by meaning", "block": "by time of recording"}
-"""Order of the concepts in the confusion matrix -> its name."""
 
+# How importance is measured -> title and meaning.
 KINDS: dict[str, tuple[str, str]] = {
     "permutation": ("Permuted", "its values exchanged between test trials"),
     "occlusion": ("Occluded", "its values replaced by the training mean"),
 }
-"""How importance is measured -> title and meaning."""
 
 
 def number(value: float, metric: str, *, unit: bool = True, digits: int = 1) -> str:
-    """Write a score.
-
-    Parameters
-    ----------
-    value : float
-        The score.
-    metric : str
-        A key of `METRICS`: some are written in percent.
-    unit : bool
-        Whether the percent sign follows.
-    digits : int
-        Decimals of a percentage.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> number(0.7812, "two_way", unit=False), number(-0.0312, "pixcorr")
-    ('78.1', '−0.031')
-    """
+    """Write a score."""
     text = f"{100 * value:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")
     plain = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
     return (text if metric in PERCENT else plain).replace("-", "−")
 
 
 def interval(score: Mapping[str, Any], metric: str) -> str:
-    """Write the interval of a score.
-
-    Parameters
-    ----------
-    score : dict
-        With ``low`` and ``high``, which may be missing or None.
-    metric : str
-        As for `number`.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> interval({"low": -0.1, "high": 0.25}, "pixcorr"), interval({}, "pixcorr")
-    ('−0.100 – 0.250', '–')
-    """
+    """Write the interval of a score."""
     low, high = score.get("low"), score.get("high")
     if low is None or high is None:
         return "–"
@@ -115,22 +77,7 @@ def interval(score: Mapping[str, Any], metric: str) -> str:
 
 
 def p_value(p: float) -> str:
-    """Write a p-value with two figures, or as a bound below .0001.
-
-    Parameters
-    ----------
-    p : float
-        From 0 to 1.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> p_value(0.00049975), p_value(0.5)
-    ('.0005', '.50')
-    """
+    """Write a p-value with two figures, or as a bound below .0001."""
     if p < 0.0001:
         return "< .0001"
     digits = 2 if p >= 0.01 else 3 if p >= 0.001 else 4
@@ -138,59 +85,18 @@ def p_value(p: float) -> str:
 
 
 def ranking_arm(arms: Sequence[str]) -> str:
-    """Choose the arm whose pictures rank the trials.
-
-    Parameters
-    ----------
-    arms : sequence of str
-        At least one, in the page's order.
-
-    Returns
-    -------
-    str
-        `eeg`, or the first that is no control.
-    """
+    """Choose the arm whose pictures rank the trials."""
     return next((arm for arm in arms if arm not in CONTROL_ARMS), arms[0])
 
 
 def is_blocked(summary: Mapping[str, Any], warnings: Sequence[str] = ()) -> bool:
-    """Tell whether scores come from a block design.
-
-    Parameters
-    ----------
-    summary : dict
-        `scores/summary.json`.
-    warnings : sequence of str
-        What the splits warned of.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether scores come from a block design."""
     said = (text.lower().startswith("block design") for text in [*summary.get("warnings", []), *warnings])
     return "blocks" in (summary.get("exchanged"), summary.get("unit")) or any(said)
 
 
 def verdict(summary: Mapping[str, Any], *, blocked: bool = False, other_split: bool = False) -> dict[str, Any]:
-    """Say in one sentence what the scores allow to conclude.
-
-    Something is claimed only if the `eeg` interval of two-way identification lies above the `shuffled` one, every
-    p-value is below .05, and the design is not blocked.
-
-    Parameters
-    ----------
-    summary : dict
-        `scores/summary.json`.
-    blocked : bool
-        Whether the audit found that the accuracy cannot be told from the block, whatever the summary says.
-    other_split : bool
-        Whether the audit found that models were trained on another split than the settings say.
-
-    Returns
-    -------
-    dict
-        ``claimed`` (bool) and ``text``.
-    """
+    """Say in one sentence what the scores allow to conclude."""
     scores = {arm: given.get("two_way") for arm, given in summary["arms"].items()}
     eeg, shuffled = scores.get("eeg"), scores.get("shuffled")
     if other_split:
@@ -255,26 +161,7 @@ def definitions(
     n_subjects: int,
     ch_names: Sequence[str],
 ) -> list[tuple[str, str]]:
-    """List what was run.
-
-    Parameters
-    ----------
-    settings : RunSettings
-        `run.toml`.
-    summary : dict
-        `scores/summary.json`.
-    trials : sequence of dict
-        The rows of all trial tables.
-    n_subjects : int
-        How many there are.
-    ch_names : sequence of str
-        The electrodes.
-
-    Returns
-    -------
-    list of (str, str)
-        Terms and what they were.
-    """
+    """List what was run."""
     made, mapper = settings.generate, settings.mapper
     data: str = settings.data.name
     if settings.simulate is not None:
@@ -305,17 +192,7 @@ def definitions(
 
 
 def classification_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say what one protocol's rows of the benchmark come to.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From `evaluation.benchmark.summarise_cells`, all of one protocol.
-
-    Returns
-    -------
-    str
-    """
+    """Say what one protocol's rows of the benchmark come to."""
     first = [row for row in rows if row["granularity"] == rows[0]["granularity"]]
     best = max(first, key=lambda row: row["mean"])
     right, chance = 100 * best["mean"], 100 * best["chance"]

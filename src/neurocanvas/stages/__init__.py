@@ -1,7 +1,4 @@
-"""The stages of a run: each reads artifacts from the run folder and writes artifacts to it.
-
-simulate -> features -> caption -> embed -> train -> predict -> generate -> evaluate -> report
-"""
+"""The stages of a run: each reads artifacts from the run folder and writes artifacts to it."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ from neurocanvas.stages.mapping import features, predict, simulate, train
 from neurocanvas.stages.picturing import evaluate, report
 from neurocanvas.stages.run import Run
 
+# Every stage from data to report by the name of its verb, in the order in which they run.
 STAGES: Mapping[str, Callable[[Run], list[Path]]] = {
     "simulate": simulate,
     "features": features,
@@ -35,40 +33,21 @@ STAGES: Mapping[str, Callable[[Run], list[Path]]] = {
     "evaluate": evaluate,
     "report": report,
 }
-"""Every stage from data to report by the name of its verb, in the order in which they run."""
 
+# Stages that `run` leaves out.
 BESIDE: Mapping[str, Callable[[Run], list[Path]]] = {
     "classify": classify, "benchmark": benchmark, "controls": controls,
 }  # fmt: skip
-"""Stages that `run` leaves out."""
 
+# Stages that read pictures of the run.
 LOOK_AT_PICTURES = ("generate", "evaluate", "report")
-"""Stages that read pictures of the run."""
 
+# Arms of a run that draws captions alone.
 CAPTIONS = ("caption",)
-"""Arms of a run that draws captions alone."""
 
 
 def run_stage(run: Run, name: str) -> list[Path]:
-    """Run one stage; no other process works on the run folder meanwhile.
-
-    Parameters
-    ----------
-    run : Run
-    name : str
-        A key of `STAGES` or `BESIDE`.
-
-    Returns
-    -------
-    list of Path
-        What the stage wrote, or found already done.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the stage's input is bad; `run.toml` then says again what it said before. If another process works on the
-        folder.
-    """
+    """Run one stage; no other process works on the run folder meanwhile."""
     with hold(run.folder, name):
         if not run.url:
             return _run_stage(run, name)
@@ -110,11 +89,7 @@ def _run_stage(run: Run, name: str) -> list[Path]:
 
 
 def _lasting(asked: RunSettings, path: Path, name: str) -> RunSettings:
-    """What a run folder is to say: after an errand what it said before, for that is what was trained and drawn.
-
-    Errands are controls, which train nothing that stays; pictures made elsewhere that are scored in the folder of a run
-    of one's own; and to draw captions alone, after which only the arms are those of before.
-    """
+    """What a run folder is to say: after an errand what it said before, for that is what was trained and drawn."""
     errand = name == "controls" or (name == "evaluate" and asked.evaluate.against) or asked.generate.arms == CAPTIONS
     there = load_settings(path) if errand and path.is_file() else None
     if name == "controls" and there is not None:

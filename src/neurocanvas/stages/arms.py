@@ -20,22 +20,7 @@ from neurocanvas.targets.captions import prompt
 
 
 def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndarray:
-    """Choose which test trials get pictures: all, or at most so many, spread evenly over concepts and folds.
-
-    Parameters
-    ----------
-    concepts : array of str, shape (n,)
-        Concept of every test trial.
-    folds : array of int, shape (n,)
-        Fold of every test trial.
-    most : int or None
-        At most so many.
-
-    Returns
-    -------
-    array of int
-        Sorted positions: the first trial of every concept in every fold, then the second, until there are enough.
-    """
+    """Choose which test trials get pictures: all, or at most so many, spread evenly over concepts and folds."""
     codes = [np.unique(column, return_inverse=True)[1] for column in (concepts, folds)]
     turn = np.zeros(len(concepts), dtype=np.int64)
     for pair in np.unique(codes, axis=1).T:
@@ -46,23 +31,7 @@ def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndar
 
 @dataclass(frozen=True)
 class ChosenTrials:
-    """The test trials of one subject that get pictures.
-
-    Parameters
-    ----------
-    subject : int
-    places : array of int, shape (n_trials,)
-        Rows of the predictions.
-    rows, folds : array of int, shape (n_trials,)
-        In the subject's own table; who predicted them.
-    stimulus, concept : array of str, shape (n_trials,)
-    seen : array of int, shape (n_trials,)
-        Rows of the embeddings.
-    predicted, means : array
-        Of all test trials and folds, memory-mapped.
-    card : dict
-        Of the predictions.
-    """
+    """The test trials of one subject that get pictures."""
 
     subject: int
     places: np.ndarray
@@ -76,19 +45,7 @@ class ChosenTrials:
     card: dict[str, Any]
 
     def entries(self, run: Run, arm: str, part: slice = slice(None)) -> list[dict[str, Any]]:
-        """Give the manifest's entries of an arm.
-
-        Parameters
-        ----------
-        run : Run
-        arm : str
-        part : slice
-            Of which trials; by default of all.
-
-        Returns
-        -------
-        list of dict
-        """
+        """Give the manifest's entries of an arm."""
         from neurocanvas.generation.diffusion import picture_seed
 
         seed = partial(picture_seed, run.settings.generate.seed, arm, self.subject)
@@ -103,22 +60,7 @@ class ChosenTrials:
 
 
 def chosen_trials(run: Run, subject: int) -> ChosenTrials:
-    """Choose the trials of a subject that get pictures; no prediction is read.
-
-    Parameters
-    ----------
-    run : Run
-    subject : int
-
-    Returns
-    -------
-    ChosenTrials
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there are no predictions, or those of other trials.
-    """
+    """Choose the trials of a subject that get pictures; no prediction is read."""
     path, trials = run.folder / "predictions" / f"s{subject}.npy", run.subjects[subject]
     predicted = store.read_array(path, "predictions; `neurocanvas predict` makes them")
     means = store.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets; `neurocanvas predict` makes them")
@@ -136,18 +78,7 @@ def chosen_trials(run: Run, subject: int) -> ChosenTrials:
 
 
 def check_arms(run: Run, trials: ChosenTrials) -> None:
-    """Refuse arms that draw from predictions which the generator cannot take.
-
-    Parameters
-    ----------
-    run : Run
-    trials : ChosenTrials
-
-    Raises
-    ------
-    NeuroCanvasError
-        With the arms that it can.
-    """
+    """Refuse arms that draw from predictions which the generator cannot take."""
     from neurocanvas.generation.conditioning import ARMS
 
     predicted, needed = trials.predicted.shape[1:], run.embeddings().shape[1:]
@@ -161,39 +92,14 @@ def check_arms(run: Run, trials: ChosenTrials) -> None:
 
 
 def check_predictions(run: Run, subject: int) -> None:
-    """Refuse predictions that are not what was written.
-
-    Parameters
-    ----------
-    run : Run
-    subject : int
-
-    Raises
-    ------
-    NeuroCanvasError
-        If they, or the mean targets beside them, are damaged.
-    """
+    """Refuse predictions that are not what was written."""
     path = run.folder / "predictions" / f"s{subject}.npy"
     for file in (path, path.with_name(f"s{subject}_mean.npy")):
         check_unchanged(file, store.read_card(file)["sha256"], store.sha256(file))
 
 
 def make_work(run: Run, subject: int, arm: str, part: slice) -> Work:
-    """Make the conditions of some of a subject's chosen trials; only what they need is read.
-
-    Parameters
-    ----------
-    run : Run
-    subject : int
-    arm : str
-        A key of `ARMS`.
-    part : slice
-        Which of the chosen trials.
-
-    Returns
-    -------
-    Work
-    """
+    """Make the conditions of some of a subject's chosen trials; only what they need is read."""
     from neurocanvas.generation.conditioning import ARMS, ArmInputs, derangement
     from neurocanvas.generation.diffusion import picture_seed
 

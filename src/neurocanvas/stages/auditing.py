@@ -36,8 +36,8 @@ from neurocanvas.stages.records import (
 from neurocanvas.stages.run import Run
 from neurocanvas.trials import Trials
 
+# What is read of the card of a classifier's answers.
 CELL_KINDS = {"subject": int, "model": str, "concepts": list, "warnings": list, "settings": dict}
-"""What is read of the card of a classifier's answers."""
 
 NO_RUN = "a folder without run.toml, and no table; name a run folder, or a .csv or .parquet file of predictions."
 SCORED_ELSEWHERE = (
@@ -47,8 +47,8 @@ OTHER_TRIALS = (
     "was made from other trials than the split of run.toml gives; what is said of overlap holds for the latter."
 )
 PRETRAINED = "Networks started from given weights; whether those have seen the test trials is not known."
+# The overlaps of so many cases are printed; --json has all.
 FEW_CASES = 3
-"""The overlaps of so many cases are printed; --json has all."""
 
 
 class _Audited(Run):
@@ -69,29 +69,7 @@ class _Audited(Run):
 def audit(
     path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None
 ) -> dict[str, Any]:
-    """Audit a run folder, or a table of predictions.
-
-    Parameters
-    ----------
-    path : Path
-        A run folder, or a .csv or .parquet file as `foreign.table_case` describes it.
-    selection : str
-        Of a table: how epoch and model were selected, a key of `conclusions.SELECTIONS`. Run folders say it themselves.
-    transductive : sequence of str
-        Of a table: steps that used several test trials together, in words.
-    pictures : Path, optional
-        Of a table: the folder that its column `picture` names files in; else the table's own.
-
-    Returns
-    -------
-    dict
-        See `evaluation.audit.audit_cases`; `verdict` is the first line to print.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is nothing to read, or it is damaged.
-    """
+    """Audit a run folder, or a table of predictions."""
     rng = np.random.default_rng(0)
     if path.is_dir():
         return audit_cases(path.name, list(_run_cases(path)), rng=rng)
@@ -311,18 +289,7 @@ def _of_data(trials: Trials) -> list[str]:
 def describe(
     audit: Mapping[str, Any],
 ) -> tuple[list[tuple[str, list[str], list[list[str]]]], list[tuple[str, str]]]:
-    """Arrange an audit as tables and sentences to print after its verdict.
-
-    Parameters
-    ----------
-    audit : mapping
-        From `audit`.
-
-    Returns
-    -------
-    tables, notes
-        As `printing.print_tables` takes them.
-    """
+    """Arrange an audit as tables and sentences to print after its verdict."""
     cases = audit["cases"]
     header = ["tested", "model", "score", "value", "95 %", "chance", "p", "needed", "majority", "selected"]
     lines = [_result_line(case, one) for case in cases for one in case["results"]]

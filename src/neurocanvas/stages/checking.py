@@ -25,38 +25,22 @@ from neurocanvas.stages.mapping import read_pooled_features
 from neurocanvas.stages.run import Run, write_table
 from neurocanvas.trials import Trials
 
+# Windows in which the picture cannot have been seen: before onset; or, where trials begin there, at once after it.
 BEFORE, WEAK = (-0.2, 0.0), (0.0, 0.04)
-"""Windows in which the picture cannot have been seen: before onset; or, where trials begin there, at once after it."""
 
+# Arms that know nothing of the trial (the first three), or of its prediction only which training picture or which name
+# is nearest.
 NULL_ARMS = ("shuffled", "mean", "random", "retrieval", "class-name")
-"""Arms that know nothing of the trial (the first three), or of its prediction only which training picture or which name
-is nearest."""
 
+# Of pictures as low-level descriptors, px.
 SIDE = 16
-"""Of pictures as low-level descriptors, px."""
 
+# Principal coordinates of the concepts' mean embeddings.
 COMPONENTS = 32
-"""Principal coordinates of the concepts' mean embeddings."""
 
 
 def controls(run: Run) -> list[Path]:
-    """Compute the controls for every subject, under the protocol of the settings.
-
-    Parameters
-    ----------
-    run : Run
-        With features; embeddings, pictures and scores are used where they are there and a control needs them.
-
-    Returns
-    -------
-    list of Path
-        `scores/controls.json` and `controls.csv`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If features are missing, a control is unknown, or a table of scores is damaged.
-    """
+    """Compute the controls for every subject, under the protocol of the settings."""
     settings = run.settings.controls
     names = [check_option("controls", name, CONTROLS) for name in settings.names] or list(CONTROLS)
     units = [(subject, name) for subject in run.subjects for name in names]
@@ -92,14 +76,7 @@ def _control(names: Sequence[str], run: Run, unit: tuple[int, str]) -> dict[str,
 
 @dataclass(frozen=True)
 class WindowOfTrials:
-    """The feature window of trials, read when it is asked for.
-
-    Parameters
-    ----------
-    trials : Trials
-    settings : FeatureSettings
-        The window.
-    """
+    """The feature window of trials, read when it is asked for."""
 
     trials: Trials
     settings: FeatureSettings

@@ -35,20 +35,20 @@ from neurocanvas.stages.run import Run
 from neurocanvas.training.classification import Outcome, train_classifier
 from neurocanvas.trials import Trials
 
+# What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording.
 COLUMNS = ("order", "concept", "fold", "unit")
-"""What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording."""
 
 READ_AT_ONCE = 200
+# Bytes up to which the signal is read once and kept; that of more trials is read batch by batch, in every epoch.
 IN_MEMORY = 500_000_000
-"""Bytes up to which the signal is read once and kept; that of more trials is read batch by batch, in every epoch."""
 
 UNSELECTED = "none: the last epoch, and the validation trials train too"
 TRANSDUCTIVE = "Domain adaptation saw the test trials without their labels: these scores are transductive."
 
+# Settings that one network alone reads; those of networks are no estimator's.
 OPTIONS_OF: Mapping[str, frozenset[str]] = MappingProxyType(
     {"eegnet": frozenset({"eegnet"}), "rgnn": frozenset({"rgnn_layout", "domain_adaptation", "edge_penalty"})}
 )
-"""Settings that one network alone reads; those of networks are no estimator's."""
 OF_NETWORKS = frozenset({"pretrained", "batch_size", "epochs", "patience"})
 
 
@@ -229,43 +229,13 @@ def _read_cell(path: Path) -> Cell:
 
 
 def classify(run: Run) -> list[Path]:
-    """Train the classifiers of the settings on every subject's trials, under the protocol of the settings.
-
-    Simulated data and features that are not there yet are made first; imported features are used as they are.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        The tables, `scores/classification.*`; scores of trials and weights lie in `classification` and `models`.
-    """
+    """Train the classifiers of the settings on every subject's trials, under the protocol of the settings."""
     simulate(run)
     return _run_grid(run, [run.settings.split.protocol], [run.settings.data.granularity], "classification")
 
 
 def benchmark(run: Run) -> list[Path]:
-    """Train every classifier under every protocol on every granularity and subject; make the paper's table.
-
-    What is done is not done again.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        The tables, `scores/benchmark.*`; scores of trials and weights lie in `classification` and `models`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        Before anything is trained: if a model or protocol is unknown or not possible, a granularity that is asked for
-        is not in the data, or a split inside blocks was not accepted.
-    """
+    """Train every classifier under every protocol on every granularity and subject; make the paper's table."""
     everything = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"granularity": "all"})})
     run = replace(run, settings=everything)
     simulate(run)

@@ -15,15 +15,7 @@ from neurocanvas.stages.run import read_picture
 
 @dataclass(frozen=True)
 class Pictures(Sequence[np.ndarray]):
-    """Pictures in files, read when they are asked for.
-
-    Parameters
-    ----------
-    paths : tuple of Path
-        Absolute, or from the run folder.
-    size : (int, int), optional
-        Width and height to which all are brought; else they are as they are, and of one size.
-    """
+    """Pictures in files, read when they are asked for."""
 
     paths: tuple[Path, ...]
     size: tuple[int, int] | None = None
@@ -38,43 +30,15 @@ class Pictures(Sequence[np.ndarray]):
         return self._read(self.paths[rows])
 
     def at(self, folder: Path) -> Pictures:
-        """Say where the run folder is.
-
-        Parameters
-        ----------
-        folder : Path
-
-        Returns
-        -------
-        Pictures
-        """
+        """Say where the run folder is."""
         return Pictures(tuple(folder / path for path in self.paths), self.size)
 
     def parts(self, size: int) -> list[Pictures]:
-        """Cut them into consecutive parts.
-
-        Parameters
-        ----------
-        size : int
-            Of a part, at most.
-
-        Returns
-        -------
-        list of Pictures
-        """
+        """Cut them into consecutive parts."""
         return [Pictures(self.paths[part], self.size) for part in batches(len(self), size)]
 
     def take(self, rows: np.ndarray) -> Pictures:
-        """Give some, or some more than once, still unread.
-
-        Parameters
-        ----------
-        rows : array of int
-
-        Returns
-        -------
-        Pictures
-        """
+        """Give some, or some more than once, still unread."""
         return Pictures(tuple(self.paths[row] for row in rows.tolist()), self.size)
 
     def _read(self, paths: Sequence[Path]) -> np.ndarray:
@@ -86,29 +50,13 @@ class Pictures(Sequence[np.ndarray]):
 
 @dataclass(frozen=True)
 class Given:
-    """The pictures that are compared; as `compare` takes them.
-
-    Parameters
-    ----------
-    drawn : dict of str to Pictures
-    seen : Pictures
-    shown : dict of str to array of int, shape (n_trials,)
-    """
+    """The pictures that are compared; as `compare` takes them."""
 
     drawn: Mapping[str, Pictures]
     seen: Pictures
     shown: Mapping[str, np.ndarray]
 
     def at(self, folder: Path) -> Given:
-        """Say where the run folder is.
-
-        Parameters
-        ----------
-        folder : Path
-
-        Returns
-        -------
-        Given
-        """
+        """Say where the run folder is."""
         drawn = {arm: pictures.at(folder) for arm, pictures in self.drawn.items()}
         return Given(drawn, self.seen.at(folder), self.shown)

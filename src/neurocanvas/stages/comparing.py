@@ -25,45 +25,31 @@ from neurocanvas.scale import kept
 from neurocanvas.stages.compared_pictures import Given, Pictures
 from neurocanvas.stages.run import Run
 
+# Pictures that are read at once, and the unit of work of the judge and of pixels.
 AT_ONCE = 64
-"""Pictures that are read at once, and the unit of work of the judge and of pixels."""
 
+# What a variant measures at one go, beside metrics of single networks.
 PIXELS, NETWORKS = "pixels", "networks"
-"""What a variant measures at one go, beside metrics of single networks."""
 
+# Its networks are those of `FEATURE_NETWORKS`; they are scored as all else is here, with permutations.
 DEFAULT = "mindeye"
-"""Its networks are those of `FEATURE_NETWORKS`; they are scored as all else is here, with permutations."""
 
+# Tables of every arm, which the summary makes scores of.
 BASIC = ("similarity", "concept", "pixcorr", "ssim")
-"""Tables of every arm, which the summary makes scores of."""
 
+# Metrics that identify the seen picture by the features of one network.
 TWO_WAY = ("alexnet2", "alexnet5", "inception", "clip", "clip-vit-h", "dinov2")
-"""Metrics that identify the seen picture by the features of one network."""
 
+# Metrics that are the correlation distance of features.
 DISTANCES = ("efficientnet-b1", "swav")
-"""Metrics that are the correlation distance of features."""
 
+# Metrics of all pictures together.
 SETS = ("fid-64", "fid-2048", "kid", "inception-score")
-"""Metrics of all pictures together."""
 
 
 @dataclass
 class Compared:
-    """What is known of the pictures of all arms beside what was seen.
-
-    Parameters
-    ----------
-    tables : dict of str to dict of str to array, shape (n_trials, n_pictures)
-        By arm and metric, as `summary.summarise` takes them.
-    prompted : array, shape (n_concepts, width), or None
-        The judge's embeddings of the concepts in words, of length one.
-    values : dict of str to dict of str to array, shape (n_trials,)
-        By arm and metric, of the seen picture alone.
-    sets : dict of str to dict of str to dict
-        By arm and metric, of all pictures together: value and what must be known beside it.
-    not_computed : dict of str to str
-        Metric to what is missing.
-    """
+    """What is known of the pictures of all arms beside what was seen."""
 
     tables: dict[str, dict[str, np.ndarray]]
     prompted: np.ndarray | None
@@ -74,16 +60,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Features:
-    """What a network makes of some of one arm's pictures and of what was seen.
-
-    Parameters
-    ----------
-    metric, arm : str
-    drawn : array, shape (n_trials, n_features)
-    seen : array, shape (n_pictures, n_features)
-    shown : array of int, shape (n_trials,)
-        Row of `seen` that each trial showed.
-    """
+    """What a network makes of some of one arm's pictures and of what was seen."""
 
     metric: str
     arm: str
@@ -93,25 +70,7 @@ class Features:
 
 
 def compare(run: Run, given: Given, prompts: Sequence[str]) -> Compared:
-    """Compare every arm's pictures with what was seen.
-
-    Parameters
-    ----------
-    run : Run
-        `settings.evaluate` says judge, variant and metrics.
-    given : Given
-    prompts : sequence of str
-        Every concept in words, for the judge; none where concepts are not known.
-
-    Returns
-    -------
-    Compared
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the judge's weights cannot be loaded, or a picture cannot be read.
-    """
+    """Compare every arm's pictures with what was seen."""
     from neurocanvas.evaluation.identification import similarity
     from neurocanvas.evaluation.judge import judge_texts
 
@@ -311,25 +270,15 @@ def _of_set(found: Compared, one: Features, settings: EvaluateSettings) -> None:
     found.sets[one.arm][one.metric] = asdict(score)
 
 
+# Metrics of features, and what measures them.
 FURTHER: Mapping[str, Callable[[Compared, Features, EvaluateSettings], None]] = {
     **dict.fromkeys(TWO_WAY, _identify), **dict.fromkeys(DISTANCES, _distance), "top1-of-50": _n_way,
     **dict.fromkeys(SETS, _of_set),
 }  # fmt: skip
-"""Metrics of features, and what measures them."""
 
 
 def add_upper_half(found: Compared, true: np.ndarray, settings: EvaluateSettings) -> None:
-    """Add the variant's indicator that the true concept is in the upper half of the judge's ranking, if it has one.
-
-    Parameters
-    ----------
-    found : Compared
-        Gets a further metric, or says why not.
-    true : array of int, shape (n_trials,)
-        Column of every trial's concept; empty where concepts are not known.
-    settings : EvaluateSettings
-        `variant`.
-    """
+    """Add the variant's indicator that the true concept is in the upper half of the judge's ranking, if it has one."""
     from neurocanvas.evaluation.variant_scores import upper_half
 
     if not VARIANTS[settings.variant].upper_half:
@@ -342,18 +291,7 @@ def add_upper_half(found: Compared, true: np.ndarray, settings: EvaluateSettings
 
 
 def described(compared: Compared) -> dict[str, Any]:
-    """Say what the further metrics are: for the summary.
-
-    Parameters
-    ----------
-    compared : Compared
-
-    Returns
-    -------
-    dict
-        ``sets``, ``not_computed``, and ``metrics``: of every further metric its title, direction, chance, reference and
-        variant.
-    """
+    """Say what the further metrics are: for the summary."""
     parts = compared.tables, compared.values, compared.sets
     measured = {metric for part in parts for arm in part.values() for metric in arm}
     metrics = {}

@@ -17,27 +17,12 @@ from neurocanvas.scale import kept
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions_of
 
+# Captions or pictures that are encoded at once, and the unit of work that a killed run does again.
 AT_ONCE = 32
-"""Captions or pictures that are encoded at once, and the unit of work that a killed run does again."""
 
 
 def caption(run: Run) -> list[Path]:
-    """Describe every stimulus in words: by a captioner, by its concept's name, or as a file says.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        `targets/caption.txt`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the captioner's weights cannot be loaded, or the file lacks a stimulus.
-    """
+    """Describe every stimulus in words: by a captioner, by its concept's name, or as a file says."""
     from neurocanvas.targets.captions import caption_stimuli, captioner_of, prompt, write_captions
 
     _, stimuli = run.dataset
@@ -87,23 +72,7 @@ def _describe(run: Run, names: list[str]) -> list[str]:
 
 
 def embed(run: Run) -> list[Path]:
-    """Encode every caption for the generator, and every stimulus as what mappers predict, if that is something else.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        `targets/clip_embeddings.npy`, the hidden states of captions; with `embed.target` pooled or image also
-        `targets/pooled.npy` or `targets/image.npy`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a stimulus has no caption, or weights cannot be loaded.
-    """
+    """Encode every caption for the generator, and every stimulus as what mappers predict, if that is something else."""
     from neurocanvas.targets.image import image_shape
     from neurocanvas.targets.text import text_shape
 

@@ -20,25 +20,16 @@ from neurocanvas.stages.shards import Work, draw_shard, processes
 from neurocanvas.stages.sketching import sketch
 from neurocanvas.targets.captions import read_captions
 
+# The arm that needs no EEG: every stimulus from its own caption.
 CAPTION = "caption"
-"""The arm that needs no EEG: every stimulus from its own caption."""
 
+# Of the pages of comparison.
 COLUMNS = ("original", "from caption", "from EEG")
-"""Of the pages of comparison."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some trials of a subject and arm; or some stimuli that are drawn from their captions.
-
-    Parameters
-    ----------
-    arm : str
-    subject : int
-        -1 of captions.
-    start, stop : int
-        Places among the trials that were chosen.
-    """
+    """Some trials of a subject and arm; or some stimuli that are drawn from their captions."""
 
     arm: str
     subject: int
@@ -52,17 +43,7 @@ class Shard:
 
 
 def generate(run: Run) -> list[Path]:
-    """Draw the pictures of every subject and arm, a fixed shard at a time; and of every caption, if that is asked for.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        `images/manifest.jsonl`, and the pages of comparison in `generated_from_captions/`.
-    """
+    """Draw the pictures of every subject and arm, a fixed shard at a time."""
     find_family(run.settings.generate.family)  # a misspelt one is refused before anything is looked for
     settings, entries = run.settings.generate, dict[tuple[int, str], list[dict[str, Any]]]()
     arms = [arm for arm in settings.arms if arm != CAPTION]
@@ -113,13 +94,7 @@ def _needs(run: Run) -> Needs:
 
 
 def draw(run: Run, shard: Shard) -> None:
-    """Draw a shard, unless that is done.
-
-    Parameters
-    ----------
-    run : Run
-    shard : Shard
-    """
+    """Draw a shard, unless that is done."""
     if shard.subject < 0:
         folder = where = run.folder / "generated_from_captions"
         work = _work_of_captions(run, shard)
@@ -202,24 +177,7 @@ def _first_pictures(run: Run, arm: str) -> dict[str, Path]:
 
 
 def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
-    """Read what was drawn, if it still belongs to this run's trials and predictions.
-
-    Parameters
-    ----------
-    run : Run
-    path : Path
-        `images/manifest.jsonl`.
-
-    Returns
-    -------
-    list of dict
-        One entry per picture.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is missing, damaged, or names trials that the run's predictions do not.
-    """
+    """Read what was drawn, if it still belongs to this run's trials and predictions."""
     text = store.read_text(path, "the pictures that were drawn; run `neurocanvas generate` first")
     try:
         entries = [json.loads(line) for line in text.splitlines()]

@@ -19,29 +19,12 @@ from neurocanvas.stages.scoring import write_confusions, write_scores
 from neurocanvas.targets.captions import prompt
 from neurocanvas.trials import Trials
 
+# The arm of pictures that were made elsewhere.
 GIVEN = "given"
-"""The arm of pictures that were made elsewhere."""
 
 
 def evaluate_elsewhere(run: Run) -> list[Path]:
-    """Score a folder of pictures against a folder of what was seen.
-
-    Parameters
-    ----------
-    run : Run
-        `data.pictures` is the folder of pictures that were made, `evaluate.against` of those that were seen,
-        `evaluate.pairs` the table that says which belong together.
-
-    Returns
-    -------
-    list of Path
-        `scores/summary.json`, `trials.csv`, `concepts.csv`; where concepts are known the confusions.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a folder or the table is missing or they do not fit, or a picture is damaged.
-    """
+    """Score a folder of pictures against a folder of what was seen."""
     from neurocanvas.evaluation.summary import summarise
 
     settings = run.settings.evaluate

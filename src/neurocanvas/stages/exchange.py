@@ -23,14 +23,14 @@ from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions, read_captions_of, write_captions
 from neurocanvas.targets.released_files import read_released_embeddings, write_released_embeddings
 
+# Where `import_files` looks, below the folder it is given: the released code's own layout.
 FOLDERS = (".", "output", "de_feat", "data/de_feat")
-"""Where `import_files` looks, below the folder it is given: the released code's own layout."""
 
+# Names of the files that `import_files` takes.
 KNOWN = re.compile(r"caption\.txt|clip_embeddings\.pth|\d+_\w+_de\.npy|mlpsd_s\d+_\d+\.pth|mlp_sd_s\d+_model\.pth")
-"""Names of the files that `import_files` takes."""
 
+# Folder of a run where imported files wait until all of them are good; what a killed call left there is deleted.
 STAGED = ".part-import"
-"""Folder of a run where imported files wait until all of them are good; what a killed call left there is deleted."""
 
 UNKNOWN_TRAINING = (
     "A mapper was imported, and its file does not say which trials trained it. The released code trains on the first "
@@ -39,27 +39,7 @@ UNKNOWN_TRAINING = (
 
 
 def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """Write what a run folder holds as the files that the released code reads.
-
-    Parameters
-    ----------
-    run : Run
-    folder : Path
-        Where to: `de_feat/{subject}_{granularity}_de.npy` (band-major, as the run's method gives them),
-        `output/caption.txt`, `output/clip_embeddings.pth` and `output/mlpsd_s{subject}_{fold}.pth`.
-    tell : callable
-        Is told of every mapper that the released module has no room for and that is therefore left out.
-
-    Returns
-    -------
-    list of Path
-        What was written.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is nothing yet, or an artifact is damaged.
-    """
+    """Write what a run folder holds as the files that the released code reads."""
     written: list[Path] = []
     output, captions = folder / "output", run.folder / "targets" / "caption.txt"
     for subject in run.opened:
@@ -91,30 +71,7 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
 
 
 def import_files(run: Run, folder: Path) -> list[Path]:
-    """Take files of the released code into a run folder, as artifacts whose cards say where they come from.
-
-    The stages that follow use them: `train` and `predict` features and embeddings, `classify` and `benchmark` features,
-    `embed` captions, `predict` mappers. The stage that makes such a file itself would replace it.
-
-    Parameters
-    ----------
-    run : Run
-        Whose data set names the subjects and pictures.
-    folder : Path
-        With any of `caption.txt`, `clip_embeddings.pth`, `{subject}_{granularity}_de.npy`, `mlpsd_s{subject}_0.pth`,
-        `mlp_sd_s{subject}_model.pth`; they may lie in `output` and `de_feat`.
-
-    Returns
-    -------
-    list of Path
-        The artifacts.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If there is no such file, or one is damaged, would run code, is a link that leaves the folder, or does not fit
-        the run's trials and pictures; then the run folder is left as it was.
-    """
+    """Take files of the released code into a run folder, as artifacts whose cards say where they come from."""
     check_folder(folder, "files of the released code")
     files = {
         path.name: check_inside(folder, path.relative_to(folder).as_posix(), "import")

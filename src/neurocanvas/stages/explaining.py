@@ -21,30 +21,13 @@ from neurocanvas.stages.mapping import asked, prediction_print, read_pooled_feat
 from neurocanvas.stages.run import Run, write_table
 from neurocanvas.training.losses import two_way_of_trials
 
+# Of a gallery in which the five best are a score.
 FEWEST_PICTURES = 6
-"""Of a gallery in which the five best are a score."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One subject's test trials of one fold, as the mapper sees them.
-
-    Parameters
-    ----------
-    mapper : Mapper
-    features : array, shape (n, n_chans, n_bands)
-    training_mean : array, shape (n_chans, n_bands)
-    coordinates : array, shape (m, k)
-        Of the targets of the distinct stimuli, in the mapper's principal coordinates.
-    distance : array, shape (m,)
-        What these leave out: `TargetBasis.squared_distance`.
-    true : array of int, shape (n,)
-        Which of them each trial showed.
-    concepts : array of str, shape (m,)
-    units : array of int, shape (n,)
-        What can be resampled as a whole: the trial, or its block.
-    subject : int
-    """
+    """One subject's test trials of one fold, as the mapper sees them."""
 
     mapper: Mapper
     features: np.ndarray
@@ -58,21 +41,7 @@ class Fold:
 
 
 def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
-    """Say what the run's predictions are like and rest on.
-
-    Parameters
-    ----------
-    run : Run
-        With predictions; nothing is said where they were not made by the mappers and features that are there now.
-
-    Returns
-    -------
-    paths : list of Path
-        `scores/importance.csv`: kind, group, name, drop of two-way identification among targets, and its 95 % interval.
-    said : dict
-        ``retrieval`` (by assignment rule) and ``diversity`` (of predictions, and beside it of targets), in principal
-        coordinates, means over folds that are weighted by their trials.
-    """
+    """Say what the run's predictions are like and rest on."""
     rng = np.random.default_rng(run.settings.evaluate.seed)
     retrieved, diverse, whose, exchanged = [], [], [], []
     lost: dict[tuple[str, str, str], list[np.ndarray]] = {}

@@ -20,13 +20,13 @@ from neurocanvas.stages.records import two_way
 from neurocanvas.trials import COLUMNS, Trials
 
 NEEDED = ("true", "predicted")
+# Columns that are read; of the others a note says that they were not.
 READ = (
     *NEEDED, "split", "subject", "session", "run", "block", "order", "stimulus", "picture", "sha256", "transductive",
 )  # fmt: skip
-"""Columns that are read; of the others a note says that they were not."""
 
+# The case's name, and what answers in it.
 MADE_ELSEWHERE = "pictures made elsewhere"
-"""The case's name, and what answers in it."""
 
 PURPOSE = "predictions: one row per trial with the columns true and predicted"
 NOT_TRANSDUCTIVE = frozenset({"", "0", "0.0", "no", "false", "none", "nan"})
@@ -35,33 +35,7 @@ NOT_TRANSDUCTIVE = frozenset({"", "0", "0.0", "no", "false", "none", "nan"})
 def table_case(
     path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None
 ) -> Case:
-    """Read a table of predictions.
-
-    Parameters
-    ----------
-    path : Path
-        A .csv (UTF-8, commas) or .parquet file, one row per trial. `true` and `predicted` are concepts. There may be:
-        `split` (train, val, test, gallery or pretrain; without it all rows are test trials), `subject`, `session`,
-        `run`, `block`, `order` (a number that grows with time within a session), `stimulus`, `picture` (file inside
-        `pictures`), `sha256` (of that file), `transductive` (what was done with several test trials together). Rows
-        that do not test need no `predicted`, and those of the gallery no `true`. All rows of train are taken to
-        train what answered all test rows: audit folds and subjects that have models of their own one by one.
-    selection : str
-        How epoch and model were selected: a key of `SELECTIONS`.
-    transductive : sequence of str
-        Steps beside those in the column.
-    pictures : Path, optional
-        Folder of the files that `picture` names; by default that of the table.
-
-    Returns
-    -------
-    Case
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing, damaged, lacks a column, or a row lacks what it needs.
-    """
+    """Read a table of predictions."""
     check_option("--selection", selection, SELECTIONS)
     table = _read(path)
     n = len(table["true"])
@@ -91,28 +65,7 @@ def table_case(
 
 
 def pictures_case(folder: Path, summary: Mapping[str, Any] | None, pairs: Path | None) -> Case:
-    """Read what is known of pictures that were made elsewhere and scored by `evaluate --images A --against B`.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the scores are.
-    summary : mapping or None
-        `scores/summary.json`; None before `evaluate`.
-    pairs : Path or None
-        The pairing table. Without it `scores/trials.csv` says which picture was seen, and of what concept.
-
-    Returns
-    -------
-    Case
-        All pictures are tested, and the gallery is what was seen. What trained, what selected, and mostly the block are
-        not known.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a table or the scores are damaged.
-    """
+    """Read what is known of pictures that were made elsewhere and scored by `evaluate --images A --against B`."""
     warnings = list(summary.get("warnings", ())) if summary else []
     if pairs is not None and not pairs.is_file():
         warnings.append(f"The pairing table {pairs} is not there: block and order are read from nowhere else.")

@@ -18,26 +18,15 @@ from neurocanvas.models import Mapper
 from neurocanvas.stages.run import Run, write_table
 from neurocanvas.trials import COLUMNS, Trials
 
+# What the cards of features that train together must agree on.
 MADE_BY = ("method", "window", "ch_names", "bands")
-"""What the cards of features that train together must agree on."""
 
+# Trials that are predicted at once.
 AT_ONCE = 64
-"""Trials that are predicted at once."""
 
 
 def simulate(run: Run) -> list[Path]:
-    """Write the simulated data set into the run folder.
-
-    Parameters
-    ----------
-    run : Run
-        With a section `simulate`; without one nothing is done.
-
-    Returns
-    -------
-    list of Path
-        What is there now.
-    """
+    """Write the simulated data set into the run folder."""
     from neurocanvas.datasets.simulated import simulate as write_simulation
 
     if run.settings.simulate is None:
@@ -47,19 +36,7 @@ def simulate(run: Run) -> list[Path]:
 
 
 def features(run: Run, *, keep_imported: bool = False) -> list[Path]:
-    """Compute the features of every subject, and of others whose trials the protocol trains on.
-
-    Parameters
-    ----------
-    run : Run
-    keep_imported : bool
-        Whether features that `import` took from the released code stay.
-
-    Returns
-    -------
-    list of Path
-        One `.npy` per subject.
-    """
+    """Compute the features of every subject, and of others whose trials the protocol trains on."""
     work = partial(_extract, keep_imported=keep_imported)
     return list(run.spread("features", work, list(run.opened)))
 
@@ -87,55 +64,18 @@ def _extract(run: Run, subject: int, *, keep_imported: bool) -> Path:
 
 
 def write_trials(run: Run, subject: int) -> None:
-    """Write a subject's trial table beside the features.
-
-    Parameters
-    ----------
-    run : Run
-    subject : int
-    """
+    """Write a subject's trial table beside the features."""
     path, trials = run.features_path(subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
     write_table(path, {name: trials.column(name) for name in COLUMNS})
 
 
 def pooled_features_paths(run: Run, subject: int) -> list[Path]:
-    """Say where the features of a subject's pool are.
-
-    Parameters
-    ----------
-    run : Run
-    subject : int
-        The one that is tested.
-
-    Returns
-    -------
-    list of Path
-        One file per subject of the pool.
-    """
+    """Say where the features of a subject's pool are."""
     return [run.features_path(int(one)) for one in np.unique(run.pool(subject).column("subject"))]
 
 
 def read_pooled_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any]]:
-    """Read the features of a subject's pool.
-
-    Parameters
-    ----------
-    run : Run
-    subject : int
-        The one that is tested.
-
-    Returns
-    -------
-    features : array, shape (n_trials, n_chans, n_bands)
-        In the order of `run.pool(subject)`.
-    card : mapping
-        That of the subject's own file.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a file is missing, damaged, made for other trials, or by another method than the subject's.
-    """
+    """Read the features of a subject's pool."""
     values, card = _read_features(run, subject)
     whose = run.pool(subject).column("subject")
     pooled = np.empty((len(whose), *values.shape[1:]), values.dtype)
@@ -160,20 +100,7 @@ def _read_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any
 
 
 def train(run: Run) -> list[Path]:
-    """Train every subject's mapper, one per fold, each beside its baselines.
-
-    Under `pretrain-finetune` the trials that pre-train and those that train do so together, in one training: the
-    mapper's axes and standardisation belong to one set of training trials.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        One safetensors file per subject and fold.
-    """
+    """Train every subject's mapper, one per fold, each beside its baselines."""
     units = []
     for subject in run.subjects:  # what cannot be split is refused before anything is trained
         folds = len(make_splits(run.pool(subject), run.settings.split, subject))
@@ -208,27 +135,7 @@ def _train(run: Run, unit: tuple[int, int]) -> Path:
 def asked(
     values: np.ndarray, trials: Trials, rows: np.ndarray, average: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the features that a mapper is asked about.
-
-    Parameters
-    ----------
-    values : array, shape (n, n_chans, n_bands)
-        Features of all trials.
-    trials : Trials
-        All of them.
-    rows : array of int
-        Which are asked about.
-    average : bool
-        Whether features of trials that show a subject the same picture are averaged.
-
-    Returns
-    -------
-    features : array, shape (m, n_chans, n_bands)
-    rows : array of int, shape (m,)
-        The trial of each, or the first that was averaged.
-    showings : array of int, shape (m,)
-        How many were.
-    """
+    """Give the features that a mapper is asked about."""
     if not average:
         return values[rows], rows, np.ones(len(rows), dtype=np.int64)
     shown = groups(trials, "subject", "stimulus")[rows]
@@ -240,24 +147,7 @@ def asked(
 
 
 def prediction_print(run: Run, subject: int, splits: Sequence[Split]) -> str:
-    """Fingerprint everything that a subject's predictions depend on.
-
-    Parameters
-    ----------
-    run : Run
-    subject : int
-    splits : sequence of Split
-        One per fold.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a mapper or the features are missing.
-    """
+    """Fingerprint everything that a subject's predictions depend on."""
     models = [store.read_card(run.model_path(subject, fold))["sha256"] for fold in range(len(splits))]
     features = [store.read_card(path)["sha256"] for path in pooled_features_paths(run, subject)]
     of_splits = [split.fingerprint() for split in splits]
@@ -265,17 +155,7 @@ def prediction_print(run: Run, subject: int, splits: Sequence[Split]) -> str:
 
 
 def predict(run: Run) -> list[Path]:
-    """Predict every test trial by the mapper of its fold.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        `predictions/s<subject>.npy`, and beside it `s<subject>_mean.npy`, the mean training target of each fold.
-    """
+    """Predict every test trial by the mapper of its fold."""
     return list(run.spread("predict", _predict, list(run.subjects)))
 
 

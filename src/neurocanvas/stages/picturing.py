@@ -18,26 +18,15 @@ from neurocanvas.targets.captions import prompt
 
 
 def evaluate(run: Run) -> list[Path]:
-    """Score every arm's pictures against what was seen; or, with `evaluate.against`, pictures that were made elsewhere.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        `scores/summary.json`, `trials.csv`, `concepts.csv`, `confusion.csv`, `concept_order.csv`, and
-        `importance.csv` where mappers are there.
-    """
+    """Score every arm's pictures against what was seen."""
     paths = evaluate_elsewhere(run) if run.settings.evaluate.against else _evaluate(run)
     for stale in {run.folder / "scores" / name for name in NOT_ALWAYS} - {*paths}:
         stale.unlink(missing_ok=True)  # of an earlier evaluation
     return paths
 
 
+# Tables that are there only where concepts or mappers are known.
 NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.csv")
-"""Tables that are there only where concepts or mappers are known."""
 
 
 def _evaluate(run: Run) -> list[Path]:
@@ -93,17 +82,7 @@ def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, n
 
 
 def report(run: Run) -> list[Path]:
-    """Audit the run and make the page.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of Path
-        `report.html`; the audit is in `scores/audit.json`.
-    """
+    """Audit the run and make the page."""
     from neurocanvas.report.page import write_report
     from neurocanvas.stages.auditing import audit
 

@@ -16,52 +16,20 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.pairing import read_columns
 from neurocanvas.trials import COLUMNS, Trials
 
+# `Trials.source` where the data set is not there and the tables beside the features are read instead.
 NO_DATA = "trial tables of the run folder"
-"""`Trials.source` where the data set is not there and the tables beside the features are read instead."""
 
+# Entries of cards that are lists of texts, where they are there.
 TEXTS = ("warnings", "concepts")
-"""Entries of cards that are lists of texts, where they are there."""
 
 
 def damaged(path: Path, what: str, verb: str) -> NeuroCanvasError:
-    """Make the error of a damaged file.
-
-    Parameters
-    ----------
-    path : Path
-    what : str
-        What is wrong.
-    verb : str
-        What makes the file.
-
-    Returns
-    -------
-    NeuroCanvasError
-    """
+    """Make the error of a damaged file."""
     return NeuroCanvasError(f"{path}: damaged ({what}); run `neurocanvas {verb}` again.")
 
 
 def read_card(path: Path, verb: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """Read the card of an artifact, and check what is read of it.
-
-    Parameters
-    ----------
-    path : Path
-        The artifact.
-    verb : str
-        What makes it.
-    kinds : mapping of str to type
-        What must be there; `TEXTS` are checked besides.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the card is missing or damaged.
-    """
+    """Read the card of an artifact, and check what is read of it."""
     path = store.card_path(path)
     card = _read_mapping(path, verb)
     for name, kind in kinds.items():
@@ -87,23 +55,7 @@ def _read_mapping(path: Path, verb: str) -> dict[str, Any]:
 
 
 def read_mapper_card(path: Path) -> dict[str, Any]:
-    """Read the card of a mapper.
-
-    Parameters
-    ----------
-    path : Path
-        The mapper's file.
-
-    Returns
-    -------
-    dict
-        With `imported`, or with `split`, which has a fingerprint.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the card is missing or damaged.
-    """
+    """Read the card of a mapper."""
     card = read_card(path, "train", {})
     split = card.get("split")
     if not card.get("imported") and not (isinstance(split, dict) and isinstance(split.get("fingerprint"), str)):
@@ -112,23 +64,7 @@ def read_mapper_card(path: Path) -> dict[str, Any]:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """Read what `evaluate` scored.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    dict or None
-        `scores/summary.json`, its arms and warnings checked; None where there is none.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is damaged.
-    """
+    """Read what `evaluate` scored."""
     path = folder / "scores" / "summary.json"
     if not path.is_file():
         return None
@@ -146,30 +82,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, selection: str) -> list[dict[str, Any]]:
-    """Give two-way identification of an arm, as `evaluate` tested it.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder, for the error.
-    summary : mapping
-        From `read_summary`.
-    arm : str
-    model : str
-        What answered, in words.
-    selection : str
-        A key of `conclusions.SELECTIONS`.
-
-    Returns
-    -------
-    list of dict
-        One result with the keys that `audit.answer_scores` gives; none without the arm.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a number is missing.
-    """
+    """Give two-way identification of an arm, as `evaluate` tested it."""
     if arm not in summary["arms"]:
         return []
     path, scored = folder / "scores" / "summary.json", summary["arms"][arm].get("two_way")
@@ -194,23 +107,7 @@ def _is_number(value: object) -> bool:
 
 
 def transductive_rules(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say which rules of retrieval used test trials together, beside the score that is tested.
-
-    Parameters
-    ----------
-    summary : mapping
-        From `read_summary`.
-
-    Returns
-    -------
-    tuple of str
-        One sentence part, or nothing.
-
-    Examples
-    --------
-    >>> transductive_rules({"retrieval": {"greedy": {"transductive": False}, "csls": {"transductive": True}}})
-    ('csls in scores/summary.json: retrieval; the greedy rule is not',)
-    """
+    """Say which rules of retrieval used test trials together, beside the score that is tested."""
     rules = summary.get("retrieval", {})
     together = [rule for rule, found in rules.items() if found.get("transductive")]
     alone = [rule for rule in rules if rule not in together]
@@ -221,23 +118,7 @@ def transductive_rules(summary: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def drawn_stimuli(folder: Path) -> set[str]:
-    """Read among which stimuli generated pictures are identified.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    set of str
-        Of `images/manifest.jsonl`; empty where nothing was drawn.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is damaged.
-    """
+    """Read among which stimuli generated pictures are identified."""
     manifest = folder / "images" / "manifest.jsonl"
     if not manifest.is_file():
         return set()
@@ -249,23 +130,7 @@ def drawn_stimuli(folder: Path) -> set[str]:
 
 
 def kept_tables(folder: Path) -> tuple[Trials, Stimuli] | None:
-    """Read trials and stimuli from the tables beside the features, the longest of every subject.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    tuple of Trials and Stimuli, or None
-        Subject by subject, in whatever order; without signal and pictures. None where there is no table.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a table is damaged.
-    """
+    """Read trials and stimuli from the tables beside the features, the longest of every subject."""
     tables: dict[str, dict[str, np.ndarray]] = {}
     for path in sorted(folder.glob("features/**/s*_trials.csv")):
         found = read_columns(path, list(COLUMNS), "a trial table")

@@ -28,25 +28,12 @@ if TYPE_CHECKING:
     from neurocanvas.datasets.stimuli import Stimuli
 
 Advance = Callable[[int], None]
+# `track("features", 16)` opens a progress line of 16 units and gives what advances it.
 Track = Callable[[str, int], Advance]
-"""`track("features", 16)` opens a progress line of 16 units and gives what advances it."""
 
 
 def untracked(title: str, total: int) -> Advance:  # noqa: ARG001
-    """Track nothing.
-
-    Parameters
-    ----------
-    title : str
-        Ignored.
-    total : int
-        Ignored.
-
-    Returns
-    -------
-    callable
-        Does nothing.
-    """
+    """Track nothing."""
     return lambda _: None
 
 
@@ -329,35 +316,13 @@ def _in_copy(
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns as CSV, atomically; no cell is a formula where a spreadsheet opens it.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    columns : mapping of str to array
-        All of one length.
-    """
+    """Write columns as CSV, atomically; no cell is a formula where a spreadsheet opens it."""
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     store.write_text(path, csv_text([list(columns), *rows]))
 
 
 def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> str:
-    """Write a PNG atomically, unless it holds the same already.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    picture : array, shape (height, width, 3), uint8
-    about : mapping, optional
-        How it was made; goes into the file's metadata as JSON, under "neurocanvas".
-
-    Returns
-    -------
-    str
-        The sha256 of what was written.
-    """
+    """Write a PNG atomically, unless it holds the same already."""
     from PIL import Image, PngImagePlugin
 
     stream, metadata = io.BytesIO(), PngImagePlugin.PngInfo()
@@ -369,20 +334,5 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Read a PNG of the run.
-
-    Parameters
-    ----------
-    path : Path
-        Where from.
-
-    Returns
-    -------
-    array, shape (height, width, 3), uint8
-
-    Raises
-    ------
-    NeuroCanvasError
-        If it is missing or damaged.
-    """
+    """Read a PNG of the run."""
     return picture_files.read_picture(path, "run `neurocanvas generate` again")

@@ -14,22 +14,7 @@ from neurocanvas.stages.run import write_table
 
 
 def write_scores(folder: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Write the scores of a run.
-
-    Parameters
-    ----------
-    folder : Path
-        `scores`.
-    summary : mapping
-        From `summary.summarise`.
-    rows : sequence of mapping
-        Likewise: one per arm and trial.
-
-    Returns
-    -------
-    list of Path
-        `summary.json`, `trials.csv`, and where concepts are known `concepts.csv`.
-    """
+    """Write the scores of a run."""
     per_concept = [
         {"concept": concept, "name": said["name"], "n": said["n"], "arm": arm, **said[arm]}
         for concept, said in summary["concepts"].items() for arm in summary["arms"]
@@ -51,27 +36,7 @@ def write_confusions(
     *,
     blocked: bool,
 ) -> list[Path]:
-    """Write which concepts the judge names for pictures of which, and two orders of concepts.
-
-    Parameters
-    ----------
-    folder : Path
-        `scores`.
-    compared : Compared
-        With the judge's scores of concepts, and its embeddings of their names.
-    trials : dict of str to array, shape (n_trials,)
-        The columns `concept` and `block`.
-    concepts : dict of str to str
-        Concept to name, in the order of the columns.
-    blocked : bool
-        Whether concepts came in blocks, which then give the second order.
-
-    Returns
-    -------
-    list of Path
-        `confusion.csv` (arm, true, named, count) and `concept_order.csv` (concept, name, semantic, block); none where
-        concepts are not known.
-    """
+    """Write which concepts the judge names for pictures of which, and two orders of concepts."""
     from neurocanvas.evaluation.concepts import confusion_counts, semantic_order
 
     if compared.prompted is None:

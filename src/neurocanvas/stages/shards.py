@@ -26,27 +26,16 @@ if TYPE_CHECKING:
 
 STAGE = "generate"
 
+# Settings of `generate` that a picture depends on, beside condition, seed and weights.
 DECIDE = frozenset({
     "scheduler", "steps", "guidance", "guidance_interval", "negative", "size", "precision", "samples", "strength",
     "preview", "scale", "family",
 })  # fmt: skip
-"""Settings of `generate` that a picture depends on, beside condition, seed and weights."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be drawn for one subject and arm; all in the order of the trials.
-
-    Parameters
-    ----------
-    arm : str
-    conditions, predicted, mean : array, shape (n_trials, 77, 768)
-        What the generator is given, what the mapper says, and the mean training target.
-    entries : list of dict
-        Of the manifest, with `trial`, `seed` and `file`.
-    starts : list
-        What is drawn over: stimuli, by their names, or small pictures; empty if nothing is.
-    """
+    """What is to be drawn for one subject and arm; all in the order of the trials."""
 
     arm: str
     conditions: np.ndarray
@@ -64,13 +53,7 @@ class Work:
 
 
 def processes() -> PartialState | None:
-    """Find the processes that `accelerate launch` started, one per GPU.
-
-    Returns
-    -------
-    accelerate.PartialState or None
-        None if this is the only one.
-    """
+    """Find the processes that `accelerate launch` started, one per GPU."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
     from accelerate import PartialState
@@ -80,19 +63,7 @@ def processes() -> PartialState | None:
 
 
 def draw_shard(run: Run, folder: Path, where: Path, work: Work) -> None:
-    """Draw a shard unless it is there. Its card, written last, holds the sha256 of its pictures.
-
-    The pictures first go into one array, at once: whenever this is killed, all of them were drawn or none.
-
-    Parameters
-    ----------
-    run : Run
-    folder : Path
-        From which files of entries count.
-    where : Path
-        Where the shard's card lies.
-    work : Work
-    """
+    """Draw a shard unless it is there. Its card, written last, holds the sha256 of its pictures."""
     how, seeds_of = _how(run), [entry["seed"] for entry in work.entries]
 
     def fingerprint() -> str:
@@ -170,17 +141,7 @@ def _draw(run: Run, work: Work) -> tuple[np.ndarray, list[list[int]]]:
 
 
 def embed_texts(run: Run, texts: Sequence[str]) -> np.ndarray:
-    """Encode a few texts while drawing; the encoder stays loaded.
-
-    Parameters
-    ----------
-    run : Run
-    texts : sequence of str
-
-    Returns
-    -------
-    array, shape (n_texts, 77, width), float16
-    """
+    """Encode a few texts while drawing; the encoder stays loaded."""
     from neurocanvas.targets.text import encode_distinct, load_text_encoder
 
     family = run.settings.family

@@ -12,32 +12,15 @@ from neurocanvas.models.base import standardisation
 from neurocanvas.stages.mapping import asked, pooled_features_paths, read_pooled_features
 from neurocanvas.stages.run import Run
 
+# Of the small pictures, px.
 SIDE = 16
-"""Of the small pictures, px."""
 
+# Principal coordinates of the training pictures that are predicted.
 COMPONENTS = 64
-"""Principal coordinates of the training pictures that are predicted."""
 
 
 def sketch(run: Run, subject: int) -> np.ndarray:
-    """Predict a small picture for every test trial, from pictures of the training trials of its fold.
-
-    Parameters
-    ----------
-    run : Run
-        With predictions, whose trials and order are taken.
-    subject : int
-
-    Returns
-    -------
-    array, shape (n_trials, 16, 16, 3), uint8
-        In the order of the predictions; also in `predictions/s<subject>_sketch.npy`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If features or pictures are missing.
-    """
+    """Predict a small picture for every test trial, from pictures of the training trials of its fold."""
     from neurocanvas.generation.conditioning import gain, rescale
 
     path = run.folder / "predictions" / f"s{subject}_sketch.npy"

@@ -18,9 +18,10 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches, device, find_family, load_network, load_part, pil_processor
 from neurocanvas.store import read_text, write_text
 
+# Pictures that are captioned at once.
 BATCH = 32
-"""Pictures that are captioned at once."""
 
+# Recipe -> how words are chosen: greedily, or as the released script does, from random numbers of a fixed seed.
 DECODING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": MappingProxyType({"max_new_tokens": 32, "num_beams": 1, "do_sample": False}),
@@ -29,20 +30,11 @@ DECODING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         ),
     }
 )
-"""Recipe -> how words are chosen: greedily, or as the released script does, from random numbers of a fixed seed."""
 
 
 @dataclass(frozen=True)
 class Captioner:
-    """A network that describes pictures in words.
-
-    Parameters
-    ----------
-    model, tokenizer, processor : object
-        From transformers.
-    recipe : str
-        A key of `DECODING`.
-    """
+    """A network that describes pictures in words."""
 
     model: Any
     tokenizer: Any
@@ -50,18 +42,7 @@ class Captioner:
     recipe: str
 
     def describe(self, pictures: Sequence[np.ndarray]) -> list[str]:
-        """Describe pictures, `BATCH` at a time; the same pictures get the same captions.
-
-        Parameters
-        ----------
-        pictures : sequence of array, each (height, width, 3), uint8
-            What was seen.
-
-        Returns
-        -------
-        list of str
-            One caption per picture.
-        """
+        """Describe pictures, `BATCH` at a time; the same pictures get the same captions."""
         import torch
 
         captions: list[str] = []
@@ -75,25 +56,7 @@ class Captioner:
 
 
 def load_captioner(source: str, recipe: str = "default") -> Captioner:
-    """Load a captioner.
-
-    Parameters
-    ----------
-    source : str
-        A name in `families.FAMILIES`, whose BLIP is taken; or a folder or hub id of any model that transformers knows
-        for image to text and that needs no prompt (BLIP, BLIP-2, GIT, ...).
-    recipe : str
-        A key of `DECODING`.
-
-    Returns
-    -------
-    Captioner
-
-    Raises
-    ------
-    NeuroCanvasError
-        If its weights cannot be loaded.
-    """
+    """Load a captioner."""
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
     name = captioner_of(source)
@@ -103,17 +66,7 @@ def load_captioner(source: str, recipe: str = "default") -> Captioner:
 
 
 def captioner_of(source: str) -> str:
-    """Say which folder or hub id captions: the BLIP of a family, or what is no family itself.
-
-    Parameters
-    ----------
-    source : str
-        As `load_captioner` takes it.
-
-    Returns
-    -------
-    str
-    """
+    """Say which folder or hub id captions: the BLIP of a family, or what is no family itself."""
     try:
         return find_family(source).captioner
     except NeuroCanvasError:
@@ -127,26 +80,7 @@ def caption_stimuli(
     begun: Path,
     inputs: str,
 ) -> dict[str, str]:
-    """Caption stimuli, each distinct picture once, going on where an earlier call was killed.
-
-    Parameters
-    ----------
-    ids : sequence of str
-        Stimuli.
-    picture : callable
-        Gives a stimulus's picture, (height, width, 3), uint8.
-    describe : callable
-        Takes batches of stimuli of different pictures, and gives the captions of each batch as soon as they are made.
-    begun : Path
-        Where captions are kept until all are there, by picture; the caller removes it then.
-    inputs : str
-        Fingerprint of what captions depend on: what `begun` holds from other inputs is dropped.
-
-    Returns
-    -------
-    dict of str to str
-        Stimulus to caption.
-    """
+    """Caption stimuli, each distinct picture once, going on where an earlier call was killed."""
     found, digest = _read_begun(begun, inputs), {}
     for name in ids:
         seen = picture(name)
@@ -170,61 +104,18 @@ def _read_begun(path: Path, inputs: str) -> dict[str, str]:
 
 
 def tidy(caption: str) -> str:
-    """Join what BLIP's word tokenizer took apart: "jack - o'- lantern" becomes "jack-o'-lantern".
-
-    Parameters
-    ----------
-    caption : str
-        As decoded.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> tidy("a jack - o'- lantern")
-    "a jack-o'-lantern"
-    """
+    """Join what BLIP's word tokenizer took apart: "jack - o'- lantern" becomes "jack-o'-lantern"."""
     joined = re.sub(r"\s*-\s*|\s+'\s*", lambda found: found[0].strip(), caption)
     return " ".join(joined.split())
 
 
 def prompt(name: str) -> str:
-    """Put a concept's name into CLIP's usual sentence.
-
-    Parameters
-    ----------
-    name : str
-        Of a concept, with or without an article.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> prompt("mitten")
-    'a photo of a mitten'
-    """
+    """Put a concept's name into CLIP's usual sentence."""
     return f"a photo of {name}" if name.startswith(("a ", "an ")) else f"a photo of a {name}"
 
 
 def write_captions(path: Path, captions: Mapping[str, str]) -> None:
-    """Write `caption.txt`: one stimulus a row, a tab, its caption.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    captions : mapping of str to str
-        Stimulus id to caption; line ends and tabs in a caption become blanks.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If an id holds a tab or a line end.
-    """
+    """Write `caption.txt`: one stimulus a row, a tab, its caption."""
     for stimulus in captions:
         if re.search(r"[\t\r\n]", stimulus):
             raise NeuroCanvasError(f"{path}: ids of stimuli have no tab and no line end; got {stimulus!r}.")
@@ -233,23 +124,7 @@ def write_captions(path: Path, captions: Mapping[str, str]) -> None:
 
 
 def read_captions(path: Path) -> dict[str, str]:
-    """Read `caption.txt`, ours or the released one.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    dict of str to str
-        Stimulus id to caption.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing or a row has no tab.
-    """
+    """Read `caption.txt`, ours or the released one."""
     captions = {}
     text = read_text(path, "captions; `neurocanvas caption` makes it").removeprefix("\ufeff")
     lines = text.removesuffix("\n").split("\n") if text else []  # splitlines splits at marks that a caption may hold
@@ -262,27 +137,7 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def read_captions_of(path: Path, ids: Sequence[str], remedy: str) -> dict[str, str]:
-    """Read the captions of some stimuli.
-
-    Parameters
-    ----------
-    path : Path
-        `caption.txt`.
-    ids : sequence of str
-        Stimuli that must be in it.
-    remedy : str
-        What to do if one is not, as the error says it.
-
-    Returns
-    -------
-    dict of str to str
-        Stimulus id to caption, in the order of `ids`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing or damaged, or a stimulus has no caption.
-    """
+    """Read the captions of some stimuli."""
     captions = read_captions(path)
     missing = [name for name in ids if name not in captions]
     if missing:

@@ -11,23 +11,7 @@ from neurocanvas.families import find_family, load_part, load_picture_encoder
 
 
 def image_shape(family: str) -> tuple[int, int]:
-    """Say the shape of one picture's embedding, without loading weights.
-
-    Parameters
-    ----------
-    family : str
-        A name in `families.FAMILIES` or a folder.
-
-    Returns
-    -------
-    tuple of int
-        (1, width).
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the configuration cannot be read.
-    """
+    """Say the shape of one picture's embedding, without loading weights."""
     from transformers import CLIPConfig
 
     config: Any = load_part(find_family(family).judge, CLIPConfig.from_pretrained)
@@ -35,23 +19,6 @@ def image_shape(family: str) -> tuple[int, int]:
 
 
 def load_image_encoder(family: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """Load the image side of a family's CLIP.
-
-    Parameters
-    ----------
-    family : str
-        A name in `families.FAMILIES` or a folder.
-
-    Returns
-    -------
-    callable
-        Takes pictures, (height, width, 3), uint8, of any size; gives an array of shape (n_pictures, 1, width), float16,
-        projected and not normalised.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the weights cannot be loaded.
-    """
+    """Load the image side of a family's CLIP."""
     encode, _ = load_picture_encoder(find_family(family).judge)
     return lambda pictures: encode(pictures)[:, None].astype(np.float16)

@@ -16,17 +16,7 @@ SHAPE = (1, 77, 768)
 
 
 def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np.ndarray) -> None:
-    """Write embeddings as the released code reads them.
-
-    Parameters
-    ----------
-    path : Path
-        `clip_embeddings.pth`; .24 MB per picture, and as much beside it while it is written.
-    stimuli : sequence of str
-        Names of the pictures.
-    embeddings : array, shape (n_stimuli, 77, 768), any float type
-        One per picture; may be memory-mapped.
-    """
+    """Write embeddings as the released code reads them."""
     import torch
 
     with scratch(path.parent, (len(stimuli), *SHAPE)) as whole:
@@ -40,23 +30,7 @@ def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np
 
 
 def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:
-    """Read the embeddings of some pictures, one at a time.
-
-    Parameters
-    ----------
-    path : path-like
-        `clip_embeddings.pth`: a dictionary of picture name to (1, 77, 768) or (77, 768).
-    stimuli : sequence of str
-        Names of the pictures that are wanted.
-    out : array, shape (n_stimuli, 77, 768), any float type
-        Where to; may be memory-mapped.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing, damaged or would run code, or if a picture is missing, has another shape or is not
-        finite.
-    """
+    """Read the embeddings of some pictures, one at a time."""
     import torch
 
     found = read_torch(path, "CLIP embeddings by picture name")

@@ -28,27 +28,7 @@ RELEASED_EPOCHS = 1000
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained classifier's answers to the test trials.
-
-    Parameters
-    ----------
-    scores : array, shape (n_test, n_outputs), float32
-        Of the epoch or candidate that was chosen on validation trials; with the released recipe, which holds none
-        out, of the last epoch or the one candidate.
-    accuracy : dict of str to float
-        On test trials: `selected` (that of `scores`: the result), `final` (the last epoch) and
-        `best_on_test` (a diagnostic: what choosing on the test trials, as the released code does, would report).
-    history : list of dict
-        One line per epoch or candidate.
-    chosen : object
-        The epoch, counted from 1, or the candidate.
-    seconds : float
-        Time of fitting.
-    weights : dict of str to array
-        A network's state with `mean` and `sd` of its standardisation; empty for an estimator.
-    warnings : tuple of str
-        What everything made from these scores must say.
-    """
+    """A trained classifier's answers to the test trials."""
 
     scores: np.ndarray
     accuracy: Mapping[str, float]
@@ -62,38 +42,7 @@ class Outcome:
 def train_classifier(
     name: str, x: np.ndarray, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
-    """Train a classifier on the training trials, choose on the validation trials, answer the test trials.
-
-    Test labels enter `accuracy` and `history` only. Standardisation is fitted on training trials: every feature, or
-    every channel of the signal. Where the split has `pretrain` trials, networks are first trained on them and
-    then go on with the training trials; estimators get both at once. The released recipe holds nothing out:
-    validation trials train as well, and nothing is chosen.
-
-    Parameters
-    ----------
-    name : str
-        See `find_classifier`.
-    x : array, shape (n_trials, n_chans, n_bands or n_times)
-        Features or signal in µV, whichever the classifier takes; may be memory-mapped.
-    y : array of int, shape (n_trials,)
-        Concepts, 0 to spec.n_outputs - 1.
-    split : Split
-        Rows of `x`.
-    spec : TrialSpec
-        What `x` and `y` are.
-    settings : ClassifySettings
-        Recipe, epochs, patience, seed; options of single classifiers.
-
-    Returns
-    -------
-    Outcome
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the classifier is unknown or does not fit the trials, fewer than two concepts or not all of those that are
-        tested have training trials, weights to start from do not fit, or training diverges.
-    """
+    """Train a classifier on the training trials, choose on the validation trials, answer the test trials."""
     kind = find_classifier(name)
     known = np.unique(y[np.concatenate([*_trained_rows(split, settings).values()])])
     if len(known) < 2:
@@ -175,12 +124,7 @@ def _train(
     split: Split,
     settings: ClassifySettings,
 ) -> tuple[list[dict[str, Any]], int]:
-    """Train until neither validation loss nor accuracy got better for `patience` epochs; return to the best epoch.
-
-    The best has the highest validation accuracy, and of those the lowest loss. Accuracy alone would end a slow start by
-    luck, and the loss alone ends EEGNet before it learns: over 80 concepts it rises first. The released recipe ends
-    at its last epoch.
-    """
+    """Train until neither validation loss nor accuracy got better for `patience` epochs; return to the best epoch."""
     import torch
     from torch.nn import functional
 
@@ -222,20 +166,7 @@ def _quality(line: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def make_optimizer(network: torch.nn.Module, kind: Network, settings: ClassifySettings) -> torch.optim.Optimizer:
-    """Make the optimiser that the recipe names.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-    kind : Network
-        Its learning rates.
-    settings : ClassifySettings
-        `recipe`.
-
-    Returns
-    -------
-    torch.optim.Optimizer
-    """
+    """Make the optimiser that the recipe names."""
     import torch
 
     if settings.recipe == "default" or kind.released is None:
@@ -255,28 +186,7 @@ def train_epoch(
     settings: ClassifySettings,
     adversary: _Adversary | None = None,
 ) -> float:
-    """Train once on every trial, in random order.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Left in evaluation mode.
-    optimizer : torch.optim.Optimizer
-    inputs : array, shape (n_trials, n_chans, n_last)
-        Or what gives such trials for ``inputs[rows]``, float32.
-    labels : tensor of int64, shape (n_trials,)
-    rows : array of int
-        The training trials.
-    settings : ClassifySettings
-        `batch_size`, `edge_penalty`.
-    adversary : optional
-        Of domain adaptation.
-
-    Returns
-    -------
-    float
-        Mean cross-entropy.
-    """
+    """Train once on every trial, in random order."""
     import torch
     from torch.nn import functional
 
@@ -304,19 +214,7 @@ def train_epoch(
 
 
 def evaluate(network: torch.nn.Module, inputs: Indexed, rows: np.ndarray) -> np.ndarray:
-    """Logits of some trials.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        In evaluation mode.
-    inputs : array, or what gives trials for ``inputs[rows]``
-    rows : array of int
-
-    Returns
-    -------
-    array, shape (n, n_outputs), float32
-    """
+    """Logits of some trials."""
     import torch
 
     with torch.no_grad():
@@ -328,10 +226,7 @@ def evaluate(network: torch.nn.Module, inputs: Indexed, rows: np.ndarray) -> np.
 
 @dataclass(frozen=True)
 class _Adversary:
-    """Node-wise domain adversarial training (NodeDAT) of RGNN: hide from every node whether a trial is a test trial.
-
-    It sees the test trials without their labels, so what is trained with it is transductive.
-    """
+    """Node-wise domain adversarial training (NodeDAT) of RGNN: hide from every node whether a trial is a test trial."""
 
     inputs: Inputs
     test: np.ndarray

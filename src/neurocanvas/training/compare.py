@@ -138,25 +138,7 @@ def _score(
 
 
 def mapper_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Scores of the mappers and their baselines, mean over trainings, as a table to print.
-
-    Parameters
-    ----------
-    cards : sequence of mapping
-        From `train_mapper`, one per subject and fold; those without scores, of imported mappers, are left out.
-
-    Returns
-    -------
-    dict or None
-        None without a card; else title, header (list of str), lines (list of lists of str: a mapper's name, then its
-        scores), warnings.
-
-    Examples
-    --------
-    >>> scores = {"mean": {"val_mse": 0.5, "val_two_way": 0.5, "test_mse": 0.4, "test_two_way": 0.5}}
-    >>> mapper_table([{"scores": scores, "warnings": []}])["lines"]
-    [['mean', '0.5000', '0.5000', '0.4000', '0.5000']]
-    """
+    """Scores of the mappers and their baselines, mean over trainings, as a table to print."""
     cards = [card for card in cards if card.get("scores")]
     if not cards:
         return None
@@ -183,26 +165,7 @@ def train_and_save(
     path: Path,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Do `train_mapper` unless the file at `path` was made from the same inputs; continue after a kill.
-
-    Parameters
-    ----------
-    features, targets, target_of, split, spec, settings, log
-        See `train_mapper`.
-    path : Path
-        Where the mapper belongs, ends in ``.safetensors``; the training state lies beside it until it is
-        done.
-
-    Returns
-    -------
-    dict
-        The card.
-
-    Raises
-    ------
-    NeuroCanvasError
-        See `train_mapper`; or if targets that are mapped change meanwhile.
-    """
+    """Do `train_mapper` unless the file at `path` was made from the same inputs; continue after a kill."""
     of_targets = store.fingerprint(targets)
     inputs = store.fingerprint(
         features, of_targets, target_of, split.fingerprint(), spec.ch_names, spec.bands, settings

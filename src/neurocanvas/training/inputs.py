@@ -13,8 +13,8 @@ from neurocanvas.models.base import standardisation
 
 MICROVOLTS_PER_VOLT = 1e6
 
+# Trials that are read or evaluated at once.
 AT_ONCE = 400
-"""Trials that are read or evaluated at once."""
 
 
 class Indexed(Protocol):
@@ -25,15 +25,7 @@ class Indexed(Protocol):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Trials, standardised when they are asked for: the whole signal is never copied.
-
-    Parameters
-    ----------
-    x : array, shape (n_trials, n_chans, n_last)
-        May be memory-mapped, or what gives trials like one.
-    mean, sd : array
-        Broadcast to a trial.
-    """
+    """Trials, standardised when they are asked for: the whole signal is never copied."""
 
     x: np.ndarray
     mean: np.ndarray
@@ -41,23 +33,7 @@ class Inputs:
 
     @classmethod
     def make(cls, x: np.ndarray, split: Split, takes: str, settings: ClassifySettings) -> Inputs:
-        """Fit the standardisation on training trials; the released recipe has none, and signal in volts.
-
-        Parameters
-        ----------
-        x : array, shape (n_trials, n_chans, n_last)
-            Features, or signal in µV.
-        split : Split
-            Rows of `x`.
-        takes : {"features", "signal"}
-            Which of them it is: of features every one is standardised, of signal every channel.
-        settings : ClassifySettings
-            `recipe`.
-
-        Returns
-        -------
-        Inputs
-        """
+        """Fit the standardisation on training trials; the released recipe has none, and signal in volts."""
         rows = np.concatenate([split.pretrain, split.train])
         if settings.recipe == "released":
             unit = 1 if takes == "features" else MICROVOLTS_PER_VOLT

@@ -19,8 +19,8 @@ from neurocanvas.training.losses import contrastive_error, cosine_error, spread,
 if TYPE_CHECKING:
     import torch
 
+# Epochs between two writes of the training state: a killed training repeats at most so many.
 CHECKPOINT_EVERY = 5
-"""Epochs between two writes of the training state: a killed training repeats at most so many."""
 
 
 def fit(
@@ -33,39 +33,7 @@ def fit(
     state: Path | None = None,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[torch.nn.Sequential, list[dict[str, float]], int]:
-    """Train until the objective on validation trials has not improved for `patience` epochs; keep the best epoch.
-
-    What is minimised is `objective`.
-
-    Parameters
-    ----------
-    train, val : array, shape (n, n_features), float32
-        Standardised features.
-    coordinates, val_coordinates : array, shape (n, k), float32
-        Targets in the basis.
-    settings : MapperSettings
-        Layers, regularisation, steps, seed.
-    state : Path, optional
-        Where to write the training state and to continue from; the caller deletes it once the mapper is
-        saved. A state of other data or settings is not used.
-    log : callable
-        Called with every line of the history.
-
-    Returns
-    -------
-    network : torch.nn.Sequential
-        The best epoch's, in evaluation mode.
-    history : list of dict
-        Per epoch {"epoch", "train_loss", "val_loss", "val_objective"}: the losses are squared distances in
-        coordinates as a share of the training targets' variance in them, so that the mean target has about 1.
-    selected : int
-        The epoch that was kept, the one of the lowest val_objective; epochs count from 1.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the loss is no longer finite.
-    """
+    """Train until the objective on validation trials has not improved for `patience` epochs; keep the best epoch."""
     import torch
 
     # Targets in units of their own spread (undone in the last layer): one learning rate fits all targets.
@@ -102,19 +70,7 @@ def fit(
 
 
 def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSettings) -> torch.Tensor:
-    """What training minimises: the weighted sum of squared, cosine and contrastive error.
-
-    Parameters
-    ----------
-    predicted, true : tensor, shape (n, k)
-        Coordinates in units of the training targets' spread.
-    settings : MapperSettings
-        The weights `mse`, `cosine` and `contrastive`, and `temperature`.
-
-    Returns
-    -------
-    tensor, scalar
-    """
+    """What training minimises: the weighted sum of squared, cosine and contrastive error."""
     loss = settings.mse * squared_error(predicted, true)
     if settings.cosine:
         loss = loss + settings.cosine * cosine_error(predicted, true)
@@ -165,20 +121,7 @@ def _epoch(
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Run a block on torch's CPU random state from `seed`, and give the caller's state back afterwards.
-
-    Initialisation and dropout draw from torch's global state and take no generator, so the state itself is
-    lent.
-
-    Parameters
-    ----------
-    seed : int
-        Of the block's random state.
-
-    Yields
-    ------
-    None
-    """
+    """Run a block on torch's CPU random state from `seed`, and give the caller's state back afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -13,84 +13,29 @@ if TYPE_CHECKING:
     import torch
 
 
+# Pairs of a trial and a target that are compared at once: memory, not result.
 AT_ONCE = 4_000_000
-"""Pairs of a trial and a target that are compared at once: memory, not result."""
 
 
 def spread(coordinates: np.ndarray) -> float:
-    """Root mean squared distance of targets from the mean training target: the unit in which networks are trained.
-
-    Parameters
-    ----------
-    coordinates : array, shape (n, k)
-        Of the training trials' targets.
-
-    Returns
-    -------
-    float
-    """
+    """Root mean squared distance of targets from the mean training target: the unit in which networks are trained."""
     return float(np.sqrt(np.mean(np.sum(coordinates.astype(np.float64) ** 2, axis=1))))
 
 
 def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Squared distance in coordinates, mean over trials: the MSE of the target up to a factor and a constant.
-
-    Parameters
-    ----------
-    predicted, true : tensor, shape (n, k)
-
-    Returns
-    -------
-    tensor, scalar
-    """
+    """Squared distance in coordinates, mean over trials: the MSE of the target up to a factor and a constant."""
     return ((predicted - true) ** 2).sum(dim=1).mean()
 
 
 def cosine_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """One minus the cosine between prediction and target, both around the mean training target; mean over trials.
-
-    Around zero, what a prediction shares with the mean target would count too, whatever was seen. What of a target lies
-    outside the axes would shorten its cosine by a factor that no prediction changes, so it is left out. The error does
-    not know how long a prediction is.
-
-    Parameters
-    ----------
-    predicted, true : tensor, shape (n, k)
-        Coordinates, which have the mean training target at zero.
-
-    Returns
-    -------
-    tensor, scalar
-        From 0 to 2.
-    """
+    """One minus the cosine between prediction and target, both around the mean training target; mean over trials."""
     from torch.nn import functional
 
     return 1 - functional.cosine_similarity(predicted, true, dim=1).mean()
 
 
 def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cross-entropy of finding the true target among the batch's, both ways: InfoNCE [vandenOord2018]_.
-
-    Targets are compared by direction, predictions with their length, so that a short one can say that it is not sure.
-    At the minimum, exp(predicted @ direction / temperature) is proportional to the probability of a target given the
-    EEG over that of the target alone, which is what `models.mlp.TargetPosterior` needs.
-
-    Parameters
-    ----------
-    predicted, true : tensor, shape (n, k)
-        Trials of one target, as of a picture that was shown twice, all count as right for one another.
-    temperature : float
-        Divides the products.
-
-    Returns
-    -------
-    tensor, scalar
-
-    References
-    ----------
-    .. [vandenOord2018] van den Oord, Li, Vinyals. Representation learning with contrastive predictive coding.
-       arXiv:1807.03748, 2018.
-    """
+    """Cross-entropy of finding the true target among the batch's, both ways: InfoNCE [vandenOord2018]_."""
     import torch
     from torch.nn import functional
 
@@ -104,23 +49,7 @@ def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: 
 def mse_per_element(
     predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, basis: TargetBasis
 ) -> float:
-    """Mean squared error over trials and over all numbers of the target, from coordinates alone.
-
-    With weights of tokens, whose mean is 1, it is the weighted mean.
-
-    Parameters
-    ----------
-    predicted, true : array, shape (n, k)
-        Coordinates.
-    squared_distance : array, shape (n,)
-        `TargetBasis.squared_distance` of the targets.
-    basis : TargetBasis
-        Whose coordinates they are.
-
-    Returns
-    -------
-    float
-    """
+    """Mean squared error over trials and over all numbers of the target, from coordinates alone."""
     inside = np.sum((predicted.astype(np.float64) - true) ** 2, axis=1)
     return float(np.mean(inside + squared_distance) / basis.mean.size)
 
@@ -128,25 +57,8 @@ def mse_per_element(
 def two_way_of_trials(
     predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, stimulus: np.ndarray
 ) -> np.ndarray:
-    """Two-way identification of every trial among targets, by the cosine of what differs from the mean training target.
-
-    For every trial, the share of the *other* stimuli whose target is less similar to the prediction than
-    the true one; ties, as between two stimuli of one caption, count one half. Chance is 0.5.
-
-    Parameters
-    ----------
-    predicted, true : array, shape (n, k)
-        Coordinates, which have the mean training target at zero.
-    squared_distance : array, shape (n,)
-        `TargetBasis.squared_distance` of the targets, which a cosine in the whole target space needs.
-    stimulus : array, shape (n,)
-        Which stimulus each trial showed; the gallery holds each one once.
-
-    Returns
-    -------
-    array, shape (n,)
-        NaN if all trials show one stimulus.
-    """
+    """Two-way identification of every trial among targets, by the cosine of what differs from the mean training
+    target."""
     gallery, first, own = np.unique(stimulus, return_index=True, return_inverse=True)
     if len(gallery) < 2:
         return np.full(len(predicted), np.nan)
@@ -164,18 +76,7 @@ def two_way_of_trials(
 def two_way_in_targets(
     predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, stimulus: np.ndarray
 ) -> float:
-    """Mean of `two_way_of_trials`, whose parameters it has.
-
-    Parameters
-    ----------
-    predicted, true, squared_distance, stimulus : array
-        See `two_way_of_trials`.
-
-    Returns
-    -------
-    float
-        NaN if all trials show one stimulus.
-    """
+    """Mean of `two_way_of_trials`, whose parameters it has."""
     return float(np.mean(two_way_of_trials(predicted, true, squared_distance, stimulus)))
 
 
