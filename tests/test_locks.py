@@ -7,16 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.locks import LOCK, OWNER, hold
-from neurocanvas.store import PART
+from neurocanvas.store import LOCK, OWNER, PART, hold
 
 HOLDER = (
-    "import sys, time\nfrom pathlib import Path\nfrom neurocanvas.locks import hold\n"
+    "import sys, time\nfrom pathlib import Path\nfrom neurocanvas.store import hold\n"
     "with hold(Path(sys.argv[1]), 'train'):\n    print('held', flush=True)\n    time.sleep(60)\n"
 )
 
@@ -73,14 +71,6 @@ def test_a_damaged_owner_file_is_no_obstacle(tmp_path, holder, owner):
     else:
         (tmp_path / OWNER).write_text(owner)
     assert "in use by another process" in refusal(tmp_path)
-
-
-def test_what_is_said_does_not_depend_on_the_clock(tmp_path, holder, monkeypatch):
-    first = refusal(tmp_path)
-    monkeypatch.setattr(time, "time", lambda: 0.0)
-    os.utime(tmp_path / OWNER, (4e9, 4e9))
-    os.utime(tmp_path / LOCK, (0, 0))
-    assert refusal(tmp_path) == first
 
 
 def test_a_process_takes_it_as_often_as_it_likes(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from neurocanvas import __version__, store
-from neurocanvas.crash import guarded
-from neurocanvas.damage import tell_on_stderr
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.printing import print_benchmark, print_controls, print_scores, print_table, progress_lines
 from neurocanvas.safe_text import printable
 from neurocanvas.verbs import Address, EngineName, Threads, Workers, read_subjects, register
@@ -167,14 +168,14 @@ def _add_verb(verb: str) -> None:
         engine = {name: given.pop(name) for name in ENGINE if name in given}
         _call(verb, given.pop("config"), given.pop("output"), given.pop("as_json"), given, engine)
 
-    default_folder: Any = "runs/demo" if verb == "demo" else ...
+    default_folder: Any = Path("runs/demo") if verb == "demo" else ...
     fixed: dict[str, tuple[Any, Any]] = {
         "config": (
             Annotated[Path | None, typer.Option("-c", "--config", help="Settings as TOML; else run.toml.")],
             None,
         ),
         "output": (
-            Annotated[str, typer.Option("-o", "--output", help="Run folder; or a URL, as s3://bucket/run.")],
+            Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
             default_folder,
         ),
         "as_json": (Annotated[bool, typer.Option("--json", help="Print the result as JSON.")], False),
@@ -204,21 +205,17 @@ for _verb in VERBS:
 def _call(
     verb: str,
     config: Path | None,
-    output: str,
+    folder: Path,
     as_json: bool,
     options: Mapping[str, Any],
     engine: Mapping[str, Any],
 ) -> None:
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
-    from neurocanvas.remote import copy_of, is_url
     from neurocanvas.scale import IN_PROCESS, make_engine
     from neurocanvas.stages import run_all, run_stage
     from neurocanvas.stages.run import Run
 
-    url, folder = (output, copy_of(output).folder) if is_url(output) else ("", Path(output))
-    if url:
-        copy_of(url).pull()
     if verb == "demo":
         config = config or DEMO
     elif config is None and (folder / "run.toml").is_file():
@@ -226,7 +223,7 @@ def _call(
     settings = load_settings(config, **_changes(options))
     workers = make_engine(*engine.values()) if engine else IN_PROCESS
     with progress_lines(quiet=as_json) as track, closing(workers) as units:
-        run = Run(folder, settings, track, units, url)
+        run = Run(folder, settings, track, units)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
     if verb in SCORES:
@@ -235,17 +232,16 @@ def _call(
         from neurocanvas.training.compare import mapper_table
 
         scores = mapper_table([store.read_card(path) for path in paths])
-    shown = [f"{url}/{path.relative_to(folder).as_posix()}" if url else str(path) for path in paths]
     if as_json:
-        typer.echo(json.dumps({"wrote": shown, "scores": scores}))
+        typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
     if scores is not None:
         SHOW.get(verb, print_scores)(scores)
     if verb in ("run", "demo"):
         audit = json.loads((folder / "scores" / "audit.json").read_text(encoding="utf-8"))
         typer.echo(printable(f"Audit: {audit['verdict']}"))
-    for path in shown:
-        typer.echo(printable(path))
+    for path in paths:
+        typer.echo(printable(str(path)))
 
 
 # Verb -> what prints its scores, if not as those of pictures.
@@ -281,14 +277,89 @@ LISTS: Mapping[str, Callable[[str], list[Any]]] = {
 }  # fmt: skip
 
 
+# Exit codes; the last is what a shell gives where Ctrl-C ends a program.
+BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
+
+# What to do about an error of the operating system.
+REMEDIES: Mapping[int, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space, or name another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or name another file or folder"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "rename what is in the way, or name another folder"),
+}
+NETWORK_ERRORS = {
+    errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
+    errno.ETIMEDOUT,
+}  # fmt: skip
+NETWORK_PACKAGES = {"requests", "urllib3", "httpx", "httpcore", "huggingface_hub", "socket", "ssl"}
+
+
 def main() -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2. `crash.guarded` has the other ends."""
+    """Run the command line."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for library in ("TRANSFORMERS", "DIFFUSERS"):  # they warn while they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    tell_on_stderr()
     guarded(lambda: app(standalone_mode=False))
+
+
+def guarded(call: Callable[[], object]) -> None:
+    """Call a command: what a user can cause ends as one line and exit code 2, a bug as a traceback and 1."""
+    try:
+        code = call()
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if code:
+            sys.exit(int(str(code)))
+    except KeyboardInterrupt:
+        _end(INTERRUPTED, "interrupted; the same command goes on from what is finished.")
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BUG)
+    except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(str(error))  # the help, unless it was printed in colours before
+            sys.exit(BAD_INPUT)
+        message = user_error(error)
+        if message is None:
+            raise
+        _end(BAD_INPUT, message)
+
+
+def user_error(error: Exception) -> str | None:
+    """Say in one line what went wrong and what to do; None for a bug."""
+    text = str(error)
+    if isinstance(error, NeuroCanvasError):
+        return text
+    if isinstance(error, UnicodeEncodeError):  # of an argument that is not UTF-8
+        return f"{error.object!r:.200}: names and paths must be UTF-8; got another byte."
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return "not enough memory; use smaller batches (-b) or fewer --workers, or close other programs."
+    if is_network_error(error):
+        what = text or type(error).__name__
+        return f"network: {what}; check the connection, or use weights that are here (--offline)."
+    if isinstance(error, OSError):
+        remedy = REMEDIES.get(error.errno or 0, "check the file and its folder")
+        return f"{error.filename or 'file'}: {error.strerror or text}; {remedy}."
+    if hasattr(error, "format_message"):  # typer's, of options: it brings a click of its own, so its class is not ours
+        context = getattr(error, "ctx", None)
+        usage = f"; see {context.command_path} --help" if context is not None else ""
+        return f"{error.format_message().rstrip('.')}{usage}."
+    return None
+
+
+def is_network_error(error: Exception) -> bool:
+    """Tell a failed connection from a failed disk: libraries derive both from OSError."""
+    packages = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+    number = error.errno if isinstance(error, OSError) else None
+    return isinstance(error, ConnectionError | TimeoutError) or number in NETWORK_ERRORS or bool(
+        packages & NETWORK_PACKAGES
+    )
+
+
+def _end(code: int, message: str) -> None:
+    """Print one line on stderr and exit."""
+    sys.stderr.write(f"neurocanvas: {printable(' '.join(message.split()))}\n")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -321,7 +321,11 @@ class EvaluateSettings(Settings):
 
 
 class RunSettings(Settings):
-    """A whole run: what `run.toml` says."""
+    """Every setting of a run: one section per stage, as in `run.toml`.
+
+    Frozen. Unknown keys and values out of range raise a `NeuroCanvasError` in `load_settings`; each field says in its
+    description what it is.
+    """
 
     name: str = "run"
     simulate: SimulateSettings | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections import deque
@@ -12,14 +11,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neurocanvas.errors import NeuroCanvasError, require
-from neurocanvas.scale import AHEAD, DEATHS, Needs, Result, Unit, do_unit
+from neurocanvas.scale import Needs, Result, Unit, do_unit
 
 # Variables of the environment that workers get.
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "TOKENIZERS_PARALLELISM")
 
 
 # What a unit gave, or why it was refused; and what was said of damaged files.
-Outcome = tuple[Any, str | None, list[str]]
+# Units per worker that are done before the first that is not, and workers in a row that may die before any is done.
+AHEAD, DEATHS = 8, 3
+
+# Result of a unit, or why it was refused.
+Outcome = tuple[Any, str | None]
 
 
 class Worker:
@@ -34,25 +37,11 @@ class Worker:
         """Answer, once the cluster has found a place for this worker."""
 
     def do(self, work: Callable[[Unit], Result], unit: Unit, threads: int) -> Outcome:
-        """Do a unit."""
-        told = _Told()
-        logging.getLogger("neurocanvas").handlers[:] = [told]
+        """Do a unit; a refusal is a value, because Ray would wrap an exception in its own traceback."""
         try:
-            return do_unit(work, unit, threads), None, told.lines
+            return do_unit(work, unit, threads), None
         except NeuroCanvasError as error:
-            return None, str(error), told.lines
-
-
-class _Told(logging.Handler):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
-        self.lines.append(record.getMessage())
+            return None, str(error)
 
 
 @dataclass(eq=False)
@@ -190,10 +179,8 @@ def _gone(ray: Any) -> tuple[type[Exception], ...]:
 
 
 def _accepted(outcome: Outcome) -> Any:
-    """The result of a unit that was not refused; what was said of damaged files is said here."""
-    result, refused, told = outcome
-    for line in told:
-        logging.getLogger("neurocanvas").warning(line)
+    """The result of a unit that was not refused."""
+    result, refused = outcome
     if refused is not None:
         raise NeuroCanvasError(refused)
     return result

@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,7 @@ from multiprocessing import connection, get_context, parent_process
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from neurocanvas.damage import tell_on_stderr
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.machine import cores, free_memory, gpus
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -26,12 +23,6 @@ Result = TypeVar("Result")
 GB = 10**9
 # Variables that libraries read, when they are loaded, for how many threads to use.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-# So many units per worker are done before the first that is not.
-AHEAD = 8
-
-# So many workers in a row may die before any unit is done.
-DEATHS = 3
 
 
 @dataclass(frozen=True)
@@ -118,7 +109,7 @@ def do_unit(work: Callable[[Unit], Result], unit: Unit, count: int) -> Result:
 
 @dataclass(eq=False)
 class Local:
-    """Units are done on this machine, in processes if there is room for more than one at a time."""
+    """Units are done on this machine, in processes if more than one at a time fits; 0 workers: as many as fit."""
 
     workers: int = 1
     threads: int = 0
@@ -131,7 +122,7 @@ class Local:
         units: Sequence[Unit],
         needs: Needs,
     ) -> Iterator[Result]:
-        """Do the units; see `Engine`."""
+        """Do the units in order; see `Engine`."""
         needs = replace(needs, threads=self.threads or needs.threads)
         width = min(len(units), self._width(needs)) if len(units) > 1 else 1  # counting room loads libraries
         if width > 1:
@@ -144,52 +135,39 @@ class Local:
             _KEPT.clear()
 
     def _width(self, needs: Needs) -> int:
-        """How many units are done at once."""
+        """Number of units that are done at once."""
+        import psutil
+
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # `accelerate launch` has made the processes
             return 1
         if self.workers:
             return self.workers
         devices = len(gpus()) if needs.gpu else 0
-        room = [cores() // needs.threads, free_memory() // needs.memory]
+        room = [cores() // needs.threads, psutil.virtual_memory().available // needs.memory]
         return max(1, min(room + ([int(devices / needs.gpu)] if devices else [])))
 
     def _in_processes(
         self, work: Callable[[Unit], Result], units: Sequence[Unit], needs: Needs, width: int
     ) -> Iterator[Result]:
-        """Do the units in processes; what a process that was killed leaves behind is done by others."""
-        waiting = deque(enumerate(units))
-        running: dict[Future[Result], tuple[int, Unit]] = {}
-        results: dict[int, Result] = {}
-        following = deaths = 0
+        """Do the units in processes; a dead one ends the command, which goes on from what is finished."""
+        pool = self._workers(width, needs)
+        futures = [pool.submit(do_unit, work, unit, needs.threads) for unit in units]
         try:
-            while following < len(units):
-                try:
-                    while waiting and len(running) < width and waiting[0][0] < following + AHEAD * width:
-                        future = self._workers(width, needs).submit(do_unit, work, waiting[0][1], needs.threads)
-                        running[future] = waiting.popleft()
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        results[running[future][0]] = future.result()
-                        del running[future]
-                        deaths = 0
-                except BrokenProcessPool as error:
-                    deaths += 1
-                    if deaths > DEATHS:
-                        raise NeuroCanvasError(
-                            f"workers were killed {deaths} times without getting anything done, most likely because "
-                            "memory is short; ask for fewer with --workers. What is done stays."
-                        ) from error
-                    waiting.extendleft(sorted(running.values(), key=lambda job: job[0], reverse=True))
-                    running.clear()
-                    self._end_at_once()
-                while following in results:
-                    yield results.pop(following)
-                    following += 1
-        except BaseException:  # nobody may write once the command has let go of the run folder
-            self._end_at_once()
-            raise
+            while futures:
+                yield futures.pop(0).result()
+        except BrokenProcessPool as error:
+            raise NeuroCanvasError(
+                "a worker process died, most likely because memory is short; run the command again, with fewer "
+                "--workers. It goes on from what is finished."
+            ) from error
+        finally:
+            if futures:  # nobody may write once the command has released the run folder
+                for process in list((getattr(pool, "_processes", None) or {}).values()):
+                    process.kill()
+                self.close()
 
     def _workers(self, width: int, needs: Needs) -> ProcessPoolExecutor:
-        """Processes that last for all stages of a command, as long as they are as many and their threads too."""
+        """Processes that last for all stages of a command, as long as their number and threads stay the same."""
         devices = gpus() if needs.gpu else []
         if self._pool is None or self._made_for != (width, needs.threads, len(devices)):
             self.close()
@@ -198,23 +176,32 @@ class Local:
             for place in range(width if devices else 0):
                 places.put(devices[place % len(devices)])
             self._pool = ProcessPoolExecutor(width, context, _begin_worker, (places, bool(devices), needs.threads))
-            # All start before their deaths are watched for: where one dies while another is started, the standard
-            # library's thread that watches closes what the start needs, or waits for ever.
+            # All start before their deaths are watched for: a worker that dies while another is started hangs the pool.
             self._pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
             self._made_for = (width, needs.threads, len(devices))
         return self._pool
-
-    def _end_at_once(self) -> None:
-        """End the processes in the middle of what they do."""
-        for process in list((getattr(self._pool, "_processes", None) or {}).values()):
-            process.kill()
-        self.close()
 
     def close(self) -> None:
         """End the processes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    import joblib
+
+    return int(joblib.cpu_count())  # knows affinity and the quota of a control group
+
+
+def gpus() -> list[str]:
+    """List the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return visible[:count] or [str(number) for number in range(count)]
 
 
 @contextmanager
@@ -237,7 +224,6 @@ def _begin_worker(places: Any, on_gpu: bool, count: int) -> None:
     os.environ.update(dict.fromkeys(THREADS, str(count)))
     if on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
-    tell_on_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's interrupt the parent tells
     parent = parent_process()
 

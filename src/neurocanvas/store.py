@@ -1,36 +1,39 @@
-"""Artifacts on disk: written once, atomically, named by everything they depend on, memory-mapped when read."""
+"""Artifacts on disk: an atomic write, and a sidecar `<name>.json` with the fingerprint, sha256 and size.
+
+The sidecar is written last, so a killed run leaves either a whole artifact or none.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from neurocanvas.damage import Hashed, report_damage, seal, unseal
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.pages import pieces
 
 # How the names of files begin that are being written.
 PART = ".part-"
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash settings, arrays, paths' contents and other fingerprints into 16 hex digits."""
+    """Hash settings, arrays, bytes and whatever JSON can hold into 16 hex digits."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype}{part.shape}".encode())
-            for piece in pieces(part):
-                digest.update(piece.data)
+            objects = part.dtype == object
+            digest.update(repr(part.tolist()).encode() if objects else np.ascontiguousarray(part).view(np.uint8).data)
         elif isinstance(part, bytes):
             digest.update(part)
         else:
@@ -48,7 +51,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, and rename it to `path` if the block succeeds."""
+    """Yield a temporary name beside `path`, and rename it to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
     try:
@@ -59,35 +62,32 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8 with Unix line ends, unless it says the same already."""
-    write_bytes(path, text.encode("utf-8"), sync=True)
+    """Write a text file atomically, as UTF-8 with Unix line ends."""
+    write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Write a small file atomically, unless it holds the same already."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file atomically, unless it has this content already."""
     with suppress(OSError):  # not there, or unreadable
         if path.read_bytes() == content:
             return
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        stream.write(content)
-        if sync:
-            stream.flush()
-            os.fsync(stream.fileno())
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
 
 
-def write_artifact(path: Path, content: bytes, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
-    """Write a small file with its card, atomically."""
+def write_artifact(path: Path, content: bytes, inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write a small file with its sidecar; `inputs` is the fingerprint of everything that it depends on."""
     write_bytes(path, content)
-    finish(path, print_of_inputs, card, digest=hashlib.sha256(content).hexdigest())
+    finish(path, inputs, card)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, keys in the order given."""
+    """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_text(path: Path, purpose: str) -> str:
-    """Read a text file, UTF-8."""
+    """Read a UTF-8 file; `purpose` says in the error what it should hold."""
     try:
         return check_file(path, purpose).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -95,7 +95,7 @@ def read_text(path: Path, purpose: str) -> str:
 
 
 def read_json(path: Path, purpose: str) -> Any:
-    """Read a JSON file."""
+    """Read a JSON file; `purpose` says in the error what it should hold."""
     try:
         return json.loads(read_text(path, purpose))
     except (ValueError, RecursionError) as error:
@@ -103,66 +103,148 @@ def read_json(path: Path, purpose: str) -> Any:
 
 
 def card_path(path: Path) -> Path:
-    """Return where the card of the artifact `path` lies."""
+    """Return the path of an artifact's sidecar."""
     return path.with_name(path.name + ".json")
 
 
-def finish(path: Path, print_of_inputs: str, card: Mapping[str, Any] | None = None, *, digest: str = "") -> None:
-    """Write the card of an artifact that is complete: from here on it counts as done."""
-    digest = digest or sha256(path)
-    write_text(card_path(path), seal({"fingerprint": print_of_inputs, "sha256": digest, **(card or {})}))
+def finish(path: Path, inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write the sidecar of a complete artifact; from here on it counts as done."""
+    about = {"fingerprint": inputs, "sha256": sha256(path), "size": path.stat().st_size}
+    write_json(card_path(path), {**about, **(card or {})})
 
 
-def is_done(path: Path, print_of_inputs: str) -> bool:
-    """Tell whether the artifact exists, is undamaged, and was made from these inputs."""
-    at_fault = card_path(path)
-    if not (path.is_file() and at_fault.is_file()):
-        return False
+def is_done(path: Path, inputs: str) -> bool:
+    """Tell whether the artifact was made from these inputs and has the size that was written."""
     try:
-        card = unseal(at_fault.read_text(encoding="utf-8"))
-        if card.get("fingerprint") != print_of_inputs:
-            return False
-        at_fault = path
-        if card.get("sha256") == sha256(path):
-            return True
-        report_damage(path)
-    except (OSError, ValueError) as error:
-        report_damage(at_fault, error)
-    return False
+        card = json.loads(card_path(path).read_text(encoding="utf-8"))
+        return bool(card["fingerprint"] == inputs and card["size"] == path.stat().st_size)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Read the card of an artifact."""
-    card = read_json(card_path(path), f"the card of {path.name}; run the stage that makes it")
-    if not isinstance(card, dict):
-        raise NeuroCanvasError(f"{card_path(path)}: not a card; delete it and run again.")
+    """Read the sidecar of an artifact."""
+    card = read_json(card_path(path), f"the sidecar of {path.name}; run the stage that makes it")
+    if not isinstance(card, dict) or "fingerprint" not in card:
+        raise NeuroCanvasError(f"{card_path(path)}: not a sidecar; delete it and run again.")
     return card
 
 
-def write_array(path: Path, array: np.ndarray, print_of_inputs: str, card: Mapping[str, Any] | None = None) -> None:
-    """Write an array as `.npy` with its card, atomically."""
+def write_array(path: Path, array: np.ndarray, inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write an array as `.npy` with its sidecar, atomically."""
+    write_in_parts(path, array.shape, array.dtype, [array], inputs, card)
+
+
+def write_in_parts(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype | type,
+    parts: Iterable[np.ndarray],
+    inputs: str,
+    card: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an array as `write_array` does, from consecutive rows, of which memory need not hold all."""
     with atomic(path) as temporary, temporary.open("wb") as stream:
-        hashed = Hashed(stream)
-        np.save(hashed, array, allow_pickle=False)
-    finish(path, print_of_inputs, card, digest=hashed.hexdigest())
+        start_array(stream, shape, dtype)
+        for part in parts:
+            stream.write(np.ascontiguousarray(part, dtype).data)
+    finish(path, inputs, card)
 
 
-def read_whole_array(path: Path, purpose: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read an artifact that is an array into memory, and make sure that it is what was written."""
-    try:
-        content = check_file(path, purpose).read_bytes()
-    except OSError as error:
-        raise NeuroCanvasError(f"{path}: cannot be read ({error.strerror}); it should hold {purpose}.") from error
-    card = read_card(path)
-    if hashlib.sha256(content).hexdigest() != card.get("sha256"):
-        raise NeuroCanvasError(f"{path}: damaged: not the bytes that were written; it should hold {purpose}.")
-    return np.load(io.BytesIO(content), allow_pickle=False), card
+def start_array(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+    """Write the header of an `.npy` file."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
 
 
 def read_array(path: Path, purpose: str) -> np.ndarray:
-    """Memory-map an `.npy` file."""
+    """Memory-map an `.npy` file, read-only; `purpose` says in the error what it should hold."""
     try:
         return np.load(check_file(path, purpose), mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two of a damaged header
         reason = " ".join(str(error).split())
         raise NeuroCanvasError(f"{path}: damaged or not an .npy array ({reason}); delete it and run again.") from error
+
+
+def verify(folder: Path) -> tuple[int, list[Path]]:
+    """Compare every artifact in a folder with the sha256 in its sidecar; return their number and the damaged ones."""
+    expected: dict[Path, str] = {}
+    damaged = []
+    for sidecar in sorted(folder.rglob("*.json")):
+        try:
+            card = json.loads(sidecar.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            damaged.append(sidecar)
+            continue
+        if isinstance(card, dict) and isinstance(card.get("sha256"), str):
+            expected[sidecar.with_suffix("")] = card["sha256"]
+        elif isinstance(card, dict) and isinstance(card.get("pictures"), dict):  # of a shard of generated images
+            expected |= {sidecar.parent / name: about["sha256"] for name, about in card["pictures"].items()}
+    for path, digest in expected.items():
+        try:
+            whole = sha256(path) == digest
+        except OSError:
+            whole = False
+        if not whole:
+            damaged.append(path)
+    return len(expected), damaged
+
+
+# Files in a run folder while a command works on it: what the operating system locks, and who holds the lock.
+LOCK, OWNER = ".lock", ".lock.json"
+
+
+@contextmanager
+def hold(folder: Path, verb: str) -> Iterator[None]:
+    """Lock a run folder (re-entrant), and remove partial files left by a killed process."""
+    from filelock import FileLock, Timeout
+
+    # Of processes that `accelerate launch` or torchrun started, rank 0 alone takes the lock.
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if together and os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / LOCK, thread_local=False, is_singleton=True)
+    outermost = not lock.is_locked
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise NeuroCanvasError(
+            f"{folder}: in use by {_owner(folder)}; wait until that ends, or stop it, then run again."
+        ) from error
+    try:
+        if outermost:
+            since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+            owner = {"host": socket.gethostname(), "pid": os.getpid(), "verb": verb, "since": since}
+            (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
+            if not together:  # the others may be writing already
+                remove_partial(folder)
+        yield
+    finally:
+        if outermost:
+            for name in (OWNER, LOCK):
+                (folder / name).unlink(missing_ok=True)
+        lock.release()
+        if not existed:  # and nothing was made
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete files and folders that a killed process left under a temporary name."""
+    for path in sorted(folder.rglob(f"{PART}*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _owner(folder: Path) -> str:
+    """Who holds the lock, in words; the file is written a moment after the lock is taken."""
+    try:
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        return "`neurocanvas {verb}` (process {pid} on {host}, since {since})".format(**owner)
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"

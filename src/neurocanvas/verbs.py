@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.locks import hold
 from neurocanvas.printing import progress_lines
 from neurocanvas.safe_text import printable
+from neurocanvas.store import hold
 
 if TYPE_CHECKING:
     from neurocanvas.config import DataSettings
@@ -238,6 +238,27 @@ def audit(
         print_tables(*describe(found))
 
 
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A run folder, or another folder with artifacts.")],
+    as_json: Json = False,
+) -> None:
+    """Compare every artifact with the sha256 in its sidecar, and name those that are damaged."""
+    from neurocanvas.errors import check_folder
+    from neurocanvas.store import verify as compare
+
+    count, damaged = compare(check_folder(folder, "a run"))
+    names = [path.relative_to(folder).as_posix() for path in damaged]
+    if as_json:
+        typer.echo(json.dumps({"artifacts": count, "damaged": names}))
+    elif not damaged:
+        typer.echo(printable(f"{folder}: {count} artifacts, none damaged"))
+    if damaged:
+        raise NeuroCanvasError(
+            f"{folder}: {len(damaged)} of {count} artifacts are damaged or missing: {', '.join(names)}; delete them "
+            "and run the command that made them again."
+        )
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("simulate")(simulate)
@@ -248,3 +269,4 @@ def register(app: typer.Typer) -> None:
     app.command("import")(import_files)
     app.command("doctor")(doctor)
     app.command("audit")(audit)
+    app.command("verify")(verify)

@@ -81,17 +81,6 @@ def test_features_made_in_another_way_do_not_train_together(without_one, tmp_pat
         train(run)
 
 
-def test_damaged_features_are_named_before_anything_is_predicted_from_them(tiny_copy):
-    run = Run(tiny_copy, tiny_settings())
-    path = run.features_path(0)
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
-    (tiny_copy / "predictions" / "s0.npy.json").unlink()
-    with pytest.raises(NeuroCanvasError, match=r"s0_de\.npy: damaged: not the bytes that were written.*features"):
-        run_stage(run, "predict")
-
-
 def test_trials_that_pretrain_train_with_the_subjects_own(tmp_path):
     run = people(tmp_path, "pretrain-finetune", [0])
     (split,) = make_splits(run.pool(0), run.settings.split, 0)

@@ -100,19 +100,6 @@ def test_a_stopped_training_ends_with_the_same_bytes_and_a_finished_one_is_reuse
         train_and_save(*data, SPEC, SETTINGS.model_copy(update={"seed": 1}), path=stopped, log=stop)
 
 
-def test_a_mapper_whose_targets_change_while_it_is_trained_is_not_kept(data, tmp_path):
-    features, targets, *others = data
-    np.save(tmp_path / "targets.npy", targets)
-    mapped = np.load(tmp_path / "targets.npy", mmap_mode="r+")
-
-    def damage(line):
-        mapped[0] += 1
-
-    with pytest.raises(NeuroCanvasError, match=r"targets\.npy: changed on the disk while it was read"):
-        train_and_save(features, mapped, *others, SPEC, SETTINGS, path=tmp_path / "m.safetensors", log=damage)
-    assert not (tmp_path / "m.safetensors").exists()
-
-
 def test_arrays_that_do_not_fit_are_refused(data):
     features, targets, target_of, split = data
     for bad, message in [

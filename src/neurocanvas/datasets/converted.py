@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.config import DataSettings
-from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.released import N_TIMES, SFREQ, Source, find_released, open_released, released_print
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
 from neurocanvas.montage import CH_NAMES
@@ -28,27 +26,25 @@ from neurocanvas.store import (
     read_card,
     read_text,
     sha256,
+    start_array,
     write_text,
 )
 from neurocanvas.trials import COLUMNS
 
-# (n_trials, 62, 501), float32, µV; and the columns of Trials and a checksum, a line per row of the array. The array's
-# card is written last: without it the store is unfinished.
+# (n_trials, 62, 501), float32, µV; and the columns of Trials, a line per row of the array. The array's sidecar is
+# written last: without it the store is unfinished.
 ARRAY, TABLE = "EEG-ImageNet.npy", "EEG-ImageNet.csv"
-
-# The column of checksums, of each row's bytes.
-CHECK = "crc32"
 
 _BATCH = 200
 _PART = 2000  # trials of a unit of work
-_VERSION = 2  # of the store: raise it when the same file gives another store
+_VERSION = 3  # of the store: raise it when the same file gives another store
 
 
 def convert(
     settings: DataSettings,
     target: Path | str,
     *,
-    spread: Callable[[Callable[[Part], list[int]], Sequence[Part]], Iterable[list[int]]] = map,
+    spread: Callable[[Callable[[Part], int], Sequence[Part]], Iterable[int]] = map,
     track: Callable[[str, int], Callable[[int], None]] = lambda *_: lambda _: None,
 ) -> Path:
     """Write the released files as one array that is read subject by subject, and opened in a moment."""
@@ -61,21 +57,19 @@ def convert(
     source = open_released(root, settings.unit)
     rows = np.argsort(source.table["subject"], kind="stable")
     source.check_unit(rows)
-    advance, shape, checks = track("convert", len(rows)), (len(rows), len(CH_NAMES), N_TIMES), list[int]()
+    advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), N_TIMES)
     with atomic(path) as temporary:
         with temporary.open("wb") as stream:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(stream, header)
+            start_array(stream, shape, "<f4")
             begin = stream.tell()
             stream.truncate(begin + int(np.prod(shape)) * 4)
         whole = Part(temporary.absolute(), begin, root.absolute(), settings.unit, source.print_of_files, 0, len(rows))
         cuts = range(0, len(rows), _PART)
         parts = [replace(whole, start=cut, stop=min(cut + _PART, len(rows))) for cut in cuts]
         for written in spread(write_part, parts):
-            advance(len(written))
-            checks += written
+            advance(written)
         card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
-    table = {**{name: source.table[name][rows].tolist() for name in COLUMNS}, CHECK: checks}
+    table = {name: source.table[name][rows].tolist() for name in COLUMNS}
     write_text(listing, csv_text([list(table), *zip(*table.values())]))
     card = {
         "table": sha256(listing), "source": source.print_of_files, "unit": settings.unit,
@@ -98,20 +92,16 @@ class Part:
     stop: int
 
 
-def write_part(part: Part) -> list[int]:
-    """Write some rows of the array; done twice, it is as done once."""
+def write_part(part: Part) -> int:
+    """Write some rows of the array."""
     whose = part.root, part.unit, part.files
     source = kept("convert", "released", whose, lambda: open_released(part.root, part.unit))
-    check_unchanged(part.root, part.files, source.print_of_files)
     rows = np.argsort(source.table["subject"], kind="stable")[part.start : part.stop]
-    checks = []
     with part.path.open("r+b") as stream:
         stream.seek(part.begin + part.start * len(CH_NAMES) * N_TIMES * 4)
         for start in range(0, len(rows), _BATCH):
-            for trial in source.read(rows[start : start + _BATCH]).astype("<f4", copy=False):
-                stream.write(trial.data)
-                checks.append(zlib.crc32(trial.data))
-    return checks
+            stream.write(source.read(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
+    return len(rows)
 
 
 def is_converted(root: Path) -> bool:
@@ -140,7 +130,6 @@ def open_converted(root: Path, unit: str) -> Source:
         names, *lines = csv.reader(io.StringIO(text))
         cells = dict(zip(names, zip(*lines, strict=True)))
         columns = {name: [read_csv_cell(cell) for cell in cells[name]] for name in COLUMNS}
-        checks = np.array(cells[CHECK]).astype(np.uint32)
         table: dict[str, np.ndarray] = {name: np.array(columns[name]).astype(kind) for name, kind in COLUMNS.items()}
     except (ValueError, LookupError, OverflowError, csv.Error) as error:
         raise NeuroCanvasError(f"{root / TABLE}: not the table of a converted store ({error}); {again}.") from error
@@ -150,13 +139,6 @@ def open_converted(root: Path, unit: str) -> Source:
         )
 
     def read(indices: np.ndarray) -> np.ndarray:
-        """Signal of some rows, µV; mapped anew for every batch, so that what was read is not kept in memory twice."""
-        signal = np.empty((len(indices), *shape[1:]), dtype="<f4")
-        for start in range(0, len(indices), _BATCH):
-            signal[start : start + _BATCH] = read_array(path, "signal")[indices[start : start + _BATCH]]
-        for index, trial in zip(indices, signal, strict=True):
-            if zlib.crc32(trial.data) != checks[index]:
-                raise NeuroCanvasError(f"{path}: damaged: row {index} has other bytes than were written; {again}.")
-        return signal.astype(np.float32, copy=False)
+        return np.asarray(signal[indices], dtype=np.float32)
 
     return Source([path], table, read, str(card.get("fingerprint")), str(made), np.zeros(shape[0], dtype=np.int64))

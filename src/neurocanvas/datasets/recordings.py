@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.config import DataSettings, RecordingSettings
-from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.continuous import Run, open_run
 from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.errors import NeuroCanvasError, check_folder
@@ -57,7 +56,7 @@ def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, S
         ch_names=_kept(runs[0], recording)[1],
         sfreq=runs[0].sfreq,
         tmin=round(recording.tmin * runs[0].sfreq) / runs[0].sfreq,
-        read=_reader(runs, prints, recording, number, np.concatenate(starts)),
+        read=_reader(runs, recording, number, np.concatenate(starts)),
         source=fingerprint(prints, recording),
     )
     return _subjects(trials, settings), stimuli
@@ -198,16 +197,14 @@ def _subjects(trials: Trials, settings: DataSettings) -> Trials:
 
 
 def _reader(
-    runs: list[Run], prints: list[str], recording: RecordingSettings, number: np.ndarray, starts: np.ndarray
+    runs: list[Run], recording: RecordingSettings, number: np.ndarray, starts: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Make the function that cuts trials out; it keeps the four runs used last."""
     n_times, n_chans = _n_times(runs[0].sfreq, recording), len(_kept(runs[0], recording)[0])
 
     @lru_cache(maxsize=4)
     def signal_of(run: int) -> np.ndarray:
-        signal = _signal(runs[run], recording)
-        check_unchanged(runs[run].path, prints[run], _print_of(runs[run]))
-        return signal
+        return _signal(runs[run], recording)
 
     def read(indices: np.ndarray) -> np.ndarray:
         signal = np.empty((len(indices), n_chans, n_times), dtype=np.float32)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+import math
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,6 @@ from typing import IO
 import numpy as np
 
 from neurocanvas.config import STAGE2_SUBJECTS, SimulateSettings
-from neurocanvas.damage import report_damage
 from neurocanvas.datasets import brain
 from neurocanvas.datasets.pictures import CODE_NAMES, CONCEPTS, Drawing, render, sample_drawing
 from neurocanvas.datasets.released import STAGE2, STAGE2_RUNS, WHOLE
@@ -22,7 +23,6 @@ from neurocanvas.datasets.rhythms import N_TIMES
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.pages import LettingGo, let_go, scratch
 from neurocanvas.store import (
     atomic,
     card_path,
@@ -96,24 +96,24 @@ def simulate(
     for path in (folder / WHOLE, folder / STAGE2):
         if path.exists() and not card_path(path).is_file():  # which no other file of this name has
             raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
-    # of what is written, not of what is there at the end: somebody may have damaged it by then
-    written = fingerprint([_write_beside(path, content(), known=done) for path, content in beside.items()])
+    for path, content in beside.items():
+        write_bytes(path, content())
+    written = _print_of(beside)
     if done:
         return paths[0]
     for path in (folder / STAGE2, card_path(folder / STAGE2)):  # of an earlier simulation, perhaps with other subjects
         path.unlink(missing_ok=True)
     for path, recordings in zip(paths, (_first_stage(settings), _second_stage(settings))):
         shape = (sum(len(recording.order) for recording in recordings), len(CH_NAMES), N_TIMES)
-        with scratch(folder, shape) as signal:
+        with _scratch_array(folder, shape) as signal:
             start = 0
             for part in _signals(settings, stimuli, recordings):
                 signal[start : start + len(part)] = part
-                let_go(signal)
                 start += len(part)
                 progress(len(part))
             card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written}
             write_json(card_path(path), card)  # first, so that a killed run's file is known for a simulated one
-            with atomic(path) as temporary, LettingGo(temporary, signal) as stream:
+            with atomic(path) as temporary, temporary.open("wb") as stream:
                 _save(stream, signal, stimuli, recordings)
         finish(path, inputs, card)
     return paths[0]
@@ -208,6 +208,15 @@ def _signals(
             yield brain.record(person, drift.rows(rows), parameters[order[rows]], rngs=rngs)
 
 
+@contextmanager
+def _scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """A float32 array in an unnamed file: 16 subjects are 8 GB, which torch.save wants at once."""
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        # a full disk is an error here, and a crash where mapped memory is written
+        os.posix_fallocate(stream.fileno(), 0, 4 * math.prod(shape))
+        yield np.memmap(stream, dtype=np.float32, mode="w+", shape=shape)
+
+
 def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Recording]) -> None:
     """Write a file in the released layout."""
     from torch import from_numpy
@@ -246,15 +255,6 @@ def _jpeg(drawing: Drawing) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(render(drawing, PICTURE_PIXELS)).save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue()
-
-
-def _write_beside(path: Path, content: bytes, *, known: bool) -> str:
-    """Write a file that goes with the EEG and give its sha256; if it was there and is another one now, say that."""
-    written = hashlib.sha256(content).hexdigest()
-    if known and _sha256(path) != written:
-        report_damage(path)
-    write_bytes(path, content)
-    return written
 
 
 def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable[[], bytes]]:

@@ -87,34 +87,17 @@ class Split:
             object.__setattr__(self, part, np.sort(rows))
 
     def parts(self) -> dict[str, np.ndarray]:
-        """Return the index arrays by name; `pretrain` only where it has rows.
-
-        Returns
-        -------
-        dict of str to array of int
-        """
+        """Return the index arrays by name; `pretrain` only where it has rows."""
         names = ("train", "val", "test", *(("pretrain",) if len(self.pretrain) else ()))
         return {name: np.asarray(getattr(self, name), dtype=np.int64) for name in names}
 
     def joined(self) -> Split:
-        """Let the trials of `pretrain` train together with `train`, for what is trained in one go.
-
-        Returns
-        -------
-        Split
-            The same one where nothing pre-trains.
-        """
+        """Merge the trials of `pretrain` into `train`, for what is trained in one go."""
         rows = np.concatenate([self.pretrain, self.train])
         return replace(self, train=rows, pretrain=rows[:0]) if len(self.pretrain) else self
 
     def fingerprint(self) -> str:
-        """Hash the name, the index arrays and the selection rule.
-
-        Returns
-        -------
-        str
-            16 hex digits.
-        """
+        """Hash the name, the index arrays and the selection rule."""
         return fingerprint(self.name, *self.parts().values(), self.selection)
 
 

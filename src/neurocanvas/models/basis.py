@@ -9,7 +9,6 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches
-from neurocanvas.pages import let_go
 
 COLUMNS_AT_ONCE = 4096
 ROWS_AT_ONCE = 64
@@ -61,7 +60,6 @@ class TargetBasis:
         coordinates = np.empty((len(used), len(axes)))
         for part in batches(len(used), ROWS_AT_ONCE):
             coordinates[part] = basis.transform(targets[used[part]])
-            let_go(targets)
         spread = np.sqrt(share @ coordinates**2)
         return replace(basis, target_sd=spread.astype(np.float32))
 
@@ -71,7 +69,6 @@ class TargetBasis:
         found = np.empty((len(flat), len(self.axes)), np.float32)
         for rows in batches(len(flat), ROWS_AT_ONCE):
             found[rows] = ((flat[rows].astype(np.float32) - mean) * scale) @ self.axes.T
-            let_go(targets)
         return found
 
     def inverse(self, coordinates: np.ndarray) -> np.ndarray:
@@ -88,7 +85,6 @@ class TargetBasis:
             part = np.asarray(targets[rows], dtype=np.float32)
             left = (part - self.inverse(self.transform(part))).reshape(len(part), -1).astype(np.float64) * self.scale
             distances[rows] = np.einsum("nd,nd->n", left, left)
-            let_go(targets)
         return distances
 
 
@@ -104,14 +100,12 @@ def _axes_by_products(
         mean[columns] = share @ part
         part = (part - mean[columns]) * scale[columns] * root.astype(np.float32)
         gram += part @ part.T
-        let_go(flat)
     variance, vectors = _largest(gram, float(np.trace(gram)), components)
     weights = (vectors / np.sqrt(variance)).T
     axes = np.empty((len(variance), flat.shape[1]))
     for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
         part = (flat[used, columns].astype(np.float32) - mean[columns]) * scale[columns]
         axes[:, columns] = weights @ (part * root)
-        let_go(flat)
     return mean, axes
 
 
@@ -122,14 +116,12 @@ def _axes_by_passes(
     total = np.zeros(flat.shape[1])
     for part in batches(len(used), ROWS_AT_ONCE):
         total += share[part] @ flat[used[part]].astype(np.float32)
-        let_go(flat)
     mean, root = total.astype(np.float32), np.sqrt(share).astype(np.float32)[:, None]
 
     def centred() -> Iterator[np.ndarray]:
         """The targets as the covariance is made of them, a few at a time."""
         for part in batches(len(used), ROWS_AT_ONCE):
             yield (flat[used[part]].astype(np.float32) - mean) * scale * root[part]
-            let_go(flat)
 
     width = min(components + SPARE, flat.shape[1] // PASSES)
     block = np.random.default_rng(0).standard_normal((flat.shape[1], width)).astype(np.float32)

@@ -10,8 +10,6 @@ from pathlib import Path
 from neurocanvas import store
 from neurocanvas.config import GenerateSettings, RunSettings, load_settings, save_settings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.locks import hold
-from neurocanvas.remote import PICTURES, copy_of
 from neurocanvas.scale import threads
 from neurocanvas.stages.checking import controls
 from neurocanvas.stages.classifying import benchmark, classify
@@ -39,53 +37,34 @@ BESIDE: Mapping[str, Callable[[Run], list[Path]]] = {
     "classify": classify, "benchmark": benchmark, "controls": controls,
 }  # fmt: skip
 
-# Stages that read pictures of the run.
-LOOK_AT_PICTURES = ("generate", "evaluate", "report")
-
 # Arms of a run that draws captions alone.
 CAPTIONS = ("caption",)
 
 
 def run_stage(run: Run, name: str) -> list[Path]:
     """Run one stage; no other process works on the run folder meanwhile."""
-    with hold(run.folder, name):
-        if not run.url:
-            return _run_stage(run, name)
-        copy = copy_of(run.url)
-        copy.pull()
-        copy.pull(PICTURES if name in LOOK_AT_PICTURES else ())
+    with store.hold(run.folder, name):
+        settings = run.folder / "run.toml"
         try:
-            return _run_stage(run, name)
-        finally:
-            copy.push()
-
-
-def _run_stage(run: Run, name: str) -> list[Path]:
-    """Keep the settings, run a stage, log it."""
-    settings = run.folder / "run.toml"
-    try:
-        before = settings.read_bytes()
-    except OSError:  # not there, or unreadable
-        before = None
-    keeps = os.environ.get("RANK", "0") == "0"  # of processes that draw together, one
-    if keeps:
-        save_settings(_lasting(run.settings, settings, name), settings)
-    started = time.monotonic()
-    try:
-        with threads(run.engine.threads or 1):  # what is done beside units too
-            paths = {**STAGES, **BESIDE}[name](run)
-    except NeuroCanvasError:
-        if keeps and before is None:
-            settings.unlink()
-        elif keeps and before is not None:
-            store.write_bytes(settings, before, sync=True)
-        raise
-    run.log(
-        name,
-        seconds=round(time.monotonic() - started, 2),
-        wrote=[str(path.relative_to(run.folder)) for path in paths],
-    )
-    return paths
+            before = settings.read_bytes()
+        except OSError:  # not there, or unreadable
+            before = None
+        writes = os.environ.get("RANK", "0") == "0"  # of processes that draw together, one
+        if writes:
+            save_settings(_lasting(run.settings, settings, name), settings)
+        started = time.monotonic()
+        try:
+            with threads(run.engine.threads or 1):  # what is done beside units too
+                paths = {**STAGES, **BESIDE}[name](run)
+        except NeuroCanvasError:
+            if writes and before is None:
+                settings.unlink()
+            elif writes and before is not None:
+                store.write_bytes(settings, before)
+            raise
+        seconds = round(time.monotonic() - started, 2)
+        run.log(name, seconds=seconds, wrote=[str(path.relative_to(run.folder)) for path in paths])
+        return paths
 
 
 def _lasting(asked: RunSettings, path: Path, name: str) -> RunSettings:
@@ -114,7 +93,7 @@ def run_all(run: Run) -> Path:
     Path
         The report.
     """
-    with hold(run.folder, "run"):
+    with store.hold(run.folder, "run"):
         for name in STAGES:
             paths = run_stage(run, name)
     return paths[0]

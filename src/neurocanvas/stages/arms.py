@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.damage import check_unchanged
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.scale import kept
 from neurocanvas.stages.run import Run
@@ -89,13 +88,6 @@ def check_arms(run: Run, trials: ChosenTrials) -> None:
             f"--arm {refused[0]}: draws from predictions, and these have shape {predicted} where the generator takes "
             f"{needed}. Choose among {others}, or embed and train with the family that draws and embed.target text."
         )
-
-
-def check_predictions(run: Run, subject: int) -> None:
-    """Refuse predictions that are not what was written."""
-    path = run.folder / "predictions" / f"s{subject}.npy"
-    for file in (path, path.with_name(f"s{subject}_mean.npy")):
-        check_unchanged(file, store.read_card(file)["sha256"], store.sha256(file))
 
 
 def make_work(run: Run, subject: int, arm: str, part: slice) -> Work:

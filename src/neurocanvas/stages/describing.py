@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.damage import check_unchanged
-from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.families import batches, family_print, find_family, source_print
-from neurocanvas.large_arrays import growing_array
 from neurocanvas.scale import kept
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions_of
@@ -39,27 +35,17 @@ def caption(run: Run) -> list[Path]:
     else:
         source = settings.source or family
         weights = family_print(family) if not settings.source else source_print(captioner_of(source))
-        prints = stimuli.prints()
-        inputs = store.fingerprint("caption", stimuli.fingerprint(prints), ids, weights, settings.recipe)
+        inputs = store.fingerprint("caption", stimuli.fingerprint(), ids, weights, settings.recipe)
     if not store.is_done(path, inputs):
         if captions is None:
             def describe(parts: list[list[str]]) -> Iterator[list[str]]:
-                described = run.spread("caption", _describe, parts, sizes=[len(part) for part in parts])
-                for part, said in zip(parts, described, strict=True):
-                    _check_pictures(stimuli, prints, part)
-                    yield said
+                return run.spread("caption", _describe, parts, sizes=[len(part) for part in parts])
 
             captions = caption_stimuli(ids, stimuli.picture, describe, begun, inputs)
         write_captions(path, captions)
         store.finish(path, inputs, {"source": settings.source or family, "recipe": settings.recipe})
     begun.unlink(missing_ok=True)
     return [path]
-
-
-def _check_pictures(stimuli: Stimuli, prints: Mapping[str, str | None], names: Sequence[str]) -> None:
-    """Raise if a picture is another one by now."""
-    for name in names:
-        check_unchanged(stimuli.files.get(name, name), prints[name], stimuli.print_of(name))
 
 
 def _describe(run: Run, names: list[str]) -> list[str]:
@@ -87,35 +73,26 @@ def embed(run: Run) -> list[Path]:
     if target == "image":
         paths.append(run.targets_path)
         judge, stimuli = source_print(find_family(family).judge), run.dataset[1]
-        prints = stimuli.prints()
-        inputs = store.fingerprint("embed image", run.stimuli, stimuli.fingerprint(prints), judge)
-        check = partial(_check_pictures, stimuli, prints)
-        _encode(run, target, run.stimuli, image_shape(family), inputs, paths[1], check)
+        inputs = store.fingerprint("embed image", run.stimuli, stimuli.fingerprint(), judge)
+        _encode(run, target, run.stimuli, image_shape(family), inputs, paths[1])
     return paths
 
 
 def _encode(
-    run: Run, kind: str, said: Sequence[str], shape: tuple[int, int], inputs: str, path: Path,
-    check: Callable[[Sequence[str]], None] = lambda _: None,
-) -> None:  # fmt: skip
-    """Encode what is said of every stimulus, each distinct thing once, unless that is done; `check` may refuse some."""
+    run: Run, kind: str, sources: Sequence[str], shape: tuple[int, int], inputs: str, path: Path
+) -> None:
+    """Encode one caption or stimulus id per stimulus, each distinct one once, unless that is done."""
     if store.is_done(path, inputs):
         return
-    distinct = list(dict.fromkeys(said))
-    rows: dict[str, list[int]] = {one: [] for one in distinct}
-    for row, one in enumerate(said):
-        rows[one].append(row)
+    row_of = {source: row for row, source in enumerate(dict.fromkeys(sources))}
+    distinct, parts = list(row_of), list(batches(len(row_of), AT_ONCE))
+    units = [(kind, distinct[part]) for part in parts]
+    encoded = np.empty((len(distinct), *shape), np.float16)
+    for part, embeddings in zip(parts, run.spread("embed", _embeddings, units, sizes=[len(u[1]) for u in units])):
+        encoded[part] = embeddings
+    rows = (encoded[row_of[source]] for source in sources)
     card = {"family": run.settings.family, "stimuli": run.stimuli}
-    pieces = list(rows.values())
-    with growing_array(path, (len(said), *shape), inputs, pieces, card) as (array, done, note):
-        parts = [part for part in batches(len(distinct), AT_ONCE) if part.start >= done]
-        units = [(kind, distinct[part]) for part in parts]
-        encoded = run.spread("embed", _embeddings, units, sizes=[len(some) for _, some in units])
-        for part, embeddings in zip(parts, encoded, strict=True):
-            check(distinct[part])
-            for one, embedding in zip(distinct[part], embeddings, strict=True):
-                array[rows[one]] = embedding
-            note(part.stop)
+    store.write_in_parts(path, (len(sources), *shape), np.float16, rows, inputs, card)
 
 
 def _embeddings(run: Run, unit: tuple[str, list[str]]) -> np.ndarray:

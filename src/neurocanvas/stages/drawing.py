@@ -12,9 +12,8 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError, check_inside, check_name
 from neurocanvas.families import batches, find_family, local_folder
-from neurocanvas.remote import PICTURES, copy_of
 from neurocanvas.scale import NEEDS, Needs
-from neurocanvas.stages.arms import check_arms, check_predictions, chosen, chosen_trials, make_work
+from neurocanvas.stages.arms import check_arms, chosen, chosen_trials, make_work
 from neurocanvas.stages.run import Run, read_picture, write_picture
 from neurocanvas.stages.shards import Work, draw_shard, processes
 from neurocanvas.stages.sketching import sketch
@@ -64,26 +63,17 @@ def generate(run: Run) -> list[Path]:
     if others is not None:  # each draws its share
         shards = shards[others.process_index :: others.num_processes]
     sizes = [shard.size for shard in shards]
-    for _ in run.spread("generate", draw, shards, needs=_needs(run), sizes=sizes, reads=_folders):
+    for _ in run.spread("generate", draw, shards, needs=_needs(run), sizes=sizes):
         pass
-    if run.url:
-        copy_of(run.url).pull(PICTURES)
     if others is not None:
         others.wait_for_everyone()
     made: list[Path] = []
     if others is None or others.is_main_process:
-        for subject in run.subjects if arms else ():  # which shards read bit by bit
-            check_predictions(run, subject)
         if arms:
             made.append(_write_manifest(run, [entry for (s, _), own in entries.items() if s >= 0 for entry in own]))
         if CAPTION in settings.arms:
             made += _write_pages(run, entries[-1, CAPTION])
     return made
-
-
-def _folders(shard: Shard) -> list[str]:
-    """Where pictures of a shard may be already."""
-    return ["generated_from_captions"] if shard.subject < 0 else [f"images/s{shard.subject}/{shard.arm}"]
 
 
 def _needs(run: Run) -> Needs:

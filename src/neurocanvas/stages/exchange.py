@@ -13,7 +13,6 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_inside
 from neurocanvas.features.released_files import read_released, write_released
-from neurocanvas.large_arrays import growing_array
 from neurocanvas.models.base import TARGET_SHAPE
 from neurocanvas.models.checkpoint import load_mapper, save_mapper
 from neurocanvas.models.released_files import read_released_mapper, write_released_mapper
@@ -152,8 +151,10 @@ def _take_embeddings(run: Run, file: Path, path: Path) -> None:
     """Write the embeddings of clip_embeddings.pth, in half precision as `embed` writes them."""
     inputs = store.fingerprint(_inputs(file), run.stimuli)
     card = {"stimuli": run.stimuli, **_card(file)}
-    with growing_array(path, (len(run.stimuli), *TARGET_SHAPE), inputs, card=card) as (array, *_):
-        read_released_embeddings(file, run.stimuli, array)
+    if not store.is_done(path, inputs):
+        embeddings = np.empty((len(run.stimuli), *TARGET_SHAPE), np.float16)
+        read_released_embeddings(file, run.stimuli, embeddings)
+        store.write_array(path, embeddings, inputs, card)
 
 
 def _take_features(run: Run, file: Path, subject: int, path: Path) -> None:

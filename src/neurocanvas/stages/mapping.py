@@ -13,7 +13,6 @@ from neurocanvas import store
 from neurocanvas.datasets.splits import Split, groups, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.families import batches
-from neurocanvas.large_arrays import write_in_parts
 from neurocanvas.models import Mapper
 from neurocanvas.stages.run import Run, write_table
 from neurocanvas.trials import COLUMNS, Trials
@@ -93,7 +92,7 @@ def read_pooled_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[st
 def _read_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any]]:
     """A subject's features and their card."""
     path = run.features_path(subject)
-    values, card = store.read_whole_array(path, "features; `neurocanvas features` makes them")
+    values, card = store.read_array(path, "features; `neurocanvas features` makes them"), store.read_card(path)
     if len(values) != len(run.opened[subject]):
         raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
     return values, card
@@ -192,7 +191,7 @@ def _predict(run: Run, subject: int) -> Path:
     store.write_array(mean, np.stack([m.basis.mean for m in mappers]), inputs)
     seen = run.stimulus_rows(pool)
     parts = _predicted(mappers, np.concatenate([features for features, *_ in tests])[order], folds[order])
-    write_in_parts(path, (len(rows), *mappers[0].basis.mean.shape), np.float32, parts, inputs, {
+    store.write_in_parts(path, (len(rows), *mappers[0].basis.mean.shape), np.float32, parts, inputs, {
         "known": [np.unique(seen[split.joined().train]).tolist() for split in splits],
         "trials": rows[order].tolist(), "folds": folds[order].tolist(),
         "gains": [gain(m.basis.target_sd, sd) for m, sd in zip(mappers, spreads, strict=True)],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import time
@@ -19,7 +18,6 @@ from neurocanvas.config import RunSettings
 from neurocanvas.datasets.protocols import check_sessions, testable_subjects
 from neurocanvas.datasets.splits import uses_other_subjects
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.remote import copy_of
 from neurocanvas.safe_text import csv_text
 from neurocanvas.scale import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
 from neurocanvas.trials import Trials
@@ -51,10 +49,6 @@ class Run:
         Opens progress lines; see `Track`.
     engine : Engine
         Does units of work.
-    url : str
-        Where the run is, if `folder` is this process's copy of it: workers have their own.
-    log_file : str
-        Where `log` writes to.
 
     Notes
     -----
@@ -66,12 +60,9 @@ class Run:
     settings: RunSettings
     track: Track = untracked
     engine: Engine = IN_PROCESS
-    url: str = ""
-    log_file: str = "log.jsonl"
 
-    def __reduce__(self) -> tuple[Callable[[str, str, str], Run], tuple[str, str, str]]:
-        folder = "" if self.url else str(self.folder)
-        return _in_worker, (folder, self.settings.model_dump_json(), self.url)
+    def __reduce__(self) -> tuple[Callable[[str, str], Run], tuple[str, str]]:
+        return _in_worker, (str(self.folder), self.settings.model_dump_json())
 
     def spread(
         self,
@@ -82,7 +73,6 @@ class Run:
         needs: Needs | None = None,
         title: str = "",
         sizes: Sequence[int] | None = None,
-        reads: Callable[[Unit], Sequence[str]] | None = None,
     ) -> Iterator[Result]:
         """Let the engine do units of a stage, and show how far it is.
 
@@ -100,8 +90,6 @@ class Run:
             Of the progress line; else the stage.
         sizes : sequence of int, optional
             By how much each unit advances the progress line; else by 1.
-        reads : callable, optional
-            Which folders of pictures a unit needs of a run at a URL; else none.
 
         Yields
         ------
@@ -109,16 +97,10 @@ class Run:
             What `work` gave, in the order of the units.
         """
         advance = self.track(title or stage, len(units) if sizes is None else sum(sizes))
-        do = partial(work, self)
-        if self.url:
-            copy_of(self.url).push()
-            do = partial(_in_copy, work, reads, self)
-        done = self.engine.map(do, units, needs or NEEDS[stage])
+        done = self.engine.map(partial(work, self), units, needs or NEEDS[stage])
         for result, size in zip(done, sizes or [1] * len(units), strict=True):
             advance(size)
-            yield self.folder / result if self.url and isinstance(result, Path) else result  # type: ignore[misc]
-        if self.url:
-            copy_of(self.url).pull()
+            yield result
 
     def log(self, stage: str, **what: Any) -> None:
         """Append one line to the log.
@@ -131,7 +113,7 @@ class Run:
             What there is to say, as JSON.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / self.log_file).open("a", encoding="utf-8") as stream:
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **what}) + "\n")
 
     def logger(self, stage: str, **fixed: Any) -> Callable[[Mapping[str, Any]], None]:
@@ -293,26 +275,9 @@ class Run:
 
 
 @lru_cache(maxsize=8)
-def _in_worker(folder: str, settings: str, url: str) -> Run:
-    """The run that a worker is told of."""
-    where = copy_of(url).folder if url else Path(folder)
-    log = ".log.jsonl" if url else "log.jsonl"  # the log at the URL is the command's own
-    return Run(where, RunSettings.model_validate_json(settings), url=url, log_file=log)
-
-
-def _in_copy(
-    work: Callable[[Run, Unit], Result], reads: Callable[[Unit], Sequence[str]] | None, run: Run, unit: Unit
-) -> Result:
-    """Do a unit in this process's copy of a run at a URL: fetch what others made, bring what this one makes."""
-    copy = copy_of(run.url)
-    copy.pull()
-    if reads is not None:
-        copy.pull(reads(unit))
-    try:
-        result: Any = work(run, unit)
-    finally:
-        copy.push()
-    return result.relative_to(run.folder) if isinstance(result, Path) else result  # type: ignore[return-value]
+def _in_worker(folder: str, settings: str) -> Run:
+    """The run of an unpickled folder and settings; a worker keeps what it has opened."""
+    return Run(Path(folder), RunSettings.model_validate_json(settings))
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -321,8 +286,8 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     store.write_text(path, csv_text([list(columns), *rows]))
 
 
-def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> str:
-    """Write a PNG atomically, unless it holds the same already."""
+def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG atomically; `about` goes into its metadata as JSON, under "neurocanvas"."""
     from PIL import Image, PngImagePlugin
 
     stream, metadata = io.BytesIO(), PngImagePlugin.PngInfo()
@@ -330,7 +295,6 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
         metadata.add_text("neurocanvas", json.dumps(about, sort_keys=True))
     Image.fromarray(picture).save(stream, format="PNG", pnginfo=metadata)
     store.write_bytes(path, stream.getvalue())
-    return hashlib.sha256(stream.getvalue()).hexdigest()
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.damage import check_unchanged, report_damage, seal, unseal
-from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.families import device, family_print, find_family, precision_of, source_print
 from neurocanvas.scale import kept
 from neurocanvas.stages.run import Run, write_picture
@@ -63,30 +63,21 @@ def processes() -> PartialState | None:
 
 
 def draw_shard(run: Run, folder: Path, where: Path, work: Work) -> None:
-    """Draw a shard unless it is there. Its card, written last, holds the sha256 of its pictures."""
-    how, seeds_of = _how(run), [entry["seed"] for entry in work.entries]
-
-    def fingerprint() -> str:
-        return store.fingerprint("generate", work.conditions, seeds_of, how, *_beside(run, work))
-
-    inputs = fingerprint()
-    drawn = where / f"shard_{work.entries[0]['trial']:05d}.npy"
-    card = drawn.with_suffix(".json")
-    if not _shard_done(card, inputs, folder):
-        if not store.is_done(drawn, inputs):
-            pictures, seeds = _draw(run, work)
-            check_unchanged("pictures to start from", inputs, fingerprint())
-            store.write_array(drawn, pictures, inputs, {"seeds": seeds})
-        hashes, (samples, about) = {}, store.read_whole_array(drawn, "pictures; run `neurocanvas generate` again")
-        seeds = about["seeds"]
-        for number, pictures in enumerate(samples):
-            for entry, picture, seed in zip(work.entries, pictures, seeds[number], strict=True):
-                name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
-                said = {**_about(entry), **how, "sample": number, "seed": seed}
-                hashes[name] = write_picture(folder / name, picture, said)
-        store.write_text(card, seal({"fingerprint": inputs, "pictures": hashes}))
-    for done in (drawn, store.card_path(drawn)):
-        done.unlink(missing_ok=True)
+    """Draw a shard unless it is there; its sidecar, written last, holds hash and size of its pictures."""
+    how, seeds = _how(run), [entry["seed"] for entry in work.entries]
+    inputs = store.fingerprint("generate", work.conditions, seeds, how, *_beside(run, work))
+    sidecar = where / f"shard_{work.entries[0]['trial']:05d}.json"
+    if _shard_done(sidecar, inputs):
+        return
+    samples, seeds_of = _draw(run, work)
+    pictures = {}
+    for number, drawn in enumerate(samples):
+        for entry, picture, seed in zip(work.entries, drawn, seeds_of[number], strict=True):
+            name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
+            write_picture(folder / name, picture, {**_about(entry), **how, "sample": number, "seed": seed})
+            content = (folder / name).read_bytes()
+            pictures[Path(name).name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    store.write_json(sidecar, {"fingerprint": inputs, "pictures": pictures})
 
 
 def _about(entry: dict[str, Any]) -> dict[str, Any]:
@@ -170,20 +161,11 @@ def _likeness(run: Run, drawn: np.ndarray, work: Work) -> np.ndarray:
     return np.stack([likeness(work.predicted, one, work.mean) for one in said])
 
 
-def _shard_done(card: Path, inputs: str, folder: Path) -> bool:
-    """Tell whether a shard was drawn from these inputs and every picture of it is whole; say which file is damaged."""
-    at_fault = card
+def _shard_done(sidecar: Path, inputs: str) -> bool:
+    """Tell whether a shard was drawn from these inputs and every picture of it has the size that was written."""
     try:
-        said = unseal(card.read_text(encoding="utf-8"))
-        if said.get("fingerprint") != inputs:
-            return False
-        pictures = {check_inside(folder, name, str(card)): digest for name, digest in said["pictures"].items()}
-        for at_fault, digest in pictures.items():
-            if store.sha256(at_fault) != digest:
-                raise ValueError("other bytes")
-    except FileNotFoundError:  # not drawn yet
+        card = json.loads(sidecar.read_text(encoding="utf-8"))
+        sizes = {sidecar.parent / name: about["size"] for name, about in card["pictures"].items()}
+        return card["fingerprint"] == inputs and all(path.stat().st_size == size for path, size in sizes.items())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, NeuroCanvasError) as error:
-        report_damage(at_fault, error)
-        return False
-    return True

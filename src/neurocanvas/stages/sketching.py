@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from neurocanvas import store
-from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.splits import make_splits
 from neurocanvas.models import EEGSpec, RidgeMapper, TargetBasis
 from neurocanvas.models.base import standardisation
@@ -31,7 +30,6 @@ def sketch(run: Run, subject: int) -> np.ndarray:
     if store.is_done(path, inputs):
         return store.read_array(path, "small pictures")
     pictures = np.stack([stimuli.picture(name, size=SIDE) for name in run.stimuli]).reshape(-1, SIDE * SIDE, 3) / 255
-    check_unchanged("pictures of the data set", seen, stimuli.fingerprint())
     pool, (values, features) = run.pool(subject), read_pooled_features(run, subject)
     shown, average = run.stimulus_rows(pool), run.settings.split.average_test
     spec = EEGSpec(tuple(features["ch_names"]), tuple(features["bands"]), pictures.shape[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.damage import seal, unseal
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches, device, find_family, load_network, load_part, pil_processor
-from neurocanvas.store import read_text, write_text
+from neurocanvas.store import read_text, write_json, write_text
 
 # Pictures that are captioned at once.
 BATCH = 32
@@ -90,14 +90,14 @@ def caption_stimuli(
     left = [part for part in parts if any(digest[name] not in found for name in part)]
     for part, captions in zip(left, describe(left), strict=True):
         found |= {digest[name]: caption for name, caption in zip(part, captions, strict=True)}
-        write_text(begun, seal({"inputs": inputs, "captions": found}))
+        write_json(begun, {"inputs": inputs, "captions": found})
     return {name: found[digest[name]] for name in ids}
 
 
 def _read_begun(path: Path, inputs: str) -> dict[str, str]:
     """Captions by picture that an earlier call left."""
     try:
-        begun = unseal(path.read_text(encoding="utf-8"))
+        begun = json.loads(path.read_text(encoding="utf-8"))
         return dict(begun["captions"]) if begun["inputs"] == inputs else {}
     except (OSError, ValueError, LookupError, TypeError):
         return {}

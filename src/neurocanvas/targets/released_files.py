@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.pages import LettingGo, let_go, scratch
 from neurocanvas.store import atomic
 from neurocanvas.torch_files import read_torch
 
@@ -19,14 +18,12 @@ def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np
     """Write embeddings as the released code reads them."""
     import torch
 
-    with scratch(path.parent, (len(stimuli), *SHAPE)) as whole:
-        for row, embedding in zip(whole, embeddings, strict=True):
-            row[:] = embedding
-            let_go(whole)
-            let_go(embeddings)
-        found = {name: torch.from_numpy(row) for name, row in zip(stimuli, whole, strict=True)}  # a storage each
-        with atomic(path) as temporary, LettingGo(temporary, whole) as stream:
-            torch.save(found, stream)
+    tensors = {
+        name: torch.from_numpy(np.array(row, np.float32).reshape(SHAPE))
+        for name, row in zip(stimuli, embeddings, strict=True)
+    }
+    with atomic(path) as temporary, temporary.open("wb") as stream:  # torch writes a path's name into the archive
+        torch.save(tensors, stream)
 
 
 def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.config import MapperSettings
-from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.splits import Split
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import MAPPERS, EEGSpec, Mapper, MLPMapper, RidgeMapper, TargetBasis
@@ -166,15 +165,10 @@ def train_and_save(
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Do `train_mapper` unless the file at `path` was made from the same inputs; continue after a kill."""
-    of_targets = store.fingerprint(targets)
-    inputs = store.fingerprint(
-        features, of_targets, target_of, split.fingerprint(), spec.ch_names, spec.bands, settings
-    )
+    inputs = store.fingerprint(features, targets, target_of, split.fingerprint(), spec.ch_names, spec.bands, settings)
     state = path.with_name(path.name + ".state")
     if not store.is_done(path, inputs):
         mapper, card = train_mapper(features, targets, target_of, split, spec, settings, state=state, log=log)
-        # targets are read from their file again and again
-        check_unchanged(getattr(targets, "filename", None) or "targets", of_targets, store.fingerprint(targets))
         save_mapper(mapper, path, inputs, {"data": store.fingerprint(features), **card})
     state.unlink(missing_ok=True)  # also what a run left that was killed right here
     return store.read_card(path)
