@@ -153,6 +153,8 @@ def write_in_parts(
 
 def start_array(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype | type) -> None:
     """Write the header of an `.npy` file."""
+    if np.dtype(dtype).hasobject:
+        raise ValueError("Object arrays are not written: they would need pickle.")
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
 
