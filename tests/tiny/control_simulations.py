@@ -1,28 +1,156 @@
-"""Simulated features whose one confound is known: what every control must fire on."""
+"""Simulated features for the controls: designs without a confound (`CLEAN`), and with exactly one (`PLANTED`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from neurocanvas.evaluation.clean_designs import (
-    CONCEPTS,
-    FEATURES,
-    FEW_TRIALS,
-    MANY_CONCEPTS,
-    PERMUTATIONS,
-    SIGNAL_CHANS,
-    SIGNAL_TIMES,
-    TRIALS,
-    Simulation,
-    clean_rapid,
-    two_way_arms,
-)
-from neurocanvas.evaluation.control_inputs import COLUMNS, ControlInputs, shrinkage_lda
-from neurocanvas.evaluation.layouts import block_columns, folds, random_walk, rapid_columns
+from neurocanvas.evaluation.control_inputs import COLUMNS, ControlInputs, coded, shrinkage_lda
+from neurocanvas.evaluation.controls import CONTROLS, control_row, correct_for_many
+
+Folds = list[tuple[np.ndarray, np.ndarray]]
+
+
+def random_walk(n_trials: int, n_features: int, trials: float, *, rng: np.random.Generator) -> np.ndarray:
+    """Draw a stationary process that forgets within some trials (Ornstein-Uhlenbeck), standard deviation 1."""
+    keep = np.exp(-1 / trials)
+    steps = rng.standard_normal((n_trials, n_features))
+    steps[1:] *= np.sqrt(1 - keep**2)
+    for trial in range(1, n_trials):
+        steps[trial] += keep * steps[trial - 1]
+    return steps
+
+
+def folds(groups: np.ndarray, labels: np.ndarray, n_folds: int, *, rng: np.random.Generator) -> Folds:
+    """Deal groups of trials to folds, evenly within every label."""
+    group = coded(groups)
+    first = np.unique(group, return_index=True)[1]
+    shuffled = rng.permutation(len(first))
+    dealt = shuffled[np.argsort(np.asarray(labels)[first][shuffled], kind="stable")]
+    fold = np.empty(len(first), dtype=np.int64)
+    fold[dealt] = np.arange(len(first)) % n_folds
+    of_trial = fold[group]
+    return [(np.flatnonzero(of_trial != one), np.flatnonzero(of_trial == one)) for one in range(n_folds)]
+
+
+def _columns(concept: np.ndarray, stimulus: np.ndarray, n_runs: int = 1) -> dict[str, Any]:
+    """The columns of trials that stand in recorded order."""
+    n = len(concept)
+    block = np.concatenate([[0], np.cumsum(concept[1:] != concept[:-1])])
+    return {
+        "concept": concept, "stimulus": stimulus, "block": block, "run": np.arange(n) * n_runs // n,
+        "session": np.zeros(n, dtype=np.int64), "order": np.arange(n),
+    }  # fmt: skip
+
+
+def rapid_columns(n_concepts: int, n_each: int, repeats: int, *, rng: np.random.Generator) -> dict[str, Any]:
+    """Lay out a rapid design: pictures of all concepts in random order, in four runs."""
+    stimulus = rng.permutation(np.arange(n_concepts * n_each) // repeats)
+    return _columns(stimulus // (n_each // repeats), stimulus, n_runs=4)
+
+
+def block_columns(n_concepts: int, n_blocks: int, length: int, *, rng: np.random.Generator) -> dict[str, Any]:
+    """Lay out a block design: blocks of one concept in random order, every picture shown once."""
+    while True:
+        blocks = np.concatenate([rng.permutation(n_concepts) for _ in range(n_blocks)])
+        if (blocks[1:] != blocks[:-1]).all():
+            concept = np.repeat(blocks, length)
+            return _columns(concept, np.arange(len(concept)))
+
+
+Simulation = Callable[..., ControlInputs]
+
+CONCEPTS, TRIALS, FEATURES = 8, 30, 20
+MANY_CONCEPTS, FEW_TRIALS = 40, 10
+# Standard deviation over concepts of a feature's response; trial noise has 1.
+CONCEPT_SIZE = 0.55
+
+# Of the clean design: drift is there, but concepts come in random order.
+DRIFT_SIZE, DRIFT_TRIALS = 0.7, 25.0
+
+PERMUTATIONS = 199
+SIGNAL_CHANS, SIGNAL_TIMES = 6, 32
+
+
+def clean_rapid(
+    *, rng: np.random.Generator, size: float = CONCEPT_SIZE, drift_size: float = DRIFT_SIZE
+) -> ControlInputs:
+    """Simulate a rapid design with a response to concepts, with drift, and without any confound."""
+    columns = rapid_columns(CONCEPTS, TRIALS, 2, rng=rng)
+    concept, n = columns["concept"], len(columns["concept"])
+    embeddings = rng.standard_normal((CONCEPTS, 12))
+    drift = drift_size * random_walk(n, FEATURES, DRIFT_TRIALS, rng=rng)
+    response = size * embeddings @ rng.standard_normal((12, FEATURES)) / np.sqrt(12)
+    looks = rng.standard_normal((n, 8))[columns["stimulus"]]
+    evoked = size * _bumps(rng.standard_normal((CONCEPTS, SIGNAL_CHANS)))
+    noise = rng.standard_normal((n, SIGNAL_CHANS, SIGNAL_TIMES))
+    power = 1 + 0.2 * random_walk(n, SIGNAL_CHANS, DRIFT_TRIALS, rng=rng)
+    return ControlInputs(
+        features=response[concept] + drift + rng.standard_normal((n, FEATURES)), **columns,
+        splits=folds(np.arange(n), concept, 5, rng=rng),
+        baseline=drift + rng.standard_normal((n, FEATURES)),
+        signal=evoked[concept] + power[:, :, None] * noise, embeddings=embeddings[concept], low_level=looks,
+        arms=two_way_arms(0.8, rng=rng), permutations=PERMUTATIONS,
+    )  # fmt: skip
+
+
+def _bumps(strength: np.ndarray) -> np.ndarray:
+    """A wave of one period at a third of the time, scaled, shape (..., SIGNAL_TIMES)."""
+    time = np.arange(SIGNAL_TIMES) / SIGNAL_TIMES
+    wave = np.sin(6 * np.pi * time) * (time < 1 / 3)
+    return np.asarray(strength[..., None] * wave)
+
+
+def two_way_arms(eeg: float, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw two-way scores of 100 pictures in five arms; `nearest-picture` has a mean of .6, the other null arms .5."""
+    means = {"eeg": eeg, "mean": 0.5, "random-trial": 0.5, "random-picture": 0.5, "nearest-picture": 0.6}
+    hard = rng.normal(0, 0.1, 100)
+    return {name: np.clip(mean + hard + rng.normal(0, 0.2, 100), 0, 1) for name, mean in means.items()}
+
+
+def clean_zero_shot(*, rng: np.random.Generator) -> ControlInputs:
+    """Simulate a rapid design whose tested concepts are not trained, with responses linear in their embeddings."""
+    columns = rapid_columns(MANY_CONCEPTS, FEW_TRIALS, 1, rng=rng)
+    concept, n = columns["concept"], len(columns["concept"])
+    embeddings = rng.standard_normal((MANY_CONCEPTS, 6))
+    response = 2 * CONCEPT_SIZE * embeddings @ rng.standard_normal((6, FEATURES)) / np.sqrt(6)
+    drift = DRIFT_SIZE * random_walk(n, FEATURES, DRIFT_TRIALS, rng=rng)
+    return ControlInputs(
+        features=response[concept] + drift + rng.standard_normal((n, FEATURES)), **columns,
+        splits=folds(concept, np.zeros(n), 4, rng=rng), embeddings=embeddings[concept], permutations=PERMUTATIONS,
+    )  # fmt: skip
+
+
+def steady_blocks(*, rng: np.random.Generator) -> ControlInputs:
+    """Simulate a block design without drift, with a response to concepts: what is blocked without being confounded."""
+    columns = block_columns(CONCEPTS, 3, TRIALS // 3, rng=rng)
+    concept, n = columns["concept"], len(columns["concept"])
+    response = CONCEPT_SIZE * rng.standard_normal((CONCEPTS, FEATURES))
+    return ControlInputs(
+        features=response[concept] + rng.standard_normal((n, FEATURES)), **columns,
+        splits=folds(np.arange(n), concept, 5, rng=rng), baseline=rng.standard_normal((n, FEATURES)),
+        permutations=PERMUTATIONS,
+    )  # fmt: skip
+
+
+def nothing_answered(*, rng: np.random.Generator) -> ControlInputs:
+    """Simulate a rapid design with drift in which nothing that was shown is answered."""
+    return clean_rapid(rng=rng, size=0.0)
+
+
+def strong_drift(*, rng: np.random.Generator) -> ControlInputs:
+    """Simulate a rapid design with a response to concepts and drift of twice the size of trial noise."""
+    return clean_rapid(rng=rng, drift_size=2.0)
+
+
+# Simulations without a confound, by name; every control is tried on the last three too: docs/controls.md.
+CLEAN: dict[str, Simulation] = {
+    "clean-rapid": clean_rapid, "clean-zero-shot": clean_zero_shot, "nothing-answered": nothing_answered,
+    "steady-blocks": steady_blocks, "strong-drift": strong_drift,
+}  # fmt: skip
 
 
 def drift_in_blocks(
@@ -158,7 +286,7 @@ def repeated_pictures(*, rng: np.random.Generator) -> ControlInputs:
 
 
 # Simulations with one confound each, by name; each takes a keyword-only `rng`.
-PLANTED: Mapping[str, Simulation] = MappingProxyType({
+PLANTED: dict[str, Simulation] = {
     "blocks-come-back": blocks_come_back,
     "drift-in-blocks": drift_in_blocks,
     "fast-drift": fast_drift,
@@ -171,4 +299,11 @@ PLANTED: Mapping[str, Simulation] = MappingProxyType({
     "power-without-time": power_without_time,
     "hallucinating-generator": hallucinating_generator,
     "repeated-pictures": repeated_pictures,
-})  # fmt: skip
+}  # fmt: skip
+
+
+def run_controls(inputs: ControlInputs, names: Any = tuple(CONTROLS), *, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of several controls, corrected for their number."""
+    rows = [control_row(inputs, name, seed=seed) for name in names]
+    correct_for_many(rows)
+    return rows
