@@ -12,7 +12,7 @@ define install
 	$(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) --no-build-isolation -e '.[test,dev,ray]'
 endef
 
-.PHONY: demo test test-slow bench memory chaos fuzz lower-bounds lint constraints clean
+.PHONY: demo test test-slow bench chaos lower-bounds lint constraints clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -33,15 +33,8 @@ test-slow: .venv/installed
 bench: .venv/installed  ## measure speed and memory; ONLY='names' for some
 	.venv/bin/python tools/bench.py $(ONLY)
 
-memory: .venv/installed  ## the peak memory of every verb by the number of trials
-	.venv/bin/python tools/memory.py
-
 chaos: .venv/installed  ## faults at random moments of a run, and whether it ends the same
 	.venv/bin/python tools/chaos.py
-
-fuzz: .venv/installed  ## every parser against damaged files, for a bounded time
-	.venv/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt --no-build-isolation -e '.[fuzz]'
-	.venv/bin/python tools/fuzz.py $(ONLY)
 
 lower-bounds: .venv/installed  ## the quick tests with the lowest versions that pyproject.toml admits
 	.venv/bin/python tools/lower_bounds.py
@@ -53,7 +46,6 @@ lint: .venv/installed
 constraints:  ## renew the exact versions: the newest that pyproject.toml admits, in an environment of its own
 	$(PYTHON) -m venv --clear build/newest
 	$(call install,build/newest)
-	build/newest/bin/python -m pip install $(PIP_OPTIONS) --no-build-isolation -e '.[fuzz]'
 	build/newest/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 	rm -rf build/newest

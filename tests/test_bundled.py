@@ -11,13 +11,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from bundled_parts import sample_grating
+from tiny import embed_captions
 
 from neurocanvas.config import DEMO, load_settings
-from neurocanvas.datasets.pictures import CONCEPTS, GRATINGS, render, sample_drawing, sample_grating
+from neurocanvas.datasets.pictures import CONCEPTS, GRATINGS, render, sample_drawing
 from neurocanvas.families import BUNDLED, find_family
 from neurocanvas.generation.diffusion import load_generator
 from neurocanvas.targets.captions import load_captioner
-from neurocanvas.targets.text import embed_captions
 
 HELD_OUT, FOR_CLASSIFIER = 71, 72
 WNIDS = list(CONCEPTS)

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny import embed_captions
 
 from neurocanvas import families
 from neurocanvas.errors import NeuroCanvasError
@@ -20,7 +21,6 @@ from neurocanvas.families import (
     load_picture_encoder,
 )
 from neurocanvas.targets.captions import load_captioner
-from neurocanvas.targets.text import embed_captions
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,14 +14,16 @@ import torch
 from bench import Row, compare, in_turn
 from threadpoolctl import threadpool_limits
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
+from tiny import embed_captions, true_captions
+
 from neurocanvas.config import DataSettings, FeatureSettings, MapperSettings, SimulateSettings
 from neurocanvas.datasets import open_dataset
-from neurocanvas.datasets.simulated import simulate, true_captions
+from neurocanvas.datasets.simulated import simulate
 from neurocanvas.features.entropy import extract
 from neurocanvas.models.base import standardisation
 from neurocanvas.models.basis import TargetBasis
 from neurocanvas.models.mlp import TargetPosterior
-from neurocanvas.targets.text import embed_captions
 from neurocanvas.training.loop import fit
 from neurocanvas.training.losses import mse_per_element, spread
 

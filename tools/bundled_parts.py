@@ -7,10 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+from neurocanvas.datasets.pictures import GRATINGS, Grating
 
 DRAWINGS, GRATINGS_DRAWN = 21600, 2400
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def sample_grating(*, rng: np.random.Generator) -> Grating:
+    """Draw a random grating near one of the eight standard ones."""
+    standard = list(GRATINGS.values())[rng.integers(len(GRATINGS))]
+    return Grating(
+        cycles=float(standard.cycles * rng.uniform(0.9, 1.1)),
+        orientation=float((standard.orientation + rng.uniform(-8, 8)) % 180),
+        phase=float(rng.uniform(0, 2 * np.pi)),
+        contrast=float(rng.uniform(0.7, 1.0)),
+    )
 
 
 def clip_tokenizer(work: Path, captions: list[str]) -> Any:

@@ -16,11 +16,11 @@ from importlib import import_module
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
+from neurocanvas.locks import hold
 from tiny import artifacts, tiny_settings
 
 from neurocanvas import cli
 from neurocanvas.config import save_settings
-from neurocanvas.locks import hold
 from neurocanvas.scale import make_engine
 from neurocanvas.stages import STAGES, run_stage
 from neurocanvas.stages.run import Run

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import beta, binom
 
-from neurocanvas.evaluation.clean_designs import CLEAN
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
+import control_simulations
+from control_simulations import CLEAN, PLANTED
+
 from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.evaluation.controls import CONTROLS, compute_control
 from neurocanvas.evaluation.measured import SIGNIFICANT, Refusal
-from neurocanvas.evaluation.planted import PLANTED
 from neurocanvas.store import fingerprint, sha256, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -38,8 +41,7 @@ HEAD = """# Controls: how often they fire, and how often they should not
 A control asks whether a score could come from elsewhere than from the brain's response to a picture. Each is tried on
 simulated features in which its own confound is planted, where it has to fire, and on a rapid design with a response to
 concepts, with drift and without any confound, where it has to stay silent. `src/neurocanvas/evaluation/controls.py`
-lists the controls, `src/neurocanvas/evaluation/planted.py` and `src/neurocanvas/evaluation/clean_designs.py` hold the
-simulations. This page is written by
+lists the controls, `tests/tiny/control_simulations.py` holds the simulations. This page is written by
 
     python tools/control_power.py --seeds {seeds}
 """
@@ -197,11 +199,9 @@ def main() -> None:
 
 def used_sources() -> list[Path]:
     """The sources that outcomes depend on."""
-    names = (
-        "clean_designs", "confusions", "control_inputs", "controls", "layouts", "measured", "planted", "statistics",
-        "stimulus_controls", "surrogates", "time_controls",
-    )  # fmt: skip
-    return [SOURCES / f"{name}.py" for name in names]
+    names = ("confusions", "control_inputs", "controls", "measured", "statistics", "stimulus_controls", "surrogates",
+             "time_controls")  # fmt: skip
+    return [Path(control_simulations.__file__), *(SOURCES / f"{name}.py" for name in names)]
 
 
 if __name__ == "__main__":

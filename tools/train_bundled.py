@@ -30,14 +30,15 @@ from bundled_parts import (
     clip_model,
     clip_tokenizer,
     export,
+    sample_grating,
     unet_model,
     vae_model,
     word_tokenizer,
-)
+)  # fmt: skip
 from torch import nn
 from torch.nn import functional as F
 
-from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing, sample_grating
+from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing
 from neurocanvas.store import read_json, write_json
 
 STEPS = {"text": 200, "vae": 6400, "judge": 900, "blip": 1200, "decoder": 6000, "unet": 7000}

@@ -187,25 +187,17 @@ def _print_paths(paths: list[Path], as_json: bool) -> None:
 
 def doctor(
     family: Annotated[str, typer.Option("--family", help="bundled, sd14, or a folder of one's own.")] = "bundled",
-    precision: Annotated[str, typer.Option("--precision", help="auto, float32, float16 or bfloat16.")] = "auto",
-    batch: Annotated[int, typer.Option("-b", "--batch", help="Pictures at once.")] = 24,
-    size: Annotated[int | None, typer.Option("--size", help="Of the pictures, px.")] = None,
-    offload: Annotated[bool, typer.Option("--offload", help="Keep on the GPU only the network at work.")] = False,
     data: Annotated[Path | None, typer.Option("-d", "--data", help="Folder of a data set, for its pictures.")] = None,
     images: Images = "",
     as_json: Json = False,
 ) -> None:
-    """Say what is installed, which devices and weights are here, what fits and what is missing; no network."""
+    """List packages, devices, weights and missing pictures; no network."""
     from neurocanvas.config import load_settings
     from neurocanvas.doctor import describe, examine
     from neurocanvas.printing import print_tables
 
-    drawn = {"family": family, "precision": precision, "shard": batch, "offload": offload}
-    asked: dict[str, Any] = {"generate": drawn if size is None else {**drawn, "size": size}}
-    if data is not None:
-        asked["data"] = {"root": str(data), "pictures": images}
-    settings = load_settings(None, **asked)
-    report = examine(settings.generate, settings.data if data is not None else None)
+    settings = None if data is None else load_settings(None, data={"root": str(data), "pictures": images}).data
+    report = examine(family, settings)
     if as_json:
         typer.echo(json.dumps(report))
     else:

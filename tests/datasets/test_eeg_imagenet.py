@@ -1,10 +1,7 @@
 """The reader of the released file: what it gives, and what it refuses."""
 
 import pickle
-import re
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -351,51 +348,16 @@ def test_pictures_may_lie_elsewhere(tmp_path):
     assert stimuli.files[f"{DOG}_2.JPEG"] == elsewhere / "imageNet_images" / DOG / f"{DOG}_2.JPEG"
 
 
-def test_reading_leaves_the_files_pages_out_of_memory(tmp_path):
-    if sys.platform != "linux":
-        pytest.skip("pages are given back on Linux only")
-    trials, _ = open_eeg_imagenet(write(tmp_path, make_records(subjects=range(40))), ALL)
-
-    def resident():
-        text = Path("/proc/self/smaps").read_text()
-        mapped = re.findall(r"EEG-ImageNet\.pth\n(?:.*\n)*?Rss:\s+(\d+) kB", text)
-        return sum(map(int, mapped))
-
-    for start in range(0, 200, 10):
-        trials.signal(slice(start, start + 10))
-    assert resident() < 5_000 < 200 * 62 * 501 * 4 / 1024
-
-
 def test_a_missing_picture_is_an_error_only_when_asked_for(tmp_path):
     _, stimuli = open_eeg_imagenet(write(tmp_path, make_records()), ALL)
     with pytest.raises(NeuroCanvasError, match="no such file"):
         stimuli.picture(stimuli.ids[0])
 
 
-def flip_in(path, content):
-    """Flip one bit in the middle of some content of a file."""
-    file = bytearray(path.read_bytes())
-    file[file.index(content) + len(content) // 2] ^= 1
-    path.write_bytes(file)
-
-
-def test_a_trial_with_other_bytes_than_its_checksum_says_is_refused_when_it_is_read(tmp_path):
-    records = make_records(subjects=range(10))
-    trials, _ = open_eeg_imagenet(write(tmp_path, records), ALL)
-    flip_in(tmp_path / "EEG-ImageNet.pth", records[7]["eeg_data"].numpy().tobytes())
-    for opened in (trials, open_eeg_imagenet(tmp_path, ALL)[0]):  # opening reads nine trials, not this one
-        assert np.isfinite(opened.signal(range(7))).all()
-        with pytest.raises(NeuroCanvasError, match=r"EEG-ImageNet\.pth: damaged: trial 7 of the file has other bytes"):
-            opened.signal([6, 7])
-
-
-def test_trials_that_share_one_storage_are_read_and_damage_in_it_is_found(tmp_path):
+def test_trials_that_share_one_storage_are_read(tmp_path):
     records = make_records()
     together = torch.stack([record["eeg_data"] for record in records])
     for record, signal in zip(records, together, strict=True):
         record["eeg_data"] = signal
     trials, _ = open_eeg_imagenet(write(tmp_path, records), ALL)
     np.testing.assert_allclose(trials.signal([3, 9]), together[[3, 9]].numpy() * 1e6, rtol=1e-6)
-    flip_in(tmp_path / "EEG-ImageNet.pth", together[7].numpy().tobytes())
-    with pytest.raises(NeuroCanvasError, match="damaged: trial"):
-        open_eeg_imagenet(tmp_path, ALL)[0].signal([3])

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from bundled_parts import sample_grating
 
 from neurocanvas.datasets.drawing import SPAN, Canvas, ellipse
 from neurocanvas.datasets.fruits import draw_apple
@@ -21,7 +22,6 @@ from neurocanvas.datasets.pictures import (
     Grating,
     render,
     sample_drawing,
-    sample_grating,
 )
 from neurocanvas.datasets.shapes import SHAPES
 from neurocanvas.errors import NeuroCanvasError

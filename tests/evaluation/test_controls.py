@@ -9,10 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from control_simulations import (
+    CLEAN,
+    PLANTED,
+    blocks_come_back,
+    clean_rapid,
+    drift_in_blocks,
+    nothing_answered,
+    run_controls,
+)
 from scipy.stats import binom
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.clean_designs import CLEAN, clean_rapid, nothing_answered
 from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.evaluation.control_table import overall_verdict
 from neurocanvas.evaluation.controls import (
@@ -20,10 +28,8 @@ from neurocanvas.evaluation.controls import (
     CONTROLS,
     PROVIDED,
     compute_control,
-    run_controls,
 )
 from neurocanvas.evaluation.measured import Measured, Refusal
-from neurocanvas.evaluation.planted import PLANTED, blocks_come_back, drift_in_blocks
 
 PAGE = Path(__file__).parents[2] / "docs" / "controls.md"
 FEW_SEEDS, SEEDS = 20, 200

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from control_simulations import clean_rapid, drift_in_blocks, steady_blocks
 from scipy.stats import binom
 from sklearn.covariance import ledoit_wolf
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.clean_designs import clean_rapid, steady_blocks
 from neurocanvas.evaluation.control_inputs import ControlInputs, coded, named_labels, shrinkage_lda
 from neurocanvas.evaluation.measured import (
     LARGE_SHARE,
@@ -21,7 +21,6 @@ from neurocanvas.evaluation.measured import (
     relabelled_p,
     survives,
 )
-from neurocanvas.evaluation.planted import drift_in_blocks
 
 SEEDS = 200
 MOST_ALARMS = int(binom.ppf(0.995, SEEDS, 0.05))

@@ -6,13 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from control_simulations import (
+    class_codes,
+    clean_rapid,
+    clean_zero_shot,
+    exemplar_memory,
+    power_without_time,
+    repeated_pictures,
+    two_way_arms,
+)
 from scipy.stats import binom
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.clean_designs import clean_rapid, clean_zero_shot, two_way_arms
 from neurocanvas.evaluation.control_inputs import ControlInputs, named_labels, shrinkage_lda
 from neurocanvas.evaluation.measured import Measured, Refusal
-from neurocanvas.evaluation.planted import class_codes, exemplar_memory, power_without_time, repeated_pictures
 from neurocanvas.evaluation.stimulus_controls import (
     low_level_match,
     pseudo_concepts,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from control_simulations import run_controls
 
 from neurocanvas.config import DataSettings, FeatureSettings, SimulateSettings, SplitSettings
 from neurocanvas.datasets import open_dataset
@@ -13,7 +14,6 @@ from neurocanvas.datasets.simulated import simulate
 from neurocanvas.datasets.splits import make_splits
 from neurocanvas.evaluation.control_inputs import COLUMNS, ControlInputs
 from neurocanvas.evaluation.control_table import overall_verdict
-from neurocanvas.evaluation.controls import run_controls
 from neurocanvas.evaluation.surrogates import time_course_and_power
 from neurocanvas.features.entropy import extract
 

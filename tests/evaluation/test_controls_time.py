@@ -6,15 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from control_simulations import (
+    block_columns,
+    blocks_come_back,
+    clean_rapid,
+    drift_in_blocks,
+    ordered_blocks,
+    random_walk,
+    rapid_columns,
+    steady_blocks,
+)
 from scipy.stats import binom
 
-from neurocanvas.evaluation.clean_designs import clean_rapid, steady_blocks
 from neurocanvas.evaluation.confusions import confusions_in_time, likeness, nearness, partial_mantel
 from neurocanvas.evaluation.control_inputs import ControlInputs, coded
 from neurocanvas.evaluation.controls import compute_control
-from neurocanvas.evaluation.layouts import block_columns, random_walk, rapid_columns
 from neurocanvas.evaluation.measured import Measured, Refusal
-from neurocanvas.evaluation.planted import blocks_come_back, drift_in_blocks, ordered_blocks
 from neurocanvas.evaluation.time_controls import (
     baseline_window,
     block_surrogate,

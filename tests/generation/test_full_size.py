@@ -6,12 +6,12 @@ import full_size
 import numpy as np
 import pytest
 import torch
+from tiny import embed_captions
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.diffusion import load_generator
 from neurocanvas.targets.captions import load_captioner
-from neurocanvas.targets.text import embed_captions
 
 SMALL = {
     "unet": {"block_out_channels": (32, 64, 64, 64), "layers_per_block": 1, "sample_size": 8},

@@ -23,7 +23,6 @@ FLOORS = {
     "errors": 0,
     "safe_text": 0,
     "picture_files": 0,
-    "array_files": 0,
     "store": 0,
     "scale": 0,
     "ray_cluster": 0,

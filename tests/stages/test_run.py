@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import artifacts, tiny_settings, write_true_captions
+from tiny import artifacts, embed_captions, tiny_settings, write_true_captions
 
 from neurocanvas import store
 from neurocanvas.config import load_settings
@@ -22,7 +22,6 @@ from neurocanvas.stages import STAGES, drawing, run_all, run_stage
 from neurocanvas.stages.arms import chosen, chosen_trials, make_work
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions
-from neurocanvas.targets.text import embed_captions
 
 MAPPING = ("simulate", "features", "caption", "embed", "train", "predict")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tiny import embed_captions
 
 from neurocanvas.families import find_family
-from neurocanvas.targets.text import embed_captions, load_text_encoder, text_shape
+from neurocanvas.targets.text import load_text_encoder, text_shape
 
 CAPTIONS = ["a yellow banana on a blue cloth", "a red mitten on a green table", "a yellow banana on a blue cloth"]
 

@@ -25,13 +25,26 @@ def tiny_settings(**sections):
     return RunSettings.model_validate(TINY | changed)
 
 
+def embed_captions(captions, family="bundled"):
+    """Text embeddings of a few captions."""
+    from neurocanvas.targets.text import encode_distinct, load_text_encoder
+
+    return encode_distinct(captions, load_text_encoder(family))
+
+
+def true_captions(settings):
+    """The captions that simulated pictures were drawn from."""
+    from neurocanvas.datasets.simulated import _draw_stimuli
+
+    return {one.name: one.drawing.caption for one in _draw_stimuli(settings) if one.drawing is not None}
+
+
 def write_true_captions(run):
     """Put the true captions where the stage `caption` puts the captioner's, so that it finds its work done.
 
     Tests of the other stages must not depend on how well the captioner describes two dozen pictures.
     """
     from neurocanvas import store
-    from neurocanvas.datasets.simulated import true_captions
     from neurocanvas.families import family_print
     from neurocanvas.targets.captions import write_captions
 

@@ -172,17 +172,6 @@ def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
     )
 
 
-def sample_grating(*, rng: np.random.Generator) -> Grating:
-    """Draw a random grating near one of the eight standard ones."""
-    standard = list(GRATINGS.values())[rng.integers(len(GRATINGS))]
-    return Grating(
-        cycles=float(standard.cycles * rng.uniform(0.9, 1.1)),
-        orientation=float((standard.orientation + rng.uniform(-8, 8)) % 180),
-        phase=float(rng.uniform(0, 2 * np.pi)),
-        contrast=float(rng.uniform(0.7, 1.0)),
-    )
-
-
 def render(picture: Drawing | Grating, size: int = 64) -> np.ndarray:
     """Draw a picture; the same picture always gives the same pixels."""
     shares = (

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from zipfile import ZipInfo
 
 import numpy as np
 
@@ -40,12 +35,6 @@ MICROVOLTS: Mapping[str, float] = MappingProxyType({"auto": 1e6, "V": 1e6, "mV":
 PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
 
 PURPOSE = "the trials of EEG-ImageNet; get the released file"
-
-# Bytes of a trial in double precision.
-LARGEST_TRIAL = 8 * len(CH_NAMES) * N_TIMES
-
-# What `read_archive` gives.
-Archive = tuple[list[ZipInfo], bytes]
 
 _FIELDS: Mapping[str, type] = {"granularity": str, "subject": int, "label": str, "image": str}
 _SAMPLED = 9
@@ -100,15 +89,10 @@ def find_released(root: Path) -> list[Path]:
 
 def released_print(paths: Sequence[Path]) -> str:
     """Hash what the files say of themselves: the table of trials, and name, size and checksum of every signal."""
-    return _print_of(paths, [read_archive(path, PURPOSE) for path in paths])
-
-
-def _print_of(paths: Sequence[Path], archives: Sequence[Archive]) -> str:
-    """`released_print` of files that have been read."""
     parts: list[Any] = []
-    for path, (members, pickled) in zip(paths, archives, strict=True):
-        said = [(one.filename, one.file_size, one.CRC) for one in members]
-        parts += [path.name, path.stat().st_size, said, pickled]
+    for path in paths:
+        members, pickled = read_archive(path, PURPOSE)
+        parts += [path.name, path.stat().st_size, [(one.filename, one.file_size, one.CRC) for one in members], pickled]
     return fingerprint(*parts)
 
 
@@ -120,47 +104,28 @@ def open_released(root: Path, unit: str) -> Source:
             f"{root}: no {WHOLE} (or {' and '.join(HALVES)}, or {STAGE2}) in it; "
             "download it there or make one (`simulate`)."
         )
-    mapped: set[int] = set()
-    parts = [_load(path, mapped) for path in paths]
+    parts = [_load(path) for path in paths]
     _check_apart(paths, parts)
     records = [record for part in parts for record in part]
     file = np.repeat(np.arange(len(paths)), [len(part) for part in parts])
     table = _table(records, np.array([path.name == STAGE2 for path in paths])[file])
     factor = np.float32(MICROVOLTS[unit])
-    archives, sizes = [read_archive(path, PURPOSE) for path in paths], [path.stat().st_size for path in paths]
-    checks = [frozenset(member.CRC for member in members) for members, _ in archives]
-    whole: set[int] = set()
 
     def read(indices: np.ndarray) -> np.ndarray:
         """Signal of some records, µV."""
-        for path, size in zip(paths, sizes, strict=True):
-            if path.stat().st_size < size:  # what is mapped and is not there any more is a crash
-                raise NeuroCanvasError(f"{path}: damaged: truncated since it was opened; get the file again.")
         signal = np.empty((len(indices), len(CH_NAMES), N_TIMES), dtype=np.float32)
         for place, index in enumerate(indices):
-            signal[place] = records[index]["eeg_data"].detach().resolve_neg().float().numpy()
-            storage = records[index]["eeg_data"].untyped_storage()
-            if storage.data_ptr() not in whole:  # checked after it was copied: what is whole then was whole before
-                _check_bytes(storage, checks[file[index]], int(index), paths[file[index]])
-            if storage.nbytes() > LARGEST_TRIAL:  # of many trials at once, and checked with the first
-                whole.add(storage.data_ptr())
-            for near in indices[max(0, place - 1) : place + 1]:  # the end of the last one was mapped with this one
-                _forget(records[near]["eeg_data"].untyped_storage(), mapped)
+            signal[place] = records[index]["eeg_data"].detach().float().numpy()
             _check_signal(signal[place], records[index], int(index), paths[file[index]])
         signal *= factor
         return signal
 
-    return Source(paths, table, read, _print_of(paths, archives), unit, file)
+    return Source(paths, table, read, released_print(paths), unit, file)
 
 
-def _load(path: Path, mapped: set[int]) -> list[dict[str, Any]]:
+def _load(path: Path) -> list[dict[str, Any]]:
     """The records of a file, their signal still on disk; refuses everything but plain data."""
-
-    def keep(storage: Any, _location: str) -> Any:
-        mapped.add(storage.data_ptr())
-        return storage
-
-    content = read_torch(path, PURPOSE, keep)
+    content = read_torch(path, PURPOSE)
     records, labels = (content.get(key) if isinstance(content, dict) else None for key in ("dataset", "labels"))
     if not isinstance(records, list) or not isinstance(labels, list) or not records:
         found = f"the keys {list(content)[:5]!r:.200}" if isinstance(content, dict) else type(content).__name__
@@ -254,24 +219,6 @@ def _table(records: Sequence[Mapping[str, Any]], again: np.ndarray) -> dict[str,
         "granularity": np.array([record["granularity"] for record in records]),
     }
     return {name: columns[name] for name in COLUMNS}
-
-
-def _forget(storage: Any, mapped: set[int]) -> None:
-    """Give the pages of a mapped signal back, so that one pass over the file does not fill memory with all of it."""
-    address = storage.data_ptr()
-    if sys.platform == "linux" and address in mapped:
-        start = address - address % mmap.PAGESIZE
-        length = ctypes.c_size_t(address + storage.nbytes() - start)
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), length, mmap.MADV_DONTNEED)
-
-
-def _check_bytes(storage: Any, checks: frozenset[int], index: int, path: Path) -> None:
-    """Raise unless a storage has the checksum of something in its file."""
-    held = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
-    if zlib.crc32(held) not in checks:
-        raise NeuroCanvasError(
-            f"{path}: damaged: trial {index} of the file has other bytes than were written; get the file again."
-        )
 
 
 def _check_signal(signal: np.ndarray, record: Mapping[str, Any], index: int, path: Path) -> None:

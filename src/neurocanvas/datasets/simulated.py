@@ -125,11 +125,6 @@ def chosen_concepts(n_concepts: int) -> tuple[str, ...]:
     return (*CONCEPTS, *others)[:n_concepts]
 
 
-def true_captions(settings: SimulateSettings) -> dict[str, str]:
-    """Give the captions that simulated pictures were drawn from."""
-    return {one.name: one.drawing.caption for one in _draw_stimuli(settings) if one.drawing is not None}
-
-
 def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
     """Pictures of every concept, the same for all subjects and stages."""
     mean, scale = _parameter_moments()

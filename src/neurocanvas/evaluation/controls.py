@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -197,16 +197,6 @@ def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generato
         return Refusal("; ".join(PROVIDED[need] for need in missing))
     refused = nothing_decoded(inputs, inputs.named, rng=rng) if control.explains else None
     return control.measure(inputs, rng=rng) if refused is None else refused
-
-
-def run_controls(
-    inputs: ControlInputs, names: Iterable[str] = tuple(CONTROLS), *, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Compute controls."""
-    checked = dict.fromkeys(check_option("control", name, CONTROLS) for name in names)
-    rows = [control_row(inputs, name, seed=seed) for name in checked]
-    correct_for_many(rows)
-    return rows
 
 
 def control_row(inputs: ControlInputs, name: str, *, seed: int) -> dict[str, Any]:

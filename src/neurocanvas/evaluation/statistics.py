@@ -77,17 +77,9 @@ def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.
     means = np.concatenate([table[rows, true[permuted[part]]].mean(axis=1) for part in parts])
     if not np.isfinite(means).all():
         raise NeuroCanvasError(
-            "null: a permutation reads NaN; compute all pairs that `exchangeable_pairs` names."
+            "null: a permutation reads NaN; compute the scores of all trials with all pictures of their stratum."
         )
     return np.asarray(means)
-
-
-def exchangeable_pairs(strata: np.ndarray, true: np.ndarray, n_pictures: int) -> np.ndarray:
-    """Which (trial, picture) entries a permutation test within strata can read."""
-    codes = _codes("strata", strata, len(np.asarray(true)))
-    seen = np.zeros((codes.max() + 1, n_pictures), dtype=bool)
-    seen[codes, true] = True
-    return seen[codes]
 
 
 def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False) -> float:

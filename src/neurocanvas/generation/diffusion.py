@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 )
 
 N_TOKENS = 77
-PUBLISHED = ("taesd_encoder.safetensors", "taesd_decoder.safetensors")
 
 
 def picture_seed(seed: int, arm: str, subject: int, trial: int) -> int:
@@ -104,24 +102,7 @@ def load_preview(family: str) -> Any:
     source = find_family(family).preview
     if not source:
         raise NeuroCanvasError(f"--preview: family {family} has no TAESD; leave it out, or put one into its folder.")
-    published = (Path(source) / PUBLISHED[1]).is_file()
-    return load_part(source, _read_published if published else AutoencoderTiny.from_pretrained)
-
-
-def _read_published(source: str) -> Any:
-    """A TAESD from the two published files, whose decoder counts a layer without weights that diffusers leaves out."""
-    from diffusers import AutoencoderTiny
-    from safetensors.torch import load_file
-
-    tiny: Any = AutoencoderTiny()
-    tiny.eval()
-    for part, file, skipped in (("encoder", PUBLISHED[0], 0), ("decoder", PUBLISHED[1], 1)):
-        state = {}
-        for name, tensor in load_file(Path(source) / file).items():
-            number, _, rest = name.partition(".")
-            state[f"layers.{int(number) - skipped}.{rest}"] = tensor
-        getattr(tiny, part).load_state_dict(state)
-    return tiny
+    return load_part(source, AutoencoderTiny.from_pretrained)
 
 
 @dataclass

@@ -43,11 +43,6 @@ def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequenc
     return encode
 
 
-def embed_captions(captions: Sequence[str], family: str) -> np.ndarray:
-    """Encode a few captions with the text encoder of a family's Stable Diffusion."""
-    return encode_distinct(captions, load_text_encoder(family))
-
-
 def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
     """Encode captions, each distinct one once."""
     distinct = list(dict.fromkeys(captions))
