@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurocanvas.montage import BANDS, CH_NAMES, POSITIONS, REGIONS
+from neurocanvas.montage import BANDS, CH_NAMES, POSITIONS, REGIONS, positions_of, standard_positions
 
 
 def test_sixty_two_channels_on_a_sphere_of_85_mm():
@@ -63,3 +63,27 @@ def test_restates_the_released_montage():
     assert list(CH_NAMES) == kept
     micrometres = np.array([places[f"EEG{names.index(name) + 1:03d}"] for name in kept])
     np.testing.assert_allclose(POSITIONS, micrometres * 1e-6, atol=6e-5)
+
+
+@pytest.mark.parametrize("names", [("standard_1005",), ("standard_1005", "colin27_1005"), ("colin27_1005",)])
+def test_10_05_positions_are_the_same_under_either_name_of_mne(names, monkeypatch):
+    """MNE until 1.12, MNE 1.13 (the old name warns, whether listed or not), and MNE from 1.14."""
+    import mne
+
+    real, asked = mne.channels.make_standard_montage, []
+    ours = next(name for name in ("colin27_1005", "standard_1005") if name in mne.channels.get_builtin_montages())
+
+    def make(name):
+        asked.append(name)
+        if name not in names:
+            raise ValueError(f"Invalid value for the 'kind' parameter: {name}")
+        return real(ours)
+
+    monkeypatch.setattr(mne.channels, "get_builtin_montages", lambda: [*names, "biosemi16"])
+    monkeypatch.setattr(mne.channels, "make_standard_montage", make)
+    standard_positions.cache_clear()
+    found = positions_of(("TP9", "AF7", "POz"))
+    assert asked == [names[-1]]
+    # metres; POz is in the released montage, the others are MNE's
+    expected = [[-0.0856, -0.0465, -0.0457], [-0.0548, 0.0686, -0.0106], [0.0, -0.079, 0.0313]]
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import MappingProxyType
 
 import numpy as np
@@ -93,18 +94,27 @@ BANDS: MappingProxyType[str, tuple[float, float]] = MappingProxyType(
 )
 
 
+@cache
+def standard_positions() -> dict[str, np.ndarray]:
+    """Electrode positions of MNE's 10-05 montage on the Colin27 head by upper-case name, metres."""
+    import mne
+
+    # MNE 1.13 renamed standard_1005 to colin27_1005, and 1.14 drops the old name; the positions are the same.
+    builtin = mne.channels.get_builtin_montages()
+    name = "colin27_1005" if "colin27_1005" in builtin else "standard_1005"
+    montage = mne.channels.make_standard_montage(name)
+    return {channel.upper(): position for channel, position in montage.get_positions()["ch_pos"].items()}
+
+
 def positions_of(ch_names: tuple[str, ...]) -> np.ndarray:
     """Look up electrode positions by channel name."""
     known = dict(zip(CH_NAMES, POSITIONS, strict=True))
     if not known.keys() >= {name.upper() for name in ch_names}:
-        from mne.channels import make_standard_montage
-
-        others = make_standard_montage("standard_1005").get_positions()["ch_pos"]
-        known = {name.upper(): position for name, position in others.items()} | known
+        known = standard_positions() | known
     missing = [name for name in ch_names if name.upper() not in known]
     if missing:
         raise NeuroCanvasError(
-            f"channel {missing[0]}: its position on the head is not known; rename it to a 10-05 name "
-            "([data.recording] rename), or take a model that needs no positions."
+            f"channel {missing[0]}: no position is known for this name; rename it to a 10-05 name "
+            "([data.recording] rename), or use a model that needs no positions."
         )
     return np.array([known[name.upper()] for name in ch_names])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from markupsafe import Markup
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.montage import CH_NAMES, POSITIONS
+from neurocanvas.montage import CH_NAMES, POSITIONS, standard_positions
 
 # Matplotlib's name of the colours of the scalp maps: even steps of lightness, safe for colour-blind readers.
 COLOUR_MAP = "viridis"
@@ -19,19 +18,13 @@ COLOUR_MAP = "viridis"
 # Below this many electrodes nothing is interpolated between them: they are drawn as dots.
 FEW_CHANNELS = 8
 
-# Radius of the sphere that electrode positions are scaled to, metres.
-HEAD_RADIUS = 0.085
-
 
 def electrode_positions(ch_names: Sequence[str]) -> np.ndarray:
-    """Look up where electrodes sit."""
-    released = dict(zip(CH_NAMES, np.asarray(POSITIONS), strict=True))
-    if all(name in released for name in ch_names):
-        found: np.ndarray = np.array([released[name] for name in ch_names])
-    else:
-        standard = _standard_positions()
-        found = np.array([standard.get(name.upper(), np.full(3, np.nan)) for name in ch_names])
-    return found
+    """Look up electrode positions; NaN where a name is unknown. All come from one montage."""
+    known = dict(zip(CH_NAMES, POSITIONS, strict=True))
+    if not known.keys() >= set(ch_names):
+        known = standard_positions()
+    return np.array([known.get(name.upper(), np.full(3, np.nan)) for name in ch_names])
 
 
 def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, float]) -> Markup:
@@ -49,17 +42,6 @@ def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, 
 def gradient() -> str:
     """Return the colours of the scalp maps, low to high, as a CSS gradient."""
     return f"linear-gradient(90deg, {', '.join(_colour(share) for share in np.linspace(0, 1, 9))})"
-
-
-@cache
-def _standard_positions() -> dict[str, np.ndarray]:
-    """Positions of the 10-05 system by upper-case name; reading them takes a while."""
-    import mne
-
-    names = mne.channels.get_builtin_montages()
-    system = "colin27_1005" if "colin27_1005" in names else "standard_1005"  # the name since MNE 1.13, and before
-    montage = mne.channels.make_standard_montage(system, head_size=HEAD_RADIUS)
-    return {name.upper(): place for name, place in montage.get_positions()["ch_pos"].items()}
 
 
 def _colour(share: float) -> str:
