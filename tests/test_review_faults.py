@@ -23,7 +23,6 @@ import neurocanvas
 from neurocanvas import cli
 from neurocanvas.datasets import splits
 
-
 # Data are read, not simulated by the run; one arm is enough.
 SETTINGS = {name: keys for name, keys in TINY.items() if name != "simulate"} | {
     "generate": {**TINY["generate"], "arms": ["eeg"]},

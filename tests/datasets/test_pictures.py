@@ -9,7 +9,6 @@ import pytest
 from bundled_parts import sample_grating
 
 from neurocanvas.datasets.drawing import SPAN, Canvas, ellipse
-from neurocanvas.datasets.fruits import draw_apple
 from neurocanvas.datasets.pictures import (
     COARSE,
     CODE_NAMES,
@@ -23,7 +22,7 @@ from neurocanvas.datasets.pictures import (
     render,
     sample_drawing,
 )
-from neurocanvas.datasets.shapes import SHAPES
+from neurocanvas.datasets.shapes import SHAPES, draw_apple
 from neurocanvas.errors import NeuroCanvasError
 
 BANANA = Drawing("n07753592", "yellow", 0.9, 0.1, 0.0, 0.0, 0.5, 7, "blue", "cloth")

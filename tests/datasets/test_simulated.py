@@ -11,9 +11,7 @@ from PIL import Image
 
 from neurocanvas.config import DataSettings, SimulateSettings
 from neurocanvas.datasets import open_dataset, simulated
-from neurocanvas.datasets.brain import Brain, draw_drift, make_brain, record
-from neurocanvas.datasets.forward import N_RESPONDING, leadfield
-from neurocanvas.datasets.rhythms import log_band_power
+from neurocanvas.datasets.brain import N_RESPONDING, Brain, draw_drift, leadfield, log_band_power, make_brain, record
 from neurocanvas.datasets.simulated import GROUPS, simulate
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS
 from neurocanvas.errors import NeuroCanvasError

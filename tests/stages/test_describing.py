@@ -16,7 +16,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import find_family, load_picture_encoder
 from neurocanvas.stages import describing, run_stage
 from neurocanvas.stages.run import Run
-from neurocanvas.targets import text
+from neurocanvas.targets import clip as text
 from neurocanvas.targets.captions import read_captions, write_captions
 
 ARMS = ["retrieval", "class-name", "oracle"]

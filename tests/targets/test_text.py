@@ -7,7 +7,7 @@ import pytest
 from tiny import embed_captions
 
 from neurocanvas.families import find_family
-from neurocanvas.targets.text import load_text_encoder, text_shape
+from neurocanvas.targets.clip import load_text_encoder, text_shape
 
 CAPTIONS = ["a yellow banana on a blue cloth", "a red mitten on a green table", "a yellow banana on a blue cloth"]
 

@@ -27,7 +27,7 @@ def tiny_settings(**sections):
 
 def embed_captions(captions, family="bundled"):
     """Text embeddings of a few captions."""
-    from neurocanvas.targets.text import encode_distinct, load_text_encoder
+    from neurocanvas.targets.clip import encode_distinct, load_text_encoder
 
     return encode_distinct(captions, load_text_encoder(family))
 

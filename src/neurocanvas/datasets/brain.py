@@ -1,28 +1,174 @@
-"""A simulated subject: what one person's EEG does while pictures are shown, and how strongly it tells them apart."""
+"""A simulated subject: dipoles and their forward model, spectra and artefacts, and the response to pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
-from neurocanvas.datasets.forward import N_RESPONDING, leadfield
-from neurocanvas.datasets.rhythms import (
-    BAND_OF_BIN,
-    BUMPS,
-    FREQS,
-    artefacts,
-    bin_leakage,
-    bumps,
-    evoked_power,
-    log_band_power,
-    pass_band,
-    ramp,
-    spectra,
-    waves,
-)
-from neurocanvas.montage import BANDS, CH_NAMES
+from neurocanvas.montage import BANDS, CH_NAMES, POSITIONS
+
+N_RESPONDING, N_BACKGROUND = 60, 60
+HEAD_RADIUS = 0.085  # metres: the sphere on which the electrodes of the montage lie
+_LAYOUT_SEED = 20240611
+_LEFT_EYE, _RIGHT_EYE = (-0.030, 0.062, -0.020), (0.030, 0.062, -0.020)
+
+
+@dataclass(frozen=True)
+class Leadfield:
+    """Potentials of unit dipoles at the electrodes, average reference."""
+
+    positions: np.ndarray
+    gain: np.ndarray
+    blink: np.ndarray
+
+
+def source_positions() -> np.ndarray:
+    """Return where the sources lie."""
+    rng = np.random.default_rng(_LAYOUT_SEED)
+    # Longitude runs from straight back (0) to the side; the ventral stream lies low, early visual cortex at the back.
+    side = np.where(np.arange(N_RESPONDING) % 2, 1.0, -1.0)
+    longitude = side * rng.uniform(0.05, 1.9, N_RESPONDING)
+    latitude = rng.uniform(-0.45, 0.9, N_RESPONDING)
+    radius = rng.uniform(0.050, 0.070, N_RESPONDING)
+    visual = (
+        np.stack(
+            [np.sin(longitude) * np.cos(latitude), -np.cos(longitude) * np.cos(latitude), np.sin(latitude)],
+            axis=1,
+        )
+        * radius[:, None]
+    )
+    directions = rng.normal(size=(N_BACKGROUND, 3))
+    directions[:, 2] = np.abs(directions[:, 2]) - 0.35
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    # The cube root spreads them evenly over the ball's volume.
+    depths = np.cbrt(rng.uniform(0.015**3, 0.068**3, N_BACKGROUND))
+    return np.concatenate([visual, directions * depths[:, None]])
+
+
+@cache
+def leadfield() -> Leadfield:
+    """Compute the leadfield in MNE's four-shell sphere; kept for the life of the process."""
+    import mne
+
+    positions = source_positions()
+    places = np.concatenate([positions, [_LEFT_EYE, _RIGHT_EYE]])
+    info = mne.create_info(list(CH_NAMES), 1000.0, "eeg")
+    montage = mne.channels.make_dig_montage(dict(zip(CH_NAMES, POSITIONS)), coord_frame="head")
+    info.set_montage(montage, verbose="error")
+    sphere = mne.make_sphere_model((0.0, 0.0, 0.0), HEAD_RADIUS, verbose="error")
+    # MNE wants a direction for every point, although the solution below is free to point anywhere.
+    grid = {"rr": places, "nn": np.tile([0.0, 0.0, 1.0], (len(places), 1))}
+    src = mne.setup_volume_source_space(pos=grid, sphere=sphere, sphere_units="m", verbose="error")
+    forward = mne.make_forward_solution(info, None, src, sphere, meg=False, eeg=True, mindist=0.0, verbose="error")
+    gain = forward["sol"]["data"].reshape(len(CH_NAMES), len(places), 3)
+    gain = gain - gain.mean(axis=0)
+    brain, eyes = gain[:, : len(positions)], gain[:, len(positions) :]
+    strongest = np.linalg.svd(brain.transpose(1, 0, 2), compute_uv=False)[:, 0] / np.sqrt(len(CH_NAMES))
+    blink = eyes @ np.array([0.0, 0.8, 0.6])
+    blink = blink.sum(axis=1)
+    field = Leadfield(positions, brain / strongest[:, None], blink / blink[np.abs(blink).argmax()])
+    for array in (field.positions, field.gain, field.blink):
+        array.setflags(write=False)
+    return field
+
+
+SFREQ, N_TIMES = 1000.0, 501
+TIMES = np.arange(N_TIMES) / SFREQ
+RESPONSE_ONSET, RESPONSE_FULL = 0.050, 0.090  # s: nothing of the picture is in the signal before the first
+BUMPS = ((0.050, 0.150), (0.110, 0.240), (0.190, 0.500))  # s: start and stop of the parts of the evoked response
+WINDOW = slice(40, 440)  # samples of which `log_band_power` is taken
+BLINK_CHANCE, BLINK_VOLTS = 0.06, 70e-6
+LINE_HZ, LINE_VOLTS = 50.0, 0.4e-6
+EXPONENT = 1.15
+_PERIOD = 2000  # samples of the periodic noise that trials are cut from: half-hertz bins
+FREQS = np.arange(1, 201) * SFREQ / _PERIOD
+BAND_OF_BIN = np.searchsorted([low for low, _ in BANDS.values()][1:], FREQS, side="right")
+
+
+def pass_band() -> np.ndarray:
+    """Return the amplitude response of the .5-80 Hz recording filter."""
+    return 1 / np.sqrt((1 + (0.5 / FREQS) ** 8) * (1 + (FREQS / 80) ** 24))
+
+
+def spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the spectra of a subject's sources: 1/f with exponents of their own, and alpha in the responding ones."""
+    exponent = rng.normal(EXPONENT, 0.12) + rng.normal(0, 0.15, n_sources)
+    power = FREQS ** -exponent[:, None]
+    peak = rng.normal(10.2, 0.6)
+    alpha = np.zeros(n_sources)
+    alpha[:N_RESPONDING] = 1.2 * rng.gamma(1.0, 1.0, N_RESPONDING)
+    power *= 1 + alpha[:, None] * np.exp(-0.5 * ((FREQS - peak) / 1.2) ** 2)
+    amplitude = np.sqrt(power) * pass_band()
+    return amplitude / np.sqrt((FREQS**-EXPONENT * pass_band() ** 2).sum())
+
+
+def waves(bins: np.ndarray) -> np.ndarray:
+    """Turn bins into time courses."""
+    from scipy.fft import irfft
+
+    whole = np.zeros((*bins.shape[:-1], _PERIOD // 2 + 1), dtype=np.complex64)
+    whole[..., 1 : len(FREQS) + 1] = np.ascontiguousarray(bins).view(np.complex64)
+    return irfft(whole, n=_PERIOD)[..., :N_TIMES] * np.float32(_PERIOD / 2)
+
+
+def ramp() -> np.ndarray:
+    """Return how much of the change of band power is there."""
+    part = np.clip((TIMES - RESPONSE_ONSET) / (RESPONSE_FULL - RESPONSE_ONSET), 0, 1)
+    return (part**2 * (3 - 2 * part)).astype(np.float32)
+
+
+def bumps() -> np.ndarray:
+    """Return the time courses of the evoked response's parts."""
+    inside = [np.clip((TIMES - start) / (stop - start), 0, 1) for start, stop in BUMPS]
+    return np.stack([0.5 - 0.5 * np.cos(2 * np.pi * part) for part in inside])
+
+
+def artefacts(rng: np.random.Generator) -> np.ndarray:
+    """Draw one trial's line noise and, on some trials, a blink."""
+    phase, level = rng.uniform(0, 2 * np.pi), rng.gamma(4.0, LINE_VOLTS / 4)
+    gains = 1 + 0.5 * np.sin(np.arange(len(CH_NAMES)) * 1.7)  # every lead catches the line differently
+    signal = level * gains[:, None] * np.sin(2 * np.pi * LINE_HZ * TIMES + phase)
+    if rng.random() < BLINK_CHANCE:
+        centre, width, size = (
+            rng.uniform(-0.1, 0.6),
+            rng.uniform(0.04, 0.07),
+            BLINK_VOLTS * rng.uniform(0.6, 1.4),
+        )
+        signal += size * leadfield().blink[:, None] * np.exp(-0.5 * ((TIMES - centre) / width) ** 2)
+    return signal.astype(np.float32)
+
+
+def log_band_power(signal: np.ndarray) -> np.ndarray:
+    """Log band power of the samples in `WINDOW`, Hann window: the feature by which strength is set."""
+    return np.log(_band_power(signal[..., WINDOW]))
+
+
+def evoked_power(sizes: np.ndarray) -> np.ndarray:
+    """Band power of evoked responses, in the unit of `log_band_power`."""
+    return _band_power((sizes @ bumps())[..., WINDOW])
+
+
+def bin_leakage() -> np.ndarray:
+    """Return how much power every bin of the noise adds to the bands of `log_band_power`."""
+    samples = np.arange(WINDOW.stop - WINDOW.start) / SFREQ
+    waves = np.exp(2j * np.pi * FREQS[:, None] * samples)
+    sine, cosine = (_band_power(part) for part in (waves.imag, waves.real))
+    return sine + cosine
+
+
+def _band_power(cut: np.ndarray) -> np.ndarray:
+    """Power per band, (..., n_bands), of the samples in `WINDOW`."""
+    from scipy.fft import rfft
+
+    freqs = np.fft.rfftfreq(cut.shape[-1], 1 / SFREQ)
+    taper = np.hanning(cut.shape[-1]).astype(np.float32)
+    power = np.abs(rfft((cut - cut.mean(axis=-1, keepdims=True)) * taper)) ** 2
+    inside = [(freqs >= low) & (freqs < high) for low, high in BANDS.values()]
+    return np.stack([power[..., one].sum(axis=-1) for one in inside], axis=-1)
+
 
 # Of the variance that pictures cause; what lies behind the thing fills most of the visual field.
 PARAMETER_SHARES = {"concept": 0.55, "colour": 0.10, "background": 0.32, "pose": 0.03}

@@ -17,9 +17,9 @@ import numpy as np
 
 from neurocanvas.config import STAGE2_SUBJECTS, SimulateSettings
 from neurocanvas.datasets import brain
+from neurocanvas.datasets.brain import N_TIMES
 from neurocanvas.datasets.pictures import CODE_NAMES, CONCEPTS, Drawing, render, sample_drawing
 from neurocanvas.datasets.released import STAGE2, STAGE2_RUNS, WHOLE
-from neurocanvas.datasets.rhythms import N_TIMES
 from neurocanvas.datasets.stimuli import IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.montage import CH_NAMES

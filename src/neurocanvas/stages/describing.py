@@ -59,8 +59,7 @@ def _describe(run: Run, names: list[str]) -> list[str]:
 
 def embed(run: Run) -> list[Path]:
     """Encode every caption for the generator, and every stimulus as what mappers predict, if that is something else."""
-    from neurocanvas.targets.image import image_shape
-    from neurocanvas.targets.text import text_shape
+    from neurocanvas.targets.clip import image_shape, text_shape
 
     captions = read_captions_of(run.folder / "targets" / "caption.txt", run.stimuli, "run `neurocanvas caption`")
     texts, family, target = [captions[name] for name in run.stimuli], run.settings.family, run.settings.embed.target
@@ -97,8 +96,7 @@ def _encode(
 
 def _embeddings(run: Run, unit: tuple[str, list[str]]) -> np.ndarray:
     """Embeddings of some captions; or of stimuli, by what they show."""
-    from neurocanvas.targets.image import load_image_encoder
-    from neurocanvas.targets.text import load_text_encoder
+    from neurocanvas.targets.clip import load_image_encoder, load_text_encoder
 
     (kind, some), family = unit, run.settings.family
     if kind == "image":

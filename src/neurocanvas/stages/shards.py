@@ -133,7 +133,7 @@ def _draw(run: Run, work: Work) -> tuple[np.ndarray, list[list[int]]]:
 
 def embed_texts(run: Run, texts: Sequence[str]) -> np.ndarray:
     """Encode a few texts while drawing; the encoder stays loaded."""
-    from neurocanvas.targets.text import encode_distinct, load_text_encoder
+    from neurocanvas.targets.clip import encode_distinct, load_text_encoder
 
     family = run.settings.family
     return encode_distinct(texts, kept(STAGE, "encoder", family, lambda: load_text_encoder(family)))

@@ -1,4 +1,4 @@
-"""Captions to CLIP text embeddings: the hidden states (77, 768) that Stable Diffusion is conditioned on, or pooled."""
+"""CLIP embeddings: of captions, hidden states (77, 768) for Stable Diffusion or one vector; of pictures, one vector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.families import batches, device, find_family, load_network, load_part, variant
+from neurocanvas.families import batches, device, find_family, load_network, load_part, load_picture_encoder, variant
 
 N_TOKENS = 77
 # Captions at a time.
@@ -61,3 +61,17 @@ def _load(source: str) -> tuple[Any, Any]:
         source, lambda name: load_network(CLIPTextModel, name, subfolder="text_encoder", variant=half)
     )
     return tokenizer, encoder
+
+
+def image_shape(family: str) -> tuple[int, int]:
+    """Say the shape of one picture's embedding, without loading weights."""
+    from transformers import CLIPConfig
+
+    config: Any = load_part(find_family(family).judge, CLIPConfig.from_pretrained)
+    return 1, config.projection_dim
+
+
+def load_image_encoder(family: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """Load the image side of a family's CLIP."""
+    encode, _ = load_picture_encoder(find_family(family).judge)
+    return lambda pictures: encode(pictures)[:, None].astype(np.float16)
