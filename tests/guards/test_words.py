@@ -136,3 +136,11 @@ def test_tests_and_files_that_documents_cite_exist():
 def test_a_command_that_does_not_exist_is_found(line):
     with pytest.raises(Exception, match=r"no |No |Missing|missing"):
         check_command(shlex.split(line))
+
+
+def test_every_citation_is_in_the_list_of_references():
+    text = (ROOT / "docs" / "references.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^- \*\*\[(\w+)\]", text, re.MULTILINE))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    cited = {name for text in sources for name in re.findall(r"\[([A-Za-z]+\d{4})\]", text)}
+    assert cited and cited <= listed

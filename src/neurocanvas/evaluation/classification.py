@@ -129,7 +129,7 @@ def _read(table: np.ndarray, dealt: np.ndarray) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, step down [Holm1979]_."""
+    """Adjust p-values for their number, step down [Holm1979]."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty(len(order))
     adjusted[order] = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(order), 0, -1))

@@ -102,7 +102,7 @@ def likeness(inputs: ControlInputs) -> np.ndarray:
 
 
 def partial_mantel(x: np.ndarray, y: np.ndarray, z: np.ndarray, orders: np.ndarray) -> tuple[float, float]:
-    """Correlate two square tables, a third held constant, and test it by reordering the second [Smouse1986]_."""
+    """Correlate two square tables, a third held constant, and test it by reordering the second [Smouse1986]."""
     above = np.triu_indices(len(x), 1)
     x, y, z = ((table + table.T) / 2 for table in (x, y, z))
     held = z[above] - z[above].mean()

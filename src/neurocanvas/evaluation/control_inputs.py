@@ -205,7 +205,7 @@ def pieces(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
 
 def shrinkage_lda(features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray) -> np.ndarray:
     """Linear discriminant analysis with equal priors and a covariance shrunk towards a multiple of 1
-    [LedoitWolf2004]_."""
+    [LedoitWolf2004]."""
     member = (labels_train[:, None] == np.unique(labels_train)).astype(np.float64)
     means = member.T @ features_train / member.sum(axis=0)[:, None]
     rest = features_train - member @ means

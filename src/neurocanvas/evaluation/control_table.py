@@ -35,6 +35,7 @@ def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[s
         np.array([row[key] for row in computed if row[key] is not None], dtype=float)
         for key in ("effect", "p", "share")
     )
+    # Fisher's method [Fisher1932]
     p = float(combine_pvalues(p_values).pvalue) if len(p_values) else None
     times, is_shown = sum(row["fired"] for row in computed), p is not None and p <= SIGNIFICANT
     if CONTROLS[name].by_p:

@@ -8,7 +8,7 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 
-# Values dealt out anew among trials; or replaced by their mean over training trials.
+# Values permuted among trials [Breiman2001], or replaced by their mean over training trials.
 KINDS = ("permutation", "occlusion")
 
 

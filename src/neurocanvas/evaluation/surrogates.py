@@ -96,7 +96,7 @@ def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measur
 
 
 def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Give every trial random phases, the same in all of its channels [Theiler1992]_."""
+    """Give every trial random phases, the same in all of its channels [Theiler1992]."""
     if np.ndim(signal) != 3:
         raise NeuroCanvasError(f"signal: (n_trials, n_chans, n_times) is needed; got shape {np.shape(signal)}.")
     n_times = signal.shape[2]

@@ -57,7 +57,7 @@ def check_bands(bands: Mapping[str, tuple[float, float]], *, nyquist: float) -> 
 
 
 def differential_entropy(power: np.ndarray) -> np.ndarray:
-    """Entropy of a Gaussian band signal, ½ ln(2πe·power), in nats [Duan2013]_."""
+    """Entropy of a Gaussian band signal, ½ ln(2πe·power), in nats [Duan2013]."""
     power = np.asarray(power, dtype=np.float64)
     bad = ~(np.isfinite(power) & (power > 0))
     if bad.any():
@@ -74,6 +74,7 @@ def gaussian_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
 
     freqs, psd = power_spectrum(signal, sfreq, highest=HIGHEST)
     half = degrees_of_freedom(signal.shape[-1], bin_shares(freqs, BANDS)) / 2
+    # unbiased for a Gaussian signal [Ahmed1989], so that windows of different length can be compared
     return differential_entropy(band_power(psd, freqs)) + 0.5 * (np.log(half) - digamma(half))
 
 

@@ -44,7 +44,7 @@ EEGNET_SIZES: Mapping[str, EEGNetSize] = MappingProxyType(
 def build_eegnet(
     n_chans: int, n_times: int, n_outputs: int, size: str = "released", *, sfreq: float = 1000.0
 ) -> torch.nn.Module:
-    """Build EEGNet [Lawhern2018]_."""
+    """Build EEGNet [Lawhern2018]."""
     sizes = EEGNET_SIZES[check_option("eegnet size", size, EEGNET_SIZES)]
     shortest = sizes.pools[0] * sizes.pools[1]
     if n_times < shortest:

@@ -53,7 +53,7 @@ def build_rgnn(
     layout: Layout = "channel-major",
     domain_adaptation: bool = False,
 ) -> torch.nn.Module:
-    """Build RGNN [Zhong2020]_ with the released sizes, as products with a dense (n_chans, n_chans) matrix."""
+    """Build RGNN [Zhong2020] with the released sizes, as products with a dense (n_chans, n_chans) matrix."""
     scrambled = check_option("rgnn layout", layout, LAYOUTS) == "scrambled"
     network: torch.nn.Module = _network_class()(
         electrode_graph(positions), n_bands, n_outputs, scrambled, domain_adaptation

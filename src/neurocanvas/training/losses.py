@@ -35,7 +35,7 @@ def cosine_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 
 
 def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cross-entropy of finding the true target among the batch's, both ways: InfoNCE [vandenOord2018]_."""
+    """Cross-entropy of finding the true target among the batch's, both ways: InfoNCE [vandenOord2018]."""
     import torch
     from torch.nn import functional
 
