@@ -14,7 +14,6 @@ import numpy as np
 
 from neurocanvas import store
 from neurocanvas.config import ClassifySettings
-from neurocanvas.damage import check_unchanged
 from neurocanvas.datasets.eeg_imagenet import fine_groups, granularity_rows
 from neurocanvas.datasets.splits import Split, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
@@ -177,8 +176,6 @@ def _classify(run: Run, unit: _Unit) -> Path:
     concepts, y[used] = np.unique(job.pool.column("concept")[used], return_inverse=True)
     spec = TrialSpec(job.pool.ch_names, job.pool.sfreq, x.shape[2], len(concepts))
     outcomes = [train_classifier(model, x, y, split, spec, run.settings.classify) for split in splits]
-    if run.settings.classify.pretrained:  # which every fold reads
-        check_unchanged(run.settings.classify.pretrained, inputs, job.inputs(splits, model))
     adapted = {TRANSDUCTIVE} if run.settings.classify.domain_adaptation and model == "rgnn" else set()
     card = {
         "model": model, "title": kind.title, "subject": job.subject, "granularity": granularity,

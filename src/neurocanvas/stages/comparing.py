@@ -20,7 +20,6 @@ from neurocanvas.evaluation.summary import sign
 from neurocanvas.evaluation.variant_scores import SECOND_JUDGE
 from neurocanvas.evaluation.variants import VARIANTS
 from neurocanvas.families import batches, find_family, load_picture_encoder
-from neurocanvas.remote import PICTURES
 from neurocanvas.scale import kept
 from neurocanvas.stages.compared_pictures import Given, Pictures
 from neurocanvas.stages.run import Run
@@ -81,7 +80,7 @@ def compare(run: Run, given: Given, prompts: Sequence[str]) -> Compared:
     for (arm, pictures), of_arm in zip(given.drawn.items(), embedded, strict=True):
         parts = pictures.parts(AT_ONCE)
         units, sizes = [(part, given.seen) for part in parts], [len(part) for part in parts]
-        rows = run.spread("evaluate", _pixel_tables, units, title=f"pixels {arm}", sizes=sizes, reads=_all)
+        rows = run.spread("evaluate", _pixel_tables, units, title=f"pixels {arm}", sizes=sizes)
         pixcorr, ssim = (np.concatenate(blocks) for blocks in zip(*rows, strict=True))
         tables[arm] = {
             "similarity": similarity(of_arm, seen),
@@ -90,7 +89,7 @@ def compare(run: Run, given: Given, prompts: Sequence[str]) -> Compared:
         }  # fmt: skip
     found = Compared(tables, prompted, {arm: {} for arm in given.drawn}, {arm: {} for arm in given.drawn})
     metrics = _further(settings)
-    for part in run.spread("evaluate", partial(_measured, given), metrics, title="networks", reads=_all):
+    for part in run.spread("evaluate", partial(_measured, given), metrics, title="networks"):
         for arm in given.drawn:
             found.tables[arm] |= part.tables[arm]
             found.values[arm] |= part.values[arm]
@@ -102,14 +101,9 @@ def compare(run: Run, given: Given, prompts: Sequence[str]) -> Compared:
 def _judged(run: Run, groups: Sequence[Pictures]) -> list[np.ndarray]:
     """The judge's embeddings of several groups of pictures."""
     units = [part for group in groups for part in group.parts(AT_ONCE)]
-    parts = run.spread("evaluate", _embed, units, title="judge", sizes=[len(some) for some in units], reads=_all)
+    parts = run.spread("evaluate", _embed, units, title="judge", sizes=[len(some) for some in units])
     embedded = np.concatenate(list(parts))
     return np.split(embedded, np.cumsum([len(group) for group in groups])[:-1])
-
-
-def _all(_: Any) -> Sequence[str]:
-    """Units of this stage look at any picture."""
-    return PICTURES
 
 
 def _embed(run: Run, pictures: Pictures) -> np.ndarray:
