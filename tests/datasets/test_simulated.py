@@ -203,22 +203,6 @@ def test_nothing_is_done_twice_and_a_real_file_is_not_overwritten(tmp_path):
         simulate(SMALL, tmp_path)
 
 
-def test_a_picture_that_nobody_may_read_is_drawn_again(tmp_path, monkeypatch, caplog):
-    simulate(SMALL, tmp_path)
-    picture = next((tmp_path / "imageNet_images").rglob("*.JPEG"))
-    content = picture.read_bytes()
-
-    def read(path, hashed=simulated.sha256):
-        if path == picture:
-            raise PermissionError(13, "Permission denied", str(path))  # root may read whatever its mode is
-        return hashed(path)
-
-    monkeypatch.setattr(simulated, "sha256", read)
-    picture.write_bytes(b"")
-    simulate(SMALL, tmp_path)
-    assert picture.read_bytes() == content and f"{picture}: damaged" in caplog.text
-
-
 def test_the_forward_model_is_a_head():
     field = leadfield()
     np.testing.assert_allclose(field.gain.mean(axis=0), 0, atol=1e-12)
@@ -310,17 +294,3 @@ def test_slow_drift_makes_blocks_decodable_without_any_signal():
     features = log_band_power(record_trials(0.0, order, tag=1)).reshape(900, -1)
     place = np.arange(900) % 50
     assert decode(features, order // 50, place < 30, place >= 30) > 2.5 / 18
-
-
-def test_a_simulation_that_was_killed_just_before_its_card_is_done_again(tmp_path, monkeypatch):
-    settings = SimulateSettings(concepts=2, trials_per_concept=2)
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(simulated, "finish", killed)
-    with pytest.raises(KeyboardInterrupt):
-        simulated.simulate(settings, tmp_path)
-    monkeypatch.undo()
-    first = (tmp_path / "EEG-ImageNet.pth").read_bytes()
-    assert simulated.simulate(settings, tmp_path).read_bytes() == first
