@@ -55,8 +55,6 @@ def be_run(folder: Path, until: str, errors: Path, modules: Path | None) -> None
 
 
 class Process:
-    """A run in a process of its own."""
-
     def __init__(self, root: Path, folder: Path, until: str, modules: Path | None = None) -> None:
         self.errors = Path(tempfile.mkstemp(dir=root, suffix=".txt")[1])
         self.process = FORK.Process(target=be_run, args=(folder, until, self.errors, modules))
