@@ -151,7 +151,7 @@ def test_absurd_claims_are_refused_without_taking_the_memory(name, tmp_path, mon
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("name", ["../../x.JPEG", "..", "/etc/passwd", "a\0.JPEG", "a\n.JPEG", "<img src=x>", "a" * 300])
+@pytest.mark.parametrize("name", ["../../x.JPEG", "..", "/etc/x", "a\0.JPEG", "a\n.JPEG", "<img src=x>", "a" * 300])
 def test_names_of_pictures_in_a_data_file_do_not_leave_its_folder(name, tmp_path):
     changed = pickle_of(released()).replace(
         b"X\x10\x00\x00\x00n02106662_1.JPEG", b"X" + struct.pack("<I", len(name)) + name.encode()

@@ -25,19 +25,6 @@ def test_left_is_left_and_the_back_is_the_back():
     assert place["CZ"][2] == pytest.approx(0.085)
 
 
-def test_odd_channels_mirror_even_ones():
-    place = dict(zip(CH_NAMES, POSITIONS))
-    for name in CH_NAMES:
-        if name[-1] in "13579":
-            partner = name[:-1] + str(int(name[-1]) + 1)
-            np.testing.assert_allclose(place[name] * (-1, 1, 1), place[partner], atol=3e-4)
-
-
-def test_positions_cannot_be_changed():
-    with pytest.raises(ValueError):
-        POSITIONS[0, 0] = 0.0
-
-
 def test_every_channel_has_a_region():
     assert set(REGIONS) == set(CH_NAMES)
     assert {REGIONS[name] for name in ("O1", "OZ", "PO7", "CB2")} == {"occipital"}

@@ -21,10 +21,9 @@ def sample_grating(*, rng: np.random.Generator) -> Grating:
     standard = list(GRATINGS.values())[rng.integers(len(GRATINGS))]
     return Grating(
         cycles=float(standard.cycles * rng.uniform(0.9, 1.1)),
-        orientation=float((standard.orientation + rng.uniform(-8, 8)) % 180),
-        phase=float(rng.uniform(0, 2 * np.pi)),
+        orientation=float((standard.orientation + rng.uniform(-8, 8)) % 180), phase=float(rng.uniform(0, 2 * np.pi)),
         contrast=float(rng.uniform(0.7, 1.0)),
-    )
+    )  # fmt: skip
 
 
 def clip_tokenizer(work: Path, captions: list[str]) -> Any:
@@ -53,11 +52,9 @@ def clip_tokenizer(work: Path, captions: list[str]) -> Any:
         (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
         (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
         marks = {
-            "bos_token": "<|startoftext|>",
-            "eos_token": "<|endoftext|>",
-            "pad_token": "<|endoftext|>",
+            "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
             "unk_token": "<|endoftext|>",
-        }
+        }  # fmt: skip
         (folder / "tokenizer_config.json").write_text(
             json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **marks})
         )
@@ -107,24 +104,13 @@ def clip_model(stage: str, tokenizer: Any) -> Any:
     sizes = {"text": (768, 512, 1, 12, 3), "judge": (128, 512, 2, 4, 4)}
     width, inner, layers, heads, seeing = sizes[stage]
     text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=77,
-        projection_dim=128,
-        **marks,
-    )
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads, max_position_embeddings=77, projection_dim=128, **marks,
+    )  # fmt: skip
     vision = CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=seeing,
-        num_attention_heads=4,
-        image_size=64,
-        patch_size=8,
-        projection_dim=128,
-    )
+        hidden_size=128, intermediate_size=512, num_hidden_layers=seeing, num_attention_heads=4, image_size=64,
+        patch_size=8, projection_dim=128,
+    )  # fmt: skip
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128))
 
 
@@ -133,14 +119,10 @@ def vae_model() -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 16, 48, 96),
-        layers_per_block=1,
-        latent_channels=16,
-        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 16, 48, 96), layers_per_block=1, latent_channels=16, norm_num_groups=4,
         sample_size=64,
-    )
+    )  # fmt: skip
 
 
 def unet_model() -> tuple[Any, Any]:
@@ -154,14 +136,9 @@ def unet_model() -> tuple[Any, Any]:
         mid_block_type=None, attention_head_dim=4, norm_num_groups=16,
     )  # fmt: skip
     return unet, DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        prediction_type="v_prediction",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
 
 
 def blip_model(tokenizer: Any) -> Any:
@@ -169,39 +146,18 @@ def blip_model(tokenizer: Any) -> Any:
     from transformers import BlipConfig, BlipForConditionalGeneration, BlipTextConfig, BlipVisionConfig
 
     text = BlipTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        encoder_hidden_size=128,
-        intermediate_size=512,
-        projection_dim=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.sep_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        sep_token_id=tokenizer.sep_token_id,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        label_smoothing=0.0,
-    )
+        vocab_size=len(tokenizer), hidden_size=128, encoder_hidden_size=128, intermediate_size=512,
+        projection_dim=128, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.sep_token_id,
+        pad_token_id=tokenizer.pad_token_id, sep_token_id=tokenizer.sep_token_id, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0, label_smoothing=0.0,
+    )  # fmt: skip
     vision = BlipVisionConfig(
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=64,
-        patch_size=8,
-        projection_dim=128,
-    )
-    return BlipForConditionalGeneration(
-        BlipConfig(
-            text_config=text.to_dict(),
-            vision_config=vision.to_dict(),
-            projection_dim=128,
-            image_text_hidden_size=128,
-        )
-    )
+        hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, image_size=64,
+        patch_size=8, projection_dim=128,
+    )  # fmt: skip
+    parts = {"text_config": text.to_dict(), "vision_config": vision.to_dict()}
+    return BlipForConditionalGeneration(BlipConfig(**parts, projection_dim=128, image_text_hidden_size=128))
 
 
 def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) -> None:

@@ -113,11 +113,8 @@ def train(
 
     def save() -> None:
         parts = {
-            "step": step,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "average": average,
-        }
+            "step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average,
+        }  # fmt: skip
         torch.save(parts, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
 
@@ -346,13 +343,10 @@ def start_from(folder: Path, work: Path) -> None:
     text.text_model.load_state_dict(CLIPTextModel.from_pretrained(diffusion / "text_encoder").float().state_dict())
     vae = AutoencoderKL.from_pretrained(diffusion / "vae")
     networks = {
-        "text": text,
-        "vae": vae,
-        "decoder": vae,
-        "unet": UNet2DConditionModel.from_pretrained(diffusion / "unet"),
+        "text": text, "vae": vae, "decoder": vae, "unet": UNet2DConditionModel.from_pretrained(diffusion / "unet"),
         "judge": CLIPModel.from_pretrained(folder / "clip"),
         "blip": BlipForConditionalGeneration.from_pretrained(folder / "blip"),
-    }
+    }  # fmt: skip
     before = work / "started_from.json"
     if not before.is_file():
         write_json(before, read_json(folder / "card.json", "the card of the family to start from"))
@@ -364,13 +358,10 @@ def start_from(folder: Path, work: Path) -> None:
 
 
 TRAINERS: dict[str, Callable[[Path, float], bool]] = {
-    "text": lambda work, until: train_clip("text", work, until),
-    "vae": train_vae,
-    "judge": lambda work, until: train_clip("judge", work, until),
-    "blip": train_blip,
-    "decoder": train_decoder,
+    "text": lambda work, until: train_clip("text", work, until), "vae": train_vae,
+    "judge": lambda work, until: train_clip("judge", work, until), "blip": train_blip, "decoder": train_decoder,
     "unet": train_unet,
-}
+}  # fmt: skip
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """The reader of the released file: what it gives, and what it refuses."""
 
-import pickle
 import zipfile
 
 import numpy as np
@@ -222,29 +221,6 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     path.write_bytes(content[: keep if keep >= 1 else int(keep * len(content))])
     with pytest.raises(NeuroCanvasError, match="truncated, or not a PyTorch file"):
         open_eeg_imagenet(tmp_path, ALL)
-
-
-class _Trap:
-    """What unpickling would run."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-@pytest.mark.parametrize("plain", [False, True])
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, plain):
-    sprung = tmp_path / "sprung"
-    content = {"dataset": [_Trap(sprung)], "labels": LABELS}
-    if plain:
-        (tmp_path / "EEG-ImageNet.pth").write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, tmp_path / "EEG-ImageNet.pth")
-    with pytest.raises(NeuroCanvasError, match=r"EEG-ImageNet\.pth"):
-        open_eeg_imagenet(tmp_path, ALL)
-    assert not sprung.exists()
 
 
 @pytest.mark.parametrize("content", [{"model": 1}, [1, 2], {"dataset": [], "labels": LABELS}])

@@ -91,30 +91,6 @@ def test_what_is_there_is_left_alone(tmp_path):
     assert import_pictures(source, tmp_path, IDS) == []
 
 
-def test_a_tar_writes_nothing_outside_and_follows_no_link(tmp_path):
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as archive:
-        for name in (f"../../{IDS[0]}", f"/{OTHER}", "../evil.JPEG"):
-            member = tarfile.TarInfo(name)
-            member.size = 4
-            archive.addfile(member, io.BytesIO(b"evil"))
-        link = tarfile.TarInfo(IDS[1])
-        link.type, link.linkname = tarfile.SYMTYPE, "../secret"
-        archive.addfile(link)
-    (tmp_path / "in.tar").write_bytes(whole.getvalue())
-    (tmp_path / "secret").write_bytes(b"secret")
-    root = tmp_path / "deep" / "data"
-    assert import_pictures(tmp_path / "in.tar", root, IDS[:2]) == [IDS[1]]
-    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in ("in.tar", "secret")]
-    assert written == [root / PICTURES_FOLDER / "n01443537" / IDS[0]]
-
-
-@pytest.mark.parametrize("name", ["../x.JPEG", "n01443537_1/../../x.JPEG", "airliner.png", ""])
-def test_an_id_that_is_no_picture_of_imagenet_is_refused(tmp_path, name):
-    with pytest.raises(NeuroCanvasError, match=r"ids of ImageNet look like n02106662_1410\.JPEG; got"):
-        import_pictures(tmp_path, tmp_path / "data", [name])
-
-
 @pytest.mark.parametrize("kind", ["image-net", "hugging face"])
 @pytest.mark.parametrize("keep", [0.2, 0.45, 0.7])
 def test_a_truncated_tar_is_one_line_and_half_a_picture_is_not_written(tmp_path, kind, keep):

@@ -292,17 +292,3 @@ def test_slow_drift_makes_blocks_decodable_without_any_signal():
     features = log_band_power(record_trials(0.0, order, tag=1)).reshape(900, -1)
     place = np.arange(900) % 50
     assert decode(features, order // 50, place < 30, place >= 30) > 2.5 / 18
-
-
-def test_a_simulation_that_was_killed_just_before_its_card_is_done_again(tmp_path, monkeypatch):
-    settings = SimulateSettings(concepts=2, trials_per_concept=2)
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(simulated, "finish", killed)
-    with pytest.raises(KeyboardInterrupt):
-        simulated.simulate(settings, tmp_path)
-    monkeypatch.undo()
-    first = (tmp_path / "EEG-ImageNet.pth").read_bytes()
-    assert simulated.simulate(settings, tmp_path).read_bytes() == first

@@ -65,32 +65,6 @@ def test_a_subject_that_is_no_number(refused, tiny_data, text):
     refused("features", "-d", tiny_data, "-s", text, says=["--subject", "-1 for all", repr(text)])
 
 
-def test_an_unknown_granularity(refused, tiny_data):
-    refused("features", "-d", tiny_data, "-g", "fine7", says=["granularity", "'fine4'", "got 'fine7'"])
-
-
-def test_a_granularity_that_no_trial_has(refused, tiny_data):
-    refused("features", "-d", tiny_data, "-g", "fine0", says=["granularity", "no trial of fine0"])
-
-
-def test_a_truncated_file(refused, data):
-    path = data / "EEG-ImageNet.pth"
-    path.write_bytes(path.read_bytes()[:-5000])
-    refused("features", "-d", data, says=[str(path), "truncated"])
-
-
-def test_a_file_that_is_not_what_its_name_says(refused, data):
-    (data / "EEG-ImageNet.pth").write_bytes(b"subject,channel\n0,Oz\n" * 1000)
-    refused("features", "-d", data, says=["EEG-ImageNet.pth", "get"])
-
-
-def test_another_pytorch_file(refused, data):
-    import torch
-
-    torch.save({"state_dict": {"weight": torch.zeros(3)}}, data / "EEG-ImageNet.pth")
-    refused("features", "-d", data, says=["not an EEG-ImageNet file", "state_dict"])
-
-
 @pytest.mark.parametrize(
     ("value", "word"), [(float("nan"), "NaN"), (float("inf"), "infinite"), (1e-5, "flat")], ids=["nan", "inf", "flat"]
 )
@@ -102,31 +76,10 @@ def test_a_damaged_channel(refused, data, trial, value, word):
     refused("features", "-d", change_file(data, damage), says=[f"trial {trial} ", "subject 0", "channel O2", word])
 
 
-def test_a_wrong_channel_count(refused, data):
-    def damage(records):
-        records[3]["eeg_data"] = records[3]["eeg_data"][:61].clone()
-
-    refused("features", "-d", change_file(data, damage), says=["trial 3", "62", "61"])
-
-
-def test_microvolts_instead_of_volts(refused, data):
-    def damage(records):
-        for record in records:
-            record["eeg_data"] = record["eeg_data"] * 1e6
-
-    refused("features", "-d", change_file(data, damage), says=["volts", "--unit uV"])
-
-
 def test_a_missing_picture(refused, data):
     picture = sorted(data.rglob("*.JPEG"))[0]
     picture.unlink()
     refused("caption", "-d", data, says=[str(picture), "no such file"])
-
-
-def test_a_damaged_picture(refused, data):
-    picture = sorted(data.rglob("*.JPEG"))[0]
-    picture.write_bytes(b"GIF89a nothing")
-    refused("caption", "-d", data, says=[str(picture), "not a picture"])
 
 
 def test_an_unknown_key(refused, tmp_path):
@@ -262,8 +215,3 @@ def test_pictures_that_do_not_belong_to_the_run(call, tiny_copy, change):
     assert code == 2 and stderr.count("\n") == 1, stderr
     assert str(manifest) in stderr and "run `neurocanvas generate` again" in stderr
     assert (tiny_copy / "scores" / "summary.json").read_bytes() == scores
-
-
-def test_names_that_are_not_utf8(refused, data):
-    (data / "synset_map_en.txt").write_bytes(b"n02690373\tavi\xf3n\n")
-    refused("features", "-d", data, says=["synset_map_en.txt", "not UTF-8"])

@@ -11,12 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tiny import artifacts, tiny_settings, write_true_captions
 
 from neurocanvas.config import save_settings
-from neurocanvas.stages import STAGES, run_stage
+from neurocanvas.stages import STAGES
 from neurocanvas.stages.run import Run
 
 PROGRAM = Path(__file__).with_name("kill_at_renames.py")
@@ -104,59 +103,6 @@ def test_the_command_line_killed_while_it_draws_continues(tmp_path, tiny_run):
         assert kill_inside("run", folder, moment, 0.0)
     finish("run", folder)
     check_same_but_settings(folder, tiny_run)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("stage", list(STAGES))
-def test_the_command_line_killed_in_any_stage_continues(tmp_path, tiny_run, stage):
-    """Wall-clock moments, so that kills fall inside computations and half-written files too."""
-    simulated = stage == "simulate"
-    folder = prepare(tmp_path / "killed", None if simulated else tiny_run)
-    before = None if simulated else f'"stage": "{list(STAGES)[list(STAGES).index(stage) - 1]}"'
-    log = folder / "log.jsonl"
-
-    def begun():
-        if before is None:
-            return (folder / "data").is_dir()
-        return log.is_file() and before in log.read_text()
-
-    rng = np.random.default_rng(list(STAGES).index(stage))
-    landed = 0
-    for delay in rng.uniform(0.0, 0.2 if stage == "report" else 1.5, 3):
-        log.unlink(missing_ok=True)
-        landed += kill_inside("run", folder, begun, delay)
-    assert landed
-    if simulated:
-        run = Run(folder, tiny_settings())
-        run_stage(run, "simulate")
-        write_true_captions(run)
-    finish("run", folder)
-    check_same_but_settings(folder, tiny_run)
-
-
-def test_a_full_disk_leaves_whole_pictures_and_the_rest_is_drawn_later(tiny_copy):
-    """The pictures lie on a file system of 120 kB, which then grows."""
-    images = tiny_copy / "images"
-    whole = artifacts(images)
-    shutil.rmtree(images)
-    images.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(images)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        command = [sys.executable, "-m", "neurocanvas", "generate", "-o", str(tiny_copy)]
-        full = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert full.returncode == 2 and full.stderr.count("\n") == 1 and "No space left" in full.stderr
-        there = artifacts(images)
-        assert there and all(whole[name] == content for name, content in there.items() if name.endswith(".png"))
-        assert len(there) < len(whole)
-        subprocess.run(["mount", "-o", "remount,size=16m", str(images)], check=True)
-        again = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert again.returncode == 0, again.stderr
-        assert artifacts(images) == whole
-    finally:
-        subprocess.run(["umount", str(images)], check=True)
 
 
 def test_two_processes_share_the_pictures_and_draw_the_same(tiny_copy):

@@ -16,7 +16,7 @@ from neurocanvas.evaluation.audit import (
 )
 from neurocanvas.evaluation.blocks import block_answers, neighbour_errors
 from neurocanvas.evaluation.classification import chance_p
-from neurocanvas.evaluation.conclusions import FINDINGS, SAME_ORDER, conclude, verdict
+from neurocanvas.evaluation.conclusions import FINDINGS, SAME_ORDER, verdict
 from neurocanvas.evaluation.statistics import permutation_p
 
 N_CONCEPTS, OF_EACH, N_TRAIN = 6, 20, 12
@@ -268,9 +268,3 @@ def test_steps_computed_beside_the_score_do_not_make_it_transductive():
     said = found(case(answers={"selection": "validation"}, transductive=("CSLS",)))
     assert said["finding"] == "clean"
     assert any("beside the score: transductive (CSLS)" in text for text in said["cannot"])
-
-
-def test_names_with_braces_are_said_as_they_are():
-    facts = found(case(answers={"selection": "validation"}))
-    facts["results"][0]["model"] = "{came} {0}"
-    assert "of {came} {0}" in conclude(facts)["text"]

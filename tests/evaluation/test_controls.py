@@ -183,4 +183,4 @@ def test_what_is_decisive_comes_first_whether_the_control_was_computed_or_not() 
 
 def test_an_unknown_control_is_refused() -> None:
     with pytest.raises(NeuroCanvasError, match="control: allowed are leave-block-out"):
-        run_controls(clean_rapid(rng=np.random.default_rng(0)), ["no-such-control"])
+        compute_control("no-such-control", clean_rapid(rng=np.random.default_rng(0)), rng=np.random.default_rng(0))

@@ -157,12 +157,6 @@ def test_random_phases_keep_means_spectra_and_cross_spectra(n_times: int) -> Non
         phase_randomised(signal[0], rng=rng_of(1))
 
 
-def test_the_phases_of_two_trials_differ() -> None:
-    signal = np.repeat(rng_of(0).normal(size=(1, 2, 64)), 2, axis=0)
-    made = phase_randomised(signal, rng=rng_of(1))
-    assert np.abs(made[0] - made[1]).max() > 0.1
-
-
 def test_features_of_the_signal_are_its_course_and_its_power() -> None:
     signal = rng_of(0).normal(size=(5, 3, 40))
     made = time_course_and_power(signal)
@@ -189,28 +183,6 @@ def test_random_phases_explain_nothing_where_the_control_itself_decodes_nothing(
         found = phase_randomisation(inputs, rng=rng_of(seed))
         refused += isinstance(found, Refusal) and "shrinkage LDA on single trials) is not above chance" in found.reason
     assert refused >= 8, "the response is over before sample 20"
-
-
-def test_phases_are_randomised_a_batch_at_a_time_of_trials_that_some_fold_uses() -> None:
-    class Reader:
-        """Trials that are noted when they are read."""
-
-        def __init__(self, signal: np.ndarray) -> None:
-            self.signal, self.read = signal, []
-
-        def __len__(self) -> int:
-            return len(self.signal)
-
-        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-            self.read.append(rows)
-            return self.signal[rows]
-
-    inputs = power_without_time(rng=rng_of(0))
-    reader = Reader(np.asarray(inputs.signal))
-    splits = [(train[train < 230], test[test < 230]) for train, test in inputs.splits]
-    found = phase_randomisation(replace(inputs, signal=reader, splits=splits), rng=rng_of(1))
-    assert [len(rows) for rows in reader.read] == [200, 30]
-    assert found == phase_randomisation(replace(inputs, splits=splits), rng=rng_of(1))
 
 
 def test_two_or_three_concepts_cannot_exchange_names_in_enough_ways() -> None:

@@ -13,7 +13,6 @@ from control_simulations import (
     drift_in_blocks,
     ordered_blocks,
     random_walk,
-    rapid_columns,
     steady_blocks,
 )
 from scipy.stats import binom
@@ -46,17 +45,6 @@ def whole_blocks(inputs: ControlInputs) -> ControlInputs:
     """The same trials, the k-th blocks of all concepts tested together."""
     third = np.arange(len(inputs.order)) * 3 // len(inputs.order)
     return replace(inputs, splits=[(np.flatnonzero(third != k), np.flatnonzero(third == k)) for k in range(3)])
-
-
-def test_layouts_are_what_they_are_named() -> None:
-    rapid = rapid_columns(4, 6, 2, rng=rng_of(0))
-    assert np.bincount(rapid["concept"]).tolist() == [6] * 4 and np.bincount(rapid["stimulus"]).tolist() == [2] * 12
-    assert len({*zip(rapid["stimulus"].tolist(), rapid["concept"].tolist(), strict=True)}) == 12
-    blocked = block_columns(4, 3, 5, rng=rng_of(0))
-    assert np.bincount(blocked["block"]).tolist() == [5] * 12 and blocked["order"].tolist() == list(range(60))
-    walk = random_walk(20000, 1, 10.0, rng=rng_of(0))[:, 0]
-    assert walk.std() == pytest.approx(1.0, abs=0.08)
-    assert np.corrcoef(walk[10:], walk[:-10])[0, 1] == pytest.approx(np.exp(-1), abs=0.05)
 
 
 def test_one_block_of_every_concept_is_refused_with_a_reason() -> None:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.features.released_files import read_released, write_released
-
-
-class Trap:
-    """Runs code when it is unpickled."""
-
-    def __reduce__(self):
-        return exec, ("raise SystemExit('unpickled')",)
 
 
 def test_layout_is_all_channels_of_a_band_then_the_next(tmp_path):
@@ -47,7 +38,7 @@ def test_what_is_written_is_read(tmp_path, n_trials, n_chans):
         (np.ones((3, 310), dtype=complex), "real numbers.*complex128"),
         (np.where(np.arange(930).reshape(3, 310) == 400, np.nan, 0.0), "1 of 3 trials.*trial 1"),
         (np.full((3, 310), np.inf), "3 of 3 trials.*trial 0"),
-        (np.full((1, 310), Trap()), r"undamaged \.npy array"),
+        (np.full((1, 310), None), r"undamaged \.npy array"),
     ],
 )
 def test_other_arrays_are_refused_in_one_line(tmp_path, columns, message):
@@ -56,19 +47,6 @@ def test_other_arrays_are_refused_in_one_line(tmp_path, columns, message):
     with pytest.raises(NeuroCanvasError, match=message) as refusal:
         read_released(path)
     assert str(refusal.value).startswith(str(path)) and "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("content", [b"", pickle.dumps(Trap()), b"\x93NUMPY\x01\x00\x02\x00(\n", None])
-def test_files_that_are_no_array_are_refused(tmp_path, content):
-    path = tmp_path / "0_all_de.npy"
-    if content is None:  # cut off
-        np.save(path, np.zeros((3, 310)))
-        content = path.read_bytes()[:-8]
-    path.write_bytes(content)
-    with pytest.raises(NeuroCanvasError, match=r"undamaged \.npy array"):
-        read_released(path)
-    with pytest.raises(NeuroCanvasError, match="no such file"):
-        read_released(tmp_path / "missing.npy")
 
 
 def test_nothing_is_written_of_what_could_not_be_read(tmp_path):

@@ -58,15 +58,6 @@ def test_integral_is_the_variance(noise, n_times, sfreq):
     assert psd.sum(axis=-1).mean() * freqs[1] == pytest.approx(9.0, rel=0.02)
 
 
-def test_offset_and_unit_do_not_matter(noise):
-    signal = noise[:2, :, :400]
-    _, psd = power_spectrum(signal, 1000.0)
-    _, shifted = power_spectrum(signal + 1e4, 1000.0)
-    _, volts = power_spectrum(signal * 1e-6, 1000.0)
-    np.testing.assert_allclose(shifted, psd, rtol=1e-5)
-    np.testing.assert_allclose(volts * 1e12, psd, rtol=1e-5)
-
-
 def exact_power(signal: np.ndarray, half_bandwidth: float) -> np.ndarray:
     """Two-sided power of the bins to 80 Hz after 400 ms by a float64 FFT per taper, (n, 33)."""
     centred = signal - signal.mean(axis=-1, keepdims=True, dtype=np.float64)
@@ -142,13 +133,6 @@ def test_degrees_of_freedom_are_those_of_white_noise(noise, n_times, sfreq):
     measured = 2 * power.mean(axis=0) ** 2 / power.var(axis=0)
     freedom = degrees_of_freedom(n_times, bin_shares(freqs, BANDS))
     np.testing.assert_allclose(measured[1:], freedom[1:], rtol=0.2)  # delta loses what the mean takes
-
-
-def test_number_of_tapers():
-    assert [len(tapers(400, half_bandwidth)[0]) for half_bandwidth in (0.5, 1.5, 4.0)] == [1, 2, 7]
-    windows, weights = tapers(400, 4.0)
-    np.testing.assert_allclose(windows @ windows.T, np.eye(7), atol=0.003)
-    assert weights.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("half_bandwidth", [0.2, 3.0])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from neurocanvas.config import Arm
-from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.conditioning import (
     ARMS,
     LARGEST_GAIN,
@@ -128,16 +127,6 @@ def test_every_concept_gets_an_even_mix_of_predictions():
         table = np.zeros((8, 8), int)
         np.add.at(table, (concept, given), 1)
         assert table.min() >= 2 and table.max() <= 5
-
-
-def test_one_trial_cannot_be_shuffled():
-    with pytest.raises(NeuroCanvasError, match="at least 2 trials"):
-        derangement(np.zeros(1), rng=np.random.default_rng(0))
-
-
-def test_the_same_seed_shuffles_alike():
-    first, second = (derangement(np.arange(30) // 3, rng=np.random.default_rng(5)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
 
 
 def test_gain_restores_the_targets_spread_within_limits():

@@ -19,7 +19,7 @@ from neurocanvas.report.gallery import ranked_pictures
 from neurocanvas.stages.exchange import STAGED, import_files
 from neurocanvas.stages.records import drawn_stimuli
 from neurocanvas.stages.run import Run
-from neurocanvas.targets.captions import read_captions, write_captions
+from neurocanvas.targets.captions import write_captions
 
 OUTSIDE = ["../x.png", "a/../../x.png", "..", "/etc/passwd", "C:x.png", "c:\\x.png", "a\\b.png", "\\\\host\\x.png", "",
            ".", "a\0.png", "a\n.png", "\x1b[2J.png", None, 7, ["a.png"], {"a": 1}]  # fmt: skip
@@ -194,19 +194,3 @@ def test_released_files_that_are_links(tiny_data, tmp_path):
     os.symlink(tmp_path / "elsewhere", run.folder / STAGED)
     assert import_files(run, tmp_path / "theirs") == [run.folder / "targets" / "caption.txt"]
     assert not list((tmp_path / "elsewhere").iterdir())
-
-
-def test_captions_keep_to_their_rows(tmp_path):
-    path = tmp_path / "caption.txt"
-    odd = {"a.png": "one\ntwo\tthree", "b.png": "\u2028\x0b\x85é", "c.png": "", "=d.png": "=1+1"}
-    write_captions(path, odd)
-    assert read_captions(path) == {**odd, "a.png": "one two three"}
-    for name in ("a\tb", "a\nb"):
-        with pytest.raises(NeuroCanvasError, match="no tab and no line end"):
-            write_captions(path, {name: "x"})
-    path.write_bytes(b"\xef\xbb\xbfa.png\tx\r\n")
-    assert read_captions(path) == {"a.png": "x"}
-    path.write_bytes(b"")
-    assert read_captions(path) == {}
-
-

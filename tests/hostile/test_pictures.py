@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import neurocanvas
 from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.picture_files import FORMATS, MANY_PIXELS, open_picture, read_picture
+from neurocanvas.picture_files import FORMATS, read_picture
 from neurocanvas.report.gallery import _data_uri
 
 SOURCES = Path(neurocanvas.__file__).parent
@@ -98,30 +96,3 @@ def test_what_is_refused(name, tmp_path, recwarn):
             read()
         assert str(path) in str(caught.value) and str(caught.value).isprintable()
     assert not recwarn.list
-
-
-def test_the_limit_is_between_the_largest_cameras_and_memory(tmp_path):
-    (tmp_path / "a.png").write_bytes(picture(size=(MANY_PIXELS // 5_000, 50)))
-    assert read_picture(tmp_path / "a.png", "do").shape == (50, 10_000, 3)
-
-
-def test_what_the_block_does_wrong_is_not_blamed_on_the_file_if_it_says_so(tmp_path):
-    (tmp_path / "a.png").write_bytes(picture())
-    with pytest.raises(NeuroCanvasError, match=r"^mine$"), open_picture(tmp_path / "a.png", "do"):
-        raise NeuroCanvasError("mine")
-    with pytest.raises(NeuroCanvasError, match=r"none.png: no such file; it should hold a picture; do this"):
-        read_picture(tmp_path / "none.png", "do this")
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(sorted(set(FORMATS.values()))), st.data())
-def test_damage_is_an_error_or_a_picture(tmp_path, kind, data):
-    content = bytearray(picture(kind))
-    for _ in range(data.draw(st.integers(1, 6))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path / "a.png"
-    path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
-    try:
-        assert read_picture(path, "do").dtype == np.uint8
-    except NeuroCanvasError as error:
-        assert str(path) in str(error)

@@ -35,15 +35,6 @@ def test_data_in_folders_with_odd_names(name, tmp_path, call):
     assert len(json.loads(stdout)["wrote"]) == 2 and (home / "run" / "targets" / "caption.txt").is_file()
 
 
-def test_a_complete_run_in_a_folder_with_an_odd_name(tiny_run, tmp_path, call):
-    folder = shutil.copytree(tiny_run, tmp_path / "[red]ü 猫[bold] {0}")
-    for words in (["evaluate"], ["report"], ["generate"]):
-        code, stdout, stderr = call(*words, "-o", folder)
-        assert (code, stderr) == (0, "") and "[red]ü 猫[bold] {0}" in stdout
-    code, stdout, stderr = call("audit", folder)
-    assert (code, stderr) == (0, "") and "[red]ü 猫[bold] {0}" in stdout
-
-
 @pytest.fixture
 def read_only(tmp_path):
     """Make a folder one in which nothing can be written, whoever runs the test."""
@@ -77,22 +68,3 @@ def test_folders_that_may_not_be_written(tiny_data, tmp_path, read_only, call):
         code, _, stderr = call(*words)
         assert code == 2 and stderr.count("\n") == 1 and stderr.startswith("neurocanvas: "), (words, stderr)
     assert not list(folder.iterdir())
-
-
-def contents(folder):
-    """Every file of a run folder but its log, to which lines are added where it is there already."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"}
-
-
-def test_a_run_that_may_not_be_written(tiny_copy, tmp_path, read_only, call):
-    before = contents(tiny_copy)
-    for folder in [tiny_copy, *(path for path in tiny_copy.rglob("*") if path.is_dir())]:
-        read_only(folder)
-    code, stdout, stderr = call("audit", tiny_copy)
-    assert (code, stderr) == (0, "") and stdout
-    code, _, stderr = call("export", "-o", tiny_copy, "--to", tmp_path / "theirs")
-    assert code == 0
-    for words in (["evaluate"], ["report"], ["train", "--model", "ridge"], ["caption", "--source", "class-names"]):
-        code, _, stderr = call(*words, "-o", tiny_copy)
-        assert code == 0 or (code == 2 and stderr.count("\n") == 1 and stderr.startswith("neurocanvas: ")), stderr
-    assert contents(tiny_copy) == before

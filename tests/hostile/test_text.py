@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
 from neurocanvas.evaluation.benchmark import as_csv, as_latex, as_text
 from neurocanvas.evaluation.pairing import read_columns
-from neurocanvas.printing import print_controls, print_inspection, print_scores, print_table, print_tables
 from neurocanvas.report.tables import csv_link, file_link, read_csv
 from neurocanvas.safe_text import csv_cell, latex, printable, read_csv_cell
 
@@ -60,20 +59,6 @@ def test_our_readers_read_what_our_links_save(tmp_path):
     assert saved == b"name\n'=1+1\n"
 
 
-def test_tables_that_are_none_are_one_line(tmp_path):
-    path = tmp_path / "a.csv"
-    for content in (b"\xff\xfe", b'a,"b\n', b"a\n" + b"x" * 200_000):
-        path.write_bytes(content)
-        try:
-            rows = read_csv(path, "evaluate", ("q",))
-        except NeuroCanvasError as error:
-            assert str(error).isprintable()
-        else:
-            assert rows == []
-    path.write_bytes(b"")
-    assert read_csv(path, "evaluate", ("a",)) == []
-
-
 def test_messages_cannot_steer_the_terminal(tmp_path):
     for make in (lambda: check_option(STEERING, "", [STEERING]), lambda: check_file(tmp_path / "\x1b[2J", "x\ny")):
         with pytest.raises(NeuroCanvasError) as caught:
@@ -83,43 +68,10 @@ def test_messages_cannot_steer_the_terminal(tmp_path):
     assert printable("é – ±\u00a0猫 🐈") == "é – ±\u00a0猫 🐈"
 
 
-def printed(capsys):
-    """What was printed, which has no control characters but line ends, and says what looks like markup."""
-    out = capsys.readouterr().out
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800]", out)
-    assert "[red]b[/red]" in out and ":cat:" in out
-    return out
-
-
-SCORE = {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.5, "p": 0.2}
 ROW = {"protocol": f"p{STEERING}", "granularity": "all", "model": f"=m{STEERING}", "title": f"=m_&{STEERING}",
        "subjects": [0], "accuracy": [0.5], "final": [0.5], "best_on_test": [0.4], "two_way": [0.5], "upper_half": [0.5],
        "seconds": [1.0], "mean": 0.5, "sd": None, "gap": -0.1, "chance": 0.5, "p": 0.5, "p_holm": 0.5, "p_best": None,
        "released": None, "warnings": [f"=w{STEERING}"]}  # fmt: skip
-
-
-def test_what_is_printed_cannot_steer_the_terminal(capsys):
-    print_tables([(STEERING, [STEERING, "b"], [[STEERING, STEERING]])], [STEERING, (STEERING, STEERING)])
-    assert printed(capsys).count("[red]b[/red]") == 7
-    print_table({"title": STEERING, "header": ["a"], "lines": [[STEERING]], "warnings": [STEERING]})
-    assert printed(capsys).count("[red]b[/red]") == 3
-    control = {"control": STEERING, "fired": None, "verdict": STEERING, "note": STEERING, "effect": None, "low": None,
-               "high": None, "p": None, "p_holm": None}  # fmt: skip
-    print_controls({"protocol": STEERING, "rows": [control], "verdict": STEERING})
-    printed(capsys)
-    print_scores({
-        "arms": {STEERING: {STEERING: SCORE}}, "n_trials": 1, "n_pictures": 1, "unit": STEERING, "exchanged": "trials",
-        "retrieval": {STEERING: {"transductive": False, "n_pictures": 2, "top1": 0, "chance1": 0, "top5": 0,
-                                 "chance5": 0, "median_rank": 1}},
-        "not_computed": {STEERING: "x"}, "warnings": [STEERING],
-    })  # fmt: skip
-    assert printed(capsys).count("[red]b[/red]") >= 6
-    print_inspection({
-        "pictures": {"needed": 1, "missing": 1, "first": [STEERING]}, "unit": {"file": "V", "µV": 1}, "trials": 1,
-        "files": [], "concepts": 1, "channels": 1, "samples": 1, "sampling rate": 1.0, "recordings": [], "unusual": [],
-        "by concept": [{"concept": "n1", "name": STEERING}],
-    })  # fmt: skip
-    assert printed(capsys).count("[red]b[/red]") == 2
 
 
 def test_tables_of_the_benchmark(capsys):

@@ -91,15 +91,3 @@ def test_equal_weights_change_nothing_and_too_many_are_refused(targets):
     assert one.axes.tobytes() == other.axes.tobytes() and one.target_sd.tobytes() == other.target_sd.tobytes()
     with pytest.raises(NeuroCanvasError, match="at most one for each of the 77 tokens; got 78"):
         TargetBasis.fit(targets, counts, 8, (1.0,) * 78)
-
-
-def test_passes_over_many_targets_find_the_axes_that_their_products_give(targets, monkeypatch):
-    counts, small = np.arange(30) % 4, targets[:, :2, :500]
-    by_products = TargetBasis.fit(small, counts, 5, (3.0, 1.0))
-    monkeypatch.setattr("neurocanvas.models.basis.PRODUCTS_UP_TO", 5)
-    by_passes = TargetBasis.fit(small, counts, 5, (3.0, 1.0))
-    np.testing.assert_allclose(by_passes.mean, by_products.mean, atol=1e-6)
-    np.testing.assert_allclose(by_passes.target_sd, by_products.target_sd, rtol=1e-4)
-    np.testing.assert_allclose(np.abs(np.sum(by_passes.axes * by_products.axes, axis=1)), 1, atol=1e-4)
-    with pytest.raises(NeuroCanvasError, match="NaN or infinite"):
-        TargetBasis.fit(np.full_like(small, np.nan), counts, 5)

@@ -109,25 +109,3 @@ def test_any_options_end_well_or_in_one_line(verb, drawn):
     words = words_of(verb, drawn)
     with folder():
         check(*call(*words))
-
-
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_help_is_shown(verb):
-    assert call(verb, "--help") == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("code", "said"), [(1, ""), (2, "neurocanvas: a\nb\n"), (2, ""), (0, "Traceback (most recent call last):")]
-)
-def test_what_a_user_should_not_see_is_found(code, said):
-    with pytest.raises(AssertionError):
-        check(code, said)
-
-
-def test_an_exception_is_found(monkeypatch):
-    def fail(*_: object, **__: object) -> None:
-        raise ValueError("any")
-
-    monkeypatch.setattr(cli, "_call", fail)
-    with folder(), pytest.raises(AssertionError, match="any"):
-        check(*call("report", "-o", "run"))

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as of_arrays
 
-from neurocanvas import store
 from neurocanvas.config import RunSettings, load_settings, save_settings
 from neurocanvas.evaluation.pairing import read_columns
-from neurocanvas.features.released_files import read_released, write_released
 from neurocanvas.stages.run import write_table
 from neurocanvas.targets.captions import read_captions, write_captions
 
@@ -21,35 +18,11 @@ LINE = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
 TEXT = st.text(LINE) | st.sampled_from([" a ", '"', "=1", "\\", "#"])
 """Any text of one line."""
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=10,
-)  # fmt: skip
-NUMBERS = of_arrays.scalar_dtypes().filter(lambda dtype: dtype.kind in "biufc")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """One folder for all examples."""
     return tmp_path_factory.mktemp("written")
-
-
-@given(array=of_arrays.arrays(NUMBERS, of_arrays.array_shapes(min_dims=0, min_side=0, max_side=4)), print_=TEXT)
-def test_arrays(folder, array, print_):
-    path = folder / "array.npy"
-    store.write_array(path, array, print_)
-    found = store.read_array(path, "numbers")
-    assert found.dtype == array.dtype and found.shape == array.shape and found.tobytes() == array.tobytes()
-    assert store.is_done(path, print_) and not store.is_done(path, print_ + "x")
-
-
-@given(card=st.dictionaries(TEXT.filter(lambda name: name not in ("fingerprint", "sha256", "check")), JSON, max_size=5))
-def test_cards(folder, card):
-    path = folder / "file"
-    path.write_bytes(b"content")
-    store.finish(path, "print", card)
-    found = store.read_card(path)
-    assert {name: found[name] for name in card} == card and store.is_done(path, "print")
 
 
 @given(captions=st.dictionaries(TEXT, TEXT, max_size=5))
@@ -69,13 +42,6 @@ def test_tables(folder, rows):
         assert [cell.removeprefix("'") for cell in found[name].tolist()] == [
             one.strip().removeprefix("'") for one in np.array(written).tolist()
         ]
-
-
-@given(features=of_arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 4), st.just(5)),
-                                 elements=st.floats(allow_nan=False, allow_infinity=False)))  # fmt: skip
-def test_released_features(folder, features):
-    write_released(folder / "0_all_de.npy", features)
-    np.testing.assert_array_equal(read_released(folder / "0_all_de.npy", features.shape[1]), features)
 
 
 @given(

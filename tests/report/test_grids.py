@@ -24,9 +24,3 @@ def test_there_are_as_many_pages_as_rows_need_and_captions_are_written():
     assert [page.shape[0] - GAP - LINE for page in pages] == [(CELL + LINE + GAP) * count for count in (3, 3, 1)]
     below = pages[0][GAP + LINE + CELL + 2 : GAP + LINE + CELL + LINE]
     assert (below < 100).any()
-
-
-def test_a_long_caption_is_cut_with_dots_and_never_leaves_the_page():
-    (page,) = comparison_pages(("original",), [("word " * 200, {"original": plain(200)})])
-    below = page[GAP + LINE + CELL + 2 : GAP + LINE + CELL + LINE]
-    assert (below[:, -GAP:] == 255).all() and (below < 100).any()

@@ -165,11 +165,6 @@ def test_block_warning_of_the_splits_stands_before_other_warnings(make_run: Make
     assert "but every concept was recorded in one stretch of time" in page.words
 
 
-def test_rapid_design_has_no_block_warning(make_run: Make) -> None:
-    page = read(make_run(n_trials=6, ch_names=MUSE))
-    assert not [1 for tag, attrs in page.tags if attrs.get("class") == "block"]
-
-
 @pytest.mark.parametrize(
     ("arms", "words"),
     [
@@ -242,12 +237,6 @@ def test_every_fold_has_its_curve_up_to_a_limit(make_run: Make) -> None:
     assert "first 6 of 12 mappers" in page.words
     assert page.words.index("fold 2") < page.words.index("fold 5")
     assert "fold 10" not in page.words
-
-
-def test_few_arms_make_a_page_too(make_run: Make) -> None:
-    page = read(make_run(n_trials=6, ch_names=MUSE, levels={"eeg": 0.8, "oracle": 0.97}))
-    assert "without the shuffled arm" in page.words
-    assert not page.open
 
 
 def test_numbers_are_written_alike_everywhere() -> None:

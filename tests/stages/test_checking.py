@@ -14,7 +14,6 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation import surrogates as surrogate_features
 from neurocanvas.evaluation.controls import CONTROLS
 from neurocanvas.features.entropy import extract
-from neurocanvas.printing import print_controls
 from neurocanvas.stages import checking, run_stage
 from neurocanvas.stages.mapping import read_pooled_features
 from neurocanvas.stages.run import Run
@@ -151,11 +150,3 @@ def test_features_of_a_run_hardly_depend_on_phases(tiny_copy):
     real, *surrogates = surrogate_features._with_surrogates(inputs, np.random.default_rng(0))
     alike = [surrogate_features._correlation(real, features) for features in surrogates]
     assert min(alike) > surrogate_features.SAME_FEATURES
-
-
-def test_the_table_that_is_printed_has_notes(capsys):
-    row = {"control": "noise-eeg", "effect": 0.1, "low": None, "high": None, "p": 0.5, "p_holm": 0.5, "fired": False}
-    rows = [{**row, "verdict": "noise is not decoded", "note": "N."}]
-    print_controls({"rows": rows, "protocol": "released", "verdict": "V."})
-    said = " ".join(capsys.readouterr().out.split())
-    assert "noise" in said and "V." in said and "N." in said

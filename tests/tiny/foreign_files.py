@@ -163,7 +163,8 @@ def edf() -> bytes:
         *(("", 32) for _ in signals),
     )  # fmt: skip
     head = "".join(text.ljust(width) for text, width in (*fixed, *columns)).encode()
-    return head + random(2, 64, scale=3000).astype("<i2").tobytes() + b"+0\x14\x14\x00+0.5\x140\x14\x00".ljust(64, b"\0")
+    numbers = random(2, 64, scale=3000).astype("<i2").tobytes()
+    return head + numbers + b"+0\x14\x14\x00+0.5\x140\x14\x00".ljust(64, b"\0")
 
 
 @lru_cache
