@@ -23,7 +23,6 @@ import neurocanvas
 from neurocanvas import cli
 from neurocanvas.datasets import splits
 
-
 # Data are read, not simulated by the run; one arm is enough.
 SETTINGS = {name: keys for name, keys in TINY.items() if name != "simulate"} | {
     "generate": {**TINY["generate"], "arms": ["eeg"]},
@@ -38,14 +37,14 @@ def fault(reason: str) -> pytest.MarkDecorator:
 
 def command(*words: object) -> tuple[int, str]:
     """Run a command in this process; return its exit code and what it printed."""
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         patch.setattr(sys, "argv", ["neurocanvas", *map(str, words)])
         try:
             cli.main()
         except SystemExit as stop:
-            return int(stop.code or 0), printed.getvalue()
-    return 0, printed.getvalue()
+            return int(stop.code or 0), out.getvalue()
+    return 0, out.getvalue()
 
 
 def done(*words: object) -> str:
