@@ -20,13 +20,13 @@ _LEFT_EYE, _RIGHT_EYE = (-0.030, 0.062, -0.020), (0.030, 0.062, -0.020)
 class Leadfield:
     """Potentials of unit dipoles at the electrodes, average reference."""
 
-    positions: np.ndarray
-    gain: np.ndarray
-    blink: np.ndarray
+    positions: np.ndarray  # (n_sources, 3), metres; `N_RESPONDING` occipito-temporal ones, then `N_BACKGROUND`
+    gain: np.ndarray  # (n_chans, n_sources, 3); the strongest direction of a source has an RMS of 1 over electrodes
+    blink: np.ndarray  # (n_chans,), 1 at the largest electrode
 
 
 def source_positions() -> np.ndarray:
-    """Return where the sources lie."""
+    """Positions of the sources, (n_sources, 3), metres: the same for every subject and seed."""
     rng = np.random.default_rng(_LAYOUT_SEED)
     # Longitude runs from straight back (0) to the side; the ventral stream lies low, early visual cortex at the back.
     side = np.where(np.arange(N_RESPONDING) % 2, 1.0, -1.0)
@@ -50,7 +50,7 @@ def source_positions() -> np.ndarray:
 
 @cache
 def leadfield() -> Leadfield:
-    """Compute the leadfield in MNE's four-shell sphere; kept for the life of the process."""
+    """Compute the leadfield in MNE's four-shell sphere; its arrays are read-only because they are cached."""
     import mne
 
     positions = source_positions()
@@ -89,12 +89,12 @@ BAND_OF_BIN = np.searchsorted([low for low, _ in BANDS.values()][1:], FREQS, sid
 
 
 def pass_band() -> np.ndarray:
-    """Return the amplitude response of the .5-80 Hz recording filter."""
+    """Amplitude response of the .5-80 Hz recording filter: (n_bins,)."""
     return 1 / np.sqrt((1 + (0.5 / FREQS) ** 8) * (1 + (FREQS / 80) ** 24))
 
 
 def spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the spectra of a subject's sources: 1/f with exponents of their own, and alpha in the responding ones."""
+    """Standard deviation per bin, (n_sources, n_bins): 1/f, each with its own exponent, alpha in responding ones."""
     exponent = rng.normal(EXPONENT, 0.12) + rng.normal(0, 0.15, n_sources)
     power = FREQS ** -exponent[:, None]
     peak = rng.normal(10.2, 0.6)
@@ -106,7 +106,7 @@ def spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def waves(bins: np.ndarray) -> np.ndarray:
-    """Turn bins into time courses."""
+    """Inverse FFT: (..., 2 * n_bins), real and imaginary parts interleaved, -> (..., n_times), float32."""
     from scipy.fft import irfft
 
     whole = np.zeros((*bins.shape[:-1], _PERIOD // 2 + 1), dtype=np.complex64)
@@ -115,19 +115,19 @@ def waves(bins: np.ndarray) -> np.ndarray:
 
 
 def ramp() -> np.ndarray:
-    """Return how much of the change of band power is there."""
+    """Share of the induced response over time, (n_times,): 0 until `RESPONSE_ONSET`, 1 from `RESPONSE_FULL` on."""
     part = np.clip((TIMES - RESPONSE_ONSET) / (RESPONSE_FULL - RESPONSE_ONSET), 0, 1)
     return (part**2 * (3 - 2 * part)).astype(np.float32)
 
 
 def bumps() -> np.ndarray:
-    """Return the time courses of the evoked response's parts."""
+    """Time courses of the evoked response's parts: raised cosines, (n_bumps, n_times)."""
     inside = [np.clip((TIMES - start) / (stop - start), 0, 1) for start, stop in BUMPS]
     return np.stack([0.5 - 0.5 * np.cos(2 * np.pi * part) for part in inside])
 
 
 def artefacts(rng: np.random.Generator) -> np.ndarray:
-    """Draw one trial's line noise and, on some trials, a blink."""
+    """Draw one trial's line noise and, on some trials, a blink: (n_chans, n_times), volts."""
     phase, level = rng.uniform(0, 2 * np.pi), rng.gamma(4.0, LINE_VOLTS / 4)
     gains = 1 + 0.5 * np.sin(np.arange(len(CH_NAMES)) * 1.7)  # every lead catches the line differently
     signal = level * gains[:, None] * np.sin(2 * np.pi * LINE_HZ * TIMES + phase)
@@ -142,17 +142,17 @@ def artefacts(rng: np.random.Generator) -> np.ndarray:
 
 
 def log_band_power(signal: np.ndarray) -> np.ndarray:
-    """Log band power of the samples in `WINDOW`, Hann window: the feature by which strength is set."""
+    """Log band power in `WINDOW`, Hann-tapered, for calibration: (..., n_times) -> (..., n_bands), ln V² + const."""
     return np.log(_band_power(signal[..., WINDOW]))
 
 
 def evoked_power(sizes: np.ndarray) -> np.ndarray:
-    """Band power of evoked responses, in the unit of `log_band_power`."""
+    """Band power of evoked responses of given amplitudes: (..., n_bumps), volts -> (..., n_bands), not yet logged."""
     return _band_power((sizes @ bumps())[..., WINDOW])
 
 
 def bin_leakage() -> np.ndarray:
-    """Return how much power every bin of the noise adds to the bands of `log_band_power`."""
+    """Expected power that a bin of unit variance adds to each band, (n_bins, n_bands); 400 ms mix delta to alpha."""
     samples = np.arange(WINDOW.stop - WINDOW.start) / SFREQ
     waves = np.exp(2j * np.pi * FREQS[:, None] * samples)
     sine, cosine = (_band_power(part) for part in (waves.imag, waves.real))
@@ -160,7 +160,7 @@ def bin_leakage() -> np.ndarray:
 
 
 def _band_power(cut: np.ndarray) -> np.ndarray:
-    """Power per band, (..., n_bands), of the samples in `WINDOW`."""
+    """Hann-tapered power per band: (..., n_samples) -> (..., n_bands)."""
     from scipy.fft import rfft
 
     freqs = np.fft.rfftfreq(cut.shape[-1], 1 / SFREQ)
@@ -189,13 +189,13 @@ _PILOT = 400
 class Brain:
     """One simulated subject."""
 
-    mixing: np.ndarray
-    amplitude: np.ndarray
-    sensor: np.ndarray
-    power_weights: np.ndarray
-    evoked_weights: np.ndarray
-    evoked_mean: np.ndarray
-    power_gain: np.ndarray
+    mixing: np.ndarray  # (2, n_chans, n_sources), volts per unit: mean direction, and one at right angles to turn to
+    amplitude: np.ndarray  # (n_sources, n_bins), standard deviation per bin
+    sensor: np.ndarray  # (n_chans,), standard deviation of the electrodes' own noise, volts
+    power_weights: np.ndarray  # (N_RESPONDING, n_bands, n_parameters), change of log power, times `power_gain`
+    evoked_weights: np.ndarray  # (N_RESPONDING, n_bumps, n_parameters), change of amplitude, times `evoked_gain`
+    evoked_mean: np.ndarray  # (N_RESPONDING, n_bumps), amplitude that every picture evokes
+    power_gain: np.ndarray  # (n_bands,)
     evoked_gain: float
 
 
@@ -203,19 +203,18 @@ class Brain:
 class Drift:
     """What wanders over minutes, one row per trial; standardised random walks times their standard deviations."""
 
-    power: np.ndarray
-    angle: np.ndarray
-    sensor: np.ndarray
+    power: np.ndarray  # (n_trials, n_sources, n_bands), log power
+    angle: np.ndarray  # (n_trials, n_sources), turn of the dipoles, radians
+    sensor: np.ndarray  # (n_trials, n_chans), log power
 
     def rows(self, rows: slice) -> Drift:
-        """Return the drift of some trials."""
         return Drift(self.power[rows], self.angle[rows], self.sensor[rows])
 
 
 def make_brain(
     seed: int, subject: int, groups: Sequence[str], pictures: np.ndarray, explained_variance: float
 ) -> Brain:
-    """Draw a subject and set the strength of the responses."""
+    """Draw a subject; `pictures`, (n_pictures, n_parameters), explain this share of single-trial log power variance."""
     shared, own = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2, subject])
     field = leadfield()
     n_chans, n_sources, _ = field.gain.shape
@@ -243,7 +242,7 @@ def make_brain(
 
 
 def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
-    """Return the same subject in another session: other resting power, a slightly different strength."""
+    """The same subject in another session: other resting power, slightly other gain; weights and directions stay."""
     n_sources = brain.amplitude.shape[0]
     bands = np.exp(0.5 * rng.normal(0, SECOND_DAY, (n_sources, len(BANDS))))
     gain = np.exp(rng.normal(0, SECOND_DAY / 2))
@@ -256,7 +255,8 @@ def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
 
 
 def draw_drift(brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds: float = TRIAL_SECONDS) -> Drift:
-    """Draw how band power, the dipoles' directions and the electrodes' noise wander over one recording."""
+    """Draw how band power, dipole directions and electrode noise wander: Ornstein-Uhlenbeck, from trial to trial."""
+    # Drawn from first trial to last, so that a longer recording begins like a shorter one.
     n_sources, n_bands, n_chans = brain.amplitude.shape[0], len(BANDS), len(CH_NAMES)
     keep = np.exp(-seconds / DRIFT_SECONDS)
     width = n_bands + n_sources * n_bands + n_sources + n_chans
@@ -271,7 +271,9 @@ def draw_drift(brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds
 
 
 def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-    """Simulate trials."""
+    """Simulate trials of pictures (n_trials, n_parameters): (n_trials, n_chans, n_times), float32, volts."""
+    # Every part is made inside .5-80 Hz, so that no filter follows that would smear the picture to before its onset.
+    # One generator per trial, so that a trial does not depend on how many others are drawn.
     n_chans, n_sources = brain.mixing.shape[1:]
     draws = np.stack([rng.standard_normal((n_sources + n_chans, 2 * len(FREQS)), dtype=np.float32) for rng in rngs])
     angle = drift.angle[:, None, :].astype(np.float32)
@@ -297,7 +299,11 @@ def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence
 
 
 def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.random.Generator) -> Brain:
-    """The brain with its weights evened and its gains set; `make_brain` says how."""
+    """Even the weights over electrodes and set the gains so that pictures explain the `wanted` share of variance."""
+    # Pilot trials without pictures, with independent drift and blinks, give the variance of log band power. The gain of
+    # each band is iterated until the part of the log of expected power that is linear in the parameters explains
+    # `wanted` times its `BAND_SHARES`, averaged over channels; the best channels reach about 2.5 times that. The evoked
+    # response gets `EVOKED_SHARE` of the odds at its best channel and sample.
     drift = draw_drift(brain, _PILOT, rng=rng, seconds=np.inf)
     nothing = np.zeros((_PILOT, pictures.shape[1]))
     batches = [slice(start, start + 50) for start in range(0, _PILOT, 50)]
@@ -334,7 +340,7 @@ def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.rando
 
 
 def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Weights of one band, near the given ones, by which every electrode tells about equally much of the picture."""
+    """Weights of one band, close to the given ones, by which all electrodes tell about equally much of the picture."""
     places = leadfield().positions[:N_RESPONDING]
     squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
     kernel = np.exp(-squared / (2 * TUNING_METRES**2)) + 1e-6 * np.eye(N_RESPONDING)
@@ -353,10 +359,9 @@ def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.nda
 
 
 def _mixed(shape: tuple[int, ...], shared: np.random.Generator, own: np.random.Generator) -> np.ndarray:
-    """Standard normal numbers, partly the same for all subjects."""
+    """Standard normal numbers, in part (`SHARED`) the same for all subjects."""
     return np.sqrt(SHARED) * shared.normal(size=shape) + np.sqrt(1 - SHARED) * own.normal(size=shape)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """The vectors, scaled to length 1."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -15,16 +15,16 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 
-# µV per volt: MNE gives volts.
+# µV per volt: MNE returns volts.
 MICROVOLTS = 1e6
 
 # Longest time between two rows of a CSV file, s. Stamps of 12 samples sent at once jitter by .034 s.
 LONGEST_STEP = 0.05
 
-# Hz: no time stamps of EEG are closer than that.
+# Hz; a higher rate means that the time stamps are wrong.
 HIGHEST_RATE = 1e6
 
-# What MNE's warnings say of a file that ends too early.
+# MNE's warnings about a file that ends too early.
 TRUNCATED = r".*(does not match the file size|outside data range)"
 
 
@@ -36,14 +36,14 @@ class Run:
     ch_names: tuple[str, ...]
     sfreq: float
     n_samples: int
-    events: np.ndarray
-    values: Mapping[str, list[str]]
-    read: Callable[[], np.ndarray]
-    files: tuple[Path, ...]
+    events: np.ndarray  # (n_events,): samples at which the first source of events has a value
+    values: Mapping[str, list[str]]  # source -> its value at every event
+    read: Callable[[], np.ndarray]  # -> (n_chans, n_samples), µV
+    files: tuple[Path, ...]  # all that the recording lies in, as headers and signal may be apart
 
 
 def open_run(path: Path, sources: Collection[str]) -> Run:
-    """Open a recording: Muse CSV if its name ends in `.csv`, else whatever MNE reads."""
+    """Open a recording: Muse CSV if `.csv`, else MNE; the first source says when events are, all of them what."""
     return (
         _open_muse(path, list(sources)) if path.suffix.lower() == ".csv" else _open_mne(path, list(sources))
     )
@@ -94,7 +94,7 @@ def _rows(path: Path, n_columns: int) -> np.ndarray:
 
 
 def _rate(path: Path, times: np.ndarray) -> float:
-    """Sampling rate, Hz, from time stamps that jitter; raise where samples are missing."""
+    """Sampling rate in Hz from jittering time stamps; raise where samples are missing."""
     steps = np.diff(times)
     if not times[-1] > times[0]:
         raise NeuroCanvasError(
@@ -143,7 +143,7 @@ def _open_mne(path: Path, sources: list[str]) -> Run:
 
 
 def _mne_events(raw: Any, sources: list[str]) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Samples of the events of the first source, and the value of every source there."""
+    """Event samples by the first source, and the value of every source at each of them."""
     import mne
 
     if sources[0] == "annotations":
@@ -162,7 +162,7 @@ def _mne_events(raw: Any, sources: list[str]) -> tuple[np.ndarray, dict[str, lis
 
 
 def _read_raw(path: Path) -> Any:
-    """Open a file with MNE, which only warns where a file is truncated."""
+    """Open a file with MNE; its warnings about truncated files become errors."""
     import mne
 
     with warnings.catch_warnings(), _readable(path):
@@ -189,7 +189,7 @@ def _check_tags(path: Path) -> None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever MNE's many readers raise into one line."""
+    """Turn whatever MNE's readers raise into one line."""
     try:
         yield
     except NeuroCanvasError:

@@ -1,4 +1,4 @@
-"""EEG-ImageNet as Trials: the released files or a converted store, and which trials are asked for."""
+"""EEG-ImageNet as Trials: the released files or a converted store, by subject and granularity."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from neurocanvas.trials import Trials
 
 def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> tuple[Trials, Stimuli]:
     """Open a converted store or the released files, and the pictures beside them."""
+    # All 501 samples at 1000 Hz, the first at picture onset. `order` and `block` count in the subject's whole
+    # recording, before `granularity` selects. The files do not say where runs begin: `run` is 0 but in stage 2.
     folder = check_folder(root, f"{WHOLE}, or {' and '.join(HALVES)}, or a converted store")
     opener = open_converted if is_converted(folder) else open_released
     source = opener(folder, settings.unit)
@@ -27,7 +29,9 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> tuple[Trials,
 
 
 def fine_groups(concepts: np.ndarray, granularities: np.ndarray) -> dict[str, int]:
-    """Number the groups of eight that the fine concepts form."""
+    """Fine concept -> the number of its group of eight."""
+    # Copies with fewer concepts get the released groups too, so that fine1 is fish everywhere. Other concepts are
+    # grouped by eights in the order of their wnids, where relatives are neighbours.
     fine = np.unique(concepts[granularities == "fine"]).tolist()
     released = list(IMAGENET_CONCEPTS)[:N_FINE]
     order = released if set(fine) <= set(released) else fine
@@ -35,7 +39,7 @@ def fine_groups(concepts: np.ndarray, granularities: np.ndarray) -> dict[str, in
 
 
 def granularity_rows(concepts: np.ndarray, granularities: np.ndarray, granularity: str) -> np.ndarray:
-    """Tell which trials a granularity has."""
+    """Which trials belong to "coarse", "fine0" to "fine4" or "all": bool, (n_trials,)."""
     if granularity in ("all", "coarse"):
         return (granularities == granularity) | (granularity == "all")
     group = int(granularity.removeprefix("fine"))
@@ -44,7 +48,7 @@ def granularity_rows(concepts: np.ndarray, granularities: np.ndarray, granularit
 
 
 def _choose(source: Source, settings: DataSettings) -> np.ndarray:
-    """Rows of the subjects and the granularity that are asked for."""
+    """Rows of the settings' subjects and granularity."""
     table = source.table
     present = np.unique(table["subject"]).tolist()
     unknown = [subject for subject in settings.subjects if subject not in present]
@@ -64,7 +68,7 @@ def _choose(source: Source, settings: DataSettings) -> np.ndarray:
 
 
 def _where_it_is(subject: int, path: Path) -> str:
-    """What to do about a subject who is not there, where that is known."""
+    """Hint for a missing subject: stage 2 renumbers subjects, and the released halves hold eight each."""
     if subject in STAGE2_SUBJECTS:
         return f"; {subject} in {STAGE2} is session 1 of subject {STAGE2_SUBJECTS[subject]}"
     half = HALVES[subject >= 8]

@@ -11,7 +11,7 @@ from neurocanvas.datasets.stimuli import IMAGENET_FOLDERS, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.store import write_bytes
 
-# Bytes of a picture in a tar, and of what a tar says of one: ImageNet's largest has 15 MB.
+# Most bytes of a picture in a tar, or of a tar header; ImageNet's largest picture has 15 MB.
 LARGEST = 64 * 2**20
 
 _ID = re.compile(r"n\d+_\w+\.(?:JPEG|jpg|jpeg|png)")
@@ -21,7 +21,9 @@ _HUGGING_FACE = re.compile(r"(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)")
 def import_pictures(
     source: Path | str, root: Path | str, ids: Iterable[str], *, progress: Callable[[int], None] = lambda _: None
 ) -> list[str]:
-    """Copy the pictures that were shown to `root/imageNet_images/<wnid>/<image id>`."""
+    """Copy the pictures of `ids` to `root/imageNet_images/<wnid>/<image id>`; returns the ids that no source had."""
+    # Tars are streamed, no further than the last picture needed; links and folders in them are ignored. A tar cut off
+    # exactly between two pictures cannot be told from a shorter one: what it lacks is reported as missing.
     wanted: dict[str, Path] = {}
     for name in sorted(set(ids)):
         if not _ID.fullmatch(name):
@@ -37,7 +39,7 @@ def import_pictures(
 
 
 def _pictures(source: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
-    """Every missing picture that the source holds, with its bytes; the caller takes it out of `missing`."""
+    """Yield every missing picture in the source, name and bytes; the caller removes it from `missing`."""
     if source.is_file():
         if missing:
             yield from _in_tar(source, missing)
@@ -56,7 +58,7 @@ def _pictures(source: Path, missing: dict[str, Path]) -> Iterator[tuple[str, byt
 
 
 def _in_tar(path: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
-    """Every missing picture of a tar, or of the tars in it."""
+    """Yield every missing picture of a tar, or of the tars in it."""
     try:
         with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
             yield from _members(archive, missing)
@@ -67,10 +69,10 @@ def _in_tar(path: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose name and further headers, which are read whole, are of a plausible size."""
+    """A member whose long-name and other extended headers, which are read whole, are of a plausible size."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        """Where tarfile lets a subclass look at a member before anything is read of it."""
+        """Check the size; tarfile calls this hook before it reads anything of a member."""
         if self.size > LARGEST and self.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE):
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
@@ -78,7 +80,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool = False) -> Iterator[tuple[str, bytes]]:
-    """Every missing picture of an open tar, and of the tars in it, but not in those."""
+    """Yield every missing picture of an open tar and of the tars in it, one level deep."""
     for member in archive:
         if not missing:
             return
@@ -91,6 +93,7 @@ def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool 
                 with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as one:
                     yield from _members(one, missing, inner=True)
             continue
+        # Hugging Face's train_images_0.tar.gz names them <image>_<wnid>.JPEG
         twice = _HUGGING_FACE.fullmatch(name)
         name = twice["stem"] + twice["ending"] if twice else name
         if name in missing:

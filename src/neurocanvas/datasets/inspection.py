@@ -22,7 +22,7 @@ _NAMED = 5
 
 
 def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
-    """Say what is in the files; reads the table and a few trials."""
+    """Describe what the files hold as JSON-ready values; reads the table and a few trials."""
     check_option("inspect: data set", settings.name, ["eeg-imagenet"])
     root = Path(settings.root)
     trials, stimuli = open_eeg_imagenet(root, settings)
@@ -46,7 +46,7 @@ def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
 
 
 def describe(report: dict[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
-    """Lay a report out as tables for reading."""
+    """Lay a report out as titled tables for reading; empty tables are left out."""
     pictures, unit = report["pictures"], report["unit"]
     facts = {
         "files": ", ".join(f"{one['file']} ({one['bytes'] / 1e6:,.1f} MB)" for one in report["files"]),
@@ -67,7 +67,6 @@ def describe(report: dict[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
 
 
 def _as_text(row: dict[str, Any]) -> dict[str, str]:
-    """Values as a reader wants them."""
     words = {True: "yes", False: "no", None: ""}
     return {
         name: words[value] if value is None or isinstance(value, bool)
@@ -122,7 +121,7 @@ def _concepts(trials: Trials, stimuli: Stimuli, root: str) -> list[dict[str, Any
 
 
 def _unusual(trials: Trials) -> list[dict[str, Any]]:
-    """Recordings with another number of trials than most of their session, and what they lack."""
+    """Recordings whose number of trials is not the most frequent of their session, and what they lack."""
     found = []
     for session in np.unique(trials.column("session")).tolist():
         recordings = [(subject, rows) for subject, one, rows in _sessions(trials) if one == session]
@@ -148,7 +147,6 @@ def _unusual(trials: Trials) -> list[dict[str, Any]]:
 
 
 def _counted(values: np.ndarray) -> tuple[list[str], list[int]]:
-    """Different values, and how often each comes."""
     names, counts = np.unique(values, return_counts=True)
     return names.tolist(), counts.tolist()
 

@@ -19,7 +19,7 @@ class Concept:
     name: str
     caption_name: str
     granularity: str
-    colours: tuple[str, ...]
+    colours: tuple[str, ...]  # body colours, keys of `PALETTE`, the most typical first
 
 
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -39,7 +39,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 SURFACES: tuple[str, ...] = tuple(GROUNDS)
 SIZES, TILT, SHIFT = (0.75, 1.1), 0.45, 0.12
 SMALL, LARGE = 0.83, 1.02  # a caption says "small" below the first and "large" above the second
-LEAST_CONTRAST = 95.0  # RGB distance that a background keeps from the body, so that every outline can be seen
+LEAST_CONTRAST = 95.0  # RGB distance between background and body, so that every outline can be seen
 
 CONCEPTS: dict[str, Concept] = {
     "n02690373": Concept("n02690373", "airliner", "airliner", "coarse", ("white", "grey", "blue", "red")),
@@ -83,11 +83,11 @@ class Drawing:
     wnid: str
     colour: str
     size: float
-    angle: float
-    x: float
-    y: float
-    light: float
-    texture: int
+    angle: float  # radians, counter-clockwise
+    x: float  # offset to the right, as a share of the picture
+    y: float  # offset downwards
+    light: float  # -1 (from the upper left) to 1 (upper right)
+    texture: int  # seed of proportions, spots and the surface's pattern
     background: str
     surface: str
 
@@ -105,7 +105,7 @@ class Drawing:
         return f"{thing} on {_with_article(f'{self.background} {self.surface}')}"
 
     def code(self) -> np.ndarray:
-        """Continuous parameters of the drawing, in the order of `CODE_NAMES`."""
+        """Continuous parameters, (12,), in the order of `CODE_NAMES`; colours in 0..1."""
         body, ground = (np.array(PALETTE[name]) / 255 for name in (self.colour, self.background))
         return np.array(
             [*body, self.size, np.sin(self.angle), np.cos(self.angle), self.x, self.y, self.light, *ground]
@@ -125,10 +125,10 @@ ORIENTATIONS: dict[float, str] = {
 class Grating:
     """A sinusoidal grating behind a round soft-edged window on mid grey."""
 
-    cycles: float
-    orientation: float
-    phase: float = 0.0
-    contrast: float = 1.0
+    cycles: float  # per picture width
+    orientation: float  # degrees counter-clockwise from vertical bars; at 45 their tops lean left
+    phase: float = 0.0  # radians, at the centre
+    contrast: float = 1.0  # Michelson
 
     @property
     def caption(self) -> str:
@@ -150,7 +150,7 @@ GRATINGS: dict[str, Grating] = {
 
 
 def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
-    """Draw a random exemplar of a concept."""
+    """Draw a random exemplar of a concept; its typical colour is as likely as the others together."""
     colours = CONCEPTS[check_option("wnid", wnid, CONCEPTS)].colours
     colour = colours[0] if rng.random() < 0.5 else colours[rng.integers(1, len(colours))]
     backgrounds = [
@@ -173,7 +173,7 @@ def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
 
 
 def render(picture: Drawing | Grating, size: int = 64) -> np.ndarray:
-    """Draw a picture; the same picture always gives the same pixels."""
+    """Draw a picture: (size, size, 3), uint8, RGB; the same picture always gives the same pixels."""
     shares = (
         _render_grating(picture, size) if isinstance(picture, Grating) else _render_drawing(picture, size)
     )
@@ -181,7 +181,6 @@ def render(picture: Drawing | Grating, size: int = 64) -> np.ndarray:
 
 
 def _render_drawing(drawing: Drawing, size: int) -> np.ndarray:
-    """Pixels of a drawing in 0..1."""
     rng = np.random.default_rng(drawing.texture)
     ground = draw_ground(drawing.surface, np.array(PALETTE[drawing.background]), size, rng=rng)
     canvas = Canvas(
@@ -192,7 +191,6 @@ def _render_drawing(drawing: Drawing, size: int) -> np.ndarray:
 
 
 def _render_grating(grating: Grating, size: int) -> np.ndarray:
-    """Pixels of a grating in 0..1."""
     steps = (np.arange(size) + 0.5) / size - 0.5
     right, down = steps[None, :], steps[:, None]
     turn = np.deg2rad(grating.orientation)
@@ -202,5 +200,4 @@ def _render_grating(grating: Grating, size: int) -> np.ndarray:
 
 
 def _with_article(phrase: str) -> str:
-    """The phrase after "a" or "an"."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"

@@ -1,4 +1,4 @@
-"""The protocols: which trials train, choose and test, one function each."""
+"""The protocols, one function each: trials, rows of the tested subject, settings -> one proved split per fold."""
 
 from __future__ import annotations
 
@@ -144,6 +144,7 @@ def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings)
 
 def _released(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
     """Train on the first 30 of every 50 trials of a concept in a session, test the last 20, as in the released code."""
+    # Only validation is proved: train and test share blocks and may share stimuli, as in the released code.
     place = _places(trials, own, "released") % RELEASED_BLOCK
     rng = np.random.default_rng(settings.seed)
     train, val = _hold_out_stimuli(trials, own[place < RELEASED_TRAIN], settings.val_fraction, rng)
@@ -189,7 +190,7 @@ def check_sessions(trials: Trials, own: np.ndarray, protocol: str) -> None:
 
 
 def testable_subjects(trials: Trials, protocol: str) -> list[int]:
-    """List the subjects that a protocol can test: some need a second session, or a second block of every concept."""
+    """Subjects that a protocol can test: some need a second session, or a second block of every concept."""
     subject, concept = trials.column("subject"), trials.column("concept")
     everyone: list[int] = np.unique(subject).tolist()
     if protocol == "leave-block-out":
@@ -202,11 +203,11 @@ def testable_subjects(trials: Trials, protocol: str) -> list[int]:
         found = [one for one in everyone if len(np.unique(sessions[subject == one])) > 1]
     else:
         found = everyone
-    return found or everyone
+    return found or everyone  # where none qualifies, trying one says what is missing
 
 
 def whole_block_protocols(trials: Trials, own: np.ndarray) -> str:
-    """List the protocols that keep blocks whole and that the trials allow."""
+    """Names of the protocols that keep blocks whole and that the trials allow."""
     sessions, runs = (len(np.unique(trials.column(name)[own])) for name in ("session", "run"))
     concept, block = trials.column("concept")[own], groups(trials, "block")[own]
     fewest = min(len(np.unique(block[concept == name])) for name in np.unique(concept))
@@ -222,7 +223,7 @@ def whole_block_protocols(trials: Trials, own: np.ndarray) -> str:
 
 
 def _proved(split: Split, trials: Trials, column: str, *pairs: tuple[str, str]) -> Split:
-    """The split, if its parts share no value of the column."""
+    """Return the split if the pairs of parts share no value of the column."""
     for pair in pairs:
         prove_disjoint(split, trials, column, pair)
     return split
@@ -231,7 +232,7 @@ def _proved(split: Split, trials: Trials, column: str, *pairs: tuple[str, str]) 
 def _hold_out_stimuli(
     trials: Trials, rows: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows into those kept and those of held-out stimuli, `fraction` (at least one) per concept."""
+    """Split rows: the rest, and all trials of the held-out stimuli, `fraction` (at least one) per concept."""
     stimulus, first = np.unique(trials.column("stimulus")[rows], return_index=True)
     concept = trials.column("concept")[rows][first]
     held: list[str] = []
@@ -249,12 +250,12 @@ def _hold_out_stimuli(
 
 
 def _stimulus_rule(settings: SplitSettings) -> str:
-    """Say what the validation part is."""
     return f"{settings.val_fraction:.0%} of each concept's training stimuli, with all of their trials"
 
 
 def _cut_tails(trials: Trials, rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray, str]:
-    """Rows kept, and the last ones of each block, or of each run where concepts did not come in blocks; the rule."""
+    """Training rows, validation rows (the last of each block, or of each run in mixed order), and the rule in words."""
+    # Contiguous tails, so that drift links few validation trials to training trials.
     blocked, block = blocked_trials(trials), groups(trials, "block")
     stretch = np.where(blocked, block, block.max() + 1 + groups(trials, "run"))
     recorded = in_recorded_order(trials)
@@ -270,7 +271,7 @@ def _cut_tails(trials: Trials, rows: np.ndarray, fraction: float) -> tuple[np.nd
 
 
 def _trained_concepts(trials: Trials, test: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Test trials whose concepts train, and a warning if others are left out."""
+    """Test trials whose concepts are trained on, and a warning if others are left out."""
     concept = trials.column("concept")
     trained = np.isin(concept[test], concept[train])
     lost = int(np.sum(~trained))
@@ -278,7 +279,7 @@ def _trained_concepts(trials: Trials, test: np.ndarray, train: np.ndarray) -> tu
 
 
 def _places(trials: Trials, own: np.ndarray, protocol: str) -> np.ndarray:
-    """Place of each own row among the trials of its concept and session, in the order recorded."""
+    """Place of each of the subject's rows among the trials of its concept and session, as recorded."""
     recorded, group = in_recorded_order(trials), groups(trials, "session", "concept")
     place = np.empty(len(trials), dtype=np.int64)
     for number in np.unique(group[own]):

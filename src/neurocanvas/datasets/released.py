@@ -17,21 +17,21 @@ from neurocanvas.store import fingerprint
 from neurocanvas.torch_files import read_archive, read_torch
 from neurocanvas.trials import COLUMNS
 
-# All subjects of stage 1 in one file; or as released, subjects 0-7 and 8-15; the second day of five of them.
+# All subjects of stage 1 in one file, or as released: subjects 0-7 and 8-15; and the second day of five of them.
 WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"
 
 # Field `stage` of the stage-2 file -> run: the pass of 30 pictures of every concept came before that of 20.
 STAGE2_RUNS: Mapping[int, int] = MappingProxyType({30: 0, 20: 1})
 
 LARGEST_SUBJECT = 9999
-# Letters in the name of a picture or concept: file systems allow 255 bytes.
+# Characters in the name of a picture or concept: file systems allow 255 bytes, and one may take several.
 LONGEST_NAME = 100
 
 SFREQ, N_TIMES = 1000.0, 501
 # Unit of `eeg_data`, as `DataSettings.unit` names it -> µV.
 MICROVOLTS: Mapping[str, float] = MappingProxyType({"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0})
 
-# Between these lies the standard deviation of scalp EEG.
+# Range in which the standard deviation of scalp EEG lies.
 PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
 
 PURPOSE = "the trials of EEG-ImageNet; get the released file"
@@ -46,13 +46,13 @@ class Source:
 
     paths: Sequence[Path]
     table: Mapping[str, np.ndarray]
-    read: Callable[[np.ndarray], np.ndarray]
+    read: Callable[[np.ndarray], np.ndarray]  # row numbers -> (n, n_chans, n_times), float32, µV
     print_of_files: str
-    unit: str
-    file: np.ndarray
+    unit: str  # a key of `MICROVOLTS`
+    file: np.ndarray  # (n_trials,): which of `paths` holds each trial
 
     def check_unit(self, rows: np.ndarray) -> None:
-        """Read a few trials of every file; raise if one's typical size is not that of EEG and nobody named the unit."""
+        """Read a few trials of every file; raise if no unit was named and their size is not that of EEG in volts."""
         low, high = PLAUSIBLE_MICROVOLTS
         typical = {}
         for number in np.unique(self.file[rows]).tolist():
@@ -82,13 +82,13 @@ class Source:
 
 
 def find_released(root: Path) -> list[Path]:
-    """Find the released files of a folder."""
+    """The released files in a folder: stage 1 whole or in halves, then stage 2; may be empty."""
     first = [WHOLE] if (root / WHOLE).is_file() else HALVES
     return [root / name for name in (*first, STAGE2) if (root / name).is_file()]
 
 
 def released_print(paths: Sequence[Path]) -> str:
-    """Hash what the files say of themselves: the table of trials, and name, size and checksum of every signal."""
+    """Fingerprint of the files: the trial table, and name, size and checksum of every signal; reads no signal."""
     parts: list[Any] = []
     for path in paths:
         members, pickled = read_archive(path, PURPOSE)
@@ -112,7 +112,6 @@ def open_released(root: Path, unit: str) -> Source:
     factor = np.float32(MICROVOLTS[unit])
 
     def read(indices: np.ndarray) -> np.ndarray:
-        """Signal of some records, µV."""
         signal = np.empty((len(indices), len(CH_NAMES), N_TIMES), dtype=np.float32)
         for place, index in enumerate(indices):
             signal[place] = records[index]["eeg_data"].detach().float().numpy()
@@ -124,7 +123,7 @@ def open_released(root: Path, unit: str) -> Source:
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, their signal still on disk; refuses everything but plain data."""
+    """Load the records of a file, their signal still on disk; refuse everything but plain data."""
     content = read_torch(path, PURPOSE)
     records, labels = (content.get(key) if isinstance(content, dict) else None for key in ("dataset", "labels"))
     if not isinstance(records, list) or not isinstance(labels, list) or not records:
@@ -176,12 +175,12 @@ def _check_record(record: Any, labels: frozenset[str], place: int, path: Path) -
 
 
 def _is_name(text: str) -> bool:
-    """Tell whether a text can be the name of a file in a folder."""
+    """Whether a text can be the name of a file, and is no path."""
     return text.isprintable() and not set("/\\") & set(text) and bool(text.strip(".")) and len(text) <= LONGEST_NAME
 
 
 def _check_apart(paths: Sequence[Path], parts: Sequence[Sequence[Mapping[str, Any]]]) -> None:
-    """Raise if two files hold the same subject: its trials would count twice, and train and test each other."""
+    """Raise if two files hold the same subject: its trials would count twice and land on both sides of a split."""
     held = [{record["subject"] for record in part} for part in parts]
     for place, one in enumerate(held):
         both = one & set().union(*held[:place])

@@ -67,7 +67,6 @@ class _Recording:
 
     @property
     def order(self) -> np.ndarray:
-        """Indices of the stimuli, pass after pass."""
         return np.concatenate(list(self.passes.values()))
 
 
@@ -84,7 +83,9 @@ class _Stimulus:
 def simulate(
     settings: SimulateSettings, root: Path | str, *, progress: Callable[[int], None] = lambda _: None
 ) -> Path:
-    """Write a simulated data set: the EEG files, the pictures and `synset_map_en.txt`."""
+    """Write a simulated data set in the released layout: the EEG files, the pictures and `synset_map_en.txt`."""
+    # The same settings give the same bytes on the same machine. A subject depends on the seed and its number alone, a
+    # trial's noise on its place in the recording, not on how many others there are.
     folder = Path(root)
     paths = [folder / name for name in (WHOLE, STAGE2)[: settings.stages]]
     inputs = fingerprint(settings, _VERSION)
@@ -94,7 +95,7 @@ def simulate(
     if done and read_card(paths[0]).get("beside") == _print_of(beside):
         return paths[0]
     for path in (folder / WHOLE, folder / STAGE2):
-        if path.exists() and not card_path(path).is_file():  # which no other file of this name has
+        if path.exists() and not card_path(path).is_file():  # only simulated files have a card
             raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
     for path, content in beside.items():
         write_bytes(path, content())
@@ -120,7 +121,7 @@ def simulate(
 
 
 def chosen_concepts(n_concepts: int) -> tuple[str, ...]:
-    """Return the concepts of a simulation."""
+    """Concepts of a simulation: the 18 drawn ones first; those after them have random parameters and no pictures."""
     others = [wnid for wnid in IMAGENET_CONCEPTS if wnid not in CONCEPTS]
     return (*CONCEPTS, *others)[:n_concepts]
 
@@ -141,7 +142,7 @@ def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
 
 
 def _parameter_moments() -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of colour and pose over the drawn world, by which parameters are standardised."""
+    """Mean and standard deviation of colour and pose over the drawn world, to standardise the parameters with."""
     rng = np.random.default_rng(0)
     codes = np.array([sample_drawing(wnid, rng=rng).code()[_SEEN] for wnid in CONCEPTS for _ in range(40)])
     return codes.mean(axis=0), codes.std(axis=0)
@@ -162,7 +163,7 @@ def _first_stage(settings: SimulateSettings) -> list[_Recording]:
 
 
 def _second_stage(settings: SimulateSettings) -> list[_Recording]:
-    """The second visit of those who come back: two passes, each with its own pictures of every concept."""
+    """The second visit of the subjects who came back in the released data: two passes with different pictures."""
     n_each, recordings = settings.trials_per_concept, []
     first = min(max(1, round(FIRST_PASS * n_each)), n_each - 1)
     for written_as, subject in STAGE2_SUBJECTS.items():
@@ -176,7 +177,7 @@ def _second_stage(settings: SimulateSettings) -> list[_Recording]:
 
 
 def _draw_order(settings: SimulateSettings, pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Indices of the stimuli in the order of one pass; a row of `pictures` is a concept's."""
+    """Order of the stimuli in one pass; `pictures` has one row per concept."""
     shown = np.repeat(pictures, settings.repeats, axis=1)
     if settings.design == "rapid":
         return rng.permutation(shown.reshape(-1))
@@ -186,7 +187,7 @@ def _draw_order(settings: SimulateSettings, pictures: np.ndarray, rng: np.random
 def _signals(
     settings: SimulateSettings, stimuli: list[_Stimulus], recordings: list[_Recording]
 ) -> Iterator[np.ndarray]:
-    """Signal of all recordings, in batches of trials, volts."""
+    """Signal of all recordings in batches, (n, n_chans, n_times), volts."""
     parameters = np.array([stimulus.parameters for stimulus in stimuli])
     for recording in recordings:
         subject, day, order = recording.subject, recording.day, recording.order
@@ -244,7 +245,7 @@ def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recor
 
 
 def _jpeg(drawing: Drawing) -> bytes:
-    """The JPEG of a drawn stimulus; colours are kept at full resolution, because captions speak of them."""
+    """Encode a drawing as JPEG without colour subsampling, because captions name colours."""
     from PIL import Image
 
     stream = io.BytesIO()
@@ -253,7 +254,7 @@ def _jpeg(drawing: Drawing) -> bytes:
 
 
 def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable[[], bytes]]:
-    """Files that go with the EEG, the names of concepts and the pictures, and what makes their content."""
+    """Path -> function that makes the content, for concept names and pictures, which lie beside the EEG."""
     names = "".join(f"{wnid}\t{name}\n" for wnid, name in IMAGENET_CONCEPTS.items())
     drawn = {
         folder / PICTURES_FOLDER / one.wnid / one.name: partial(_jpeg, one.drawing)
@@ -263,12 +264,11 @@ def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable
 
 
 def _print_of(files: Iterable[Path]) -> str:
-    """What names the content of files."""
     return fingerprint([_sha256(path) for path in files])
 
 
 def _sha256(path: Path) -> str | None:
-    """A file's sha256; None if it is not there, or nobody may read it."""
+    """A file's sha256; None if it is missing or unreadable."""
     with suppress(OSError):
         return sha256(path)
     return None

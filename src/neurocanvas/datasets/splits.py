@@ -32,8 +32,8 @@ ORDER_WARNING = (
 OF_OTHERS = frozenset({"leave-subject-out", "pretrain-finetune"})
 
 GAPPED = "within-block-gap"
-SAME_ORDER = 0.5
-# Columns that number things anew in every subject (and session) -> columns without which they say nothing.
+SAME_ORDER = 0.5  # rank correlation of the concepts' mean places
+# Columns that are numbered anew in every subject (and session) -> the columns that make them unique.
 COUNTED_WITHIN = {"session": ("subject",), "run": ("subject", "session"), "block": ("subject", "session")}
 
 
@@ -102,7 +102,7 @@ class Split:
 
 
 def groups(trials: Trials, *columns: str) -> np.ndarray:
-    """Number the trials that share all of some columns."""
+    """Group number of every trial, from 0; trials that share all of the columns share one: (n_trials,)."""
     names = dict.fromkeys(name for column in columns for name in (*COUNTED_WITHIN.get(column, ()), column))
     group = np.zeros(len(trials), dtype=np.int64)
     for name in names:
@@ -117,20 +117,22 @@ def in_recorded_order(trials: Trials) -> np.ndarray:
 
 
 def blocked_trials(trials: Trials) -> np.ndarray:
-    """Tell from the order of the trials in which sessions concepts came in blocks."""
+    """Whether the concepts of each trial's session came in blocks, judged by their order: bool, (n_trials,)."""
     recorded, session, concept = in_recorded_order(trials), groups(trials, "session"), groups(trials, "concept")
     blocked = np.zeros(len(trials), dtype=bool)
     for number in np.unique(session):
         rows = recorded[session[recorded] == number]
         n, counts = len(rows), np.unique(concept[rows], return_counts=True)[1]
         if len(counts) > 1:
+            # In random order each of the n - 1 steps changes the concept with probability
+            # 1 - Σ n_c(n_c - 1) / (n(n - 1)), n_c trials per concept. Fewer than half of these changes: blocked.
             expected = (n - 1) * (1 - np.sum(counts * (counts - 1)) / (n * (n - 1)))
             blocked[rows] = np.sum(concept[rows][1:] != concept[rows][:-1]) < expected / 2
     return blocked
 
 
 def is_blocked(trials: Trials) -> bool:
-    """Tell whether concepts came in blocks in any session of any subject; see `blocked_trials`."""
+    """Whether concepts came in blocks in any session of any subject."""
     return bool(blocked_trials(trials).any())
 
 
@@ -235,15 +237,14 @@ def _shares(group: np.ndarray, split: Split) -> bool:
 
 
 def _repeats_order(trials: Trials, split: Split) -> bool:
-    """Tell whether blocks of concepts came in nearly one order in training recordings and in another that is tested."""
+    """Whether blocks of concepts came in nearly the same order in the training recordings and in a tested one."""
     recording, concept, recorded = groups(trials, "run"), groups(trials, "concept"), in_recorded_order(trials)
     blocked, place = blocked_trials(trials), np.empty(len(trials))
     for number in np.unique(recording):
         rows = recorded[recording[recorded] == number]
         place[rows] = np.arange(len(rows)) / len(rows)
 
-    def mean_places(rows: np.ndarray) -> np.ndarray:
-        """Mean place of every concept, NaN where it is missing."""
+    def mean_places(rows: np.ndarray) -> np.ndarray:  # per concept; NaN where it is missing
         n = concept.max() + 1
         sums, counts = np.bincount(concept[rows], place[rows], n), np.bincount(concept[rows], minlength=n)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
@@ -258,6 +259,7 @@ def _repeats_order(trials: Trials, split: Split) -> bool:
         n = places.shape[1]
         if n > 2:
             ranks = places.argsort(axis=1).argsort(axis=1)
+            # 2.33 standard errors of a rank correlation: beyond what one random order in a hundred reaches
             if np.corrcoef(*ranks)[0, 1] >= min(max(SAME_ORDER, 2.33 / np.sqrt(n - 1)), 0.999):
                 return True
     return False

@@ -21,10 +21,9 @@ PICTURES_FOLDER = "imageNet_images"
 # Where folders named by wnid lie in a data folder, and in ImageNet as image-net.org and Kaggle give it.
 IMAGENET_FOLDERS = (PICTURES_FOLDER, "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train", "train", ".")
 
-# Restated from `synset_map_en.txt` of EEG-ImageNet (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT licence, commit
-# 7c781571), first name of each; in the order of `labels` in the released file: dogs, fish, fruits, vehicles and
-# instruments by eights (fine0 to fine4), then the 40 coarse concepts.
-# The 80 concepts of EEG-ImageNet: wnid -> English name, the 40 fine ones first.
+# The 80 concepts of EEG-ImageNet, wnid -> English name: the first name of each in its `synset_map_en.txt`
+# (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT licence, commit 7c781571), in the order of `labels` in the
+# released file: dogs, fish, fruits, vehicles and instruments by eights (fine0 to fine4), then the 40 coarse concepts.
 IMAGENET_CONCEPTS: Mapping[str, str] = MappingProxyType(
     {
         "n02099601": "golden retriever",
@@ -110,7 +109,7 @@ IMAGENET_CONCEPTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# How many of `IMAGENET_CONCEPTS` are fine, and how many of them make one of the groups fine0 to fine4.
+# The first 40 of `IMAGENET_CONCEPTS` are fine, in groups of eight: fine0 to fine4.
 N_FINE, FINE_GROUP = 40, 8
 
 
@@ -252,7 +251,7 @@ class Stimuli:
         return check_file(self._file(stimulus), purpose)
 
     def _file(self, stimulus: str) -> Path:
-        """Where the picture of a stimulus is or should be; no link leads elsewhere."""
+        """Where the picture of a stimulus is or should be; links out of the folder are refused."""
         path = self.files[stimulus]
         if self.folder is None:
             return path
@@ -337,7 +336,6 @@ class Stimuli:
         return sha256(path) if path is not None and path.is_file() else None
 
     def _check(self, stimulus: str) -> None:
-        """Raise if there is no such stimulus."""
         if stimulus not in self.concepts:
             raise NeuroCanvasError(
                 f"stimulus {stimulus!r}: unknown; there are {len(self.ids)}, {self.ids[0]} to {self.ids[-1]}."

@@ -1,4 +1,4 @@
-"""Where wrong answers go: to concepts that were recorded nearby, or to concepts that mean something similar."""
+"""Whether wrong answers go to concepts recorded nearby, or to concepts of similar meaning."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from neurocanvas.evaluation.measured import SIGNIFICANT, Measured, Refusal
 from neurocanvas.evaluation.statistics import permutation_p
 from neurocanvas.evaluation.time_controls import cyclic_shifts
 
-# Drift leaves a trace in the mean of a concept's training trials even in mixed order: correlations up to here are that.
-# A block design with nothing but drift gives about one half.
+# Drift leaves a trace in the mean of a concept's training trials even in mixed order; it explains correlations up to
+# this one. A block design with nothing but drift gives about one half.
 TOLERATED_CORRELATION = 0.1
 
 NO_INTERVAL = (float("nan"), float("nan"))
 
 
 def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Ask whether wrong answers go to concepts whose training trials are near in time, beside those that are alike."""
+    """Correlate wrong answers with nearness of training trials in time, likeness of embeddings held constant."""
+    # Rows are blocks (trials in mixed order), columns the other concepts; rows are shifted cyclically within sessions,
+    # columns are not. Distances between concepts do not change when all shift along the recording, so the usual Mantel
+    # test has no cyclic null for them.
     near = nearness(inputs)
     tested, n_concepts = inputs.tested, inputs.n_concepts
     units, first = coded(inputs.units[tested]), np.unique(inputs.units[tested], return_index=True)[1]
@@ -52,7 +55,7 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Me
 
 
 def _semantic(inputs: ControlInputs, rng: np.random.Generator) -> dict[str, float]:
-    """Partial correlation of confusions with the likeness of concepts, time held constant, and its p."""
+    """Partial correlation of confusions with the likeness of concepts, nearness in time held constant, and its p."""
     tested, n_concepts = inputs.tested, inputs.n_concepts
     place = np.bincount(inputs.labels[inputs.recorded], weights=np.arange(len(inputs.labels)), minlength=n_concepts)
     order = np.argsort(place / np.bincount(inputs.labels, minlength=n_concepts))
@@ -68,7 +71,6 @@ def _semantic(inputs: ControlInputs, rng: np.random.Generator) -> dict[str, floa
 
 
 def _semantic_note(details: dict[str, float]) -> str:
-    """What is to be said of semantic neighbours."""
     if not details:
         return ""
     to = "go" if details["p_semantic"] <= SIGNIFICANT else "are not shown to go"
@@ -76,7 +78,7 @@ def _semantic_note(details: dict[str, float]) -> str:
 
 
 def nearness(inputs: ControlInputs) -> np.ndarray:
-    """How near in time every tested trial is to training trials of every concept."""
+    """-log2 of the trials to the nearest training trial of each concept, (n_tested, n_concepts); NaN if none."""
     order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
     found = np.full((len(order), inputs.n_concepts), np.nan)
     for train, whole in inputs.splits:
@@ -91,7 +93,7 @@ def nearness(inputs: ControlInputs) -> np.ndarray:
 
 
 def likeness(inputs: ControlInputs) -> np.ndarray:
-    """Cosines between the concepts' embeddings, around their mean."""
+    """Cosines between the concepts' embeddings, around their mean: (n_concepts, n_concepts)."""
     if inputs.embeddings is None:
         raise NeuroCanvasError("embeddings: those of the concepts are needed; got none.")
     first = np.unique(inputs.labels, return_index=True)[1]
@@ -102,14 +104,15 @@ def likeness(inputs: ControlInputs) -> np.ndarray:
 
 
 def partial_mantel(x: np.ndarray, y: np.ndarray, z: np.ndarray, orders: np.ndarray) -> tuple[float, float]:
-    """Correlate two square tables, a third held constant, and test it by reordering the second [Smouse1986]."""
+    """Partial Mantel correlation of x and y given z, (n, n), and its one-sided p from `orders` of y [Smouse1986]."""
+    # Where tables are autocorrelated along the recording, `orders` must be cyclic shifts in recorded order: free
+    # permutations break the autocorrelation of y and then find unrelated tables related [GuillotRousset2013].
     above = np.triu_indices(len(x), 1)
     x, y, z = ((table + table.T) / 2 for table in (x, y, z))
     held = z[above] - z[above].mean()
     kept = _without(x[above] - x[above].mean(), held)
 
     def correlation(order: np.ndarray) -> float:
-        """Partial correlation with `y` in another order."""
         values = y[np.ix_(order, order)][above]
         return _cosine(kept, _without(values - values.mean(), held))
 
@@ -118,7 +121,7 @@ def partial_mantel(x: np.ndarray, y: np.ndarray, z: np.ndarray, orders: np.ndarr
 
 
 def _by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Mean over the trials of every unit; NaN where one of them is."""
+    """Mean over the trials of every unit: (n_trials, k) -> (n_units, k); NaN where one trial is."""
     given, own = np.asarray(values, dtype=np.float64), coded(units)
     means = np.zeros((own.max() + 1, given.shape[1]))
     np.add.at(means, own, given)
@@ -126,7 +129,7 @@ def _by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, z: np.ndarray | None, mask: np.ndarray) -> float:
-    """Correlation within rows over the entries of a mask, a third table held constant."""
+    """Correlation within rows over the entries of a mask, a third table partialled out."""
     mask = mask & np.isfinite(y)
     x, y = _centred(x, mask), _centred(y, mask)
     if z is not None:
@@ -136,19 +139,18 @@ def _correlation(x: np.ndarray, y: np.ndarray, z: np.ndarray | None, mask: np.nd
 
 
 def _centred(table: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A table around the means of its rows over a mask, flattened, 0 elsewhere."""
+    """Subtract row means over a mask; flattened, 0 outside."""
     inside = np.where(mask, table, 0.0)
     means = inside.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
     return np.asarray(np.where(mask, inside - means, 0.0).reshape(-1))
 
 
 def _without(values: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """What is left of centred values after regression on others."""
+    """Residual of centred values after regression on others."""
     size = float(held @ held)
     return values - held * (float(held @ values) / size) if size > 1e-12 else values
 
 
 def _cosine(x: np.ndarray, y: np.ndarray) -> float:
-    """Cosine of two vectors, 0 if one is nothing."""
     size = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / size if size > 1e-12 else 0.0

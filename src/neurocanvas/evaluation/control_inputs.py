@@ -1,4 +1,4 @@
-"""What the controls are given, and the decoders that they train."""
+"""Inputs of the controls, and the decoder that they train."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import AT_ONCE
 from neurocanvas.families import batches
 
-# `decode(features_train, labels_train, features_test)`: labels, (n_test,), or scores, (n_test, n_labels) with a column
-# for each of the sorted training labels. Labels are whole numbers.
+# decode(features_train, labels_train, features_test) -> integer labels, (n_test,), or scores, (n_test, n_labels), with
+# a column for each of the sorted training labels.
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Signal(Protocol):
-    """Trials of a recording, an array or what reads them when they are asked for."""
+    """Trials of a recording: an array, or a lazy reader."""
 
     def __len__(self) -> int:
-        """How many trials there are."""
+        """Number of trials."""
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
-        """Signal of those rows, shape (n, n_chans, n_times)."""
+        """Signal of some rows, (n, n_chans, n_times)."""
 
 
 COLUMNS = ("concept", "stimulus", "block", "run", "session", "order")
@@ -33,26 +33,26 @@ COLUMNS = ("concept", "stimulus", "block", "run", "session", "order")
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """Trials of one subject with the splits under question; what a control needs beyond them may be missing."""
+    """Trials of one subject with the splits under question, and what some controls need beyond them."""
 
-    features: np.ndarray
+    features: np.ndarray  # (n_trials, n_features) or (n_trials, n_chans, n_bands)
     concept: np.ndarray
     stimulus: np.ndarray
     block: np.ndarray
     run: np.ndarray
     session: np.ndarray
-    order: np.ndarray
-    splits: Sequence[tuple[np.ndarray, np.ndarray]]
-    decode: Decoder | None = None
-    baseline: np.ndarray | None = None
-    signal: Signal | None = None
-    extract: Callable[[np.ndarray], np.ndarray] | None = None
-    embeddings: np.ndarray | None = None
-    low_level: np.ndarray | None = None
-    arms: Mapping[str, np.ndarray] | None = None
-    arm_units: np.ndarray | None = None
-    permutations: int = 999
-    repeats: int = 10
+    order: np.ndarray  # place in the session
+    splits: Sequence[tuple[np.ndarray, np.ndarray]]  # train and test rows of each fold; no row is tested twice
+    decode: Decoder | None = None  # None: `shrinkage_lda`
+    baseline: np.ndarray | None = None  # (n_trials, ...), features of -200 to 0 ms, or of the first 0 to 40 ms
+    signal: Signal | None = None  # for phase randomisation; any unit
+    extract: Callable[[np.ndarray], np.ndarray] | None = None  # signal to features; None: `time_course_and_power`
+    embeddings: np.ndarray | None = None  # (n_trials, n_dimensions), of the concept: the same for all of its trials
+    low_level: np.ndarray | None = None  # (n_trials, n_descriptors), of the picture: pixels, colours, orientations
+    arms: Mapping[str, np.ndarray] | None = None  # scores, (n,), of the same trials in `eeg` and in null arms
+    arm_units: np.ndarray | None = None  # (n,), independent units of `arms`: block or stimulus; None: every entry
+    permutations: int = 999  # sign flips and resamples too
+    repeats: int = 10  # surrogates that an accuracy is averaged over
 
     def __post_init__(self) -> None:
         n_trials = len(self.concept)
@@ -70,7 +70,7 @@ class ControlInputs:
         self._check_splits(n_trials)
 
     def _check_splits(self, n_trials: int) -> None:
-        """Raise if a fold overlaps, repeats or leaves the table, or tests concepts that it does not train."""
+        """Raise if folds overlap or name rows that do not exist, or test untrained concepts without embeddings."""
         tested = np.zeros(n_trials, dtype=int)
         if not self.splits:
             raise NeuroCanvasError("splits: at least one pair (train, test) of row numbers is needed; got none.")
@@ -95,17 +95,16 @@ class ControlInputs:
 
     @cached_property
     def flat(self) -> np.ndarray:
-        """Features of a trial in one row, shape (n_trials, n_features), float64."""
+        """Features, (n_trials, n_features), float64."""
         return flattened(self.features)
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Number of every trial's concept, shape (n_trials,)."""
+        """Number of every trial's concept, (n_trials,)."""
         return coded(self.concept)
 
     @cached_property
     def n_concepts(self) -> int:
-        """How many concepts were shown."""
         return int(self.labels.max()) + 1
 
     @cached_property
@@ -151,11 +150,11 @@ class ControlInputs:
 
     @cached_property
     def units(self) -> np.ndarray:
-        """What is exchanged as a whole: blocks in a blocked design, else trials."""
+        """Exchangeable unit of every trial: its block in a blocked design, else itself."""
         return self.blocks if self.is_blocked else np.arange(len(self.labels))
 
     def predict(self, features: np.ndarray, labels: np.ndarray, test_features: np.ndarray | None = None) -> np.ndarray:
-        """Train on the training rows of every fold and name the label of its test rows."""
+        """Train in every fold and name its test rows, (n_trials,); -1 in rows that no fold tests."""
         given = features if test_features is None else test_features
         named = np.full(len(labels), -1)
         for train, test in self.splits:
@@ -164,7 +163,7 @@ class ControlInputs:
 
     @cached_property
     def strata(self) -> np.ndarray:
-        """Within what labels of tested trials may be exchanged: in a blocked design the session, else the fold."""
+        """Stratum within which labels of tested trials may be exchanged: session if blocked, else fold."""
         if self.is_blocked:
             return coded(self.session)[self.tested]
         fold = np.empty(len(self.labels), dtype=np.int64)
@@ -174,22 +173,21 @@ class ControlInputs:
 
     @cached_property
     def named(self) -> np.ndarray:
-        """Label that is given to every trial in `tested`, shape (n_tested,)."""
+        """Label that the decoder gives to every trial in `tested`, (n_tested,)."""
         return self.predict(self.flat, self.labels)[self.tested]
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """1 where the concept of a trial in `tested` is named rightly, shape (n_tested,)."""
+        """1. where the concept of a trial in `tested` is named correctly, else 0., (n_tested,)."""
         return (self.named == self.labels[self.tested]).astype(float)
 
 
 def flattened(features: np.ndarray) -> np.ndarray:
-    """Put what belongs to a trial into one row."""
     return np.asarray(features, dtype=np.float64).reshape(len(features), -1)
 
 
 def coded(*columns: np.ndarray) -> np.ndarray:
-    """Number the distinct values, or combinations of values, of columns from 0."""
+    """Number the distinct values, or combinations of values, of columns from 0: (n,)."""
     code = np.zeros(len(columns[0]), dtype=np.int64)
     for column in columns:
         values, own = np.unique(column, return_inverse=True)
@@ -198,14 +196,13 @@ def coded(*columns: np.ndarray) -> np.ndarray:
 
 
 def pieces(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
-    """Cut rows into pieces that may each have a table of so many columns: memory, not result."""
+    """Cut rows into pieces for which a table of `width` columns fits into memory."""
     for part in batches(len(rows), max(1, AT_ONCE // width)):
         yield rows[part]
 
 
 def shrinkage_lda(features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray) -> np.ndarray:
-    """Linear discriminant analysis with equal priors and a covariance shrunk towards a multiple of 1
-    [LedoitWolf2004]."""
+    """LDA scores, (n_test, n_labels): equal priors, covariance shrunk towards the identity [LedoitWolf2004]."""
     member = (labels_train[:, None] == np.unique(labels_train)).astype(np.float64)
     means = member.T @ features_train / member.sum(axis=0)[:, None]
     rest = features_train - member @ means
@@ -225,7 +222,7 @@ def shrinkage_lda(features_train: np.ndarray, labels_train: np.ndarray, features
 def named_labels(
     decode: Decoder | None, features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray
 ) -> np.ndarray:
-    """Train a decoder and let it name labels, whether it gives labels or scores."""
+    """Train a decoder and return labels, (n_test,), whether it returns labels or scores."""
     given = np.asarray((decode or shrinkage_lda)(features_train, labels_train, features_test))
     known = np.unique(labels_train)
     if given.shape == (len(features_test),):

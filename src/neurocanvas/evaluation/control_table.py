@@ -14,7 +14,9 @@ from neurocanvas.evaluation.statistics import bootstrap_interval
 
 
 def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Join the controls of several subjects."""
+    """Join the rows of several subjects: mean effect, bootstrap over subjects, Fisher's p, median share."""
+    # Fires where more than half of the subjects do and the joined p is at most .05, as one subject alone could fire by
+    # accident. A control without `by_p` claims something by staying silent, and fires where that is not shown.
     per_subject = list(rows.values())
     if len(per_subject) == 1:
         return [dict(row) for row in per_subject[0]]
@@ -24,7 +26,6 @@ def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.ra
 
 
 def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
-    """One control of several subjects."""
     from scipy.stats import combine_pvalues
 
     computed, decisive = [row for row in rows if row["fired"] is not None], _decisive(rows)
@@ -57,7 +58,7 @@ def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[s
 
 
 def _decisive(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What says in some subjects that no control is needed, and in how many."""
+    """Reasons, with their number of subjects, for which no control is needed to judge the accuracy."""
     said = Counter(row["decisive"] for row in rows if row.get("decisive"))
     return "; ".join(
         words if times == len(rows) else f"in {times} of {len(rows)} subjects {words}" for words, times in said.items()
@@ -65,14 +66,14 @@ def _decisive(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say in one or two sentences what the controls found."""
+    """Sum up the controls: decisive reasons first, then the fired one with the largest share that survives Holm."""
     decisive = dict.fromkeys(row["decisive"] for row in rows if row.get("decisive"))
     said = [f"{words[0].upper()}{words[1:]}." for words in decisive]
     return " ".join([*said, _what_fired([row for row in rows if row["fired"] is not None or not row.get("decisive")])])
 
 
 def _what_fired(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The verdict but for what is decisive."""
+    """The verdict without the decisive reasons."""
     computed = [row for row in rows if row["fired"] is not None]
     missing = f" {len(rows) - len(computed)} could not be computed." if len(rows) > len(computed) else ""
     if not computed:
@@ -94,5 +95,5 @@ def _what_fired(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _weight(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
-    """What a control that fired counts in the verdict: one with a share more, one that was bound to fire less."""
+    """Sort key for the worst finding: controls with a share first, those that were bound to fire last."""
     return not row.get("bound", False), row["share"] is not None, row["share"] or 0.0

@@ -1,4 +1,4 @@
-"""The controls by name, what each asks and of which recipe it is, and the rows that they give."""
+"""The controls by name: what each asks, where its recipe comes from, and its row in the table."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from neurocanvas.evaluation.time_controls import (
 class Control:
     """One control."""
 
-    measure: Callable[..., Measured | Refusal]
+    measure: Callable[..., Measured | Refusal]  # measure(inputs, *, rng)
     asks: str
     recipe: str
     effect: str
-    needs: tuple[str, ...]
-    planted: str
-    clean: str
-    fires: str
+    needs: tuple[str, ...]  # fields of `ControlInputs` beyond features, columns and splits
+    planted: str  # name of the simulation on which it must fire
+    clean: str  # name of the simulation on which it must stay silent
+    fires: str  # `{some}` becomes "most", "part" or "an unknown part"
     silent: str
-    explains: bool = False
-    by_p: bool = True
-    may_use: tuple[str, ...] = ()
+    explains: bool = False  # explains the accuracy, so it asks nothing where that is not above chance
+    by_p: bool = True  # fires by a small p; else p is of the opposite, and no correction for many tests counts it
+    may_use: tuple[str, ...] = ()  # optional fields of `ControlInputs`
 
 
-# Every control by name, in the order in which tables show them. Recipes are those of section 4 of the field survey.
+# Every control by name, in the order in which tables show them.
 CONTROLS: Mapping[str, Control] = MappingProxyType({
     "leave-block-out": Control(
         leave_block_out,
@@ -175,7 +175,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
 
 CANNOT = "cannot be computed: "
 
-# What a control may need -> why it is not there, and which verb provides it.
+# Optional input -> why it is missing, and the verb that provides it.
 PROVIDED: Mapping[str, str] = MappingProxyType({
     "baseline": "the data set holds no time before the picture that is long enough for the features",
     "signal": "there is no signal; the data set has it",
@@ -185,12 +185,12 @@ PROVIDED: Mapping[str, str] = MappingProxyType({
     "`neurocanvas evaluate` do that",
 })  # fmt: skip
 
-# What every row of the table has; `share`, `measures`, `note`, `decisive`, `bound` and `details` besides.
+# Main columns of a row; it has `share`, `measures`, `note`, `decisive`, `bound` and `details` too.
 COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
 
 
 def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Compute one control, if what it needs is there and there is anything to explain."""
+    """Compute one control, or refuse where inputs are missing or nothing is decoded that needs explaining."""
     control = CONTROLS[check_option("control", name, CONTROLS)]
     missing = [need for need in control.needs if getattr(inputs, need) is None]
     if missing:
@@ -200,20 +200,19 @@ def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generato
 
 
 def control_row(inputs: ControlInputs, name: str, *, seed: int) -> dict[str, Any]:
-    """Compute one control, before the correction for many."""
+    """Row of one control, `p_holm` still None; its numbers do not depend on which others are computed."""
     found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
     return _row(name, CONTROLS[name], found)
 
 
 def correct_for_many(rows: Sequence[dict[str, Any]]) -> None:
-    """Set `p_holm` of every control that fires by a small p."""
+    """Set `p_holm`, in place, of every control that fires by a small p, over the controls that were computed."""
     tested = [row for row in rows if row["p"] is not None and CONTROLS[row["control"]].by_p]
     for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = adjusted
 
 
 def _row(name: str, control: Control, found: Measured | Refusal) -> dict[str, Any]:
-    """One row, before the correction for many controls."""
     if isinstance(found, Refusal):
         empty = dict.fromkeys((*COLUMNS[1:6], "fired", "share"))
         verdict = f"{CANNOT}{found.reason}"
@@ -230,12 +229,11 @@ def _row(name: str, control: Control, found: Measured | Refusal) -> dict[str, An
 
 
 def _number(value: float) -> float | None:
-    """A number that JSON can hold."""
     return float(value) if np.isfinite(value) else None
 
 
 def sentence(name: str, *, fired: bool, share: float | None) -> str:
-    """Say what a control found."""
+    """Verdict in words; `share` is the part of the accuracy above chance that the confound explains."""
     if not fired:
         return CONTROLS[name].silent
     if share is None or not np.isfinite(share):

@@ -1,4 +1,7 @@
-"""Intervals and p-values over what can be exchanged: trials in a rapid design, whole blocks, subjects."""
+"""Intervals and p-values over exchangeable units: trials in a rapid design, whole blocks, subjects."""
+
+# The null hypothesis is always that the picture seen has nothing to do with what was generated: pictures are dealt out
+# anew among exchangeable units of the same subject, and the score is computed again.
 
 from __future__ import annotations
 
@@ -9,15 +12,14 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches
 
-# Numbers that are drawn at once: memory, not result.
+# Numbers drawn at once; sets memory, not results.
 AT_ONCE = 2_000_000
 
-# Two scores that differ by less are equal: sums in another order differ in their last digits.
+# Scores that differ by less are equal: sums in another order differ in their last digits.
 TOLERANCE = 1e-9
 
 
 def _codes(name: str, values: np.ndarray, n_trials: int) -> np.ndarray:
-    """Number the distinct values of a column from 0."""
     column = np.asarray(values)
     if column.shape != (n_trials,):
         raise NeuroCanvasError(
@@ -27,7 +29,7 @@ def _codes(name: str, values: np.ndarray, n_trials: int) -> np.ndarray:
 
 
 def _values(name: str, values: np.ndarray) -> np.ndarray:
-    """Return one finite score per trial, or say what is wrong."""
+    """Check and return one finite score per trial."""
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
         raise NeuroCanvasError(
@@ -37,7 +39,7 @@ def _values(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _members(strata: np.ndarray, units: np.ndarray) -> list[list[np.ndarray]]:
-    """For every stratum, the trials of each of its units, in the order in which they stand."""
+    """Per stratum, the row numbers of each of its units, in order."""
     strata, units = _codes("strata", strata, len(units)), _codes("units", units, len(units))
     grouped = [
         [rows[units[rows] == unit] for unit in np.unique(units[rows])]
@@ -51,7 +53,9 @@ def _members(strata: np.ndarray, units: np.ndarray) -> list[list[np.ndarray]]:
 def permutations(
     strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw ways to deal the pictures out anew: ``true[permutations[i]]`` are the labels of the i-th."""
+    """Permute labels among units within strata: (count, n_trials); `true[permuted[i]]` are the i-th labels."""
+    # A unit takes the labels of another in order, from the start again where they run out: exact with units of one
+    # length, otherwise nearly so.
     drawn = np.empty((count, len(np.asarray(units))), dtype=np.int32)
     for members in _members(strata, units):
         longest = max(map(len, members))
@@ -65,7 +69,7 @@ def permutations(
 
 
 def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.ndarray:
-    """Mean score under every permutation of which picture was seen."""
+    """Mean score under each permutation, (count,), from `table`, (n_trials, n_pictures): score if each was seen."""
     table, true, permuted = np.asarray(table), np.asarray(true), np.asarray(permuted)
     if table.ndim != 2 or true.shape != (len(table),) or permuted.shape[1:] != (len(table),):
         raise NeuroCanvasError(
@@ -83,7 +87,7 @@ def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.
 
 
 def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False) -> float:
-    """p-value of a score from its permutation null, (1 + b) / (1 + n) [PhipsonSmyth2010]."""
+    """p-value of a score from its permutation null, (n,): (1 + b) / (1 + n) [PhipsonSmyth2010]."""
     permuted = _values("null", null)
     if not np.isfinite(value):
         raise NeuroCanvasError(f"permutation p: a finite score is needed; got {value}.")
@@ -93,7 +97,7 @@ def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False) ->
 
 
 def smallest_p(strata: np.ndarray, units: np.ndarray, count: int) -> float:
-    """The smallest p-value that a permutation test can give: few units can be ordered in few ways."""
+    """Smallest p-value that a permutation test can reach: few units have few orders."""
     log_orders = sum(lgamma(len(members) + 1) for members in _members(strata, units))
     return max(1 / (1 + count), exp(-log_orders))
 
@@ -107,7 +111,8 @@ def bootstrap_interval(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean, resampling whole units within strata."""
+    """Percentile bootstrap interval of the mean, resampling whole units within strata; None if no stratum has two."""
+    # Speaks of other units of the same kind (blocks of these subjects, or other subjects), pictures and mapper fixed.
     scores = _values("bootstrap", values)
     _codes("units", units, len(scores))
     grouped = _members(np.zeros(len(scores)) if strata is None else strata, units)
@@ -136,14 +141,17 @@ def paired_permutation_p(
     codes = _codes("units", units, len(first))
     differences = np.bincount(codes, weights=first - second)
     null = np.empty(count)
-    for some in batches(count, 4 * max(1, AT_ONCE // 4 // len(differences))):  # four draws come of one random number
+    for some in batches(count, 4 * max(1, AT_ONCE // 4 // len(differences))):  # one random number makes four draws
         signs = rng.integers(0, 2, size=(some.stop - some.start, len(differences)), dtype=np.int8) * 2 - 1
         null[some] = signs @ differences
     return permutation_p(float(differences.sum()) / len(first), null / len(first))
 
 
 def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05) -> int | None:
-    """The smallest number of correct trials whose exact binomial p-value is at most `level`."""
+    """Smallest number of correct trials with an exact binomial p of at most `level`; None if not even all suffice."""
+    # Only for independent trials: top-k of one trial per picture, or a classifier in a rapid design. Not for two-way
+    # and n-way scores (comparisons share a gallery), trials of one block, repeated pictures or transductive rules:
+    # there `permutation_p` is the test.
     from scipy.stats import binom
 
     if n_trials < 1 or not 0 < chance < 1 or not 0 < level < 1:
@@ -157,7 +165,7 @@ def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05
 
 
 def place(value: float, floor: float, ceiling: float) -> float | None:
-    """Where a score lies between the floor (0, the shuffled arm) and the ceiling (1, the oracle arm)."""
+    """Position of a score between the floor (0, shuffled arm) and the ceiling (1, oracle arm); None if they meet."""
     if abs(ceiling - floor) < TOLERANCE:
         return None
     return (value - floor) / (ceiling - floor)

@@ -1,4 +1,4 @@
-"""Controls that ask what of a picture is decoded: its concept, itself, its code, its looks, or that it was trained."""
+"""Controls that ask what is decoded: the concept, the single picture, its code, its looks, or that it was trained."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from neurocanvas.evaluation.control_inputs import ControlInputs, coded, flattene
 from neurocanvas.evaluation.measured import Measured, Refusal, chance_of, lost, nothing_to_ask, survives
 from neurocanvas.evaluation.statistics import paired_permutation_p
 
-# Penalty of the ridge regression to codes, per training trial of standardised features.
+# Ridge penalty per training trial, for standardised features.
 RIDGE = 0.1
 
-# Tested trials that are trained for one by one in the low-level match, drawn at random where there are more.
+# Most tested trials in the low-level match, which trains a decoder for each; a random draw where there are more.
 LOOKED_AT = 160
 
-# Parts in which the trained pictures among the tested ones are left out of training.
+# Groups in which pictures that are both trained and tested are left out of training.
 STIMULUS_GROUPS = 4
 
 
 def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Deal the pictures to as many pseudo-concepts, each an even mix of true ones, and decode those."""
+    """Decode as many pseudo-concepts, each an even mix of true ones: if that works, single pictures are recognised."""
     stimuli, first = np.unique(inputs.stimulus, return_index=True)
     if len(stimuli) < 2 * inputs.n_concepts:
         return Refusal(f"{len(stimuli)} pictures of {inputs.n_concepts} concepts are too few to be mixed")
@@ -43,8 +43,9 @@ def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Replace the concepts' embeddings by random codes, and retrieve those by ridge regression under the same
-    splits."""
+    """Replace the concepts' embeddings by random codes, and retrieve those by ridge regression."""
+    # Where tested concepts were trained, random codes must do well: retrieval among them is classification, whatever
+    # the targets. Only concepts that were not trained can show that the embeddings' geometry is decoded.
     if inputs.embeddings is None:
         return Refusal("there are no embeddings of the concepts")
     first = np.unique(inputs.labels, return_index=True)[1]
@@ -67,7 +68,7 @@ def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def _ridge_smoother(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Table that takes centred training targets to predictions of test trials, (n_test, n_train)."""
+    """Matrix from centred training targets to predictions of test trials, (n_test, n_train)."""
     mean, scale = train.mean(axis=0), train.std(axis=0)
     scale[scale == 0] = 1.0
     x, given = (train - mean) / scale, (test - mean) / scale
@@ -78,7 +79,7 @@ def _ridge_smoother(train: np.ndarray, test: np.ndarray) -> np.ndarray:
 
 
 def _two_way(inputs: ControlInputs, smoothers: list[np.ndarray], codes: np.ndarray) -> np.ndarray:
-    """Share of a fold's other tested concepts whose code is less like the prediction than the true one's, per trial."""
+    """Two-way identification among a fold's tested concepts, (n_tested,); ties count half, NaN with one concept."""
     scores = np.full(len(inputs.labels), np.nan)
     for (train, test), smoother in zip(inputs.splits, smoothers, strict=True):
         targets = codes[inputs.labels[train]]
@@ -95,7 +96,9 @@ def _two_way(inputs: ControlInputs, smoothers: list[np.ndarray], codes: np.ndarr
 
 
 def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Leave out of training, for every tested picture, the half of its concept that looks most like it, or any half."""
+    """Leave out of training the half of the tested picture's concept that looks most like it, or a random half."""
+    # Look-alikes of other concepts stay: a decoder of looks names those instead. The picture itself never trains. Where
+    # look-alikes also mean more similar things (one breed of dog), accuracy falls for that reason too.
     if inputs.low_level is None:
         return Refusal("there are no low-level descriptors of the pictures")
     looks = flattened(inputs.low_level)
@@ -121,7 +124,7 @@ def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def _as_many(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mark the first entries of every label, as many as asked for."""
+    """Mark the first `counts[label]` entries of every label."""
     marked = np.zeros(len(labels), dtype=bool)
     for label in np.flatnonzero(counts):
         marked[np.flatnonzero(labels == label)[: counts[label]]] = True
@@ -160,7 +163,7 @@ def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Mea
 def _with_and_without(
     train: np.ndarray, shown: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows less as many others of every concept as are marked, and less the marked ones."""
+    """Training rows without the shown pictures, second, and first without as many others of the same concepts."""
     others = rng.permutation(train[~shown])
     leaves = _as_many(labels[others], np.bincount(labels[train[shown]], minlength=labels.max() + 1))
     return np.concatenate([train[shown], others[~leaves]]), train[~shown]

@@ -21,21 +21,21 @@ from neurocanvas.evaluation.measured import (
 )
 from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p
 
-# Time bins whose means stand for the time course of a channel.
+# Time bins per channel in `time_course_and_power`.
 COURSE_BINS = 10
 
-# Surrogates that phase-randomised accuracy is averaged over; each needs the features anew.
+# Surrogates over which phase-randomised accuracy is averaged; features are extracted anew for each.
 PHASE_REPEATS = 2
 
-# Trials whose phases are randomised at once.
+# Trials per batch; sets memory, not results.
 BATCH = 200
 
-# Mean correlation over trials of features with those of surrogates from which they hardly depend on phases.
+# From this mean correlation with the surrogates' features on, features hardly depend on phases.
 SAME_FEATURES = 0.5
 
 
 def matched_noise(features: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Draw Gaussian noise with the mean and the covariance of features, trial by trial independent."""
+    """Independent Gaussian noise with the mean and covariance of features: (n_trials, n_features)."""
     mean = features.mean(axis=0)
     rest = (features - mean) / np.sqrt(len(features))
     if rest.shape[1] > len(rest):
@@ -46,11 +46,12 @@ def matched_noise(features: np.ndarray, *, rng: np.random.Generator) -> np.ndarr
 
 
 def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Decode noise with the features' covariance."""
+    """Decode noise with the features' covariance: firing means that something other than EEG reaches the decoder."""
+    # Trained on noise and, second, on real EEG: the larger effect, and twice the smaller p (Bonferroni).
     named = np.empty((2, inputs.repeats, len(inputs.tested)), dtype=np.int64)
     for repeat in range(inputs.repeats):
         answers = np.full((2, len(inputs.labels)), -1)
-        for train, test in inputs.splits:  # with noise of its own: what folds share would make their hits dependent
+        for train, test in inputs.splits:  # new noise per fold, as shared noise would make hits dependent
             noise = matched_noise(inputs.flat, rng=rng)
             for way, trained in enumerate((noise, inputs.flat)):
                 answers[way, test] = named_labels(inputs.decode, trained[train], inputs.labels[train], noise[test])
@@ -71,7 +72,7 @@ def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | 
 def _above_chance(
     inputs: ControlInputs, named: np.ndarray, tested_p: tuple[float, float], rng: np.random.Generator
 ) -> Measured:
-    """What several answers to the tested trials, (n_repeats, n_tested), are above chance, given p and chance."""
+    """Accuracy above chance of answers (n_repeats, n_tested), with interval, given p and chance."""
     p, chance = tested_p
     above = (named == inputs.labels[inputs.tested]).mean(axis=0) - chance
     low, high = bootstrap_interval(
@@ -84,7 +85,7 @@ def _above_chance(
 
 
 def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Shuffle which training trial has which label, train on that, and test on the true pairs."""
+    """Train on shuffled labels and test on true ones: firing means that the decoder knows answers from elsewhere."""
     if factorial(inputs.n_concepts) < 1 / SIGNIFICANT:
         return Refusal(f"{inputs.n_concepts} concepts can exchange names in too few ways for a p below {SIGNIFICANT:g}")
     tested = inputs.tested
@@ -96,7 +97,8 @@ def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measur
 
 
 def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Give every trial random phases, the same in all of its channels [Theiler1992]."""
+    """Random phases per trial, the same in all channels [Theiler1992]: (n_trials, n_chans, n_times)."""
+    # Keeps mean, spectra and cross-spectra of every trial; nothing remains of when anything happened.
     if np.ndim(signal) != 3:
         raise NeuroCanvasError(f"signal: (n_trials, n_chans, n_times) is needed; got shape {np.shape(signal)}.")
     n_times = signal.shape[2]
@@ -109,7 +111,7 @@ def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndar
 
 
 def time_course_and_power(signal: np.ndarray) -> np.ndarray:
-    """Describe a signal by when it was high and by how much it varied."""
+    """Means of time bins and log variance per channel: (n_trials, n_chans, n_times) -> (n_trials, n_features)."""
     bins = np.array_split(np.arange(signal.shape[2]), min(COURSE_BINS, signal.shape[2]))
     course = np.stack([signal[:, :, places].mean(axis=2) for places in bins], axis=2)
     power = np.log(signal.var(axis=2) + np.finfo(np.float64).tiny)
@@ -117,7 +119,9 @@ def time_course_and_power(signal: np.ndarray) -> np.ndarray:
 
 
 def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Decode signals whose phases were randomised, trained and tested so."""
+    """Decode signals with random phases, in training and test: firing means that timing is not what is decoded."""
+    # Band power hardly changes under random phases, so with it this fires whenever enough is decoded; the note says so.
+    # Silence never shows that timing counts: too few trials make it silent too.
     if inputs.signal is None:
         return Refusal("there is no signal to randomise phases in")
     tested = inputs.tested
@@ -139,7 +143,7 @@ def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> M
 
 
 def _with_surrogates(inputs: ControlInputs, rng: np.random.Generator) -> list[np.ndarray]:
-    """Features of the signal and of its surrogates, each (n_trials, n_features); 0 in rows that no fold uses."""
+    """Features of the signal, then of its surrogates, each (n_trials, n_features); 0 in rows that no fold uses."""
     signal, extract = inputs.signal, inputs.extract or time_course_and_power
     if signal is None:
         return []
@@ -157,14 +161,15 @@ def _with_surrogates(inputs: ControlInputs, rng: np.random.Generator) -> list[np
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Mean over features of the correlation over trials; features that do not vary in both count as 0."""
+    """Mean over features of the correlation over trials; constant features count as 0."""
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     size = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
     return float(np.mean(np.where(size > 0, (x * y).sum(axis=0) / np.where(size > 0, size, 1.0), 0.0)))
 
 
 def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Compare the scores of the arm `eeg` with those of arms that draw without this trial's EEG or little of it."""
+    """Compare the scores of the arm `eeg` with arms that draw with little or nothing of this trial's EEG."""
+    # Fires unless `eeg` is shown to be better than the null arm hardest to beat: the burden of proof is with the EEG.
     if inputs.arms is None or "eeg" not in inputs.arms or len(inputs.arms) < 2:
         return Refusal("there are no scores of the arm eeg and of a null arm")
     scores = np.asarray(inputs.arms["eeg"], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Controls that ask whether time is decoded: blocks, what comes before the picture, distance to training, drift."""
+"""Controls that ask whether time is decoded: blocks, the baseline, distance to training trials, drift."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from neurocanvas.evaluation.statistics import (
 )
 from neurocanvas.families import batches
 
-# Parts of a recording that are held out in turn where concepts came in mixed order and in one run.
+# Parts of a single run in mixed order that are held out in turn.
 STRETCHES = 5
 
-# Trials: what changes more slowly than this counts as drift; in blocks of fewer than ten trials, two blocks do.
+# Trials per period: slower changes count as drift. With blocks of fewer than ten trials it is two blocks.
 DRIFT_PERIOD = 20
 
-# Permutations for each of which a decoder of the baseline is trained anew, at most.
+# Most permutations for which the decoder of the baseline is trained anew.
 RETRAINED = 199
 
-# Of the accuracy above chance, what a doubling of the distance to training trials may cost: drift leaves a trace in the
-# mean of a concept's training trials even in mixed order.
+# Share of the accuracy above chance that a doubling of the distance to training trials may cost: drift leaves a trace
+# in the mean of a concept's training trials even in mixed order.
 TOLERATED_SLOPE = 0.1
 
 WHOLE_BLOCKS = "The splits keep blocks whole, so no trial of a tested block trains."
@@ -48,7 +48,9 @@ MIXED_ORDER = (
 
 
 def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Compare training on other blocks alone with training on as many trials, half of the tested blocks' among them."""
+    """Compare training on other blocks alone with as many trials that include half of the tested blocks' trials."""
+    # k-th blocks of all concepts are tested together; in mixed order runs, or fifths of one run. Each concept has the
+    # same number of training trials on both sides, so that only where they come from differs.
     if inputs.keeps_blocks_whole:
         return nothing_to_ask(WHOLE_BLOCKS)
     if inputs.keeps_runs_whole:
@@ -79,12 +81,11 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def _named(inputs: ControlInputs, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Labels that the decoder gives to rows, trained on others."""
     return named_labels(inputs.decode, inputs.flat[train], inputs.labels[train], inputs.flat[test])
 
 
 def _turns(inputs: ControlInputs) -> np.ndarray:
-    """Which part of the recording is held out together, by row; -1 for concepts with one block."""
+    """Number of the part of the recording held out with each row, (n_trials,); -1 for concepts with one block."""
     if not inputs.is_blocked:
         if inputs.runs.max() > 0:
             return inputs.runs
@@ -101,7 +102,7 @@ def _turns(inputs: ControlInputs) -> np.ndarray:
 
 
 def _halves(test: np.ndarray, units: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each half of the rows with the other, every block dealt evenly to both."""
+    """Yield (half, other half) both ways, every block dealt evenly to the two."""
     shuffled = rng.permutation(test)
     dealt = shuffled[np.argsort(units[shuffled], kind="stable")]
     yield dealt[::2], dealt[1::2]
@@ -109,14 +110,14 @@ def _halves(test: np.ndarray, units: np.ndarray, rng: np.random.Generator) -> It
 
 
 def _make_room(others: np.ndarray, joining: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rows without as many of every label, at random, as are joining."""
+    """Drop as many random rows of every label as join."""
     shuffled = rng.permutation(others)
     leaving = np.bincount(labels[joining], minlength=labels.max() + 1)
     return shuffled[_place_within(labels[shuffled]) >= leaving[labels[shuffled]]]
 
 
 def _place_within(labels: np.ndarray) -> np.ndarray:
-    """How many entries with the same label stand before each."""
+    """Number of entries with the same label before each."""
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], labels[order])
     place = np.empty(len(labels), dtype=np.int64)
@@ -126,6 +127,8 @@ def _place_within(labels: np.ndarray) -> np.ndarray:
 
 def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
     """Shift the blocks by half of one, give them random labels, and decode those under the same splits."""
+    # A shifted block is half of one concept's trials and half of the next one's: a response to the concept alone keeps
+    # half of its accuracy, drift all of it. In mixed order a block is one trial, and surrogate labels are random.
     if inputs.keeps_blocks_whole:
         return nothing_to_ask(WHOLE_BLOCKS)
     blocks = inputs.blocks
@@ -151,13 +154,15 @@ def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Decode the concept from what was recorded before the picture could have been seen."""
+    """Decode the concept from before the picture could have been seen: -200 to 0 ms, or (weaker) 0 to 40 ms."""
     if inputs.baseline is None:
         return Refusal("there are no features of the time before the picture")
     tested = inputs.tested
     before, true = flattened(inputs.baseline), inputs.labels[tested]
     named = inputs.predict(before, inputs.labels)[tested]
     if inputs.decode is None and not inputs.keeps_blocks_whole:
+        # Trials are exchanged even inside blocks, because drift is what this looks for. Folds learn from one another's
+        # test trials, so exchanging test labels alone fires on 7 instead of 5 of 100 clean recordings: train anew.
         count = min(inputs.permutations, RETRAINED)
         dealt = inputs.labels[permutations(coded(inputs.session), np.arange(len(before)), count, rng=rng)]
         null = np.array([np.mean((inputs.predict(before, labels) == labels)[tested]) for labels in dealt])
@@ -178,7 +183,7 @@ def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def distances_to_training(inputs: ControlInputs) -> np.ndarray:
-    """How many trials lie between every tested trial and the nearest training trial of its concept."""
+    """Trials from each tested trial to the nearest training trial of its concept and session, (n_tested,) or NaN."""
     order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
     found = np.full(len(order), np.nan)
     for train, whole in inputs.splits:
@@ -191,7 +196,9 @@ def distances_to_training(inputs: ControlInputs) -> np.ndarray:
 
 
 def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Ask whether accuracy falls with the number of trials to the nearest training trial of the same concept."""
+    """Slope of accuracy on log2 of the distance to the nearest training trial of the concept."""
+    # Cyclic shifts within blocks (or runs), because hits and distances are both autocorrelated: free permutations would
+    # find too much.
     distance = distances_to_training(inputs)
     kept = np.isfinite(distance)
     if not kept.any():
@@ -215,7 +222,7 @@ def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> 
 
 
 def cyclic_shifts(stretch: np.ndarray, count: int, *, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Draw indices that shift every stretch of a series around by a random number of places, none included."""
+    """Yield `count` random cyclic shifts within every stretch (shift 0 included), some at a time: (n_shifts, n)."""
     stretches = [np.flatnonzero(stretch == one) for one in np.unique(stretch)]
     by = [rng.integers(len(places), size=(count, 1)) for places in stretches]
     for some in batches(count, max(1, AT_ONCE // len(stretch))):
@@ -228,7 +235,7 @@ def cyclic_shifts(stretch: np.ndarray, count: int, *, rng: np.random.Generator) 
 def _slope_interval(
     x: np.ndarray, y: np.ndarray, units: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of the slope of y on x, whole units resampled."""
+    """95 % bootstrap interval of the slope of y on x, resampling whole units."""
     codes = coded(units)
     sums = np.stack([np.bincount(codes, weights=part) for part in (np.ones_like(x), x, y, x * x, x * y)], axis=1)
     n, sx, sy, sxx, sxy = np.concatenate([
@@ -243,6 +250,8 @@ def _slope_interval(
 
 def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
     """Take slow changes over trials out of the features and decode again."""
+    # In blocks a concept's own response is slow too and goes with the drift: then firing says that the two cannot be
+    # told apart.
     cleaned = without_drift(inputs)
     tested, true = inputs.tested, inputs.labels[inputs.tested]
     after = (inputs.predict(cleaned, inputs.labels)[tested] == true).astype(float)
@@ -251,7 +260,9 @@ def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> Measure
 
 
 def without_drift(inputs: ControlInputs) -> np.ndarray:
-    """Give the features without what changes slowly over the trials of a run."""
+    """Features without slow changes over the trials of a run, (n_trials, n_features)."""
+    # Regressed on the trial index and all cosines with a period of at least `DRIFT_PERIOD` trials; the regression sees
+    # test trials but no labels.
     period: float = DRIFT_PERIOD
     if inputs.is_blocked:
         period = min(period, 2 * float(np.median(np.bincount(inputs.blocks))))

@@ -26,28 +26,29 @@ RELEASED_EPSILON = 1e-10
 
 
 def bin_shares(freqs: np.ndarray, bands: Mapping[str, tuple[float, float]]) -> np.ndarray:
-    """Tell how many Hz of each frequency bin lie in each half-open band [low, high)."""
+    """Hz of each frequency bin that lie in each half-open band [low, high): (n_freqs, n_bands)."""
+    # A bin covers half the spacing on both sides, so bands that tile the axis neither lose nor double any power.
     freqs = np.asarray(freqs, dtype=np.float64)
     spacing = freqs[1] - freqs[0]
     low, high = np.array(list(bands.values())).T
     below = np.maximum(freqs - spacing / 2, 0)[:, None]
     above = (freqs + spacing / 2)[:, None]
     shares = np.clip(np.minimum(above, high) - np.maximum(below, low), 0, None)
-    shares[freqs == 0] *= 2
+    shares[freqs == 0] *= 2  # DC covers only half a bin, with all of its power
     return shares
 
 
 def band_power(
     psd: np.ndarray, freqs: np.ndarray, bands: Mapping[str, tuple[float, float]] = BANDS
 ) -> np.ndarray:
-    """Integrate the power spectral density over each half-open band [low, high)."""
+    """Band power: PSD (..., n_freqs) in µV²/Hz, integrated over half-open bands -> (..., n_bands) in µV²."""
     freqs = np.asarray(freqs)
     check_bands(bands, nyquist=freqs[-1] + (freqs[1] - freqs[0]) / 2)
     return np.asarray(psd, dtype=np.float64) @ bin_shares(freqs, bands)
 
 
 def check_bands(bands: Mapping[str, tuple[float, float]], *, nyquist: float) -> None:
-    """Raise if a band reaches beyond half the sampling frequency."""
+    """Raise if a band reaches beyond half the sampling frequency; a band filled in part would not be comparable."""
     for name, (low, high) in bands.items():
         if high > nyquist:
             raise NeuroCanvasError(
@@ -57,7 +58,7 @@ def check_bands(bands: Mapping[str, tuple[float, float]], *, nyquist: float) -> 
 
 
 def differential_entropy(power: np.ndarray) -> np.ndarray:
-    """Entropy of a Gaussian band signal, ½ ln(2πe·power), in nats [Duan2013]."""
+    """Entropy of a Gaussian band signal of that power in µV², ½ ln(2πe·power), in nats [Duan2013]."""
     power = np.asarray(power, dtype=np.float64)
     bad = ~(np.isfinite(power) & (power > 0))
     if bad.any():
@@ -69,17 +70,21 @@ def differential_entropy(power: np.ndarray) -> np.ndarray:
 
 
 def gaussian_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
-    """Differential entropy per band, ½ ln(2πe·power) without the bias of a short window."""
+    """Differential entropy in nats without short-window bias: µV (..., n_chans, n_times) -> (..., n_chans, n_bands)."""
+    # Valid for bands at least 1 / window length wide that start above it: white noise comes out within .05 nats. 400 ms
+    # do not resolve delta (.5-4 Hz): removing the mean costs .2 nats, and theta leaks in. Read it as "slow".
     from scipy.special import digamma
 
     freqs, psd = power_spectrum(signal, sfreq, highest=HIGHEST)
     half = degrees_of_freedom(signal.shape[-1], bin_shares(freqs, BANDS)) / 2
-    # unbiased for a Gaussian signal [Ahmed1989], so that windows of different length can be compared
+    # The log of a χ² estimate is too low by ln(ν/2) - ψ(ν/2) on average (half of it is .10 nats in theta after 400 ms).
+    # Added back, it is unbiased for a Gaussian [Ahmed1989], and windows of different length can be compared.
     return differential_entropy(band_power(psd, freqs)) + 0.5 * (np.log(half) - digamma(half))
 
 
 def released_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
-    """Compute the feature of the released EEG-ImageNet code: Σ ln(PSD + 1e-10) over the bins of a band."""
+    """Feature of the released `de_feat_cal.py`, Σ ln(PSD + 1e-10) over a band's bins: (n_trials, n_chans, n_bands)."""
+    # No differential entropy (DIFFERENCES.md): V², not per Hz, and closed bands, so that the bin at 30 Hz counts twice.
     freqs, psd = power_spectrum(signal, sfreq, half_bandwidth=RELEASED_HALF_BANDWIDTH, highest=HIGHEST)
     inside = np.stack([(freqs >= low) & (freqs <= high) for low, high in BANDS.values()], axis=-1)
     for name, bins in zip(BANDS, inside.T, strict=True):
@@ -131,7 +136,7 @@ def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
 
 
 def cut_window(signal: np.ndarray, trials: Trials, settings: FeatureSettings) -> np.ndarray:
-    """Cut the feature window out of whole trials."""
+    """Cut the feature window out of whole trials, as a view: (..., n_times) -> (..., window)."""
     offset = round(trials.tmin * trials.sfreq)
     start, stop = (round(edge * trials.sfreq) - offset for edge in (settings.tmin, settings.tmax))
     n_times = signal.shape[-1]

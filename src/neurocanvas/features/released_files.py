@@ -1,4 +1,4 @@
-"""Feature files as the released EEG-ImageNet code keeps them, `{subject}_{granularity}_de.npy`: band after band."""
+"""The feature files of the released EEG-ImageNet code, `{subject}_{granularity}_de.npy`: band after band."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neurocanvas.store import atomic
 
 
 def read_released(path: Path | str, n_chans: int = 62) -> np.ndarray:
-    """Read a released feature file."""
+    """Read a released feature file, band-major (n_trials, n_bands·n_chans), as (n_trials, n_chans, n_bands) float64."""
     path, n_bands = check_file(path, "released features"), len(BANDS)
     try:
         columns = np.lib.format.open_memmap(path, mode="r")  # maps, and so never unpickles
@@ -33,7 +33,7 @@ def read_released(path: Path | str, n_chans: int = 62) -> np.ndarray:
 
 
 def write_released(path: Path | str, features: np.ndarray) -> None:
-    """Write features as a released feature file, atomically."""
+    """Write (n_trials, n_chans, n_bands) atomically; channel c of band b is column b·n_chans + c."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 3 or features.shape[2] != len(BANDS):
         raise NeuroCanvasError(

@@ -8,7 +8,10 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 
-# Time-half-bandwidth product NW of the default spectrum; see `power_spectrum` for why.
+# Time-half-bandwidth product NW of the default spectrum: 2 tapers, smoothing over ±3.75 Hz after 400 ms, 4 degrees of
+# freedom per bin. NW = 4 (MNE's default) smears over ±10 Hz and leaves only 28 % of a 10 Hz tone in alpha (here 68 %).
+# One Hann window is narrower (83 %) but hears only the middle of the window and gives 2 degrees of freedom. On the real
+# grating recordings NW = 1.5 decoded frequency and orientation at least as well as ten other windows.
 HALF_BANDWIDTH = 1.5
 
 # NW of MNE's default multitaper spectrum, which the released features were made with.
@@ -23,7 +26,7 @@ RANK_TOLERANCE = 1e-6
 
 @lru_cache(maxsize=8)
 def tapers(n_times: int, half_bandwidth: float) -> tuple[np.ndarray, np.ndarray]:
-    """Give the Slepian tapers that keep more than 90 % of their energy inside the bandwidth."""
+    """Slepian tapers with over 90 % of their energy in the band: (n_tapers, n_times), and weights that sum to 1."""
     from scipy.signal.windows import dpss
 
     if not 0.5 <= half_bandwidth < n_times / 2:
@@ -42,11 +45,14 @@ def tapers(n_times: int, half_bandwidth: float) -> tuple[np.ndarray, np.ndarray]
 def power_spectrum(
     signal: np.ndarray, sfreq: float, *, half_bandwidth: float = HALF_BANDWIDTH, highest: float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate the one-sided power spectral density, |DFT|² averaged over Slepian tapers."""
+    """One-sided PSD over Slepian tapers: µV (..., n_times) -> frequencies (n_freqs,), PSD (..., n_freqs) in µV²/Hz."""
+    # As MNE's psd_array_multitaper(normalization="full"): the sum over bins times their spacing is the variance. Two
+    # small float32 matrix products replace an FFT per taper: gamma agrees with float64 to 2e-5, also beside slow power
+    # 10,000 times as high or a drift of 10,000 µV; single bins to 5e-4. No filter: line noise stays in gamma.
     signal = np.asarray(signal)
     n_times = signal.shape[-1]
     freqs = np.fft.rfftfreq(n_times, 1 / sfreq)
-    freqs = freqs[freqs - freqs[1] / 2 < highest]
+    freqs = freqs[freqs - freqs[1] / 2 < highest]  # bins that begin above it would cost most of the time
     factors = _factors(n_times, half_bandwidth, len(freqs))
     rows = signal.reshape(-1, n_times)
     psd = np.empty((len(rows), len(freqs)), dtype=np.float32)
@@ -60,6 +66,9 @@ def power_spectrum(
 @lru_cache(maxsize=8)
 def _factors(n_times: int, half_bandwidth: float, n_freqs: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Factor the Fourier transform of all tapers: two pairs (coordinates to parts, folded window to coordinates)."""
+    # Around the middle of the window tapers, cosines and sines are even or odd: half of the real and imaginary parts
+    # need only sums of mirrored samples (first pair), the others only differences (second). Tapers and neighbouring
+    # bins overlap so much that few coordinates hold them: 42 for 7 tapers x 33 bins x 201 folded samples at 400 ms.
     windows, weights = tapers(n_times, half_bandwidth)
     half = np.arange(n_times // 2 + 1)
     phases = 2 * np.pi / n_times * (np.outer(np.arange(n_freqs), half) % n_times)
@@ -93,7 +102,7 @@ def _power(rows: np.ndarray, factors: list[tuple[np.ndarray, np.ndarray]], n_fre
 
 
 def _one_sided(n_times: int) -> np.ndarray:
-    """Weigh each bin by how many of the two-sided ones it stands for: DC and Nyquist 1, others 2."""
+    """How many two-sided bins each one-sided bin stands for: DC and Nyquist 1, others 2."""
     doubled = np.full(n_times // 2 + 1, 2.0)
     doubled[0] = 1.0
     if n_times % 2 == 0:
@@ -104,7 +113,8 @@ def _one_sided(n_times: int) -> np.ndarray:
 def degrees_of_freedom(
     n_times: int, shares: np.ndarray, *, half_bandwidth: float = HALF_BANDWIDTH
 ) -> np.ndarray:
-    """Count how many independent squares a band power is made of, if the signal is white noise."""
+    """χ² degrees of freedom of each band's power under white noise: shares (n_freqs, n_bands) -> (n_bands,)."""
+    # ν = 2 mean² / variance; bins d apart have the covariance Σ_kl w_k w_l |FFT(taper_k · taper_l)(d)|².
     windows, weights = tapers(n_times, half_bandwidth)
     products = np.fft.fft(windows[:, None] * windows[None], axis=-1)
     covariance = np.einsum("k,l,kld->d", weights, weights, np.abs(products) ** 2)

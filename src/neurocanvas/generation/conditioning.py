@@ -1,4 +1,4 @@
-"""From predictions to conditions: one entry per arm."""
+"""From predictions to conditions of the generator: one entry per arm."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches
 
-# What a picture may be drawn over: that of a stimulus, by its name, or a small one.
+# Start of a drawing: a stimulus' picture, by name, or a small picture.
 Start = str | np.ndarray
 
-# Targets that predictions are compared with at once.
+# Targets compared with the predictions per batch; sets memory, not results.
 AT_ONCE = 200
 
 
 @dataclass(frozen=True)
 class ArmInputs:
-    """What an arm may make the conditions of some of a subject's trials from; arrays of trials are float32."""
+    """All that an arm may make conditions from, for some of a subject's trials; arrays of trials are float32."""
 
-    predicted: np.ndarray
-    rescaled: np.ndarray
-    mean: np.ndarray
-    true: np.ndarray
-    dealt: Callable[[], np.ndarray]
-    seeds: np.ndarray
-    targets: np.ndarray
-    embeddings: np.ndarray
-    known: np.ndarray
-    target_concept: np.ndarray
-    stimuli: np.ndarray
-    embed_concepts: Callable[[list[str]], np.ndarray]
-    sketch: Callable[[], np.ndarray]
+    predicted: np.ndarray  # (n_trials, 77, 768) or (n_trials, 1, width): the mapper's, compared with targets
+    rescaled: np.ndarray  # as `predicted`, stretched for the generator
+    mean: np.ndarray  # as `predicted`: mean training target of each trial's fold
+    true: np.ndarray  # (n_trials, 77, 768): embedding of the caption of the picture seen
+    dealt: Callable[[], np.ndarray]  # `rescaled` of the trials that `derangement` deals to these
+    seeds: np.ndarray  # (n_trials,), for arms that draw at random
+    targets: np.ndarray  # (n_stimuli, 77, 768) or (n_stimuli, 1, width): what the mapper learned to predict
+    embeddings: np.ndarray  # (n_stimuli, 77, 768), of the captions
+    known: np.ndarray  # bool, (n_trials, n_stimuli): trained the trial's fold; only these may be retrieved
+    target_concept: np.ndarray  # (n_stimuli,)
+    stimuli: np.ndarray  # (n_stimuli,), names
+    embed_concepts: Callable[[list[str]], np.ndarray]  # concepts -> embeddings of their names, (n, 77, 768)
+    sketch: Callable[[], np.ndarray]  # predicted small pictures, (n_trials, side, side, 3), uint8
 
     @cached_property
     def nearest(self) -> np.ndarray:
-        """Row of the training stimulus whose target is nearest to each prediction, shape (n_trials,)."""
+        """Row of the training stimulus whose target is nearest to each prediction, (n_trials,)."""
         found = np.empty(len(self.predicted), np.int64)
         for trials, known in self._folds():
             found[trials] = known[self._nearest(trials, self.targets, known)]
@@ -47,7 +47,7 @@ class ArmInputs:
 
     @cached_property
     def named(self) -> np.ndarray:
-        """Concept whose mean training target is nearest to each prediction, shape (n_trials,)."""
+        """Concept whose mean training target is nearest to each prediction, (n_trials,)."""
         found = np.empty(len(self.predicted), self.target_concept.dtype)
         for trials, known in self._folds():
             concepts, code = np.unique(self.target_concept[known], return_inverse=True)
@@ -59,12 +59,12 @@ class ArmInputs:
         return found
 
     def _folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Trials that share what is known, and the rows of that."""
+        """Per fold: its trials, and the rows of the stimuli that trained it."""
         known, fold = np.unique(self.known, axis=0, return_inverse=True)
         return [(np.flatnonzero(fold.reshape(-1) == n), np.flatnonzero(row)) for n, row in enumerate(known)]
 
     def _nearest(self, trials: np.ndarray, candidates: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The one of some candidates whose direction from the mean target is the most like each prediction's."""
+        """Index in `rows` of the candidate most like each prediction, by cosine around the mean target: (n,)."""
         mean = self.mean[trials[0]].reshape(-1)
         predicted = self.predicted[trials].reshape(len(trials), -1) - mean
         cosines = np.empty((len(trials), len(rows)), np.float32)
@@ -76,18 +76,20 @@ class ArmInputs:
 
 
 def likeness(predicted: np.ndarray, candidates: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Cosine of predictions and candidates around the mean training target, which says nothing of the trial."""
+    """Cosine of predictions and candidates, (n, 77, 768), around the mean training target: (n,); 0 at the mean."""
     first, second = predicted - mean, candidates - mean
     norms = np.sqrt(np.square(first).sum(axis=(-2, -1)) * np.square(second).sum(axis=(-2, -1)))
     cosine: np.ndarray = np.sum(first * second, axis=(-2, -1)) / np.maximum(norms, np.finfo(np.float32).tiny)
     return cosine
 
 
-LARGEST_GAIN = 4.0  # a mapper that predicts next to nothing is not blown up into confident pictures
+LARGEST_GAIN = 4.0  # so that a mapper that predicts next to nothing is not blown up into confident pictures
 
 
 def gain(target_sd: np.ndarray, prediction_sd: np.ndarray) -> float:
-    """By how much predictions must be stretched around the mean to vary as much as targets do."""
+    """Factor by which predictions must be stretched around the mean to vary as much as targets: (k,), (k,) -> float."""
+    # Least-squares predictions are shrunk towards the mean, and a generator makes the same washed-out picture of all of
+    # them. One factor for all coordinates keeps the prediction's direction. `prediction_sd` is of validation trials.
     predicted = float(np.sum(np.square(prediction_sd)))
     if predicted == 0:
         return 1.0
@@ -95,12 +97,12 @@ def gain(target_sd: np.ndarray, prediction_sd: np.ndarray) -> float:
 
 
 def rescale(predicted: np.ndarray, mean: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Stretch predictions around the mean training target."""
+    """Stretch predictions, (n, 77, 768), around the mean training target by `gains`, (n,)."""
     return np.asarray(mean + gains[:, None, None] * (predicted - mean), dtype=np.float32)
 
 
 def token_norms(targets: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Mean norm of every token over training targets."""
+    """Mean norm of every token over training targets: (n_stimuli, 77, 768) -> (77,)."""
     sums = np.zeros(targets.shape[1])
     for part in batches(len(known), AT_ONCE):
         sums += np.linalg.norm(np.asarray(targets[known[part]], np.float32), axis=2).sum(axis=0)
@@ -108,14 +110,16 @@ def token_norms(targets: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def match_norms(predicted: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    """Give every token of predictions the norm that training targets have there."""
+    """Scale every token of (n, 77, 768) to the norm of training targets there, (n, 77)."""
     own = np.linalg.norm(predicted, axis=2)
     factors = norms / np.maximum(own, np.finfo(np.float32).tiny)
     return np.asarray(predicted * factors[..., None], dtype=np.float32)
 
 
 def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Draw a permutation that leaves nothing in its place and deals every concept an even mix of all concepts."""
+    """Draw a permutation without fixed points, (n,), that deals every concept an even mix of all concepts."""
+    # Without the even mix, where few pictures are shown often, chance gives some too many predictions of their own kind
+    # and the floor wanders. Even, it varies less than the permutations behind its p-value: a small p weighs the more.
     count = len(concept)
     if count < 2:
         raise NeuroCanvasError(f"arm shuffled: at least 2 trials per subject are needed; got {count}.")
@@ -137,26 +141,24 @@ def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
 class Arm:
     """One way of making pictures."""
 
-    condition: Callable[[ArmInputs], np.ndarray]
-    from_prediction: bool = False
-    start: Callable[[ArmInputs], list[Start]] | None = None
-    best_of: bool = False
+    condition: Callable[[ArmInputs], np.ndarray]  # -> (n_trials, 77, 768)
+    from_prediction: bool = False  # conditions are in the mapper's target space, which must be the generator's
+    start: Callable[[ArmInputs], list[Start]] | None = None  # None: from noise alone
+    best_of: bool = False  # of several samples, take the one whose own caption's embedding is nearest to the prediction
 
 
 def _random_training(inputs: ArmInputs) -> np.ndarray:
-    """Embeddings of training stimuli that are drawn at random."""
+    """Embeddings of training stimuli drawn at random."""
     pairs = zip(inputs.seeds.tolist(), inputs.known, strict=True)
     rows = [np.random.default_rng(seed).choice(np.flatnonzero(known)) for seed, known in pairs]
     return np.asarray(inputs.embeddings[rows], np.float32)
 
 
 def _nearest_stimuli(inputs: ArmInputs) -> list[Start]:
-    """Names of the stimuli that are nearest to the predictions."""
     return list(inputs.stimuli[inputs.nearest].tolist())
 
 
 def _sketches(inputs: ArmInputs) -> list[Start]:
-    """The predicted small pictures."""
     return list(inputs.sketch())
 
 

@@ -18,7 +18,7 @@ from neurocanvas.families import device, find_family, load_part, precision_of, v
 if TYPE_CHECKING:
     import torch
 
-# Name -> class in diffusers, and what it needs beside the family's own noise schedule.
+# Name -> class in diffusers, and its options on top of the family's own noise schedule.
 SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "dpm-solver++": ("DPMSolverMultistepScheduler", {}),
@@ -33,13 +33,13 @@ N_TOKENS = 77
 
 
 def picture_seed(seed: int, arm: str, subject: int, trial: int) -> int:
-    """Derive the seed of one picture's noise from what the picture is, never from its place in a batch."""
+    """Seed (below 2^63) of one picture's noise: depends on run, arm, subject and trial, never on the batch."""
     name = f"{seed}/{arm}/{subject}/{trial}".encode()
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
 def sample_seed(seed: int, sample: int) -> int:
-    """Derive the seed of a further sample of a picture."""
+    """Seed of one of several samples of a picture; sample 0 is the picture itself."""
     return seed if sample == 0 else picture_seed(seed, "sample", 0, sample)
 
 
@@ -73,7 +73,7 @@ def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = 
             variant=variant(source, "unet/diffusion_pytorch_model.safetensors"),
         ),
     )  # fmt: skip
-    # not when it loads: versions of diffusers differ in what they call that
+    # Precision is set here because versions of diffusers name the loading argument differently.
     pipeline.to(getattr(torch, precision_of(settings)))
     pipeline.set_progress_bar_config(disable=True)
     kind, options = SCHEDULERS[settings.scheduler]
@@ -96,7 +96,7 @@ def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = 
 
 
 def load_preview(family: str) -> Any:
-    """Load a family's TAESD, which decodes latents in a fraction of the time, somewhat blurred."""
+    """Load a family's TAESD, which decodes latents in a fraction of the time, slightly blurred."""
     from diffusers import AutoencoderTiny
 
     source = find_family(family).preview
@@ -136,7 +136,7 @@ class Generator:
 
     @cached_property
     def negative(self) -> torch.Tensor:
-        """What guidance leads away from, (1, 77, width): the empty caption, or the negative prompt."""
+        """Embedding that guidance leads away from, (1, 77, width): the empty caption, or the negative prompt."""
         import torch
 
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
@@ -270,7 +270,7 @@ class Generator:
     def _begin(
         self, noises: list[torch.Generator], starts: np.ndarray | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents that denoising begins with, and the times that it passes."""
+        """Initial latents of denoising, and its time steps."""
         import torch
 
         pipeline, scheduler = self.pipeline, self.pipeline.scheduler

@@ -1,4 +1,4 @@
-"""What every mapper takes and gives."""
+"""The mapper interface: what goes in, what comes out, and what every mapper shares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models.basis import TargetBasis
 
-# Token by width: what the CLIP text encoder of Stable Diffusion 1 gives.
+# Tokens by width, the output of the CLIP text encoder of Stable Diffusion 1.
 TARGET_SHAPE = (77, 768)
 
 
@@ -82,7 +82,7 @@ class EEGSpec:
 
 
 def standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every feature, to be taken over training trials only."""
+    """Mean and standard deviation of (n, n_features), to be fitted on training trials; constant features get sd 1."""
     values = features.astype(np.float64)
     mean, sd = values.mean(axis=0), values.std(axis=0)
     constant = sd <= 1e-6 * np.maximum(1e-6, np.abs(mean))

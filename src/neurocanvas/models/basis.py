@@ -1,5 +1,9 @@
 """Principal coordinates of the training targets: where a mapper is trained, and the way back to (77, 768)."""
 
+# For predictions inside the subspace of an orthonormal basis, |target - prediction|² = |difference of coordinates|² +
+# |target - its projection|²: the error over 59,136 numbers is that over a few coordinates plus a constant. With token
+# weights the same holds of the weighted error, the axes being orthonormal once tokens are scaled by their roots.
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -14,21 +18,23 @@ COLUMNS_AT_ONCE = 4096
 ROWS_AT_ONCE = 64
 SMALLEST_SHARE = 1e-7
 
-# Targets of which all products with one another are formed, 128 MB; the axes of more are found in passes over them.
+# Up to this many targets all pairwise products are formed (128 MB); for more the axes are found in passes.
 PRODUCTS_UP_TO = 4096
 
-# Passes, and directions that each of them follows beyond those that are kept: what the axes' precision depends on.
+# Passes, and directions that each follows beyond the wanted ones: both set the precision of the axes.
 PASSES, SPARE = 6, 16
 
 
 @dataclass(frozen=True)
 class TargetBasis:
-    """Orthonormal principal axes of the training targets around their mean."""
+    """Orthonormal principal axes of the training targets around their mean; all float32."""
 
-    mean: np.ndarray
-    axes: np.ndarray
+    mean: np.ndarray  # (77, 768) or another target shape, over trials
+    axes: np.ndarray  # (k, n_outputs), largest variance first
+    # (k,), over training trials. Least-squares predictions are shrunk towards the mean: a mapper's `prediction_sd` is
+    # smaller, and the ratio says by how much a generator may scale coordinates up again.
     target_sd: np.ndarray
-    token_scale: np.ndarray | None = None
+    token_scale: np.ndarray | None = None  # (77,), roots of token weights of mean 1; None: all tokens weigh the same
 
     def __post_init__(self) -> None:
         k = len(self.target_sd)
@@ -40,14 +46,16 @@ class TargetBasis:
 
     @property
     def scale(self) -> np.ndarray:
-        """`token_scale` of every number of a target, shape (n_outputs,)."""
+        """`token_scale` for each number of a target, (n_outputs,)."""
         return _spread_out(self.token_scale, self.mean.size)
 
     @classmethod
     def fit(
         cls, targets: np.ndarray, counts: np.ndarray, components: int, token_weights: tuple[float, ...] = ()
     ) -> TargetBasis:
-        """Find the principal axes of the targets."""
+        """Fit to distinct targets, (n_targets, 77, 768), each with its count of *training* trials, (n_targets,)."""
+        # In chunks: neither the covariance nor a copy of the targets, which may be memory-mapped, is ever formed.
+        # The last of `token_weights` holds for all tokens that follow.
         used = np.flatnonzero(counts)
         flat = targets.reshape(len(targets), -1)
         share = counts[used] / max(1, counts.sum())
@@ -64,7 +72,7 @@ class TargetBasis:
         return replace(basis, target_sd=spread.astype(np.float32))
 
     def transform(self, targets: np.ndarray) -> np.ndarray:
-        """Coordinates of targets."""
+        """Project targets: (n, 77, 768) -> (n, k), float32."""
         flat, mean, scale = targets.reshape(len(targets), -1), self.mean.reshape(-1), self.scale
         found = np.empty((len(flat), len(self.axes)), np.float32)
         for rows in batches(len(flat), ROWS_AT_ONCE):
@@ -72,14 +80,14 @@ class TargetBasis:
         return found
 
     def inverse(self, coordinates: np.ndarray) -> np.ndarray:
-        """Targets at given coordinates."""
+        """Targets at coordinates: (n, k) -> (n, 77, 768), float32."""
         flat = coordinates.astype(np.float32) @ self.axes
         flat /= self.scale
         flat += self.mean.reshape(-1)
         return flat.reshape(len(coordinates), *self.mean.shape)
 
     def squared_distance(self, targets: np.ndarray) -> np.ndarray:
-        """|target - its projection|², weighted as tokens are: what no prediction inside the subspace can reach."""
+        """|target - its projection|², token-weighted, (n,): the error that no prediction in the subspace can avoid."""
         distances = np.empty(len(targets))
         for rows in batches(len(targets), ROWS_AT_ONCE):
             part = np.asarray(targets[rows], dtype=np.float32)
@@ -91,7 +99,7 @@ class TargetBasis:
 def _axes_by_products(
     flat: np.ndarray, used: np.ndarray, share: np.ndarray, scale: np.ndarray, components: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and principal axes from the products of all pairs of targets."""
+    """Mean and principal axes from the Gram matrix of the targets, (n_targets, n_targets)."""
     root = np.sqrt(share)[:, None]
     mean = np.empty(flat.shape[1], dtype=np.float32)
     gram = np.zeros((len(used), len(used)))
@@ -119,7 +127,7 @@ def _axes_by_passes(
     mean, root = total.astype(np.float32), np.sqrt(share).astype(np.float32)[:, None]
 
     def centred() -> Iterator[np.ndarray]:
-        """The targets as the covariance is made of them, a few at a time."""
+        """Centred, scaled targets weighted by the root of their share, a few rows at a time."""
         for part in batches(len(used), ROWS_AT_ONCE):
             yield (flat[used[part]].astype(np.float32) - mean) * scale * root[part]
 
@@ -142,7 +150,7 @@ def _axes_by_passes(
 
 
 def _largest(gram: np.ndarray, whole: float, components: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues, which are shares of a whole variance, and their vectors; or why there are none."""
+    """The largest eigenvalues above `SMALLEST_SHARE` of the total variance, and their vectors; raise if none."""
     if not np.isfinite(gram).all():
         raise NeuroCanvasError("targets: NaN or infinite values; make the embeddings again (verb embed).")
     variance, vectors = np.linalg.eigh(gram)
@@ -154,14 +162,14 @@ def _largest(gram: np.ndarray, whole: float, components: int) -> tuple[np.ndarra
 
 
 def _spread_out(token_scale: np.ndarray | None, n_outputs: int) -> np.ndarray:
-    """Every token's scale for each of its numbers; ones if there is none."""
+    """Repeat each token's scale for all of its numbers; ones if there is none."""
     if token_scale is None:
         return np.broadcast_to(np.float32(1), n_outputs)
     return np.repeat(token_scale, n_outputs // len(token_scale))
 
 
 def _token_scale(weights: tuple[float, ...], n_tokens: int) -> np.ndarray:
-    """Roots of the tokens' weights, which are made to have mean 1."""
+    """Square roots of the tokens' weights, normalised to mean 1: (n_tokens,)."""
     if len(weights) > n_tokens:
         raise NeuroCanvasError(f"token_weights: at most one for each of the {n_tokens} tokens; got {len(weights)}.")
     every = np.array(weights + weights[-1:] * (n_tokens - len(weights)), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The two baselines that every mapper is printed beside: ridge regression, and the mean training target."""
+"""The two baselines: ridge regression, and the mean training target."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ PENALTIES = np.logspace(-3, 4, 29)
 
 
 class MeanMapper(Mapper):
-    """Predicts the mean training target whatever the EEG is: knows the data set, not the trial."""
+    """Predicts the mean training target whatever the EEG: it knows the data set, not the trial."""
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return nothing: the mean is the basis's."""
+        """Nothing: the mean is part of the basis."""
         return {}
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take no weights."""
         if weights:
             raise NeuroCanvasError(f"mean mapper: has no weights; got {', '.join(weights)}.")
 
@@ -30,7 +29,7 @@ class MeanMapper(Mapper):
 
 
 class RidgeMapper(Mapper):
-    """Linear map with a squared penalty, coordinates = standardised features @ coefficients."""
+    """Ridge regression without intercept: features and coordinates both have mean zero over training trials."""
 
     coefficients: np.ndarray
     penalty: float
@@ -38,7 +37,7 @@ class RidgeMapper(Mapper):
     def fit(
         self, train: np.ndarray, coordinates: np.ndarray, val: np.ndarray, val_coordinates: np.ndarray
     ) -> None:
-        """Solve for every penalty of `PENALTIES` by one decomposition; keep the best on validation trials."""
+        """Solve for all `PENALTIES` by one SVD, (n, n_features) -> (n, k); keep the best on validation trials."""
         left, singular, right = np.linalg.svd(train.astype(np.float64), full_matrices=False)
         rotated, val_rotated = left.T @ coordinates, val @ right.T
         lowest = np.inf
@@ -50,11 +49,10 @@ class RidgeMapper(Mapper):
                 self.coefficients = ((right.T * gain) @ rotated).astype(np.float32)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return the coefficients and the penalty that was chosen."""
+        """Coefficients, (n_features, k), and the chosen penalty, (1,)."""
         return {"coefficients": self.coefficients, "penalty": np.array([self.penalty])}
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take the coefficients and the penalty."""
         needed = (self.spec.n_features, len(self.basis.target_sd))
         if set(weights) != {"coefficients", "penalty"} or weights["coefficients"].shape != needed:
             shapes = {name: array.shape for name, array in weights.items()}

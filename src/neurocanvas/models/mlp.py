@@ -25,7 +25,8 @@ def build_network(
     input_dropout: float = 0.0,
     activation: str = "gelu",
 ) -> torch.nn.Sequential:
-    """Build the network of `mlp_sd`: Linear, BatchNorm, activation and dropout for every hidden layer, and a Linear."""
+    """Build the network of `mlp_sd`: per hidden layer Linear, BatchNorm, activation, dropout; then a Linear."""
+    # Its layers take no generator: weights come from torch's global random state, so fork that around the call.
     from torch import nn
 
     activations = {"gelu": nn.GELU, "relu": nn.ReLU}
@@ -38,32 +39,33 @@ def build_network(
     return nn.Sequential(*layers, nn.Linear(width, n_coordinates))
 
 
-# Pairs of a trial and a training target that are looked at at once: memory, not result.
+# Pairs of trial and training target per batch; sets memory, not results.
 AT_ONCE = 16_000_000
 
-# Temperatures of the posterior that are tried on validation trials, in units of the contrastive loss's.
+# Temperatures of the posterior to try on validation trials, as multiples of the contrastive loss's.
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
 
 
 @dataclass(frozen=True)
 class TargetPosterior:
-    """How probable the training targets are, given what a contrastively trained network puts out."""
+    """Posterior over the training targets, given the output of a contrastively trained network."""
 
-    atoms: np.ndarray
-    counts: np.ndarray
-    temperature: float
+    # The least-squares prediction is Σ_j p_j atoms_j, p_j ∝ counts_j exp(output @ atoms_j / |atoms_j| / temperature).
+    atoms: np.ndarray  # (m, k), coordinates of the distinct training targets
+    counts: np.ndarray  # (m,), training trials of each
+    temperature: float  # in the unit of the coordinates; the larger, the closer to the mean training target
 
     @classmethod
     def fit(
         cls, coordinates: np.ndarray, output: np.ndarray, val_coordinates: np.ndarray, unit: float
     ) -> TargetPosterior:
-        """Take the training targets as atoms, and the temperature with the least squared error on validation trials."""
+        """Training targets, (n, k), become atoms; the temperature has the least squared error on validation trials."""
         atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
         tried = [cls(atoms, counts.astype(np.float32), float(np.float32(t * unit))) for t in TEMPERATURES]
         return min(tried, key=lambda one: float(np.mean((one.mean(output) - val_coordinates) ** 2)))
 
     def mean(self, output: np.ndarray) -> np.ndarray:
-        """Mean of the targets under their probabilities."""
+        """Posterior mean: network output (n, k) -> coordinates (n, k)."""
         length = np.maximum(np.linalg.norm(self.atoms, axis=1), np.finfo(np.float32).tiny)
         directions, found = (self.atoms / length[:, None]).T, np.empty_like(output)
         for rows in batches(len(output), max(1, AT_ONCE // len(self.atoms))):
@@ -74,7 +76,7 @@ class TargetPosterior:
 
 
 class MLPMapper(Mapper):
-    """The multi-layer perceptron of the main job; `training.loop.fit` trains its network."""
+    """The multi-layer perceptron `mlp_sd`; `training.loop.fit` trains its network."""
 
     network: torch.nn.Sequential
     posterior: TargetPosterior | None = None  # without one, the network's output is the prediction
@@ -87,11 +89,10 @@ class MLPMapper(Mapper):
 
     @property
     def activation(self) -> str:
-        """What follows every BatchNorm: "gelu" or "relu"."""
         return "relu" if any(type(layer).__name__ == "ReLU" for layer in self.network) else "gelu"
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return the network's parameters and BatchNorm statistics."""
+        """The network's state dict under `network.`, a posterior under `posterior.`, `activation.relu` if not GELU."""
         named = {f"network.{name}": tensor.numpy().copy() for name, tensor in self.network.state_dict().items()}
         if self.activation != "gelu":
             named[f"activation.{self.activation}"] = np.ones(1, np.float32)
@@ -101,7 +102,7 @@ class MLPMapper(Mapper):
         return named
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Take the network's parameters, whose shapes say how wide its layers are, and the posterior's."""
+        """Load the network, whose parameter shapes give the layers' widths, and the posterior."""
         import torch
 
         state = {
@@ -126,7 +127,8 @@ class MLPMapper(Mapper):
         self.network, self.posterior = network.eval(), posterior
 
     def folded(self) -> torch.nn.Sequential:
-        """Fold standardisation and basis into the outer layers: one network, features to (77, 768)."""
+        """Fold standardisation and basis into the outer layers: raw (n, n_features) -> (n, 77, 768)."""
+        # Equals `predict` up to rounding. The last layer has 59,136 x width weights, which is why training avoids it.
         import torch
 
         if self.posterior is not None:
@@ -154,7 +156,6 @@ class MLPMapper(Mapper):
 
 
 def _read_posterior(weights: Mapping[str, np.ndarray], n_coordinates: int) -> TargetPosterior | None:
-    """The posterior among a mapper's weights, if there is one."""
     if "posterior.atoms" not in weights:
         return None
     atoms, counts = weights["posterior.atoms"], weights["posterior.counts"]

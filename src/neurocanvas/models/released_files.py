@@ -18,7 +18,7 @@ from neurocanvas.torch_files import read_torch, write_torch
 if TYPE_CHECKING:
     import torch
 
-# What the released mapper reads and gives: 62 channels, 5 bands, (77, 768).
+# Input and output of the released mapper: 62 channels, 5 bands, (77, 768).
 SPEC = EEGSpec(CH_NAMES, tuple(BANDS), TARGET_SHAPE)
 
 ROWS_AT_ONCE = 4096
@@ -27,7 +27,9 @@ NORMS = ("weight", "bias", "running_mean", "running_var")
 
 
 def read_released_mapper(path: Path | str) -> MLPMapper:
-    """Read a mapper that the released code trained."""
+    """Read a mapper that the released code trained; it takes *released* features, (n, 62, 5), not standardised."""
+    # The axes span the last layer's columns: predictions are the released module's up to rounding. `target_sd` is
+    # unknown and 0.
     import torch
 
     state = _checked(Path(path))
@@ -47,7 +49,7 @@ def read_released_mapper(path: Path | str) -> MLPMapper:
 
 
 def write_released_mapper(mapper: Mapper, path: Path) -> None:
-    """Write a mapper as the released code saves its own."""
+    """Write a mapper as the released code saves its own: 490 MB, standardisation and basis folded in, band-major."""
     import torch
 
     released = ARCHITECTURES["released"]

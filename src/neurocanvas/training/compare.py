@@ -109,7 +109,7 @@ def train_mapper(
 def _posterior(
     mlp: MLPMapper, features: np.ndarray, y: np.ndarray, split: Split, settings: MapperSettings
 ) -> TargetPosterior | None:
-    """What turns the output of a contrastively trained network into the best prediction of the validation trials."""
+    """Fit the posterior that turns a contrastively trained network's output into targets, on validation trials."""
     if not settings.contrastive:
         return None
     unit = settings.temperature * spread(y[split.train])
@@ -124,7 +124,7 @@ def _score(
     target_of: np.ndarray,
     split: Split,
 ) -> dict[str, float]:
-    """Score a mapper on validation and test trials; its `prediction_sd` is set from the former."""
+    """Score a mapper on validation and test trials, and set its `prediction_sd` from the validation trials."""
     scores = {}
     for part in ("val", "test"):
         rows = getattr(split, part)
@@ -137,7 +137,7 @@ def _score(
 
 
 def mapper_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Scores of the mappers and their baselines, mean over trainings, as a table to print."""
+    """Scores of mappers and baselines, mean over trainings, as a table; None without cards that hold scores."""
     cards = [card for card in cards if card.get("scores")]
     if not cards:
         return None
@@ -164,20 +164,20 @@ def train_and_save(
     path: Path,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Do `train_mapper` unless the file at `path` was made from the same inputs; continue after a kill."""
+    """`train_mapper` unless the file at `path` has the same inputs; resumes after a kill; returns the card."""
     inputs = store.fingerprint(features, targets, target_of, split.fingerprint(), spec.ch_names, spec.bands, settings)
     state = path.with_name(path.name + ".state")
     if not store.is_done(path, inputs):
         mapper, card = train_mapper(features, targets, target_of, split, spec, settings, state=state, log=log)
         save_mapper(mapper, path, inputs, {"data": store.fingerprint(features), **card})
-    state.unlink(missing_ok=True)  # also what a run left that was killed right here
+    state.unlink(missing_ok=True)  # also one that a killed run left here
     return store.read_card(path)
 
 
 def _loss_to_mse(
     coordinates: np.ndarray, distance: np.ndarray, split: Split, basis: TargetBasis
 ) -> Callable[[dict[str, float]], dict[str, float]]:
-    """Return what turns a line of `fit`'s history into MSE per number of the target."""
+    """Make the function that converts a line of `fit`'s history to MSE per number of the target."""
     variance = float(np.mean(np.sum(coordinates.astype(np.float64) ** 2, axis=1)))
     outside = {part: float(np.mean(distance[getattr(split, part)])) for part in ("train", "val")}
 

@@ -19,7 +19,7 @@ from neurocanvas.training.losses import contrastive_error, cosine_error, spread,
 if TYPE_CHECKING:
     import torch
 
-# Epochs between two writes of the training state: a killed training repeats at most so many.
+# Epochs between two writes of the training state: a killed training repeats at most this many.
 CHECKPOINT_EVERY = 5
 
 
@@ -33,7 +33,9 @@ def fit(
     state: Path | None = None,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[torch.nn.Sequential, list[dict[str, float]], int]:
-    """Train until the objective on validation trials has not improved for `patience` epochs; keep the best epoch."""
+    """Train on (n, n_features) -> (n, k) until `patience` epochs bring no better validation objective; best epoch."""
+    # History: losses as shares of the training targets' variance in coordinates (predicting the mean gives about 1);
+    # epochs count from 1. A `state` of other data or settings is not used.
     import torch
 
     # Targets in units of their own spread (undone in the last layer): one learning rate fits all targets.
@@ -70,7 +72,7 @@ def fit(
 
 
 def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSettings) -> torch.Tensor:
-    """What training minimises: the weighted sum of squared, cosine and contrastive error."""
+    """The training loss: weighted sum of squared, cosine and contrastive error of (n, k) in units of `spread`."""
     loss = settings.mse * squared_error(predicted, true)
     if settings.cosine:
         loss = loss + settings.cosine * cosine_error(predicted, true)
@@ -82,11 +84,12 @@ def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSetti
 def _validate(
     network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: MapperSettings
 ) -> dict[str, float]:
-    """Squared error and objective on validation trials; the latter in batches as in training, mixed once for all."""
+    """Squared error and objective on validation trials; the latter in batches as in training, shuffled alike."""
     import torch
 
     with torch.no_grad():
         found = network(x)
+    # The contrastive error depends on the batch: same size as in training, and the same batches in every epoch.
     mixed = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed))
     parts = [
         objective(found[rows], y[rows], settings).item() * len(rows)
@@ -102,7 +105,7 @@ def _epoch(
     y: torch.Tensor,
     settings: MapperSettings,
 ) -> float:
-    """Train once on every trial, in random order; return the mean squared error, the network in evaluation mode."""
+    """Train one epoch in random order; return the mean squared error, with the network in evaluation mode."""
     import torch
 
     network.train()
@@ -121,7 +124,8 @@ def _epoch(
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Run a block on torch's CPU random state from `seed`, and give the caller's state back afterwards."""
+    """Run a block with torch's global CPU generator seeded, and restore its state afterwards."""
+    # Initialisation and dropout draw from the global state and take no generator.
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -130,7 +134,6 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 
 def _copy(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Copy a network's state."""
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
@@ -142,7 +145,7 @@ def _save(
     best: dict[str, Any],
     history: list[dict[str, float]],
 ) -> None:
-    """Write everything that the next epoch depends on, the random state of dropout and shuffling included."""
+    """Write all that the next epoch depends on, including the random state of dropout and shuffling."""
     import torch
 
     if path is None:
