@@ -151,7 +151,7 @@ def write_in_parts(
     finish(path, inputs, card)
 
 
-def start_array(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+def start_array(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype | type | str) -> None:
     """Write the header of an `.npy` file."""
     if np.dtype(dtype).hasobject:
         raise ValueError("Object arrays are not written: they would need pickle.")
