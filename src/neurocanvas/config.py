@@ -385,7 +385,7 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
 
 
 def save_settings(settings: RunSettings, path: Path) -> None:
-    """Write every setting, resolved, as TOML."""
+    """Write all settings, defaults included, as TOML."""
     import tomli_w
 
     write_text(path, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))

@@ -27,7 +27,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Needs:
-    """What a worker needs for one unit at a time."""
+    """Resources for one unit."""
 
     memory: int  # bytes, libraries included
     threads: int = 1  # last digits of results depend on it, and on nothing else that differs between engines

@@ -162,7 +162,7 @@ def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator)
 
 
 def _facts(case: Case, rng: np.random.Generator) -> dict[str, Any]:
-    """Everything about a case that can be counted or tested."""
+    """All counts and tests of a case."""
     concept = case.columns.get("concept", np.empty(0, np.int64))
     groups = case.columns.get("subject", np.zeros(len(concept), np.int64))
     results = [*case.scores]

@@ -8,7 +8,7 @@ from neurocanvas.errors import NeuroCanvasError
 
 
 def confusion_counts(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Confusion matrix, (n_concepts, n_concepts), row seen, column named: scores (n_trials, n_concepts), first wins."""
+    """Confusion counts, (n_concepts, n_concepts), row seen, column named, from scores (n_trials, n_concepts)."""
     if scores.ndim != 2 or true.shape != scores.shape[:1]:
         raise NeuroCanvasError(
             f"confusions: scores (n_trials, n_concepts) and one column per trial are needed; got {scores.shape}, "

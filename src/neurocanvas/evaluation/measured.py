@@ -73,7 +73,7 @@ def label_p(
 
 
 def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.Generator) -> Refusal | None:
-    """Refuse to explain an accuracy that is not above chance."""
+    """A refusal where the accuracy of the control's own decoder, `named` (n_tested,), is not above chance."""
     tested = inputs.tested
     # Drift inside blocks counts as decoded here, because controls are to explain it: so trials are exchanged there.
     units = inputs.units[tested] if inputs.keeps_blocks_whole else np.arange(len(tested))

@@ -145,7 +145,7 @@ def _check_same_names(images: Path, made: Sequence[str], against: Path, shown: S
 
 
 def _check_complete(table: Path, folder: Path, names: Sequence[str], paths: Sequence[Path], *, once: bool) -> None:
-    """Raise if a picture of the folder is in no row, or one that may be in one row is in two."""
+    """Raise if a picture of the folder is in no row or, with `once`, in two."""
     given = [path.relative_to(folder).as_posix() for path in paths]
     first: dict[str, int] = {}
     for row, name in enumerate(given, 1):

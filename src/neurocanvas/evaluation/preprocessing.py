@@ -83,7 +83,7 @@ def _resize_8_bit(values: np.ndarray, steps: Sequence[Resize]) -> np.ndarray:
 
 
 def _resize_floats(values: np.ndarray, steps: Sequence[Resize], rounded: bool) -> np.ndarray:
-    """Resize by torch's interpolation, which torchvision calls."""
+    """Resize by torch's interpolation, as torchvision does."""
     import torch
 
     image = torch.from_numpy(values).permute(2, 0, 1)[None]

@@ -39,7 +39,7 @@ class TwoWayRule:
 
 @dataclass(frozen=True)
 class Variant:
-    """What one program of the field computes."""
+    """The definitions of one program of the field."""
 
     reference: str
     differs: str
