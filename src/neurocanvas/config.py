@@ -60,7 +60,6 @@ class SimulateSettings(Settings):
 
     @property
     def n_trials(self) -> int:
-        """How many trials that makes."""
         of_concept = self.trials_per_concept * self.repeats
         back = sum(subject < self.subjects for subject in STAGE2_SUBJECTS.values()) if self.stages == 2 else 0
         return (self.subjects + back) * self.concepts * of_concept - self.incomplete * of_concept
@@ -100,7 +99,7 @@ class DataSettings(Settings):
 
     @property
     def features_folder(self) -> Path:
-        """Where features are in a run folder: those of a part of the concepts have a folder of their own."""
+        """Folder of the features in a run folder; each granularity has its own."""
         return Path("features") if self.granularity == "all" else Path("features", self.granularity)
 
 
@@ -152,8 +151,8 @@ class SplitSettings(Settings):
     )
 
 
-# Widths of the mapper's hidden layers and what follows each; a linear layer comes last. The published description has
-# four layers, the released code three.
+# Widths and activation of the mapper's hidden layers; a linear layer comes last. The published description has four
+# layers, the released code three.
 ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = MappingProxyType(
     {"four-layer": ((512, 512, 512), "gelu"), "released": ((1024, 2048), "relu")}
 )
@@ -187,12 +186,10 @@ class MapperSettings(Settings):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Widths of the hidden layers."""
         return self.hidden or ARCHITECTURES[self.architecture][0]
 
     @property
     def activation(self) -> str:
-        """What follows every BatchNorm: "gelu" or "relu"."""
         return ARCHITECTURES[self.architecture][1]
 
     @model_validator(mode="after")
@@ -344,7 +341,7 @@ class RunSettings(Settings):
 
     @property
     def of_trials(self) -> str:
-        """Fingerprint of what says which trials train and are tested, and what is read from them."""
+        """Fingerprint of all settings that decide which trials train and test, and their features."""
         return fingerprint(self.simulate, self.data, self.features, self.split)
 
 
@@ -388,7 +385,7 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
 
 
 def save_settings(settings: RunSettings, path: Path) -> None:
-    """Write every setting, resolved, as TOML."""
+    """Write all settings, defaults included, as TOML."""
     import tomli_w
 
     write_text(path, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))

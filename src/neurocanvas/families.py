@@ -21,12 +21,12 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class Family:
-    """Where the networks of a family come from."""
+    """Folders in Hugging Face layout or hub ids of the networks of a family."""
 
-    captioner: str
-    diffusion: str
-    judge: str
-    preview: str = ""
+    captioner: str  # BLIP
+    diffusion: str  # Stable Diffusion: tokenizer, text encoder, UNet, VAE, scheduler
+    judge: str  # CLIP, whose embeddings compare pictures
+    preview: str = ""  # TAESD, a small decoder of the same latents; empty: none
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -41,7 +41,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def find_family(name: str) -> Family:
-    """Look a family up by name, or take a folder that holds one."""
+    """Look up a family by name, or by a folder with blip, stable-diffusion, clip and perhaps taesd in it."""
     if name in FAMILIES:
         return FAMILIES[name]
     parts = [Path(name) / part for part in ("blip", "stable-diffusion", "clip")]
@@ -56,7 +56,7 @@ def find_family(name: str) -> Family:
 
 
 def local_folder(source: str) -> Path | None:
-    """Find the folder of a network's files: itself, or the newest snapshot in the hub's cache."""
+    """Folder of a network's files: itself, or the newest snapshot in the hub's cache; None if neither is here."""
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import scan_cache_dir
@@ -70,7 +70,7 @@ def local_folder(source: str) -> Path | None:
 
 
 def load_network(kind: Any, source: str, **options: Any) -> Any:
-    """Load a network of transformers for `load_part`; weights that its files lack would be random, in silence."""
+    """Load a transformers network (float32, on the device, eval mode); missing weights raise, or would be random."""
     network, said = kind.from_pretrained(source, output_loading_info=True, **options)
     missing = sorted(said["missing_keys"])
     if missing:
@@ -79,7 +79,7 @@ def load_network(kind: Any, source: str, **options: Any) -> Any:
 
 
 def load_part(source: str, load: Callable[[str], Part]) -> Part:
-    """Load one network, with one clear line if its files are missing or damaged."""
+    """Load one network; files that are missing or damaged raise in one line."""
     from diffusers.utils import logging as diffusers_logging
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
@@ -98,12 +98,12 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
             f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
         ) from error
     if bundled:
-        _check_bundled()  # again: what is whole after it was read was whole before
+        _check_bundled()  # again: bytes that are whole after reading were whole while they were read
     return loaded
 
 
 def variant(source: str, file: str) -> str | None:
-    """Say which kind of weights a Stable Diffusion is here with: half precision if there are no others."""
+    """The `variant` to load a Stable Diffusion with: "fp16" if only half-precision weights are here, else None."""
     from huggingface_hub import try_to_load_from_cache
 
     half = file.replace(".safetensors", ".fp16.safetensors")
@@ -116,12 +116,12 @@ def variant(source: str, file: str) -> str | None:
 
 @cache
 def check_bundled() -> str:
-    """Compare the bundled weights with the sha256 on their card, once per process; those that are loaded, each time."""
+    """Verify the bundled weights once per process; returns their fingerprint."""
     return _check_bundled()
 
 
 def _check_bundled() -> str:
-    """Compare the bundled weights with the sha256 on their card."""
+    """Verify the bundled weights by the sha256 on their card; `load_part` does so after each load."""
     expected: dict[str, str] = read_json(BUNDLED / "card.json", "the card of the bundled weights; reinstall")["sha256"]
     for name, digest in expected.items():
         path = BUNDLED / name
@@ -131,7 +131,7 @@ def _check_bundled() -> str:
 
 
 def family_print(name: str) -> str:
-    """Fingerprint what a family's networks are known by: files on this machine by their bytes, others by hub id."""
+    """Fingerprint of a family: local files by their bytes, others by hub id."""
     family = find_family(name)
     if family == FAMILIES["bundled"]:
         return check_bundled()
@@ -140,7 +140,7 @@ def family_print(name: str) -> str:
 
 @cache
 def source_print(source: str) -> str:
-    """Fingerprint a folder's files by their bytes, once per process; a hub id is its own."""
+    """Fingerprint of a folder's bytes, once per process; a hub id is its own fingerprint."""
     if not os.path.isdir(source):
         return source
     files = sorted(path for path in Path(source).rglob("*") if path.is_file())
@@ -148,14 +148,13 @@ def source_print(source: str) -> str:
 
 
 def device() -> str:
-    """Name the device that networks run on: the first GPU if there is one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def precision_of(settings: GenerateSettings) -> str:
-    """Say in which precision pictures are drawn here."""
+    """Precision of drawing, with `auto` resolved: float16 on a GPU, float32 on a CPU."""
     automatic = "float16" if device() == "cuda" else "float32"
     return automatic if settings.precision == "auto" else settings.precision
 
@@ -166,7 +165,7 @@ def batches(count: int, size: int) -> list[slice]:
 
 
 def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], np.ndarray], int]:
-    """Load the image side of a CLIP."""
+    """Image encoder of a CLIP, pictures of any size -> (n, width), float32, projected, not normalised; and width."""
     import torch
     from transformers import CLIPModel
 
@@ -184,7 +183,7 @@ def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], 
 
 
 def pil_processor(source: str) -> Any:
-    """Load the picture preprocessing of a CLIP or BLIP without torchvision."""
+    """Image processor of a CLIP or BLIP that does not need torchvision."""
     from transformers import AutoImageProcessor
 
     return AutoImageProcessor.from_pretrained(source, backend="pil")

@@ -107,7 +107,7 @@ def standard_positions() -> dict[str, np.ndarray]:
 
 
 def positions_of(ch_names: tuple[str, ...]) -> np.ndarray:
-    """Look up electrode positions by channel name."""
+    """Electrode positions by channel name in any case, ours before MNE's 10-05 ones: (n_chans, 3), metres."""
     known = dict(zip(CH_NAMES, POSITIONS, strict=True))
     if not known.keys() >= {name.upper() for name in ch_names}:
         known = standard_positions() | known

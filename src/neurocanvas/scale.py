@@ -21,21 +21,21 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 GB = 10**9
-# Variables that libraries read, when they are loaded, for how many threads to use.
+# Environment variables from which libraries take their number of threads when they are loaded.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a worker needs for one unit at a time."""
+    """Resources for one unit."""
 
-    memory: int
-    threads: int = 1
-    gpu: float = 0.0
+    memory: int  # bytes, libraries included
+    threads: int = 1  # last digits of results depend on it, and on nothing else that differs between engines
+    gpu: float = 0.0  # share of a GPU, where there are any
 
 
-# Stage -> what each of its units needs; `benchmark` is as `classify`, and `generate` asks for more memory where the
-# family's weights are large.
+# Stage -> needs of each unit. `benchmark` uses those of `classify`; `generate` asks for more memory where the family's
+# weights are large.
 NEEDS: Mapping[str, Needs] = MappingProxyType({
     "convert": Needs(GB // 2),
     "features": Needs(GB),
@@ -55,7 +55,7 @@ _KEPT: dict[tuple[str, str], tuple[Hashable, Any]] = {}
 
 
 def kept(stage: str, name: str, of: Hashable, load: Callable[[], Result]) -> Result:
-    """Load what many units of a stage use, once in each process."""
+    """Load once per process what many units of a stage share; one object per name, other stages' are dropped."""
     if any(other != stage for other, _ in _KEPT):
         _KEPT.clear()
     there = _KEPT.get((stage, name))
@@ -68,7 +68,7 @@ def kept(stage: str, name: str, of: Hashable, load: Callable[[], Result]) -> Res
 
 
 class Engine(Protocol):
-    """Does units of work, wherever that is, and gives the same results in the same order as any other engine."""
+    """Does units of work somewhere; all engines give the same results in the same order."""
 
     threads: int
 
@@ -78,15 +78,15 @@ class Engine(Protocol):
         units: Sequence[Unit],
         needs: Needs,
     ) -> Iterator[Result]:
-        """Do the units; a unit whose worker dies is done again elsewhere."""
+        """Yield results in order; work and units must pickle, and repeating a unit must do no harm."""
 
     def close(self) -> None:
-        """Let the workers go."""
+        """End the workers."""
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Use so many threads in here, also in libraries that are loaded in here for the first time."""
+    """Limit threads inside the block, also of libraries first loaded there."""
     from threadpoolctl import threadpool_limits
 
     torch: Any = sys.modules.get("torch")  # where it is not loaded yet, it will read the variables
@@ -102,17 +102,17 @@ def threads(count: int) -> Iterator[None]:
 
 
 def do_unit(work: Callable[[Unit], Result], unit: Unit, count: int) -> Result:
-    """Do one unit with a number of threads: what workers of every engine are asked for."""
+    """Do one unit with a number of threads; the entry point of every engine's workers."""
     with threads(count):
         return work(unit)
 
 
 @dataclass(eq=False)
 class Local:
-    """Units are done on this machine, in processes if more than one at a time fits; 0 workers: as many as fit."""
+    """Units run on this machine, in processes if more than one fits at a time."""
 
-    workers: int = 1
-    threads: int = 0
+    workers: int = 1  # 1: in this process; 0: as many as cores, memory and GPUs allow
+    threads: int = 0  # per unit; 0: as the stage says
     _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
     _made_for: tuple[int, int, int] | None = field(default=None, repr=False)
 
@@ -122,7 +122,6 @@ class Local:
         units: Sequence[Unit],
         needs: Needs,
     ) -> Iterator[Result]:
-        """Do the units in order; see `Engine`."""
         needs = replace(needs, threads=self.threads or needs.threads)
         width = min(len(units), self._width(needs)) if len(units) > 1 else 1  # counting room loads libraries
         if width > 1:
@@ -135,7 +134,7 @@ class Local:
             _KEPT.clear()
 
     def _width(self, needs: Needs) -> int:
-        """Number of units that are done at once."""
+        """Number of units to run at once."""
         import psutil
 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # `accelerate launch` has made the processes
@@ -149,7 +148,7 @@ class Local:
     def _in_processes(
         self, work: Callable[[Unit], Result], units: Sequence[Unit], needs: Needs, width: int
     ) -> Iterator[Result]:
-        """Do the units in processes; a dead one ends the command, which goes on from what is finished."""
+        """Run the units in processes; a dead one ends the command, and running it again resumes."""
         pool = self._workers(width, needs)
         futures = [pool.submit(do_unit, work, unit, needs.threads) for unit in units]
         try:
@@ -167,7 +166,7 @@ class Local:
                 self.close()
 
     def _workers(self, width: int, needs: Needs) -> ProcessPoolExecutor:
-        """Processes that last for all stages of a command, as long as their number and threads stay the same."""
+        """Process pool, reused by all stages of a command while number and threads stay the same."""
         devices = gpus() if needs.gpu else []
         if self._pool is None or self._made_for != (width, needs.threads, len(devices)):
             self.close()
@@ -182,21 +181,19 @@ class Local:
         return self._pool
 
     def close(self) -> None:
-        """End the processes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
 
 def cores() -> int:
-    """Count the cores that this process may use."""
     import joblib
 
     return int(joblib.cpu_count())  # knows affinity and the quota of a control group
 
 
 def gpus() -> list[str]:
-    """List the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -206,7 +203,7 @@ def gpus() -> list[str]:
 
 @contextmanager
 def _variables(count: int) -> Iterator[None]:
-    """Let processes that start and libraries that are loaded in here use so many threads."""
+    """Set `THREADS` for processes started and libraries loaded inside the block."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, str(count)))
     try:
@@ -220,11 +217,11 @@ def _variables(count: int) -> Iterator[None]:
 
 
 def _begin_worker(places: Any, on_gpu: bool, count: int) -> None:
-    """Give a worker its GPU and threads; end it with the process that started it, whatever happens to that."""
+    """Give a worker its GPU and threads, and end it when its parent ends, however that happens."""
     os.environ.update(dict.fromkeys(THREADS, str(count)))
     if on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's interrupt the parent tells
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     parent = parent_process()
 
     def follow() -> None:
@@ -235,14 +232,14 @@ def _begin_worker(places: Any, on_gpu: bool, count: int) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-# What a library call uses: everything in this process, one thread.
+# Engine of library calls: everything in this process, one thread.
 IN_PROCESS = Local()
 
 ENGINES = ("local", "ray")
 
 
 def make_engine(name: str = "local", address: str = "", workers: int = 0, threads: int = 0) -> Engine:
-    """Make an engine, as the command line asks for it."""
+    """Make an engine from the command line's options; `address` is a Ray cluster's, empty starts one here."""
     check_option("--engine", name, ENGINES)
     for option, value in (("--workers", workers), ("--threads", threads)):
         if value < 0:

@@ -11,8 +11,8 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.store import fingerprint
 
-# The columns every trial table has; see GLOSSARY.md for the words. `order` counts a subject's trials in the order in
-# which they were recorded; `block` numbers the contiguous runs of one concept.
+# The columns of every trial table; see GLOSSARY.md for the words. `order` counts a subject's trials as they were
+# recorded; `block` numbers the contiguous stretches of one concept.
 COLUMNS: Mapping[str, type] = {
     "subject": np.int64,
     "session": np.int64,

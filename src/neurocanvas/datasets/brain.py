@@ -201,7 +201,7 @@ class Brain:
 
 @dataclass(frozen=True)
 class Drift:
-    """What wanders over minutes, one row per trial; standardised random walks times their standard deviations."""
+    """Slow changes over minutes, one row per trial: standardised random walks times their standard deviations."""
 
     power: np.ndarray  # (n_trials, n_sources, n_bands), log power
     angle: np.ndarray  # (n_trials, n_sources), turn of the dipoles, radians

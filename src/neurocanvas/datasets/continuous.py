@@ -50,7 +50,7 @@ def open_run(path: Path, sources: Collection[str]) -> Run:
 
 
 def _open_muse(path: Path, sources: list[str]) -> Run:
-    """Open a Muse CSV: `timestamps`, a column per channel in µV, and `Marker*`, 0 where nothing happens."""
+    """Open a Muse CSV: `timestamps`, a column per channel in µV, and `Marker*`, 0 between events."""
     with path.open(encoding="utf-8", errors="replace") as stream:
         header = [name.strip() for name in stream.readline().split(",")]
     if header[0] != "timestamps":
@@ -174,7 +174,7 @@ def _read_raw(path: Path) -> Any:
 
 
 def _check_tags(path: Path) -> None:
-    """Raise if a tag of a FIF file points back, because MNE would follow that circle for ever."""
+    """Raise if a tag of a FIF file points back, because MNE would loop forever."""
     with path.open("rb") as stream:
         place = 0
         while len(head := stream.read(16)) == 16:
@@ -207,7 +207,6 @@ def _read_signal(path: Path, picks: np.ndarray) -> np.ndarray:
 
 
 def _check_sources(path: Path, sources: list[str], there: Collection[str]) -> None:
-    """Raise if a source of events is not in the file."""
     for name in sources:
         if name not in there:
             raise NeuroCanvasError(

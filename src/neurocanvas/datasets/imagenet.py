@@ -1,4 +1,4 @@
-"""Pictures out of ImageNet, as image-net.org, Kaggle or Hugging Face give it: only those that were shown."""
+"""Import the pictures that were shown from ImageNet, as image-net.org, Kaggle or Hugging Face distribute it."""
 
 from __future__ import annotations
 
@@ -103,6 +103,6 @@ def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool 
 
 
 def _may_hold(tar: str, missing: dict[str, Path]) -> bool:
-    """Whether a tar is worth opening: one that is named by a wnid holds that concept alone."""
+    """Whether a tar is worth opening: one named by a wnid holds only that concept."""
     wnid = re.fullmatch(r"(n\d+)\.tar.*", tar)
     return wnid is None or any(name.startswith(f"{wnid[1]}_") for name in missing)

@@ -1,4 +1,4 @@
-"""What an EEG-ImageNet data set holds, and what is unusual about it: the verb `inspect`."""
+"""Contents of an EEG-ImageNet data set, and what is unusual about it: the verb `inspect`."""
 
 from __future__ import annotations
 
@@ -152,6 +152,6 @@ def _counted(values: np.ndarray) -> tuple[list[str], list[int]]:
 
 
 def _most_frequent(numbers: Sequence[int]) -> int:
-    """The number that comes most often, the largest of several."""
+    """The most frequent number; the largest of several."""
     values, counts = np.unique(numbers, return_counts=True)
     return int(values[counts == counts.max()].max())

@@ -99,7 +99,7 @@ class Drawing:
 
     @property
     def caption(self) -> str:
-        """What is drawn, in words: size if small or large, colour, concept, background and surface."""
+        """In words: size if small or large, colour, concept, background and surface."""
         extent = "small " if self.size < SMALL else "large " if self.size > LARGE else ""
         thing = _with_article(f"{extent}{self.colour} {CONCEPTS[self.wnid].caption_name}")
         return f"{thing} on {_with_article(f'{self.background} {self.surface}')}"
@@ -132,7 +132,7 @@ class Grating:
 
     @property
     def caption(self) -> str:
-        """What is drawn, in words: coarse (up to 6 cycles), medium or fine (from 8); nearest orientation."""
+        """In words: coarse (up to 6 cycles), medium or fine (from 8), and the nearest orientation."""
         width = "coarse" if self.cycles <= 6 else "fine" if self.cycles >= 8 else "medium"
         return f"a {width} {ORIENTATIONS[round(self.orientation / 45) % 4 * 45.0]} grating"
 

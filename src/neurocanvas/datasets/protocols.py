@@ -125,7 +125,7 @@ def _leave_subject_out(trials: Trials, own: np.ndarray, settings: SplitSettings)
 
 
 def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
-    """Pre-train on the others' first sessions, go on with the subject's own, test its later ones: CrossPT's PT."""
+    """Pre-train on others' first sessions, fine-tune on the subject's own, test its later ones: CrossPT's PT."""
     check_sessions(trials, own, "pretrain-finetune")
     subject, session = trials.column("subject"), trials.column("session")
     present, code = np.unique(subject, return_inverse=True)

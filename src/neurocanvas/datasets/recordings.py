@@ -63,7 +63,7 @@ def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, S
 
 
 def _check_alike(runs: list[Run]) -> None:
-    """Raise if the runs differ in what every trial must share."""
+    """Raise if the runs differ in sampling rate or channels."""
     first = runs[0]
     for run in runs[1:]:
         for name, wanted, came in (
@@ -217,7 +217,7 @@ def _print_of(run: Run) -> str:
 
 
 def _signal(run: Run, recording: RecordingSettings) -> np.ndarray:
-    """Read, check and filter the kept channels of a run: float32, (n_chans, n_samples), µV."""
+    """Read, check and filter the selected channels of a run: float32, (n_chans, n_samples), µV."""
     indices, names = _kept(run, recording)
     signal = run.read()[indices]
     if not np.isfinite(signal).all():

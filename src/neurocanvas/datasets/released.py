@@ -42,7 +42,7 @@ _SAMPLED = 9
 
 @dataclass(frozen=True)
 class Source:
-    """An opened data set, before any of its trials are chosen."""
+    """An opened data set, before any selection of trials."""
 
     paths: Sequence[Path]
     table: Mapping[str, np.ndarray]

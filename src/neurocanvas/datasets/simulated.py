@@ -58,7 +58,7 @@ _VERSION = 4  # of the simulation: raise it when the same settings give other by
 
 @dataclass(frozen=True)
 class _Recording:
-    """One visit of a subject: the id in its file, and what was shown in which order, in one pass or more by stage."""
+    """One visit of a subject: its id in the file, and the stimuli in the order shown, per pass (key: `stage`)."""
 
     subject: int
     day: int
@@ -72,7 +72,7 @@ class _Recording:
 
 @dataclass(frozen=True)
 class _Stimulus:
-    """One picture: its file name, its concept, what the brain sees of it, and its drawing where there is one."""
+    """One picture: file name, concept, the parameters that the brain responds to, and its drawing if there is one."""
 
     name: str
     wnid: str
@@ -214,7 +214,6 @@ def _scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]
 
 
 def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Recording]) -> None:
-    """Write a file in the released layout."""
     from torch import from_numpy
 
     fine = set(list(IMAGENET_CONCEPTS)[:N_FINE])

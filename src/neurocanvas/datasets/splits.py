@@ -92,7 +92,7 @@ class Split:
         return {name: np.asarray(getattr(self, name), dtype=np.int64) for name in names}
 
     def joined(self) -> Split:
-        """Merge the trials of `pretrain` into `train`, for what is trained in one go."""
+        """Merge the trials of `pretrain` into `train`, for models that train in one go."""
         rows = np.concatenate([self.pretrain, self.train])
         return replace(self, train=rows, pretrain=rows[:0]) if len(self.pretrain) else self
 
@@ -112,7 +112,7 @@ def groups(trials: Trials, *columns: str) -> np.ndarray:
 
 
 def in_recorded_order(trials: Trials) -> np.ndarray:
-    """Sort rows by subject, session and place in the recording."""
+    """Rows sorted by subject, session and place in the recording, (n_trials,)."""
     return np.lexsort([trials.column(name) for name in ("order", "session", "subject")])
 
 
@@ -139,7 +139,7 @@ def is_blocked(trials: Trials) -> bool:
 def prove_disjoint(
     split: Split, trials: Trials, column: str, others: tuple[str, str] = ("train", "test")
 ) -> None:
-    """Raise if two parts of a split share a value of a column."""
+    """Raise if two parts of a split share a value of a column (a session, run or block is that of one subject)."""
     group = groups(trials, column)
     first, second = (getattr(split, part) for part in others)
     shared = first[np.isin(group[first], group[second])]
@@ -151,7 +151,6 @@ def prove_disjoint(
 
 
 def uses_other_subjects(protocol: str) -> bool:
-    """Tell whether other subjects' trials train under a protocol."""
     return protocol in OF_OTHERS
 
 
@@ -231,7 +230,7 @@ def _known(split: Split) -> np.ndarray:
 
 
 def _shares(group: np.ndarray, split: Split) -> bool:
-    """Tell whether a group has trials on both sides; groups below 0 do not count."""
+    """Whether any group has trials on both sides; groups below 0 do not count."""
     tested = group[split.test]
     return bool(np.isin(tested[tested >= 0], group[_known(split)]).any())
 

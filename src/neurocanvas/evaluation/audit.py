@@ -1,4 +1,4 @@
-"""The audit: what training, choosing and testing share, how answers were selected, and what follows from them."""
+"""The audit: what training, validation and test share, how models were selected, and what follows."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from neurocanvas.evaluation.statistics import (
 )
 
 PARTS = ("pretrain", "train", "val", "test", "gallery")
-# What parts are compared by; `picture` is the bytes of the file, whatever its name.
+# Columns by which parts are compared; `picture` stands for the bytes of the file, whatever its name.
 SHARED = ("subject", "session", "run", "block", "stimulus", "concept", "picture")
 
-# All that a gallery has: it was not recorded.
+# The columns of a gallery, which was not recorded.
 OF_PICTURES = ("stimulus", "concept", "picture")
 
 # Name of a pair of parts -> the parts on its first side, and the part whose values and trials are counted.
@@ -48,12 +48,12 @@ class Answers:
     """What one model answered to test trials."""
 
     model: str
-    rows: np.ndarray
-    predicted: np.ndarray
+    rows: np.ndarray  # (n_test,), in the table of the case
+    predicted: np.ndarray  # (n_test,), codes as in the column `concept`
     strata: np.ndarray
-    units: np.ndarray
-    selection: str = "unknown"
-    transductive: tuple[str, ...] = ()
+    units: np.ndarray  # concepts are exchanged among units of one stratum
+    selection: str = "unknown"  # a key of `conclusions.SELECTIONS`
+    transductive: tuple[str, ...] = ()  # steps that used test trials together, in words
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,20 @@ class Case:
     """What was tested under one protocol, or one table of predictions."""
 
     name: str
-    columns: Mapping[str, np.ndarray]
-    splits: Sequence[Mapping[str, np.ndarray]]
-    blocked: np.ndarray | None
+    columns: Mapping[str, np.ndarray]  # codes, (n_trials,); below 0: not compared (no block, no picture file)
+    splits: Sequence[Mapping[str, np.ndarray]]  # rows of every part, one mapping per fold and subject
+    blocked: np.ndarray | None  # (n_trials,), whether the session came in blocks; None: unknown
     answers: Sequence[Answers] = ()
-    scores: Sequence[Mapping[str, Any]] = ()
+    scores: Sequence[Mapping[str, Any]] = ()  # results tested elsewhere, with the keys of `answer_scores`
     warnings: tuple[str, ...] = ()
-    transductive: tuple[str, ...] = ()
-    other_split: str = ""
-    made_elsewhere: bool = False
+    transductive: tuple[str, ...] = ()  # such steps computed beside the results
+    other_split: str = ""  # what was trained on another split than `splits`, and what to run
+    made_elsewhere: bool = False  # only pictures are there, so nobody can add the training trials
 
 
 def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """Count what the parts of splits have in common."""
+    """Per column and pair: distinct values and trials of the second part that the first shares, summed over splits."""
+    # Nothing where the first part has no values, except for blocks: there it means that none came in blocks.
     found = []
     for column in (name for name in SHARED if name in columns):
         codes = np.asarray(columns[column])
@@ -100,7 +101,7 @@ def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np
 def answer_scores(
     answers: Sequence[Answers], concept: np.ndarray, groups: np.ndarray, *, rng: np.random.Generator, count: int = 1999
 ) -> list[dict[str, Any]]:
-    """Score answers, and test them by permuting the concepts of whole units."""
+    """Score answers, and test them by permuting the concepts of whole units; resampled within `groups` (subjects)."""
     alike: dict[bytes, list[int]] = {}
     for place, one in enumerate(answers):
         alike.setdefault(np.stack([one.rows, one.strata, one.units]).astype(np.int64).tobytes(), []).append(place)
@@ -137,14 +138,14 @@ def answer_scores(
 
 
 def _deals(answers: Answers, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Permutations of the tested trials, some at a time: tens of megabytes."""
+    """Permutations of the tested trials in chunks of tens of megabytes."""
     step = max(1, 4_000_000 // len(answers.rows))
     for start in range(0, count, step):
         yield permutations(answers.strata, answers.units, min(step, count - start), rng=rng)
 
 
 def _needed(hits: np.ndarray, n: int) -> int | None:
-    """Smallest number of right answers with a permutation p below .05."""
+    """Smallest number of correct answers with a permutation p below .05."""
     allowed = int(np.ceil(SIGNIFICANT * (1 + len(hits)))) - 2  # permutations that may have as many
     if allowed < 0:
         return None
@@ -153,7 +154,7 @@ def _needed(hits: np.ndarray, n: int) -> int | None:
 
 
 def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator) -> dict[str, Any]:
-    """Audit everything that was tested."""
+    """Count, test and conclude for every case; the verdict is one sentence over all of them."""
     if not cases:
         raise NeuroCanvasError(f"{source}: nothing to audit.")
     found = [conclude(_facts(case, rng)) for case in cases]
@@ -161,7 +162,7 @@ def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator)
 
 
 def _facts(case: Case, rng: np.random.Generator) -> dict[str, Any]:
-    """Everything about a case that can be counted or tested."""
+    """All counts and tests of a case."""
     concept = case.columns.get("concept", np.empty(0, np.int64))
     groups = case.columns.get("subject", np.zeros(len(concept), np.int64))
     results = [*case.scores]
@@ -185,7 +186,7 @@ def _facts(case: Case, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _block_facts(case: Case, design: str, rng: np.random.Generator) -> dict[str, Any] | None:
-    """How well the block alone names the concept; None where no tested trial has a block that is compared."""
+    """How well the block alone names the concept; None where no tested trial has a known block."""
     if not {"block", "concept"} <= set(case.columns):
         return None
     rows, named, inside = block_answers(case.columns, case.splits)

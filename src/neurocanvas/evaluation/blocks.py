@@ -1,4 +1,4 @@
-"""What block and order of trials tell: what the block alone names, and whether errors fall on neighbours."""
+"""How well the block alone names the concept, and whether errors fall on neighbours in time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ FEW_ERRORS = 10
 def block_answers(
     columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Name every test trial's concept from nothing but its block."""
+    """Name test trials by the most frequent training concept of their block: rows, names (-1: block untrained),
+    and the share of test trials whose block trains."""
     block, concept = columns["block"], columns["concept"]
     tested, named = [], []
     for split in splits:
@@ -40,7 +41,9 @@ def neighbour_errors(
     rng: np.random.Generator,
     count: int = 499,
 ) -> dict[str, float] | None:
-    """Do wrong answers name concepts that were recorded nearby? Tested by shifting answers along the recording."""
+    """Test by cyclic shifts whether wrong answers name concepts recorded nearby; None with too few errors."""
+    # Shifts keep what makes neighbouring answers alike. They cannot tell apart errors between concepts that are alike
+    # and were recorded one after the other: those are near for either reason.
     concept = columns["concept"]
     if "order" not in columns or (predicted != concept[rows]).sum() < FEW_ERRORS:
         return None
@@ -51,7 +54,6 @@ def neighbour_errors(
     shifts = rng.permutation(np.arange(1, len(rows)))[:count]
 
     def mean_distance(shift: int) -> float:
-        """Mean distance of the wrong ones among shifted answers."""
         shifted = np.roll(named, shift)
         wrong = apart[np.arange(len(rows)), shifted][(shifted != concept[rows]) & (shifted >= 0)]
         return float(np.nanmean(wrong)) if np.isfinite(wrong).any() else np.nan
@@ -67,7 +69,7 @@ def neighbour_errors(
 def _trials_apart(
     concept: np.ndarray, order: np.ndarray, session: np.ndarray, rows: np.ndarray, n_concepts: int
 ) -> np.ndarray:
-    """How many trials lie from each of some rows to the nearest trial of every concept in its session; NaN if none."""
+    """Trials from each row to the nearest trial of every concept in its session, (n_rows, n_concepts); NaN if none."""
     apart = np.full((len(rows), n_concepts), np.nan)
     for number in np.unique(session[rows]):
         own = np.flatnonzero((session == number) & (concept >= 0))

@@ -1,4 +1,4 @@
-"""Concepts confused with one another, and two orders to look at them in: by meaning, and as they were recorded."""
+"""Confusions between concepts, and an order by meaning to show them in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from neurocanvas.errors import NeuroCanvasError
 
 
 def confusion_counts(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Count which concept the judge names for pictures of which."""
+    """Confusion counts, (n_concepts, n_concepts), row seen, column named, from scores (n_trials, n_concepts)."""
     if scores.ndim != 2 or true.shape != scores.shape[:1]:
         raise NeuroCanvasError(
             f"confusions: scores (n_trials, n_concepts) and one column per trial are needed; got {scores.shape}, "
@@ -20,7 +20,7 @@ def confusion_counts(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def semantic_order(embeddings: np.ndarray) -> np.ndarray:
-    """Order concepts so that those of like meaning stand together."""
+    """Place of every concept, (n_concepts,), so that concepts of similar meaning are neighbours [BarJoseph2001]."""
     from scipy.cluster.hierarchy import leaves_list, linkage
 
     if len(embeddings) < 3:

@@ -1,4 +1,4 @@
-"""What an audit means, in words: what can be concluded from answers to test trials, and what cannot."""
+"""What an audit means, in words: what can and what cannot be concluded."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ SCOPE: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 
-# How the split's warning begins that recordings repeat the order of concepts.
+# Beginning of the split's warning that recordings repeat the order of concepts.
 SAME_ORDER = "Concepts came in nearly the same order"
 
-# The block explains the accuracy if naming the concept by it alone reaches this share of what is above chance.
+# The block explains the accuracy if naming concepts by it alone reaches this share of the accuracy above chance.
 EXPLAINED = 0.5
 
 DESIGNS: Mapping[str, str] = MappingProxyType(
@@ -54,13 +54,13 @@ DESIGNS: Mapping[str, str] = MappingProxyType(
 # Columns that say which trials show the same picture.
 PICTURES = ("stimulus", "picture")
 
-# What a table or run may lack: the order, the pictures, and what trains.
+# What a table or run may lack: order, pictures, training trials.
 MISSING = (
     "the column order or block", "the column stimulus, picture or sha256",
     "the trials that train (rows with split = train)",
 )  # fmt: skip
 
-# Likewise, of pictures that were made elsewhere.
+# The same for pictures made elsewhere.
 MISSING_ELSEWHERE = (
     "the columns concept and order or block of the pairing table", "the seen pictures",
     "the trials that trained what made the pictures",
@@ -70,7 +70,7 @@ UNCHECKED = "What the accuracy shows cannot be concluded: without {missing}, {ri
 
 
 def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what follows from what was counted and tested."""
+    """Add to the facts `finding`, `text` (one sentence), and what one `can` and `cannot` conclude."""
     finding = next(name for name, (holds, _) in FINDINGS.items() if holds(facts))
     can, cannot = _scope(facts) if finding != "other-split" else ([], [])
     can, cannot = _claims(facts, finding, can), [*_doubts(facts, finding), *cannot]
@@ -79,7 +79,7 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verdict(audit: Mapping[str, Any]) -> str:
-    """Say in one sentence what an audit found; the most severe finding comes first."""
+    """Sum an audit up in one sentence; the most severe finding comes first."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for name in FINDINGS:
         of_finding = [case for case in audit["cases"] if case["finding"] == name]
@@ -97,7 +97,7 @@ def verdict(audit: Mapping[str, Any]) -> str:
 
 
 def shared_with_known(facts: Mapping[str, Any], column: str) -> Mapping[str, Any] | None:
-    """Find how many values of a column test trials share with those that a model has seen."""
+    """Row of `overlaps` that compares a column of test trials with all that a model has seen; None if unknown."""
     found = [row for row in facts["overlaps"] if row["column"] == column and row["pair"] == "known/test"]
     return found[0] if found else None
 
@@ -109,7 +109,7 @@ def _significant(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _unknown(facts: Mapping[str, Any]) -> tuple[bool, bool, bool]:
-    """Tell whether order, repeated pictures, and what trains are unknown."""
+    """Whether order, repeated pictures, and training trials are unknown."""
     trains = not {"pretrain", "train", "val"} & set(facts["trials"])
     compared = [name for name in PICTURES if shared_with_known(facts, name)]
     told = set(PICTURES) & set(facts["columns"]) if trains else compared
@@ -117,20 +117,20 @@ def _unknown(facts: Mapping[str, Any]) -> tuple[bool, bool, bool]:
 
 
 def _missing(facts: Mapping[str, Any]) -> str:
-    """What would have to be known to say whether block or repeated pictures explain the answers."""
+    """Names of the missing columns, without which block or repeated pictures cannot be ruled out."""
     names = MISSING_ELSEWHERE if facts["made_elsewhere"] else MISSING
     missing = [name for name, lacks in zip(names, _unknown(facts), strict=True) if lacks]
     return " and ".join([", ".join(missing[:-1]), missing[-1]] if len(missing) > 1 else missing)
 
 
 def _risks(facts: Mapping[str, Any]) -> str:
-    """What cannot be ruled out without what is missing."""
+    """Confounds that cannot be ruled out because of what is missing."""
     order, pictures, trains = _unknown(facts)
     return " and ".join(["the recording block"] * (order or trains) + ["repeated pictures"] * (pictures or trains))
 
 
 def _is_block(facts: Mapping[str, Any]) -> bool:
-    """Tell whether the recording block explains the answers, or may."""
+    """Whether the recording block explains the answers, or may."""
     block = facts["block"]
     if facts["design"] == "block":
         return block is not None and block["inside"] > 0
@@ -141,22 +141,21 @@ def _is_block(facts: Mapping[str, Any]) -> bool:
 
 
 def _is_untold_block(facts: Mapping[str, Any]) -> bool:
-    """Tell whether concepts came in blocks and nothing says which of them train."""
+    """Whether concepts came in blocks and the training blocks are unknown."""
     return facts["design"] == "block" and _unknown(facts)[2]
 
 
 def _shares_pictures(facts: Mapping[str, Any]) -> bool:
-    """Tell whether any tested picture trains."""
+    """Whether any tested picture is a training picture too."""
     found = (shared_with_known(facts, name) for name in PICTURES)
     return any(one is not None and one["shared"] > 0 for one in found)
 
 
 def _repeats_order(facts: Mapping[str, Any]) -> bool:
-    """Tell whether recordings repeat the order of concepts."""
     return any(text.startswith(SAME_ORDER) for text in facts["warnings"])
 
 
-# Finding -> whether it holds, and what is said then; the first that holds counts, so the gravest stand first.
+# Finding -> condition and sentence; the first that holds counts, so the gravest stand first.
 FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = MappingProxyType(
     {
         "other-split": (
@@ -219,7 +218,7 @@ FINDINGS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = Mappin
 
 
 def _words(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What stands in the braces of `FINDINGS`."""
+    """Values for the braces in `FINDINGS`."""
     block = facts["block"] or {"inside": 0.0, "accuracy": 0.0}
     pictures = [found for name in PICTURES if (found := shared_with_known(facts, name))]
     most = max(pictures, key=lambda one: one["shared"], default={"shared": 0, "values": 0})
@@ -242,7 +241,7 @@ def _words(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _scope(facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """To what the answers carry over, and to what not or nobody knows."""
+    """What the answers generalise to, and what they do not, or where that is unknown."""
     can, cannot = [], []
     for column, (if_shared, if_not) in SCOPE.items():
         found = shared_with_known(facts, column)
@@ -257,7 +256,6 @@ def _scope(facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def _claims(facts: Mapping[str, Any], finding: str, scope: Sequence[str]) -> list[str]:
-    """What can be concluded."""
     above = _significant(facts)
     if not above:
         return []
@@ -274,7 +272,7 @@ def _claims(facts: Mapping[str, Any], finding: str, scope: Sequence[str]) -> lis
 
 
 def _doubts(facts: Mapping[str, Any], finding: str) -> list[str]:
-    """What cannot be concluded, scope aside."""
+    """What cannot be concluded, apart from the scope."""
     found = []
     if finding in ("block", "untold-block"):
         found.append("that the brain's response to a picture was decoded: drift of the recording alone can give this")
@@ -300,7 +298,7 @@ def _doubts(facts: Mapping[str, Any], finding: str) -> list[str]:
 
 
 def _neighbour_doubts(facts: Mapping[str, Any]) -> list[str]:
-    """Say whose errors fall on concepts that were recorded nearby."""
+    """Name a model whose errors fall on concepts recorded nearby."""
     tested = [one for one in facts["results"] if one.get("neighbours")]
     adjusted = holm([one["neighbours"]["p"] for one in tested])
     near = [one for one, p in zip(tested, adjusted, strict=True) if p < SIGNIFICANT]
@@ -313,17 +311,15 @@ def _neighbour_doubts(facts: Mapping[str, Any]) -> list[str]:
 
 
 def percent(share: float) -> str:
-    """Say a share in whole percent."""
     return f"{100 * share:.0f} %"
 
 
 def short(value: float | None, digits: int = 3) -> str:
-    """Say a number below 1 without the zero before the point."""
+    """Format a number below 1 without the leading zero; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}".removeprefix("0" if value < 1 else "")
 
 
 def _said(one: Mapping[str, Any]) -> str:
-    """A result in words."""
     tested = "not tested" if one["p"] is None else f"p {short(one['p'], 4)}"
     metric = {"two-way": "two-way identification"}.get(one["metric"], one["metric"])
     return f"{metric} {short(one['value'])} of {one['model']}, chance {short(one['chance'])}, {tested}"

@@ -109,7 +109,7 @@ class ControlInputs:
 
     @cached_property
     def tested(self) -> np.ndarray:
-        """Rows that some fold tests, in recorded order."""
+        """Rows that some fold tests, in recorded order, (n_tested,)."""
         rows = np.concatenate([test for _, test in self.splits])
         return rows[np.lexsort([np.asarray(self.order)[rows], np.asarray(self.session)[rows]])]
 
@@ -202,7 +202,7 @@ def pieces(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
 
 
 def shrinkage_lda(features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray) -> np.ndarray:
-    """LDA scores, (n_test, n_labels): equal priors, covariance shrunk towards the identity [LedoitWolf2004]."""
+    """LDA scores, (n_test, n_labels): equal priors, covariance shrunk to a scaled identity [LedoitWolf2004]."""
     member = (labels_train[:, None] == np.unique(labels_train)).astype(np.float64)
     means = member.T @ features_train / member.sum(axis=0)[:, None]
     rest = features_train - member @ means

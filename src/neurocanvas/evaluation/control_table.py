@@ -1,4 +1,4 @@
-"""Controls of several subjects as one table, and what they say together."""
+"""Controls of several subjects in one table, and their joint verdict."""
 
 from __future__ import annotations
 

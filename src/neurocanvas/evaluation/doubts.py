@@ -1,4 +1,4 @@
-"""What scores do not allow to conclude: warnings about designs, and about arms that do not do what they should."""
+"""Warnings: what a design does not let anyone conclude, and control arms that do not behave as they should."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ LOW_ORACLE = 0.75
 
 
 def design_warnings(blocked: bool, unit: str, n_units: int, smallest: float) -> list[str]:
-    """Say what the design does not let anyone conclude."""
     found = []
     if blocked:
         found.append(
@@ -37,7 +36,7 @@ def design_warnings(blocked: bool, unit: str, n_units: int, smallest: float) -> 
 def arm_warnings(
     measured: Mapping[str, Mapping[str, Mapping[str, Any]]], nulls: Mapping[str, Mapping[str, np.ndarray]]
 ) -> list[str]:
-    """Find control arms that do not do what they are there for."""
+    """Warn of an oracle arm too low to be a ceiling, and of null arms that differ from chance."""
     found = []
     oracle = measured["oracle"]["two_way"]["value"] if "oracle" in measured else 1.0
     if oracle < LOW_ORACLE:

@@ -22,7 +22,7 @@ def forest(
     permuted: np.ndarray,
     settings: EvaluateSettings,
 ) -> list[dict[str, Any]]:
-    """Score every subject on their own."""
+    """Two-way score of every arm and subject, from tables (n_trials, n_pictures); Holm over an arm's subjects."""
     rows = []
     for arm, given in tables.items():
         table = given[METRIC]

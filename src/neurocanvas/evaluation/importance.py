@@ -1,4 +1,4 @@
-"""Which bands and electrodes a prediction rests on: what is lost when they say nothing of the trial."""
+"""Which bands and electrodes a prediction rests on: the loss when they carry nothing about the trial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def importance(
     rng: np.random.Generator,
     repeats: int = 5,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Measure what every trial's score loses without a group of features."""
+    """Loss of each trial's score, (n_trials,), without a group of features (n_trials, n_chans, n_bands)."""
+    # Groups that carry the same information hide one another: neither is missed while the other is there. Below 0, a
+    # group misleads.
     if len(features) < 2 or training_mean.shape != features.shape[1:]:
         raise NeuroCanvasError(
             f"importance: 2 or more trials and a mean of one trial's shape are needed; got features {features.shape}, "

@@ -1,4 +1,4 @@
-"""What a control returns, and the three questions that controls share: above chance, lost, surviving."""
+"""Results of controls, and the tests that they share: above chance, lost, surviving."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from neurocanvas.evaluation.statistics import (
 
 SIGNIFICANT = 0.05
 
-# Of the accuracy above chance, what a correction may cost before a control calls it out: two ways of training never
-# give quite the same accuracy, so a control that asks for any loss at all would fire on enough clean trials.
+# Share of the accuracy above chance that a correction may cost before a control fires: two ways of training never reach
+# quite the same accuracy, so a control for any loss at all would fire on enough clean trials.
 TOLERATED_SHARE = 0.25
 
-# Of the accuracy above chance, what a surrogate must keep to explain it. Half is also what a concept's own response
-# leaves to labels that are shifted by half a block, so a surrogate beyond it tells of time and not of the picture.
+# Share of the accuracy above chance that a surrogate must keep to explain it. Half is also what a concept's own
+# response leaves to labels shifted by half a block, so a surrogate beyond it shows time and not the picture.
 LARGE_SHARE = 0.5
 
 
@@ -32,31 +32,31 @@ class Measured:
     """What a control found."""
 
     effect: float
-    low: float
+    low: float  # 95 % interval; NaN where nothing varies
     high: float
     p: float
     fired: bool
-    share: float = float("nan")
+    share: float = float("nan")  # of the accuracy above chance, explained by the confound
     details: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
-    bound: bool = False
+    bound: bool = False  # had to fire wherever anything is decoded, so that other controls say more
 
 
 @dataclass(frozen=True)
 class Refusal:
     """Why a control cannot be computed."""
 
-    reason: str
-    decisive: bool = False
+    reason: str  # the end of a sentence that begins with "cannot be computed:"
+    decisive: bool = False  # the reason alone says what the accuracy is worth
 
 
 def nothing_to_ask(note: str, **details: float) -> Measured:
-    """Give the answer of a control whose confound the splits rule out: silent, with effect 0 and p 1."""
+    """Result of a control whose confound the splits rule out: silent, with effect 0 and p 1."""
     return Measured(0.0, float("nan"), float("nan"), 1.0, fired=False, details=details, note=note)
 
 
 def chance_of(named: np.ndarray, true: np.ndarray) -> float:
-    """Accuracy that the same answers would have if they were dealt to the trials at random."""
+    """Expected accuracy of the same answers, (n,), in random order: Σ share named so x share truly so."""
     labels = np.unique(true)
     return float(np.sum((named[:, None] == labels).mean(axis=0) * (true[:, None] == labels).mean(axis=0)))
 
@@ -64,7 +64,7 @@ def chance_of(named: np.ndarray, true: np.ndarray) -> float:
 def label_p(
     named: np.ndarray, true: np.ndarray, strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Test an accuracy against what dealing out the true labels anew gives."""
+    """p and chance of the mean accuracy of `named`, (n,) or (n_repeats, n), by permuting the true labels."""
     known = np.unique(np.concatenate([true, np.unique(named)]))
     table = (np.atleast_2d(named)[:, :, None] == known).mean(axis=0)
     columns = np.searchsorted(known, true)
@@ -73,9 +73,9 @@ def label_p(
 
 
 def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.Generator) -> Refusal | None:
-    """Refuse to explain an accuracy that is not above chance."""
+    """A refusal where the accuracy of the control's own decoder, `named` (n_tested,), is not above chance."""
     tested = inputs.tested
-    # inside blocks drift alone makes an accuracy that there is something to say of: there, trials are exchanged
+    # Drift inside blocks counts as decoded here, because controls are to explain it: so trials are exchanged there.
     units = inputs.units[tested] if inputs.keeps_blocks_whole else np.arange(len(tested))
     p, _ = label_p(named, inputs.labels[tested], inputs.strata, units, inputs.permutations, rng=rng)
     if p <= SIGNIFICANT:
@@ -85,7 +85,9 @@ def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.
 
 
 def relabelled_p(named: np.ndarray, true: np.ndarray, count: int, *, rng: np.random.Generator) -> tuple[float, float]:
-    """Test an accuracy against what it would be if concepts had exchanged their names."""
+    """p and chance of the mean accuracy of `named`, (n_repeats, n), by permuting the names of concepts."""
+    # A decoder of arbitrary labels gives all trials of a concept much the same one, so trials are not independent
+    # evidence of whether that is the right one: names are exchanged, not trials.
     n_labels = int(max(true.max(), named.max())) + 1
     pairs = np.bincount((true * n_labels + named).ravel(), minlength=n_labels**2).reshape(n_labels, n_labels)
     table = pairs / named.size
@@ -97,7 +99,7 @@ def relabelled_p(named: np.ndarray, true: np.ndarray, count: int, *, rng: np.ran
 def lost(
     before: np.ndarray, after: np.ndarray, chance: float, units: np.ndarray, count: int, *, rng: np.random.Generator
 ) -> Measured:
-    """Ask whether a correction costs more than `TOLERATED_SHARE` of the accuracy above chance."""
+    """Test whether a correction costs more than `TOLERATED_SHARE` of the accuracy above chance; hits, (n,)."""
     p = paired_permutation_p(before - after, TOLERATED_SHARE * (before - chance), units, rng=rng, count=count)
     effect, excess = float(np.mean(before - after)), float(np.mean(before) - chance)
     low, high = bootstrap_interval(before - after, units, rng=rng, resamples=count + 1) or (np.nan, np.nan)
@@ -118,7 +120,7 @@ def survives(
     *,
     rng: np.random.Generator,
 ) -> Measured:
-    """Ask whether a surrogate is above chance and keeps more than `LARGE_SHARE` of the real accuracy above chance."""
+    """Test whether a surrogate is above chance and keeps more than `LARGE_SHARE` of the real excess; scores, (n,)."""
     excess, kept = real - chances[0], surrogate - chances[1]
     p = paired_permutation_p(kept, LARGE_SHARE * excess, units, rng=rng, count=count)
     low, high = bootstrap_interval(kept, units, rng=rng, resamples=count + 1) or (np.nan, np.nan)

@@ -1,4 +1,4 @@
-"""Feature networks: which frozen network compares pictures, at which layer, and what it is given to see."""
+"""Feature networks: which frozen network compares pictures, at which layer, after which preprocessing."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 FID_INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
-# MindEye brings all pictures to 256 x 256 first; its log shows a torchvision that did not antialias tensors.
+# MindEye resizes all pictures to 256 x 256 first; its log shows a torchvision that did not antialias tensors.
 SQUARE_256 = Resize(256, "square", antialias=False)
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """Where a network comes from, what is read from it, and what it is given."""
+    """Source, layers and preprocessing of a network."""
 
     title: str
     library: Literal["transformers", "torchvision", "torch-fidelity"]
-    source: str
-    layers: tuple[str, ...]
-    preprocess: Preprocess | None = None
-    weights: str = ""
+    source: str  # hub id; or function in torchvision.models; or name in torch-fidelity
+    layers: tuple[str, ...]  # torchvision modules ("logits": the output), or fields of transformers' output
+    preprocess: Preprocess | None = None  # None: transformers' own PIL processor, or torch-fidelity's own resizing
+    weights: str = ""  # name in torchvision.models, or a URL
     subfolder: str = ""
-    options: tuple[tuple[str, Any], ...] = ()
-    unread: tuple[str, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()  # with which torchvision builds the network
+    unread: tuple[str, ...] = ()  # prefixes of weights that may be missing or left over: heads that are not read
     note: str = ""
 
 
 def _mindeye(size: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None) -> Preprocess:
-    """MindEye's: floats, 256 x 256 first, then the size of the network; ImageNet's mean unless another is given."""
+    """MindEye's preprocessing: floats, 256 x 256, then the network's size; ImageNet's mean by default."""
     steps = (SQUARE_256, Resize(size, antialias=False))
     return Preprocess(steps, mean=mean, std=std) if mean and std else Preprocess(steps)
 
@@ -125,7 +125,6 @@ class NotComputed:
     reason: str
 
     def __str__(self) -> str:
-        """Say so in one line."""
         return f"{self.name}: not computed ({self.reason})"
 
 
@@ -134,8 +133,8 @@ class LoadedNetwork:
     """A network that is ready."""
 
     title: str
-    prepare: Prepare
-    forward: Forward
+    prepare: Prepare  # pictures, (h, w, 3), uint8 -> (n, 3, height, width)
+    forward: Forward  # that -> one tensor per layer, each with n rows
     source: str
 
 
@@ -147,7 +146,7 @@ def extract_features(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
-    """Read one layer's output for every picture, flattened."""
+    """One layer's output for every picture, flattened: (n, n_features), float32; AlexNet(2) has 184,512 features."""
     import torch
 
     if not len(pictures):
@@ -178,7 +177,7 @@ def lpips(
     *,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Learned perceptual distance of each pair of pictures; features are never all held at once."""
+    """Learned perceptual distance of each pair, (n,), lower is better; batched, as features would not fit in memory."""
     import torch
 
     if len(generated) != len(seen) or not len(seen):

@@ -1,4 +1,4 @@
-"""Pictures made elsewhere: which of two folders belong together, by a table and never by listings; tables of others."""
+"""Pictures made elsewhere: paired by a table or by equal names, never by sorted listings; and CSV tables of others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neurocanvas.store import read_text, sha256
 
 NEEDED = ("image", "against")
 REMEDY = "make it again, or leave it out"
-# Columns that a pairing table may have beside `NEEDED`.
+# Optional columns of a pairing table.
 KNOWN_OF_PAIRS = ("subject", "concept", "trial", "block", "order")
 
 
@@ -25,15 +25,15 @@ KNOWN_OF_PAIRS = ("subject", "concept", "trial", "block", "order")
 class Pairing:
     """Which pictures belong together."""
 
-    images: tuple[Path, ...]
-    gallery: tuple[Path, ...]
-    seen: np.ndarray
+    images: tuple[Path, ...]  # generated, in the order of the table
+    gallery: tuple[Path, ...]  # distinct seen pictures, by name
+    seen: np.ndarray  # (n_images,), place in `gallery` of each image
     columns: Mapping[str, np.ndarray]
     notes: tuple[str, ...]
 
 
 def read_columns(path: Path, needed: Sequence[str], purpose: str) -> dict[str, np.ndarray]:
-    """Read a CSV file with a header, as text; a cell that looks like a formula is a cell."""
+    """Read a CSV file (UTF-8, commas) as text columns by lower-case name; formula-like cells stay text."""
     text = read_text(path, purpose).removeprefix("\ufeff")
     if "\0" in text:
         raise NeuroCanvasError(f"{path}: not a text file (it holds a zero byte); it should hold {purpose}.")
@@ -62,7 +62,7 @@ def read_columns(path: Path, needed: Sequence[str], purpose: str) -> dict[str, n
 
 
 def check_header(path: Path, header: Sequence[str], needed: Iterable[str]) -> None:
-    """Raise unless the columns that are needed are there once."""
+    """Raise unless every needed column is there exactly once."""
     missing = [name for name in needed if name not in header]
     if missing:
         said = ", ".join(header[:20]) or "none"
@@ -76,7 +76,7 @@ def check_header(path: Path, header: Sequence[str], needed: Iterable[str]) -> No
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
-    """Find a file by its name in a folder, and nothing outside of it."""
+    """Path of a file in a folder; names that lead out of it are refused."""
     path = check_inside(folder, name, where)
     try:
         is_there = path.is_file()
@@ -88,7 +88,7 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 
 def pictures_in(folder: Path) -> list[str]:
-    """List the pictures in a folder and the folders below it, hidden ones aside."""
+    """Relative names of all pictures below a folder, sorted, hidden ones excluded."""
     check_folder(folder, "pictures")
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in FORMATS]
     names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
@@ -98,7 +98,7 @@ def pictures_in(folder: Path) -> list[str]:
 
 
 def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pairing:
-    """Pair the pictures that were made with those that were seen."""
+    """Pair generated with seen pictures by a table (columns image, against) or, without one, by equal names."""
     made, shown = pictures_in(images), pictures_in(against)
     if table is None:
         _check_same_names(images, made, against, shown)
@@ -124,7 +124,7 @@ def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pair
 
 
 def _found(folder: Path, names: np.ndarray, where: str) -> list[Path]:
-    """The files of some names, every one a picture inside the folder."""
+    """Files of some names; raise unless each is a picture inside the folder."""
     paths = [inside(folder, str(name), f"{where}, row {row}") for row, name in enumerate(names, 1)]
     for row, path in enumerate(paths, 1):
         if path.suffix.lower() not in FORMATS:
@@ -145,7 +145,7 @@ def _check_same_names(images: Path, made: Sequence[str], against: Path, shown: S
 
 
 def _check_complete(table: Path, folder: Path, names: Sequence[str], paths: Sequence[Path], *, once: bool) -> None:
-    """Raise if a picture of the folder is in no row, or one that may be in one row is in two."""
+    """Raise if a picture of the folder is in no row or, with `once`, in two."""
     given = [path.relative_to(folder).as_posix() for path in paths]
     first: dict[str, int] = {}
     for row, name in enumerate(given, 1):
@@ -163,7 +163,7 @@ def _check_complete(table: Path, folder: Path, names: Sequence[str], paths: Sequ
 
 
 def _equal_files(gallery: Sequence[Path], folder: Path) -> list[str]:
-    """Say it if seen pictures are the same file under two names: then they cannot be told apart."""
+    """Note on seen pictures that are the same file under two names, which cannot be told apart."""
     by_bytes: dict[str, list[str]] = {}
     for path in gallery:
         by_bytes.setdefault(sha256(path), []).append(path.relative_to(folder).as_posix())
@@ -175,7 +175,7 @@ def _equal_files(gallery: Sequence[Path], folder: Path) -> list[str]:
 
 
 def choose_size(pairing: Pairing) -> tuple[tuple[int, int], tuple[str, ...]]:
-    """Choose the size in which all pictures are compared; reads only the files' heads."""
+    """Size for the comparison: that of the images if they agree, else a square of their shortest side; and notes."""
     made = [_opened_size(path) for path in pairing.images]
     shortest = min(min(size) for size in made)
     size = made[0] if len(set(made)) == 1 else (shortest, shortest)
@@ -189,7 +189,7 @@ def choose_size(pairing: Pairing) -> tuple[tuple[int, int], tuple[str, ...]]:
 
 
 def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
-    """Read pictures in one size."""
+    """Read pictures in one size, (n, height, width, 3), uint8: largest centred part of that shape, Lanczos."""
     from PIL import Image, ImageOps
 
     pictures = np.empty((len(paths), size[1], size[0], 3), dtype=np.uint8)
@@ -203,6 +203,5 @@ def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
 
 
 def _opened_size(path: Path) -> tuple[int, int]:
-    """Width and height, from the file's head."""
     with open_picture(path, REMEDY) as image:
         return int(image.size[0]), int(image.size[1])

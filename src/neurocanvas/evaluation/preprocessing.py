@@ -1,4 +1,7 @@
-"""What happens to a picture before a network or a pixel metric sees it: resizing, cropping, normalising."""
+"""Preprocessing of pictures for networks and pixel metrics: resizing, cropping, normalising."""
+
+# Published scores differ by this alone, so a step says everything. torchvision resizes tensors without antialiasing up
+# to release 0.16 unless told otherwise, and PIL pictures always with it.
 
 from __future__ import annotations
 
@@ -27,20 +30,21 @@ class Resize:
     """One resizing step."""
 
     size: int
+    # Both sides; or the shorter one, keeping the proportion; or that with height and width exchanged, which distorts.
     shape: Literal["square", "short side", "short side swapped"] = "short side"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    antialias: bool = True
+    antialias: bool = True  # average over what a pixel covers when shrinking; PIL always does
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Everything that happens to a picture before a network."""
+    """All preprocessing before a network."""
 
     resizes: tuple[Resize, ...]
-    crop: int = 0
+    crop: int = 0  # side of the central square; 0: none
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"
+    on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"  # floats; floats rounded to 8 bits per step; PIL pictures
 
 
 def resized_shape(height: int, width: int, step: Resize) -> tuple[int, int]:
@@ -55,7 +59,7 @@ def resized_shape(height: int, width: int, step: Resize) -> tuple[int, int]:
 
 
 def resize_picture(picture: np.ndarray, steps: Sequence[Resize], on: str = "tensor") -> np.ndarray:
-    """Resize one picture."""
+    """Resize (h, w, 3), uint8, to float32 in 0..1; bicubic interpolation of floats reaches slightly beyond."""
     values = np.asarray(picture)
     if values.ndim != 3 or values.shape[-1] != 3 or values.dtype != np.uint8 or not values.size:
         raise NeuroCanvasError(f"pictures: RGB, uint8, (h, w, 3), are needed; got {values.dtype} {values.shape}.")
@@ -79,7 +83,7 @@ def _resize_8_bit(values: np.ndarray, steps: Sequence[Resize]) -> np.ndarray:
 
 
 def _resize_floats(values: np.ndarray, steps: Sequence[Resize], rounded: bool) -> np.ndarray:
-    """Resize by torch's interpolation, which torchvision calls."""
+    """Resize by torch's interpolation, as torchvision does."""
     import torch
 
     image = torch.from_numpy(values).permute(2, 0, 1)[None]
@@ -94,7 +98,7 @@ def _resize_floats(values: np.ndarray, steps: Sequence[Resize], rounded: bool) -
 
 
 def preprocess(pictures: Sequence[np.ndarray] | np.ndarray, how: Preprocess) -> torch.Tensor:
-    """Make the tensor that a network reads."""
+    """Input of a network, (n, 3, height, width), float32, from pictures (h, w, 3), uint8, of any size."""
     import torch
 
     made = [crop_middle(resize_picture(picture, how.resizes, how.on), how.crop) for picture in pictures]
@@ -108,7 +112,7 @@ def preprocess(pictures: Sequence[np.ndarray] | np.ndarray, how: Preprocess) -> 
 
 
 def crop_middle(picture: np.ndarray, side: int) -> np.ndarray:
-    """Cut the square in the middle of a picture, its corner rounded as torchvision rounds it."""
+    """Crop the central square, with the corner rounded as in torchvision; 0 leaves the picture as it is."""
     if not side:
         return picture
     height, width = picture.shape[:2]

@@ -132,7 +132,7 @@ def bootstrap_interval(
 def paired_permutation_p(
     a: np.ndarray, b: np.ndarray, units: np.ndarray, *, rng: np.random.Generator, count: int = 2000
 ) -> float:
-    """Is `a` larger than `b` on the same trials? Sign-flip test over units, (1 + b) / (1 + n)."""
+    """One-sided p for a > b on the same trials, (n_trials,): signs of whole units are flipped, (1 + b) / (1 + n)."""
     first, second = _values("a", a), _values("b", b)
     if first.shape != second.shape:
         raise NeuroCanvasError(

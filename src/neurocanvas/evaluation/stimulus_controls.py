@@ -132,7 +132,7 @@ def _as_many(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Leave the tested pictures out of training, or as many other trials of the same concepts."""
+    """Leave the tested pictures out of training, and compare with leaving out as many trials of the same concepts."""
     stimulus, tested = coded(inputs.stimulus), inputs.tested
     named, with_picture = np.full((2, len(stimulus)), -1), np.zeros(len(stimulus), dtype=bool)
     for train, test in inputs.splits:

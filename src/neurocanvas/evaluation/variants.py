@@ -1,4 +1,7 @@
-"""Variants: programs of the field that share the names of metrics and give different numbers."""
+"""Variants: programs of the field whose metrics share names but give different numbers."""
+
+# Our own two-way score is `identification.two_way`. That of `mindeye` differs: a tie counts as a failure, and a picture
+# that several trials showed is its own distractor.
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ class PixelRule:
 
     resizes: tuple[Resize, ...]
     on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"
-    window: Window = MINDEYE_WINDOW
+    window: Window = MINDEYE_WINDOW  # of SSIM
     crop: int = 0
-    clamped: bool = False
-    divisor: int = 0
+    clamped: bool = False  # 8-bit generated pictures are clamped to 0 and 1 of 255 first
+    divisor: int = 0  # of the sum of PixCorr over pictures; 0: their number
 
 
 @dataclass(frozen=True)
@@ -30,33 +33,33 @@ class TwoWayRule:
     """How two-way identification counts."""
 
     distractors: Literal["seen", "generated"] = "seen"
-    drawn: int = 0
-    subtracted: int = 0
+    drawn: int = 0  # distractors drawn per trial; 0: all others
+    subtracted: int = 0  # from the number of successes
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What one program of the field computes."""
+    """The definitions of one program of the field."""
 
     reference: str
     differs: str
     pixels: PixelRule | None = None
     two_way: TwoWayRule | None = None
     networks: Mapping[str, FeatureNetwork] = field(default_factory=dict)
-    jpeg: int = 0
-    generated_resize: Resize | None = None
-    n_way: tuple[int, int, int] | None = None
-    upper_half: int = 0
+    jpeg: int = 0  # quality at which generated pictures pass through JPEG first; 0: not
+    generated_resize: Resize | None = None  # by PIL, of generated pictures alone, before all else
+    n_way: tuple[int, int, int] | None = None  # classes, guesses, draws of the other classes
+    upper_half: int = 0  # distractors of which the true concept must beat more than half; 0: no such score
 
 
 def _changed(name: str, how: Preprocess, layer: str = "") -> FeatureNetwork:
-    """A network of the table with another preprocessing, and maybe read at another layer."""
+    """A row of `FEATURE_NETWORKS` with another preprocessing and perhaps another layer."""
     network = FEATURE_NETWORKS[name]
     return replace(network, preprocess=how, layers=(layer,) if layer else network.layers)
 
 
 def _cropped(size: int, crop: int) -> Preprocess:
-    """BReAD's: the shorter side, by mistake in the other direction, then the middle."""
+    """BReAD's preprocessing: the shorter side (by its mistake height and width are swapped), then the middle."""
     return Preprocess((Resize(size, "short side swapped"),), crop=crop)
 
 
@@ -66,7 +69,7 @@ _MINDEYE_NETWORKS = MappingProxyType(
 _224 = Preprocess((Resize(224, "square"),), on="pil")
 _FROM_224 = (Resize(224, "square"),)
 
-# Name -> what it does; `mindeye` is the default.
+# `mindeye` is the default.
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "mindeye": Variant(
@@ -159,6 +162,6 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 
 
 def find_variant(name: str, part: str) -> Variant:
-    """Look a variant up that defines a metric."""
+    """Look up a variant that defines a metric, the field `part`."""
     allowed = [key for key, variant in VARIANTS.items() if getattr(variant, part)]
     return VARIANTS[check_option(f"variant for {part}", name, allowed)]

@@ -1,4 +1,4 @@
-"""Load the feature networks: from the caches, from a local folder or, where that is allowed, from the network."""
+"""Load the feature networks: from the caches, from a local folder or, where allowed, by download."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from neurocanvas.families import device, load_part, pil_processor
 if TYPE_CHECKING:
     import torch
 
-# Packages that carry the linear heads of LPIPS for AlexNet, and where.
+# Packages that ship the linear heads of LPIPS for AlexNet -> their file.
 LPIPS_HEADS = {"torchmetrics": "functional/image/lpips_models/alex.pth", "lpips": "weights/v0.1/alex.pth"}
 
-# Of the five layers that LPIPS reads.
+# Widths of the five layers that LPIPS reads.
 ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
 
 
 def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> LoadedNetwork | NotComputed:
-    """Load a network, or say why it is not there."""
+    """Load a network, or return `NotComputed` with the reason, never another network in its place."""
     if folder and not os.path.isdir(folder):
         return NotComputed(network.title, f"{folder}: no such folder")
     loaders = {"transformers": _load_transformers, "torchvision": _load_torchvision, "torch-fidelity": _load_fidelity}
@@ -38,7 +38,7 @@ def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = 
 
 
 def _load_transformers(network: FeatureNetwork, folder: str, download: bool) -> LoadedNetwork:
-    """A network of transformers with its own PIL processor, unless another preprocessing is asked for."""
+    """A transformers model with its own PIL processor, unless the row names another preprocessing."""
     import transformers
 
     kinds: dict[str, Any] = {
@@ -67,7 +67,7 @@ def _load_transformers(network: FeatureNetwork, folder: str, download: bool) -> 
 
 
 def _cached_folder(source: str) -> str:
-    """Folder of a hub id in the cache: from there nothing is fetched."""
+    """Cached folder of a hub id; never downloads."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -79,12 +79,11 @@ def _cached_folder(source: str) -> str:
 
 
 def _with(how: Preprocess) -> Prepare:
-    """What prepares pictures as is said."""
     return lambda pictures: preprocess(pictures, how)
 
 
 def _load_torchvision(network: FeatureNetwork, folder: str, download: bool) -> LoadedNetwork:
-    """A network of torchvision, its layers read by hooks."""
+    """A torchvision model, its layers read by hooks."""
     try:
         import torchvision.models as models
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
@@ -105,7 +104,7 @@ def _load_torchvision(network: FeatureNetwork, folder: str, download: bool) -> L
 
 
 def _weights_file(url: str, folder: str, download: bool) -> Path:
-    """File of weights in a folder or in the cache of torch.hub; fetched only if that is allowed."""
+    """File of weights in a folder or in the cache of torch.hub; downloaded only if allowed."""
     import torch
 
     file = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / url.rsplit("/", 1)[-1]
@@ -122,7 +121,7 @@ def _weights_file(url: str, folder: str, download: bool) -> Path:
 
 
 def _fill(model: torch.nn.Module, file: Path, unread: tuple[str, ...]) -> None:
-    """Load weights into a network, all but those of heads that are not read."""
+    """Load weights into a network, except those of heads that are not read."""
     state = {name.removeprefix("module."): values for name, values in _read_state(file).items()}
     try:
         missing, left_over = model.load_state_dict(state, strict=False)
@@ -134,7 +133,7 @@ def _fill(model: torch.nn.Module, file: Path, unread: tuple[str, ...]) -> None:
 
 
 def _read_state(file: Path) -> dict[str, torch.Tensor]:
-    """A state dict; published ones may have the format before PyTorch 1.6, which `read_torch` does not map."""
+    """Read a state dict; published ones may predate PyTorch 1.6, a format that `read_torch` cannot map."""
     import torch
 
     try:
@@ -151,7 +150,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
 
 
 def read_layers(model: torch.nn.Module, layers: Sequence[str], pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Run a network and keep what chosen modules put out."""
+    """Outputs of chosen modules, in the order of `layers`; "logits" is the network's own output."""
     read: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable[[Any, Any, Any], None]:
@@ -168,7 +167,7 @@ def read_layers(model: torch.nn.Module, layers: Sequence[str], pixels: torch.Ten
 
 
 def _load_fidelity(network: FeatureNetwork, folder: str, download: bool) -> LoadedNetwork:
-    """The Inception of the published FID and IS, which takes 8-bit pictures and resizes them itself."""
+    """The Inception network of the published FID and IS; takes 8-bit pictures and resizes them itself."""
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
@@ -189,7 +188,7 @@ def _load_fidelity(network: FeatureNetwork, folder: str, download: bool) -> Load
 
 
 def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...] | NotComputed:
-    """Find the linear heads that weigh AlexNet's channels in LPIPS."""
+    """Linear heads of LPIPS for AlexNet's five layers, each (n_channels,)."""
     files = [Path(folder) / "alex.pth"] if folder else []
     for package, place in LPIPS_HEADS.items() if not folder else ():
         found = find_spec(package)
@@ -205,7 +204,6 @@ def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...] | NotComputed:
 
 
 def _heads(file: Path) -> tuple[np.ndarray, ...]:
-    """The linear heads of a file, checked."""
     state, heads = _read_state(file), []
     for layer, width in enumerate(ALEXNET_CHANNELS):
         head = state.get(f"lin{layer}.model.1.weight")

@@ -150,7 +150,7 @@ def cut_window(signal: np.ndarray, trials: Trials, settings: FeatureSettings) ->
 
 
 def _check_window(window: np.ndarray, trials: Trials, first: int) -> None:
-    """Raise if a channel is flat or not finite in a trial; `first` is the table's row of the first one."""
+    """Raise if a channel is flat or not finite in a trial; `first` is the table row of the window's first trial."""
     low, high = window.min(axis=-1), window.max(axis=-1)  # what is not finite reaches one of them
     for bad, problem in (
         (~(np.isfinite(low) & np.isfinite(high)), "holds values that are not finite"),

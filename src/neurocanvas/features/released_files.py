@@ -46,7 +46,6 @@ def write_released(path: Path | str, features: np.ndarray) -> None:
 
 
 def _check_finite(values: np.ndarray, name: str) -> None:
-    """Raise if a value of any trial is not finite."""
     bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if bad.any():
         raise NeuroCanvasError(

@@ -1,4 +1,4 @@
-"""Conditions to pictures, by the Stable Diffusion of a family."""
+"""Conditions to pictures with the Stable Diffusion of a family."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class Generator:
         return np.concatenate(drawn)
 
     def _check(self, conditions: np.ndarray) -> None:
-        """Raise if conditions or size are not the pipeline's."""
+        """Raise if the pipeline cannot take these conditions or draw this size."""
         width = self.pipeline.unet.config.cross_attention_dim
         if conditions.ndim != 3 or conditions.shape[-1] != width:
             raise NeuroCanvasError(
@@ -195,7 +195,7 @@ class Generator:
             raise NeuroCanvasError(f"generate.size: a multiple of {deepest} is needed; got {self.size}.")
 
     def _shrink(self, error: Exception, batch: int) -> None:
-        """Halve the batch if memory was short; raise anything else."""
+        """Halve the batch if memory was short; raise any other error."""
         import torch
 
         short = isinstance(error, MemoryError | torch.OutOfMemoryError)
@@ -214,7 +214,7 @@ class Generator:
             torch.cuda.empty_cache()
 
     def _draw(self, conditions: np.ndarray, seeds: Sequence[int], starts: np.ndarray | None) -> np.ndarray:
-        """Draw one batch: the pipeline's own steps, with guidance in a part of them only."""
+        """Draw one batch: the pipeline's own denoising loop, but with guidance in some of the steps only."""
         import torch
 
         pipeline, settings, unet = self.pipeline, self.settings, self.pipeline.unet

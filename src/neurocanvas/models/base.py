@@ -46,7 +46,6 @@ class EEGSpec:
 
     @property
     def n_outputs(self) -> int:
-        """Numbers per target."""
         return math.prod(self.target_shape)
 
     def check(self, features: np.ndarray) -> np.ndarray:

@@ -120,7 +120,7 @@ def _axes_by_products(
 def _axes_by_passes(
     flat: np.ndarray, used: np.ndarray, share: np.ndarray, scale: np.ndarray, components: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and principal axes by a block Krylov method [Musco2015], a few rows at a time."""
+    """Mean and principal axes, (k, n_outputs), by a block Krylov method [Musco2015], a few rows at a time."""
     total = np.zeros(flat.shape[1])
     for part in batches(len(used), ROWS_AT_ONCE):
         total += share[part] @ flat[used[part]].astype(np.float32)

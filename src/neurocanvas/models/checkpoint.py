@@ -1,4 +1,4 @@
-"""A mapper as one safetensors file, which stands alone, and the JSON card that says where it comes from."""
+"""A mapper as one self-contained safetensors file, and the JSON card of its provenance."""
 
 from __future__ import annotations
 
@@ -103,7 +103,6 @@ def _name_of(mapper: Mapper) -> str:
 
 
 def _check_arrays(spec: EEGSpec, shared: Mapping[str, np.ndarray]) -> None:
-    """Raise if the arrays do not fit the spec."""
     k = len(shared["target_sd"])
     needed = {
         "feature_mean": (spec.n_features,),

@@ -83,7 +83,6 @@ class MLPMapper(Mapper):
 
     @property
     def hidden(self) -> tuple[int, ...]:
-        """Widths of the hidden layers."""
         weights = [tensor for tensor in self.network.state_dict().values() if tensor.ndim == 2]
         return tuple(len(weight) for weight in weights[:-1])
 

@@ -74,7 +74,7 @@ def write_released_mapper(mapper: Mapper, path: Path) -> None:
 
 
 def _factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Orthonormal rows (k, n_outputs) and a matrix (k, width) with weight = rows.T @ matrix, the largest part first."""
+    """Orthonormal rows (k, n_outputs) and a matrix (k, width) with weight = rows.T @ matrix, largest part first."""
     import torch
 
     # Through the Gram matrix: unlike a QR decomposition, it leaves small numbers of a large matrix exact.
@@ -86,7 +86,7 @@ def _factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _checked(path: Path) -> dict[str, torch.Tensor]:
-    """The arrays of a released state dict, float32, of the released shapes."""
+    """Arrays of a released state dict as float32; raise if a shape is not the released one."""
     import torch
 
     found = read_torch(path, "the released mapper's state dict")

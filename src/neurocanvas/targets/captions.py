@@ -18,10 +18,9 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.families import batches, device, find_family, load_network, load_part, pil_processor
 from neurocanvas.store import read_text, write_json, write_text
 
-# Pictures that are captioned at once.
 BATCH = 32
 
-# Recipe -> how words are chosen: greedily, or as the released script does, from random numbers of a fixed seed.
+# Recipe -> decoding: greedy, or sampled with a fixed seed as in the released script.
 DECODING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": MappingProxyType({"max_new_tokens": 32, "num_beams": 1, "do_sample": False}),
@@ -42,7 +41,7 @@ class Captioner:
     recipe: str
 
     def describe(self, pictures: Sequence[np.ndarray]) -> list[str]:
-        """Describe pictures, `BATCH` at a time; the same pictures get the same captions."""
+        """Caption pictures, (height, width, 3), uint8; the same pictures get the same captions."""
         import torch
 
         captions: list[str] = []
@@ -56,7 +55,7 @@ class Captioner:
 
 
 def load_captioner(source: str, recipe: str = "default") -> Captioner:
-    """Load a captioner."""
+    """Load a family's BLIP, or any image-to-text model of transformers that needs no prompt (BLIP-2, GIT, ...)."""
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
     name = captioner_of(source)
@@ -66,7 +65,7 @@ def load_captioner(source: str, recipe: str = "default") -> Captioner:
 
 
 def captioner_of(source: str) -> str:
-    """Say which folder or hub id captions: the BLIP of a family, or what is no family itself."""
+    """Folder or hub id of the captioner: a family's BLIP, or `source` itself if it is no family."""
     try:
         return find_family(source).captioner
     except NeuroCanvasError:
@@ -80,7 +79,7 @@ def caption_stimuli(
     begun: Path,
     inputs: str,
 ) -> dict[str, str]:
-    """Caption stimuli, each distinct picture once, going on where an earlier call was killed."""
+    """Caption stimuli, each distinct picture once; resumes from `begun` if it was made from the same inputs."""
     found, digest = _read_begun(begun, inputs), {}
     for name in ids:
         seen = picture(name)
@@ -95,7 +94,7 @@ def caption_stimuli(
 
 
 def _read_begun(path: Path, inputs: str) -> dict[str, str]:
-    """Captions by picture that an earlier call left."""
+    """Captions by hash of the picture that an earlier call left."""
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
         return dict(begun["captions"]) if begun["inputs"] == inputs else {}
@@ -104,18 +103,18 @@ def _read_begun(path: Path, inputs: str) -> dict[str, str]:
 
 
 def tidy(caption: str) -> str:
-    """Join what BLIP's word tokenizer took apart: "jack - o'- lantern" becomes "jack-o'-lantern"."""
+    """Rejoin what BLIP's tokenizer splits: "jack - o'- lantern" becomes "jack-o'-lantern"."""
     joined = re.sub(r"\s*-\s*|\s+'\s*", lambda found: found[0].strip(), caption)
     return " ".join(joined.split())
 
 
 def prompt(name: str) -> str:
-    """Put a concept's name into CLIP's usual sentence."""
+    """CLIP's usual prompt for the name of a concept."""
     return f"a photo of {name}" if name.startswith(("a ", "an ")) else f"a photo of a {name}"
 
 
 def write_captions(path: Path, captions: Mapping[str, str]) -> None:
-    """Write `caption.txt`: one stimulus a row, a tab, its caption."""
+    """Write `caption.txt`: per row a stimulus, a tab, its caption; tabs and line ends in captions become blanks."""
     for stimulus in captions:
         if re.search(r"[\t\r\n]", stimulus):
             raise NeuroCanvasError(f"{path}: ids of stimuli have no tab and no line end; got {stimulus!r}.")
@@ -137,7 +136,7 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def read_captions_of(path: Path, ids: Sequence[str], remedy: str) -> dict[str, str]:
-    """Read the captions of some stimuli."""
+    """Read the captions of some stimuli, in their order; raise with `remedy` if one is missing."""
     captions = read_captions(path)
     missing = [name for name in ids if name not in captions]
     if missing:

@@ -10,12 +10,11 @@ import numpy as np
 from neurocanvas.families import batches, device, find_family, load_network, load_part, load_picture_encoder, variant
 
 N_TOKENS = 77
-# Captions at a time.
 BATCH = 32
 
 
 def text_shape(family: str, *, pooled: bool = False) -> tuple[int, int]:
-    """Say the shape of one caption's embedding, without loading weights."""
+    """Shape of one caption's embedding, (77, width) or (1, width), without loading weights."""
     from transformers import CLIPTextConfig
 
     config = load_part(
@@ -25,7 +24,9 @@ def text_shape(family: str, *, pooled: bool = False) -> tuple[int, int]:
 
 
 def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequence[str]], np.ndarray]:
-    """Load the text encoder of a family's Stable Diffusion."""
+    """Load a Stable Diffusion's text encoder: captions -> (n, 77, width) or, pooled, (n, 1, width), float16."""
+    # Last hidden states after the final layer norm, padding included, as Stable Diffusion uses them; pooled: the hidden
+    # state at the last token.
     import torch
 
     tokenizer, encoder = _load(find_family(family).diffusion)
@@ -44,7 +45,7 @@ def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequenc
 
 
 def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
-    """Encode captions, each distinct one once."""
+    """Encode captions, each distinct one once: (n_captions, ...), float16."""
     distinct = list(dict.fromkeys(captions))
     encoded = np.concatenate([encode(distinct[part]) for part in batches(len(distinct), BATCH)])
     row = {caption: index for index, caption in enumerate(distinct)}
@@ -52,7 +53,6 @@ def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], n
 
 
 def _load(source: str) -> tuple[Any, Any]:
-    """The tokenizer and text encoder of a Stable Diffusion."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
@@ -64,7 +64,7 @@ def _load(source: str) -> tuple[Any, Any]:
 
 
 def image_shape(family: str) -> tuple[int, int]:
-    """Say the shape of one picture's embedding, without loading weights."""
+    """Shape of one picture's embedding, (1, width), without loading weights."""
     from transformers import CLIPConfig
 
     config: Any = load_part(find_family(family).judge, CLIPConfig.from_pretrained)
@@ -72,6 +72,6 @@ def image_shape(family: str) -> tuple[int, int]:
 
 
 def load_image_encoder(family: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """Load the image side of a family's CLIP."""
+    """Load the image encoder of a family's CLIP: pictures of any size -> (n, 1, width), float16, not normalised."""
     encode, _ = load_picture_encoder(find_family(family).judge)
     return lambda pictures: encode(pictures)[:, None].astype(np.float16)

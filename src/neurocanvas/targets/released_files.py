@@ -15,7 +15,7 @@ SHAPE = (1, 77, 768)
 
 
 def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np.ndarray) -> None:
-    """Write embeddings as the released code reads them."""
+    """Write embeddings, (n_stimuli, 77, 768), as the released code reads them."""
     import torch
 
     tensors = {
@@ -27,7 +27,7 @@ def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np
 
 
 def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:
-    """Read the embeddings of some pictures, one at a time."""
+    """Read the embeddings of some pictures into `out`, (n_stimuli, 77, 768), which may be memory-mapped."""
     import torch
 
     found = read_torch(path, "CLIP embeddings by picture name")

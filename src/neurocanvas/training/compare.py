@@ -1,4 +1,4 @@
-"""One subject's mapper, trained beside its baselines, with the scores and the card that go with it."""
+"""Train one subject's mapper beside its baselines, score them, and write the card."""
 
 from __future__ import annotations
 
@@ -194,7 +194,6 @@ def _loss_to_mse(
 def _check(
     features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Split, spec: EEGSpec
 ) -> None:
-    """Raise if the arrays do not fit one another."""
     if targets.shape[1:] != spec.target_shape:
         raise NeuroCanvasError(
             f"targets: shape (n, {spec.target_shape}) is needed; got {targets.shape}; embed again."

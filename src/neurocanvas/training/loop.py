@@ -1,4 +1,4 @@
-"""Training the network of `mlp_sd`: the whole loop, resumable to the same bytes."""
+"""The training loop of `mlp_sd`; a resumed run gives the same bytes as one that was never stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fit(
     state: Path | None = None,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[torch.nn.Sequential, list[dict[str, float]], int]:
-    """Train on (n, n_features) -> (n, k) until `patience` epochs bring no better validation objective; best epoch."""
+    """Train (n, n_features) -> (n, k); stop after `patience` epochs without a better val_objective, keep the best."""
     # History: losses as shares of the training targets' variance in coordinates (predicting the mean gives about 1);
     # epochs count from 1. A `state` of other data or settings is not used.
     import torch
@@ -84,7 +84,7 @@ def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSetti
 def _validate(
     network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: MapperSettings
 ) -> dict[str, float]:
-    """Squared error and objective on validation trials; the latter in batches as in training, shuffled alike."""
+    """Squared error and objective on validation trials; the latter in shuffled batches, as in training."""
     import torch
 
     with torch.no_grad():

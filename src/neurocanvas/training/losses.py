@@ -23,7 +23,7 @@ def spread(coordinates: np.ndarray) -> float:
 
 
 def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Squared distance in coordinates, mean over trials: the MSE of the target up to a factor and a constant."""
+    """Squared distance of (n, k), mean over trials: the MSE of the target up to a factor and a constant."""
     return ((predicted - true) ** 2).sum(dim=1).mean()
 
 
