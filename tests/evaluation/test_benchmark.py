@@ -161,7 +161,7 @@ def test_selection_is_readable_per_granularity_in_every_output(diagnosed):
         assert any(word in written for word in ("diagnostic", "gap", "best on test")) == diagnosed
     if diagnosed:
         assert rows[0]["gap"] == pytest.approx(0.03)
-        read = list(csv.DictReader(io.StringIO(table)))[0]
+        read = next(csv.DictReader(io.StringIO(table)))
         gap = float(read["best_on_test_diagnostic"]) - float(read["accuracy"])
         assert float(read["gap"]) == pytest.approx(gap, abs=1e-5)
     assert (EXPLAINED["diagnosis"] in selection["explanation"]) == diagnosed
