@@ -16,8 +16,7 @@ from neurocanvas.datasets.splits import Split
 from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec
 from neurocanvas.models.rgnn import electrode_graph
 from neurocanvas.montage import CH_NAMES
-from neurocanvas.training.classification import evaluate, make_optimizer, train_epoch
-from neurocanvas.training.inputs import Inputs
+from neurocanvas.training.classification import Inputs, evaluate, make_optimizer, train_epoch
 
 N_TRAIN, N_TEST, N_CONCEPTS, N_TIMES, BATCH = 2400, 1600, 80, 400, 80
 """One subject's trials of all concepts, in the released split."""

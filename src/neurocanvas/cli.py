@@ -54,6 +54,10 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     ),
     "trials": (int, ("-b", "--batch"), ("classify.batch_size",), "Trials per training batch."),
     "recipe": (str, ("--recipe",), ("classify.recipe",), "default, or released: optimisers and epochs of that code."),
+    "diagnose": (
+        bool, ("--diagnose-selection/--no-diagnose-selection",), ("classify.diagnose_selection",),
+        "Also show what choosing the epoch on test trials would report: a diagnostic, no result.",
+    ),
     "pretrained": (str, ("-p", "--pretrained"), ("classify.pretrained",), "Weights that networks start from."),
     "protocol": (str, ("--protocol",), ("split.protocol",), f"{PROTOCOLS}."),
     "protocols": (str, ("--protocol",), ("benchmark.protocols",), f"One or several as a,b: {PROTOCOLS}."),
@@ -112,10 +116,12 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     "evaluate": (*DATA, "family", "against", "pairs", "variant", "metrics"),
     "controls": (*DATA, "controls", "protocol", "accept"),
     "report": (),
-    "classify": (*DATA, "method", "classifiers", "trials", "recipe", "pretrained", "protocol", "accept"),
+    "classify": (
+        *DATA, "method", "classifiers", "trials", "recipe", "diagnose", "pretrained", "protocol", "accept",
+    ),
     "benchmark": (
         *(name for name in DATA if name != "granularity"), "method", "granularities", "classifiers", "recipe",
-        "protocols", "accept",
+        "diagnose", "protocols", "accept",
     ),
     "run": (
         *DATA, "method", "model", "batch", "protocol", "accept", "steps", "guidance", "pictures", "family",

@@ -225,6 +225,9 @@ class ClassifySettings(Settings):
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(300, ge=1)
     patience: int = Field(20, ge=1)
+    diagnose_selection: bool = Field(
+        False, description="also report the accuracy that selecting on test trials would give: a diagnostic, no result"
+    )
     seed: int = Field(0, ge=0)
 
 

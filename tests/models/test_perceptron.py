@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from neurocanvas.models.perceptron import build_perceptron
+from neurocanvas.config import ClassifySettings
+from neurocanvas.models.classifiers import CLASSIFIERS, TrialSpec, build_perceptron
+from neurocanvas.montage import CH_NAMES
 
 LAYERS, NORMS = ("l1", "l2", "l3"), ("bn1", "bn2")
 
@@ -55,13 +57,17 @@ def test_other_sizes_and_flattening():
     x = features(4, 3, 2)
     assert outputs(network, x).shape == (4, 3)
     assert np.array_equal(outputs(network, x), outputs(network, x.reshape(4, 6)))
-    assert [name for name, _ in network.named_children()] == ["l1", "bn1", "l2"]
+    assert {name.split(".")[0] for name in network.state_dict()} == {"l1", "bn1", "l2"}
 
 
-def test_hidden_units_are_left_out_in_training_only(random_state):
+@pytest.mark.parametrize("name", ["mlp", "eegnet", "rgnn"])
+def test_dropout_is_active_in_training_only(name, random_state):
     import torch
 
-    network, x = build_perceptron(6, 3), torch.from_numpy(features(9, 6))
+    kind = CLASSIFIERS[name]
+    n_last = {"features": 5, "signal": 40}[kind.takes]
+    network = kind.build(TrialSpec(CH_NAMES, 1000.0, n_last, 3), ClassifySettings())
+    x = torch.from_numpy(features(9, 62, n_last))
     assert not torch.equal(network(x), network(x))
     network.eval()
     assert torch.equal(network(x), network(x))

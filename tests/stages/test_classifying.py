@@ -9,6 +9,7 @@ import pytest
 from neurocanvas import store
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.datasets.simulated import simulate
+from neurocanvas.datasets.splits import Split
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.scale import Local
 from neurocanvas.stages import classifying, run_stage
@@ -179,6 +180,43 @@ def test_a_confounded_split_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(NeuroCanvasError, match="accept-block-confound"):
         run_stage(Run(tmp_path, settings), "benchmark")
     assert not list(tmp_path.glob("classification/**/*.npy"))
+
+
+def test_a_concept_that_is_tested_but_never_trained_is_refused_before_anything_is_trained(data, tmp_path, monkeypatch):
+    def unfair(trials, settings, subject):
+        first = trials.column("concept") == trials.column("concept")[0]
+        others = np.flatnonzero(~first)
+        return [Split("unfair", others[::2], others[1::2], np.flatnonzero(first), "")]
+
+    monkeypatch.setattr(classifying, "make_splits", unfair)
+    with pytest.raises(NeuroCanvasError, match=r"split unfair: concept n\d+ is tested but never trained"):
+        run_stage(Run(tmp_path, settings_for(data)), "classify")
+
+
+def test_without_the_flag_test_labels_are_hidden_until_all_is_predicted_and_with_it_the_card_says_more(
+    data, tmp_path, monkeypatch
+):
+    done, real = [], classifying.train_classifier
+
+    def watching(name, x, y, split, spec, settings):
+        assert set(y[split.test]) == {-1} and (y[split.train] >= 0).all()
+        done.append(real(name, x, y, split, spec, settings))
+        return done[-1]
+
+    monkeypatch.setattr(classifying, "train_classifier", watching)
+    cells = {}
+    for diagnose in (False, True):
+        changes = {"models": ["mlp", "knn"], "diagnose_selection": diagnose}
+        settings = settings_for(data, data={"subjects": [1]}, classify=changes)
+        run_stage(Run(tmp_path / str(diagnose), settings), "benchmark")
+        paths = sorted((tmp_path / str(diagnose)).glob("classification/**/*.npy"))
+        cells[diagnose] = [(path.read_bytes(), store.read_card(path)) for path in paths]
+    assert len(done) == 4
+    for (plain, card), (diagnosed, more) in zip(cells[False], cells[True], strict=True):
+        assert plain == diagnosed
+        [by_epoch] = more["test_accuracy_by_epoch_diagnostic"]
+        assert more["accuracy"] == {**card["accuracy"], "best_on_test": max(by_epoch)}
+        assert len(by_epoch) == len(more["history"][0]) and "test_accuracy_by_epoch_diagnostic" not in card
 
 
 def test_an_unknown_model_is_refused(data, tmp_path):

@@ -7,7 +7,7 @@ from neurocanvas import store
 from neurocanvas.config import MapperSettings
 from neurocanvas.datasets.splits import BLOCK_WARNING, Split
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models import EEGSpec
+from neurocanvas.models import EEGSpec, Mapper
 from neurocanvas.models.checkpoint import load_mapper
 from neurocanvas.training.compare import mapper_table, train_and_save, train_mapper
 
@@ -56,6 +56,28 @@ def test_scores_are_those_of_the_saved_mapper(data, tmp_path):
     assert card["scores"]["mlp_sd"]["test_mse"] == pytest.approx(np.mean(errors**2), rel=1e-5)
     predicted = mapper.coordinates(features[split.val])
     np.testing.assert_allclose(mapper.prediction_sd, predicted.std(axis=0), rtol=1e-5)
+
+
+def test_what_test_trials_saw_is_not_read_before_every_mapper_has_predicted_them(data, monkeypatch):
+    features, targets, target_of, split = data
+    read = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, rows):
+            if np.shape(rows) and np.isin(rows, split.test).any():
+                read.append("label")
+            return np.asarray(self)[rows]
+
+    real = Mapper.coordinates
+
+    def predict(self, rows):
+        read.append(type(self).__name__)
+        return real(self, rows)
+
+    monkeypatch.setattr(Mapper, "coordinates", predict)
+    train_mapper(features, targets, target_of.view(Watched), split, SPEC, SETTINGS)
+    first = read.index("label")
+    assert len({*read[:first]}) == 3 and {*read[first:]} == {"label"}
 
 
 def test_mean_and_ridge_stand_beside_the_mapper_in_the_table(data):

@@ -24,18 +24,31 @@ from neurocanvas.evaluation.classification import (
 from neurocanvas.safe_text import csv_text, latex, printable
 
 WIDTH = 120
+# Table -> what stands below it.
 EXPLAINED = {
     "scores": "Mean ± sd over subjects of the accuracy on test trials, the epoch or penalty chosen on validation "
     "trials; fine is the mean of its tasks. "
     "† differs from the best model (sign-flip test over subjects, Holm-corrected, p < .05); "
     "° not above chance (permutation of whole blocks, or of trials in a rapid design, Holm-corrected over all rows). "
     "* sees the signal instead of features.",
-    "selection": "Selection: accuracy on test trials, fine again the mean of its tasks. Selected is of the epoch or "
-    "penalty chosen on validation trials: the result; final is of the last epoch (of models without epochs, the "
-    "selected one); best on test (diagnostic) is the highest of any epoch or penalty, chosen with the answers of the "
-    "test trials: no result, but what choosing on test trials would report; gap is what that adds to selected.",
+    "selection": "Selection: accuracy on test trials, fine again the mean of its tasks. Selected is the result: the "
+    "epoch or penalty chosen on validation trials. Final is the last epoch (for models without epochs, the selected "
+    "one).",
+    "diagnosis": "Best on test (diagnostic, not a result) is the highest accuracy of any epoch or penalty, chosen with "
+    "the labels of the test trials after all predictions were made; gap is what choosing that way would have added "
+    "to selected.",
 }
-EXPLANATION = " ".join(EXPLAINED.values())
+BEST_ON_TEST = "best on test (diagnostic, not a result)"
+
+
+def explanation(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Say what the columns of both tables mean."""
+    return " ".join(EXPLAINED[name] for name in EXPLAINED if name != "diagnosis" or _diagnosed(rows))
+
+
+def _diagnosed(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether selection on the test trials was diagnosed (`--diagnose-selection`)."""
+    return all("best_on_test" in row for row in rows)
 
 
 @dataclass(frozen=True)
@@ -87,17 +100,19 @@ def _row(cells: Sequence[Cell]) -> dict[str, Any]:
         own = [cell for cell in cells if cell.subject == subject]
         scored = [trial_scores(cell.scores, cell.true) for cell in own]
         values = {name: float(np.mean([scores[name].mean() for scores in scored])) for name in scored[0]}
-        values |= {name: float(np.mean([cell.accuracy[name] for cell in own])) for name in ("final", "best_on_test")}
+        also = own[0].accuracy.keys() - {"selected"}
+        values |= {name: float(np.mean([cell.accuracy[name] for cell in own])) for name in also}
         values["seconds"] = sum(cell.seconds for cell in own)
         for name, value in values.items():
             per_subject.setdefault(name, []).append(value)
     accuracy = np.array(per_subject["accuracy"])
+    best = per_subject.get("best_on_test")
     n_concepts = mode(cell.scores.shape[1] for cell in cells)  # a subject may lack one
     return {
         "protocol": protocol, "granularity": granularity, "model": model, "title": cells[0].title,
         "subjects": subjects, **per_subject,
         "mean": float(accuracy.mean()), "sd": float(accuracy.std(ddof=1)) if len(subjects) > 1 else None,
-        "gap": float(np.mean(per_subject["best_on_test"]) - accuracy.mean()),
+        **({"gap": float(np.mean(best) - accuracy.mean())} if best else {}),
         "released": released_score(model, granularity, protocol, n_concepts),
         "warnings": sorted({warning for cell in cells for warning in cell.warnings}),
     }  # fmt: skip
@@ -164,13 +179,17 @@ def paper_tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         n_subjects = max(len(row["subjects"]) for row in own)
         title = f"{protocol}, {n_subjects} subject{'s' if n_subjects > 1 else ''}"
         warnings = sorted({warning for row in own for warning in row["warnings"]})
-        arranged = {"scores": _score_lines(own), "selection": _selection_lines(own)}
-        for name, (header, *lines) in arranged.items():
-            first = name == "scores"  # what is to be known of both stands there once
-            tables.append({
-                "protocol": protocol, "title": title if first else f"{title}: {name}", "explanation": EXPLAINED[name],
-                "header": header, "lines": lines, "warnings": warnings if first else [],
-            })  # fmt: skip
+        header, *lines = _score_lines(own)
+        tables.append({
+            "protocol": protocol, "title": title, "explanation": EXPLAINED["scores"], "header": header, "lines": lines,
+            "warnings": warnings,
+        })  # fmt: skip
+        header, *lines = _selection_lines(own)
+        told = f"{EXPLAINED['selection']} {EXPLAINED['diagnosis']}" if _diagnosed(own) else EXPLAINED["selection"]
+        tables.append({
+            "protocol": protocol, "title": f"{title}: selection", "explanation": told, "header": header, "lines": lines,
+            "warnings": [],
+        })  # fmt: skip
     return tables
 
 
@@ -195,11 +214,14 @@ def _score_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _selection_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Header and lines: accuracy as selected, of the last epoch and best on test, and the gap."""
-    lines = [["model", "granularity", "selected", "final", "best on test (diagnostic)", "gap"]]
+    """Header and lines: accuracy of the selected and of the last epoch; where diagnosed, best on test and the gap."""
+    diagnosed = _diagnosed(rows)
+    lines = [["model", "granularity", "selected", "final", *([BEST_ON_TEST, "gap"] if diagnosed else [])]]
     for row in rows:
-        final, best = (_short(float(np.mean(row[name]))) for name in ("final", "best_on_test"))
-        lines.append([row["title"], row["granularity"], _short(row["mean"]), final, best, f"{row['gap']:+.3f}"])
+        line = [row["title"], row["granularity"], _short(row["mean"]), _short(float(np.mean(row["final"])))]
+        if diagnosed:
+            line += [_short(float(np.mean(row["best_on_test"]))), f"{row['gap']:+.3f}"]
+        lines.append(line)
     return lines
 
 
@@ -223,21 +245,25 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
         for line in lines:
             parts.append("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
         parts += [*(textwrap.fill(printable(f"Warning: {warning}"), WIDTH) for warning in table["warnings"]), ""]
-    return "\n".join([*parts, textwrap.fill(EXPLANATION, WIDTH), ""])
+    return "\n".join([*parts, textwrap.fill(explanation(rows), WIDTH), ""])
 
 
-def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write every subject's scores as CSV, one line per protocol, granularity, model and subject."""
     named = ("protocol", "granularity", "model")
-    measured = ("accuracy", "final", "best_on_test", "two_way", "upper_half", "seconds")
-    titles = [{"best_on_test": "best_on_test_diagnostic"}.get(name, name) for name in measured]
-    lines: list[list[Any]] = [[*named, "subject", *titles, "gap", "chance", "p_holm", "warnings"]]
+    measured = ("accuracy", "final", "two_way", "upper_half", "seconds")
+    diagnosed = _diagnosed(rows)
+    header = [*named, "subject", *measured, "chance", "p_holm", "warnings"]
+    lines: list[list[Any]] = [header + ["best_on_test_diagnostic", "gap"] * diagnosed]
     for row in rows:
         for place, subject in enumerate(row["subjects"]):
-            values = [f"{row[name][place]:.6g}" for name in measured]
-            gap = f"{row['best_on_test'][place] - row['accuracy'][place]:.6g}"
-            shared = [f"{row['chance']:.6g}", f"{row['p_holm']:.6g}", " ".join(row["warnings"])]
-            lines.append([*(row[name] for name in named), subject, *values, gap, *shared])
+            values = [row[name][place] for name in measured] + [row["chance"], row["p_holm"]]
+            line = [*(row[name] for name in named), subject, *(f"{value:.6g}" for value in values)]
+            line.append(" ".join(row["warnings"]))
+            if diagnosed:
+                best = row["best_on_test"][place]
+                line += [f"{best:.6g}", f"{best - row['accuracy'][place]:.6g}"]
+            lines.append(line)
     return csv_text(lines)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,9 +63,21 @@ def _eegnet(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:
     return build_eegnet(len(spec.ch_names), spec.n_last, spec.n_outputs, settings.eegnet, sfreq=spec.sfreq)
 
 
-def _mlp(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:  # noqa: ARG001
-    from neurocanvas.models.perceptron import build_perceptron
+def build_perceptron(
+    n_features: int, n_outputs: int, hidden: tuple[int, ...] = (256, 128), dropout: float = 0.5
+) -> torch.nn.Sequential:
+    """Build the multi-layer perceptron on features; sizes and names of layers are the released ones."""
+    from torch import nn
 
+    layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
+    for number, (n_in, n_out) in enumerate(pairwise((n_features, *hidden)), 1):
+        layers |= {f"l{number}": nn.Linear(n_in, n_out), f"bn{number}": nn.BatchNorm1d(n_out)}
+        layers |= {f"relu{number}": nn.ReLU(), f"dropout{number}": nn.Dropout(dropout)}
+    layers[f"l{len(hidden) + 1}"] = nn.Linear((n_features, *hidden)[-1], n_outputs)
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _mlp(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:  # noqa: ARG001
     return build_perceptron(len(spec.ch_names) * spec.n_last, spec.n_outputs)
 
 
@@ -133,7 +147,7 @@ def find_classifier(name: str) -> Network | Estimator:
     wanted = name.removeprefix(BRAINDECODE)
     kind = getattr(models, wanted, None)
     if not isinstance(kind, type):
-        raise NeuroCanvasError(f"classifier {name}: braindecode {_version()} has no model {wanted!r}.")
+        raise NeuroCanvasError(f"classifier {name}: the installed braindecode has no model {wanted!r}.")
 
     def build(spec: TrialSpec, settings: ClassifySettings) -> torch.nn.Module:  # noqa: ARG001
         sizes = {"n_chans": len(spec.ch_names), "n_times": spec.n_last, "n_outputs": spec.n_outputs}
@@ -196,13 +210,3 @@ def _from_released(
         return state
     by_band = first.reshape(-1, spec.n_last, len(spec.ch_names))
     return {**state, "l1.weight": by_band.transpose(1, 2).flatten(1)}
-
-
-def _version() -> str:
-    """Installed version of braindecode."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("braindecode")
-    except PackageNotFoundError:
-        return "(unknown version)"

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.models.dropout import drop_units
 
 if TYPE_CHECKING:
     import torch
@@ -115,15 +114,14 @@ def _network_class() -> type[torch.nn.Module]:
             self.separable_conv2 = nn.Conv2d(maps, N_SEPARABLE, 1, bias=False)
             self.bn3 = nn.BatchNorm2d(N_SEPARABLE, **norm)
             pooled = ((n_times + (length + 1) % 2) // size.pools[0] + 1) // size.pools[1]
+            self.dropout = nn.Dropout(DROPOUT)
             self.fc1 = nn.Linear(N_SEPARABLE * pooled, n_outputs)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             first, second = self.size.pools
-            maps = functional.avg_pool2d(functional.elu(self.bn2(self._filtered(x))), (1, first))
-            maps = drop_units(maps, DROPOUT, self.training)
+            maps = self.dropout(functional.avg_pool2d(functional.elu(self.bn2(self._filtered(x))), (1, first)))
             maps = self.bn3(self.separable_conv2(self.separable_conv1(maps)))
-            maps = functional.avg_pool2d(functional.elu(maps), (1, second))
-            maps = drop_units(maps, DROPOUT, self.training)
+            maps = self.dropout(functional.avg_pool2d(functional.elu(maps), (1, second)))
             return functional.linear(maps.flatten(1), self._weight(self.fc1, 1), self.fc1.bias)
 
         def _filtered(self, x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.models.dropout import drop_units
 from neurocanvas.montage import CH_NAMES, POSITIONS
 
 if TYPE_CHECKING:
@@ -89,6 +88,7 @@ def _network_class() -> type[torch.nn.Module]:
                     nn.init.xavier_normal_(layer.weight)
             self.bn = nn.BatchNorm1d(n_chans * n_bands)
             self.bn1 = nn.BatchNorm1d(N_HIDDEN)
+            self.dropout = nn.Dropout(DROPOUT)
 
         def forward(
             self, x: torch.Tensor, alpha: float | None = None
@@ -97,7 +97,7 @@ def _network_class() -> type[torch.nn.Module]:
             nodes = self.bn(features).view(-1, *self.shape)
             hidden = self.conv1["lin"](self._hops() @ nodes).relu_()
             pooled = self.bn1(hidden.sum(dim=1))
-            logits: torch.Tensor = self.fc(drop_units(pooled, DROPOUT, self.training))
+            logits: torch.Tensor = self.fc(self.dropout(pooled))
             if alpha is None:
                 return logits
             fixed = hidden.detach()

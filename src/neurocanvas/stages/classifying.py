@@ -18,11 +18,11 @@ from neurocanvas.datasets.eeg_imagenet import fine_groups, granularity_rows
 from neurocanvas.datasets.splits import Split, is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.evaluation.benchmark import (
-    EXPLANATION,
     Cell,
     as_csv,
     as_latex,
     as_text,
+    explanation,
     paper_tables,
     summarise_cells,
 )
@@ -31,7 +31,14 @@ from neurocanvas.models.classifiers import Network, TrialSpec, find_classifier
 from neurocanvas.scale import kept
 from neurocanvas.stages.mapping import features, pooled_features_paths, read_pooled_features, simulate
 from neurocanvas.stages.run import Run
-from neurocanvas.training.classification import Outcome, train_classifier
+from neurocanvas.training.classification import (
+    HIDDEN,
+    Outcome,
+    accuracy_by_epoch,
+    score,
+    train_classifier,
+    trained_rows,
+)
 from neurocanvas.trials import Trials
 
 # What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording.
@@ -110,14 +117,23 @@ class _Job:
         if granularity != settings.data.granularity:
             columns = self.pool.column("concept"), self.pool.column("granularity")
             rows = np.flatnonzero(granularity_rows(*columns, granularity))
-        own = self.pool.column("concept")[rows][self.pool.column("subject")[rows] == self.subject]
+        concept = self.pool.column("concept")
+        own = concept[rows][self.pool.column("subject")[rows] == self.subject]
         if len(np.unique(own)) < 2:
             raise NeuroCanvasError(
                 f"granularity: subject {self.subject} has trials of {len(np.unique(own))} concepts of {granularity}, 2 "
                 "are needed; leave this granularity or subject out."
             )
         found = make_splits(self.pool.select(rows), settings.split, self.subject)
-        return [replace(split, **{part: rows[own] for part, own in split.parts().items()}) for split in found]
+        found = [replace(split, **{part: rows[own] for part, own in split.parts().items()}) for split in found]
+        for split in found:
+            trained = np.concatenate([*trained_rows(split, settings.classify).values()])
+            lost = np.setdiff1d(concept[split.test], concept[trained])
+            if len(lost):
+                raise NeuroCanvasError(
+                    f"split {split.name}: concept {lost[0]} is tested but never trained; choose another protocol."
+                )
+        return found
 
     def units(self, rows: np.ndarray) -> np.ndarray:
         """What a permutation exchanges as a whole: the block in a blocked design, else the trial."""
@@ -132,7 +148,7 @@ class _Job:
         if find_classifier(model).takes == "features":
             cards = [store.read_card(path)["sha256"] for path in pooled_features_paths(self.run, self.subject)]
         return store.fingerprint(
-            "classify 2", model, _read_by(model, settings.classify), settings.features, cards,
+            "classify 3", model, _read_by(model, settings.classify), settings.features, cards,
             self.pool_print, [split.fingerprint() for split in splits],
         )  # fmt: skip
 
@@ -175,7 +191,11 @@ def _classify(run: Run, unit: _Unit) -> Path:
     y = np.full(len(job.pool), -1)
     concepts, y[used] = np.unique(job.pool.column("concept")[used], return_inverse=True)
     spec = TrialSpec(job.pool.ch_names, job.pool.sfreq, x.shape[2], len(concepts))
-    outcomes = [train_classifier(model, x, y, split, spec, run.settings.classify) for split in splits]
+    outcomes = []
+    for split in splits:
+        known = y.copy()
+        known[split.test] = HIDDEN
+        outcomes.append(train_classifier(model, x, known, split, spec, run.settings.classify))
     adapted = {TRANSDUCTIVE} if run.settings.classify.domain_adaptation and model == "rgnn" else set()
     card = {
         "model": model, "title": kind.title, "subject": job.subject, "granularity": granularity,
@@ -192,16 +212,23 @@ def _classify(run: Run, unit: _Unit) -> Path:
     folds = np.repeat(np.arange(len(splits)), sizes)
     columns = [job.pool.column("order")[tests], y[tests], folds, job.units(tests)]
     scores = np.concatenate([outcome.scores for outcome in outcomes])
+    # from here on test labels are read: every prediction has been made
+    true = [y[split.test] for split in splits]
+    reached = [score(*one) for one in zip(outcomes, true, strict=True)]
+    diagnosis = {}
+    if run.settings.classify.diagnose_selection:
+        by_epoch = [accuracy_by_epoch(*one) for one in zip(outcomes, true, strict=True)]
+        diagnosis = {"test_accuracy_by_epoch_diagnostic": by_epoch}
     store.write_array(path, np.column_stack([*columns, scores]).astype(np.float32), inputs, {
         **card,
         "columns": [*COLUMNS, "scores of concepts"],
         "accuracy": {
-            which: float(np.average([outcome.accuracy[which] for outcome in outcomes], weights=sizes))
-            for which in outcomes[0].accuracy
+            which: float(np.average([fold[which] for fold in reached], weights=sizes)) for which in reached[0]
         },
         "chosen": [outcome.chosen for outcome in outcomes],
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 3),
         "history": [outcome.history for outcome in outcomes],
+        **diagnosis,
     })  # fmt: skip
     return path
 
@@ -298,6 +325,6 @@ def _write_tables(run: Run, cells: Sequence[Cell], name: str) -> list[Path]:
     texts = {".txt": as_text(rows), ".csv": as_csv(rows), ".tex": as_latex(rows)}
     for suffix, text in texts.items():
         store.write_text(stem.with_suffix(suffix), text)
-    content = {"explanation": EXPLANATION, "tables": paper_tables(rows), "rows": rows}
+    content = {"explanation": explanation(rows), "tables": paper_tables(rows), "rows": rows}
     store.write_json(stem.with_suffix(".json"), content)
     return [stem.with_suffix(suffix) for suffix in (*texts, ".json")]

@@ -1,19 +1,19 @@
-"""Training one classifier on one split: chosen on validation trials, beside what choosing on test trials would say."""
+"""Training one classifier on one split, selected on validation trials; its test labels are read by `score` alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.datasets.splits import Split
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.models.base import standardisation
 from neurocanvas.models.classifiers import Estimator, Network, TrialSpec, class_scores, find_classifier, load_network
-from neurocanvas.training.inputs import AT_ONCE, Indexed, Inputs
 from neurocanvas.training.loop import own_randomness
 
 if TYPE_CHECKING:
@@ -25,46 +25,98 @@ PRETRAINED_WARNING = (
 )
 RELEASED_EPOCHS = 1000
 
+# Stands for the concept of a test trial while classifiers are trained: cross-entropy refuses it, and no concept has it.
+HIDDEN = -1
+
+MICROVOLTS_PER_VOLT = 1e6
+
+# Trials that are read or evaluated at once: memory, not result.
+AT_ONCE = 400
+
+
+class Indexed(Protocol):
+    """An array of trials, or what is indexed like one."""
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Trials, standardised when they are indexed: the whole signal is never copied."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+    @classmethod
+    def make(cls, x: np.ndarray, split: Split, takes: str, settings: ClassifySettings) -> Inputs:
+        """Fit the standardisation on training trials; the released recipe has none, and signal in volts."""
+        rows = np.concatenate([split.pretrain, split.train])
+        if settings.recipe == "released":
+            unit = 1 if takes == "features" else MICROVOLTS_PER_VOLT
+            return cls(x, np.zeros(1, np.float32), np.array([unit], np.float32))
+        if takes == "features":
+            mean, sd = standardisation(x[rows].reshape(len(rows), -1))
+            return cls(x, mean.reshape(x.shape[1:]), sd.reshape(x.shape[1:]))
+        sums = np.zeros((2, x.shape[1]))
+        for part in np.array_split(rows, -(-len(rows) // AT_ONCE)):
+            signal = x[part]
+            sums += signal.sum(axis=(0, 2), dtype=np.float64), np.square(signal, dtype=np.float64).sum(axis=(0, 2))
+        mean, square = sums / (len(rows) * x.shape[2])
+        sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
+        return cls(x, mean.astype(np.float32)[:, None], sd.astype(np.float32)[:, None])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        standardised: np.ndarray = (self.x[rows] - self.mean) / self.sd
+        return standardised
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained classifier's answers to the test trials."""
+    """A trained classifier and its answers to the test trials, made without their labels."""
 
-    scores: np.ndarray
-    accuracy: Mapping[str, float]
+    scores: np.ndarray  # (n_test, n_concepts), of the selected epoch or candidate
+    final: np.ndarray  # (n_test,), the concepts that the last epoch names
     history: list[dict[str, Any]]
     chosen: Any
-    seconds: float
+    seconds: float = 0.0
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    every: Sequence[np.ndarray] = ()  # with `diagnose_selection`: the concepts that each epoch or candidate names
 
 
 def train_classifier(
     name: str, x: np.ndarray, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
-    """Train a classifier on the training trials, choose on the validation trials, answer the test trials."""
+    """Train on the training trials, select on the validation trials, predict the test trials, whose `y` is `HIDDEN`."""
     kind = find_classifier(name)
-    known = np.unique(y[np.concatenate([*_trained_rows(split, settings).values()])])
+    if np.any(y[split.test] != HIDDEN):
+        raise NeuroCanvasError(f"y: labels of test trials must be {HIDDEN} while a classifier is trained.")
+    known = np.unique(y[np.concatenate([*trained_rows(split, settings).values()])])
     if len(known) < 2:
         raise NeuroCanvasError(
             f"split {split.name}: training trials of 2 or more concepts are needed, got {len(known)}; choose another "
             "granularity or protocol."
         )
-    lost = np.setdiff1d(y[split.test], known)
-    if len(lost):
-        raise NeuroCanvasError(
-            f"split {split.name}: concept number {lost[0]} is tested but never trained; choose another protocol."
-        )
     started = time.perf_counter()
     inputs = Inputs.make(x, split, kind.takes, settings)
-    if isinstance(kind, Network):
-        outcome = _fit_network(kind, inputs, y, split, spec, settings)
-    else:
-        outcome = _fit_estimator(kind, inputs, y, split, spec, settings)
+    fit = _fit_network if isinstance(kind, Network) else _fit_estimator
+    outcome = fit(kind, inputs, y, split, spec, settings)  # type: ignore[arg-type]
     return replace(outcome, seconds=time.perf_counter() - started)
 
 
-def _trained_rows(split: Split, settings: ClassifySettings) -> dict[str, np.ndarray]:
+def score(outcome: Outcome, true: np.ndarray) -> dict[str, float]:
+    """Accuracy of what was predicted, and with `diagnose_selection` what selecting on the test trials would report."""
+    found = {"selected": _share_right(outcome.scores, true), "final": float(np.mean(outcome.final == true))}
+    return found | ({"best_on_test": max(accuracy_by_epoch(outcome, true))} if len(outcome.every) else {})
+
+
+def accuracy_by_epoch(outcome: Outcome, true: np.ndarray) -> list[float]:
+    """Accuracy on the test trials after each epoch, or of each candidate: a diagnostic."""
+    return [float(np.mean(named == true)) for named in outcome.every]
+
+
+def trained_rows(split: Split, settings: ClassifySettings) -> dict[str, np.ndarray]:
     """Rows of the trials of every phase of training."""
     train = np.concatenate([split.train, split.val]) if settings.recipe == "released" else split.train
     return {"pretrain": split.pretrain, "train": train} if len(split.pretrain) else {"train": train}
@@ -74,45 +126,47 @@ def _fit_estimator(
     kind: Estimator, inputs: Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
     """Fit every candidate, keep the one with the highest validation accuracy."""
-    rows = np.concatenate([*_trained_rows(split, settings).values()])
+    rows = np.concatenate([*trained_rows(split, settings).values()])
     x, val, test = (inputs[part].reshape(len(part), -1) for part in (rows, split.val, split.test))
     candidates = (kind.released,) if settings.recipe == "released" else kind.candidates
     if kind.counts_trials:
         candidates = tuple(value for value in candidates if value <= len(rows)) or (len(rows),)
     history: list[dict[str, Any]] = []
-    best = np.empty((0, spec.n_outputs), np.float32)
+    every, highest, best, chosen = [], -1.0, None, None
     for value in candidates:
-        estimator = kind.build(value, settings.seed).fit(x, y[rows])
-        scores = class_scores(estimator, test, spec.n_outputs)
-        line: dict[str, Any] = {"candidate": value}
+        estimator, line = kind.build(value, settings.seed).fit(x, y[rows]), {"candidate": value}
         if settings.recipe == "default":
             line["val_accuracy"] = _share_right(class_scores(estimator, val, spec.n_outputs), y[split.val])
-        if not history or line["val_accuracy"] > max(earlier["val_accuracy"] for earlier in history):
-            best, chosen = scores, len(history)
-        history.append({**line, "test_accuracy": _share_right(scores, y[split.test])})
-    reached = [line["test_accuracy"] for line in history]
-    accuracy = {"selected": reached[chosen], "final": reached[chosen], "best_on_test": max(reached)}
-    return Outcome(best, accuracy, history, history[chosen]["candidate"], 0.0)
+        if line.get("val_accuracy", 0.0) > highest:
+            highest, best, chosen = line.get("val_accuracy", 0.0), estimator, value
+        if settings.diagnose_selection:
+            every.append(class_scores(estimator, test, spec.n_outputs).argmax(axis=1))
+        history.append(line)
+    scores = class_scores(best, test, spec.n_outputs)
+    return Outcome(scores, scores.argmax(axis=1), history, chosen, every=every)
 
 
 def _fit_network(
     kind: Network, inputs: Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
-    """Train in one phase, or first on the trials of others; each ends at the epoch that `_train` keeps."""
+    """Train in one phase, or first on the trials of others; each phase ends at its selected epoch."""
     with own_randomness(settings.seed):
         network = kind.build(spec, settings)
         if settings.pretrained:
             load_network(network, settings.pretrained, spec, settings)
         history: list[dict[str, Any]] = []
-        for phase, rows in _trained_rows(split, settings).items():
-            lines, chosen = _train(network, kind, inputs, y, rows, split, settings)
+        state = network.state_dict()
+        for phase, rows in trained_rows(split, settings).items():
+            network.load_state_dict(state)
+            lines, chosen, state, every = _train(network, kind, inputs, y, rows, split, settings)
             history += [{"phase": phase, **line} for line in lines]
+    final = evaluate(network, inputs, split.test).argmax(axis=1)
+    network.load_state_dict(state)
     scores = evaluate(network, inputs, split.test)
-    reached = [line["test_accuracy"] for line in lines]
-    accuracy = {"selected": _share_right(scores, y[split.test]), "final": reached[-1], "best_on_test": max(reached)}
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     weights |= {"mean": inputs.mean, "sd": inputs.sd}
-    return Outcome(scores, accuracy, history, chosen, 0.0, weights, (PRETRAINED_WARNING,) * bool(settings.pretrained))
+    warnings = (PRETRAINED_WARNING,) if settings.pretrained else ()
+    return Outcome(scores, final, history, chosen, weights=weights, warnings=warnings, every=every)
 
 
 def _train(
@@ -123,8 +177,8 @@ def _train(
     rows: np.ndarray,
     split: Split,
     settings: ClassifySettings,
-) -> tuple[list[dict[str, Any]], int]:
-    """Train until neither validation loss nor accuracy got better for `patience` epochs; return to the best epoch."""
+) -> tuple[list[dict[str, Any]], int, dict[str, torch.Tensor], list[np.ndarray]]:
+    """Train until neither validation loss nor accuracy improved for `patience` epochs; return the best state."""
     import torch
     from torch.nn import functional
 
@@ -133,8 +187,9 @@ def _train(
     adapts = settings.domain_adaptation and hasattr(network, "domain_classifier")
     optimizer, labels = make_optimizer(network, kind, settings), torch.from_numpy(y)
     lines: list[dict[str, Any]] = []
+    every: list[np.ndarray] = []
     best = lowest = 0
-    state = network.state_dict()
+    state = network.state_dict()  # the live weights, unless an epoch is selected
     while len(lines) < epochs and len(lines) - max(best, lowest) < patience:
         adversary = _Adversary(inputs, split.test, len(lines) / epochs) if adapts else None
         loss = train_epoch(network, optimizer, inputs, labels, rows, settings, adversary)
@@ -143,7 +198,8 @@ def _train(
             val = evaluate(network, inputs, split.val)
             line["val_loss"] = functional.cross_entropy(torch.from_numpy(val), labels[split.val]).item()
             line["val_accuracy"] = _share_right(val, y[split.val])
-        line["test_accuracy"] = _share_right(evaluate(network, inputs, split.test), y[split.test])
+        if settings.diagnose_selection:
+            every.append(evaluate(network, inputs, split.test).argmax(axis=1))
         if not np.isfinite([*line.values()]).all():
             raise NeuroCanvasError(f"training: loss {loss} in epoch {line['epoch']}; look for broken trials.")
         lines.append(line)
@@ -151,8 +207,7 @@ def _train(
             lowest = len(lines)
         if chooses and (best == 0 or _quality(line) > _quality(lines[best - 1])):
             best, state = len(lines), {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    network.load_state_dict(state)  # unless something was chosen, its own
-    return lines, best or len(lines)
+    return lines, best or len(lines), state, every
 
 
 def _share_right(scores: np.ndarray, y: np.ndarray) -> float:
@@ -161,7 +216,7 @@ def _share_right(scores: np.ndarray, y: np.ndarray) -> float:
 
 
 def _quality(line: Mapping[str, Any]) -> tuple[float, float]:
-    """What epochs are chosen by."""
+    """What epochs are selected by."""
     return line["val_accuracy"], -line["val_loss"]
 
 

@@ -38,7 +38,7 @@ def train_mapper(
     """Train every mapper of `MAPPERS` on one split, score all, return the one that the settings name.
 
     Basis and standardisation are fitted on training trials, epochs and penalties chosen on validation trials; test
-    trials are read once, for the scores.
+    trials are read last, for the scores, when every prediction has been made.
 
     Parameters
     ----------
@@ -78,18 +78,23 @@ def train_mapper(
     x = ((flat - mean) / sd).astype(np.float32)
     counts = np.bincount(target_of[split.train], minlength=len(targets))
     basis = TargetBasis.fit(targets, counts, settings.components, settings.token_weights)
-    distance = basis.squared_distance(targets)[target_of]
-    y = basis.transform(targets)[target_of]
-    known = x[split.train], y[split.train], x[split.val], y[split.val]
+    stimuli = basis.transform(targets), basis.squared_distance(targets)  # which of them a trial has is its label
+    y, distance = {}, {}
+    for part in ("train", "val"):
+        y[part], distance[part] = (found[target_of[getattr(split, part)]] for found in stimuli)
+    known = x[split.train], y["train"], x[split.val], y["val"]
 
     mappers = {name: kind(spec, basis, mean, sd) for name, kind in MAPPERS.items()}
     ridge, mlp = mappers["ridge"], mappers["mlp_sd"]
     if not isinstance(ridge, RidgeMapper) or not isinstance(mlp, MLPMapper):
         raise TypeError("MAPPERS names other classes than this function trains.")
     ridge.fit(*known)
-    to_mse = _loss_to_mse(y[split.train], distance, split, basis)
+    to_mse = _loss_to_mse(y["train"], distance, basis)
     mlp.network, losses, selected = fit(*known, settings, state=state, log=lambda line: log(to_mse(line)))
-    mlp.posterior = _posterior(mlp, features, y, split, settings)
+    if settings.contrastive:
+        unit = settings.temperature * spread(y["train"])
+        output = mlp.coordinates(features[split.val])
+        mlp.posterior = TargetPosterior.fit(y["train"], output, y["val"], unit)
     inside = np.sum(basis.target_sd.astype(np.float64) ** 2)
     card = {
         "settings": settings.model_dump(mode="json"),
@@ -98,41 +103,35 @@ def train_mapper(
         "selection": f"lowest val_objective; validation trials are {split.selection}",
         "history": [to_mse(line) for line in losses],
         "selected_epoch": selected,
-        "scores": {name: _score(mapper, features, y, distance, target_of, split) for name, mapper in mappers.items()},
-        "explained": float(inside / (inside + np.mean(distance[split.train]))),
+        "scores": _score(mappers, features, stimuli, target_of, split),
+        "explained": float(inside / (inside + np.mean(distance["train"]))),
         "licence": LICENCE,
         "warnings": list(split.warnings),
     }
     return mappers[settings.name], card
 
 
-def _posterior(
-    mlp: MLPMapper, features: np.ndarray, y: np.ndarray, split: Split, settings: MapperSettings
-) -> TargetPosterior | None:
-    """Fit the posterior that turns a contrastively trained network's output into targets, on validation trials."""
-    if not settings.contrastive:
-        return None
-    unit = settings.temperature * spread(y[split.train])
-    return TargetPosterior.fit(y[split.train], mlp.coordinates(features[split.val]), y[split.val], unit)
-
-
 def _score(
-    mapper: Mapper,
+    mappers: Mapping[str, Mapper],
     features: np.ndarray,
-    coordinates: np.ndarray,
-    distance: np.ndarray,
+    stimuli: tuple[np.ndarray, np.ndarray],
     target_of: np.ndarray,
     split: Split,
-) -> dict[str, float]:
-    """Score a mapper on validation and test trials, and set its `prediction_sd` from the validation trials."""
-    scores = {}
-    for part in ("val", "test"):
-        rows = getattr(split, part)
-        predicted, known = mapper.coordinates(features[rows]), (coordinates[rows], distance[rows])
-        scores[f"{part}_mse"] = mse_per_element(predicted, *known, mapper.basis)
-        scores[f"{part}_two_way"] = two_way_in_targets(predicted, *known, target_of[rows])
+) -> dict[str, dict[str, float]]:
+    """Predict validation and test trials with every mapper, set its `prediction_sd` from the former, then score."""
+    predicted = {
+        (name, part): mapper.coordinates(features[getattr(split, part)])
+        for name, mapper in mappers.items()
+        for part in ("val", "test")
+    }
+    scores: dict[str, dict[str, float]] = {name: {} for name in mappers}
+    for (name, part), found in predicted.items():
+        stimulus = target_of[getattr(split, part)]
+        true, distance = (one[stimulus] for one in stimuli)
+        scores[name][f"{part}_mse"] = mse_per_element(found, true, distance, mappers[name].basis)
+        scores[name][f"{part}_two_way"] = two_way_in_targets(found, true, distance, stimulus)
         if part == "val":
-            mapper.prediction_sd = predicted.std(axis=0)
+            mappers[name].prediction_sd = found.std(axis=0)
     return scores
 
 
@@ -175,11 +174,11 @@ def train_and_save(
 
 
 def _loss_to_mse(
-    coordinates: np.ndarray, distance: np.ndarray, split: Split, basis: TargetBasis
+    coordinates: np.ndarray, distance: Mapping[str, np.ndarray], basis: TargetBasis
 ) -> Callable[[dict[str, float]], dict[str, float]]:
     """Make the function that converts a line of `fit`'s history to MSE per number of the target."""
     variance = float(np.mean(np.sum(coordinates.astype(np.float64) ** 2, axis=1)))
-    outside = {part: float(np.mean(distance[getattr(split, part)])) for part in ("train", "val")}
+    outside = {part: float(np.mean(left)) for part, left in distance.items()}
 
     def convert(line: dict[str, float]) -> dict[str, float]:
         mse = {
