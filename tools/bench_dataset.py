@@ -80,7 +80,8 @@ def memory() -> list[Row]:
         return [
             compare(
                 "convert_peak_mb", theirs, ours, "MB",
-                f"peak memory above the imports, {trials}: `torch.load`, `np.stack` and `np.save`; `convert`",
+                f"peak memory above the imports, {trials}: `torch.load`, `np.stack` and `np.save`; `convert`, which "
+                "maps the file (the kernel can take its pages back)",
             ),
             compare(
                 "open_peak_mb", measure(peak_of_plain_load, released), measure(peak_of_open, released), "MB",

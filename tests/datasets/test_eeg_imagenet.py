@@ -154,11 +154,6 @@ def test_granularity_selects_concepts_but_keeps_their_place(tmp_path, granularit
         assert (trials.column("order").tolist(), trials.column("block").tolist()) == ([3], [2])
 
 
-def test_signal_of_a_selection_is_the_signal_of_those_rows(tmp_path):
-    trials, _ = open_eeg_imagenet(write(tmp_path, make_records()), ALL)
-    np.testing.assert_array_equal(trials.select([8, 1]).signal([0]), trials.signal([8]))
-
-
 def test_opening_does_not_read_the_signal(tmp_path, monkeypatch):
     reads = []
     original = torch.Tensor.numpy
@@ -322,12 +317,6 @@ def test_pictures_may_lie_elsewhere(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     _, stimuli = open_eeg_imagenet(write(tmp_path / "data", make_records()), DataSettings(pictures=str(elsewhere)))
     assert stimuli.files[f"{DOG}_2.JPEG"] == elsewhere / "imageNet_images" / DOG / f"{DOG}_2.JPEG"
-
-
-def test_a_missing_picture_is_an_error_only_when_asked_for(tmp_path):
-    _, stimuli = open_eeg_imagenet(write(tmp_path, make_records()), ALL)
-    with pytest.raises(NeuroCanvasError, match="no such file"):
-        stimuli.picture(stimuli.ids[0])
 
 
 def test_trials_that_share_one_storage_are_read(tmp_path):

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from neurocanvas.config import DataSettings, SimulateSettings
 from neurocanvas.datasets.converted import convert
@@ -85,17 +84,6 @@ def test_tables_for_reading(report):
         assert len({tuple(row) for row in rows}) == 1 and all(isinstance(v, str) for row in rows for v in row.values())
     assert "19 of 20 are there; missing: n" in tables["Data set"][-1]["found"]
     assert tables["Unusual"][0]["lacking"].endswith(" 5")
-
-
-def test_a_doubtful_unit_stops_with_a_question(tmp_path):
-    path = simulate(SimulateSettings(concepts=2, trials_per_concept=2, explained_variance=0.0), tmp_path)
-    content = torch.load(path, weights_only=True)
-    for record in content["dataset"]:
-        record["eeg_data"] = record["eeg_data"] * 1e3
-    torch.save(content, path)
-    with pytest.raises(NeuroCanvasError, match=r"is it in mV\? Then pass --unit mV"):
-        inspect_dataset(DataSettings(root=str(tmp_path)))
-    assert inspect_dataset(DataSettings(root=str(tmp_path), unit="mV"))["unit"]["file"] == "mV"
 
 
 def test_other_data_sets_are_not_inspected():

@@ -183,16 +183,6 @@ def test_by_stimulus_holds_out_pictures_of_every_concept(rapid):
     assert split.warnings == ()
 
 
-def test_by_stimulus_keeps_all_trials_of_a_picture_on_one_side():
-    rng = np.random.default_rng(2)
-    numbers = rng.permutation(np.repeat(np.arange(40), 3))
-    trials = make_trials([f"c{n % 4}" for n in numbers], stimulus=[f"s{n}" for n in numbers])
-    (split,) = make_splits(trials, SplitSettings(test_fraction=0.2))
-    for parts in (("train", "test"), ("val", "test"), ("train", "val")):
-        prove_disjoint(split, trials, "stimulus", parts)
-    assert len(split.test) == 4 * 2 * 3
-
-
 def test_another_seed_holds_out_other_pictures(rapid):
     (one,), (other,) = (make_splits(rapid, SplitSettings(seed=seed)) for seed in (0, 1))
     assert set(one.test) != set(other.test)

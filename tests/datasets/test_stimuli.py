@@ -70,14 +70,6 @@ def test_a_missing_picture_is_named_when_it_is_asked_for(root):
         stimuli.picture(f"{BANANA}_9.JPEG")
 
 
-def test_a_damaged_picture_is_named(root):
-    path = root / PICTURES_FOLDER / BANANA / f"{BANANA}_1.JPEG"
-    path.write_bytes(path.read_bytes()[:100])
-    stimuli = Stimuli.from_folder(root)
-    with pytest.raises(NeuroCanvasError, match=f"{BANANA}_1.JPEG: damaged"):
-        stimuli.picture(stimuli.ids[0])
-
-
 def test_unknown_stimuli_and_empty_folders_are_errors(root, tmp_path):
     with pytest.raises(NeuroCanvasError, match="unknown"):
         Stimuli.from_folder(root).picture("n1_1.JPEG")

@@ -5,7 +5,6 @@ The browser is spoken to over a pipe, with the DevTools protocol: JSON messages 
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -94,16 +93,6 @@ class Browser:
         if "exceptionDetails" in found:
             raise AssertionError(found["exceptionDetails"])
         return found["result"].get("value")
-
-    def shoot(self, path: Path, selector: str = "html") -> None:
-        """Save a picture of one element, however far down it is."""
-        box = self.ask(
-            f"(() => {{ const b = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
-            " return [b.x + scrollX, b.y + scrollY, b.width, b.height]; })()"
-        )
-        clip = dict(zip(("x", "y", "width", "height", "scale"), [*box, 1], strict=True))
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
-        path.write_bytes(base64.b64decode(found["data"]))
 
     def press(self, key: str) -> None:
         """Press a key and let it go."""
