@@ -17,7 +17,7 @@ from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.controls import CONTROLS
 from neurocanvas.evaluation.networks import LoadedNetwork, NotComputed
-from neurocanvas.evaluation.variant_scores import variant_pixels
+from neurocanvas.evaluation.variant_scores import pixels_of_pairs
 from neurocanvas.models.checkpoint import load_mapper
 from neurocanvas.stages import STAGES, run_stage
 from neurocanvas.stages.run import Run, read_picture
@@ -61,7 +61,7 @@ def test_pixels_are_compared_as_mindeye_does(tiny_run):
     mine = [entry for entry in entries if entry["arm"] == "oracle"]
     drawn = np.stack([read_picture(tiny_run / "images" / entry["file"]) for entry in mine])
     seen = np.stack([read_picture(tiny_run / "images" / "seen" / f"{entry['stimulus']}.png") for entry in mine])
-    for metric, values in variant_pixels(drawn, seen).items():
+    for metric, values in zip(("pixcorr", "ssim"), pixels_of_pairs(drawn, seen).T, strict=True):
         assert np.isclose(found[f"{metric}@mindeye"]["value"], values.mean())
         assert found[f"{metric}@mindeye"]["p"] is None and found[f"{metric}@mindeye"]["chance"] is None
 
