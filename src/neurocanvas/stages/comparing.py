@@ -176,6 +176,11 @@ def _further(run: Run) -> list[tuple[str, FeatureNetwork | None, list[str]]]:
     return [*units, *((name, FEATURE_NETWORKS[name], metrics) for name, metrics in by_network.items())]
 
 
+def _published(variant: str) -> str:
+    """What a variant does to drawn pictures before it compares them; for fingerprints."""
+    return repr((VARIANTS[variant].jpeg, VARIANTS[variant].generated_resize))
+
+
 class Network:
     """The features that one network gives of pictures, cached; it is loaded when one is missing."""
 
@@ -183,7 +188,8 @@ class Network:
         self.run, self.network, self.fetch, self.variant = run, network, fetch, variant
         self.wide = name in WIDE
         self.name = f"{name}@{variant}" if variant else name
-        self.made_by = store.fingerprint("features", asdict(network), run.settings.evaluate.weights)
+        self.made_by = store.fingerprint("features", repr(network), run.settings.evaluate.weights)
+        self.drawn_by = store.fingerprint(self.made_by, _published(variant) if variant else "")
 
     @cached_property
     def loaded(self) -> LoadedNetwork:
@@ -217,11 +223,10 @@ class Network:
 
     def of_drawn(self, given: Given, arm: str) -> np.ndarray:
         """Features of an arm's pictures."""
-        pictures, made_by = given.drawn[arm], store.fingerprint(self.made_by, self.variant)
+        pictures, read = given.drawn[arm], partial(self.read, drawn=True)
         return cached(
-            self.run, f"{self.name}-{arm}", made_by, pictures.keys,
-            lambda rows: self.read(pictures.take(rows), drawn=True),
-        )  # fmt: skip
+            self.run, f"{self.name}-{arm}", self.drawn_by, pictures.keys, lambda rows: read(pictures.take(rows))
+        )
 
     def similarity(self, given: Given, arm: str) -> np.ndarray:
         """Correlation of the features of every picture of an arm with those of every seen picture."""
@@ -236,7 +241,7 @@ class Network:
             parts = pictures.take(rows).parts(AT_ONCE)
             return np.concatenate([similarity(self.read(part, drawn=True), seen) for part in parts])
 
-        made_by = store.fingerprint(self.made_by, self.variant, given.seen.keys)
+        made_by = store.fingerprint(self.drawn_by, given.seen.keys)
         return cached(self.run, f"{self.name}-{arm}", made_by, pictures.keys, compare_parts)
 
 
@@ -277,7 +282,7 @@ def _variant_pixels(run: Run, given: Given) -> Scores:
     from neurocanvas.evaluation.variant_scores import add_up, pixels_of_pairs
 
     name, scores = run.settings.evaluate.variant, Scores()
-    made_by = store.fingerprint("pixels of pairs", asdict(VARIANTS[name]))
+    made_by = store.fingerprint("pixels of pairs", repr(VARIANTS[name].pixels), _published(name))
     for arm in given.drawn:
         drawn, seen = given.drawn[arm], given.seen.take(given.shown[arm])
         rows = cached(
