@@ -149,9 +149,12 @@ def _notes(summary: Mapping[str, Any]) -> Iterator[Note]:
     from neurocanvas.report.words import verdict
 
     for rule, found in summary.get("retrieval", {}).items():
-        if not found["transductive"]:  # the others use all test trials at once; summary.json has them
+        if not found["transductive"] or found.get("rule") == "greedy":  # summary.json has the others
+            how = f"cosine with {found['space']}" if "space" in found else rule
+            if found["transductive"]:
+                how += ", both sides centred, which uses all test trials"
             yield (
-                f"Predictions retrieve the seen stimulus among {found['n_pictures']:g} ({rule}): top-1 "
+                f"Predictions retrieve the seen stimulus among {found['n_pictures']:g} ({how}): top-1 "
                 f"{_short(found['top1'])} (chance {_short(found['chance1'])}), top-5 {_short(found['top5'])} "
                 f"({_short(found['chance5'])}), median rank {found['median_rank']:g}."
             )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ import pytest
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import (
     concept_top_k_table,
-    correlation_distance,
     n_way_top_k,
     n_way_top_k_table,
     ranks,
@@ -20,8 +17,6 @@ from neurocanvas.evaluation.identification import (
     two_way,
     two_way_table,
 )
-
-FOLDER = os.environ.get("NEUROCANVAS_TEST_DATA")
 
 
 def tables_with_ties(seed: int, n: int = 7, m: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -45,16 +40,6 @@ def test_similarity_is_numpys_correlation() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(4, 9)), rng.normal(size=(5, 9))
     np.testing.assert_allclose(similarity(a, b), np.corrcoef(a, b)[:4, 4:], atol=1e-12)
-
-
-def test_correlation_distance_is_scipys() -> None:
-    distance = pytest.importorskip("scipy.spatial.distance")
-    rng = np.random.default_rng(2)
-    a, b = rng.normal(size=(2, 6, 40))
-    expected = [distance.correlation(left, right) for left, right in zip(a, b)]
-    np.testing.assert_allclose(correlation_distance(a, b), expected, atol=1e-12)
-    with pytest.raises(NeuroCanvasError, match="got 6 and 5"):
-        correlation_distance(a, b[:5])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -120,21 +105,6 @@ def test_concept_top_k_shares_a_tie_across_the_last_place() -> None:
     assert concept_top_k_table(scores, 3)[0, 2] == pytest.approx(2 / 3)
     assert concept_top_k_table(scores, 5)[0, 5] == 0.0
     assert concept_top_k_table(scores[:, :3], 5)[0, 2] == 1.0, "five guesses, three concepts"
-
-
-@pytest.mark.skipif(not FOLDER, reason="NEUROCANVAS_TEST_DATA is not set: no real data to retrieve from")
-def test_things_eeg2_retrieval_gives_the_published_numbers() -> None:
-    data = np.load(Path(str(FOLDER)) / "things_eeg2_subject8" / "things_eeg2_test200.npz")
-    true = np.arange(200)
-    eeg_to_image = similarity(data["eeg_atm_sub08"], data["img_vith14"])
-    assert n_way_top_k(eeg_to_image, true, 200, 1).mean() == pytest.approx(0.360, abs=0.0051)
-    assert n_way_top_k(eeg_to_image, true, 200, 5).mean() == pytest.approx(0.725, abs=0.0051)
-    assert np.median(ranks(eeg_to_image, true)) == 3
-    assert two_way(eeg_to_image, true).mean() > 0.9
-    eeg_to_text = similarity(data["eeg_atm_sub08"], data["text_vith14"])
-    assert n_way_top_k(eeg_to_text, true, 200, 1).mean() == pytest.approx(0.12, abs=0.0051)
-    image_to_text = similarity(data["img_vith14"], data["text_vith14"])
-    assert n_way_top_k(image_to_text, true, 200, 1).mean() == pytest.approx(0.92, abs=0.0051)
 
 
 @pytest.mark.parametrize(

@@ -45,21 +45,6 @@ def test_ssim_table_holds_every_pair_in_single_precision_too() -> None:
     np.testing.assert_allclose(ssim_table(images, others), expected, atol=1e-6)
 
 
-def test_ssim_table_cut_into_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, others = pictures(2, seed=4, size=(16, 16)), pictures(7, seed=5, size=(16, 16))
-    whole = ssim_table(images, others)
-    monkeypatch.setattr("neurocanvas.evaluation.images.AT_ONCE", 3 * 16 * 16)
-    np.testing.assert_array_equal(ssim_table(images, others), whole)
-
-
-def test_ssim_table_leaves_out_the_pairs_nobody_asked_for() -> None:
-    images, others = pictures(3, seed=6), pictures(4, seed=7)
-    wanted = np.random.default_rng(0).random((3, 4)) < 0.5
-    some = ssim_table(images, others, wanted)
-    assert np.isnan(some[~wanted]).all()
-    np.testing.assert_array_equal(some[wanted], ssim_table(images, others)[wanted])
-
-
 def test_pixcorr_is_numpys_correlation_of_all_pixels() -> None:
     images, others = pictures(4, seed=8)[[0, 1, 3]], pictures(4, seed=9)[[0, 1, 3]]
     expected = np.corrcoef(images.reshape(3, -1), others.reshape(3, -1))[:3, 3:]
@@ -97,8 +82,6 @@ def test_pairs_and_sizes_are_checked() -> None:
             metric(good[:2], good)
     with pytest.raises(NeuroCanvasError, match="11 x 11"):
         ssim(good[:, :10], good[:, :10])
-    with pytest.raises(NeuroCanvasError, match=r"\(3, 3\)"):
-        ssim_table(good, good, np.ones((2, 3), bool))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from scipy.stats import binom, kstest
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import two_way_table
 from neurocanvas.evaluation.statistics import (
+    OTHERS,
+    Cells,
     bootstrap_interval,
     null_means,
     paired_permutation_p,
@@ -104,14 +106,39 @@ def test_null_means_are_literal_means_at_permuted_pictures() -> None:
     np.testing.assert_allclose(null_means(table, true, drawn), expected, atol=1e-12)
 
 
-def test_pairs_outside_the_strata_may_be_missing_but_no_others() -> None:
-    strata, true = np.array([0, 0, 1, 1]), np.array([0, 1, 2, 1])
-    table = np.where([[1, 1, 0], [1, 1, 0], [0, 1, 1], [0, 1, 1]], 0.5, np.nan)
-    assert np.isnan(table).sum() == 4
-    drawn = permutations(strata, np.arange(4), 20, rng=np.random.default_rng(4))
-    assert (null_means(table, true, drawn) == 0.5).all()
-    with pytest.raises(NeuroCanvasError, match="all pictures of their stratum"):
-        null_means(table, true, permutations(np.zeros(4), np.arange(4), 20, rng=np.random.default_rng(4)))
+@pytest.mark.parametrize("lengths", [[1] * 50 + [1] * 13, [3, 1, 2] * 10 + [2] * 3], ids=["trials", "blocks"])
+def test_cells_hold_every_pair_that_their_permutations_read(lengths) -> None:
+    units, rng = np.repeat(np.arange(len(lengths)), lengths), np.random.default_rng(4)
+    strata = (units >= 30).astype(int)
+    cells = Cells.draw(strata, units, rng=rng)
+    trials = np.arange(len(units))
+    assert cells.partners.shape[1] <= OTHERS + 1 and (cells.partners[trials, cells.columns] == trials).all()
+    for cell in np.unique(cells.cells):
+        members = np.unique(units[cells.cells == cell])
+        assert len(np.unique(strata[cells.cells == cell])) == 1 and len(members) <= OTHERS + 1
+    full, true = rng.normal(size=(len(units), 40)), rng.integers(0, 40, size=len(units))
+    table = np.where(cells.partners < 0, np.nan, full[trials[:, None], true[cells.partners]])
+    drawn = permutations(cells.cells, units, 30, rng=rng)
+    np.testing.assert_array_equal(null_means(table, cells.columns, drawn), null_means(full, true, drawn))
+    other = cells.shows_another(true)
+    assert not other[trials, cells.columns].any() and not other[cells.partners < 0].any()
+    with pytest.raises(NeuroCanvasError, match="reads NaN"):
+        null_means(np.full_like(table, np.nan), cells.columns, drawn)
+
+
+def test_p_within_cells_keeps_its_level_and_finds_what_all_pairs_find() -> None:
+    p, true = np.empty((SEEDS, 3)), np.arange(70)
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(size=(70, 1)) + rng.normal(size=(1, 70)) + rng.normal(size=(70, 70))
+        cells = Cells.draw(np.zeros(70), true, rng=rng)
+        within, among = (permutations(of, true, 99, rng=rng) for of in (cells.cells, np.zeros(70)))
+        related = noise + 0.45 * np.eye(70)
+        pairs = [(noise, within), (related, within), (related, among)]
+        p[seed] = [permutation_p(table[true, true].mean(), null_means(table, true, null)) for table, null in pairs]
+    alarms, found, among_all = (p <= 0.05).sum(axis=0)
+    assert alarms <= MOST_ALARMS and alarms >= SEEDS / 100, "a p-value that never falls tests nothing"
+    assert among_all > 0.8 * SEEDS and found > 0.9 * among_all
 
 
 def test_p_counts_the_observed_order_and_all_ties() -> None:

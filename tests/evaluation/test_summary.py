@@ -9,7 +9,7 @@ import pytest
 
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.summary import METRICS, exchangeable, score_tables, summarise
+from neurocanvas.evaluation.summary import METRICS, draw_cells, exchangeable, score_tables, summarise
 
 SETTINGS = EvaluateSettings(permutations=199, resamples=200)
 CONCEPTS = {"n1": "banana", "n2": "apple", "n3": "piano", "n4": "owl", "n5": "car", "n6": "shoe"}
@@ -31,7 +31,16 @@ def trial_table(n_subjects: int = 1, per_concept: int = 5, folds: int = 1) -> di
     }
 
 
-def arm_tables(trials: dict[str, np.ndarray], strength: float, seed: int) -> dict[str, np.ndarray]:
+def in_cells(table: np.ndarray, trials: dict[str, np.ndarray], blocked: bool = False) -> np.ndarray:
+    """Of a table of all pictures what a trial's cell holds."""
+    partners = draw_cells(trials, blocked, seed=0).partners
+    true = np.unique(trials["stimulus"], return_inverse=True)[1]
+    return np.where(partners < 0, np.nan, table[np.arange(len(true))[:, None], true[partners]])
+
+
+def arm_tables(
+    trials: dict[str, np.ndarray], strength: float, seed: int, blocked: bool = False
+) -> dict[str, np.ndarray]:
     """Noise, plus `strength` at what was seen."""
     rng = np.random.default_rng(seed)
     gallery, concepts = sorted(set(trials["stimulus"])), list(CONCEPTS)
@@ -40,16 +49,18 @@ def arm_tables(trials: dict[str, np.ndarray], strength: float, seed: int) -> dic
     return {
         "similarity": rng.normal(size=picture.shape) + strength * picture,
         "concept": rng.normal(size=concept.shape) + strength * concept,
-        "pixcorr": 0.3 + 0.1 * rng.normal(size=picture.shape) + 0.1 * strength * picture,
-        "ssim": 0.4 + 0.1 * rng.normal(size=picture.shape) + 0.1 * strength * picture,
-    }
+        **{
+            metric: in_cells(level + 0.1 * rng.normal(size=picture.shape) + 0.1 * strength * picture, trials, blocked)
+            for metric, level in (("pixcorr", 0.3), ("ssim", 0.4))
+        },
+    }  # fmt: skip
 
 
 def summary_of(trials, strength=STRENGTH, blocked=False, warnings=(), seed=0):  # type: ignore[no-untyped-def]
-    arms = {arm: arm_tables(trials, strength[arm], seed) for seed, arm in enumerate(strength)}
+    arms = {arm: arm_tables(trials, strength[arm], seed, blocked) for seed, arm in enumerate(strength)}
     return summarise(
         arms, trials, sorted(set(trials["stimulus"])), CONCEPTS, SETTINGS,
-        blocked=blocked, rng=np.random.default_rng(seed), warnings=warnings,
+        blocked=blocked, cells=draw_cells(trials, blocked, seed=0), rng=np.random.default_rng(seed), warnings=warnings,
     )
 
 
@@ -80,9 +91,13 @@ def test_chance_is_exact_for_identification_and_permuted_for_pixels() -> None:
     chance = {metric: score["chance"] for metric, score in summary["arms"]["eeg"].items()}
     assert summary["n_way"] == 30, "50-way with 30 pictures is 30-way, and is said to be"
     assert [chance[m] for m in METRICS[:4]] == pytest.approx([0.5, 1 / 30, 1 / 6, 5 / 6])
-    # one picture in thirty stays where it is: .3 + .1 * .8 / 30
-    assert chance["pixcorr"] == pytest.approx(0.303, abs=0.02)
-    assert chance["ssim"] == pytest.approx(0.403, abs=0.02)
+    # of the pictures in the cell that were not seen: the noise around .3 and .4, and nothing of the signal
+    trials = trial_table()
+    tables, cells = arm_tables(trials, STRENGTH["eeg"], seed=0), draw_cells(trials, False, seed=0)
+    for metric, level in (("pixcorr", 0.3), ("ssim", 0.4)):
+        others = tables[metric][cells.shows_another(trials["stimulus"])]
+        assert len(others) == 30 * 14 and chance[metric] == pytest.approx(others.mean())
+        assert chance[metric] == pytest.approx(level, abs=0.02)
 
 
 def test_rows_concepts_and_subjects_hold_the_same_scores() -> None:
@@ -137,19 +152,21 @@ def test_many_subjects_are_resampled_themselves() -> None:
     assert any("Only 5 subjects" in warning for warning in summary["warnings"])
 
 
-def test_pixel_tables_may_leave_out_what_no_permutation_reads() -> None:
-    trials = trial_table(n_subjects=2)
-    trials["stimulus"] = np.array([f"s{s}_{name}" for s, name in zip(trials["subject"], trials["stimulus"])])
-    gallery = sorted(set(trials["stimulus"]))
-    tables = arm_tables(trials, 1.0, seed=0)
-    own = np.array([name[:2] for name in gallery]) == np.array([f"s{s}" for s in trials["subject"]])[:, None]
-    tables["ssim"] = np.where(own, tables["ssim"], np.nan)
+def test_pixels_must_be_there_for_the_seen_picture_and_may_have_no_chance_level() -> None:
+    trials = trial_table()
+    gallery, tables = sorted(set(trials["stimulus"])), arm_tables(trials, 1.0, seed=0)
+    trials["subject"] = np.arange(30)  # one trial each: there is no other picture
+    trials["fold"] = np.zeros(30, int)
+    cells = draw_cells(trials, False, seed=0)
+    for metric in ("pixcorr", "ssim"):
+        tables[metric] = np.full((30, 1), 0.5)
     rng = np.random.default_rng(0)
-    summary, _ = summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, rng=rng)
+    summary, _ = summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=cells, rng=rng)
     json.dumps(summary, allow_nan=False)
+    assert (summary["arms"]["eeg"]["ssim"]["chance"], summary["arms"]["eeg"]["ssim"]["p"]) == (None, 1.0)
     tables["ssim"][:, :] = np.nan
     with pytest.raises(NeuroCanvasError, match="arm eeg, ssim: NaN"):
-        summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, rng=rng)
+        summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=cells, rng=rng)
 
 
 def test_controls_that_fail_are_named() -> None:
@@ -164,11 +181,11 @@ def test_controls_that_fail_are_named() -> None:
 
 def test_a_run_without_anything_to_exchange_says_so() -> None:
     trials = {name: column[:2] for name, column in trial_table().items()}
-    tables = arm_tables(trials, 1.0, seed=1)
     trials["block"][:] = 0
+    tables, cells = arm_tables(trials, 1.0, seed=1, blocked=True), draw_cells(trials, True, seed=0)
     rng = np.random.default_rng(0)
     gallery = sorted(set(trials["stimulus"]))
-    summary, _ = summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=True, rng=rng)
+    summary, _ = summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=True, cells=cells, rng=rng)
     score = summary["arms"]["eeg"]["two_way"]
     assert (score["low"], score["high"], score["p"]) == (None, None, 1.0)
     assert any("p cannot go below 1." in warning for warning in summary["warnings"])
@@ -182,7 +199,7 @@ def test_a_run_without_anything_to_exchange_says_so() -> None:
         (lambda arm, trials: trials.update(fold=np.zeros(3)), "lengths \\[3, 30\\]"),
         (lambda arm, trials: trials["stimulus"].__setitem__(0, "nowhere"), "nowhere is not"),
         (lambda arm, trials: trials["concept"].__setitem__(0, "n9"), "n9 is not"),
-        (lambda arm, trials: arm.update(pixcorr=arm["pixcorr"][:, :-1]), r"pixcorr: a \(30, 30\) table"),
+        (lambda arm, trials: arm.update(pixcorr=arm["pixcorr"][:, :-1]), r"pixcorr: a \(30, 15\) table"),
         (lambda arm, trials: arm.update(similarity=arm["similarity"][:-1]), r"got \(29, 30\)"),
         (lambda arm, trials: arm["similarity"].__setitem__((0, 0), np.nan), "NaN"),
         (lambda arm, trials: arm["concept"].__setitem__((0, 0), np.inf), "NaN and infinity"),
@@ -191,12 +208,13 @@ def test_a_run_without_anything_to_exchange_says_so() -> None:
 def test_bad_tables_are_refused(change, message: str) -> None:  # type: ignore[no-untyped-def]
     trials = trial_table()
     gallery = sorted(set(trials["stimulus"]))
-    arm = arm_tables(trials, 1.0, seed=2)
+    arm, cells = arm_tables(trials, 1.0, seed=2), draw_cells(trials, False, seed=0)
     change(arm, trials)
     with pytest.raises(NeuroCanvasError, match=message):
         summarise(
-            {"eeg": arm}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, rng=np.random.default_rng(0)
-        )
+            {"eeg": arm}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=cells,
+            rng=np.random.default_rng(0),
+        )  # fmt: skip
 
 
 def test_a_picture_may_stand_in_the_gallery_once() -> None:
@@ -205,7 +223,7 @@ def test_a_picture_may_stand_in_the_gallery_once() -> None:
     with pytest.raises(NeuroCanvasError, match="29 of them distinct"):
         summarise(
             {"eeg": arm_tables(trials, 1.0, seed=3)}, trials, gallery, CONCEPTS, SETTINGS,
-            blocked=False, rng=np.random.default_rng(0),
+            blocked=False, cells=draw_cells(trials, False, seed=0), rng=np.random.default_rng(0),
         )
 
 
@@ -213,7 +231,7 @@ def test_score_tables_read_at_the_truth_are_the_scores() -> None:
     tables = score_tables(arm_tables(trial_table(), 1.0, seed=4), n_way=10)
     assert tuple(tables) == METRICS
     shapes = [table.shape for table in tables.values()]
-    assert shapes == [(30, 30), (30, 30), (30, 6), (30, 6), (30, 30), (30, 30)]
+    assert shapes == [(30, 30), (30, 30), (30, 6), (30, 6), (30, 15), (30, 15)]
 
 
 def test_intervals_may_resample_stimuli_with_all_their_showings() -> None:
@@ -227,7 +245,7 @@ def test_intervals_may_resample_stimuli_with_all_their_showings() -> None:
         settings = SETTINGS.model_copy(update={"resample": resample})
         summary, _ = summarise(
             {"eeg": tables}, trials, sorted(set(trials["stimulus"])), CONCEPTS, settings, blocked=False,
-            rng=np.random.default_rng(0),
+            cells=draw_cells(trials, False, seed=0), rng=np.random.default_rng(0),
         )  # fmt: skip
         score = summary["arms"]["eeg"]["two_way"]
         widths.append(score["high"] - score["low"])
@@ -243,7 +261,8 @@ def test_distances_are_scored_upside_down_and_shown_upright() -> None:
         tables["swav"] = -(1.0 - 0.5 * own * (arm == "oracle") + 0.01 * np.random.default_rng(0).random(own.shape))
     values = {arm: {"lpips": np.full(len(own), -0.25)} for arm in arms}
     summary, rows = summarise(
-        arms, trials, gallery, CONCEPTS, SETTINGS, blocked=False, rng=np.random.default_rng(0), values=values
+        arms, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=draw_cells(trials, False, seed=0),
+        rng=np.random.default_rng(0), values=values,
     )
     near, far = summary["arms"]["oracle"]["swav"], summary["arms"]["eeg"]["swav"]
     assert near["value"] < 0.52 < 0.9 < far["value"] and near["low"] <= near["value"] <= near["high"]
@@ -259,6 +278,6 @@ def test_without_concepts_the_rest_is_scored() -> None:
     del tables["concept"]
     summary, _ = summarise(
         {"eeg": tables}, trials, sorted(set(trials["stimulus"])), {}, SETTINGS, blocked=False,
-        rng=np.random.default_rng(0),
+        cells=draw_cells(trials, False, seed=0), rng=np.random.default_rng(0),
     )  # fmt: skip
     assert set(summary["arms"]["eeg"]) == {"two_way", "n_way", "pixcorr", "ssim"} and summary["concepts"] == {}

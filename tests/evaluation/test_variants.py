@@ -12,14 +12,15 @@ from PIL import Image
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import similarity, two_way
 from neurocanvas.evaluation.metrics import METRICS
-from neurocanvas.evaluation.networks import FEATURE_NETWORKS, LoadedNetwork, NotComputed
+from neurocanvas.evaluation.networks import FEATURE_NETWORKS
 from neurocanvas.evaluation.preprocessing import preprocess
 from neurocanvas.evaluation.variant_scores import (
+    add_up,
     as_published,
     n_way_class,
+    pixels_of_pairs,
+    score_similarity,
     upper_half,
-    variant_networks,
-    variant_pixels,
     variant_two_way,
 )
 from neurocanvas.evaluation.variants import VARIANTS
@@ -200,9 +201,9 @@ def correlations(a: np.ndarray, b: np.ndarray) -> list[float]:
 def test_mindeyes_pixels_are_at_425_from_256():
     generated, seen = pictures(seed=1), pictures(seed=2, height=300, width=200)
     a, b = (torch_resized(stack, 256, 425, antialias=False) for stack in (generated, seen))
-    found = variant_pixels(generated, seen)
-    np.testing.assert_allclose(found["pixcorr"], correlations(a, b), atol=1e-6)
-    np.testing.assert_allclose(found["ssim"], mindeye_ssim(a, b), atol=1e-6)
+    found = pixels_of_pairs(generated, seen)
+    np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], mindeye_ssim(a, b), atol=1e-6)
 
 
 def test_the_old_notebook_of_atm_divides_by_982_and_clamps():
@@ -210,9 +211,9 @@ def test_the_old_notebook_of_atm_divides_by_982_and_clamps():
     generated[:, ::2] = 0
     clamped = torch_resized(generated.clip(0, 1), 256, 425, antialias=False, rounded=True)
     b = torch_resized(seen, 256, 425, antialias=False, rounded=True)
-    found = variant_pixels(generated, seen, "atm-old")
-    assert found["pixcorr"].mean() == pytest.approx(sum(correlations(clamped, b)) / 982, abs=1e-9)
-    np.testing.assert_allclose(found["ssim"], mindeye_ssim(clamped, b), atol=1e-6)
+    found = pixels_of_pairs(generated, seen, "atm-old")
+    assert add_up(found[:, 0], "atm-old").mean() == pytest.approx(sum(correlations(clamped, b)) / 982, abs=1e-9)
+    np.testing.assert_allclose(found[:, 1], mindeye_ssim(clamped, b), atol=1e-6)
     assert np.unique(clamped * 255).round().tolist() == [0.0, 1.0]
 
 
@@ -222,9 +223,9 @@ def test_perceptogram_compares_pixels_at_512_by_pil():
         np.stack([np.array(Image.fromarray(one).resize((512, 512))) / 255.0 for one in stack])
         for stack in (generated, seen)
     )
-    found = variant_pixels(generated, seen, "ozcelik")
-    np.testing.assert_allclose(found["pixcorr"], correlations(a, b), atol=1e-6)
-    np.testing.assert_allclose(found["ssim"], mindeye_ssim(a, b), atol=1e-6)
+    found = pixels_of_pairs(generated, seen, "ozcelik")
+    np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], mindeye_ssim(a, b), atol=1e-6)
 
 
 def test_bread_distorts_what_is_not_square_and_compares_colours_in_a_flat_window():
@@ -242,13 +243,13 @@ def test_bread_distorts_what_is_not_square_and_compares_colours_in_a_flat_window
 
     a, b = ([literal(one) for one in stack] for stack in (generated, seen))
     assert b[0].shape == (3, 512, 512)
-    found = variant_pixels(generated, seen, "bread")
-    np.testing.assert_allclose(found["pixcorr"], correlations(a, b), atol=1e-6)
+    found = pixels_of_pairs(generated, seen, "bread")
+    np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
     expected = [
         metrics.structural_similarity(left.clip(0, 1), right.clip(0, 1), channel_axis=0, data_range=1.0)
         for left, right in zip(a, b)
     ]
-    np.testing.assert_allclose(found["ssim"], expected, atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], expected, atol=1e-6)
 
 
 def test_enigmas_generated_pictures_go_through_jpeg_and_224_pixels():
@@ -262,70 +263,37 @@ def test_enigmas_generated_pictures_go_through_jpeg_and_224_pixels():
         np.testing.assert_array_equal(made, expected)
     a = torch_resized(np.stack(small), 512, antialias=True)
     b = torch_resized(seen, 224, 512, antialias=True)
-    found = variant_pixels(generated, seen, "enigma")
-    np.testing.assert_allclose(found["pixcorr"], correlations(a, b), atol=1e-6)
-    np.testing.assert_allclose(found["ssim"], mindeye_ssim(a.clip(0, 1), b.clip(0, 1)), atol=1e-6)
+    found = pixels_of_pairs(generated, seen, "enigma")
+    np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], mindeye_ssim(a.clip(0, 1), b.clip(0, 1)), atol=1e-6)
 
 
 def test_many_pairs_are_the_same_as_few(monkeypatch):
     generated, seen = pictures(n=5, seed=11), pictures(n=5, seed=12)
-    whole = variant_pixels(generated, seen)
+    whole = pixels_of_pairs(generated, seen)
     monkeypatch.setattr("neurocanvas.evaluation.variant_scores.AT_ONCE", 2)
-    for metric, values in variant_pixels(generated, seen).items():
-        np.testing.assert_allclose(values, whole[metric], atol=1e-12)
+    np.testing.assert_allclose(pixels_of_pairs(generated, seen), whole, atol=1e-12)
 
 
 # ---- scores that need a network ----
 
 
-class Loader:
-    """Loads a feature function in place of every network: what it is given at 8 x 8 places. Keeps what was asked."""
-
-    def __init__(self, missing: str = "") -> None:
-        self.missing = missing
-        self.asked: list[str] = []
-
-    def __call__(self, network):
-        self.asked.append(network.title)
-        if network.title == self.missing:
-            return NotComputed(network.title, "its weights are not here")
-
-        def prepare(some):
-            return preprocess(some, network.preprocess or FEATURE_NETWORKS["clip"].preprocess)
-
-        def forward(pixels):
-            return (torch.nn.functional.adaptive_avg_pool2d(pixels, 8),)
-
-        return LoadedNetwork(network.title, prepare, forward, "here")
-
-
 @pytest.mark.parametrize("name", ["mindeye", "bread", "enigma"])
 def test_scores_of_networks_are_two_way_or_distances_of_what_the_network_gives(name):
     generated, seen = pictures(n=5, seed=13, height=70, width=90), pictures(n=5, seed=14)
-    load = Loader(missing="SwAV ResNet-50")
-    found = variant_networks(generated, seen, load, name, batch_size=2)
-    assert list(found) == [*VARIANTS[name].networks, "dinov2"]
-    assert str(found["swav"]) == "SwAV ResNet-50: not computed (its weights are not here)"
     drawn = as_published(generated, VARIANTS[name])
     for metric in ("alexnet5", "clip", "efficientnet-b1"):
         how = VARIANTS[name].networks[metric].preprocess
         pooled = (torch.nn.functional.adaptive_avg_pool2d(preprocess(some, how), 8) for some in (drawn, seen))
         ours, theirs = (places.flatten(1).numpy() for places in pooled)
-        r = np.corrcoef(ours, theirs)[:5, 5:]
+        found, r = score_similarity(similarity(ours, theirs), metric, name), np.corrcoef(ours, theirs)[:5, 5:]
         if metric == "efficientnet-b1":
-            np.testing.assert_allclose(found[metric], 1 - np.diag(r), atol=1e-4)
+            np.testing.assert_allclose(found, 1 - np.diag(r), atol=1e-4)
             continue
         r = r.T if name == "bread" else r
         off = 1 if name == "enigma" else 0
         expected = [(sum(r[i, j] < r[i, i] for j in range(5)) - off) / 4 for i in range(5)]
-        np.testing.assert_allclose(found[metric], expected)
-
-
-def test_mindvis_asks_for_the_classifier_alone():
-    load = Loader()
-    seen = pictures(n=4, seed=15)
-    found = variant_networks(seen, seen, load, "mindvis-nway")
-    assert load.asked == ["ViT-H/14 (ImageNet)"] and found["top1-of-50"].tolist() == [1.0] * 4
+        np.testing.assert_allclose(found, expected)
 
 
 # ---- the table ----
@@ -386,11 +354,7 @@ def test_bad_calls_are_refused():
     with pytest.raises(NeuroCanvasError, match=r"as many rows as columns; got \(3, 2\)"):
         variant_two_way(np.eye(3)[:, :2])
     with pytest.raises(NeuroCanvasError, match="got 3 and 2"):
-        variant_pixels(pictures(3), pictures(2))
-    with pytest.raises(NeuroCanvasError, match="got 3 and 2"):
-        variant_networks(pictures(3), pictures(2), Loader())
-    with pytest.raises(NeuroCanvasError, match="variant for networks: allowed are mindeye, atm-old"):
-        variant_networks(pictures(2), pictures(2), Loader(), "crosspt-upper-half")
+        pixels_of_pairs(pictures(3), pictures(2))
     with pytest.raises(NeuroCanvasError, match=r"50 classes or more are needed; got \(2, 49\)"):
         n_way_class(np.zeros((2, 49)), np.zeros((2, 49)))
     with pytest.raises(NeuroCanvasError, match="variant for upper_half: allowed are crosspt-upper-half"):

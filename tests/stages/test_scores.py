@@ -6,20 +6,23 @@ import csv
 import html
 import json
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_settings, write_true_captions
+from PIL import Image
+from tiny import artifacts, tiny_settings, write_true_captions
 
 from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation import images, judge
 from neurocanvas.evaluation.controls import CONTROLS
+from neurocanvas.evaluation.identification import cosine_similarity
 from neurocanvas.evaluation.networks import LoadedNetwork, NotComputed
-from neurocanvas.evaluation.variant_scores import variant_pixels
-from neurocanvas.models.checkpoint import load_mapper
-from neurocanvas.stages import STAGES, run_stage
+from neurocanvas.evaluation.variant_scores import pixels_of_pairs
+from neurocanvas.stages import STAGES, comparing, explaining, run_stage
 from neurocanvas.stages.run import Run, read_picture
 
 
@@ -61,7 +64,7 @@ def test_pixels_are_compared_as_mindeye_does(tiny_run):
     mine = [entry for entry in entries if entry["arm"] == "oracle"]
     drawn = np.stack([read_picture(tiny_run / "images" / entry["file"]) for entry in mine])
     seen = np.stack([read_picture(tiny_run / "images" / "seen" / f"{entry['stimulus']}.png") for entry in mine])
-    for metric, values in variant_pixels(drawn, seen).items():
+    for metric, values in zip(("pixcorr", "ssim"), pixels_of_pairs(drawn, seen).T, strict=True):
         assert np.isclose(found[f"{metric}@mindeye"]["value"], values.mean())
         assert found[f"{metric}@mindeye"]["p"] is None and found[f"{metric}@mindeye"]["chance"] is None
 
@@ -100,6 +103,41 @@ def test_networks_that_are_here_score_every_arm(tiny_copy, networks):
     assert found["metrics"]["swav"]["direction"] == "lower" and found["metrics"]["dinov2"]["reference"]
     assert found["sets"]["oracle"]["kid"]["n_seen"] == 8
     assert {download for *_, download in networks} == {False}
+    networks.clear()
+    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+    assert networks == [] and summary(tiny_copy) == found
+
+
+def test_what_was_computed_of_a_picture_is_not_computed_again(tiny_copy, monkeypatch):
+    counts = Counter()
+
+    def count(module, name, size):
+        original = getattr(module, name)
+
+        def counting(*args):
+            counts[name] += size(args)
+            return original(*args)
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(comparing, "_embed", lambda args: len(args[1]))
+    count(judge, "judge_texts", lambda args: len(args[0]))
+    count(images, "_ssim", lambda _: 1)
+    count(images, "_unit_rows", lambda args: len(args[0]))
+    before = artifacts(tiny_copy)
+    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+    assert not counts and artifacts(tiny_copy) == before
+    one = next((tiny_copy / "images" / "s0" / "eeg").glob("*.png"))
+    shutil.copy(next((tiny_copy / "images" / "s0" / "oracle").glob("*.png")), one)
+    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+    # a cell of 8 pictures and the pair that the variant compares; the judge has seen the other arm's picture
+    assert counts == {"_ssim": 8 + 1, "_unit_rows": 1 + 8 + 2}
+    changed = artifacts(tiny_copy)
+    assert changed["scores/summary.json"] != before["scores/summary.json"]
+    Image.fromarray(255 - read_picture(one)).save(one)
+    counts.clear()
+    run_stage(Run(tiny_copy, tiny_settings(evaluate={"variant": "ozcelik"})), "evaluate")
+    assert counts == {"_embed": 1, "_ssim": 8 + 4 * 8, "_unit_rows": 1 + 8 + 2 * 4 * 8}
 
 
 def test_metrics_that_are_named_may_be_fetched_and_others_are_left_out(tiny_copy, networks, monkeypatch):
@@ -223,21 +261,28 @@ def test_concepts_in_blocks_are_exchanged_as_blocks(elsewhere):
     assert found["exchanged"] == "blocks" and any("Block design" in warning for warning in found["warnings"])
 
 
-def test_predictions_retrieve_by_every_rule_in_principal_coordinates(tiny_run):
-    found = summary(tiny_run)["retrieval"]
-    assert {rule for rule, one in found.items() if one["transductive"]} == set(found) - {"greedy"}
-    greedy = found["greedy"]
-    assert (greedy["n_trials"], greedy["n_pictures"], greedy["chance1"]) == (8, 8, 1 / 8)
-    run = Run(tiny_run, tiny_settings())
-    basis = load_mapper(run.model_path(0, 0)).basis
-    card = json.loads((tiny_run / "predictions" / "s0.npy.json").read_text())
-    rows = run.stimulus_rows(run.subjects[0].select(card["trials"]))
-    given = basis.transform(np.load(tiny_run / "predictions" / "s0.npy"))
-    targets = basis.transform(np.asarray(run.embeddings()[rows]))
-    cosines = given @ targets.T / np.linalg.norm(given, axis=1)[:, None] / np.linalg.norm(targets, axis=1)
-    assert np.isclose(greedy["top1"], np.mean(cosines.argmax(axis=1) == np.arange(8)))
-    concept = run.subjects[0].column("concept")[card["trials"]]
-    assert np.isclose(greedy["concept_accuracy"], np.mean(concept[cosines.argmax(axis=1)] == concept))
+@pytest.mark.parametrize("weights", [(), (3.0, 1.0, 0.5)], ids=["plain", "tokens weighted"])
+def test_predictions_retrieve_in_the_whole_target_space(tiny_copy, weights):
+    run = Run(tiny_copy, tiny_settings(mapper={"token_weights": weights}))
+    for stage in ("train", "predict", "generate", "evaluate") if weights else ():
+        run_stage(run, stage)
+    found, predicted = summary(tiny_copy)["retrieval"], np.load(tiny_copy / "predictions" / "s0.npy").reshape(8, -1)
+    assert list(found) == ["greedy", "hungarian", "csls", "centred greedy", "centred hungarian", "centred csls"]
+    assert {rule for rule, one in found.items() if not one["transductive"]} == {"greedy"}
+    assert {(one["space"], one["n_trials"], one["n_pictures"], one["chance1"]) for one in found.values()} == {
+        ("text targets, 77 x 768", 8, 8, 1 / 8)
+    }
+    card = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
+    rows, concept = (run.subjects[0].select(card["trials"]), run.subjects[0].column("concept")[card["trials"]])
+    targets = np.asarray(run.embeddings()[run.stimulus_rows(rows)], np.float64).reshape(8, -1)
+    [fold] = explaining._folds(run)
+    for centring, name in (("none", "greedy"), ("both sides", "centred greedy")):
+        ours, theirs = (values - values.mean(axis=0) * (centring != "none") for values in (predicted, targets))
+        expected = cosine_similarity(ours, theirs)
+        np.testing.assert_allclose(explaining.cosines(fold, centring)[:, fold.true], expected, atol=1e-5)
+        assert np.isclose(found[name]["top1"], np.mean(expected.argmax(axis=1) == np.arange(8)))
+        right = concept[expected.argmax(axis=1)] == concept
+        assert np.isclose(found[name]["concept_accuracy"], np.mean(right)) and found[name]["centring"] == centring
 
 
 @pytest.mark.parametrize("change", [{"features": {"tmax": 0.4}}, {"mapper": {"seed": 3}}], ids=["features", "mapper"])

@@ -82,13 +82,6 @@ def _unit_rows(name: str, values: np.ndarray, rows: slice, *, centred: bool) -> 
     return np.asarray(some / norms)
 
 
-def correlation_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """One minus the Pearson correlation of each row of `a` with the same row of `b`."""
-    if len(a) != len(b):
-        raise NeuroCanvasError(f"embeddings: as many rows of both are needed; got {len(a)} and {len(b)}.")
-    return 1.0 - np.array([similarity(a[i : i + 1], b[i : i + 1])[0, 0] for i in range(len(a))])
-
-
 def _scored(table: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """Score every entry by how many others of its row are larger, and how many are equal."""
     from scipy.stats import rankdata

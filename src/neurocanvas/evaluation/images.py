@@ -12,9 +12,6 @@ from neurocanvas.errors import NeuroCanvasError
 # Weights of red, green and blue in the grey picture (ITU-R BT.709, as scikit-image's rgb2gray has them).
 LUMA = (0.2125, 0.7154, 0.0721)
 
-# Pixels that SSIM works on at once: memory, not result.
-AT_ONCE = 4_000_000
-
 
 @dataclass(frozen=True)
 class Window:
@@ -24,6 +21,11 @@ class Window:
     sigma: float = 1.5
     sample_covariance: bool = False
     grey: bool = True
+
+    @property
+    def unbiased(self) -> float:
+        """Factor that makes variances those of a sample."""
+        return self.size**2 / (self.size**2 - 1) if self.sample_covariance else 1.0
 
 
 # MindEye's settings; `Window(7, 0, True, False)` is what scikit-image does where nothing is said.
@@ -42,7 +44,7 @@ def _check_pictures(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray,
                 f"{name}: floats from 0 to 1 are needed; got {values.dtype} from {values.min()} to "
                 f"{values.max()}. Divide 8-bit pictures by 255."
             )
-        stacks.append(values.astype(np.float64))
+        stacks.append(values.astype(np.float64, copy=False))
     if stacks[0].shape[1:] != stacks[1].shape[1:]:
         raise NeuroCanvasError(
             f"images, others: one size is needed; got {stacks[0].shape[1:3]}, {stacks[1].shape[1:3]}."
@@ -81,70 +83,75 @@ def _check_pairs(images: np.ndarray, others: np.ndarray) -> None:
         )
 
 
-def _smooth(pictures: np.ndarray, window: Window) -> np.ndarray:
-    """Mean around every pixel whose window lies inside the picture, (..., h - size + 1, w - size + 1)."""
+def _smooth(picture: np.ndarray, window: Window) -> np.ndarray:
+    """Mean around every pixel whose window lies inside the picture, (h - size + 1, w - size + 1)."""
     from scipy.ndimage import correlate1d
 
     radius = window.size // 2
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / window.sigma) ** 2) if window.sigma else np.ones(window.size)
     weights /= weights.sum()
-    rows = correlate1d(pictures, weights, axis=-2)[..., radius:-radius, :]
-    return np.asarray(correlate1d(rows, weights, axis=-1)[..., radius:-radius])
+    for _ in range(2):  # along rows, which lie together in memory, and then along what were columns
+        picture = np.ascontiguousarray(correlate1d(picture, weights, axis=-1)[:, radius:-radius].T)
+    return picture
 
 
-def ssim_table(
-    images: np.ndarray, others: np.ndarray, pairs: np.ndarray | None = None, window: Window = MINDEYE_WINDOW
-) -> np.ndarray:
-    """SSIM of every picture of one stack with every picture of another."""
+@dataclass(frozen=True)
+class _Moments:
+    """One channel of one picture, with what SSIM takes from it in every pair."""
+
+    picture: np.ndarray
+    mean: np.ndarray
+    squared_mean: np.ndarray
+    variance: np.ndarray
+
+
+def _channels(picture: np.ndarray, window: Window) -> list[_Moments]:
+    """Local moments of a picture's grey version, or of each of its colours."""
+    found = []
+    for channel in [picture @ LUMA] if window.grey else np.moveaxis(picture, -1, 0):
+        mean = _smooth(channel, window)
+        variance = window.unbiased * (_smooth(channel * channel, window) - mean * mean)
+        found.append(_Moments(channel, mean, mean * mean, variance))
+    return found
+
+
+def _ssim(left: list[_Moments], right: list[_Moments], window: Window) -> float:
+    """SSIM of two pictures from 0 to 1, mean over places and channels [Wang2004]."""
+    c1, c2, total = 0.01**2, 0.03**2, 0.0
+    for one, other in zip(left, right, strict=True):
+        means = one.mean * other.mean
+        covariance = window.unbiased * (_smooth(one.picture * other.picture, window) - means)
+        local = (2 * means + c1) * (2 * covariance + c2)
+        local /= (one.squared_mean + other.squared_mean + c1) * (one.variance + other.variance + c2)
+        total += float(local.mean())
+    return total / len(left)
+
+
+def _checked_for_ssim(images: np.ndarray, others: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Return both stacks as float64, or say what is wrong with them or the window."""
     left, right = _check_pictures(images, others)
     if min(left.shape[1:3]) < window.size or window.size % 2 == 0:
         raise NeuroCanvasError(
             f"ssim: at least {window.size} x {window.size} pixels, an odd number, are needed; got {left.shape[1:3]}."
         )
-    wanted = np.ones((len(left), len(right)), bool) if pairs is None else np.asarray(pairs, bool)
-    if wanted.shape != (len(left), len(right)):
-        raise NeuroCanvasError(f"pairs: shape {(len(left), len(right))} is needed; got {wanted.shape}.")
-    if window.grey:
-        return _ssim_of_channel(left @ LUMA, right @ LUMA, wanted, window)
-    channels = [_ssim_of_channel(left[..., c], right[..., c], wanted, window) for c in range(3)]
-    return np.asarray(np.mean(channels, axis=0))
+    return left, right
 
 
-def _ssim_of_channel(left: np.ndarray, right: np.ndarray, wanted: np.ndarray, window: Window) -> np.ndarray:
-    """SSIM of every wanted pair of pictures of one channel; NaN elsewhere."""
-    count = window.size**2
-    unbiased = count / (count - 1) if window.sample_covariance else 1.0
-    means = _smooth(right, window)
-    variances = unbiased * (_smooth(right * right, window) - means**2)
-    at_once = max(1, AT_ONCE // left[0].size)
-    table = np.full(wanted.shape, np.nan)
-    for row, picture in enumerate(left):
-        columns = np.flatnonzero(wanted[row])
-        mean = _smooth(picture, window)
-        variance = unbiased * (_smooth(picture * picture, window) - mean**2)
-        for start in range(0, len(columns), at_once):
-            some = columns[start : start + at_once]
-            covariance = unbiased * (_smooth(picture * right[some], window) - mean * means[some])
-            local = _ssim(mean, means[some], variance, variances[some], covariance)
-            table[row, some] = local.mean(axis=(1, 2))
-    return table
-
-
-def _ssim(
-    mean: np.ndarray, means: np.ndarray, variance: np.ndarray, variances: np.ndarray, covariance: np.ndarray
-) -> np.ndarray:
-    """SSIM around every pixel from the local moments, for pictures from 0 to 1 [Wang2004]."""
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean * means + c1) / (mean**2 + means**2 + c1)
-    structure = (2 * covariance + c2) / (variance + variances + c2)
-    return np.asarray(luminance * structure)
+def ssim_table(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW) -> np.ndarray:
+    """SSIM of every picture of one stack with every picture of another."""
+    left, right = _checked_for_ssim(images, others, window)
+    columns = [_channels(picture, window) for picture in right]
+    rows = (_channels(picture, window) for picture in left)
+    return np.array([[_ssim(row, column, window) for column in columns] for row in rows])
 
 
 def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW) -> np.ndarray:
     """Structural similarity of each pair of pictures, of their grey versions unless `window` says otherwise."""
-    _check_pairs(np.asarray(images), np.asarray(others))
-    return np.diagonal(ssim_table(images, others, np.eye(len(images), dtype=bool), window)).copy()
+    left, right = _checked_for_ssim(images, others, window)
+    _check_pairs(left, right)
+    pairs = zip(left, right, strict=True)
+    return np.array([_ssim(_channels(one, window), _channels(other, window), window) for one, other in pairs])
 
 
 def lpips_distance(

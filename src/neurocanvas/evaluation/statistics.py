@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import exp, lgamma
 
 import numpy as np
@@ -15,7 +16,10 @@ from neurocanvas.families import batches
 # Numbers drawn at once; sets memory, not results.
 AT_ONCE = 2_000_000
 
-# Scores that differ by less are equal: sums in another order differ in their last digits.
+# With so many other pictures a drawn one is compared where all pairs would be too many: PixCorr and SSIM.
+OTHERS = 20
+
+# Two scores that differ by less are equal: sums in another order differ in their last digits.
 TOLERANCE = 1e-9
 
 
@@ -50,6 +54,45 @@ def _members(strata: np.ndarray, units: np.ndarray) -> list[list[np.ndarray]]:
     return grouped
 
 
+def _labels(members: list[np.ndarray]) -> np.ndarray:
+    """The trials whose labels a unit gives away, (n_units, longest): a short unit begins again for a longer one."""
+    return np.stack([np.resize(rows, max(map(len, members))) for rows in members]).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A random partition of exchangeable units into small cells, within which labels are exchanged.
+
+    Permutations within cells are a subgroup of those within strata and the partition is drawn without looking at the
+    scores, so the permutation test within cells is exact; it reads few pairs, but allows as many permutations.
+    """
+
+    cells: np.ndarray  # (n_trials,), number of the trial's cell
+    columns: np.ndarray  # (n_trials,), column of `partners` in which a trial's own unit stands
+    partners: np.ndarray  # (n_trials, width), the trials whose labels a trial can get; -1 where its cell is smaller
+
+    @classmethod
+    def draw(cls, strata: np.ndarray, units: np.ndarray, *, rng: np.random.Generator) -> Cells:
+        """Cut the units of every stratum at random into cells of at most `OTHERS` + 1."""
+        cells, n_cells = np.empty(len(units), np.int64), 0
+        for members in _members(strata, units):
+            for part in np.array_split(rng.permutation(len(members)), -(-len(members) // (OTHERS + 1))):
+                cells[np.concatenate([members[unit] for unit in part])] = n_cells
+                n_cells += 1
+        in_cells, columns = _members(cells, units), np.empty(len(units), np.int64)
+        partners = np.full((len(units), max(map(len, in_cells))), -1)
+        for members in in_cells:
+            labels = _labels(members)
+            for column, rows in enumerate(members):
+                columns[rows] = column
+                partners[rows, : len(members)] = labels[:, : len(rows)].T
+        return cls(cells, columns, partners)
+
+    def shows_another(self, label: np.ndarray) -> np.ndarray:
+        """Where the partner's label is not the trial's own, bool of the shape of `partners`."""
+        return (self.partners >= 0) & (label[self.partners] != label[:, None])
+
+
 def permutations(
     strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator
 ) -> np.ndarray:
@@ -58,9 +101,8 @@ def permutations(
     # length, otherwise nearly so.
     drawn = np.empty((count, len(np.asarray(units))), dtype=np.int32)
     for members in _members(strata, units):
-        longest = max(map(len, members))
-        labels = np.stack([np.resize(rows, longest) for rows in members]).astype(np.int32)
-        taken = np.arange(longest) < np.array([len(rows) for rows in members])[:, None]
+        labels = _labels(members)
+        taken = np.arange(labels.shape[1]) < np.array([len(rows) for rows in members])[:, None]
         columns = np.concatenate(members)
         for some in batches(count, max(1, AT_ONCE // labels.size)):
             order = np.tile(np.arange(len(members), dtype=np.int32), (some.stop - some.start, 1))
@@ -80,9 +122,7 @@ def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.
     parts = batches(len(permuted), max(1, AT_ONCE // len(table)))
     means = np.concatenate([table[rows, true[permuted[part]]].mean(axis=1) for part in parts])
     if not np.isfinite(means).all():
-        raise NeuroCanvasError(
-            "null: a permutation reads NaN; compute the scores of all trials with all pictures of their stratum."
-        )
+        raise NeuroCanvasError("null: a permutation reads NaN or infinity; the table needs every exchangeable pair.")
     return np.asarray(means)
 
 

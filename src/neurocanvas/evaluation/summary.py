@@ -20,6 +20,7 @@ from neurocanvas.evaluation.identification import (
 )
 from neurocanvas.evaluation.metrics import METRICS as KNOWN
 from neurocanvas.evaluation.statistics import (
+    Cells,
     bootstrap_interval,
     null_means,
     paired_permutation_p,
@@ -32,8 +33,10 @@ from neurocanvas.evaluation.statistics import (
 # Names of the scores that every summary.json and trials.csv has; more is better in each.
 METRICS = ("two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim")
 
-# What each arm brings: similarity, PixCorr and SSIM to every picture, the judge's score of every concept.
+# What each arm brings: similarity to every picture, the judge's score of every concept, and PixCorr and SSIM with the
+# pictures of the trial's cell (`statistics.Cells`).
 TABLES = ("similarity", "concept", "pixcorr", "ssim")
+PIXELS = ("pixcorr", "ssim")
 
 # What is known of every trial.
 TRIAL_COLUMNS = ("subject", "trial", "stimulus", "concept", "block", "fold")
@@ -54,8 +57,7 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
         "two_way": two_way_table(sim),
         "n_way": n_way_top_k_table(sim, min(n_way, sim.shape[-1])),
         **({f"concept_top{k}": concept_top_k_table(arm["concept"], k) for k in (1, 5)} if "concept" in arm else {}),
-        "pixcorr": np.asarray(arm["pixcorr"], dtype=np.float64),
-        "ssim": np.asarray(arm["ssim"], dtype=np.float64),
+        **{metric: np.asarray(arm[metric], dtype=np.float64) for metric in PIXELS},
         **{name: np.asarray(table, dtype=np.float64) for name, table in arm.items() if name not in TABLES},
     }
 
@@ -70,6 +72,12 @@ def exchangeable(trials: Mapping[str, np.ndarray], blocked: bool) -> tuple[str, 
     return "blocks", strata, units
 
 
+def draw_cells(trials: Mapping[str, np.ndarray], blocked: bool, seed: int) -> Cells:
+    """Draw the cells within which PixCorr and SSIM are computed; no other random stream has this seed."""
+    _, strata, units = exchangeable(trials, blocked)
+    return Cells.draw(strata, units, rng=np.random.default_rng([seed, 1]))
+
+
 def summarise(
     arms: Mapping[str, Mapping[str, np.ndarray]],
     trials: Mapping[str, np.ndarray],
@@ -78,6 +86,7 @@ def summarise(
     settings: EvaluateSettings,
     *,
     blocked: bool,
+    cells: Cells,
     rng: np.random.Generator,
     warnings: Sequence[str] = (),
     values: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
@@ -87,16 +96,19 @@ def summarise(
     Parameters
     ----------
     arms : dict of str to dict of str to array
-        The `TABLES` of each arm; all arms have the same trials in the same order.
+        The `TABLES` of each arm; all arms have the same trials in the same order. `pixcorr` and `ssim` have the shape
+        of ``cells.partners``, the others one column per picture or concept.
     trials : dict of str to array, shape (n_trials,)
         The columns `TRIAL_COLUMNS`.
     gallery : sequence of str
-        The distinct stimuli behind the columns of `similarity`, `pixcorr` and `ssim`.
+        The distinct stimuli behind the columns of `similarity`.
     concepts : dict of str to str
         Concept to English name, in the order of the columns of `concept`; empty where concepts are not known.
     settings : EvaluateSettings
     blocked : bool
         Whether each concept was shown in a block: then whole blocks are exchanged.
+    cells : Cells
+        The pictures that PixCorr and SSIM were computed with: see `draw_cells`.
     rng : numpy.random.Generator
         Where permutations and resamples are drawn from; every arm and metric gets the same ones.
     warnings : sequence of str
@@ -122,23 +134,40 @@ def summarise(
 
     Notes
     -----
-    Chance is exact for identification (1/2, 1/n, k/n_concepts) and the permutation mean for pixels and distances.
+    Chance is exact for identification (1/2, 1/n, k/n_concepts), the mean with the other pictures of the cell for
+    PixCorr and SSIM, and the permutation mean for distances. Permutations exchange units within strata, those of
+    PixCorr and SSIM within cells: that is a subgroup, so their p-values are exact and as fine as the others'.
     """
-    true = {"stimulus": _true_columns(trials, "stimulus", gallery)}
+    true = {"stimulus": _true_columns(trials, "stimulus", gallery), "pixels": cells.columns}
     if concepts:
         true["concept"] = _true_columns(trials, "concept", list(concepts))
+    widths = {"stimulus": len(gallery), "concept": len(concepts), "pixels": cells.partners.shape[1]}
     tables = {arm: score_tables(given, settings.n_way) for arm, given in arms.items()}
     scores = {
-        arm: {**_read_scores(arm, given, true, gallery, concepts), **values.get(arm, {})}
+        arm: {**_read_scores(arm, given, true, widths), **values.get(arm, {})}
         for arm, given in tables.items()
     }
     exchanged, strata, units = exchangeable(trials, blocked)
     permuted = permutations(strata, units, settings.permutations, rng=rng)
-    nulls = {arm: _permuted(given, true, permuted) for arm, given in tables.items()}
     unit, units_in = _resampled(settings, trials["subject"], true["stimulus"], exchanged, units)
-    measured = _measure(scores, nulls, settings, units_in, seed=int(rng.integers(2**62)))
-    n_way = min(settings.n_way, len(gallery))
-    _set_exact_chance(measured, n_way, len(concepts))
+    seed = int(rng.integers(2**62))
+    within_cells = permutations(cells.cells, units, settings.permutations, rng=rng)
+    nulls = {
+        arm: {
+            metric: null_means(table, true[_label(metric)], within_cells if metric in PIXELS else permuted)
+            for metric, table in given.items()
+        }
+        for arm, given in tables.items()
+    }
+    measured = _measure(scores, nulls, settings, units_in, seed)
+    n_way, other = min(settings.n_way, len(gallery)), cells.shows_another(true["stimulus"])
+    for arm, metrics in measured.items():
+        for metric, score in metrics.items():
+            if metric in PIXELS:
+                score["chance"] = float(tables[arm][metric][other].mean()) if other.any() else None
+            else:
+                exact = _exact_chance(metric, n_way, len(concepts))
+                score["chance"] = score["chance"] if exact is None else exact
     of_one = units_in[0] if unit == "stimuli" else units  # what is resampled where one subject stands alone
     least = smallest_p(strata, units, len(permuted))
     found = design_warnings(blocked, unit, len(np.unique(units_in[0])), least)
@@ -169,21 +198,6 @@ def sign(metric: str) -> int:
     return -1 if known and known.better == "lower" else 1
 
 
-def _permuted(
-    tables: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray], permuted: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Mean of every score under every permutation."""
-    return {metric: null_means(table, true[_label(metric)], permuted) for metric, table in tables.items()}
-
-
-def _set_exact_chance(measured: Mapping[str, Mapping[str, dict[str, Any]]], n_way: int, n_concepts: int) -> None:
-    """Replace the mean over permutations where chance is known."""
-    for metrics in measured.values():
-        for metric, score in metrics.items():
-            exact = _exact_chance(metric, n_way, n_concepts)
-            score["chance"] = score["chance"] if exact is None else exact
-
-
 def _exact_chance(metric: str, n_way: int, n_concepts: int) -> float | None:
     """What no information gives, where that is known without permutations."""
     if metric.startswith("concept_top"):
@@ -209,7 +223,9 @@ def _upright(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _label(metric: str) -> str:
-    """The trial column that a metric's true column is taken from."""
+    """What the columns of a metric's table stand for."""
+    if metric in PIXELS:
+        return "pixels"
     return "concept" if metric.startswith("concept") else "stimulus"
 
 
@@ -239,14 +255,13 @@ def _read_scores(
     arm: str,
     tables: Mapping[str, np.ndarray],
     true: Mapping[str, np.ndarray],
-    gallery: Sequence[str],
-    concepts: Mapping[str, str],
+    widths: Mapping[str, int],
 ) -> dict[str, np.ndarray]:
     """Every trial's score under every metric, once the shapes are checked."""
     scores = {}
     for metric, table in tables.items():
         label = true[_label(metric)]
-        shape = (len(label), len(concepts if _label(metric) == "concept" else gallery))
+        shape = (len(label), widths[_label(metric)])
         if table.shape != shape:
             raise NeuroCanvasError(f"arm {arm}, {metric}: a {shape} table is needed; got {table.shape}.")
         scores[metric] = read_true(table, label)

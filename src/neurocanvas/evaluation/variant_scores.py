@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.identification import (
-    check_table,
-    correlation_distance,
-    n_way_top_k,
-    read_true,
-    similarity,
-)
+from neurocanvas.evaluation.identification import check_table, n_way_top_k, read_true
 from neurocanvas.evaluation.images import pixcorr, ssim
 from neurocanvas.evaluation.metrics import METRICS
-from neurocanvas.evaluation.networks import (
-    FEATURE_NETWORKS,
-    FeatureNetwork,
-    LoadedNetwork,
-    NotComputed,
-    extract_features,
-)
 from neurocanvas.evaluation.preprocessing import crop_middle, resize_picture, through_jpeg
 from neurocanvas.evaluation.variants import PixelRule, Variant, find_variant
 from neurocanvas.families import batches
@@ -44,27 +31,31 @@ def as_published(pictures: Sequence[np.ndarray] | np.ndarray, variant: Variant) 
     return made
 
 
-def variant_pixels(
+def pixels_of_pairs(
     generated: Sequence[np.ndarray] | np.ndarray, seen: Sequence[np.ndarray] | np.ndarray, name: str = "mindeye"
-) -> dict[str, np.ndarray]:
-    """PixCorr and SSIM as a variant has them."""
+) -> np.ndarray:
+    """PixCorr and SSIM of each pair as a variant computes them, (n, 2); see `add_up`."""
     variant = find_variant(name, "pixels")
     rule = variant.pixels
     if len(generated) != len(seen) or not len(seen) or rule is None:
         raise NeuroCanvasError(f"pictures: as many of both are needed; got {len(generated)} and {len(seen)}.")
-    scores: dict[str, list[np.ndarray]] = {"pixcorr": [], "ssim": []}
+    scores = []
     for part in batches(len(seen), AT_ONCE):
         drawn = as_published(generated[part], variant)
         if rule.clamped:
             drawn = [np.minimum(picture, 1) for picture in drawn]
         left, right = _compared(drawn, rule), _compared(seen[part], rule)
-        scores["pixcorr"].append(pixcorr(left, right))
-        scores["ssim"].append(ssim(left, right, rule.window))
-    joined = {metric: np.concatenate(values) for metric, values in scores.items()}
-    if rule.divisor:  # the mean is then the sum over the first so many, divided by so many, however many there are
-        joined["pixcorr"][rule.divisor :] = 0.0
-        joined["pixcorr"] *= len(seen) / rule.divisor
-    return joined
+        scores.append(np.stack([pixcorr(left, right), ssim(left, right, rule.window)], axis=1))
+    return np.concatenate(scores)
+
+
+def add_up(correlations: np.ndarray, name: str) -> np.ndarray:
+    """PixCorr of each pair, such that the mean is what a variant reports that divides a sum by a constant."""
+    rule = find_variant(name, "pixels").pixels
+    if rule is None or not rule.divisor:
+        return correlations
+    counted = np.arange(len(correlations)) < rule.divisor
+    return np.where(counted, correlations, 0.0) * len(correlations) / rule.divisor
 
 
 def _compared(pictures: Sequence[np.ndarray] | np.ndarray, rule: PixelRule) -> np.ndarray:
@@ -93,39 +84,11 @@ def variant_two_way(sim: np.ndarray, name: str = "mindeye", *, rng: np.random.Ge
     return np.array([wins[i, rng.choice(others[i], rule.drawn, replace=False)].mean() for i in range(n)])
 
 
-def variant_networks(
-    generated: Sequence[np.ndarray] | np.ndarray,
-    seen: Sequence[np.ndarray] | np.ndarray,
-    load: Callable[[FeatureNetwork], LoadedNetwork | NotComputed],
-    name: str = "mindeye",
-    *,
-    rng: np.random.Generator | None = None,
-    batch_size: int = 32,
-) -> dict[str, np.ndarray | NotComputed]:
-    """Every score of a variant that needs a network, and that of the second judge."""
-    variant = find_variant(name, "networks")
-    if len(generated) != len(seen) or not len(seen):
-        raise NeuroCanvasError(f"pictures: as many of both are needed; got {len(generated)} and {len(seen)}.")
-    networks = dict(variant.networks)
-    if variant.two_way:
-        networks[SECOND_JUDGE] = FEATURE_NETWORKS[SECOND_JUDGE]
-    drawn = as_published(generated, variant)
-    scores: dict[str, np.ndarray | NotComputed] = {}
-    for metric, network in networks.items():
-        loaded = load(network)
-        if isinstance(loaded, NotComputed):
-            scores[metric] = loaded
-            continue
-        ours, theirs = (
-            extract_features(some, loaded.prepare, loaded.forward, batch_size=batch_size) for some in (drawn, seen)
-        )
-        if variant.n_way:
-            scores[metric] = n_way_class(ours, theirs, name, rng=rng)
-        elif METRICS[metric].better == "lower":
-            scores[metric] = correlation_distance(ours, theirs)
-        else:
-            scores[metric] = variant_two_way(similarity(ours, theirs), name, rng=rng)
-    return scores
+def score_similarity(sim: np.ndarray, metric: str, name: str) -> np.ndarray:
+    """A metric of pairs from their correlations: two-way identification as a variant counts it, or a distance."""
+    if METRICS[metric].better == "lower":
+        return np.asarray(1.0 - np.diagonal(sim))
+    return variant_two_way(sim, name)
 
 
 def n_way_class(

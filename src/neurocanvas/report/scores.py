@@ -122,12 +122,14 @@ def retrieval_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
          "yes" if one["transductive"] else "no"]
         for rule, one in found.items()
     ]  # fmt: skip
-    columns = ("transductive", "n_trials", "n_pictures", *shares, "median_rank")
+    columns = ("space", "centring", "transductive", "n_trials", "n_pictures", *shares, "median_rank")
     link = csv_link(
         "retrieval.csv", ["rule", *columns], [[r, *(one.get(c) for c in columns)] for r, one in found.items()]
     )
     header = ["rule", "top-1", "chance", "top-5", "chance", "median rank", "transductive"]
-    return {"header": header, "lines": lines, "n": f"{next(iter(found.values()))['n_pictures']:g}", "link": link}
+    first = next(iter(found.values()))
+    n, space = f"{first['n_pictures']:g}", first.get("space", "")
+    return {"header": header, "lines": lines, "n": n, "space": space, "link": link}
 
 
 def comparison(table: Mapping[str, Mapping[str, Any]], arms: Sequence[str], name: str) -> dict[str, Any]:

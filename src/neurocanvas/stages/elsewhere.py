@@ -25,7 +25,7 @@ GIVEN = "given"
 
 def evaluate_elsewhere(run: Run) -> list[Path]:
     """Score a folder of pictures against a folder of what was seen."""
-    from neurocanvas.evaluation.summary import summarise
+    from neurocanvas.evaluation.summary import draw_cells, summarise
 
     settings = run.settings.evaluate
     if (run.folder / "predictions").is_dir():
@@ -45,10 +45,11 @@ def evaluate_elsewhere(run: Run) -> list[Path]:
     dealt = _dealt_out(trials, np.random.default_rng(settings.seed))
     if dealt is not None:
         arms["shuffled"] = drawn.take(dealt)
-    compared = compare(run, Given(arms, seen, dict.fromkeys(arms, pairing.seen)), prompts)
+    cells = draw_cells(trials, blocked, settings.seed)
+    compared = compare(run, Given(arms, seen, dict.fromkeys(arms, pairing.seen)), prompts, cells)
     add_upper_half(compared, np.searchsorted(list(concepts), trials["concept"]) if concepts else np.array([]), settings)
     summary, rows = summarise(
-        compared.tables, trials, _names(pairing), concepts, settings, blocked=blocked,
+        compared.tables, trials, _names(pairing), concepts, settings, blocked=blocked, cells=cells,
         rng=np.random.default_rng(settings.seed), warnings=[*pairing.notes, *notes], values=compared.values,
     )  # fmt: skip
     paths = write_scores(run.folder / "scores", summary | described(compared), rows)

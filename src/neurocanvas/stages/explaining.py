@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ from neurocanvas import store
 from neurocanvas.datasets.splits import is_blocked, make_splits
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.importance import KINDS, importance
+from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, CENTRINGS, centred, retrieve
 from neurocanvas.evaluation.statistics import bootstrap_interval
 from neurocanvas.evaluation.summary import MANY_SUBJECTS
+from neurocanvas.families import batches
 from neurocanvas.models import Mapper
 from neurocanvas.stages.mapping import asked, prediction_print, read_pooled_features
 from neurocanvas.stages.run import Run, write_table
@@ -23,6 +25,9 @@ from neurocanvas.training.losses import two_way_of_trials
 
 # Of a gallery in which the five best are a score.
 FEWEST_PICTURES = 6
+
+# Targets that are read at once.
+AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Fold:
     mapper: Mapper
     features: np.ndarray
     training_mean: np.ndarray
+    targets: np.ndarray
     coordinates: np.ndarray
     distance: np.ndarray
     true: np.ndarray
@@ -47,7 +53,7 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
     lost: dict[tuple[str, str, str], list[np.ndarray]] = {}
     for fold in _folds(run):  # one mapper in memory at a time
         n_trials = len(fold.true)
-        retrieved.append((_retrieved(fold), n_trials))
+        retrieved.append((_retrieved(fold, run.settings.embed.target), n_trials))
         diverse.append((_diversity(fold), n_trials))
         whose.append(np.full(n_trials, fold.subject))
         exchanged.append(fold.units)
@@ -94,7 +100,7 @@ def _folds(run: Run) -> Iterator[Fold]:
             units = np.unique(pool.column("block")[rows], return_inverse=True)[1] if blocked else np.arange(len(rows))
             yield Fold(
                 mapper, np.asarray(features), values[split.joined().train].mean(axis=0),
-                mapper.basis.transform(targets), mapper.basis.squared_distance(targets), true,
+                targets, mapper.basis.transform(targets), mapper.basis.squared_distance(targets), true,
                 np.array([stimuli.concepts[run.stimuli[row]] for row in of_test]), first + units, subject,
             )  # fmt: skip
             first += len(rows)
@@ -127,32 +133,47 @@ def _lost(fold: Fold, rng: np.random.Generator) -> Iterator[tuple[tuple[str, str
 
 
 def _identified(fold: Fold, features: np.ndarray) -> np.ndarray:
-    """Two-way identification of every trial by what the mapper makes of its features."""
+    """Two-way identification of every trial: in coordinates, but with the whole length of targets, so it is exact."""
     predicted = fold.mapper.coordinates(features)
     return two_way_of_trials(predicted, fold.coordinates[fold.true], fold.distance[fold.true], fold.true)
 
 
-def _retrieved(fold: Fold) -> dict[str, dict[str, float]]:
-    """Top-1, top-5, chance, median rank and concept accuracy of every assignment rule that the trials allow."""
-    from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, concept_accuracy, retrieval_table, retrieve
+def cosines(fold: Fold, centring: str) -> np.ndarray:
+    """Cosine of every prediction with every target of the gallery, in the whole target space.
 
-    predicted, gallery = fold.mapper.coordinates(fold.features), fold.coordinates
-    points = [(np.linalg.norm(rows, axis=1) > 0).all() for rows in (predicted, gallery)]
-    if len(gallery) < FEWEST_PICTURES or not all(points):
+    A prediction is the mean training target plus a sum of a few axes, so its products with the targets are sums of
+    the targets' products with these: exact, though no prediction is ever expanded.
+    """
+    basis, predicted = fold.mapper.basis, fold.mapper.coordinates(fold.features)
+    rows = np.concatenate([basis.mean.reshape(1, -1), basis.axes / basis.scale]).astype(np.float64)
+    weights = centred(np.column_stack([np.ones(len(predicted)), predicted]).astype(np.float64), centring)
+    flat = fold.targets.reshape(len(fold.targets), -1)
+    shift = flat.mean(axis=0, dtype=np.float64) if centring != "none" else np.zeros(1)
+    products, squared = np.empty((len(flat), len(rows))), np.empty(len(flat))
+    for part in batches(len(flat), AT_ONCE):
+        targets = flat[part] - shift
+        products[part], squared[part] = targets @ rows.T, np.einsum("nd,nd->n", targets, targets)
+    lengths = np.einsum("nk,kl,nl->n", weights, rows @ rows.T, weights, optimize=True)
+    return weights @ products.T / np.sqrt(lengths)[:, None] / np.sqrt(squared)
+
+
+def _retrieved(fold: Fold, target: str) -> dict[str, dict[str, Any]]:
+    """Scores of every centring and assignment rule that the trials allow."""
+    gallery, true = fold.targets, fold.true
+    if len(gallery) < FEWEST_PICTURES or not np.ptp(fold.mapper.coordinates(fold.features), axis=0).any():
         return {}
-    found: dict[str, dict[str, float]] = {}
-    for rule, how in ASSIGNMENT_RULES.items():
-        if rule == "hungarian" and len(predicted) > len(gallery):
-            continue  # several trials of one picture cannot each have a picture of their own
-        one = retrieve(predicted, gallery, fold.true, rule=rule)
-        named = concept_accuracy(
-            retrieval_table(predicted, gallery, rule), fold.concepts[fold.true], fold.concepts
-        )
-        found[rule] = {
-            "transductive": how.transductive, "n_trials": one.n_trials, "n_pictures": one.n_pictures,
-            **{f"top{k}": one.top_k[k] for k in one.top_k}, **{f"chance{k}": one.chance[k] for k in one.chance},
-            "median_rank": one.median_rank, "concept_accuracy": float(named.mean()),
-        }  # fmt: skip
+    found: dict[str, dict[str, Any]] = {}
+    for centring, transductive in CENTRINGS.items():
+        table = cosines(fold, centring)
+        for rule, how in ASSIGNMENT_RULES.items():
+            if rule == "hungarian" and len(true) > len(gallery):
+                continue  # several trials of one picture cannot each have a picture of their own
+            found[rule if centring == "none" else f"centred {rule}"] = {
+                "transductive": transductive or how.transductive, "rule": rule, "centring": centring,
+                "space": f"{target} targets, {' x '.join(map(str, gallery.shape[1:]))}",
+                "n_trials": len(true), "n_pictures": len(gallery),
+                **retrieve(table, true, fold.concepts[true], fold.concepts, rule=rule),
+            }  # fmt: skip
     return found
 
 
@@ -169,16 +190,16 @@ def _diversity(fold: Fold) -> dict[str, dict[str, float]]:
     return found
 
 
-def _averaged(parts: list[tuple[dict[str, dict[str, float]], int]]) -> dict[str, dict[str, Any]]:
-    """Mean over folds, weighted by their trials; of numbers of trials the sum."""
+def _averaged(parts: list[tuple[dict[str, dict[str, Any]], int]]) -> dict[str, dict[str, Any]]:
+    """Mean of numbers over folds, weighted by their trials; of numbers of trials the sum; the rest as it is."""
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for part, _ in parts for name in part):
-        given: list[tuple[Mapping[str, float], int]] = [(part[name], n) for part, n in parts if name in part]
+        folds = [(part[name], n) for part, n in parts if name in part]
         found[name] = {}
-        for key in given[0][0]:
-            having = [(one[key], n) for one, n in given if key in one]
-            values, weights = (np.array(column, dtype=float) for column in zip(*having, strict=True))
-            found[name][key] = int(values.sum()) if key == "n_trials" else float(np.average(values, weights=weights))
-        if "transductive" in found[name]:
-            found[name]["transductive"] = bool(found[name]["transductive"])
+        for key, first in folds[0][0].items():
+            values, weights = zip(*((one[key], n) for one, n in folds if key in one), strict=True)
+            if isinstance(first, str | bool):
+                found[name][key] = first
+            else:
+                found[name][key] = sum(values) if key == "n_trials" else float(np.average(values, weights=weights))
     return found

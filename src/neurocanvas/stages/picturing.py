@@ -31,7 +31,7 @@ NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.
 
 def _evaluate(run: Run) -> list[Path]:
     """Score the run's own pictures."""
-    from neurocanvas.evaluation.summary import summarise
+    from neurocanvas.evaluation.summary import draw_cells, summarise
     from neurocanvas.stages.explaining import explain
 
     settings, images = run.settings.evaluate, run.folder / "images"
@@ -43,15 +43,16 @@ def _evaluate(run: Run) -> list[Path]:
     concepts = {concept: names[concept] for concept in sorted({entry["concept"] for entry in entries})}
 
     given = Given(
-        {arm: Pictures(tuple(Path("images", entry["file"]) for entry in of_arm[arm])) for arm in arms},
-        Pictures(tuple(Path("images", "seen", f"{stimulus}.png") for stimulus in gallery)),
+        {arm: Pictures(tuple(images / entry["file"] for entry in of_arm[arm])) for arm in arms},
+        Pictures(tuple(images / "seen" / f"{stimulus}.png" for stimulus in gallery)),
         {arm: np.searchsorted(gallery, [entry["stimulus"] for entry in of_arm[arm]]) for arm in arms},
     )
-    compared = compare(run, given, [prompt(name) for name in concepts.values()])
     trials, blocked, warnings = _what_is_known(run, of_arm[arms[0]])
+    cells = draw_cells(trials, blocked, settings.seed)
+    compared = compare(run, given, [prompt(name) for name in concepts.values()], cells)
     add_upper_half(compared, np.searchsorted(list(concepts), trials["concept"]), settings)
     summary, rows = summarise(
-        compared.tables, trials, gallery, concepts, settings, blocked=blocked,
+        compared.tables, trials, gallery, concepts, settings, blocked=blocked, cells=cells,
         rng=np.random.default_rng(settings.seed), warnings=warnings, values=compared.values,
     )  # fmt: skip
     made, said = explain(run)
