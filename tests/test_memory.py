@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from neurocanvas import pages
 from neurocanvas.evaluation import confusions, control_inputs, identification, statistics, time_controls
 from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.models import mlp
@@ -83,85 +79,3 @@ def test_what_a_mapper_makes_of_many_trials_is_looked_at_a_few_trials_at_a_time(
     posterior = mlp.TargetPosterior(targets, np.ones(3000, np.float32), 1.0)
     assert peak_mb(lambda: posterior.mean(targets)) < 8
     assert peak_mb(lambda: losses.two_way_of_trials(targets, targets, np.ones(3000), np.arange(3000))) < 12
-
-
-BASIS = """
-import sys, numpy as np
-sys.path.insert(0, sys.argv[2])
-from bench import peak_mb
-from neurocanvas.models import TargetBasis, basis
-basis.PRODUCTS_UP_TO = 100
-TargetBasis.fit(np.random.default_rng(0).normal(size=(101, 2, 50)), np.ones(101, int), 1)  # loads what is needed
-targets = np.load(sys.argv[1], mmap_mode="r")
-print(peak_mb(lambda: TargetBasis.fit(targets, np.ones(len(targets), int), 2).transform(targets)))
-"""
-
-
-def test_a_basis_is_fitted_on_mapped_targets_that_stay_on_disk(tmp_path: Path) -> None:
-    path = tmp_path / "targets.npy"
-    part = np.random.default_rng(0).normal(size=(250, 40, 512)).astype(np.float16)
-    targets = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(3000, 40, 512))
-    for start in range(0, 3000, 250):
-        targets[start : start + 250] = np.roll(part, start, axis=2)
-    targets.flush()
-    del targets
-    tools = str(Path(__file__).parents[1] / "tools")
-    command = [sys.executable, "-c", BASIS, str(path), tools]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    assert float(done.stdout) < 150  # the file has 123 MB, in float32 twice that
-
-
-PAGES = """
-import sys, torch, numpy as np
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from bench import peak_mb
-from neurocanvas import pages, store
-from neurocanvas.large_arrays import growing_array
-from neurocanvas.targets.released_files import write_released_embeddings
-pages.AT_ONCE = 10_000_000
-folder = Path(sys.argv[1])
-
-def grow(embeddings):
-    pieces = [range(start, min(start + 50, len(embeddings))) for start in range(0, len(embeddings), 50)]
-    with growing_array(folder / "grown.npy", embeddings.shape, "print", pieces) as (array, _, note):
-        for number, rows in enumerate(pieces):
-            array[rows.start : rows.stop] = 1
-            note(number + 1)
-
-def export(embeddings):
-    write_released_embeddings(folder / "out.pth", [str(n) for n in range(len(embeddings))], embeddings)
-
-work = {"fingerprint": store.fingerprint, "export": export, "grow": grow}[sys.argv[2]]
-embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
-work(embeddings[:10])
-print(peak_mb(lambda: work(embeddings)))
-"""
-
-
-@pytest.mark.parametrize("verb", ["fingerprint", "export", "grow"])
-def test_pages_of_large_files_are_given_back(tmp_path: Path, verb: str) -> None:
-    """The file has 118 MB; what is written of it, in float32, twice as many."""
-    path, shape = tmp_path / "embeddings.npy", (1000, 77, 768)
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)[:] = 1
-    command = [sys.executable, "-c", PAGES, str(tmp_path), verb, str(Path(__file__).parents[1] / "tools")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    assert float(done.stdout) < 60
-
-
-@pytest.mark.parametrize(
-    "array",
-    [np.array(3.0), np.zeros((0, 3)), np.zeros((3, 0)), np.arange(20.0).reshape(4, 5).T, np.array(["a", "\u00e9"])],
-    ids=["0-d", "empty", "empty rows", "not in order", "text"],
-)
-def test_pieces_of_an_array_are_its_bytes(monkeypatch: pytest.MonkeyPatch, array: np.ndarray) -> None:
-    monkeypatch.setattr(pages, "AT_ONCE", 10)
-    assert b"".join(piece.tobytes() for piece in pages.pieces(array)) == array.tobytes()
-
-
-def test_what_was_written_to_scratch_is_there_when_its_pages_are_gone(tmp_path: Path) -> None:
-    with pages.scratch(tmp_path, (1000, 1000)) as array:
-        array[:] = 7
-        pages.let_go(array)
-        assert array.min() == 7
-    assert not list(tmp_path.iterdir())

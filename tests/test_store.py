@@ -187,6 +187,13 @@ def test_damaged_json_is_one_clear_error(tmp_path):
         store.read_json(tmp_path / "a.json", "something")
 
 
+@pytest.mark.parametrize(
+    "array", [np.array(3.0), np.zeros((0, 3)), np.zeros((3, 0)), np.arange(20.0).reshape(4, 5).T, np.array(["a", "é"])]
+)
+def test_arrays_of_any_shape_have_a_fingerprint(array):
+    assert store.fingerprint(array) == store.fingerprint(array.copy()) != store.fingerprint(np.arange(3))
+
+
 def test_fingerprints_tell_inputs_apart():
     array = np.arange(6.0)
     same = [store.fingerprint({"a": 1, "b": 2}, array), store.fingerprint({"b": 2, "a": 1}, array.copy())]
