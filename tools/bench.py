@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 MARKS = ("<!-- table: make bench -->", "<!-- end of table -->")
 TOPICS = (
     "bench_features", "bench_dataset", "bench_classifiers", "bench_mapper", "bench_generation", "bench_statistics",
-    "bench_scaling",
+    "bench_scaling", "bench_evaluation",
 )  # fmt: skip
 
 

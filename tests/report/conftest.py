@@ -185,8 +185,8 @@ def write_evidence(
             })  # fmt: skip
     rules = {
         rule: {"transductive": rule != "greedy", "n_trials": 144, "n_pictures": 144, "top1": 0.16, "chance1": 1 / 144,
-               "top5": 0.45, "chance5": 5 / 144, "median_rank": 6.5}
-        for rule in ("greedy", "hungarian", "csls", "whitening")
+               "top5": 0.45, "chance5": 5 / 144, "median_rank": 6.5, "space": "text targets, 77 x 768"}
+        for rule in ("greedy", "hungarian", "csls", "centred greedy")
     }  # fmt: skip
     ranks = {arm: {"effective_rank": {"value": 40 * level, "n_generated": 144}} for arm, level in levels.items()}
     return {

@@ -76,11 +76,12 @@ def test_values_of_whole_sets_stand_by_arm() -> None:
 
 def test_rules_of_retrieval_say_whether_they_see_all_trials() -> None:
     one = {"n_trials": 9, "n_pictures": 9, "top1": 0.36, "chance1": 0.005, "top5": 0.725, "chance5": 0.025,
-           "median_rank": 3.0}  # fmt: skip
+           "median_rank": 3.0, "space": "image targets, 1 x 1024"}  # fmt: skip
     found = retrieval_table(
         {"retrieval": {"greedy": {**one, "transductive": False}, "csls": {**one, "transductive": True}}}
     )
     assert found is not None and [(line[0], line[1], line[-2], line[-1]) for line in found["lines"]] == [
         ("greedy", "36.0\N{NO-BREAK SPACE}%", "3", "no"), ("csls", "36.0\N{NO-BREAK SPACE}%", "3", "yes"),
     ]  # fmt: skip
+    assert found["space"] == "image targets, 1 x 1024"
     assert retrieval_table({}) is None and retrieval_table({"retrieval": {}}) is None

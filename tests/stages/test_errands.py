@@ -80,12 +80,12 @@ def test_imported_weights_say_nothing_of_their_split(tiny_copy):
 
 def test_transductive_rules_of_retrieval_are_said_beside_the_score(tiny_copy):
     path = tiny_copy / "scores" / "summary.json"
-    rules = {"greedy": False, "hungarian": True, "csls": True, "whitening": True}
+    rules = {"greedy": False, "hungarian": True, "csls": True, "centred greedy": True}
     summary = json.loads(path.read_text(encoding="utf-8"))
     plain = audit(tiny_copy)["verdict"]
     store.write_json(path, {**summary, "retrieval": {rule: {"transductive": one} for rule, one in rules.items()}})
     [case] = audit(tiny_copy)["cases"]
-    says = "hungarian, csls, whitening in scores/summary.json: retrieval; the greedy rule is not"
+    says = "hungarian, csls, centred greedy in scores/summary.json: retrieval; the greedy rule is not"
     assert case["transductive"] == [says] and any(says in text for text in case["cannot"])
     assert case["results"][0]["transductive"] == [] and audit(tiny_copy)["verdict"] == plain
     store.write_json(path, {**summary, "retrieval": {"greedy": {"transductive": False}}})

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from neurocanvas.evaluation.statistics import OTHERS
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -21,6 +23,8 @@ class Metric:
 
 
 PERMUTED = "the mean over permuted pairs, not 0"
+OTHER_PICTURES = f"the mean with up to {OTHERS} other pictures, not 0"
+NOT_COMPUTED = "not 0; not computed"
 SHARE, CORRELATION, DISTANCE = "share", "correlation", "distance"
 COLLAPSED = "1 where all predictions are one; compare with that of the targets"
 _OF_N = "depends on N; compare at equal N only"
@@ -33,8 +37,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "retrieval_top1": Metric("retrieval top-1", "higher", "1 / size of the gallery", SHARE, "Song 2024 (NICE)"),
         "retrieval_top5": Metric("retrieval top-5", "higher", "5 / size of the gallery", SHARE, "Song 2024 (NICE)"),
         "median_rank": Metric("median rank", "lower", "(size of the gallery + 1) / 2", "rank", "Song 2024 (NICE)"),
-        "pixcorr": Metric("PixCorr", "higher", PERMUTED, CORRELATION, "Scotti 2023 (MindEye)"),
-        "ssim": Metric("SSIM", "higher", PERMUTED, "index", "Wang 2004, as in MindEye"),
+        "pixcorr": Metric("PixCorr", "higher", OTHER_PICTURES, CORRELATION, "Scotti 2023 (MindEye)"),
+        "ssim": Metric("SSIM", "higher", OTHER_PICTURES, "index", "Wang 2004, as in MindEye"),
         "alexnet2": Metric("AlexNet(2)", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("alexnet2",)),
         "alexnet5": Metric("AlexNet(5)", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("alexnet5",)),
         "inception": Metric("Inception", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("inception",)),
@@ -45,7 +49,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "EffNet-B", "lower", PERMUTED, DISTANCE, "Scotti 2023 (MindEye)", ("efficientnet-b1",)
         ),
         "swav": Metric("SwAV", "lower", PERMUTED, DISTANCE, "Scotti 2023 (MindEye)", ("swav",)),
-        "lpips": Metric("LPIPS", "lower", PERMUTED, DISTANCE, "Zhang 2018", ("lpips",)),
+        "lpips": Metric("LPIPS", "lower", NOT_COMPUTED, DISTANCE, "Zhang 2018", ("lpips",)),
         "fid-64": Metric("FID (64)", "lower", _OF_N, DISTANCE, "Heusel 2017; DreamDiffusion's layer", ("fid-64",)),
         "fid-2048": Metric("FID (2048)", "lower", _OF_N, DISTANCE, "Heusel 2017", ("fid-2048",)),
         "kid": Metric("KID", "lower", "0 for samples of the same pictures", DISTANCE, "Binkowski 2018", ("fid-2048",)),

@@ -59,13 +59,11 @@ def _labels(members: list[np.ndarray]) -> np.ndarray:
     return np.stack([np.resize(rows, max(map(len, members))) for rows in members]).astype(np.int32)
 
 
+# Permutations within cells are a subgroup of those within strata, and the partition is drawn without looking at scores.
+# So the permutation test within cells is exact: it reads few pairs and allows as many permutations as one likes.
 @dataclass(frozen=True)
 class Cells:
-    """A random partition of exchangeable units into small cells, within which labels are exchanged.
-
-    Permutations within cells are a subgroup of those within strata and the partition is drawn without looking at the
-    scores, so the permutation test within cells is exact; it reads few pairs, but allows as many permutations.
-    """
+    """A random partition of exchangeable units into small cells, within which labels are exchanged."""
 
     cells: np.ndarray  # (n_trials,), number of the trial's cell
     columns: np.ndarray  # (n_trials,), column of `partners` in which a trial's own unit stands

@@ -96,8 +96,7 @@ def summarise(
     Parameters
     ----------
     arms : dict of str to dict of str to array
-        The `TABLES` of each arm; all arms have the same trials in the same order. `pixcorr` and `ssim` have the shape
-        of ``cells.partners``, the others one column per picture or concept.
+        The `TABLES` of each arm, for the same trials in the same order; `pixcorr` and `ssim` as ``cells.partners``.
     trials : dict of str to array, shape (n_trials,)
         The columns `TRIAL_COLUMNS`.
     gallery : sequence of str
@@ -114,16 +113,15 @@ def summarise(
     warnings : sequence of str
         What is already known to be wrong (from the splits); kept, in front.
     values : dict of str to dict of str to array, shape (n_trials,)
-        Of every arm, further metrics that were measured of the seen picture alone, so that no permutation reads them:
-        they have no p-value and no chance level, but `eeg` is compared with `shuffled`. Of distances the negative.
+        Of every arm, metrics of true pairs alone: they have no p-value and no chance level, but `eeg` is compared with
+        `shuffled`. Of distances the negative.
 
     Returns
     -------
     summary : dict
         ``arms`` (per arm and metric: value, low, high, p, chance, place; p_vs_shuffled too for `eeg`), ``concepts``,
         ``subjects``, ``forest`` (from `forest`), ``n_trials``, ``n_pictures``, ``n_way`` (pictures really chosen from),
-        ``unit`` (what intervals resample), ``exchanged`` (what p-values exchange), ``n_seeds`` (of training: one), and
-        ``warnings``.
+        ``unit`` (what intervals resample), ``exchanged`` (what p-values exchange), ``n_seeds`` (one), ``warnings``.
     rows : list of dict
         One per arm and trial, with every score.
 
@@ -134,43 +132,24 @@ def summarise(
 
     Notes
     -----
-    Chance is exact for identification (1/2, 1/n, k/n_concepts), the mean with the other pictures of the cell for
-    PixCorr and SSIM, and the permutation mean for distances. Permutations exchange units within strata, those of
-    PixCorr and SSIM within cells: that is a subgroup, so their p-values are exact and as fine as the others'.
+    Chance is exact for identification (1/2, 1/n, k/n_concepts), the mean with other pictures of the cell for PixCorr
+    and SSIM, whose p-values permute within cells, and the permutation mean for distances.
     """
     true = {"stimulus": _true_columns(trials, "stimulus", gallery), "pixels": cells.columns}
     if concepts:
         true["concept"] = _true_columns(trials, "concept", list(concepts))
     widths = {"stimulus": len(gallery), "concept": len(concepts), "pixels": cells.partners.shape[1]}
     tables = {arm: score_tables(given, settings.n_way) for arm, given in arms.items()}
-    scores = {
-        arm: {**_read_scores(arm, given, true, widths), **values.get(arm, {})}
-        for arm, given in tables.items()
-    }
+    scores = {arm: {**_read_scores(arm, one, true, widths), **values.get(arm, {})} for arm, one in tables.items()}
     exchanged, strata, units = exchangeable(trials, blocked)
     permuted = permutations(strata, units, settings.permutations, rng=rng)
     unit, units_in = _resampled(settings, trials["subject"], true["stimulus"], exchanged, units)
-    seed = int(rng.integers(2**62))
-    within_cells = permutations(cells.cells, units, settings.permutations, rng=rng)
-    nulls = {
-        arm: {
-            metric: null_means(table, true[_label(metric)], within_cells if metric in PIXELS else permuted)
-            for metric, table in given.items()
-        }
-        for arm, given in tables.items()
-    }
-    measured = _measure(scores, nulls, settings, units_in, seed)
-    n_way, other = min(settings.n_way, len(gallery)), cells.shows_another(true["stimulus"])
-    for arm, metrics in measured.items():
-        for metric, score in metrics.items():
-            if metric in PIXELS:
-                score["chance"] = float(tables[arm][metric][other].mean()) if other.any() else None
-            else:
-                exact = _exact_chance(metric, n_way, len(concepts))
-                score["chance"] = score["chance"] if exact is None else exact
-    of_one = units_in[0] if unit == "stimuli" else units  # what is resampled where one subject stands alone
-    least = smallest_p(strata, units, len(permuted))
-    found = design_warnings(blocked, unit, len(np.unique(units_in[0])), least)
+    seed, within_cells = int(rng.integers(2**62)), permutations(cells.cells, units, settings.permutations, rng=rng)
+    nulls = {arm: _permuted(given, true, permuted, within_cells) for arm, given in tables.items()}
+    measured, n_way = _measure(scores, nulls, settings, units_in, seed), min(settings.n_way, len(gallery))
+    _set_chance(measured, tables, cells.shows_another(true["stimulus"]), n_way, len(concepts))
+    of_one = units_in[0] if unit == "stimuli" else units  # resampled within a single subject
+    found = design_warnings(blocked, unit, len(np.unique(units_in[0])), smallest_p(strata, units, len(permuted)))
     summary = {
         "arms": measured, "concepts": _concept_scores(trials, concepts, scores),
         "subjects": _subject_scores(trials, scores),
@@ -196,6 +175,33 @@ def sign(metric: str) -> int:
     """Say how a metric is turned so that more is better."""
     known = KNOWN.get(metric.partition("@")[0])
     return -1 if known and known.better == "lower" else 1
+
+
+def _permuted(
+    tables: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray], permuted: np.ndarray, within_cells: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Mean of every score under every permutation."""
+    return {
+        metric: null_means(table, true[_label(metric)], within_cells if metric in PIXELS else permuted)
+        for metric, table in tables.items()
+    }
+
+
+def _set_chance(
+    measured: Mapping[str, Mapping[str, dict[str, Any]]],
+    tables: Mapping[str, Mapping[str, np.ndarray]],
+    other: np.ndarray,
+    n_way: int,
+    n_concepts: int,
+) -> None:
+    """Replace the mean over permutations: by exact chance where known, for pixels by the mean with other pictures."""
+    for arm, metrics in measured.items():
+        for metric, score in metrics.items():
+            if metric in PIXELS:
+                score["chance"] = float(tables[arm][metric][other].mean()) if other.any() else None
+            else:
+                exact = _exact_chance(metric, n_way, n_concepts)
+                score["chance"] = score["chance"] if exact is None else exact
 
 
 def _exact_chance(metric: str, n_way: int, n_concepts: int) -> float | None:

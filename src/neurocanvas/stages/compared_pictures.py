@@ -72,10 +72,8 @@ class Given:
 def cached(
     run: Run, name: str, made_by: str, keys: Sequence[str], compute: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """One row per key: as an earlier evaluation stored it, or from `compute`, which gets the positions of the others.
-
-    The file holds the rows of the last evaluation; `made_by` is the fingerprint of the metric and its settings.
-    """
+    """One row per key: stored by the last evaluation, or from `compute`, which gets the positions of the missing ones.
+    `made_by` is the fingerprint of the metric and its settings."""
     path = run.folder / "scores" / "per_image" / f"{name}.npy"
     wanted, first, own = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
     stored: dict[str, int] = {}

@@ -14,7 +14,7 @@ import numpy as np
 from neurocanvas import store
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.evaluation.metrics import METRICS
+from neurocanvas.evaluation.metrics import METRICS, NOT_COMPUTED
 from neurocanvas.evaluation.networks import FEATURE_NETWORKS, FeatureNetwork, LoadedNetwork, NotComputed
 from neurocanvas.evaluation.statistics import Cells
 from neurocanvas.evaluation.summary import sign
@@ -360,7 +360,7 @@ def _of_set(network: Network, metric: str, given: Given, arm: str) -> dict[str, 
 Measure = Callable[[Network, str, Given, str], Any]
 FURTHER: Mapping[str, tuple[Part, Measure]] = {
     **dict.fromkeys(TWO_WAY, ("tables", _two_way)), **dict.fromkeys(DISTANCES, ("tables", _distance)),
-    "top1-of-50": ("values", _n_way), "lpips": ("values", _lpips), **dict.fromkeys(SETS, ("sets", _of_set)),
+    "top1-of-50": ("values", _n_way), **dict.fromkeys(SETS, ("sets", _of_set)), "lpips": ("values", _lpips),
 }  # fmt: skip
 BY_VARIANT: tuple[Part, Measure] = "values", _by_variant
 
@@ -387,8 +387,9 @@ def described(compared: Compared) -> dict[str, Any]:
         name, _, variant = metric.partition("@")
         if name in METRICS and metric not in BASIC:
             known = METRICS[name]
+            chance = NOT_COMPUTED if variant and not isinstance(known.chance, float) else str(known.chance)
             metrics[metric] = {
                 "title": f"{known.title} ({variant})" if variant else known.title, "direction": known.better,
-                "chance": str(known.chance), "unit": known.unit, "reference": known.reference, "variant": variant,
+                "chance": chance, "unit": known.unit, "reference": known.reference, "variant": variant,
             }  # fmt: skip
     return {"sets": compared.sets, "not_computed": compared.not_computed, "metrics": metrics}

@@ -139,11 +139,9 @@ def _identified(fold: Fold, features: np.ndarray) -> np.ndarray:
 
 
 def cosines(fold: Fold, centring: str) -> np.ndarray:
-    """Cosine of every prediction with every target of the gallery, in the whole target space.
-
-    A prediction is the mean training target plus a sum of a few axes, so its products with the targets are sums of
-    the targets' products with these: exact, though no prediction is ever expanded.
-    """
+    """Cosine of every prediction with every target of the gallery, in the whole target space."""
+    # A prediction is the mean training target plus a weighted sum of a few axes, so its products with a target are the
+    # same sum of the target's products with these: exact, and no prediction is ever expanded.
     basis, predicted = fold.mapper.basis, fold.mapper.coordinates(fold.features)
     rows = np.concatenate([basis.mean.reshape(1, -1), basis.axes / basis.scale]).astype(np.float64)
     weights = centred(np.column_stack([np.ones(len(predicted)), predicted]).astype(np.float64), centring)
