@@ -15,7 +15,6 @@ from neurocanvas.datasets.released import N_TIMES, SFREQ, Source, find_released,
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
 from neurocanvas.montage import CH_NAMES
 from neurocanvas.safe_text import csv_text, read_csv_cell
-from neurocanvas.scale import kept
 from neurocanvas.store import (
     atomic,
     card_path,
@@ -63,7 +62,7 @@ def convert(
             start_array(stream, shape, "<f4")
             begin = stream.tell()
             stream.truncate(begin + int(np.prod(shape)) * 4)
-        whole = Part(temporary.absolute(), begin, root.absolute(), settings.unit, source.print_of_files, 0, len(rows))
+        whole = Part(temporary.absolute(), begin, root.absolute(), settings.unit, 0, len(rows))
         cuts = range(0, len(rows), _PART)
         parts = [replace(whole, start=cut, stop=min(cut + _PART, len(rows))) for cut in cuts]
         for written in spread(write_part, parts):
@@ -87,15 +86,13 @@ class Part:
     begin: int
     root: Path
     unit: str
-    files: str
     start: int
     stop: int
 
 
 def write_part(part: Part) -> int:
     """Write some rows of the array."""
-    whose = part.root, part.unit, part.files
-    source = kept("convert", "released", whose, lambda: open_released(part.root, part.unit))
+    source = open_released(part.root, part.unit)  # anew for each part: what was read of a mapped file stays in memory
     rows = np.argsort(source.table["subject"], kind="stable")[part.start : part.stop]
     with part.path.open("r+b") as stream:
         stream.seek(part.begin + part.start * len(CH_NAMES) * N_TIMES * 4)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ from neurocanvas.families import device, find_family, load_part, precision_of, v
 
 if TYPE_CHECKING:
     import torch
+
+# Files of TAESD as it was published.
+PUBLISHED = ("taesd_encoder.safetensors", "taesd_decoder.safetensors")
 
 # Name -> class in diffusers, and its options on top of the family's own noise schedule.
 SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
@@ -102,7 +106,22 @@ def load_preview(family: str) -> Any:
     source = find_family(family).preview
     if not source:
         raise NeuroCanvasError(f"--preview: family {family} has no TAESD; leave it out, or put one into its folder.")
-    return load_part(source, AutoencoderTiny.from_pretrained)
+    published = (Path(source) / PUBLISHED[1]).is_file()
+    return load_part(source, _read_published if published else AutoencoderTiny.from_pretrained)
+
+
+def _read_published(source: str) -> Any:
+    """A TAESD from its two published files."""
+    from diffusers import AutoencoderTiny
+    from safetensors.torch import load_file
+
+    tiny: Any = AutoencoderTiny().eval()
+    # the published decoder counts a layer without weights, which diffusers leaves out
+    for part, file, skipped in (("encoder", PUBLISHED[0], 0), ("decoder", PUBLISHED[1], 1)):
+        numbered = ((name.partition("."), tensor) for name, tensor in load_file(Path(source) / file).items())
+        state = {f"layers.{int(number) - skipped}.{rest}": tensor for (number, _, rest), tensor in numbered}
+        getattr(tiny, part).load_state_dict(state)
+    return tiny
 
 
 @dataclass
