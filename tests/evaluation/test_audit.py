@@ -1,19 +1,10 @@
 """The audit on arrays: what parts share, exact thresholds, errors among neighbours, and every verdict both ways."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.audit import (
-    Answers,
-    Case,
-    _needed,
-    answer_scores,
-    audit_cases,
-    overlaps,
-)
+from neurocanvas.evaluation.audit import Answers, Case, _needed, answer_scores, audit_cases, overlaps
 from neurocanvas.evaluation.blocks import block_answers, neighbour_errors
 from neurocanvas.evaluation.classification import chance_p
 from neurocanvas.evaluation.conclusions import FINDINGS, SAME_ORDER, verdict
@@ -149,9 +140,7 @@ VERDICTS = {
         case("block", splits=[{"test": case("block").splits[0]["test"]}]),
         "cannot be told from the recording block: concepts came in blocks, and nothing says which blocks train",
     ),
-    "nothing": (
-        Case("none", case().columns, case().splits, case().blocked), "no answers to test trials",
-    ),
+    "nothing": (Case("none", case().columns, case().splits, case().blocked), "no answers to test trials"),
     "chance": (case(right=0.0), "Nothing can be concluded: no result is above chance"),
     "unchecked": (case("unknown"), "without the column order or block, the recording block cannot"),
     "selected-on-test": (case(answers={"selection": "test"}), "too high by an unknown amount"),

@@ -1,7 +1,5 @@
 """Confusions of concepts, and the order by meaning."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Controls of several subjects in one table."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Every control fires on its planted confound and stays silent without one; the table and its sentence."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import fields, replace
@@ -23,12 +21,7 @@ from scipy.stats import binom
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.control_inputs import ControlInputs
 from neurocanvas.evaluation.control_table import overall_verdict
-from neurocanvas.evaluation.controls import (
-    COLUMNS,
-    CONTROLS,
-    PROVIDED,
-    compute_control,
-)
+from neurocanvas.evaluation.controls import COLUMNS, CONTROLS, PROVIDED, compute_control
 from neurocanvas.evaluation.measured import Measured, Refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "controls.md"

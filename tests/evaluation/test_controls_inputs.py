@@ -1,7 +1,5 @@
 """What the controls take: checks, columns, the default decoder, and the questions that controls share."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Controls of pictures, of surrogates and of null generators: what they compare."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The controls on EEG that `neurocanvas simulate` makes: blocks of drift alone, and a rapid design with a response."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Controls of time and of confusions: what they compare, on small examples and on simulated recordings."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

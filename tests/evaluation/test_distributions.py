@@ -1,7 +1,5 @@
 """FID, KID and inception score against scipy, torchmetrics and their definitions; diversity where it must tell."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scores subject by subject."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from neurocanvas.config import EvaluateSettings

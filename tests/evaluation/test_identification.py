@@ -1,7 +1,5 @@
 """Identification against literal transcriptions of its definitions, and against published numbers."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

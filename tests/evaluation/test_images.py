@@ -1,7 +1,5 @@
 """PixCorr and SSIM against numpy and scikit-image."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Importance: what a score loses without a band or an electrode."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

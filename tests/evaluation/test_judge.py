@@ -1,7 +1,5 @@
 """The judge: one embedding per picture or text, in one space, whatever the batch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

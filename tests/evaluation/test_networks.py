@@ -1,7 +1,5 @@
 """The table of feature networks says what FIELD's survey says, and exactly that reaches a network."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -65,9 +63,7 @@ def test_the_classifier_sees_a_bicubic_crop_of_518():
 def test_lpips_scaling_is_imagenets():
     shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
     values = np.random.default_rng(1).random((5, 3))
-    np.testing.assert_allclose(
-        (values - IMAGENET_MEAN) / IMAGENET_STD, (2 * values - 1 - shift) / scale, atol=1e-12
-    )
+    np.testing.assert_allclose((values - IMAGENET_MEAN) / IMAGENET_STD, (2 * values - 1 - shift) / scale, atol=1e-12)
     how = FEATURE_NETWORKS["lpips"].preprocess
     assert (how.mean, how.std) == (IMAGENET_MEAN, IMAGENET_STD)
 

@@ -1,7 +1,5 @@
 """Two folders of pictures: paired by a table or by equal names, and everything that must be refused."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import struct

@@ -1,7 +1,5 @@
 """What reaches a network: against PIL, against torch's interpolation, against the processors of transformers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

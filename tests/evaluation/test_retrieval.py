@@ -1,7 +1,5 @@
 """Retrieval against literal transcriptions of its rules, and against published numbers on real EEG."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -9,12 +7,7 @@ import pytest
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import cosine_similarity
-from neurocanvas.evaluation.retrieval import (
-    ASSIGNMENT_RULES,
-    centred,
-    concept_accuracy,
-    retrieve,
-)
+from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, centred, concept_accuracy, retrieve
 
 
 @pytest.fixture(scope="module")

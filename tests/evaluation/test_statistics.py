@@ -1,7 +1,5 @@
 """Permutation tests keep their false alarms, blocks move whole, and intervals cover."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

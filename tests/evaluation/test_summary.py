@@ -1,7 +1,5 @@
 """The summary: every arm, every metric, with what one may and may not conclude."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Every variant against a literal transcription of what its program does, on small arrays."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

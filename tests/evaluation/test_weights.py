@@ -1,7 +1,5 @@
 """Loading networks: from folders and caches, never from the network unless asked, never another one instead."""
 
-from __future__ import annotations
-
 import sys
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Differential entropy: white noise has the entropy that it should, the released formula equals MNE's."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -52,9 +50,7 @@ def real_trial() -> np.ndarray:
         return arrays["trial0_volts"][:, 40:440]
 
 
-def mne_feature(
-    volts: np.ndarray, sfreq: float, *, epsilon: float = RELEASED_EPSILON
-) -> tuple[np.ndarray, list[int]]:
+def mne_feature(volts: np.ndarray, sfreq: float, *, epsilon: float = RELEASED_EPSILON) -> tuple[np.ndarray, list[int]]:
     """The released feature as MNE computes it, and the number of bins per band."""
     import mne
 
@@ -68,9 +64,7 @@ def mne_feature(
     return np.stack(sums, axis=-1), bins
 
 
-@pytest.mark.parametrize(
-    ("n_times", "sfreq", "resolved"), [(400, 1000.0, 1), (102, 256.0, 1), (1024, 256.0, 0)]
-)
+@pytest.mark.parametrize(("n_times", "sfreq", "resolved"), [(400, 1000.0, 1), (102, 256.0, 1), (1024, 256.0, 0)])
 def test_white_noise_has_its_entropy(n_times, sfreq, resolved):
     expected = 0.5 * np.log(2 * np.pi * np.e * 100 * WIDTHS / (sfreq / 2))
     measured = gaussian_entropy(noise(500, 4, n_times), sfreq).mean(axis=(0, 1))
@@ -79,9 +73,7 @@ def test_white_noise_has_its_entropy(n_times, sfreq, resolved):
 
 def test_400_ms_do_not_resolve_delta():
     expected = 0.5 * np.log(2 * np.pi * np.e * 100 * WIDTHS[0] / 500)
-    assert gaussian_entropy(noise(500, 4, 400), 1000.0)[..., 0].mean() == pytest.approx(
-        expected - 0.21, abs=0.05
-    )
+    assert gaussian_entropy(noise(500, 4, 400), 1000.0)[..., 0].mean() == pytest.approx(expected - 0.21, abs=0.05)
 
 
 def test_without_the_correction_a_short_window_reads_too_low():
@@ -163,9 +155,7 @@ def test_released_formula_counts_30_hz_twice_and_its_psd_is_not_per_hertz(real_t
 def test_epsilon_bends_the_released_feature_most_where_power_is_low(real_trial):
     with_epsilon, _ = mne_feature(real_trial[None], 1000.0)
     without, _ = mne_feature(real_trial[None], 1000.0, epsilon=0.0)
-    correlation = [
-        np.corrcoef(with_epsilon[0, :, band], without[0, :, band])[0, 1] for band in range(len(BANDS))
-    ]
+    correlation = [np.corrcoef(with_epsilon[0, :, band], without[0, :, band])[0, 1] for band in range(len(BANDS))]
     np.testing.assert_allclose(correlation, [0.998, 0.998, 0.997, 0.990, 0.975], atol=0.001)
     shift = (with_epsilon - without)[0].mean(axis=0) / [1, 2, 2, 7, 21]  # of the logarithm of one bin
     np.testing.assert_allclose(shift, [0.104, 0.130, 0.201, 0.467, 0.857], atol=0.001)
@@ -196,9 +186,7 @@ def test_window_counts_from_the_onset():
     signal = noise(2, 1, 358)
     settings = FeatureSettings(tmin=0.0, tmax=0.4)
     features = extract(trials_of(signal, sfreq=256.0, tmin=-102 / 256), settings)
-    np.testing.assert_allclose(
-        features, gaussian_entropy(signal[..., 102:204].astype(np.float32), 256.0), rtol=1e-6
-    )
+    np.testing.assert_allclose(features, gaussian_entropy(signal[..., 102:204].astype(np.float32), 256.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("tmin", "tmax"), [(-0.1, 0.3), (0.2, 0.6), (0.3, 0.3)])
@@ -225,9 +213,7 @@ def test_bad_channels_are_named():
 def test_bands_above_half_the_sampling_rate_are_refused():
     for method in METHODS:
         with pytest.raises(NeuroCanvasError, match=r"gamma \(30-80 Hz\).*160 Hz or more.*64 Hz"):
-            extract(
-                trials_of(noise(2, 1, 128), sfreq=128.0), FeatureSettings(method=method, tmin=0.0, tmax=1.0)
-            )
+            extract(trials_of(noise(2, 1, 128), sfreq=128.0), FeatureSettings(method=method, tmin=0.0, tmax=1.0))
 
 
 def test_a_window_without_a_bin_in_delta_is_refused_by_the_released_formula():

@@ -1,7 +1,5 @@
 """Released feature files: the layout of the released code, there and back, and nothing unpickled."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Power spectra: true units, the tapers, and agreement with MNE and SciPy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """A small run folder with everything that the report reads, laid out as a real run leaves it."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable

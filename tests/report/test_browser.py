@@ -3,8 +3,6 @@
 The browser is spoken to over a pipe, with the DevTools protocol: JSON messages that end in a zero byte.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -142,9 +140,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Pat
     runs: dict[str, dict[str, Any]] = {
         "full": {"n_trials": 30, "evidence": {}},
         "large": {"n_trials": 6, "levels": many, "evidence": {"n_concepts": 80, "n_subjects": 16, "finding": "block"}},
-        "hostile": {
-            "n_trials": 6, "captions": {0: HOSTILE}, "warnings": (HOSTILE,), "evidence": {"hostile": HOSTILE},
-        },
+        "hostile": {"n_trials": 6, "captions": {0: HOSTILE}, "warnings": (HOSTILE,), "evidence": {"hostile": HOSTILE}},
     }  # fmt: skip
     return {name: write_report(write_run(folder / name, ch_names=cap, **run)) for name, run in runs.items()}
 

@@ -1,7 +1,5 @@
 """The report page: complete, self-contained, the same bytes each time, careful with words and with hostile strings."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Captions: the file that holds them, and a captioner that is deterministic. How good it is: tests/test_bundled.py."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The released file of embeddings: written as that code reads it, read picture by picture, refused in one line."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Text embeddings: what Stable Diffusion would be conditioned on, one row per caption."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from tiny import embed_captions

@@ -1,7 +1,5 @@
 """Simulated features for the controls: designs without a confound (`CLEAN`), and with exactly one (`PLANTED`)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

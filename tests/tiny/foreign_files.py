@@ -1,7 +1,5 @@
 """Small valid files of every kind that a user may bring, and what reads each; for tests of damaged files."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import json

@@ -1,7 +1,5 @@
 """A small run: its settings, its true captions, and its files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 TINY = {
