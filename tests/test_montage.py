@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,13 +35,10 @@ def test_bands_tile_the_recorded_range():
     assert all(before[1] == after[0] for before, after in itertools.pairwise(edges))
 
 
-def test_restates_the_released_montage():
-    folder = os.environ.get("NEUROCANVAS_TEST_DATA")
-    if not folder:
-        pytest.skip("NEUROCANVAS_TEST_DATA is not set: the released montage is not at hand")
+def test_restates_the_released_montage(test_data):
     import mne
 
-    released = Path(folder) / "eeg_imagenet_trials"
+    released = test_data / "eeg_imagenet_trials"
     names = json.loads((released / "montage_ch_names.json").read_text())
     places = mne.channels.read_dig_fif(released / "montage.fif", verbose="error").get_positions()["ch_pos"]
     kept = [name for name in names if name not in ("M1", "M2", "HEO", "VEO", "EKG", "EMG", "Trigger")]

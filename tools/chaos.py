@@ -28,12 +28,12 @@ from pathlib import Path
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
-from neurocanvas.locks import hold
 from tiny import artifacts, tiny_settings
 
 from neurocanvas import cli
 from neurocanvas.stages import STAGES, run_stage
 from neurocanvas.stages.run import Run
+from neurocanvas.store import hold
 
 FORK = multiprocessing.get_context("fork")
 

@@ -1,6 +1,5 @@
 """The converted store: equal to the released files, opened without reading signal, never half-written."""
 
-import json
 import os
 import re
 import shutil
@@ -132,20 +131,6 @@ def test_a_killed_conversion_leaves_no_store_or_the_old_one(released, tmp_path, 
         open_dataset(settings_for(store))
     convert(settings_for(released), store)
     assert (store / ARRAY).read_bytes() == before and len(open_dataset(settings_for(store))[0]) == 36
-
-
-def test_a_store_in_the_released_folder_is_used_until_the_files_change(tmp_path):
-    small = SimulateSettings(concepts=2, trials_per_concept=2, explained_variance=0.0)
-    simulate(small, tmp_path)
-    convert(settings_for(tmp_path), tmp_path)
-    trials, stimuli = open_dataset(settings_for(tmp_path))
-    assert trials.source == json.loads((tmp_path / f"{ARRAY}.json").read_text())["fingerprint"]
-    assert stimuli.picture(stimuli.ids[0]).shape == (64, 64, 3)
-    simulate(small.model_copy(update={"seed": 1}), tmp_path)
-    with pytest.raises(NeuroCanvasError, match=r"made from other files than EEG-ImageNet\.pth; run `convert` again"):
-        open_dataset(settings_for(tmp_path))
-    convert(settings_for(tmp_path), tmp_path)
-    assert len(open_dataset(settings_for(tmp_path))[0]) == 4
 
 
 def test_a_store_made_with_another_unit_is_refused(released, store):

@@ -31,15 +31,12 @@ def report(root):
     return json.loads(json.dumps(inspect_dataset(DataSettings(root=str(root)))))
 
 
-def test_counts_sizes_and_signal(root, report):
+def test_counts_sizes_signal_and_recordings(root, report):
     assert [one["file"] for one in report["files"]] == ["EEG-ImageNet.pth", "EEG-ImageNet_stage2.pth"]
     assert report["files"][0]["bytes"] == (root / "EEG-ImageNet.pth").stat().st_size
     assert (report["trials"], report["concepts"]) == (5 * 20 - 5 + 2 * 20, 4)
     assert (report["channels"], report["samples"], report["sampling rate"]) == (62, 501, 1000.0)
     assert report["unit"]["file"] == "V" and 5 < report["unit"]["µV"] < 30
-
-
-def test_recordings_with_their_sessions_blocks_and_design(report):
     found = [(one["subject"], one["session"], one["trials"], one["blocks"]) for one in report["recordings"]]
     assert found == [
         (0, 0, 20, 4), (0, 1, 20, 8), (1, 0, 20, 4), (2, 0, 20, 4), (3, 0, 20, 4), (4, 0, 15, 3), (4, 1, 20, 8)

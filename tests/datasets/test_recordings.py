@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +39,10 @@ def muse_rows() -> np.ndarray:
     return rows
 
 
-def write_muse(
-    path: Path, rows: np.ndarray, header: str = "timestamps,TP9,Right AUX,Marker0,Marker2"
-) -> None:
+def write_muse(path: Path, rows: np.ndarray) -> None:
     """Write rows as the headband's program does."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    header = "timestamps,TP9,Right AUX,Marker0,Marker2"
     np.savetxt(path, rows, fmt="%.9g", delimiter=",", header=header, comments="")
 
 
@@ -106,9 +105,7 @@ def test_the_fingerprint_follows_the_files_and_the_settings(folder):
     assert open_muse(folder).fingerprint() != first
 
 
-@pytest.mark.parametrize(
-    "edges", [{"high_pass": 0.5}, {"low_pass": 40.0}, {"high_pass": 1.0, "low_pass": 40.0}]
-)
+@pytest.mark.parametrize("edges", [{"high_pass": 0.5}, {"low_pass": 40.0}, {"high_pass": 1.0, "low_pass": 40.0}])
 def test_filters_carry_nothing_to_before_the_onset(tmp_path, edges):
     write_muse(tmp_path / "quiet" / "run.csv", muse_rows())
     rows = muse_rows()
@@ -127,98 +124,66 @@ def test_the_high_pass_removes_the_offset_from_the_first_sample_on(tmp_path):
     assert np.abs(signal.mean()) < 10 and signal.std() == pytest.approx(15, rel=0.1)
 
 
-def _edit(change):
-    """A change of the second run's rows."""
-
-    def apply(folder: Path) -> None:
-        rows = muse_rows()
-        result = change(rows)
-        write_muse(folder / "run2.csv", rows if result is None else result)
-
-    return apply
+def with_rows(change):
+    """Write a file anew with changed rows."""
+    return lambda path: write_muse(path, change(muse_rows()))
 
 
-def _truncate(folder: Path) -> None:
-    content = (folder / "run2.csv").read_bytes()
-    (folder / "run2.csv").write_bytes(content[: len(content) // 2 + content[len(content) // 2 :].index(b",")])
+def with_cells(place, value):
+    """Write a file anew with a value in some cells."""
+
+    def change(rows):
+        rows[place] = value
+        return rows
+
+    return with_rows(change)
 
 
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 + content[len(content) // 2 :].index(b",")])
+
+
+# Case -> what is done to the second run's file, or which settings are asked for; and what is said.
 BAD = {
-    "truncated": (_truncate, {}, "run2.csv: damaged or truncated"),
-    "empty": (lambda f: (f / "run2.csv").write_text("timestamps,TP9\n"), {}, "run2.csv"),
-    "foreign": (lambda f: (f / "run2.csv").write_text("hello,world\n1,2\n"), {}, "not a Muse CSV.*'hello'"),
-    "gap": (_edit(lambda r: np.delete(r, np.s_[700:760], axis=0)), {}, "evenly spaced.*after row 700"),
-    "unknown marker value": (
-        _edit(lambda r: r.__setitem__((512, 3), 7)),
-        {},
-        "Marker0 is '7' at 2.000 s.*1, 2, 3, 4",
-    ),
+    "gone": (lambda path: shutil.rmtree(path.parent), "no such folder"),
+    "truncated": (truncate, "run2.csv: damaged or truncated"),
+    "empty": (lambda path: path.write_text("timestamps,TP9\n"), "run2.csv"),
+    "foreign": (lambda path: path.write_text("hello,world\n1,2\n"), "not a Muse CSV.*'hello'"),
+    "gap": (with_rows(lambda rows: np.delete(rows, np.s_[700:760], axis=0)), "evenly spaced.*after row 700"),
+    "unknown marker value": (with_cells((512, 3), 7), "Marker0 is '7' at 2.000 s.*1, 2, 3, 4"),
     "other channels": (
-        lambda f: write_muse(f / "run2.csv", muse_rows(), "timestamps,TP9,AF7,Marker0,Marker2"),
-        {},
-        "same channels; run1.csv has",
+        lambda path: path.write_text(path.read_text().replace("Right AUX", "AF7")), "same channels; run1.csv has"
     ),
-    "late onset": (_edit(lambda r: r.__setitem__((2500, 3), 1)), {}, "onset at 9.766 s leaves the recording"),
-    "missing channel": (lambda f: None, {"channels": ("Oz",)}, "no channel 'Oz'; there are TP9, Right AUX"),
-    "missing marker": (
-        lambda f: None,
-        {"events": {"Marker1": {"1": "a"}}},
-        "'Marker1'; the file has Marker0, Marker2",
-    ),
-    "no sources": (lambda f: None, {"events": {}}, "at least one source"),
-    "no file": (lambda f: None, {"files": "*.edf"}, r"no file matches data.recording.files = '\*.edf'"),
-    "unknown part": (
-        lambda f: None,
-        {"stimulus": "grating_{frequency}"},
-        "allowed in braces are Marker0, Marker2",
-    ),
-    "no picture": (lambda f: None, {"stimulus": "{Marker0}"}, "stimulus 'low' has no picture"),
-    "times reversed": (lambda f: None, {"tmin": 0.5, "tmax": 0.1}, "no sample, at .* tmax must be later"),
-    "no onsets": (lambda f: None, {"events": {"Marker0": dict.fromkeys("1234", "")}}, "no picture onset"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_on_opening(folder, case):
-    spoil, changes, message = BAD[case]
-    spoil(folder)
-    with pytest.raises(NeuroCanvasError, match=message) as caught:
-        open_muse(folder, **changes)
-    assert "\n" not in str(caught.value)
-
-
+    "late onset": (with_cells((2500, 3), 1), "onset at 9.766 s leaves the recording"),
+    "missing channel": ({"channels": ("Oz",)}, "no channel 'Oz'; there are TP9, Right AUX"),
+    "missing marker": ({"events": {"Marker1": {"1": "a"}}}, "'Marker1'; the file has Marker0, Marker2"),
+    "no sources": ({"events": {}}, "at least one source"),
+    "no file": ({"files": "*.edf"}, r"no file matches data.recording.files = '\*.edf'"),
+    "unknown part": ({"stimulus": "grating_{frequency}"}, "allowed in braces are Marker0, Marker2"),
+    "no picture": ({"stimulus": "{Marker0}"}, "stimulus 'low' has no picture"),
+    "times reversed": ({"tmin": 0.5, "tmax": 0.1}, "no sample, at .* tmax must be later"),
+    "no onsets": ({"events": {"Marker0": dict.fromkeys("1234", "")}}, "no picture onset"),
+}  # fmt: skip
 BAD_SIGNAL = {
-    "NaN": (
-        _edit(lambda r: r.__setitem__((700, 2), np.nan)),
-        {},
-        "run2.csv: channel POz is not finite at 2.734 s",
-    ),
-    "flat": (_edit(lambda r: r.__setitem__((slice(None), 1), 3.0)), {}, "channel TP9 is flat"),
-    "volts": (
-        _edit(lambda r: r.__setitem__((slice(None), [1, 2]), r[:, 1:3] * 1e-6)),
-        {},
-        r"got 1\.[0-9]+e-05",
-    ),
-    "too large": (
-        _edit(lambda r: r.__setitem__((slice(None), [1, 2]), r[:, 1:3] * 1e6)),
-        {},
-        r"got 1\.[0-9]+e\+07",
-    ),
-    "filter": (lambda f: None, {"low_pass": 128.0}, "lowpass must lie below.*128 Hz; got 128"),
+    "NaN": (with_cells((700, 2), np.nan), "run2.csv: channel POz is not finite at 2.734 s"),
+    "flat": (with_cells((slice(None), 1), 3.0), "channel TP9 is flat"),
+    "volts": (with_rows(lambda rows: rows * [1, 1e-6, 1e-6, 1, 1]), r"got 1\.[0-9]+e-05"),
+    "too large": (with_rows(lambda rows: rows * [1, 1e6, 1e6, 1, 1]), r"got 1\.[0-9]+e\+07"),
+    "filter": ({"low_pass": 128.0}, "lowpass must lie below.*128 Hz; got 128"),
 }
 
 
-@pytest.mark.parametrize("case", BAD_SIGNAL)
-def test_bad_signal_is_refused_on_reading(folder, case):
-    spoil, changes, message = BAD_SIGNAL[case]
-    spoil(folder)
-    with pytest.raises(NeuroCanvasError, match=message):
-        open_muse(folder, **changes).signal()
-
-
-def test_missing_folder(tmp_path):
-    with pytest.raises(NeuroCanvasError, match="no such folder"):
-        open_muse(tmp_path / "nowhere")
+@pytest.mark.parametrize("case", [*BAD, *BAD_SIGNAL])
+def test_bad_input_is_refused_on_opening_and_bad_signal_on_reading(folder, case):
+    what, message = {**BAD, **BAD_SIGNAL}[case]
+    if callable(what):
+        what(folder / "run2.csv")
+    with pytest.raises(NeuroCanvasError, match=message) as caught:
+        trials = open_muse(folder, **({} if callable(what) else what))
+        assert case in BAD_SIGNAL
+        trials.signal()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("source", ["annotations", "STI"])
@@ -240,14 +205,6 @@ def test_what_mne_reads_is_cut_in_microvolts(tmp_path, source):
     np.testing.assert_allclose(trials.signal([1])[0], microvolts[:, 1024 - 128 : 1024 + 256], rtol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def real() -> Path:
-    """The folder of real recordings."""
-    if not os.environ.get("NEUROCANVAS_TEST_DATA"):
-        pytest.skip("NEUROCANVAS_TEST_DATA names no folder of real recordings")
-    return Path(os.environ["NEUROCANVAS_TEST_DATA"])
-
-
 FORMATS = {
     "motor_64ch_128Hz.edf": ({"T0": "", "T1": "grating_low_0", "T2": "grating_low_90"}, 19, 64, 128.0),
     "eeglab_data.set": ({"square": "grating_low_0", "rt": ""}, 80, 32, 128.0),
@@ -256,24 +213,24 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_real_formats(real, name):
+def test_real_formats(test_data, name):
     words, n_trials, n_chans, sfreq = FORMATS[name]
     recording = RecordingSettings(files=name, events={"annotations": words}, tmin=0.0, tmax=0.4)
     settings = DataSettings(name="recordings", recording=recording)
     if n_trials is None:
         with pytest.raises(NeuroCanvasError, match="allows Stimulus/S253"):
-            open_recordings(real / "recordings", settings)
+            open_recordings(test_data / "recordings", settings)
         return
-    trials, _ = open_recordings(real / "recordings", settings)
+    trials, _ = open_recordings(test_data / "recordings", settings)
     assert len(trials) == n_trials and trials.sfreq == sfreq
     signal = trials.signal([0, 5])
     assert signal.shape == (2, n_chans, round(0.4 * sfreq)) and 5 < signal.std() < 200
 
 
 @pytest.mark.parametrize("name", ["motor_64ch_128Hz.edf", "test.eeg", "eeglab_data.fdt"])
-def test_truncated_real_recordings(real, tmp_path, name):
+def test_truncated_real_recordings(test_data, tmp_path, name):
     stem = name.split(".")[0]
-    for path in (real / "recordings").glob(f"{stem}.*"):
+    for path in (test_data / "recordings").glob(f"{stem}.*"):
         content = path.read_bytes()
         (tmp_path / path.name).write_bytes(content[: len(content) // 2 + 7] if path.name == name else content)
     (header,) = (path.name for path in tmp_path.iterdir() if path.suffix in (".edf", ".vhdr", ".set"))
@@ -293,16 +250,14 @@ def balanced_accuracy(features: np.ndarray, labels: np.ndarray, runs: np.ndarray
     flat, scores = features.reshape(len(features), -1), []
     for run in np.unique(runs):
         train = runs != run
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(
-            flat[train], labels[train]
-        )
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(flat[train], labels[train])
         scores.append(balanced_accuracy_score(labels[~train], model.predict(flat[~train])))
     return float(np.mean(scores))
 
 
-def test_real_gratings_are_decodable_after_the_onset_and_not_before(real):
+def test_real_gratings_are_decodable_after_the_onset_and_not_before(test_data):
     settings = load_settings(CONFIG)
-    trials, _ = open_recordings(real / "muse_gratings", settings.data)
+    trials, _ = open_recordings(test_data / "muse_gratings", settings.data)
     stimulus, runs = trials.column("stimulus"), trials.column("run")
     assert np.unique(stimulus, return_counts=True)[1].tolist() == [30] * 8
     assert trials.ch_names == ("TP9", "AF7", "AF8", "TP10", "POz")

@@ -78,7 +78,13 @@ def decode_folds(features: np.ndarray, concept: np.ndarray) -> float:
     return float(np.mean([decode(features, concept, fold != one, fold == one) for one in range(10)]))
 
 
-def test_writes_the_released_layout(tmp_path):
+def opened(folder, settings=SMALL, **changes):
+    """Trials of a simulation, which is done with some settings changed."""
+    simulate(settings.model_copy(update=changes), folder)
+    return open_dataset(DataSettings(root=str(folder)))[0]
+
+
+def test_writes_the_released_layout_with_pictures(tmp_path):
     path = simulate(SMALL, tmp_path)
     content = torch.load(path, weights_only=True)
     assert path.name == "EEG-ImageNet.pth" and list(content) == ["dataset", "labels", "images"]
@@ -92,10 +98,6 @@ def test_writes_the_released_layout(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "EEG-ImageNet.pth", "EEG-ImageNet.pth.json", "imageNet_images", "synset_map_en.txt",
     ]  # fmt: skip
-
-
-def test_the_reader_opens_it_with_pictures(tmp_path):
-    simulate(SMALL, tmp_path)
     trials, stimuli = open_dataset(DataSettings(root=str(tmp_path)))
     assert len(trials) == 12 and np.isfinite(trials.signal()).all()
     assert stimuli.picture(stimuli.ids[0]).shape == (64, 64, 3)
@@ -114,20 +116,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
 
 
 def test_subjects_and_trials_do_not_depend_on_how_many_there_are(tmp_path):
-    simulate(SMALL, tmp_path / "one")
-    simulate(SMALL.model_copy(update={"subjects": 2}), tmp_path / "two")
-    one, _ = open_dataset(DataSettings(root=str(tmp_path / "one")))
-    two, _ = open_dataset(DataSettings(root=str(tmp_path / "two")))
+    one, two = opened(tmp_path / "one"), opened(tmp_path / "two", subjects=2)
     np.testing.assert_array_equal(one.signal(), two.signal(slice(0, 12)))
     assert not np.array_equal(two.column("stimulus")[:12], two.column("stimulus")[12:])
     assert set(two.column("stimulus")[:12]) == set(two.column("stimulus")[12:])
 
 
 def test_a_block_design_shows_one_concept_after_another_and_a_rapid_one_does_not(tmp_path):
-    simulate(SMALL.model_copy(update={"design": "block"}), tmp_path / "block")
-    simulate(SMALL, tmp_path / "rapid")
-    block, _ = open_dataset(DataSettings(root=str(tmp_path / "block")))
-    rapid, _ = open_dataset(DataSettings(root=str(tmp_path / "rapid")))
+    block, rapid = (opened(tmp_path / design, design=design) for design in ("block", "rapid"))
     assert block.column("block").tolist() == np.repeat(np.arange(3), 4).tolist()
     assert rapid.column("block").max() >= 6
     assert "stage" not in torch.load(tmp_path / "rapid" / "EEG-ImageNet.pth", weights_only=True)["dataset"][0]
@@ -135,9 +131,8 @@ def test_a_block_design_shows_one_concept_after_another_and_a_rapid_one_does_not
 
 @pytest.mark.parametrize("design", ["rapid", "block"])
 def test_stage_2_has_the_released_layout(tmp_path, design):
-    settings = SimulateSettings(
-        design=design, subjects=5, concepts=3, trials_per_concept=5, stages=2, explained_variance=0.0
-    )
+    sizes = {"subjects": 5, "concepts": 3, "trials_per_concept": 5, "stages": 2}
+    settings = SimulateSettings(design=design, explained_variance=0.0, **sizes)
     shown = []
     simulate(settings, tmp_path, progress=shown.append)
     content = torch.load(tmp_path / "EEG-ImageNet_stage2.pth", weights_only=True)["dataset"]
@@ -166,8 +161,7 @@ def test_a_simulation_without_stage_2_takes_that_of_an_earlier_one_away(tmp_path
 
 def test_the_last_subject_can_lack_a_concept(tmp_path):
     settings = SMALL.model_copy(update={"subjects": 2, "incomplete": True})
-    simulate(settings, tmp_path)
-    trials, _ = open_dataset(DataSettings(root=str(tmp_path)))
+    trials = opened(tmp_path, settings)
     assert np.unique(trials.column("subject"), return_counts=True)[1].tolist() == [12, 8]
     assert len(trials) == settings.n_trials
     assert len(set(trials.column("concept")[12:])) == 2
@@ -175,8 +169,7 @@ def test_the_last_subject_can_lack_a_concept(tmp_path):
 
 @pytest.mark.parametrize("design", ["rapid", "block"])
 def test_every_picture_is_shown_as_often_as_asked(tmp_path, design):
-    simulate(SMALL.model_copy(update={"design": design, "repeats": 3}), tmp_path)
-    trials, _ = open_dataset(DataSettings(root=str(tmp_path)))
+    trials = opened(tmp_path, design=design, repeats=3)
     assert np.unique(trials.column("stimulus"), return_counts=True)[1].tolist() == [3] * 12
     assert (trials.column("block").max() == 2) == (design == "block")
 
@@ -276,15 +269,12 @@ def test_the_picture_explains_the_stated_share_of_a_single_trial():
 
 def test_concepts_of_new_pictures_can_be_decoded_and_at_zero_signal_cannot():
     features, order = rapid_features(0.05)
-    assert decode_folds(features, order // 50) > LEAST_DECODED
+    assert decode_folds(features, order // 50) > 0.15  # chance is 1/18 = .056
     features, order = rapid_features(0.0)
     concept = order // 50
     rng = np.random.default_rng(3)
     null = [decode_folds(features, rng.permutation(concept)) for _ in range(19)]
     assert decode_folds(features, concept) <= max(null)
-
-
-LEAST_DECODED = 0.15  # chance is 1/18 = .056
 
 
 def test_slow_drift_makes_blocks_decodable_without_any_signal():

@@ -1,8 +1,5 @@
 """Stimuli: from an id to its picture, concept and name."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,9 +27,6 @@ def test_finds_the_pictures_of_a_folder(root):
     assert stimuli.concept(stimuli.ids[0]) == BANANA
     assert stimuli.names == {BANANA: "banana"}
     assert stimuli.path(stimuli.ids[0]).parent.name == BANANA
-
-
-def test_names_come_from_the_folders_own_list(root):
     (root / "synset_map_en.txt").write_text(f"{BANANA}\tyellow_thing, other\n")
     assert Stimuli.from_folder(root).names == {BANANA: "yellow thing"}
 
@@ -64,13 +58,9 @@ def test_pictures_are_rgb_and_cut_square_when_a_size_is_asked_for(root):
     assert cut[4, 4, 0] > 240 and cut[4, 4, 1] < 15
 
 
-def test_a_missing_picture_is_named_when_it_is_asked_for(root):
-    stimuli = Stimuli.from_folder(root, [f"{BANANA}_9.JPEG"])
+def test_missing_pictures_unknown_stimuli_and_empty_folders_are_errors(root, tmp_path):
     with pytest.raises(NeuroCanvasError, match=f"{BANANA}_9.JPEG: no such file"):
-        stimuli.picture(f"{BANANA}_9.JPEG")
-
-
-def test_unknown_stimuli_and_empty_folders_are_errors(root, tmp_path):
+        Stimuli.from_folder(root, [f"{BANANA}_9.JPEG"]).picture(f"{BANANA}_9.JPEG")
     with pytest.raises(NeuroCanvasError, match="unknown"):
         Stimuli.from_folder(root).picture("n1_1.JPEG")
     with pytest.raises(NeuroCanvasError, match="no such folder"):
@@ -104,10 +94,7 @@ def test_eighty_concepts_fine_ones_first():
     assert {wnid for wnid, concept in CONCEPTS.items() if concept.granularity == "coarse"} < set(wnids[N_FINE:])
 
 
-def test_restates_the_released_names():
-    folder = os.environ.get("NEUROCANVAS_TEST_DATA")
-    if not folder:
-        pytest.skip("NEUROCANVAS_TEST_DATA is not set: the released names are not at hand")
-    lines = (Path(folder) / "eeg_imagenet_trials" / "synset_map_en.txt").read_text().splitlines()
+def test_restates_the_released_names(test_data):
+    lines = (test_data / "eeg_imagenet_trials" / "synset_map_en.txt").read_text().splitlines()
     names = {line.split()[0]: line.split(None, 1)[1].split(",")[0].replace("_", " ").strip() for line in lines}
     assert names == dict(IMAGENET_CONCEPTS)

@@ -59,9 +59,7 @@ def test_mlp_svm_and_rgnn_come_near_what_the_planted_signal_allows(tmp_path):
     assert accuracy_of_gaussian_rule(flat, y, rest[::2], test) == pytest.approx(allowed, abs=0.03)  # it has settled
     assert 0.7 < allowed < 0.9
     split = Split("planted", rest[:6000], rest[6000:6600], test, "")  # 750 trials a concept
-    found = {
-        name: reached(name, features, y, split, spec, ClassifySettings()) for name in ("mlp", "svm", "rgnn")
-    }
+    found = {name: reached(name, features, y, split, spec, ClassifySettings()) for name in ("mlp", "svm", "rgnn")}
     assert found["mlp"] > allowed - 0.03 and found["svm"] > allowed - 0.03, (allowed, found)
     # RGNN has the same weights at all nodes and mixes them by one symmetric matrix: it falls short (.08 when measured)
     assert found["rgnn"] > allowed - 0.12, (allowed, found)

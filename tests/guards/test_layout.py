@@ -225,10 +225,7 @@ def found(check: str, path: Path, source: str) -> Problems:
         return size_problems(tree)
     if check == "docstrings":
         return docstring_problems(tree, full_docstrings(path))
-    return {
-        "heavy imports": heavy_import_problems,
-        "constructs": construct_problems,
-    }[check](tree)
+    return {"heavy imports": heavy_import_problems, "constructs": construct_problems}[check](tree)
 
 
 @pytest.mark.parametrize("check", ["floors", "heavy imports", "constructs", "sizes", "docstrings"])
@@ -321,12 +318,7 @@ def test_importing_the_package_loads_numpy_at_most():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
 def test_help_loads_no_heavy_package(arguments):
-    program = (
-        "import sys\n"
-        "from neurocanvas.cli import main\n"
-        f"sys.argv = ['neurocanvas', *{arguments!r}]\n"
-        "main()\n"
-    )
+    program = f"import sys\nfrom neurocanvas.cli import main\nsys.argv = ['neurocanvas', *{arguments!r}]\nmain()\n"
     assert not loaded_by(program) & HEAVY
 
 

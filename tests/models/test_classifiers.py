@@ -9,14 +9,7 @@ import torch
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.classifiers import (
-    CLASSIFIERS,
-    Network,
-    TrialSpec,
-    class_scores,
-    find_classifier,
-    load_network,
-)
+from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec, class_scores, find_classifier, load_network
 from neurocanvas.montage import CH_NAMES, positions_of
 
 SPEC = TrialSpec(CH_NAMES, 1000.0, 400, 5)

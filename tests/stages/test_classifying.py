@@ -223,4 +223,3 @@ def test_an_unknown_model_is_refused(data, tmp_path):
     with pytest.raises(NeuroCanvasError, match="classifier: allowed are eegnet"):
         run_stage(Run(tmp_path, settings_for(data, classify={"models": ["ridge", "svn"]})), "classify")
     assert not list(tmp_path.glob("classification/**/*.npy"))
-

@@ -153,9 +153,7 @@ def test_the_edge_penalty_shrinks_edges():
     x, y, spec = make_data("features")
     size = [
         np.abs(
-            train("rgnn", x, y, SPLIT, spec, ClassifySettings(epochs=10, edge_penalty=penalty)).weights[
-                "edge_weight"
-            ]
+            train("rgnn", x, y, SPLIT, spec, ClassifySettings(epochs=10, edge_penalty=penalty)).weights["edge_weight"]
         ).mean()
         for penalty in (0.0, 100.0)
     ]
