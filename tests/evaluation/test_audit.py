@@ -1,5 +1,7 @@
 """The audit on arrays: what parts share, exact thresholds, errors among neighbours, and every verdict both ways."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,8 +44,12 @@ def case(design="mixed", *, right=0.5, seed=0, **changes):
 
 
 def found(one):
-    """The audit of one case."""
     return audit_cases("here", [one], rng=np.random.default_rng(0))["cases"][0]
+
+
+def clean(**changes):
+    """The audit of a case in which nothing is found, but for the changes."""
+    return found(case(answers={"selection": "validation"}, **changes))
 
 
 def test_overlap_counts_values_and_trials_within_each_split():
@@ -83,20 +89,20 @@ def test_so_many_right_answers_are_needed_and_one_fewer_are_not_enough():
 def test_models_asked_the_same_share_permutations_and_others_do_not():
     first, second = case(seed=0).answers[0], case(seed=3).answers[0]
     concept = case(seed=0).columns["concept"]
-    rng = np.random.default_rng
-    subject = np.zeros(len(concept), int)
-    alone = answer_scores([first], concept, subject, rng=rng(5))[0]
-    twice = answer_scores([first, first], concept, subject, rng=rng(5))
-    assert twice[0]["p"] == alone["p"] == twice[1]["p"] and twice[0]["p_holm"] == pytest.approx(2 * alone["p"])
-    assert len(answer_scores([first, second], concept, subject, rng=rng(5))) == 2
+    alone, twice, both = (
+        answer_scores(answers, concept, np.zeros(len(concept), int), rng=np.random.default_rng(5))
+        for answers in ([first], [first, first], [first, second])
+    )
+    assert twice[0]["p"] == alone[0]["p"] == twice[1]["p"] and len(both) == 2
+    assert twice[0]["p_holm"] == pytest.approx(2 * alone[0]["p"])
 
 
 def test_few_blocks_say_that_p_cannot_be_small():
     one = case("block")
-    few = np.isin(one.columns["block"][one.answers[0].rows], (0, 1))
     some = one.answers[0]
+    few = np.isin(one.columns["block"][some.rows], (0, 1))
     kept = Answers("mlp", some.rows[few], some.predicted[few], some.strata[few], some.units[few])
-    said = found(Case(one.name, one.columns, one.splits, one.blocked, [kept]))
+    said = found(replace(one, answers=[kept]))
     assert said["results"][0]["least_p"] == pytest.approx(0.5) and said["results"][0]["needed"] is None
     assert any("2 units give .500 at the least" in text for text in said["cannot"])
 
@@ -140,7 +146,7 @@ VERDICTS = {
         case("block", splits=[{"test": case("block").splits[0]["test"]}]),
         "cannot be told from the recording block: concepts came in blocks, and nothing says which blocks train",
     ),
-    "nothing": (Case("none", case().columns, case().splits, case().blocked), "no answers to test trials"),
+    "nothing": (replace(case(), answers=[]), "no answers to test trials"),
     "chance": (case(right=0.0), "Nothing can be concluded: no result is above chance"),
     "unchecked": (case("unknown"), "without the column order or block, the recording block cannot"),
     "selected-on-test": (case(answers={"selection": "test"}), "too high by an unknown amount"),
@@ -172,16 +178,16 @@ def test_every_finding_has_a_case_of_which_it_is_the_verdict(finding):
 
 
 def test_blocks_held_out_whole_are_no_confound_and_inside_blocks_they_are():
-    columns, _ = table("block", np.random.default_rng(0))
-    twice = np.arange(120) // 10  # two blocks of every concept: one trains, one tests
-    columns["block"] = twice
+    columns, twice = table("block", np.random.default_rng(0))[0], np.arange(120) // 10  # two blocks of every concept
     split = {"train": np.flatnonzero(twice % 2 == 0), "test": np.flatnonzero(twice % 2 == 1)}
     test = split["test"]
     answers = Answers("mlp", test, columns["concept"][test], np.zeros(60, int), twice[test], "validation")
-    apart = Case("leave-block-out", columns, [split], np.ones(120, bool), [answers])
+    apart = Case("leave-block-out", columns | {"block": twice}, [split], np.ones(120, bool), [answers])
     assert found(apart)["finding"] == "clean" and "whole blocks were held out" in found(apart)["text"]
-    columns["block"] = columns["concept"]
-    assert found(Case("released", columns, [split], np.ones(120, bool), [answers]))["finding"] == "block"
+    assert found(replace(apart, columns=columns | {"block": columns["concept"]}))["finding"] == "block"
+    del apart.columns["stimulus"]
+    said = found(apart)
+    assert said["finding"] == "unchecked-pictures" and "the recording block" not in said["text"]
 
 
 def test_blocks_of_few_concepts_explain_an_accuracy_only_if_it_is_no_higher():
@@ -215,35 +221,20 @@ def test_the_verdict_of_several_cases_begins_with_the_gravest_and_names_them():
 
 def test_what_carries_over_is_what_no_training_trial_shares():
     other = np.where(np.isin(np.arange(120), case().splits[0]["test"]), 1, 0)
-    said = found(case(answers={"selection": "validation"}, columns={"subject": other}))
+    said = clean(columns={"subject": other})
     assert "it carries over to persons who did not train" in said["can"]
     assert "how it does on another day" in said["cannot"]
-    unknown = found(case(answers={"selection": "validation"}, columns={"subject": None}))
+    unknown = clean(columns={"subject": None})
     assert any(text.endswith("which subject trains is not known") for text in unknown["cannot"])
 
 
-def test_equal_bytes_under_another_name_count_as_the_same_picture():
-    said = found(case(answers={"selection": "validation"}, columns={"picture": np.arange(120) // 2}))
+def test_pictures_are_known_by_name_or_by_bytes():
+    said = clean(columns={"picture": np.arange(120) // 2})  # equal bytes under another name
     assert said["finding"] == "known-pictures" and any("same bytes" in text for text in said["cannot"])
-
-
-def test_pictures_that_no_training_trial_names_are_not_known_to_be_new():
-    one = case(answers={"selection": "validation"})
-    named = np.where(np.isin(np.arange(120), one.splits[0]["test"]), one.columns["stimulus"], -1)
-    said = found(case(answers={"selection": "validation"}, columns={"stimulus": named}))
+    named = np.where(np.isin(np.arange(120), case().splits[0]["test"]), np.arange(120), -1)  # training trials name none
+    said = clean(columns={"stimulus": named})
     assert said["finding"] == "unchecked-pictures" and not any("pictures that did not" in text for text in said["can"])
-    by_bytes = found(case(answers={"selection": "validation"}, columns={"stimulus": None, "picture": np.arange(120)}))
-    assert by_bytes["finding"] == "clean"
-
-
-def test_blocks_held_out_whole_are_not_doubted_because_pictures_are_unknown():
-    columns, twice = table("block", np.random.default_rng(0))[0], np.arange(120) // 10
-    columns = {name: codes for name, codes in columns.items() if name != "stimulus"} | {"block": twice}
-    split = {"train": np.flatnonzero(twice % 2 == 0), "test": np.flatnonzero(twice % 2 == 1)}
-    test = split["test"]
-    answers = Answers("mlp", test, columns["concept"][test], np.zeros(60, int), twice[test], "validation")
-    said = found(Case("leave-block-out", columns, [split], np.ones(120, bool), [answers]))
-    assert said["finding"] == "unchecked-pictures" and "the recording block" not in said["text"]
+    assert clean(columns={"stimulus": None, "picture": np.arange(120)})["finding"] == "clean"
 
 
 def test_pictures_made_elsewhere_are_not_asked_for_rows_of_a_table():
@@ -254,6 +245,6 @@ def test_pictures_made_elsewhere_are_not_asked_for_rows_of_a_table():
 
 
 def test_steps_computed_beside_the_score_do_not_make_it_transductive():
-    said = found(case(answers={"selection": "validation"}, transductive=("CSLS",)))
+    said = clean(transductive=("CSLS",))
     assert said["finding"] == "clean"
     assert any("beside the score: transductive (CSLS)" in text for text in said["cannot"])

@@ -31,8 +31,7 @@ def make_cell(model, subject, hit_rate, granularity="all", protocol="released", 
     scores[np.arange(n)[right], true[right]] = 2.0
     accuracy = float(np.mean(scores.argmax(axis=1) == true))
     reached = {"selected": accuracy, "final": accuracy - 0.01}
-    if diagnosed:
-        reached["best_on_test"] = accuracy + 0.03
+    reached |= {"best_on_test": accuracy + 0.03} if diagnosed else {}
     return Cell(
         protocol, granularity, model, model.upper(), subject, scores, true, np.zeros(n, int), np.arange(n), reached,
         2.0, warnings,
@@ -51,16 +50,11 @@ def rows():
     return make_rows()
 
 
-def test_one_row_per_protocol_granularity_and_model(rows):
+def test_one_row_per_protocol_granularity_and_model_and_fine_is_the_mean_of_its_tasks(rows):
     assert [(row["granularity"], row["model"]) for row in rows] == [("all", "svm"), ("all", "dt"), ("fine", "svm")]
     assert all(row["subjects"] == list(range(8)) for row in rows)
-
-
-def test_fine_is_the_mean_of_its_tasks(rows):
-    fine = rows[2]
     expected = np.mean([make_cell("svm", 3, 0.5, granularity=f"fine{k}").accuracy["selected"] for k in range(5)])
-    assert fine["accuracy"][3] == pytest.approx(expected)
-    assert fine["seconds"][3] == 10.0
+    assert rows[2]["accuracy"][3] == pytest.approx(expected) and rows[2]["seconds"][3] == 10.0
 
 
 def test_what_is_above_chance_and_what_is_not(rows):
@@ -139,8 +133,7 @@ def test_too_few_subjects_for_a_dagger_is_said_in_every_output(n_subjects, possi
     written = [as_text(rows), as_csv(rows), as_latex(rows).replace(r"$^\dagger$", "†"), str(paper_tables(rows))]
     assert [("No † can appear: comparing 2 models over" in text) for text in written] == [not possible] * 4
     assert ("†" in cell_text(rows[1])) == possible
-    one_model = summarise_cells(cells[:n_subjects], count=99, seed=0)
-    assert "No †" not in as_text(one_model)
+    assert "No †" not in as_text(summarise_cells(cells[:n_subjects], count=99, seed=0))  # of one model
 
 
 @pytest.mark.parametrize("diagnosed", [False, True])
@@ -160,21 +153,19 @@ def test_selection_is_readable_per_granularity_in_every_output(diagnosed):
     for written in (text, latex, table, str([scores, selection])):
         assert any(word in written for word in ("diagnostic", "gap", "best on test")) == diagnosed
     if diagnosed:
-        assert rows[0]["gap"] == pytest.approx(0.03)
         read = next(csv.DictReader(io.StringIO(table)))
         gap = float(read["best_on_test_diagnostic"]) - float(read["accuracy"])
-        assert float(read["gap"]) == pytest.approx(gap, abs=1e-5)
+        assert rows[0]["gap"] == pytest.approx(0.03) and float(read["gap"]) == pytest.approx(gap, abs=1e-5)
     assert (EXPLAINED["diagnosis"] in selection["explanation"]) == diagnosed
     assert " ".join(explanation(rows).split()) in " ".join(text.split())
 
 
 def test_the_text_fits_into_120_columns():
-    names = ("rf", "svm", "mlp")
     cells = [
         replace(make_cell(name, s, 0.0, granularity, protocol, n=160, diagnosed=True), title="Random forest")
         for protocol in ("released", "leave-session-out")
         for granularity in ("all", "coarse", "fine0")
-        for name in names
+        for name in ("rf", "svm", "mlp")
         for s in range(2)
     ]
     rows = [{**row, "p_best": 0.01} for row in summarise_cells(cells, count=19, seed=0)]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import combine_pvalues
 
 from neurocanvas.evaluation.control_table import over_subjects, overall_verdict
 from neurocanvas.evaluation.controls import CANNOT, CONTROLS
@@ -24,30 +25,22 @@ def join(*rows):
     return found[0]
 
 
-def test_one_subject_is_left_as_it_is():
+
+def test_one_subject_is_left_as_it_is_and_several_are_averaged_and_counted():
     assert join(row(True)) == row(True)
-
-
-def test_several_are_averaged_and_counted():
-    from scipy.stats import combine_pvalues
-
     given = row(True, 0.4, 0.01, share=0.7), row(True, 0.2, 0.02, share=0.3), row(False, 0.0, 0.5, share=0.1)
     found = join(*given, row(None, None, None))
     assert found["fired"] is True and np.isclose(found["effect"], 0.2) and found["low"] <= 0.2 <= found["high"]
-    assert np.isclose(found["p"], combine_pvalues([0.01, 0.02, 0.5]).pvalue)
-    assert np.isclose(found["p_holm"], found["p"])
+    assert np.isclose(found["p"], combine_pvalues([0.01, 0.02, 0.5]).pvalue) and np.isclose(found["p_holm"], found["p"])
     # the words are those of the joined share, not of the first subject's
     assert found["share"] == 0.3 and found["verdict"] == f"{BLOCK.fires.format(some='part')} (fired in 2 of 3 subjects)"
     assert join(row(None, None, None), row(None, None, None))["fired"] is None
 
 
-def test_one_of_two_subjects_is_no_evidence():
+def test_more_than_half_must_be_joined_by_a_small_p():
     found = join(row(True, p=0.001), row(False, p=0.4))
     assert found["p"] <= 0.05 and not found["fired"]
     assert found["verdict"] == f"{BLOCK.silent} (fired in 1 of 2 subjects)"
-
-
-def test_more_than_half_must_be_joined_by_a_small_p():
     weak = (row(True, p=0.05), row(True, p=0.05), row(True, p=0.9), row(False, p=1.0), row(False, p=1.0))
     assert not join(*weak)["fired"]
     assert join(row(True, p=0.01), row(True, p=0.01), row(False, p=1.0))["fired"]

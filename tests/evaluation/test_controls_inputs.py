@@ -10,15 +10,9 @@ from sklearn.covariance import ledoit_wolf
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.control_inputs import ControlInputs, coded, named_labels, shrinkage_lda
-from neurocanvas.evaluation.measured import (
-    LARGE_SHARE,
-    TOLERATED_SHARE,
-    chance_of,
-    label_p,
-    lost,
-    relabelled_p,
-    survives,
-)
+from neurocanvas.evaluation.measured import LARGE_SHARE as LARGE
+from neurocanvas.evaluation.measured import TOLERATED_SHARE as TOLERATED
+from neurocanvas.evaluation.measured import chance_of, label_p, lost, relabelled_p, survives
 
 SEEDS = 200
 MOST_ALARMS = int(binom.ppf(0.995, SEEDS, 0.05))
@@ -27,15 +21,10 @@ MOST_ALARMS = int(binom.ppf(0.995, SEEDS, 0.05))
 def made(**changes: object) -> ControlInputs:
     """Six trials of two concepts, in two runs, each tested once."""
     given: dict[str, object] = {
-        "features": np.arange(12.0).reshape(6, 2, 1),
-        "concept": np.array(["b", "a", "b", "a", "b", "a"]),
-        "stimulus": np.arange(6),
-        "block": np.arange(6),
-        "run": np.array([0, 0, 0, 1, 1, 1]),
-        "session": np.zeros(6, int),
-        "order": np.arange(6),
+        "features": np.arange(12.0).reshape(6, 2, 1), "concept": np.array(list("bababa")), "stimulus": np.arange(6),
+        "block": np.arange(6), "run": np.arange(6) // 3, "session": np.zeros(6, int), "order": np.arange(6),
         "splits": [(np.array([2, 3, 4, 5]), np.array([0, 1])), (np.array([0, 1]), np.array([2, 3]))],
-    }
+    }  # fmt: skip
     return ControlInputs(**{**given, **changes})  # type: ignore[arg-type]
 
 
@@ -78,9 +67,6 @@ def test_bad_input_is_refused(changes: dict[str, object], message: str) -> None:
         made(**changes)
 
 
-def test_concepts_that_nobody_trained_may_be_tested_with_embeddings() -> None:
-    assert made(splits=[(np.array([0, 2]), np.array([1]))], embeddings=np.ones((6, 3))).n_concepts == 2
-
 
 def test_shrinkage_lda_is_the_rule_of_bayes_with_the_covariance_of_ledoit_and_wolf() -> None:
     rng = np.random.default_rng(0)
@@ -101,7 +87,8 @@ def test_decoders_may_give_labels_or_scores_of_the_sorted_labels() -> None:
         named_labels(lambda *_: np.zeros((2, 3)), x, y, x[:2])
 
 
-def test_combinations_are_numbered() -> None:
+def test_combinations_are_numbered_and_untrained_concepts_may_be_tested_with_embeddings() -> None:
+    assert made(splits=[(np.array([0, 2]), np.array([1]))], embeddings=np.ones((6, 3))).n_concepts == 2
     assert coded(np.array([1, 0, 1]), np.array(["x", "x", "y"])).tolist() == [1, 0, 2]
 
 
@@ -130,29 +117,18 @@ def test_names_are_exchanged_where_answers_cluster_by_concept() -> None:
 def test_losing_the_tolerated_share_and_keeping_the_large_one_stay_within_the_level() -> None:
     """At the border between silence and firing, where the null hypothesis just holds."""
     alarms, found = {"lost": 0, "survives": 0}, {"lost": 0, "survives": 0}
-    chance, accuracy = 0.125, 0.6
+    chance, accuracy, units = 0.125, 0.6, np.arange(160)
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
-        units = np.arange(160)
         before = (rng.random(160) < accuracy).astype(float)
-
-        def hits(share: float, rng: np.random.Generator = rng) -> np.ndarray:
-            """Hits with a share of what lies above chance."""
-            return (rng.random(160) < chance + share * (accuracy - chance)).astype(float)
-
-        for counts, lose, keep in ((alarms, TOLERATED_SHARE, LARGE_SHARE), (found, 0.7, 1.0)):
-            counts["lost"] += lost(before, hits(1 - lose), chance, units, 199, rng=rng).fired
-            both = (chance, chance)
-            counts["survives"] += survives(before, hits(keep), both, 0.001, units, 199, rng=rng).fired
+        for counts, lose, keep in ((alarms, TOLERATED, LARGE), (found, 0.7, 1.0)):
+            less, stay = (chance + np.array([1 - lose, keep]) * (accuracy - chance) > rng.random((2, 160)).T).T * 1.0
+            counts["lost"] += lost(before, less, chance, units, 199, rng=rng).fired
+            counts["survives"] += survives(before, stay, (chance, chance), 0.001, units, 199, rng=rng).fired
     assert max(alarms.values()) <= MOST_ALARMS, alarms
     assert min(alarms.values()) >= binom.ppf(0.005, SEEDS, 0.05), "the border is where the level is used up"
     assert min(found.values()) >= 0.9 * SEEDS
 
-
-def test_a_surrogate_must_be_above_chance_too() -> None:
-    real, units = np.zeros(40), np.arange(40)
-    found = survives(real, np.ones(40), (0.5, 0.5), 0.3, units, 199, rng=np.random.default_rng(0))
-    assert found.p == 0.3 and not found.fired and np.isnan(found.share)
 
 
 def test_effects_are_what_they_say() -> None:
@@ -161,3 +137,5 @@ def test_effects_are_what_they_say() -> None:
     assert found.effect == 0.5 and found.share == pytest.approx(1.0)
     kept = survives(before, after, (0.25, 0.0), 0.01, np.arange(4), 99, rng=np.random.default_rng(0))
     assert kept.effect == 0.25 and kept.share == pytest.approx(0.5)
+    found = survives(np.zeros(40), np.ones(40), (0.5, 0.5), 0.3, np.arange(40), 199, rng=np.random.default_rng(0))
+    assert found.p == 0.3 and not found.fired and np.isnan(found.share), "a surrogate must be above chance too"

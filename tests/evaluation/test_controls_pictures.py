@@ -4,47 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from control_simulations import (
-    class_codes,
-    clean_rapid,
-    clean_zero_shot,
-    exemplar_memory,
-    power_without_time,
-    repeated_pictures,
-    two_way_arms,
-)
+from control_simulations import CLEAN, PLANTED, clean_rapid, measure, two_way_arms
+from numpy.random import default_rng as rng_of
 from scipy.stats import binom
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.control_inputs import ControlInputs, named_labels, shrinkage_lda
-from neurocanvas.evaluation.measured import Measured, Refusal
-from neurocanvas.evaluation.stimulus_controls import (
-    low_level_match,
-    pseudo_concepts,
-    random_codebook,
-    repeated_stimulus,
-)
-from neurocanvas.evaluation.surrogates import (
-    matched_noise,
-    noise_eeg,
-    null_generators,
-    phase_randomisation,
-    phase_randomised,
-    shuffled_pairs,
-    time_course_and_power,
-)
+from neurocanvas.evaluation.controls import CONTROLS
+from neurocanvas.evaluation.measured import Refusal
+from neurocanvas.evaluation.stimulus_controls import _ridge_smoother
+from neurocanvas.evaluation.surrogates import matched_noise, phase_randomised, time_course_and_power
+
+Seen = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def rng_of(seed: int) -> np.random.Generator:
-    """Random numbers of a seed."""
-    return np.random.default_rng(seed)
-
-
-def spying(inputs: ControlInputs, seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> ControlInputs:
+def spying(inputs: ControlInputs, seen: Seen) -> ControlInputs:
     """The same inputs with row numbers as first feature and a decoder that notes what it is given."""
 
     def decode(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Note rows and labels, and decode by the other features."""
         seen.append((x[:, 0].astype(int), y, new[:, 0].astype(int)))
         return named_labels(shrinkage_lda, x[:, 1:], y, new[:, 1:])
 
@@ -52,9 +29,9 @@ def spying(inputs: ControlInputs, seen: list[tuple[np.ndarray, np.ndarray, np.nd
 
 
 def test_pseudo_concepts_are_even_mixes_of_whole_pictures() -> None:
-    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    inputs = spying(exemplar_memory(rng=rng_of(0)), seen)
-    pseudo_concepts(inputs, rng=rng_of(1))
+    seen: Seen = []
+    inputs = spying(PLANTED["exemplar-memory"](rng=rng_of(0)), seen)
+    measure("pseudo-concepts", inputs)
     rows, labels, _ = seen[0]
     of_picture = {(int(inputs.stimulus[row]), int(label)) for row, label in zip(rows, labels, strict=True)}
     assert len(of_picture) == 40, "every picture has one pseudo-concept"
@@ -64,23 +41,14 @@ def test_pseudo_concepts_are_even_mixes_of_whole_pictures() -> None:
     assert mixed.max() == 1 and mixed.sum(axis=0).tolist() == [5] * 8
 
 
-def test_too_few_pictures_cannot_be_mixed() -> None:
-    inputs = clean_rapid(rng=rng_of(0))
-    found = pseudo_concepts(replace(inputs, stimulus=inputs.concept), rng=rng_of(1))
-    assert isinstance(found, Refusal) and "too few to be mixed" in found.reason
-
-
 def test_random_codes_do_well_on_trained_concepts_only() -> None:
-    trained = random_codebook(class_codes(rng=rng_of(0)), rng=rng_of(1))
-    apart = random_codebook(clean_zero_shot(rng=rng_of(0)), rng=rng_of(1))
-    assert isinstance(trained, Measured) and isinstance(apart, Measured)
+    trained = measure("random-codebook", PLANTED["class-codes"](rng=rng_of(0)))
+    apart = measure("random-codebook", CLEAN["clean-zero-shot"](rng=rng_of(0)))
     assert trained.fired and "were trained" in trained.note and trained.bound and not apart.bound
     assert not apart.fired and apart.details["accuracy"] > 0.8 and abs(apart.effect) < 0.1
 
 
 def test_more_features_than_trials_give_the_same_codes_as_the_other_form_of_ridge() -> None:
-    from neurocanvas.evaluation.stimulus_controls import _ridge_smoother
-
     train, test = rng_of(0).normal(size=(12, 11)), rng_of(1).normal(size=(3, 11))
     wide = np.column_stack([train, train]), np.column_stack([test, test])
     x = (wide[0] - wide[0].mean(axis=0)) / wide[0].std(axis=0)
@@ -90,9 +58,9 @@ def test_more_features_than_trials_give_the_same_codes_as_the_other_form_of_ridg
 
 
 def test_look_alikes_of_the_own_concept_leave_and_as_many_others_of_it() -> None:
-    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    seen: Seen = []
     inputs = spying(clean_rapid(rng=rng_of(0)), seen)
-    low_level_match(inputs, rng=rng_of(1))
+    measure("low-level-match", inputs)
     looks = inputs.low_level
     assert looks is not None and len(seen) == 2 * 160
     (at_random, _, row), (matched, _, again) = seen[:2]
@@ -109,21 +77,15 @@ def test_look_alikes_of_the_own_concept_leave_and_as_many_others_of_it() -> None
 
 
 def test_tested_pictures_leave_training_and_as_many_others() -> None:
-    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    inputs = spying(repeated_pictures(rng=rng_of(0)), seen)
-    found = repeated_stimulus(inputs, rng=rng_of(1))
-    assert isinstance(found, Measured) and found.details["share_of_trials"] > 0.9
+    seen: Seen = []
+    inputs = spying(PLANTED["repeated-pictures"](rng=rng_of(0)), seen)
+    found = measure("repeated-stimulus", inputs)
+    assert found.details["share_of_trials"] > 0.9
     for (kept, kept_labels, tested), (without, labels, same) in zip(seen[::2], seen[1::2], strict=True):
         assert (tested == same).all()
         assert np.isin(inputs.stimulus[tested], inputs.stimulus[kept]).all()
         assert not np.isin(inputs.stimulus[tested], inputs.stimulus[without]).any()
         assert np.bincount(kept_labels).tolist() == np.bincount(labels).tolist()
-
-
-def test_without_repeated_pictures_there_is_nothing_to_ask() -> None:
-    inputs = clean_rapid(rng=rng_of(0))
-    found = repeated_stimulus(replace(inputs, stimulus=np.arange(240)), rng=rng_of(1))
-    assert isinstance(found, Measured) and found.p == 1.0 and found.note == "No tested picture was trained."
 
 
 @pytest.mark.parametrize("n_features", [3, 90])
@@ -137,8 +99,7 @@ def test_noise_has_the_mean_and_the_covariance_of_the_features(n_features: int) 
 
 
 def test_both_ways_of_noise_are_reported() -> None:
-    found = noise_eeg(clean_rapid(rng=rng_of(0)), rng=rng_of(1))
-    assert isinstance(found, Measured)
+    found = measure("noise-eeg", clean_rapid(rng=rng_of(0)))
     assert set(found.details) == {"noise_accuracy", "noise_p", "real_to_noise_accuracy", "real_to_noise_p"}
     assert found.p == min(1.0, 2 * min(found.details["noise_p"], found.details["real_to_noise_p"]))
 
@@ -165,48 +126,50 @@ def test_features_of_the_signal_are_its_course_and_its_power() -> None:
 
 def test_the_extractor_that_is_given_makes_the_features() -> None:
     """Variance does not depend on phases, so surrogates keep all of the accuracy, and the note says why."""
-    inputs = replace(power_without_time(rng=rng_of(0)), extract=lambda signal: signal.var(axis=2))
-    power = phase_randomisation(inputs, rng=rng_of(1))
-    assert isinstance(power, Measured) and power.fired and power.bound and "bound to serve as well" in power.note
+    inputs = replace(PLANTED["power-without-time"](rng=rng_of(0)), extract=lambda signal: signal.var(axis=2))
+    power = measure("phase-randomisation", inputs)
+    assert power.fired and power.bound and "bound to serve as well" in power.note
     assert power.details["accuracy"] == pytest.approx(power.details["surrogate_accuracy"])
     assert power.details["features_r"] == pytest.approx(1.0)
-    both = phase_randomisation(replace(inputs, extract=None), rng=rng_of(1))
-    assert isinstance(both, Measured) and both.fired and not both.bound and both.note == ""
+    both = measure("phase-randomisation", replace(inputs, extract=None))
+    assert both.fired and not both.bound and both.note == ""
 
 
 def test_random_phases_explain_nothing_where_the_control_itself_decodes_nothing() -> None:
     refused = 0
     for seed in range(10):
         inputs = replace(clean_rapid(rng=rng_of(seed)), extract=lambda signal: signal[:, :, 20:].mean(axis=2))
-        found = phase_randomisation(inputs, rng=rng_of(seed))
+        found = measure("phase-randomisation", inputs, seed)
         refused += isinstance(found, Refusal) and "shrinkage LDA on single trials) is not above chance" in found.reason
     assert refused >= 8, "the response is over before sample 20"
 
 
-def test_two_or_three_concepts_cannot_exchange_names_in_enough_ways() -> None:
+def test_what_cannot_be_asked_is_refused_with_a_reason() -> None:
     inputs = clean_rapid(rng=rng_of(0))
-    found = shuffled_pairs(replace(inputs, concept=inputs.concept % 3), rng=rng_of(1))
-    assert isinstance(found, Refusal) and "3 concepts" in found.reason
+    few = measure("shuffled-pairs", replace(inputs, concept=inputs.concept % 3))
+    assert "3 concepts" in few.reason, "names cannot be exchanged in enough ways"
+    assert "too few to be mixed" in measure("pseudo-concepts", replace(inputs, stimulus=inputs.concept)).reason
+    assert isinstance(measure("null-generators", replace(inputs, arms={"eeg": np.full(30, 0.6)})), Refusal)
+    found = measure("repeated-stimulus", replace(inputs, stimulus=np.arange(240)))
+    assert found.p == 1.0 and found.note == "No tested picture was trained."
 
 
 def test_null_generators_name_the_arm_that_is_hardest_to_beat() -> None:
     inputs = replace(clean_rapid(rng=rng_of(0)), arms=two_way_arms(0.85, rng=rng_of(1)))
-    found = null_generators(inputs, rng=rng_of(2))
-    assert isinstance(found, Measured) and not found.fired and found.p <= 0.05 and found.low > 0
+    found = measure("null-generators", inputs, 2)
+    assert not found.fired and found.p <= 0.05 and found.low > 0
     assert found.details["nearest-picture_difference"] == pytest.approx(found.effect) or found.effect > 0
     arms = {"eeg": np.full(30, 0.6), "mean": np.full(30, 0.5), "class-name": np.full(30, 0.7)}
-    found = null_generators(replace(inputs, arms=arms), rng=rng_of(3))
-    assert isinstance(found, Measured) and found.fired and found.effect == pytest.approx(-0.1)
+    found = measure("null-generators", replace(inputs, arms=arms), 3)
+    assert found.fired and found.effect == pytest.approx(-0.1)
     assert found.note == "Hardest to beat is the arm class-name."
-    assert isinstance(null_generators(replace(inputs, arms={"eeg": arms["eeg"]}), rng=rng_of(3)), Refusal)
 
 
 def test_arms_of_one_picture_change_sign_together() -> None:
     inputs = clean_rapid(rng=rng_of(0))
     arms = {"eeg": np.repeat([0.9, 0.8, 0.7], 10), "mean": np.full(30, 0.5)}
-    alone = null_generators(replace(inputs, arms=arms), rng=rng_of(1))
-    together = null_generators(replace(inputs, arms=arms, arm_units=np.repeat([0, 1, 2], 10)), rng=rng_of(1))
-    assert isinstance(alone, Measured) and isinstance(together, Measured)
+    alone = measure("null-generators", replace(inputs, arms=arms))
+    together = measure("null-generators", replace(inputs, arms=arms, arm_units=np.repeat([0, 1, 2], 10)))
     assert not alone.fired and together.fired, "three pictures have eight signs, the least p is 1/8"
 
 
@@ -218,6 +181,6 @@ def test_blocks_as_units_keep_pictures_without_eeg_from_being_called_better() ->
         block = np.repeat(np.arange(12), 15)
         arms = {"eeg": 0.5 + rng.normal(0, 0.2, 12)[block] + rng.normal(0, 0.2, 180), "mean": np.full(180, 0.5)}
         for name, units in (("pictures", np.arange(180)), ("blocks", block)):
-            found = null_generators(replace(inputs, arms=arms, arm_units=units), rng=rng)
-            claims[name] += isinstance(found, Measured) and not found.fired
+            found = CONTROLS["null-generators"].measure(replace(inputs, arms=arms, arm_units=units), rng=rng)
+            claims[name] += not found.fired
     assert claims["blocks"] <= binom.ppf(0.995, 200, 0.05) < claims["pictures"] / 2

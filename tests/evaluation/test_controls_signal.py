@@ -15,17 +15,12 @@ from neurocanvas.evaluation.control_table import overall_verdict
 from neurocanvas.evaluation.surrogates import time_course_and_power
 from neurocanvas.features.entropy import extract
 
-SEEDS = (0, 1, 2)
 
-
-def recorded(folder: Path, seed: int, design: str, explained_variance: float, protocol: str) -> ControlInputs:
+def recorded(folder: Path, **asked: object) -> ControlInputs:
     """Simulate one subject and give the controls what a run has of it."""
-    settings = SimulateSettings(
-        design=design, concepts=8, trials_per_concept=50, explained_variance=explained_variance, seed=seed
-    )  # type: ignore[arg-type]
-    simulate(settings, folder)
+    simulate(SimulateSettings(concepts=8, trials_per_concept=50, **asked), folder)
     trials, _ = open_dataset(DataSettings(root=str(folder)))
-    splits = make_splits(trials, SplitSettings(protocol=protocol, accept_block_confound=True))
+    splits = make_splits(trials, SplitSettings(protocol="kfold-by-stimulus", accept_block_confound=True))
     signal = trials.signal()
     return ControlInputs(
         features=extract(trials, FeatureSettings()),
@@ -38,9 +33,9 @@ def recorded(folder: Path, seed: int, design: str, explained_variance: float, pr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(3))
 def test_drift_in_simulated_blocks_is_called_what_it_is(tmp_path: Path, seed: int) -> None:
-    inputs = recorded(tmp_path, seed, "block", 0.0, "kfold-by-stimulus")
+    inputs = recorded(tmp_path, design="block", explained_variance=0.0, seed=seed)
     rows = {row["control"]: row for row in run_controls(inputs)}
     assert inputs.hits.mean() > 0.2
     # the first 40 ms, all that these files hold before a response, are too short to show drift of band power
@@ -53,9 +48,9 @@ def test_drift_in_simulated_blocks_is_called_what_it_is(tmp_path: Path, seed: in
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(3))
 def test_a_response_in_a_simulated_rapid_design_is_left_alone(tmp_path: Path, seed: int) -> None:
-    inputs = recorded(tmp_path, seed, "rapid", 0.2, "kfold-by-stimulus")
+    inputs = recorded(tmp_path, design="rapid", explained_variance=0.2, seed=seed)
     rows = run_controls(inputs)
     assert inputs.hits.mean() > 0.3
     computed = [row for row in rows if row["fired"] is not None and row["control"] != "phase-randomisation"]

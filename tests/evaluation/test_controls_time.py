@@ -4,39 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from control_simulations import (
-    block_columns,
-    blocks_come_back,
-    clean_rapid,
-    drift_in_blocks,
-    ordered_blocks,
-    random_walk,
-    steady_blocks,
-)
+from control_simulations import CLEAN, PLANTED, block_columns, clean_rapid, measure, random_walk
+from numpy.random import default_rng as rng_of
 from scipy.stats import binom
 
-from neurocanvas.evaluation.confusions import confusions_in_time, likeness, nearness, partial_mantel
-from neurocanvas.evaluation.control_inputs import ControlInputs, coded
+from neurocanvas.evaluation.confusions import likeness, nearness, partial_mantel
+from neurocanvas.evaluation.control_inputs import COLUMNS, ControlInputs, coded
 from neurocanvas.evaluation.controls import compute_control
-from neurocanvas.evaluation.measured import Measured, Refusal
-from neurocanvas.evaluation.time_controls import (
-    baseline_window,
-    block_surrogate,
-    cyclic_shifts,
-    distance_to_training,
-    distances_to_training,
-    drift_removal,
-    leave_block_out,
-    without_drift,
-)
+from neurocanvas.evaluation.measured import Measured
+from neurocanvas.evaluation.time_controls import cyclic_shifts, distances_to_training, without_drift
 
 SEEDS = 200
 MOST_ALARMS = int(binom.ppf(0.995, SEEDS, 0.05))
-
-
-def rng_of(seed: int) -> np.random.Generator:
-    """Random numbers of a seed."""
-    return np.random.default_rng(seed)
 
 
 def whole_blocks(inputs: ControlInputs) -> ControlInputs:
@@ -45,43 +24,34 @@ def whole_blocks(inputs: ControlInputs) -> ControlInputs:
     return replace(inputs, splits=[(np.flatnonzero(third != k), np.flatnonzero(third == k)) for k in range(3)])
 
 
-def test_one_block_of_every_concept_is_refused_with_a_reason() -> None:
-    found = leave_block_out(drift_in_blocks(rng=rng_of(0)), rng=rng_of(1))
-    assert isinstance(found, Refusal) and "every concept has one block only" in found.reason
-
-
 def test_concepts_with_one_block_only_are_left_out_and_named() -> None:
-    inputs = blocks_come_back(rng=rng_of(0))
-    kept = ~((inputs.concept == 0) & (inputs.order > np.flatnonzero(inputs.concept == 0)[9]))
-    columns = ("concept", "stimulus", "block", "run", "session", "order")
-    rows = np.flatnonzero(kept)
-    fewer = ControlInputs(
-        features=inputs.features[rows], **{name: getattr(inputs, name)[rows] for name in columns},
-        splits=[(np.arange(0, len(rows), 2), np.arange(1, len(rows), 2))], permutations=99,
-    )  # fmt: skip
-    found = leave_block_out(fewer, rng=rng_of(1))
-    assert isinstance(found, Measured) and found.note.startswith("1 concepts with one block only")
+    inputs = PLANTED["blocks-come-back"](rng=rng_of(0))
+    rows = np.flatnonzero((inputs.concept != 0) | (inputs.order <= np.flatnonzero(inputs.concept == 0)[9]))
+    columns = {name: getattr(inputs, name)[rows] for name in COLUMNS}
+    splits = [(np.arange(0, len(rows), 2), np.arange(1, len(rows), 2))]
+    fewer = ControlInputs(features=inputs.features[rows], **columns, splits=splits, permutations=99)
+    assert measure("leave-block-out", fewer).note.startswith("1 concepts with one block only")
 
 
 def test_leaving_blocks_out_changes_where_training_trials_come_from_but_not_how_many() -> None:
     counts: dict[bool, list[list[int]]] = {True: [], False: []}
-    inputs = blocks_come_back(rng=rng_of(0))
+    inputs = PLANTED["blocks-come-back"](rng=rng_of(0))
     features = np.column_stack([inputs.flat, inputs.blocks])
 
     def decode(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Note how many trials of every concept train, and whether the tested blocks are among them."""
+        # are the tested blocks among those that train?
         counts[bool(np.isin(new[:, -1], x[:, -1]).any())].append(np.bincount(y).tolist())
         return y[: len(new)]
 
-    leave_block_out(replace(inputs, features=features, decode=decode), rng=rng_of(1))
+    measure("leave-block-out", replace(inputs, features=features, decode=decode))
     assert counts[False] == [[20] * 8] * 3 and counts[True] == [[20] * 8] * 6
 
 
 def test_splits_that_keep_blocks_whole_leave_nothing_to_ask() -> None:
-    inputs = whole_blocks(blocks_come_back(rng=rng_of(0)))
-    for control in (leave_block_out, block_surrogate):
-        found = control(inputs, rng=rng_of(1))
-        assert isinstance(found, Measured) and not found.fired and "keep blocks whole" in found.note
+    inputs = whole_blocks(PLANTED["blocks-come-back"](rng=rng_of(0)))
+    for control in ("leave-block-out", "block-surrogate"):
+        found = measure(control, inputs)
+        assert not found.fired and "keep blocks whole" in found.note
 
 
 def test_splits_that_keep_runs_whole_leave_nothing_to_ask_in_mixed_order() -> None:
@@ -90,30 +60,30 @@ def test_splits_that_keep_runs_whole_leave_nothing_to_ask_in_mixed_order() -> No
     runs = np.arange(240) // 60
     folds = [(np.flatnonzero(runs != k), np.flatnonzero(runs == k)) for k in range(4)]
     whole = replace(inputs, run=runs, splits=folds)
-    found = leave_block_out(whole, rng=rng_of(1))
-    assert isinstance(found, Measured) and whole.keeps_runs_whole
+    found = measure("leave-block-out", whole)
+    assert whole.keeps_runs_whole
     assert (found.effect, found.p, found.fired) == (0.0, 1.0, False) and "keep runs whole" in found.note
     sessions = replace(inputs, run=np.zeros(240, int), session=runs, splits=folds)
     assert sessions.keeps_runs_whole, "run 0 of another session is another run"
     shared = replace(whole, splits=inputs.splits)
-    found = leave_block_out(shared, rng=rng_of(1))
-    assert isinstance(found, Measured) and not shared.keeps_runs_whole and "accuracy_before" in found.details
-    assert not whole_blocks(blocks_come_back(rng=rng_of(0))).keeps_runs_whole
+    found = measure("leave-block-out", shared)
+    assert not shared.keeps_runs_whole and "accuracy_before" in found.details
+    assert not whole_blocks(PLANTED["blocks-come-back"](rng=rng_of(0))).keeps_runs_whole
 
 
 def test_block_drift_gives_nothing_when_whole_blocks_are_tested() -> None:
     fired = 0
     for seed in range(40):
-        inputs = whole_blocks(blocks_come_back(rng=rng_of(seed)))
+        inputs = whole_blocks(PLANTED["blocks-come-back"](rng=rng_of(seed)))
         found = compute_control("drift-removal", inputs, rng=rng_of(seed))
         fired += isinstance(found, Measured) and found.fired
     assert fired <= 4
 
 
 def test_a_response_in_blocks_without_drift_fires_no_control_of_the_block() -> None:
-    fired = {"leave-block-out": 0, "block-surrogate": 0, "baseline-window": 0, "distance-to-training": 0}
+    fired = dict.fromkeys(("leave-block-out", "block-surrogate", "baseline-window", "distance-to-training"), 0)
     for seed in range(20):
-        inputs = steady_blocks(rng=rng_of(seed))
+        inputs = CLEAN["steady-blocks"](rng=rng_of(seed))
         for name in fired:
             found = compute_control(name, inputs, rng=rng_of(seed))
             fired[name] += isinstance(found, Measured) and found.fired
@@ -126,8 +96,8 @@ def test_half_of_a_concepts_own_response_is_left_to_shifted_blocks() -> None:
     fold = np.arange(240) % 5
     splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(5)]
     inputs = ControlInputs(features=features, **columns, splits=splits, permutations=199)
-    found = block_surrogate(inputs, rng=rng_of(2))
-    assert isinstance(found, Measured) and not found.fired
+    found = measure("block-surrogate", inputs, 2)
+    assert not found.fired
     assert found.details["surrogate_accuracy"] == pytest.approx(0.5, abs=0.08)
 
 
@@ -142,17 +112,6 @@ def test_distances_count_trials_to_the_nearest_training_trial_of_the_concept_in_
     assert nearness(inputs).tolist() == [[0, 0], [-1, 0], [0, -1], [pytest.approx(np.nan, nan_ok=True), 0]]
 
 
-def test_equal_distances_are_refused() -> None:
-    fold = np.arange(40) % 2
-    inputs = ControlInputs(
-        features=rng_of(0).normal(size=(40, 2)), concept=np.repeat([0, 1], 20), stimulus=np.arange(40),
-        block=np.repeat([0, 1], 20), run=np.zeros(40), session=np.zeros(40), order=np.arange(40),
-        splits=[(np.flatnonzero(fold == 0), np.flatnonzero(fold == 1))],
-    )  # fmt: skip
-    found = distance_to_training(inputs, rng=rng_of(0))
-    assert isinstance(found, Refusal) and "equally far" in found.reason
-
-
 def test_what_changes_slowly_is_removed_and_what_changes_fast_stays() -> None:
     inputs = clean_rapid(rng=rng_of(0))
     place = np.arange(240)
@@ -163,21 +122,20 @@ def test_what_changes_slowly_is_removed_and_what_changes_fast_stays() -> None:
 
 
 def test_drift_removal_gains_where_drift_is_only_noise() -> None:
-    found = drift_removal(clean_rapid(rng=rng_of(0), drift_size=3.0), rng=rng_of(1))
-    assert isinstance(found, Measured) and found.effect < 0 and not found.fired
+    found = measure("drift-removal", clean_rapid(rng=rng_of(0), drift_size=3.0))
+    assert found.effect < 0 and not found.fired
 
 
 def test_baseline_decoding_with_another_decoder_is_tested_by_exchanging_test_labels() -> None:
-    inputs = drift_in_blocks(rng=rng_of(0))
+    inputs = PLANTED["drift-in-blocks"](rng=rng_of(0))
     calls = []
 
     def decode(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Nearest training trial."""
         calls.append(len(new))
         return y[((new[:, None] - x) ** 2).sum(axis=2).argmin(axis=1)]
 
-    found = baseline_window(replace(inputs, decode=decode), rng=rng_of(1))
-    assert isinstance(found, Measured) and found.fired and len(calls) == 10
+    found = measure("baseline-window", replace(inputs, decode=decode))
+    assert found.fired and len(calls) == 10
 
 
 def test_cyclic_shifts_stay_in_their_stretch_and_keep_its_order() -> None:
@@ -215,42 +173,39 @@ def test_free_permutation_is_anticonservative_under_autocorrelation() -> None:
         rng = rng_of(seed)
         drift, meaning = (random_walk(n, 3, 6.0, rng=rng) for _ in range(2))
         confusion, alike = (-((a[:, None] - a) ** 2).sum(axis=2) for a in (drift, meaning))
-        orders = {
-            "free": np.array([rng.permutation(n) for _ in range(199)]),
-            "cyclic": np.concatenate([*cyclic_shifts(np.zeros(n), 199, rng=rng)]),
-        }
-        for kind, drawn in orders.items():
+        shifts = np.concatenate([*cyclic_shifts(np.zeros(n), 199, rng=rng)])
+        for kind, drawn in (("free", np.array([rng.permutation(n) for _ in range(199)])), ("cyclic", shifts)):
             alarms[kind] += partial_mantel(confusion, alike, near, drawn)[1] <= 0.05
     assert alarms["cyclic"] <= MOST_ALARMS, alarms
     assert alarms["free"] > 1.5 * MOST_ALARMS, alarms
 
 
 def test_errors_among_neighbours_in_time_and_among_alike_concepts_are_told_apart() -> None:
-    inputs = ordered_blocks(rng=rng_of(0))
-    found = confusions_in_time(inputs, rng=rng_of(1))
-    assert isinstance(found, Measured) and found.fired and found.details["p_semantic"] > 0.05
+    inputs = PLANTED["ordered-blocks"](rng=rng_of(0))
+    found = measure("confusions-in-time", inputs)
+    assert found.fired and found.details["p_semantic"] > 0.05
     assert "not shown to go to semantic neighbours" in found.note
 
-    embeddings = rng_of(2).normal(size=(40, 3))
-    true = inputs.labels
-    like = embeddings @ embeddings.T + 0.5 * rng_of(3).normal(size=(40, 40))
-    np.fill_diagonal(like, -np.inf)
-    answers = like.argmax(axis=1)
-    features = np.eye(40)[answers[true]]  # the decoder below names what is most alike
-    semantic = replace(
-        inputs, features=features, embeddings=embeddings[inputs.concept], decode=lambda x, y, new: new.argmax(axis=1)
-    )
-    found = confusions_in_time(semantic, rng=rng_of(4))
-    assert isinstance(found, Measured) and not found.fired and found.details["p_semantic"] <= 0.05
+    embeddings = rng_of(2).normal(size=(40, 3))[inputs.concept]
+    like = embeddings @ embeddings.T + 0.5 * rng_of(3).normal(size=(400, 400))
+    like[inputs.labels[:, None] == inputs.labels] = -np.inf
+    features = np.eye(40)[inputs.labels[like.argmax(axis=1)]]  # the decoder below names what is most alike
+    decode = lambda x, y, new: new.argmax(axis=1)  # noqa: E731
+    found = measure("confusions-in-time", replace(inputs, features=features, embeddings=embeddings, decode=decode), 4)
+    assert not found.fired and found.details["p_semantic"] <= 0.05
 
 
-def test_few_blocks_and_answers_without_error_are_refused() -> None:
-    found = confusions_in_time(drift_in_blocks(rng=rng_of(0)), rng=rng_of(1))
-    assert isinstance(found, Refusal) and "8 blocks can be shifted in 8 ways" in found.reason
-    inputs = clean_rapid(rng=rng_of(0))
+def test_what_cannot_be_asked_is_refused_with_a_reason() -> None:
+    one_block, inputs = PLANTED["drift-in-blocks"](rng=rng_of(0)), clean_rapid(rng=rng_of(0))
+    assert "every concept has one block only" in measure("leave-block-out", one_block).reason
+    assert "8 blocks can be shifted in 8 ways" in measure("confusions-in-time", one_block).reason
     known = replace(inputs, features=np.eye(8)[inputs.labels], decode=lambda x, y, new: new.argmax(axis=1))
-    found = confusions_in_time(known, rng=rng_of(1))
-    assert isinstance(found, Refusal) and "no tested trial is named wrongly" in found.reason
+    assert "no tested trial is named wrongly" in measure("confusions-in-time", known).reason
+    halves = [(np.arange(0, 40, 2), np.arange(1, 40, 2))]
+    columns = dict.fromkeys(("concept", "block"), np.arange(40) // 20)
+    equal = dict.fromkeys(COLUMNS, np.arange(40)) | dict.fromkeys(("run", "session"), np.zeros(40)) | columns
+    inputs = ControlInputs(features=rng_of(0).normal(size=(40, 2)), **equal, splits=halves)
+    assert "equally far" in measure("distance-to-training", inputs).reason
 
 
 def test_likeness_is_the_cosine_around_the_mean() -> None:

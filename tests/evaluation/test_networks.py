@@ -3,32 +3,30 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.images import lpips_distance
 from neurocanvas.evaluation.networks import FEATURE_NETWORKS, NotComputed, extract_features, lpips
 from neurocanvas.evaluation.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, preprocess
 
-MINDEYE = {
-    # name: module or field, size, mean, deviation
-    "alexnet2": ("features.4", 256, IMAGENET_MEAN, IMAGENET_STD),
-    "alexnet5": ("features.11", 256, IMAGENET_MEAN, IMAGENET_STD),
-    "inception": ("avgpool", 342, IMAGENET_MEAN, IMAGENET_STD),
-    "clip": ("image_embeds", 224, CLIP_MEAN, CLIP_STD),
-    "efficientnet-b1": ("avgpool", 255, IMAGENET_MEAN, IMAGENET_STD),
-    "swav": ("avgpool", 224, IMAGENET_MEAN, IMAGENET_STD),
-}
+# of MindEye: the side of the tensor; layers are compared in test_variants.py
+MINDEYE = {"alexnet2": 256, "alexnet5": 256, "inception": 342, "clip": 224, "efficientnet-b1": 255, "swav": 224}
 
 
 class Recorder:
     """A feature function that keeps what it was given."""
 
-    def __init__(self) -> None:
-        self.given: list[torch.Tensor] = []
+    def __init__(self):
+        self.given = []
 
-    def __call__(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def __call__(self, pixels):
         self.given.append(pixels)
         return (pixels.mean(dim=(2, 3), keepdim=True),)
+
+
+def as_tensor(some):
+    return torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).float()
 
 
 def pictures(n: int = 3, height: int = 300, width: int = 400) -> np.ndarray:
@@ -37,10 +35,11 @@ def pictures(n: int = 3, height: int = 300, width: int = 400) -> np.ndarray:
 
 @pytest.mark.parametrize("name", MINDEYE)
 def test_mindeyes_tensor_reaches_the_network(name):
-    layer, size, mean, std = MINDEYE[name]
+    size = MINDEYE[name]
+    mean, std = (CLIP_MEAN, CLIP_STD) if name == "clip" else (IMAGENET_MEAN, IMAGENET_STD)
     network, recorder, values = FEATURE_NETWORKS[name], Recorder(), pictures()
     features = extract_features(values, lambda some: preprocess(some, network.preprocess), recorder, batch_size=2)
-    assert network.layers == (layer,) and [len(given) for given in recorder.given] == [2, 1]
+    assert [len(given) for given in recorder.given] == [2, 1]
     floats = torch.tensor(values).permute(0, 3, 1, 2) / 255
     first = torch.nn.functional.interpolate(floats, (256, 256), mode="bilinear", align_corners=False)
     second = torch.nn.functional.interpolate(first, (size, size), mode="bilinear", align_corners=False)
@@ -52,8 +51,6 @@ def test_mindeyes_tensor_reaches_the_network(name):
 def test_the_classifier_sees_a_bicubic_crop_of_518():
     network, recorder = FEATURE_NETWORKS["imagenet"], Recorder()
     extract_features(pictures(1), lambda some: preprocess(some, network.preprocess), recorder)
-    from PIL import Image
-
     image = Image.fromarray(pictures(1)[0]).resize((690, 518), Image.Resampling.BICUBIC).crop((86, 0, 604, 518))
     expected = (np.asarray(image) / 255 - IMAGENET_MEAN) / IMAGENET_STD
     np.testing.assert_allclose(recorder.given[0][0].permute(1, 2, 0), expected, atol=1e-5)
@@ -80,33 +77,24 @@ def test_every_row_says_where_it_comes_from():
 
 def test_features_do_not_depend_on_the_batch_and_progress_is_told():
     values, told = pictures(5, 20, 20), []
-
-    def prepare(some):
-        return torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).float()
-
-    def forward(pixels):
-        return (pixels[:, :, ::5, ::5],)
-
-    whole = extract_features(values, prepare, forward)
-    np.testing.assert_array_equal(extract_features(values, prepare, forward, batch_size=2, progress=told.append), whole)
+    whole, parts = (
+        extract_features(values, as_tensor, lambda pixels: (pixels[:, :, ::5, ::5],), **how)
+        for how in ({}, {"batch_size": 2, "progress": told.append})
+    )
+    np.testing.assert_array_equal(parts, whole)
     assert told == [2, 2, 1] and whole.shape == (5, 48) and whole.dtype == np.float32
 
 
 def test_lpips_in_batches_is_lpips_of_all():
     generated, seen = pictures(5, 24, 24), pictures(5, 24, 24)[::-1]
 
-    def prepare(some):
-        return torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).float()
-
     def forward(pixels):
         return pixels, pixels[:, :2, ::2, ::3]
 
     heads = [np.array([0.5, 1.0, 2.0]), np.array([1.0, 3.0])]
-    expected = lpips_distance(
-        [layer.numpy() for layer in forward(prepare(generated))], [layer.numpy() for layer in forward(prepare(seen))],
-        heads,
-    )  # fmt: skip
-    found = lpips(generated, seen, prepare, forward, heads, batch_size=2)
+    layers = ([layer.numpy() for layer in forward(as_tensor(some))] for some in (generated, seen))
+    expected = lpips_distance(*layers, heads)
+    found = lpips(generated, seen, as_tensor, forward, heads, batch_size=2)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found[2] == 0 and (found[[0, 1, 3, 4]] > 0).all()
 

@@ -1,6 +1,5 @@
 """Two folders of pictures: paired by a table or by equal names, and everything that must be refused."""
 
-import os
 import shutil
 import struct
 import zlib
@@ -14,7 +13,6 @@ from neurocanvas.evaluation.pairing import choose_size, inside, pictures_in, rea
 
 
 def picture(path, size=(8, 8), seed=0, mode="RGB"):
-    """Write a picture of noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
@@ -32,7 +30,6 @@ def folders(tmp_path):
 
 
 def table(folders, *rows, header="image,against,subject,trial"):
-    """Write a pairing table beside the folders."""
     path = folders[0].parent / "pairs.csv"
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return path
@@ -49,11 +46,7 @@ def test_a_table_pairs_by_what_it_says_in_its_own_order(folders):
         "subject": ["1", "1", "2"], "trial": ["5", "6", "5"],
     }  # fmt: skip
     assert pairing.notes == ("Paired by pairs.csv: 3 rows.",)
-
-
-def test_columns_that_are_not_known_are_said(folders):
-    odd = table(folders, *ROWS, header="Image, against ,Subjekt,=1+1")
-    pairing = read_pairing(*folders, odd)
+    pairing = read_pairing(*folders, table(folders, *ROWS, header="Image, against ,Subjekt,=1+1"))
     assert pairing.columns == {} and pairing.notes[1] == "Columns that were not read: subjekt, =1+1."
 
 
@@ -77,6 +70,7 @@ def test_seen_pictures_that_are_equal_are_said(folders):
     assert notes[1] == "2 seen pictures are equal to another one, as cat.png and dog.png: they cannot be told apart."
 
 
+# What a row says, and the error.
 REFUSED = {
     "missing": ("r8.png,dog.png,1,5", r"image, row 1: no file 'r8.png'"),
     "missing seen": ("r9.png,cow.png,1,5", r"against, row 1: no file 'cow.png'"),
@@ -108,37 +102,34 @@ def test_pictures_in_no_row_are_refused(folders):
 
 
 def test_links_may_not_leave_their_folder(folders):
-    secret = picture(folders[0].parent / "secret.png")
-    (folders[0] / "r9.png").unlink()
-    os.symlink(secret, folders[0] / "r9.png")
-    with pytest.raises(NeuroCanvasError, match=r"'r9.png' is a link that leaves"):
-        read_pairing(*folders, table(folders, *ROWS))
-    (folders[0] / "r9.png").unlink()
-    os.symlink("r9.png", folders[0] / "r9.png")  # a circle
-    with pytest.raises(NeuroCanvasError, match=r"no file 'r9.png'"):
-        read_pairing(*folders, table(folders, *ROWS))
-    (folders[0] / "r9.png").unlink()
-    os.symlink("r10.png", folders[0] / "r9.png")
+    link = folders[0] / "r9.png"
+    to_elsewhere, circle = picture(folders[0].parent / "secret.png"), "r9.png"
+    for target, says in ((to_elsewhere, r"'r9.png' is a link that leaves"), (circle, r"no file 'r9.png'")):
+        link.unlink()
+        link.symlink_to(target)
+        with pytest.raises(NeuroCanvasError, match=says):
+            read_pairing(*folders, table(folders, *ROWS))
+    link.unlink()
+    link.symlink_to("r10.png")
     assert len(read_pairing(*folders, table(folders, *ROWS)).images) == 3
-    os.symlink(folders[1], folders[0] / "linked")
+    (folders[0] / "linked").symlink_to(folders[1])
     with pytest.raises(NeuroCanvasError, match=r"is a link that leaves"):
         inside(folders[0], "linked/cat.png", "here")
 
 
 def test_faults_of_tables_and_folders_are_one_sentence(folders, tmp_path):
-    for header, says in (("image;against", "the column image is missing"), ("image,against", "line 2: 2 cells")):
-        with pytest.raises(NeuroCanvasError, match=says):
-            read_pairing(*folders, table(folders, *ROWS, header=header))
-    with pytest.raises(NeuroCanvasError, match=r"no such file"):
-        read_pairing(*folders, tmp_path / "none.csv")
-    with pytest.raises(NeuroCanvasError, match=r"none: no such folder"):
-        read_pairing(folders[0], tmp_path / "none")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(NeuroCanvasError, match=r"bare: no pictures in it; allowed are .png"):
-        pictures_in(tmp_path / "bare")
     (folders[0] / "notes.txt").write_text("no picture")
-    with pytest.raises(NeuroCanvasError, match=r"row 1: allowed are .*got 'notes.txt'"):
-        read_pairing(*folders, table(folders, "notes.txt,cat.png,1,1"))
+    for read, says in (
+        (lambda: read_pairing(*folders, table(folders, *ROWS, header="image;against")), "the column image is missing"),
+        (lambda: read_pairing(*folders, table(folders, *ROWS, header="image,against")), "line 2: 2 cells"),
+        (lambda: read_pairing(*folders, tmp_path / "none.csv"), r"no such file"),
+        (lambda: read_pairing(folders[0], tmp_path / "none"), r"none: no such folder"),
+        (lambda: pictures_in(tmp_path / "bare"), r"bare: no pictures in it; allowed are .png"),
+        (lambda: read_pairing(*folders, table(folders, "notes.txt,cat.png,,")), "row 1: allowed are .*got 'notes.txt'"),
+    ):
+        with pytest.raises(NeuroCanvasError, match=says):
+            read()
 
 
 def test_pictures_of_another_size_are_cut_and_resized_and_that_is_said(folders):
@@ -193,9 +184,7 @@ def test_what_cannot_be_decoded_is_refused(folders):
     path.write_bytes(whole[:-40])
     with pytest.raises(NeuroCanvasError, match=r"r9.png: damaged"):
         read_pictures(pairing.images, (8, 8))
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")  # would be given to another program
-    with pytest.raises(NeuroCanvasError, match=r"r9.png: not a picture; allowed are .png"):
-        choose_size(pairing)
-    path.write_bytes(b"")
-    with pytest.raises(NeuroCanvasError, match=r"r9.png: not a picture"):
-        choose_size(pairing)
+    for content in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b""):  # the first is for another program
+        path.write_bytes(content)
+        with pytest.raises(NeuroCanvasError, match=r"r9.png: not a picture; allowed are .png"):
+            choose_size(pairing)

@@ -17,16 +17,13 @@ STRENGTH = {"eeg": 0.8, "shuffled": 0.0, "mean": 0.0, "oracle": 4.0}
 def trial_table(n_subjects: int = 1, per_concept: int = 5, folds: int = 1) -> dict[str, np.ndarray]:
     """Every subject saw the same pictures, concept by concept."""
     n = n_subjects * 6 * per_concept
-    concept = np.tile(np.repeat(list(CONCEPTS), per_concept), n_subjects)
-    picture = np.tile(np.arange(6 * per_concept), n_subjects)
+    block = np.arange(n) // per_concept % 6
+    concept = np.array(list(CONCEPTS))[block]
+    stimulus = np.array([f"{c}_{p % (6 * per_concept)}.JPEG" for p, c in enumerate(concept)])
     return {
-        "subject": np.repeat(np.arange(n_subjects), 6 * per_concept),
-        "trial": np.arange(n),
-        "stimulus": np.array([f"{c}_{p}.JPEG" for c, p in zip(concept, picture)]),
-        "concept": concept,
-        "block": np.tile(np.repeat(np.arange(6), per_concept), n_subjects),
-        "fold": np.arange(n) % folds,
-    }
+        "subject": np.arange(n) // (6 * per_concept), "trial": np.arange(n), "stimulus": stimulus, "concept": concept,
+        "block": block, "fold": np.arange(n) % folds,
+    }  # fmt: skip
 
 
 def in_cells(table: np.ndarray, trials: dict[str, np.ndarray], blocked: bool = False) -> np.ndarray:
@@ -36,9 +33,7 @@ def in_cells(table: np.ndarray, trials: dict[str, np.ndarray], blocked: bool = F
     return np.where(partners < 0, np.nan, table[np.arange(len(true))[:, None], true[partners]])
 
 
-def arm_tables(
-    trials: dict[str, np.ndarray], strength: float, seed: int, blocked: bool = False
-) -> dict[str, np.ndarray]:
+def arm_tables(trials, strength: float, seed: int, blocked: bool = False) -> dict[str, np.ndarray]:
     """Noise, plus `strength` at what was seen."""
     rng = np.random.default_rng(seed)
     gallery, concepts = sorted(set(trials["stimulus"])), list(CONCEPTS)
@@ -54,12 +49,16 @@ def arm_tables(
     }  # fmt: skip
 
 
-def summary_of(trials, strength=STRENGTH, blocked=False, warnings=(), seed=0):  # type: ignore[no-untyped-def]
+def score(trials, arms, gallery=None, concepts=CONCEPTS, settings=SETTINGS, *, blocked=False, seed=0, **more):
+    """Summary and rows of some arms' tables."""
+    gallery, cells = gallery or sorted(set(trials["stimulus"])), draw_cells(trials, blocked, seed=0)
+    rng = np.random.default_rng(seed)
+    return summarise(arms, trials, gallery, concepts, settings, blocked=blocked, cells=cells, rng=rng, **more)
+
+
+def summary_of(trials, strength=STRENGTH, blocked=False, **more):
     arms = {arm: arm_tables(trials, strength[arm], seed, blocked) for seed, arm in enumerate(strength)}
-    return summarise(
-        arms, trials, sorted(set(trials["stimulus"])), CONCEPTS, SETTINGS,
-        blocked=blocked, cells=draw_cells(trials, blocked, seed=0), rng=np.random.default_rng(seed), warnings=warnings,
-    )
+    return score(trials, arms, blocked=blocked, **more)
 
 
 def test_every_arm_gets_every_metric_with_chance_interval_p_and_place() -> None:
@@ -69,12 +68,10 @@ def test_every_arm_gets_every_metric_with_chance_interval_p_and_place() -> None:
     assert list(summary["arms"]) == list(STRENGTH)
     for arm, metrics in summary["arms"].items():
         assert tuple(metrics) == METRICS
-        for metric, score in metrics.items():
-            expected = np.mean([row[metric] for row in rows if row["arm"] == arm])
-            assert score["value"] == pytest.approx(expected)
-            assert score["low"] <= score["value"] <= score["high"]
-            assert 1 / 200 <= score["p"] <= 1
-            assert ("p_vs_shuffled" in score) == (arm == "eeg")
+        for metric, found in metrics.items():
+            assert found["value"] == pytest.approx(np.mean([row[metric] for row in rows if row["arm"] == arm]))
+            assert found["low"] <= found["value"] <= found["high"] and 1 / 200 <= found["p"] <= 1
+            assert ("p_vs_shuffled" in found) == (arm == "eeg")
     eeg, shuffled, oracle = (summary["arms"][arm]["two_way"] for arm in ("eeg", "shuffled", "oracle"))
     assert eeg["p"] < 0.01 and eeg["p_vs_shuffled"] < 0.05 and shuffled["p"] > 0.05
     span = oracle["value"] - shuffled["value"]
@@ -113,8 +110,7 @@ def test_rows_concepts_and_subjects_hold_the_same_scores() -> None:
 def test_the_same_seed_gives_the_same_summary_whichever_arms_there_are() -> None:
     trials = trial_table()
     whole, _ = summary_of(trials, seed=5)
-    assert whole == summary_of(trials, seed=5)[0]
-    assert whole != summary_of(trials, seed=6)[0]
+    assert whole == summary_of(trials, seed=5)[0] != summary_of(trials, seed=6)[0]
     alone, _ = summary_of(trials, {"eeg": 0.8}, seed=5)
     for metric in METRICS:
         kept = {key: alone["arms"]["eeg"][metric][key] for key in ("value", "low", "high", "p", "chance")}
@@ -127,9 +123,8 @@ def test_blocks_are_exchanged_whole_and_the_design_is_named() -> None:
     rapid, _ = summary_of(trials)
     blocked, _ = summary_of(trials, blocked=True, warnings=["from the split"])
     assert (rapid["unit"], blocked["unit"]) == ("trials", "blocks")
-    assert blocked["warnings"][0] == "from the split"
-    assert "recording block" in blocked["warnings"][1]
-    assert "Only 12 blocks" in blocked["warnings"][2]
+    for warning, words in zip(blocked["warnings"], ("from the split", "recording block", "Only 12 blocks")):
+        assert words in warning
     for key in ("p", "low"):
         assert rapid["arms"]["shuffled"]["two_way"][key] != blocked["arms"]["shuffled"]["two_way"][key]
 
@@ -151,19 +146,14 @@ def test_many_subjects_are_resampled_themselves() -> None:
 
 def test_pixels_must_be_there_for_the_seen_picture_and_may_have_no_chance_level() -> None:
     trials = trial_table()
-    gallery, tables = sorted(set(trials["stimulus"])), arm_tables(trials, 1.0, seed=0)
+    tables = arm_tables(trials, 1.0, seed=0) | {metric: np.full((30, 1), 0.5) for metric in ("pixcorr", "ssim")}
     trials["subject"] = np.arange(30)  # one trial each: there is no other picture
-    trials["fold"] = np.zeros(30, int)
-    cells = draw_cells(trials, False, seed=0)
-    for metric in ("pixcorr", "ssim"):
-        tables[metric] = np.full((30, 1), 0.5)
-    rng = np.random.default_rng(0)
-    summary, _ = summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=cells, rng=rng)
+    summary, _ = score(trials, {"eeg": tables})
     json.dumps(summary, allow_nan=False)
     assert (summary["arms"]["eeg"]["ssim"]["chance"], summary["arms"]["eeg"]["ssim"]["p"]) == (None, 1.0)
     tables["ssim"][:, :] = np.nan
     with pytest.raises(NeuroCanvasError, match="arm eeg, ssim: NaN"):
-        summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=cells, rng=rng)
+        score(trials, {"eeg": tables})
 
 
 def test_controls_that_fail_are_named() -> None:
@@ -179,12 +169,9 @@ def test_controls_that_fail_are_named() -> None:
 def test_a_run_without_anything_to_exchange_says_so() -> None:
     trials = {name: column[:2] for name, column in trial_table().items()}
     trials["block"][:] = 0
-    tables, cells = arm_tables(trials, 1.0, seed=1, blocked=True), draw_cells(trials, True, seed=0)
-    rng = np.random.default_rng(0)
-    gallery = sorted(set(trials["stimulus"]))
-    summary, _ = summarise({"eeg": tables}, trials, gallery, CONCEPTS, SETTINGS, blocked=True, cells=cells, rng=rng)
-    score = summary["arms"]["eeg"]["two_way"]
-    assert (score["low"], score["high"], score["p"]) == (None, None, 1.0)
+    summary, _ = score(trials, {"eeg": arm_tables(trials, 1.0, seed=1, blocked=True)}, blocked=True)
+    found = summary["arms"]["eeg"]["two_way"]
+    assert (found["low"], found["high"], found["p"]) == (None, None, 1.0)
     assert any("p cannot go below 1." in warning for warning in summary["warnings"])
 
 
@@ -202,26 +189,20 @@ def test_a_run_without_anything_to_exchange_says_so() -> None:
         (lambda arm, trials: arm["concept"].__setitem__((0, 0), np.inf), "NaN and infinity"),
     ],
 )
-def test_bad_tables_are_refused(change, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_tables_are_refused(change, message: str) -> None:
     trials = trial_table()
-    gallery = sorted(set(trials["stimulus"]))
-    arm, cells = arm_tables(trials, 1.0, seed=2), draw_cells(trials, False, seed=0)
+    gallery, arm = sorted(set(trials["stimulus"])), arm_tables(trials, 1.0, seed=2)
+    cells, rng = draw_cells(trials, False, seed=0), np.random.default_rng(0)
     change(arm, trials)
     with pytest.raises(NeuroCanvasError, match=message):
-        summarise(
-            {"eeg": arm}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=cells,
-            rng=np.random.default_rng(0),
-        )  # fmt: skip
+        summarise({"eeg": arm}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=cells, rng=rng)
 
 
 def test_a_picture_may_stand_in_the_gallery_once() -> None:
     trials = trial_table()
     gallery = [*sorted(set(trials["stimulus"]))[:-1], trials["stimulus"][0]]
     with pytest.raises(NeuroCanvasError, match="29 of them distinct"):
-        summarise(
-            {"eeg": arm_tables(trials, 1.0, seed=3)}, trials, gallery, CONCEPTS, SETTINGS,
-            blocked=False, cells=draw_cells(trials, False, seed=0), rng=np.random.default_rng(0),
-        )
+        score(trials, {"eeg": arm_tables(trials, 1.0, seed=3)}, gallery)
 
 
 def test_score_tables_read_at_the_truth_are_the_scores() -> None:
@@ -240,27 +221,20 @@ def test_intervals_may_resample_stimuli_with_all_their_showings() -> None:
     widths = []
     for resample in ("auto", "stimuli"):
         settings = SETTINGS.model_copy(update={"resample": resample})
-        summary, _ = summarise(
-            {"eeg": tables}, trials, sorted(set(trials["stimulus"])), CONCEPTS, settings, blocked=False,
-            cells=draw_cells(trials, False, seed=0), rng=np.random.default_rng(0),
-        )  # fmt: skip
-        score = summary["arms"]["eeg"]["two_way"]
-        widths.append(score["high"] - score["low"])
+        summary, _ = score(trials, {"eeg": tables}, settings=settings)
+        found = summary["arms"]["eeg"]["two_way"]
+        widths.append(found["high"] - found["low"])
     assert summary["unit"] == "stimuli" and widths[1] > 2 * widths[0]
 
 
 def test_distances_are_scored_upside_down_and_shown_upright() -> None:
     trials = trial_table()
     arms = {arm: arm_tables(trials, strength, seed) for seed, (arm, strength) in enumerate(STRENGTH.items())}
-    gallery = sorted(set(trials["stimulus"]))
-    own = trials["stimulus"][:, None] == np.array(gallery)
+    own = trials["stimulus"][:, None] == np.unique(trials["stimulus"])
     for arm, tables in arms.items():
         tables["swav"] = -(1.0 - 0.5 * own * (arm == "oracle") + 0.01 * np.random.default_rng(0).random(own.shape))
     values = {arm: {"lpips": np.full(len(own), -0.25)} for arm in arms}
-    summary, rows = summarise(
-        arms, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=draw_cells(trials, False, seed=0),
-        rng=np.random.default_rng(0), values=values,
-    )
+    summary, rows = score(trials, arms, values=values)
     near, far = summary["arms"]["oracle"]["swav"], summary["arms"]["eeg"]["swav"]
     assert near["value"] < 0.52 < 0.9 < far["value"] and near["low"] <= near["value"] <= near["high"]
     assert near["p"] == 1 / 200 and near["chance"] > 0.9 and far["p"] > 0.01 and near["place"] == 1
@@ -273,8 +247,5 @@ def test_without_concepts_the_rest_is_scored() -> None:
     trials = trial_table()
     tables = arm_tables(trials, 1.0, 0)
     del tables["concept"]
-    summary, _ = summarise(
-        {"eeg": tables}, trials, sorted(set(trials["stimulus"])), {}, SETTINGS, blocked=False,
-        cells=draw_cells(trials, False, seed=0), rng=np.random.default_rng(0),
-    )  # fmt: skip
+    summary, _ = score(trials, {"eeg": tables}, concepts={})
     assert set(summary["arms"]["eeg"]) == {"two_way", "n_way", "pixcorr", "ssim"} and summary["concepts"] == {}

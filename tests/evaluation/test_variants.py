@@ -1,11 +1,13 @@
 """Every variant against a literal transcription of what its program does, on small arrays."""
 
 import io
+import math
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binom, pearsonr
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import similarity, two_way
@@ -53,31 +55,20 @@ def test_mindeyes_two_way_is_read_down_the_columns_of_the_correlations(name):
 
 def test_enigma_takes_one_off_although_the_picture_itself_never_counted():
     generated, seen = embeddings(seed=1)
-    r = np.corrcoef(seen.T, generated.T, rowvar=False)[:30, 30:]
-    expected = []
-    for i in range(30):
-        column = r[:, i]
-        expected.append((np.sum(column < r[i, i]) - 1) / 29)
+    r = np.corrcoef(seen, generated)[:30, 30:]
+    expected = [(np.sum(r[:, i] < r[i, i]) - 1) / 29 for i in range(30)]
     np.testing.assert_allclose(variant_two_way(similarity(generated, seen), "enigma"), expected)
-    perfect = variant_two_way(similarity(seen, seen), "enigma")
-    np.testing.assert_allclose(perfect, 28 / 29)
-
-
-def literal_bread(generated: np.ndarray, seen: np.ndarray, others: list[list[int]]) -> list[float]:
-    """Each seen picture: how often its own generated one correlates more than another trial's generated one."""
-    stats = pytest.importorskip("scipy.stats")
-    scores = []
-    for i, drawn in enumerate(others):
-        own = stats.pearsonr(seen[i], generated[i])[0]
-        scores.append(sum(own > stats.pearsonr(seen[i], generated[j])[0] for j in drawn) / len(drawn))
-    return scores
+    np.testing.assert_allclose(variant_two_way(similarity(seen, seen), "enigma"), 28 / 29)
 
 
 def test_bread_compares_in_the_other_direction():
     generated, seen = embeddings(seed=2)
-    sim = similarity(generated, seen)
-    everyone = [[j for j in range(30) if j != i] for i in range(30)]
-    np.testing.assert_allclose(variant_two_way(sim, "bread"), literal_bread(generated, seen, everyone))
+    sim, expected = similarity(generated, seen), []
+    # each seen picture: how often its own generated one correlates more than another trial's generated one
+    for i, one in enumerate(seen):
+        r = np.array([pearsonr(one, other)[0] for other in generated])
+        expected.append((r < r[i]).sum() / 29)
+    np.testing.assert_allclose(variant_two_way(sim, "bread"), expected)
     assert abs(variant_two_way(sim, "bread") - variant_two_way(sim)).max() > 0.1
 
 
@@ -108,61 +99,28 @@ def test_our_own_score_differs_from_mindeyes_in_ties_and_repeated_pictures_only(
 # ---- n-way and upper half ----
 
 
-def literal_n_way(logits: np.ndarray, class_id: int, draws: list[np.ndarray]) -> float:
-    """MinD-Vis: the true class first, then 49 others; correct if the largest probability stands first."""
-    probabilities = torch.tensor(logits).softmax(0)
-    hits = []
-    for others in draws:
-        picked = torch.cat([probabilities[class_id].unsqueeze(0), probabilities[others]])
-        hits.append(picked.topk(1).indices[0].item() == 0)
-    return float(np.mean(hits))
-
-
-def test_mindvis_takes_the_class_from_the_seen_picture_and_competes_with_49():
-    rng = np.random.default_rng(5)
-    seen = rng.normal(size=(6, 80))
-    logits = 0.7 * seen + rng.normal(size=(6, 80))
-    exact = n_way_class(logits, seen)
-    for row in range(6):
-        class_id = int(seen[row].argmax())
-        rest = [i for i in range(80) if i != class_id]
-        draws = [rng.choice(rest, 49, replace=False) for _ in range(3000)]
-        assert exact[row] == pytest.approx(literal_n_way(logits[row], class_id, draws), abs=0.04)
-
-
-def test_mindvis_draws_40_times():
+def test_mindvis_draws_49_others_than_the_seen_pictures_class_40_times():
     rng = np.random.default_rng(6)
     seen = rng.normal(size=(200, 70))
     logits = 0.7 * seen + rng.normal(size=(200, 70))
     drawn = n_way_class(logits, seen, rng=np.random.default_rng(1))
     np.testing.assert_allclose(drawn * 40, (drawn * 40).round(), atol=1e-9)
     assert drawn.mean() == pytest.approx(n_way_class(logits, seen).mean(), abs=0.01)
+    below = (logits < np.take_along_axis(logits, seen.argmax(axis=1)[:, None], axis=1)).sum(axis=1)  # of 69 others
+    expected = [math.comb(count, 49) / math.comb(69, 49) for count in below]  # all that are drawn must be below
+    np.testing.assert_allclose(n_way_class(logits, seen), expected, atol=1e-12)
     assert n_way_class(seen, seen, rng=rng).tolist() == [1.0] * 200
     assert n_way_class(-seen, seen, rng=rng).tolist() == [0.0] * 200
-
-
-def test_without_information_one_in_fifty_is_right():
-    rng = np.random.default_rng(7)
-    logits, seen = rng.normal(size=(2, 4000, 60))
-    assert n_way_class(logits, seen).mean() == pytest.approx(1 / 50, abs=0.005)
-
-
-def literal_upper_half(scores: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """CrossPT-EEG: 500 others with replacement, numbered around the true one; more than 250 must be beaten."""
-    n, c = scores.shape
-    r = rng.integers(0, c - 1, size=(n, 500))
-    negatives = r + (r >= true[:, None])
-    wins = scores[np.arange(n), true][:, None] > np.take_along_axis(scores, negatives, axis=1)
-    return (wins.sum(axis=1) > 500 // 2).astype(float)
 
 
 def test_upper_half_is_an_indicator_whose_expectation_is_exact():
     rng = np.random.default_rng(8)
     scores, true = rng.normal(size=(9, 41)), rng.integers(0, 41, size=9)
     scores[np.arange(9), true] = np.sort(scores, axis=1)[:, 16:25].diagonal() + 1e-9  # around the middle
-    literal = np.mean([literal_upper_half(scores, true, rng) for _ in range(1500)], axis=0)
+    beaten = (scores < scores[np.arange(9), true][:, None]).sum(axis=1)
     drawn = np.mean([upper_half(scores, true, rng=rng) for _ in range(1500)], axis=0)
-    np.testing.assert_allclose(upper_half(scores, true), literal, atol=0.06)
+    # CrossPT-EEG: more than 250 of 500 others, drawn with replacement, must be beaten
+    np.testing.assert_allclose(upper_half(scores, true), binom.sf(250, 500, beaten / 40), atol=1e-9)
     np.testing.assert_allclose(upper_half(scores, true), drawn, atol=0.06)
     assert set(np.unique(upper_half(scores, true, rng=rng))) <= {0.0, 1.0}
     assert 0.05 < upper_half(scores, true)[4] < 0.95
@@ -175,33 +133,33 @@ def torch_resized(stack: np.ndarray, *sizes: int, antialias: bool, rounded: bool
     """(n, h, w, 3) of 0 to 255 through torchvision's tensor resize to squares, from 0 to 1."""
     made = torch.tensor(stack).permute(0, 3, 1, 2).float() / 255
     for size in sizes:
-        made = torch.nn.functional.interpolate(
-            made, (size, size), mode="bilinear", align_corners=False, antialias=antialias
-        )
+        how = {"mode": "bilinear", "align_corners": False, "antialias": antialias}
+        made = torch.nn.functional.interpolate(made, (size, size), **how)
         made = (made * 255).round() / 255 if rounded else made
     return made.permute(0, 2, 3, 1).numpy().astype(float)
 
 
 def mindeye_ssim(a: np.ndarray, b: np.ndarray) -> list[float]:
     color, metrics = pytest.importorskip("skimage.color"), pytest.importorskip("skimage.metrics")
-    return [
-        metrics.structural_similarity(
-            left, right, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
-        )
-        for left, right in zip(color.rgb2gray(a), color.rgb2gray(b))
-    ]
+    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    return [metrics.structural_similarity(*pair, **how) for pair in zip(color.rgb2gray(a), color.rgb2gray(b))]
 
 
 def correlations(a: np.ndarray, b: np.ndarray) -> list[float]:
     return [np.corrcoef(left.ravel(), right.ravel())[0, 1] for left, right in zip(a, b)]
 
 
-def test_mindeyes_pixels_are_at_425_from_256():
+def assert_pixels(found, a, b):
+    np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], mindeye_ssim(np.clip(a, 0, 1), np.clip(b, 0, 1)), atol=1e-6)
+
+
+def test_mindeyes_pixels_are_at_425_from_256_of_few_pairs_or_many(monkeypatch):
     generated, seen = pictures(seed=1), pictures(seed=2, height=300, width=200)
     a, b = (torch_resized(stack, 256, 425, antialias=False) for stack in (generated, seen))
-    found = pixels_of_pairs(generated, seen)
-    np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
-    np.testing.assert_allclose(found[:, 1], mindeye_ssim(a, b), atol=1e-6)
+    assert_pixels(pixels_of_pairs(generated, seen), a, b)
+    monkeypatch.setattr("neurocanvas.evaluation.variant_scores.AT_ONCE", 2)
+    assert_pixels(pixels_of_pairs(generated, seen), a, b)
 
 
 def test_the_old_notebook_of_atm_divides_by_982_and_clamps():
@@ -221,9 +179,7 @@ def test_perceptogram_compares_pixels_at_512_by_pil():
         np.stack([np.array(Image.fromarray(one).resize((512, 512))) / 255.0 for one in stack])
         for stack in (generated, seen)
     )
-    found = pixels_of_pairs(generated, seen, "ozcelik")
-    np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
-    np.testing.assert_allclose(found[:, 1], mindeye_ssim(a, b), atol=1e-6)
+    assert_pixels(pixels_of_pairs(generated, seen, "ozcelik"), a, b)
 
 
 def test_bread_distorts_what_is_not_square_and_compares_colours_in_a_flat_window():
@@ -243,10 +199,8 @@ def test_bread_distorts_what_is_not_square_and_compares_colours_in_a_flat_window
     assert b[0].shape == (3, 512, 512)
     found = pixels_of_pairs(generated, seen, "bread")
     np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
-    expected = [
-        metrics.structural_similarity(left.clip(0, 1), right.clip(0, 1), channel_axis=0, data_range=1.0)
-        for left, right in zip(a, b)
-    ]
+    pairs, how = zip(np.clip(a, 0, 1), np.clip(b, 0, 1)), {"channel_axis": 0, "data_range": 1.0}
+    expected = [metrics.structural_similarity(*pair, **how) for pair in pairs]
     np.testing.assert_allclose(found[:, 1], expected, atol=1e-6)
 
 
@@ -261,16 +215,7 @@ def test_enigmas_generated_pictures_go_through_jpeg_and_224_pixels():
         np.testing.assert_array_equal(made, expected)
     a = torch_resized(np.stack(small), 512, antialias=True)
     b = torch_resized(seen, 224, 512, antialias=True)
-    found = pixels_of_pairs(generated, seen, "enigma")
-    np.testing.assert_allclose(found[:, 0], correlations(a, b), atol=1e-6)
-    np.testing.assert_allclose(found[:, 1], mindeye_ssim(a.clip(0, 1), b.clip(0, 1)), atol=1e-6)
-
-
-def test_many_pairs_are_the_same_as_few(monkeypatch):
-    generated, seen = pictures(n=5, seed=11), pictures(n=5, seed=12)
-    whole = pixels_of_pairs(generated, seen)
-    monkeypatch.setattr("neurocanvas.evaluation.variant_scores.AT_ONCE", 2)
-    np.testing.assert_allclose(pixels_of_pairs(generated, seen), whole, atol=1e-12)
+    assert_pixels(pixels_of_pairs(generated, seen, "enigma"), a, b)
 
 
 # ---- scores that need a network ----
@@ -297,29 +242,24 @@ def test_scores_of_networks_are_two_way_or_distances_of_what_the_network_gives(n
 # ---- the table ----
 
 
-SIZES = {
-    # variant: metric: (layer, side of the tensor, library)
-    "mindeye": {"alexnet2": ("features.4", 256), "alexnet5": ("features.11", 256), "inception": ("avgpool", 342),
-                "clip": ("image_embeds", 224), "efficientnet-b1": ("avgpool", 255), "swav": ("avgpool", 224)},
-    "ozcelik": {"alexnet2": ("features.4", 224), "alexnet5": ("features.11", 224), "inception": ("avgpool", 224),
-                "clip": ("image_embeds", 224), "efficientnet-b1": ("avgpool", 224), "swav": ("avgpool", 224)},
-    "bread": {"alexnet2": ("features.5", 224), "alexnet5": ("features.12", 224), "inception": ("avgpool", 299),
-              "clip": ("image_embeds", 224), "efficientnet-b1": ("avgpool", 240), "swav": ("avgpool", 240)},
-    "enigma": {"alexnet2": ("features.4", 256), "alexnet5": ("features.11", 256), "inception": ("avgpool", 342),
-               "clip": ("image_embeds", 224), "efficientnet-b1": ("avgpool", 255), "swav": ("avgpool", 224)},
-    "mindvis-nway": {"top1-of-50": ("logits", 518)},
-}  # fmt: skip
+# Layers that are read, and sides of the tensors that networks are given.
+LAYERS = {"alexnet2": "features.4", "alexnet5": "features.11", "inception": "avgpool", "clip": "image_embeds",
+          "efficientnet-b1": "avgpool", "swav": "avgpool"}  # fmt: skip
+SIDES = {"mindeye": (256, 256, 342, 224, 255, 224), "ozcelik": (224,) * 6, "bread": (224, 224, 299, 224, 240, 240),
+         "enigma": (256, 256, 342, 224, 255, 224)}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [*SIDES, "mindvis-nway"])
 def test_networks_of_a_variant_are_given_its_sizes_and_read_at_its_layers(name):
-    variant = VARIANTS[name]
-    assert set(variant.networks) == set(SIZES[name])
-    values = pictures(n=1, height=80, width=100)
-    for metric, (layer, side) in SIZES[name].items():
-        network = variant.networks[metric]
-        assert network.layers == (layer,), metric
-        assert preprocess(values, network.preprocess).shape == (1, 3, side, side), metric
+    expected = {metric: (layer, side) for (metric, layer), side in zip(LAYERS.items(), SIDES.get(name, ()))}
+    if name == "bread":
+        expected |= {"alexnet2": ("features.5", 224), "alexnet5": ("features.12", 224)}
+    found, values = {}, pictures(n=1, height=80, width=100)
+    for metric, network in VARIANTS[name].networks.items():
+        shape = preprocess(values, network.preprocess).shape
+        assert shape == (1, 3, shape[-1], shape[-1]), metric
+        found[metric] = (*network.layers, shape[-1])
+    assert found == (expected or {"top1-of-50": ("logits", 518)})
 
 
 def test_the_table_holds_what_is_asked_of_it():
@@ -339,21 +279,21 @@ def test_every_metric_says_how_to_read_it():
         assert set(metric.networks) <= set(FEATURE_NETWORKS), name
         assert isinstance(metric.chance, str) or 0 < metric.chance < 1, name
     lower = {name for name, metric in METRICS.items() if metric.better == "lower"}
-    assert lower == {
-        "median_rank", "efficientnet-b1", "swav", "lpips", "fid-64", "fid-2048", "kid", "mean_cosine"
-    }  # fmt: skip
+    assert lower == {"median_rank", "efficientnet-b1", "swav", "lpips", "fid-64", "fid-2048", "kid", "mean_cosine"}
     # the network that conditions the generator is never the only judge
     assert all("dinov2" in METRICS[name].networks for name in ("two_way", "n_way"))
 
 
-def test_bad_calls_are_refused():
-    with pytest.raises(NeuroCanvasError, match="variant for two_way: allowed are mindeye, atm-old, ozcelik, bread"):
-        variant_two_way(np.eye(3), "mindvis-nway")
-    with pytest.raises(NeuroCanvasError, match=r"as many rows as columns; got \(3, 2\)"):
-        variant_two_way(np.eye(3)[:, :2])
-    with pytest.raises(NeuroCanvasError, match="got 3 and 2"):
-        pixels_of_pairs(pictures(3), pictures(2))
-    with pytest.raises(NeuroCanvasError, match=r"50 classes or more are needed; got \(2, 49\)"):
-        n_way_class(np.zeros((2, 49)), np.zeros((2, 49)))
-    with pytest.raises(NeuroCanvasError, match="variant for upper_half: allowed are crosspt-upper-half"):
-        upper_half(np.eye(3), np.arange(3), "mindeye")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: variant_two_way(np.eye(3), "mindvis-nway"), "variant for two_way: allowed are mindeye, atm-old, ozc"),
+        (lambda: variant_two_way(np.eye(3)[:, :2]), r"as many rows as columns; got \(3, 2\)"),
+        (lambda: pixels_of_pairs(pictures(3), pictures(2)), "got 3 and 2"),
+        (lambda: n_way_class(np.zeros((2, 49)), np.zeros((2, 49))), r"50 classes or more are needed; got \(2, 49\)"),
+        (lambda: upper_half(np.eye(3), np.arange(3), "mindeye"), "for upper_half: allowed are crosspt-upper-half"),
+    ],
+)
+def test_bad_calls_are_refused(call, message):
+    with pytest.raises(NeuroCanvasError, match=message):
+        call()

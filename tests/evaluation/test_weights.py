@@ -19,28 +19,22 @@ def pictures(n: int = 2, size: int = 40) -> np.ndarray:
 @pytest.fixture(scope="module")
 def tiny_transformers(tmp_path_factory):
     """Folders of tiny random networks with their processors: CLIP, DINOv2 and a classifier."""
-    import transformers
+    import transformers as hf
 
-    root = tmp_path_factory.mktemp("networks")
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision = transformers.CLIPVisionConfig(**small, image_size=224, patch_size=32, projection_dim=8)
-    dino = transformers.Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28)
-    vit = transformers.ViTConfig(**small, image_size=24, patch_size=8, num_labels=60)
-    made = {
-        "clip": transformers.CLIPVisionModelWithProjection(vision),
-        "dinov2": transformers.Dinov2Model(dino),
-        "imagenet-transformers": transformers.ViTForImageClassification(vit),
-    }
-    processors = {
-        "clip": ("CLIPImageProcessor", {"size": {"shortest_edge": 224}}),
-        "dinov2": ("BitImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}}),
-        "imagenet-transformers": ("ViTImageProcessor", {"size": {"height": 24, "width": 24}}),
-    }
-    for name, model in made.items():
+    root, made = tmp_path_factory.mktemp("networks"), {}
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = hf.CLIPVisionConfig(**tiny, intermediate_size=32, image_size=224, patch_size=32, projection_dim=8)
+    vit = hf.ViTConfig(**tiny, intermediate_size=32, image_size=24, patch_size=8, num_labels=60)
+    dino_sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}}
+    for name, model, kind, sizes in (
+        ("clip", hf.CLIPVisionModelWithProjection(vision), "CLIP", {"size": {"shortest_edge": 224}}),
+        ("dinov2", hf.Dinov2Model(hf.Dinov2Config(**tiny, image_size=28)), "Bit", dino_sizes),
+        ("imagenet-transformers", hf.ViTForImageClassification(vit), "ViT", {"size": {"height": 24, "width": 24}}),
+    ):
+        made[name] = model
         model.save_pretrained(root / name)
-        kind, settings = processors[name]
-        kind = getattr(transformers, f"{kind}Pil", None) or getattr(transformers, kind)
-        kind(**settings).save_pretrained(root / name)
+        processor = getattr(hf, f"{kind}ImageProcessorPil", None) or getattr(hf, f"{kind}ImageProcessor")
+        processor(**sizes).save_pretrained(root / name)
     return root, made
 
 
@@ -86,7 +80,7 @@ def test_without_weights_it_is_not_computed_and_nothing_is_fetched(monkeypatch, 
 class TinyAlexNet(torch.nn.Module):
     """AlexNet's modules in their order, with few channels."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         nn = torch.nn
         self.features = nn.Sequential(
@@ -112,33 +106,36 @@ def torchvision(monkeypatch):
         assert weights is None, "torchvision would fetch them"
         return TinyAlexNet()
 
-    def address(name):
-        return SimpleNamespace(url=f"https://weights.example/{name}.pth")
-
     models = SimpleNamespace(
-        alexnet=build, inception_v3=build, efficientnet_b1=build, resnet50=build, vit_h_14=build,
-        AlexNet_Weights=SimpleNamespace(IMAGENET1K_V1=address("alexnet")),
-        Inception_V3_Weights=SimpleNamespace(IMAGENET1K_V1=address("inception")),
-        EfficientNet_B1_Weights=SimpleNamespace(IMAGENET1K_V2=address("efficientnet")),
-        ViT_H_14_Weights=SimpleNamespace(IMAGENET1K_SWAG_E2E_V1=address("vit")),
-    )  # fmt: skip
+        **dict.fromkeys(("alexnet", "inception_v3", "efficientnet_b1", "resnet50", "vit_h_14"), build),
+        **{
+            name: SimpleNamespace(**{version: SimpleNamespace(url=f"https://weights.example/{file}.pth")})
+            for name, version, file in (
+                ("AlexNet_Weights", "IMAGENET1K_V1", "alexnet"),
+                ("Inception_V3_Weights", "IMAGENET1K_V1", "inception"),
+                ("EfficientNet_B1_Weights", "IMAGENET1K_V2", "efficientnet"),
+                ("ViT_H_14_Weights", "IMAGENET1K_SWAG_E2E_V1", "vit"),
+            )
+        },
+    )
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
     return built
 
 
-@pytest.mark.parametrize("name", ["alexnet2", "alexnet5", "inception", "efficientnet-b1", "swav", "imagenet"])
+FILES = {"alexnet2": "alexnet.pth", "alexnet5": "alexnet.pth", "inception": "inception.pth", "imagenet": "vit.pth",
+         "efficientnet-b1": "efficientnet.pth", "swav": "swav_800ep_pretrain.pth.tar"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_networks_of_torchvision_are_filled_from_the_file_and_read_at_their_layer(torchvision, tmp_path, name):
     torch.manual_seed(0)
     network, real = FEATURE_NETWORKS[name], TinyAlexNet().eval()
-    file = {"swav": "swav_800ep_pretrain.pth.tar", "imagenet": "vit.pth", "efficientnet-b1": "efficientnet.pth"}.get(
-        name, "inception.pth" if name == "inception" else "alexnet.pth"
-    )
     state = real.state_dict()
     if name == "swav":  # its file names a wrapper, lacks the classifier and has heads of its own
         state = {f"module.{key}": values for key, values in state.items() if not key.startswith("fc.")}
         state["module.prototypes.weight"] = torch.zeros(3)
-    torch.save(state, tmp_path / file)
+    torch.save(state, tmp_path / FILES[name])
     loaded = load_network(network, folder=str(tmp_path))
     assert isinstance(loaded, LoadedNetwork) and torchvision == [dict(network.options)]
     pixels = loaded.prepare(pictures())

@@ -1,8 +1,5 @@
 """Differential entropy: white noise has the entropy that it should, the released formula equals MNE's."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.special import digamma
@@ -10,10 +7,10 @@ from scipy.special import digamma
 from neurocanvas.config import DataSettings, FeatureSettings
 from neurocanvas.datasets import open_dataset
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.features import entropy
 from neurocanvas.features.entropy import (
     METHODS,
     RELEASED_EPSILON,
-    UNITS,
     band_power,
     bin_shares,
     differential_entropy,
@@ -36,17 +33,13 @@ def trials_of(signal: np.ndarray, *, sfreq: float = 1000.0, tmin: float = 0.0) -
 
 
 def noise(n_trials: int, n_chans: int, n_times: int, *, sd: float = 10.0) -> np.ndarray:
-    """White noise, µV."""
     return sd * np.random.default_rng(1).normal(size=(n_trials, n_chans, n_times))
 
 
 @pytest.fixture(scope="module")
-def real_trial() -> np.ndarray:
+def real_trial(test_data) -> np.ndarray:
     """The window of a real EEG-ImageNet trial, (62, 400), volts."""
-    folder = os.environ.get("NEUROCANVAS_TEST_DATA")
-    if not folder:
-        pytest.skip("NEUROCANVAS_TEST_DATA names no folder of real recordings")
-    with np.load(Path(folder) / "eeg_imagenet_trials" / "trials.npz") as arrays:
+    with np.load(test_data / "eeg_imagenet_trials" / "trials.npz") as arrays:
         return arrays["trial0_volts"][:, 40:440]
 
 
@@ -71,15 +64,12 @@ def test_white_noise_has_its_entropy(n_times, sfreq, resolved):
     np.testing.assert_allclose(measured[resolved:], expected[resolved:], atol=0.05)
 
 
-def test_400_ms_do_not_resolve_delta():
-    expected = 0.5 * np.log(2 * np.pi * np.e * 100 * WIDTHS[0] / 500)
-    assert gaussian_entropy(noise(500, 4, 400), 1000.0)[..., 0].mean() == pytest.approx(expected - 0.21, abs=0.05)
-
-
 def test_without_the_correction_a_short_window_reads_too_low():
     freqs, psd = power_spectrum(noise(500, 4, 400), 1000.0)
     power = band_power(psd, freqs)
     expected = 0.5 * np.log(2 * np.pi * np.e * 100 * WIDTHS / 500)
+    # 400 ms do not resolve delta
+    assert gaussian_entropy(noise(500, 4, 400), 1000.0)[..., 0].mean() == pytest.approx(expected[0] - 0.21, abs=0.05)
     assert differential_entropy(power)[..., 1].mean() == pytest.approx(expected[1] - 0.10, abs=0.03)
     np.testing.assert_allclose(differential_entropy(power.mean(axis=(0, 1)))[1:], expected[1:], atol=0.02)
 
@@ -95,34 +85,16 @@ def test_gaussian_entropy_is_that_of_the_float64_spectrum(real_trial):
 
 
 def test_doubling_the_amplitude_adds_ln_2():
-    signal = noise(2, 3, 400)
-    difference = gaussian_entropy(2 * signal, 1000.0) - gaussian_entropy(signal, 1000.0)
-    np.testing.assert_allclose(difference, np.log(2), atol=1e-6)
+    once, twice = (gaussian_entropy(factor * noise(2, 3, 400), 1000.0) for factor in (1, 2))
+    np.testing.assert_allclose(twice - once, np.log(2), atol=1e-6)
 
 
 def test_bands_that_tile_the_axis_share_out_all_power():
     freqs, psd = power_spectrum(noise(3, 2, 400), 1000.0)
-    tiles = {"low": (0.0, 7.0), "middle": (7.0, 31.3), "high": (31.3, 501.25)}
-    parts = band_power(psd, freqs, tiles)
+    parts = band_power(psd, freqs, {"low": (0.0, 7.0), "middle": (7.0, 31.3), "high": (31.3, 501.25)})
     np.testing.assert_allclose(parts.sum(axis=-1), psd.sum(axis=-1) * freqs[1], rtol=1e-6)
-    assert parts.shape == (3, 2, 3)
-
-
-def test_a_bin_is_split_at_the_edge_of_a_band():
-    freqs = np.arange(5) * 2.5
-    assert bin_shares(freqs, {"delta": (0.5, 4.0)})[:, 0].tolist() == [1.5, 2.5, 0.25, 0.0, 0.0]
-
-
-def test_entropy_refuses_power_that_has_none():
-    for bad in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(NeuroCanvasError, match="power"):
-            differential_entropy(np.array([1.0, bad]))
-
-
-def test_released_formula_equals_mne_on_a_real_trial(real_trial):
-    expected, bins = mne_feature(real_trial[None], 1000.0)
-    np.testing.assert_allclose(released_entropy(real_trial[None] * 1e6, 1000.0), expected, rtol=1e-5)
-    assert bins == [1, 2, 2, 7, 21]
+    # a bin is split at the edge of a band
+    assert bin_shares(np.arange(5) * 2.5, {"delta": (0.5, 4.0)})[:, 0].tolist() == [1.5, 2.5, 0.25, 0.0, 0.0]
 
 
 def test_released_formula_equals_mne_on_simulated_trials(tiny_data):
@@ -133,11 +105,12 @@ def test_released_formula_equals_mne_on_simulated_trials(tiny_data):
     assert len(expected) == 24 and bins == [1, 2, 2, 7, 21]
 
 
-@pytest.mark.parametrize(("n_times", "sfreq"), [(400, 1000.0), (102, 256.0), (501, 1000.0)])
-def test_released_formula_equals_mne_on_noise(n_times, sfreq):
-    signal = noise(3, 4, n_times)
-    expected, _ = mne_feature(signal * 1e-6, sfreq)
+@pytest.mark.parametrize(("n_times", "sfreq"), [(0, 1000.0), (400, 1000.0), (102, 256.0), (501, 1000.0)])
+def test_released_formula_equals_mne_on_a_real_trial_and_on_noise(n_times, sfreq, request):
+    signal = noise(3, 4, n_times) if n_times else request.getfixturevalue("real_trial")[None] * 1e6
+    expected, bins = mne_feature(signal * 1e-6, sfreq)
     np.testing.assert_allclose(released_entropy(signal, sfreq), expected, rtol=1e-5)
+    assert bins == [1, 2, 2, 7, 21] or signal.shape[-1] != 400
 
 
 def test_released_formula_counts_30_hz_twice_and_its_psd_is_not_per_hertz(real_trial):
@@ -169,8 +142,8 @@ def test_half_of_the_gamma_bins_of_a_real_trial_lie_below_the_epsilon(real_trial
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_extract_is_the_method_on_the_window_whatever_the_chunk(method, monkeypatch):
-    signal = noise(7, 3, 501).astype(np.float32)
-    settings = FeatureSettings(method=method)
+    signal, settings = noise(7, 3, 501).astype(np.float32), FeatureSettings(method=method)
+    assert entropy.UNITS.keys() == METHODS.keys() and (entropy.UNITS[method] == "nats") == (method == "gaussian")
     features = extract(trials_of(signal), settings)
     assert features.shape == (7, 3, 5) and features.dtype == np.float32
     np.testing.assert_allclose(features, METHODS[method](signal[..., 40:440], 1000.0), rtol=1e-6)
@@ -178,14 +151,9 @@ def test_extract_is_the_method_on_the_window_whatever_the_chunk(method, monkeypa
     np.testing.assert_allclose(extract(trials_of(signal), settings), features, rtol=1e-6)
 
 
-def test_every_method_says_what_its_numbers_are():
-    assert UNITS.keys() == METHODS.keys() and UNITS["gaussian"] == "nats" != UNITS["eeg-imagenet"]
-
-
 def test_window_counts_from_the_onset():
     signal = noise(2, 1, 358)
-    settings = FeatureSettings(tmin=0.0, tmax=0.4)
-    features = extract(trials_of(signal, sfreq=256.0, tmin=-102 / 256), settings)
+    features = extract(trials_of(signal, sfreq=256.0, tmin=-102 / 256), FeatureSettings(tmin=0.0, tmax=0.4))
     np.testing.assert_allclose(features, gaussian_entropy(signal[..., 102:204].astype(np.float32), 256.0), rtol=1e-6)
 
 
@@ -195,27 +163,25 @@ def test_window_must_lie_inside_the_trials(tmin, tmax):
         extract(trials_of(noise(2, 1, 501)), FeatureSettings(tmin=tmin, tmax=tmax))
 
 
-def test_bad_channels_are_named():
-    one = 100  # a single sample is enough
-    for times, value, problem in (
-        (one, np.nan, "not finite"),
-        (one, np.inf, "not finite"),
-        (one, -np.inf, "not finite"),
-        (slice(None), np.inf, "not finite"),
-        (slice(None), 0.1, "flat"),
-    ):
-        signal = noise(4, 3, 501)
-        signal[2, 1, times] = value
-        with pytest.raises(NeuroCanvasError, match=rf"trial 2 .*channel C1 .*{problem}"):
-            extract(trials_of(signal), FeatureSettings())
+@pytest.mark.parametrize(
+    ("times", "value", "problem"),
+    # a single sample is enough
+    [*((100, value, "not finite") for value in (np.nan, np.inf, -np.inf)), (slice(None), np.inf, "not finite"),
+     (slice(None), 0.1, "flat")],
+)  # fmt: skip
+def test_bad_channels_are_named(times, value, problem):
+    signal = noise(4, 3, 501)
+    signal[2, 1, times] = value
+    with pytest.raises(NeuroCanvasError, match=rf"trial 2 .*channel C1 .*{problem}"):
+        extract(trials_of(signal), FeatureSettings())
 
 
-def test_bands_above_half_the_sampling_rate_are_refused():
+def test_power_that_has_no_entropy_and_windows_without_bands_are_refused():
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(NeuroCanvasError, match="power"):
+            differential_entropy(np.array([1.0, bad]))
     for method in METHODS:
         with pytest.raises(NeuroCanvasError, match=r"gamma \(30-80 Hz\).*160 Hz or more.*64 Hz"):
             extract(trials_of(noise(2, 1, 128), sfreq=128.0), FeatureSettings(method=method, tmin=0.0, tmax=1.0))
-
-
-def test_a_window_without_a_bin_in_delta_is_refused_by_the_released_formula():
     with pytest.raises(NeuroCanvasError, match="delta"):
         released_entropy(noise(1, 1, 100), 1000.0)

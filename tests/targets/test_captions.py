@@ -8,25 +8,19 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.captions import caption_stimuli, load_captioner, read_captions, tidy, write_captions
 
 
-def test_written_captions_are_read_back_in_their_order(tmp_path):
-    captions = {"b_1.JPEG": "a red mitten on a blue cloth", "a_2.JPEG": "a jack-o'-lantern", "c": ""}
-    write_captions(tmp_path / "caption.txt", captions)
-    assert list(read_captions(tmp_path / "caption.txt").items()) == list(captions.items())
+def test_captions_are_read_back_in_their_order_and_the_released_file_is_read(tmp_path):
+    path, captions = tmp_path / "caption.txt", {"b_1.JPEG": "a red mitten", "a_2.JPEG": "a jack-o'-lantern", "c": ""}
+    write_captions(path, captions)
+    assert list(read_captions(path).items()) == list(captions.items())
+    path.write_bytes(b"n02106662_1.JPEG\ta dog laying on the grass\r\nn2_3.JPEG\ta dog\r\n")
+    assert read_captions(path)["n02106662_1.JPEG"] == "a dog laying on the grass"
 
 
-def test_the_released_file_is_read(tmp_path):
-    (tmp_path / "caption.txt").write_bytes(b"n02106662_1.JPEG\ta dog laying on the grass\r\nn2_3.JPEG\ta dog\r\n")
-    assert read_captions(tmp_path / "caption.txt")["n02106662_1.JPEG"] == "a dog laying on the grass"
-
-
-def test_a_row_without_a_tab_is_named(tmp_path):
+def test_a_row_without_a_tab_is_named_and_a_missing_file_says_which_verb_makes_it(tmp_path):
+    with pytest.raises(NeuroCanvasError, match="neurocanvas caption"):
+        read_captions(tmp_path / "caption.txt")
     (tmp_path / "caption.txt").write_text("a\tone\nb two\n")
     with pytest.raises(NeuroCanvasError, match=r"caption\.txt, line 2: a row is stimulus<TAB>caption; got 'b two'"):
-        read_captions(tmp_path / "caption.txt")
-
-
-def test_a_missing_file_says_which_verb_makes_it(tmp_path):
-    with pytest.raises(NeuroCanvasError, match="neurocanvas caption"):
         read_captions(tmp_path / "caption.txt")
 
 
@@ -34,6 +28,7 @@ def test_a_missing_file_says_which_verb_makes_it(tmp_path):
 def test_tidy_undoes_what_a_word_tokenizer_takes_apart(concept):
     apart = " ".join(concept.caption_name.replace("-", " - ").replace("'", " ' ").split())
     assert tidy(f" a {apart} on a cloth ") == f"a {concept.caption_name} on a cloth"
+    assert tidy("two dogs' ears\nand a\u2028tail") == "two dogs' ears and a tail"
 
 
 def test_captions_follow_the_pictures_and_not_their_company():
@@ -82,7 +77,3 @@ def test_the_released_recipe_samples_and_gives_the_same_twice():
     captioner = load_captioner("bundled", "released")
     assert captioner.describe(pictures) == captioner.describe(pictures)
     assert captioner.describe(pictures)[0].startswith("a ")
-
-
-def test_tidy_keeps_plurals_and_one_line():
-    assert tidy("two dogs' ears\nand a\u2028tail") == "two dogs' ears and a tail"

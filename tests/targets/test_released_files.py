@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.released_files import read_released_embeddings, write_released_embeddings
@@ -16,14 +17,11 @@ def embeddings():
 
 @pytest.fixture
 def written(embeddings, tmp_path):
-    """A file of three pictures."""
     write_released_embeddings(tmp_path / "clip_embeddings.pth", NAMES, embeddings)
     return tmp_path / "clip_embeddings.pth"
 
 
 def test_the_released_loop_can_stack_what_is_written(written, embeddings):
-    import torch
-
     found = torch.load(written, weights_only=True)
     assert list(found) == NAMES
     assert {(tuple(tensor.shape), tensor.dtype) for tensor in found.values()} == {((1, 77, 768), torch.float32)}
@@ -38,8 +36,6 @@ def test_reading_takes_the_pictures_that_are_asked_for_in_their_order(written, e
 
 
 def test_what_the_released_code_saved_is_read(embeddings, tmp_path):
-    import torch
-
     one = torch.from_numpy(embeddings[0].astype(np.float32)).requires_grad_()
     torch.save({"a": one[None], "b": one}, tmp_path / "clip_embeddings.pth")
     out = np.zeros((2, 77, 768), np.float16)
@@ -59,8 +55,6 @@ def test_what_the_released_code_saved_is_read(embeddings, tmp_path):
     ids=str,
 )
 def test_what_is_missing_or_of_another_shape_is_named_in_one_line(content, message, tmp_path):
-    import torch
-
     if isinstance(content, dict):
         nan = torch.full((1, 77, 768), torch.nan)
         content = {name: nan if shape is None else torch.zeros(shape) for name, shape in content.items()}

@@ -15,14 +15,11 @@ def embedded():
     return embed_captions(CAPTIONS, "bundled")
 
 
-def test_shape_and_repeats(embedded):
+def test_shape_repeats_and_places(embedded):
     assert embedded.shape == (3, 77, 768) and embedded.dtype == np.float16
     assert np.isfinite(embedded).all()
     np.testing.assert_array_equal(embedded[0], embedded[2])
     assert np.abs(embedded[0].astype(float) - embedded[1]).mean() > 0.01
-
-
-def test_rows_keep_their_place(embedded):
     again = embed_captions(CAPTIONS[1:], "bundled")
     np.testing.assert_allclose(again.astype(np.float32), embedded[1:].astype(np.float32), atol=4e-3)
 

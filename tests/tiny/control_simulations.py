@@ -61,16 +61,10 @@ def block_columns(n_concepts: int, n_blocks: int, length: int, *, rng: np.random
 
 Simulation = Callable[..., ControlInputs]
 
-CONCEPTS, TRIALS, FEATURES = 8, 30, 20
-MANY_CONCEPTS, FEW_TRIALS = 40, 10
-# Standard deviation over concepts of a feature's response; trial noise has 1.
-CONCEPT_SIZE = 0.55
-
-# Of the clean design: drift is there, but concepts come in random order.
-DRIFT_SIZE, DRIFT_TRIALS = 0.7, 25.0
-
-PERMUTATIONS = 199
-SIGNAL_CHANS, SIGNAL_TIMES = 6, 32
+CONCEPTS, TRIALS, FEATURES, MANY_CONCEPTS, FEW_TRIALS = 8, 30, 20, 40, 10
+CONCEPT_SIZE = 0.55  # standard deviation over concepts of a feature's response; trial noise has 1
+DRIFT_SIZE, DRIFT_TRIALS = 0.7, 25.0  # of the clean design: drift is there, but concepts come in random order
+PERMUTATIONS, SIGNAL_CHANS, SIGNAL_TIMES = 199, 6, 32
 
 
 def clean_rapid(
@@ -215,10 +209,9 @@ def class_codes(*, rng: np.random.Generator) -> ControlInputs:
 def looks_alone(*, rng: np.random.Generator) -> ControlInputs:
     """Plant a response to how pictures look; those of a concept look somewhat alike."""
     clean = clean_rapid(rng=rng)
-    n_looks = 3
-    of_concept, of_picture = rng.standard_normal((CONCEPTS, n_looks)), rng.standard_normal((len(clean.order), n_looks))
+    of_concept, of_picture = rng.standard_normal((CONCEPTS, 3)), rng.standard_normal((len(clean.order), 3))
     looks = 0.8 * of_concept[clean.concept] + of_picture[clean.stimulus]
-    weights = rng.standard_normal((n_looks, FEATURES))
+    weights = rng.standard_normal((3, FEATURES))
     features = 2 * looks @ weights + rng.standard_normal((len(clean.order), FEATURES))
     return replace(clean, features=features, low_level=looks)
 
@@ -285,18 +278,11 @@ def repeated_pictures(*, rng: np.random.Generator) -> ControlInputs:
 
 # Simulations with one confound each, by name; each takes a keyword-only `rng`.
 PLANTED: dict[str, Simulation] = {
-    "blocks-come-back": blocks_come_back,
-    "drift-in-blocks": drift_in_blocks,
-    "fast-drift": fast_drift,
-    "ordered-blocks": ordered_blocks,
-    "exemplar-memory": exemplar_memory,
-    "class-codes": class_codes,
-    "looks-alone": looks_alone,
-    "place-in-batch": place_in_batch,
-    "answers-known-before": answers_known_before,
-    "power-without-time": power_without_time,
-    "hallucinating-generator": hallucinating_generator,
-    "repeated-pictures": repeated_pictures,
+    one.__name__.replace("_", "-"): one
+    for one in (
+        blocks_come_back, drift_in_blocks, fast_drift, ordered_blocks, exemplar_memory, class_codes, looks_alone,
+        place_in_batch, answers_known_before, power_without_time, hallucinating_generator, repeated_pictures,
+    )
 }  # fmt: skip
 
 
@@ -305,3 +291,8 @@ def run_controls(inputs: ControlInputs, names: Any = tuple(CONTROLS), *, seed: i
     rows = [control_row(inputs, name, seed=seed) for name in names]
     correct_for_many(rows)
     return rows
+
+
+def measure(name: str, inputs: ControlInputs, seed: int = 1) -> Any:
+    """What one control measures, or its refusal."""
+    return CONTROLS[name].measure(inputs, rng=np.random.default_rng(seed))
