@@ -180,7 +180,7 @@ def test_memory_of_16_000_trials(tmp_path):
     root, store = tmp_path / "released", tmp_path / "store"
     simulate(SimulateSettings(subjects=4, concepts=80, trials_per_concept=50, explained_variance=0.0), root)
     assert (root / "EEG-ImageNet.pth").stat().st_size > 1900 * MEBIBYTE
-    assert peak_mebibytes("peak_of_convert()", root, store) <= 2200
+    assert peak_mebibytes("peak_of_convert()", root, store) <= 1024
     assert peak_mebibytes("peak_of_open()", root) <= 100
     assert peak_mebibytes("peak_of_open()", store) <= 100
     subject = 4000 * 62 * 501 * 4 / MEBIBYTE
