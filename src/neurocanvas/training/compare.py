@@ -12,7 +12,7 @@ from neurocanvas import store
 from neurocanvas.config import MapperSettings
 from neurocanvas.datasets.splits import Split
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models import MAPPERS, EEGSpec, Mapper, MLPMapper, RidgeMapper, TargetBasis
+from neurocanvas.models import EEGSpec, Mapper, MeanMapper, MLPMapper, RidgeMapper, TargetBasis
 from neurocanvas.models.base import standardisation
 from neurocanvas.models.checkpoint import save_mapper
 from neurocanvas.models.mlp import TargetPosterior
@@ -35,7 +35,7 @@ def train_mapper(
     state: Path | None = None,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[Mapper, dict[str, Any]]:
-    """Train every mapper of `MAPPERS` on one split, score all, return the one that the settings name.
+    """Train every mapper on one split, score all, return the one that the settings name.
 
     Basis and standardisation are fitted on training trials, epochs and penalties chosen on validation trials; test
     trials are read last, for the scores, when every prediction has been made.
@@ -79,22 +79,17 @@ def train_mapper(
     counts = np.bincount(target_of[split.train], minlength=len(targets))
     basis = TargetBasis.fit(targets, counts, settings.components, settings.token_weights)
     stimuli = basis.transform(targets), basis.squared_distance(targets)  # which of them a trial has is its label
-    y, distance = {}, {}
-    for part in ("train", "val"):
-        y[part], distance[part] = (found[target_of[getattr(split, part)]] for found in stimuli)
+    y, distance = ({part: found[target_of[getattr(split, part)]] for part in ("train", "val")} for found in stimuli)
     known = x[split.train], y["train"], x[split.val], y["val"]
 
-    mappers = {name: kind(spec, basis, mean, sd) for name, kind in MAPPERS.items()}
-    ridge, mlp = mappers["ridge"], mappers["mlp_sd"]
-    if not isinstance(ridge, RidgeMapper) or not isinstance(mlp, MLPMapper):
-        raise TypeError("MAPPERS names other classes than this function trains.")
+    ridge, mlp = RidgeMapper(spec, basis, mean, sd), MLPMapper(spec, basis, mean, sd)
+    mappers: dict[str, Mapper] = {"mlp_sd": mlp, "ridge": ridge, "mean": MeanMapper(spec, basis, mean, sd)}
     ridge.fit(*known)
     to_mse = _loss_to_mse(y["train"], distance, basis)
     mlp.network, losses, selected = fit(*known, settings, state=state, log=lambda line: log(to_mse(line)))
     if settings.contrastive:
-        unit = settings.temperature * spread(y["train"])
-        output = mlp.coordinates(features[split.val])
-        mlp.posterior = TargetPosterior.fit(y["train"], output, y["val"], unit)
+        found = mlp.coordinates(features[split.val])
+        mlp.posterior = TargetPosterior.fit(y["train"], found, y["val"], settings.temperature * spread(y["train"]))
     inside = np.sum(basis.target_sd.astype(np.float64) ** 2)
     card = {
         "settings": settings.model_dump(mode="json"),
