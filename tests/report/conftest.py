@@ -3,6 +3,8 @@
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from neurocanvas import store
 from neurocanvas.config import RunSettings, save_settings
 from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing
+from neurocanvas.evaluation.controls import CANNOT, CONTROLS
 from neurocanvas.montage import BANDS, CH_NAMES
 from neurocanvas.trials import COLUMNS
 
@@ -31,18 +34,10 @@ def score(metric: str, level: float) -> dict[str, float]:
 
 
 def make_folder(
-    folder: Path,
-    *,
-    n_trials: int = 30,
-    ch_names: tuple[str, ...] = tuple(CH_NAMES),
-    levels: dict[str, float] = LEVELS,
-    warnings: tuple[str, ...] = (),
-    exchanged: str = "trials",
-    captions: dict[int, str] | None = None,
-    names: dict[str, str] | None = None,
-    folds: int = 1,
-    evidence: dict[str, Any] | None = None,
-) -> Path:
+    folder: Path, *, n_trials: int = 30, ch_names: tuple[str, ...] = tuple(CH_NAMES), levels: dict[str, float] = LEVELS,
+    warnings: tuple[str, ...] = (), exchanged: str = "trials", captions: dict[int, str] | None = None,
+    names: dict[str, str] | None = None, folds: int = 1, evidence: dict[str, Any] | None = None,
+) -> Path:  # fmt: skip
     """Write a run of one subject, `n_trials` trials and six concepts; `evidence` holds settings of `write_evidence`."""
     rng = np.random.default_rng(3)
     save_settings(RunSettings.model_validate({"name": "tiny", "simulate": {}}), folder / "run.toml")
@@ -96,37 +91,16 @@ def make_folder(
     return folder
 
 
-CONTROL_ROWS = (
-    ("leave-block-out", "Does accuracy fall when no trial of a tested block (run, in mixed order) trains?", 0.012,
-     False, "accuracy holds when no trial of the tested blocks or runs trains"),
-    ("block-surrogate", "Can random labels of blocks that are shifted by half a block be decoded as well as concepts?",
-     0.31, True,
-     "most of this accuracy is the recording block: arbitrary labels of shifted blocks are decoded as well"),
-    ("baseline-window", "Is the concept decoded from before the picture could have been seen?", -0.004, False,
-     "the concept is not decoded from before the picture"),
-    ("random-codebook", "Do random codes of the concepts serve as well as their embeddings?", None, None,
-     "cannot be computed: embeddings not given"),
-)  # fmt: skip
-"""Control, what it asks, its effect, whether it fired, and what it says."""
+# Control, its effect, and whether it fired.
+CONTROL_ROWS = (("leave-block-out", 0.012, False), ("block-surrogate", 0.31, True), ("baseline-window", -0.004, False),
+                ("random-codebook", None, None))  # fmt: skip
 
 
 def write_evidence(
-    folder: Path,
-    concepts: dict[str, Any],
-    levels: dict[str, float],
-    ch_names: tuple[str, ...],
-    rng: np.random.Generator,
-    *,
-    n_concepts: int = 6,
-    n_subjects: int = 8,
-    finding: str = "clean",
-    blocks: bool = True,
-    hostile: str = "",
-) -> dict[str, Any]:
-    """Write confusions, importance, audit and controls; return what summary.json has beside the scores of six metrics.
-
-    `hostile` is put into every string.
-    """
+    folder: Path, concepts: dict[str, Any], levels: dict[str, float], ch_names: tuple[str, ...],
+    rng: np.random.Generator, *, n_concepts: int = 6, n_subjects: int = 8, finding: str = "clean", hostile: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Write evidence, `hostile` in every string; return what summary.json has beside the scores of six metrics."""
     names = {wnid: row["name"] for wnid, row in concepts.items()}
     others = [f"n{90000000 + k}" for k in range(n_concepts - len(names))]
     names |= {wnid: f"concept with a long name {k}{hostile}" for k, wnid in enumerate(others)}
@@ -135,12 +109,11 @@ def write_evidence(
         near = np.exp(-np.abs(np.subtract.outer(np.arange(n), np.arange(n))) / 2)
         even = np.full((n, n), 1 / n)
         chances = (level - 0.5) * 2 * near / near.sum(1, keepdims=True) + (1 - (level - 0.5) * 2) * even
-        counts = np.array([rng.multinomial(10, chance / chance.sum()) for chance in chances])
-        ids = list(names)
-        rows += [[arm, ids[t], ids[k], counts[t, k]] for t in range(n) for k in range(n) if counts[t, k]]
+        counts, ids = [rng.multinomial(10, chance / chance.sum()) for chance in chances], list(names)
+        rows += [[arm, ids[t], ids[k], counts[t][k]] for t in range(n) for k in range(n) if counts[t][k]]
     write_table(folder / "confusion.csv", ["arm", "true", "named", "count"], rows)
     time = rng.permutation(n)
-    order = [[wnid, name, rank, time[rank] if blocks else ""] for rank, (wnid, name) in enumerate(names.items())]
+    order = [[wnid, name, rank, time[rank]] for rank, (wnid, name) in enumerate(names.items())]
     write_table(folder / "concept_order.csv", ["concept", "name", "semantic", "block"], order)
     lost = {"delta": 0.006, "theta": 0.021, "alpha": 0.064, "beta": 0.118, "gamma": -0.004}
     lines = []
@@ -161,26 +134,25 @@ def write_evidence(
         "cannot": [f"How it does on persons whose EEG did not train.{hostile}"],
     }]  # fmt: skip
     store.write_json(folder / "audit.json", {"verdict": said + hostile, "finding": finding, "cases": cases})
-    controls = [
-        {
-            "control": name + hostile, "asks": asks + hostile, "effect": effect, "fired": fired,
+    controls = []
+    for name, effect, fired in CONTROL_ROWS:
+        control, p = CONTROLS[name], None if effect is None else 0.0005 if fired else 0.4
+        words = {None: f"{CANNOT}embeddings not given", False: control.silent, True: control.fires.format(some="most")}
+        controls.append({
+            "control": name + hostile, "asks": control.asks + hostile, "effect": effect, "fired": fired,
             "low": None if effect is None else effect - 0.03, "high": None if effect is None else effect + 0.03,
-            "p": None if effect is None else 0.0005 if fired else 0.4, "p_holm": None if effect is None else 0.002,
-            "verdict": said + hostile,
-        }
-        for name, asks, effect, fired, said in CONTROL_ROWS
-    ]  # fmt: skip
+            "p": p, "p_holm": None if effect is None else 0.002, "verdict": words[fired] + hostile,
+        })  # fmt: skip
     verdict = f"Most of this accuracy is the recording block. 1 of 3 controls fired (block-surrogate).{hostile}"
     store.write_json(folder / "controls.json", {"verdict": verdict, "rows": controls})
     forest = []
-    for subject in range(n_subjects):
-        for arm, level in levels.items():
-            value = float(np.clip(level + rng.normal(0, 0.05 if arm == "eeg" else 0.01), 0, 1))
-            p = 0.0005 if value > 0.58 else 0.2
-            forest.append({
-                "subject": f"{subject}{hostile}", "arm": arm, "metric": "two_way", "n": 144, "value": value,
-                "low": value - 0.05, "high": min(value + 0.05, 1.0), "p": p, "p_holm": min(1.0, p * n_subjects),
-            })  # fmt: skip
+    for subject, (arm, level) in product(range(n_subjects), levels.items()):
+        value = float(np.clip(level + rng.normal(0, 0.05 if arm == "eeg" else 0.01), 0, 1))
+        p = 0.0005 if value > 0.58 else 0.2
+        forest.append({
+            "subject": f"{subject}{hostile}", "arm": arm, "metric": "two_way", "n": 144, "value": value,
+            "low": value - 0.05, "high": min(value + 0.05, 1.0), "p": p, "p_holm": min(1.0, p * n_subjects),
+        })  # fmt: skip
     rules = {
         rule: {"transductive": rule != "greedy", "n_trials": 144, "n_pictures": 144, "top1": 0.16, "chance1": 1 / 144,
                "top5": 0.45, "chance5": 5 / 144, "median_rank": 6.5, "space": "text targets, 77 x 768"}
@@ -208,15 +180,12 @@ def write_evidence(
 
 
 def write_table(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    """Write a CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([columns, *rows])
 
 
-def write_pictures(
-    folder: Path, drawings: list[Any], stimuli: list[str], levels: dict[str, float], rng: np.random.Generator
-) -> None:
+def write_pictures(folder: Path, drawings: list, stimuli: list[str], levels: dict[str, float], rng: Any) -> None:
     """Write seen pictures and, as pictures of each arm, some of the right and of wrong concepts, with the manifest."""
     lines = []
     (folder / "seen").mkdir(parents=True)
@@ -241,30 +210,23 @@ def write_card(path: Path, rng: np.random.Generator) -> None:
     epochs = np.arange(1, 61)
     train = 0.02 + 0.012 * np.exp(-epochs / 12) + rng.normal(0, 0.0001, 60)
     val = 0.0235 + 0.008 * np.exp(-epochs / 9) + 3e-5 * np.maximum(epochs - 28, 0) + rng.normal(0, 0.0001, 60)
-    history = [
-        {"epoch": int(e), "train_loss": float(t), "val_loss": float(v)}
-        for e, t, v in zip(epochs, train, val, strict=True)
-    ]
-    scores = {
-        "mlp_sd": {"val_mse": 0.0239, "val_two_way": 0.8, "test_mse": 0.0241, "test_two_way": 0.79},
-        "ridge": {"val_mse": 0.0252, "val_two_way": 0.76, "test_mse": 0.0254, "test_two_way": 0.75},
-        "mean": {"val_mse": 0.0291, "val_two_way": 0.5, "test_mse": 0.0292, "test_two_way": 0.5},
-    }
+    names = ("epoch", "train_loss", "val_loss")
+    history = [dict(zip(names, row, strict=True)) for row in zip(epochs.tolist(), train.tolist(), val.tolist())]
+    names = ("val_mse", "val_two_way", "test_mse", "test_two_way")
+    values = {"mlp_sd": (0.0239, 0.8, 0.0241, 0.79), "ridge": (0.0252, 0.76, 0.0254, 0.75),
+              "mean": (0.0291, 0.5, 0.0292, 0.5)}  # fmt: skip
+    scores = {mapper: dict(zip(names, row, strict=True)) for mapper, row in values.items()}
     card = {"history": history, "selected_epoch": int(epochs[val.argmin()]), "scores": scores, "warnings": []}
     store.write_json(store.card_path(path), card)
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes a run folder below the test's own folder."""
-
-    def make(**changes: Any) -> Path:
-        return make_folder(tmp_path / "run", **changes)
-
-    return make
+    """Function that writes a run folder below the test's own folder."""
+    return partial(make_folder, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
 def write_run() -> Callable[..., Path]:
-    """Return the function that writes a run folder anywhere."""
+    """Function that writes a run folder anywhere."""
     return make_folder

@@ -25,6 +25,7 @@ PATIENCE = 60.0  # s for one answer: a loaded machine is slow
 DESKTOP, PHONE = (1280, 900), (390, 844)
 HOSTILE = "<img src=x onerror=document.title='hacked'>\"'&"
 
+SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=f"none of {', '.join(PROGRAMS)} is installed")
 
 
@@ -52,7 +53,6 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def close(self) -> None:
-        """End the browser."""
         for end in (self.commands, self.answers):
             os.close(end)
         self.process.terminate()
@@ -72,35 +72,27 @@ class Browser:
         came = next((event for event in self.events if event["method"] == method), None)
         return came or self._until(lambda found: found.get("method") == method)
 
-    def open(self, path: Path, size: tuple[int, int] = DESKTOP, *, dark: bool = False, scripts: bool = True) -> None:
-        """Load a file in a window of a size."""
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+    def open(self, path: Path, size: tuple[int, int] = DESKTOP, *, scripts: bool = True) -> None:
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1,
-            mobile=size == PHONE,
-        )  # fmt: skip
+        screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri())
         self.wait_for("Page.loadEventFired")
 
     def ask(self, expression: str) -> Any:
-        """Evaluate JavaScript in the page and return its value."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise AssertionError(found["exceptionDetails"])
         return found["result"].get("value")
 
     def press(self, key: str) -> None:
-        """Press a key and let it go."""
         code = {"Tab": 9, "Enter": 13, "ArrowRight": 39}[key]
         for kind in ("keyDown", "keyUp"):
             more = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
 
     def _until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Read messages until the wanted one comes."""
         end = time.monotonic() + PATIENCE
         while True:
             while b"\0" in self.buffer:
@@ -122,7 +114,6 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium with a profile of its own."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         opened = Browser(Path(profile))
         try:
@@ -137,10 +128,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Pat
     folder = tmp_path_factory.mktemp("pages")
     cap = ("TP9", "AF7", "AF8", "TP10", "POz")
     many = dict.fromkeys(("eeg", "shuffled", "mean", "oracle", "retrieval", "retrieved-start", "best-of"), 0.6)
+    large = {"n_concepts": 80, "n_subjects": 16, "finding": "block"}
+    hostile = {"captions": {0: HOSTILE}, "warnings": (HOSTILE,), "evidence": {"hostile": HOSTILE}}
     runs: dict[str, dict[str, Any]] = {
-        "full": {"n_trials": 30, "evidence": {}},
-        "large": {"n_trials": 6, "levels": many, "evidence": {"n_concepts": 80, "n_subjects": 16, "finding": "block"}},
-        "hostile": {"n_trials": 6, "captions": {0: HOSTILE}, "warnings": (HOSTILE,), "evidence": {"hostile": HOSTILE}},
+        "full": {"n_trials": 30, "evidence": {}}, "large": {"n_trials": 6, "levels": many, "evidence": large},
+        "hostile": {"n_trials": 6, **hostile},
     }  # fmt: skip
     return {name: write_report(write_run(folder / name, ch_names=cap, **run)) for name, run in runs.items()}
 
@@ -157,6 +149,7 @@ def requests(browser: Browser) -> list[str]:
     return [url for event in asked if not (url := event["params"]["request"]["url"]).startswith("data:")]
 
 
+# Rows of tables in which the text of one cell lies over that of another.
 OVERLAPS = """
 [...document.querySelectorAll("tr")].flatMap((row) => {
   const boxes = [...row.cells].filter((cell) => cell.offsetWidth > 0 && !cell.matches(".plot")).map((cell) => {
@@ -168,14 +161,11 @@ OVERLAPS = """
   return boxes.some((one, at) => boxes.slice(at + 1).some((other) => meet(one, other))) ? [row.textContent] : [];
 })
 """
-"""Rows of tables in which the text of one cell lies over that of another."""
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@SIZES
 @pytest.mark.parametrize("name", ["full", "large", "hostile"])
-def test_it_renders_without_error_or_request_and_nothing_is_cut_off(
-    browser: Browser, pages: dict[str, Path], name: str, size: tuple[int, int]
-) -> None:
+def test_it_renders_without_error_or_request_and_nothing_is_cut_off(browser, pages, name, size):
     browser.open(pages[name], size)
     assert browser.ask("[...document.images].length") > 20
     assert browser.ask("[...document.images].filter((one) => !(one.naturalWidth > 0)).length") == 0
@@ -186,26 +176,21 @@ def test_it_renders_without_error_or_request_and_nothing_is_cut_off(
         "one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML.slice(0, 99))"
     )
     assert outside == []
-    assert browser.ask(OVERLAPS) == []
-    assert complaints(browser) == []
-    assert requests(browser) == [pages[name].as_uri()]
-    assert browser.ask("document.title") != "hacked"
+    assert browser.ask(OVERLAPS) == [] == complaints(browser)
+    assert requests(browser) == [pages[name].as_uri()] and browser.ask("document.title") != "hacked"
 
 
 def column(browser: Browser, table: str, number: int) -> list[str]:
     """Texts of a column, without rows that keep their place."""
-    return browser.ask(
-        f"[...document.querySelectorAll('{table} tbody tr:not(.fixed)')].map((row) => "
-        f"row.cells[{number}].textContent.trim())"
-    )
+    rows = f"[...document.querySelectorAll('{table} tbody tr:not(.fixed)')]"
+    return browser.ask(f"{rows}.map((row) => row.cells[{number}].textContent.trim())")
 
 
 def click(browser: Browser, selector: str) -> None:
-    """Click an element."""
     browser.ask(f"document.querySelector({json.dumps(selector)}).click()")
 
 
-def test_tables_sort_by_number_and_by_name_and_turn_around(browser: Browser, pages: dict[str, Path]) -> None:
+def test_tables_sort_by_number_and_by_name_and_turn_around(browser, pages) -> None:
     browser.open(pages["full"])
     given = column(browser, ".forest", 3)
     by_number = sorted(given, key=lambda text: float(text.split("\N{NO-BREAK SPACE}")[0]))
@@ -225,16 +210,13 @@ def test_tables_sort_by_number_and_by_name_and_turn_around(browser: Browser, pag
 
 def shown(browser: Browser, selector: str) -> list[str]:
     """Classes of the elements that can be seen."""
-    return browser.ask(
-        f"[...document.querySelectorAll('{selector}')].filter((one) => one.offsetWidth > 0).map((one) => one.className)"
-    )
+    found = f"[...document.querySelectorAll('{selector}')].filter((one) => one.offsetWidth > 0)"
+    return browser.ask(f"{found}.map((one) => one.className)")
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_arm_switch_shows_one_arm_large_beside_the_seen_picture(
-    browser: Browser, pages: dict[str, Path], size: tuple[int, int], scripts: bool
-) -> None:
+@SIZES
+def test_the_arm_switch_shows_one_arm_large_beside_the_seen_picture(browser, pages, size, scripts):
     browser.open(pages["full"], size, scripts=scripts)
     figures, width = ".trial:first-child figure", "document.querySelector('.trial .of.oracle img').offsetWidth"
     every = [f"of {arm}" for arm in ("seen", "eeg", "shuffled", "mean", "oracle")]
@@ -250,10 +232,8 @@ def test_the_arm_switch_shows_one_arm_large_beside_the_seen_picture(
     assert shown(browser, figures)[:2] == ["of seen", "of eeg"]
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_order_and_the_arm_of_the_confusion_matrix_switch(
-    browser: Browser, pages: dict[str, Path], size: tuple[int, int]
-) -> None:
+@SIZES
+def test_the_order_and_the_arm_of_the_confusion_matrix_switch(browser, pages, size):
     browser.open(pages["large"], size)
     assert shown(browser, ".drawn") == ["drawn of-eeg by-semantic"]
     click(browser, ".confusion input[value=block]")
@@ -267,7 +247,7 @@ def test_the_order_and_the_arm_of_the_confusion_matrix_switch(
     assert width == pytest.approx(height, rel=0.01) and width > 0.75 * min(size[0], 1040)
 
 
-def test_without_scripts_everything_is_there(browser: Browser, pages: dict[str, Path]) -> None:
+def test_without_scripts_everything_is_there(browser, pages) -> None:
     browser.open(pages["full"], scripts=False)
     assert browser.ask("document.querySelectorAll('thead button').length") == 0
     assert browser.ask("[...document.querySelectorAll('h2')].every((head) => head.offsetWidth > 0)")

@@ -11,15 +11,30 @@ from functools import lru_cache, partial
 from pathlib import Path
 from unittest.mock import patch
 
+import mne
 import numpy as np
+import torch
+from PIL import Image
 
+from neurocanvas.config import DataSettings, RecordingSettings
+from neurocanvas.datasets import eeg_imagenet, imagenet, inspection
+from neurocanvas.datasets.recordings import open_recordings
+from neurocanvas.datasets.released import STAGE2, WHOLE
+from neurocanvas.datasets.stimuli import Stimuli
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation import pairing, weights
+from neurocanvas.evaluation.networks import NotComputed
+from neurocanvas.features.released_files import read_released
+from neurocanvas.models import EEGSpec, TargetBasis, checkpoint, released_files
+from neurocanvas.models.linear import RidgeMapper
+from neurocanvas.stages.foreign import table_case
+from neurocanvas.targets import captions
+from neurocanvas.targets.released_files import read_released_embeddings
 
 IMAGE = "n02106662_1.JPEG"
-ANNOTATED = {
-    "events": {"annotations": {"Stimulus/S  1": "0", "0": "0", "1": "45"}},
-    "stimulus": "grating_low_{annotations}",
-}
+WIDTHS = (64, 192, 384, 256, 256)  # of LPIPS
+EVENTS = {"annotations": {"Stimulus/S  1": "0", "0": "0", "1": "45"}}
+ANNOTATED = {"events": EVENTS, "stimulus": "grating_low_{annotations}"}
 MUSE_EVENTS = {"events": {"Marker0": {"1": "low", "2": "high"}}, "stimulus": "grating_{Marker0}_0"}
 
 
@@ -56,21 +71,17 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def torch_file(value: object, **how: bool) -> bytes:
-    import torch
-
     stream = io.BytesIO()
     torch.save(value, stream, **how)
     return stream.getvalue()
 
 
 def pickle_of(archive: bytes) -> bytes:
-    """The pickled part of a PyTorch file."""
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         return next(opened.read(one) for one in opened.infolist() if one.filename.endswith("data.pkl"))
 
 
 def repacked(archive: bytes, pickled: bytes) -> bytes:
-    """A PyTorch file with another pickled part."""
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(made, "w") as new:
         for one in old.infolist():
@@ -81,8 +92,6 @@ def repacked(archive: bytes, pickled: bytes) -> bytes:
 @lru_cache
 def released(*, stage2: bool = False) -> bytes:
     """A data file of four trials; rows of a signal overlap in memory, so that the file is small."""
-    import torch
-
     numbers = torch.from_numpy(random(562, scale=10).astype(np.float16))
     subject, stage = (16, {"stage": 30}) if stage2 else (0, {})
     records = [
@@ -95,16 +104,12 @@ def released(*, stage2: bool = False) -> bytes:
 
 @lru_cache
 def embeddings() -> bytes:
-    import torch
-
     return torch_file({"a.png": torch.zeros(1).expand(1, 77, 768)})
 
 
 @lru_cache
 def released_mapper() -> bytes:
     """A state dict of the released mapper, with layers of 4 and 3 and targets of (2, 3)."""
-    import torch
-
     parts = {f"fc{n}": torch.nn.Linear(*sizes) for n, sizes in ((1, (310, 4)), (2, (4, 3)), (3, (3, 6)))}
     network = torch.nn.ModuleDict({**parts, "bn1": torch.nn.BatchNorm1d(4), "bn2": torch.nn.BatchNorm1d(3)})
     return torch_file(network.state_dict())
@@ -112,33 +117,25 @@ def released_mapper() -> bytes:
 
 @lru_cache
 def lpips_heads() -> bytes:
-    import torch
-
-    widths = (64, 192, 384, 256, 256)
-    return torch_file({f"lin{n}.model.1.weight": torch.ones(1).expand(1, k, 1, 1) for n, k in enumerate(widths)})
+    return torch_file({f"lin{n}.model.1.weight": torch.ones(1).expand(1, k, 1, 1) for n, k in enumerate(WIDTHS)})
 
 
 def networks() -> list[bytes]:
     """Weights of a layer of 3 to 2, as PyTorch saves them now and before 1.6."""
-    import torch
-
     state = torch.nn.Linear(3, 2).state_dict()
     return [torch_file(state), torch_file(state, _use_new_zipfile_serialization=False)]
 
 
 @lru_cache
-def checkpoint() -> bytes:
-    from neurocanvas.models import EEGSpec, TargetBasis
-    from neurocanvas.models.checkpoint import save_mapper
-    from neurocanvas.models.linear import RidgeMapper
-
+def ridge_mapper() -> bytes:
     spec = EEGSpec(("O1", "O2"), ("alpha", "beta"), (2, 3))
     basis = TargetBasis(np.zeros((2, 3), np.float32), np.eye(2, 6, dtype=np.float32), np.ones(2, np.float32))
     mapper = RidgeMapper(spec, basis, np.zeros(4, np.float32), np.ones(4, np.float32))
     mapper.load_weights({"coefficients": np.ones((4, 2), np.float32), "penalty": np.ones(1, np.float32)})
     with tempfile.TemporaryDirectory() as folder:
-        save_mapper(mapper, Path(folder) / "mapper.safetensors", "print", {"split": {"fingerprint": "print"}})
-        return (Path(folder) / "mapper.safetensors").read_bytes()
+        path = Path(folder) / "mapper.safetensors"
+        checkpoint.save_mapper(mapper, path, "print", {"split": {"fingerprint": "print"}})
+        return path.read_bytes()
 
 
 def muse() -> bytes:
@@ -154,21 +151,17 @@ def edf() -> bytes:
                ("EDF Annotations", "", "-1", "1", 32))  # fmt: skip
     fixed = (("0", 8), ("X X X X", 80), ("Startdate X X X X", 80), ("01.01.20", 8), ("00.00.00", 8), ("1024", 8),
              ("EDF+C", 44), ("1", 8), ("1", 8), ("3", 4))  # fmt: skip
-    columns = (
-        *((name, 16) for name, *_ in signals), *(("", 80) for _ in signals), *((one[1], 8) for one in signals),
-        *((one[2], 8) for one in signals), *((one[3], 8) for one in signals), *(("-32768", 8) for _ in signals),
-        *(("32767", 8) for _ in signals), *(("", 80) for _ in signals), *((str(one[4]), 8) for one in signals),
-        *(("", 32) for _ in signals),
-    )  # fmt: skip
-    head = "".join(text.ljust(width) for text, width in (*fixed, *columns)).encode()
+    names, units, least, most, samples = zip(*signals)
+    columns = ((names, 16), ([""] * 3, 80), (units, 8), (least, 8), (most, 8), (["-32768"] * 3, 8), (["32767"] * 3, 8),
+               ([""] * 3, 80), (map(str, samples), 8), ([""] * 3, 32))  # fmt: skip
+    fixed = (*fixed, *((text, width) for texts, width in columns for text in texts))
+    head = "".join(text.ljust(width) for text, width in fixed).encode()
     numbers = random(2, 64, scale=3000).astype("<i2").tobytes()
     return head + numbers + b"+0\x14\x14\x00+0.5\x140\x14\x00".ljust(64, b"\0")
 
 
 @lru_cache
 def fif() -> bytes:
-    import mne
-
     raw = mne.io.RawArray(random(2, 40, scale=1e-5), mne.create_info(["O1", "O2"], 64.0, "eeg"), verbose="error")
     raw.set_annotations(mne.Annotations([0.2], [0.1], ["0"]))
     with tempfile.TemporaryDirectory() as folder:
@@ -197,14 +190,11 @@ def predictions() -> list[bytes]:
 
 @lru_cache
 def pictures() -> tuple[bytes, ...]:
-    from PIL import Image
-
-    made = []
-    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
-        stream = io.BytesIO()
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)).save(stream, format=kind)
-        made.append(stream.getvalue())
-    return tuple(made)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8))
+    streams = {kind: io.BytesIO() for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP")}
+    for kind, stream in streams.items():
+        picture.save(stream, format=kind)
+    return tuple(stream.getvalue() for stream in streams.values())
 
 
 def tars() -> list[bytes]:
@@ -226,87 +216,56 @@ def tars() -> list[bytes]:
 
 
 def read_captions(folder: Path, content: bytes) -> None:
-    from neurocanvas.targets.captions import read_captions
-
-    assert all(isinstance(one, str) for one in read_captions(put(folder / "caption.txt", content)).values())
+    assert all(isinstance(one, str) for one in captions.read_captions(put(folder / "caption.txt", content)).values())
 
 
 def read_features(folder: Path, content: bytes) -> None:
-    from neurocanvas.features.released_files import read_released
-
     found = read_released(put(folder / "0_all_de.npy", content), 2)
     assert found.shape[1:] == (2, 5) and np.isfinite(found).all()
 
 
 def read_eeg_imagenet(folder: Path, content: bytes) -> None:
-    """Table, signal, stimuli and inspection."""
-    from neurocanvas.config import DataSettings
-    from neurocanvas.datasets.eeg_imagenet import open_eeg_imagenet
-    from neurocanvas.datasets.inspection import describe, inspect_dataset
-    from neurocanvas.datasets.released import STAGE2, WHOLE
-
     name, other = (STAGE2, WHOLE) if b"stage" in content else (WHOLE, STAGE2)
     (folder / other).unlink(missing_ok=True)
     put(folder / name, content)
     settings = DataSettings(root=str(folder), unit="uV")
-    signal = open_eeg_imagenet(folder, settings)[0].signal(slice(20))
+    signal = eeg_imagenet.open_eeg_imagenet(folder, settings)[0].signal(slice(20))
     assert signal.shape[1:] == (62, 501) and np.isfinite(signal).all()
-    json.dumps(describe(inspect_dataset(settings)))
+    json.dumps(inspection.describe(inspection.inspect_dataset(settings)))
 
 
 def read_embeddings(folder: Path, content: bytes) -> None:
-    from neurocanvas.targets.released_files import read_released_embeddings
-
     out = np.empty((1, 77, 768))
     read_released_embeddings(put(folder / "clip_embeddings.pth", content), ["a.png"], out)
     assert np.isfinite(out).all()
 
 
 def read_released_mapper(folder: Path, content: bytes) -> None:
-    from neurocanvas.models import released_files as module
-    from neurocanvas.models.base import EEGSpec
-
-    path = put(folder / "mlpsd_s0_0.pth", content)
-    with (
-        patch.object(module, "SPEC", EEGSpec(module.CH_NAMES, tuple(module.BANDS), (2, 3))),
-        patch.object(module, "TARGET_SHAPE", (2, 3)),
-        patch.object(module, "ARCHITECTURES", {"released": ((4, 3), "relu")}),
-    ):
-        assert module.read_released_mapper(path).predict(np.zeros((1, 62, 5))).shape == (1, 2, 3)
+    path, spec = put(folder / "mlpsd_s0_0.pth", content), released_files.SPEC
+    small = {"TARGET_SHAPE": (2, 3), "ARCHITECTURES": {"released": ((4, 3), "relu")}}
+    with patch.multiple(released_files, SPEC=EEGSpec(spec.ch_names, spec.bands, (2, 3)), **small):
+        assert released_files.read_released_mapper(path).predict(np.zeros((1, 62, 5))).shape == (1, 2, 3)
 
 
 def read_checkpoint(folder: Path, content: bytes) -> None:
-    from neurocanvas.models.checkpoint import load_mapper
-
-    mapper = load_mapper(put(folder / "mapper.safetensors", content))
+    mapper = checkpoint.load_mapper(put(folder / "mapper.safetensors", content))
     predicted = mapper.predict(np.zeros((1, len(mapper.spec.ch_names), len(mapper.spec.bands))))
     assert predicted.shape == (1, *mapper.spec.target_shape)
 
 
 def read_network(folder: Path, content: bytes) -> None:
-    import torch
-
-    from neurocanvas.evaluation.weights import _fill
-
-    _fill(torch.nn.Linear(3, 2), put(folder / "network.pth", content), ("head",))
+    weights._fill(torch.nn.Linear(3, 2), put(folder / "network.pth", content), ("head",))
 
 
 def read_lpips_heads(folder: Path, content: bytes) -> None:
-    from neurocanvas.evaluation.networks import NotComputed
-    from neurocanvas.evaluation.weights import load_lpips_heads
-
     put(folder / "alex.pth", content)
-    found = load_lpips_heads(str(folder))
+    found = weights.load_lpips_heads(str(folder))
     if isinstance(found, NotComputed):
         raise NeuroCanvasError(str(found))
-    assert [head.shape for head in found] == [(n,) for n in (64, 192, 384, 256, 256)]
+    assert [head.shape for head in found] == [(n,) for n in WIDTHS]
 
 
 def read_recording(name: str, events: dict[str, object], folder: Path, content: bytes) -> None:
-    """A recording with its trials."""
-    from neurocanvas.config import DataSettings, RecordingSettings
-    from neurocanvas.datasets.recordings import open_recordings
-
     for beside, its_content in BRAINVISION.items():
         put(folder / beside, its_content)
     put(folder / name, content)
@@ -317,35 +276,27 @@ def read_recording(name: str, events: dict[str, object], folder: Path, content: 
 
 
 def read_predictions(name: str, folder: Path, content: bytes) -> None:
-    from neurocanvas.stages.foreign import table_case
-
     table_case(put(folder / name, content))
 
 
 def read_pairs(folder: Path, content: bytes) -> None:
-    from neurocanvas.evaluation.pairing import choose_size, read_pairing, read_pictures
-
     for name in ("made/a.png", "made/b.png", "seen/a.png", "seen/b.png"):
         put(folder / name, pictures()[0])
-    found = read_pairing(folder / "made", folder / "seen", put(folder / "pairs.csv", content))
-    assert read_pictures(found.images, choose_size(found)[0]).shape[0] == len(found.seen)
+    found = pairing.read_pairing(folder / "made", folder / "seen", put(folder / "pairs.csv", content))
+    assert pairing.read_pictures(found.images, pairing.choose_size(found)[0]).shape[0] == len(found.seen)
 
 
 def read_stimulus(folder: Path, content: bytes) -> None:
-    from neurocanvas.datasets.stimuli import Stimuli
-
     put(folder / "imageNet_images" / "n02106662" / IMAGE, content)
     assert Stimuli.from_folder(folder).picture(IMAGE, size=16).shape == (16, 16, 3)
 
 
 def read_tar(folder: Path, content: bytes) -> None:
     """Nothing is written but the picture that is asked for."""
-    from neurocanvas.datasets.imagenet import import_pictures
-
     root = folder / "data"
     where = root / "imageNet_images" / "n02106662" / IMAGE
     where.unlink(missing_ok=True)
-    import_pictures(put(folder / "pictures.tar", content), root, [IMAGE])
+    imagenet.import_pictures(put(folder / "pictures.tar", content), root, [IMAGE])
     assert {one for one in root.rglob("*") if one.is_file()} <= {where}
 
 
@@ -375,7 +326,7 @@ READERS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[], Sequence[by
     "embeddings-pickle": (in_archive(read_embeddings, embeddings), lambda: [pickle_of(embeddings())]),
     "mapper": (read_released_mapper, lambda: [released_mapper()]),
     "mapper-pickle": (in_archive(read_released_mapper, released_mapper), lambda: [pickle_of(released_mapper())]),
-    "checkpoint": (read_checkpoint, lambda: [checkpoint()]),
+    "checkpoint": (read_checkpoint, lambda: [ridge_mapper()]),
     "network": (read_network, networks),
     "lpips-heads": (read_lpips_heads, lambda: [lpips_heads()]),
     "muse": (partial(read_recording, "muse.csv", MUSE_EVENTS), lambda: [muse()]),
