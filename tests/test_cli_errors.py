@@ -38,11 +38,15 @@ def raising(error):
     return fail
 
 
-class HubError(OSError):
-    """As libraries of the hub have them: an OSError without a number."""
+def hub_error(name):
+    """An error as libraries of the hub have them: an OSError without a number."""
+    return type(name, (OSError,), {"__module__": "requests.exceptions"})
 
 
-HubError.__module__ = "requests.exceptions"
+def wrapped(error, cause):
+    """An error with a cause."""
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,9 @@ HubError.__module__ = "requests.exceptions"
         (OSError(101, "Network is unreachable"), 2, "network: [Errno 101] Network is unreachable; check the conn"),
         (socket.gaierror(-2, "Name or service not known"), 2, "network: [Errno -2] Name or service not known; check"),
         (TimeoutError("timed out"), 2, "network: timed out; check the connection"),
-        (HubError("HTTPSConnectionPool: Max retries exceeded"), 2, "network: HTTPSConnectionPool: Max retries"),
+        (hub_error("ConnectTimeout")("HTTPSConnectionPool"), 2, "network: HTTPSConnectionPool; check the connection"),
+        (wrapped(OSError("We could not connect"), ConnectionError("x")), 2, "network: We could not connect; check the"),
+        (hub_error("GatedRepoError")("401 Client Error"), 2, "file: 401 Client Error; check the file"),
         (MemoryError(), 2, "not enough memory"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), 2, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "not enough memory"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from tiny import TINY, tiny_settings
+from tiny import TINY, tiny_settings, true_captions
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 
@@ -79,8 +79,6 @@ def counted_splits():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_data) -> tuple[Path, Path, int]:
     """A run by mlp_sd, complete and before it trained; and how often the splits of its one subject were derived."""
-    from neurocanvas.datasets.simulated import true_captions
-
     folder = tmp_path_factory.mktemp("faults")
     captions, settings = folder / "captions.txt", folder / "settings.toml"
     run, untrained = folder / "run", folder / "untrained"

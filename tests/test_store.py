@@ -120,6 +120,24 @@ def test_verify_names_what_is_damaged_or_missing(tmp_path):
     assert count == 3 and {path.name for path in found} == {"a.npy", "b.npy", "0.png", "c.npy.json"}
 
 
+@pytest.mark.parametrize("pictures", ["{}", '{"a.png": 3}', '{"a.png": {}}', '{"../a.png": {"sha256": "x"}}', "[" * 10**5])
+def test_verify_names_a_foreign_sidecar_and_passes_over_partial_files(tmp_path, pictures):
+    (tmp_path / "shard_00000.json").write_text(f'{{"pictures": {pictures}}}')
+    (tmp_path / f"{store.PART}ab-x.npy.json").write_text('{"sha256": "x"}')
+    assert store.verify(tmp_path) == (0, [] if pictures == "{}" else [tmp_path / "shard_00000.json"])
+
+
+def test_the_sidecar_of_an_earlier_artifact_does_not_vouch_for_a_new_one(tmp_path, monkeypatch):
+    """The disk is full when the new sidecar is written."""
+    path = tmp_path / "a.npy"
+    store.write_array(path, np.arange(5), "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "finish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            store.write_array(path, np.arange(5) + 1, "new")
+    assert not store.is_done(path, "old")
+
+
 def test_a_small_file_that_cannot_be_read_is_written_anew(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("whole")

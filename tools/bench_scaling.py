@@ -57,7 +57,7 @@ def _seconds(prepared: Path, verb: str, wanted: str, workers: int) -> float:
 
 def _scaling(verb: str, wanted: str, what: str) -> list[Row]:
     """One process against 2 and 4 workers."""
-    from neurocanvas.machine import cores
+    from neurocanvas.scale import cores
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "run"

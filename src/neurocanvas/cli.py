@@ -353,13 +353,16 @@ def user_error(error: Exception) -> str | None:
     return None
 
 
-def is_network_error(error: Exception) -> bool:
-    """Tell a failed connection from a failed disk: libraries derive both from OSError."""
-    packages = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
-    number = error.errno if isinstance(error, OSError) else None
-    return isinstance(error, ConnectionError | TimeoutError) or number in NETWORK_ERRORS or bool(
-        packages & NETWORK_PACKAGES
-    )
+def is_network_error(error: BaseException | None) -> bool:
+    """Tell a failed connection from a failed disk: libraries derive both from OSError, or wrap one in the other."""
+    while error is not None:
+        kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.split(".")[0] in NETWORK_PACKAGES}
+        number = error.errno if isinstance(error, OSError) else None
+        failed = any(word in name for name in kinds for word in ("Connect", "Timeout", "Proxy", "SSL", "gaierror"))
+        if failed or isinstance(error, ConnectionError | TimeoutError) or number in NETWORK_ERRORS:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _end(code: int, message: str) -> None:

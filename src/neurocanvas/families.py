@@ -84,8 +84,7 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
-    bundled = Path(source).is_relative_to(BUNDLED)
-    if bundled:
+    if Path(source).is_relative_to(BUNDLED):
         check_bundled()
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()  # there is one progress line per stage already
@@ -97,8 +96,6 @@ def load_part(source: str, load: Callable[[str], Part]) -> Part:
         raise NeuroCanvasError(
             f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
         ) from error
-    if bundled:
-        _check_bundled()  # again: bytes that are whole after reading were whole while they were read
     return loaded
 
 
@@ -116,12 +113,7 @@ def variant(source: str, file: str) -> str | None:
 
 @cache
 def check_bundled() -> str:
-    """Verify the bundled weights once per process; returns their fingerprint."""
-    return _check_bundled()
-
-
-def _check_bundled() -> str:
-    """Verify the bundled weights by the sha256 on their card; `load_part` does so after each load."""
+    """Verify the bundled weights by the sha256 on their card, once per process; returns their fingerprint."""
     expected: dict[str, str] = read_json(BUNDLED / "card.json", "the card of the bundled weights; reinstall")["sha256"]
     for name, digest in expected.items():
         path = BUNDLED / name

@@ -17,7 +17,6 @@ from neurocanvas.scale import Needs, Result, Unit, do_unit
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "TOKENIZERS_PARALLELISM")
 
 
-# What a unit gave, or why it was refused; and what was said of damaged files.
 # Units per worker that are done before the first that is not, and workers in a row that may die before any is done.
 AHEAD, DEATHS = 8, 3
 

@@ -150,20 +150,19 @@ class Local:
     ) -> Iterator[Result]:
         """Run the units in processes; a dead one ends the command, and running it again resumes."""
         pool = self._workers(width, needs)
-        futures = [pool.submit(do_unit, work, unit, needs.threads) for unit in units]
         try:
-            while futures:
-                yield futures.pop(0).result()
-        except BrokenProcessPool as error:
-            raise NeuroCanvasError(
-                "a worker process died, most likely because memory is short; run the command again, with fewer "
-                "--workers. It goes on from what is finished."
-            ) from error
-        finally:
-            if futures:  # nobody may write once the command has released the run folder
-                for process in list((getattr(pool, "_processes", None) or {}).values()):
-                    process.kill()
-                self.close()
+            for future in [pool.submit(do_unit, work, unit, needs.threads) for unit in units]:
+                yield future.result()
+        except BaseException as error:  # nobody may write once the command has released the run folder
+            for process in list((getattr(pool, "_processes", None) or {}).values()):
+                process.kill()
+            self.close()
+            if isinstance(error, BrokenProcessPool):
+                raise NeuroCanvasError(
+                    "a worker process died, most likely because memory is short; run the command again, with fewer "
+                    "--workers. It goes on from what is finished."
+                ) from error
+            raise
 
     def _workers(self, width: int, needs: Needs) -> ProcessPoolExecutor:
         """Process pool, reused by all stages of a command while number and threads stay the same."""

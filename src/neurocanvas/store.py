@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from neurocanvas.errors import NeuroCanvasError, check_file
+from neurocanvas.errors import NeuroCanvasError, check_file, check_inside
 
-# How the names of files begin that are being written.
+# Prefix of temporary files.
 PART = ".part-"
 
 
@@ -50,12 +50,14 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, keep_sidecar: bool = False) -> Iterator[Path]:
     """Yield a temporary name beside `path`, and rename it to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
+        if not keep_sidecar:  # that of an earlier artifact must not vouch for this one
+            card_path(path).unlink(missing_ok=True)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -109,8 +111,12 @@ def card_path(path: Path) -> Path:
 
 def finish(path: Path, inputs: str, card: Mapping[str, Any] | None = None) -> None:
     """Write the sidecar of a complete artifact; from here on it counts as done."""
-    about = {"fingerprint": inputs, "sha256": sha256(path), "size": path.stat().st_size}
-    write_json(card_path(path), {**about, **(card or {})})
+    write_json(card_path(path), {"fingerprint": inputs, **hash_and_size(path), **(card or {})})
+
+
+def hash_and_size(path: Path) -> dict[str, Any]:
+    """What a sidecar records of a file's bytes."""
+    return {"sha256": sha256(path), "size": path.stat().st_size}
 
 
 def is_done(path: Path, inputs: str) -> bool:
@@ -172,16 +178,16 @@ def verify(folder: Path) -> tuple[int, list[Path]]:
     """Compare every artifact in a folder with the sha256 in its sidecar; return their number and the damaged ones."""
     expected: dict[Path, str] = {}
     damaged = []
-    for sidecar in sorted(folder.rglob("*.json")):
+    for sidecar in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(PART)):
         try:
             card = json.loads(sidecar.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            if isinstance(card, dict) and isinstance(card.get("pictures"), dict):  # of a shard of generated images
+                for name, about in card["pictures"].items():
+                    expected[check_inside(sidecar.parent, name, str(sidecar))] = str(about["sha256"])
+            elif isinstance(card, dict) and "sha256" in card:
+                expected[sidecar.with_suffix("")] = str(card["sha256"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, NeuroCanvasError):
             damaged.append(sidecar)
-            continue
-        if isinstance(card, dict) and isinstance(card.get("sha256"), str):
-            expected[sidecar.with_suffix("")] = card["sha256"]
-        elif isinstance(card, dict) and isinstance(card.get("pictures"), dict):  # of a shard of generated images
-            expected |= {sidecar.parent / name: about["sha256"] for name, about in card["pictures"].items()}
     for path, digest in expected.items():
         try:
             whole = sha256(path) == digest

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from functools import partial
@@ -55,6 +57,29 @@ def test_a_refusal_is_the_users_own(two):
 def test_a_worker_that_dies_ends_the_command():
     with closing(Local(workers=2)) as engine, pytest.raises(NeuroCanvasError, match=r"worker process died.*--workers"):
         list(engine.map(units.die, range(3), LITTLE))
+
+
+def test_the_engine_goes_on_after_a_worker_died(tmp_path):
+    with closing(Local(workers=2)) as engine:
+        with pytest.raises(NeuroCanvasError, match="worker process died"):
+            list(engine.map(units.die, range(3), LITTLE))
+        assert list(engine.map(units.twice, range(3), LITTLE)) == [0, 2, 4]
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupt_during_the_last_unit_ends_its_worker(tmp_path):
+    with closing(Local(workers=2)) as engine:
+
+        def interrupt():
+            while not list(tmp_path.glob("begun_1_*")):
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(engine.map(partial(units.wait_for_all_but_first, tmp_path), range(2), LITTLE))
+        pids = [int(path.name.split("_")[2]) for path in tmp_path.glob("begun_*")]
+        assert pids and not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_nobody_works_on_when_a_unit_was_refused(tmp_path):

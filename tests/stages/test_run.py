@@ -129,6 +129,7 @@ def test_other_steps_draw_every_picture_anew_and_other_statistics_none(tiny_copy
         ("predictions/s0.npy", "predict"),
         ("predictions/s0_mean.npy", "predict"),
         ("images/s0/oracle/*.png", "generate"),
+        ("images/seen/*.png", "generate"),
     ],
 )
 def test_verify_names_a_flipped_byte_and_what_is_deleted_is_made_again(tiny_copy, tiny_run, pattern, stage):

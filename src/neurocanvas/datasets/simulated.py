@@ -114,7 +114,7 @@ def simulate(
                 progress(len(part))
             card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written}
             write_json(card_path(path), card)  # first, so that a killed run's file is known for a simulated one
-            with atomic(path) as temporary, temporary.open("wb") as stream:
+            with atomic(path, keep_sidecar=True) as temporary, temporary.open("wb") as stream:
                 _save(stream, signal, stimuli, recordings)
         finish(path, inputs, card)
     return paths[0]

@@ -198,7 +198,9 @@ def _set_chance(
     for arm, metrics in measured.items():
         for metric, score in metrics.items():
             if metric in PIXELS:
-                score["chance"] = float(tables[arm][metric][other].mean()) if other.any() else None
+                rows = other.any(axis=1)  # mean over trials, as the score is, of each trial's mean with other pictures
+                per_trial = np.where(other, tables[arm][metric], 0).sum(axis=1)[rows] / other.sum(axis=1)[rows]
+                score["chance"] = float(per_trial.mean()) if rows.any() else None
             else:
                 exact = _exact_chance(metric, n_way, n_concepts)
                 score["chance"] = score["chance"] if exact is None else exact

@@ -16,7 +16,7 @@ from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.evaluation.metrics import METRICS, NOT_COMPUTED
 from neurocanvas.evaluation.networks import FEATURE_NETWORKS, FeatureNetwork, LoadedNetwork, NotComputed
-from neurocanvas.evaluation.statistics import Cells
+from neurocanvas.evaluation.statistics import OTHERS, Cells
 from neurocanvas.evaluation.summary import sign
 from neurocanvas.evaluation.variant_scores import SECOND_JUDGE
 from neurocanvas.evaluation.variants import VARIANTS
@@ -136,14 +136,15 @@ def _pixels_in_cells(run: Run, given: Given, arm: str, cells: Cells) -> np.ndarr
         parts = [missing[group[missing] == one] for one in np.unique(group[missing])]
         units = [(drawn.take(rows), given.seen.take(pictures[group[rows[0]]])) for rows in parts]
         sizes = [len(rows) for rows in parts]
-        found = np.full((*cells.partners.shape, 2), np.nan)
+        found = np.full((len(group), OTHERS + 1, 2), np.nan)  # as wide as any cell, so that rows can be stored together
         tables = run.spread("evaluate", _pixel_table, units, title=f"pixels {arm}", sizes=sizes)
         for rows, table in zip(parts, tables, strict=True):
             found[rows, : table.shape[1]] = table
         return found[missing]
 
     keys = [f"{key}-{of_group[one]}" for key, one in zip(drawn.keys, group, strict=True)]
-    return cached(run, f"pixels-{arm}", store.fingerprint("pixels in cells"), keys, measure)
+    rows = cached(run, f"pixels-{arm}", store.fingerprint("pixels in cells"), keys, measure)
+    return rows[:, : cells.partners.shape[1]]
 
 
 def _pixel_table(_: Run, unit: tuple[Pictures, Pictures]) -> np.ndarray:
@@ -188,7 +189,7 @@ class Network:
         self.run, self.network, self.fetch, self.variant = run, network, fetch, variant
         self.wide = name in WIDE
         self.name = f"{name}@{variant}" if variant else name
-        self.made_by = store.fingerprint("features", repr(network), run.settings.evaluate.weights)
+        self.made_by = store.fingerprint("features", repr(network), source_print(run.settings.evaluate.weights))
         self.drawn_by = store.fingerprint(self.made_by, _published(variant) if variant else "")
 
     @cached_property

@@ -13,7 +13,7 @@ from neurocanvas.scale import kept
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions_of
 
-# Captions or pictures that are encoded at once, and the unit of work that a killed run does again.
+# Captions or pictures that are encoded at once: the unit of work.
 AT_ONCE = 32
 
 

@@ -15,7 +15,7 @@ from neurocanvas.families import batches, find_family, local_folder
 from neurocanvas.scale import NEEDS, Needs
 from neurocanvas.stages.arms import check_arms, chosen, chosen_trials, make_work
 from neurocanvas.stages.run import Run, read_picture, write_picture
-from neurocanvas.stages.shards import Work, draw_shard, processes
+from neurocanvas.stages.shards import Work, draw_shard, processes, sidecar_name
 from neurocanvas.stages.sketching import sketch
 from neurocanvas.targets.captions import read_captions
 
@@ -59,6 +59,10 @@ def generate(run: Run) -> list[Path]:
         for (subject, arm), own in entries.items()
         for part in batches(len(own), settings.shard)
     ]
+    planned = {
+        _folder_of(run, *key): {sidecar_name(own[part]) for part in batches(len(own), settings.shard)}
+        for key, own in entries.items()
+    }
     others = processes()
     if others is not None:  # each draws its share
         shards = shards[others.process_index :: others.num_processes]
@@ -69,6 +73,9 @@ def generate(run: Run) -> list[Path]:
         others.wait_for_everyone()
     made: list[Path] = []
     if others is None or others.is_main_process:
+        for where, names in planned.items():
+            for stale in (path for path in where.glob("shard_*.json") if path.name not in names):
+                stale.unlink()  # of other shards, whose pictures have been drawn again since
         if arms:
             made.append(_write_manifest(run, [entry for (s, _), own in entries.items() if s >= 0 for entry in own]))
         if CAPTION in settings.arms:
@@ -85,22 +92,28 @@ def _needs(run: Run) -> Needs:
 
 def draw(run: Run, shard: Shard) -> None:
     """Draw a shard, unless that is done."""
+    where = _folder_of(run, shard.subject, shard.arm)
     if shard.subject < 0:
-        folder = where = run.folder / "generated_from_captions"
-        work = _work_of_captions(run, shard)
+        draw_shard(run, where, where, _work_of_captions(run, shard))
     else:
-        folder = run.folder / "images"
-        where = folder / f"s{shard.subject}" / shard.arm
         work = make_work(run, shard.subject, shard.arm, slice(shard.start, shard.stop))
-    draw_shard(run, folder, where, work)
+        draw_shard(run, run.folder / "images", where, work)
+
+
+def _folder_of(run: Run, subject: int, arm: str) -> Path:
+    return run.folder / "generated_from_captions" if subject < 0 else run.folder / "images" / f"s{subject}" / arm
 
 
 def _write_manifest(run: Run, drawn: list[dict[str, Any]]) -> Path:
     """Put what was seen beside what was drawn, at the same size, and list the pictures."""
     folder = run.folder / "images"
     size = read_picture(folder / drawn[0]["file"]).shape[0]
+    seen = {}
     for stimulus in sorted({entry["stimulus"] for entry in drawn}):
-        write_picture(folder / "seen" / f"{stimulus}.png", run.dataset[1].picture(stimulus, size=size))
+        path = folder / "seen" / f"{stimulus}.png"
+        write_picture(path, run.dataset[1].picture(stimulus, size=size))
+        seen[path.name] = store.hash_and_size(path)
+    store.write_json(folder / "seen" / "seen.json", {"pictures": seen})  # for `verify`
     store.write_text(folder / "manifest.jsonl", "".join(json.dumps(entry) + "\n" for entry in drawn))
     return folder / "manifest.jsonl"
 

@@ -152,7 +152,8 @@ def cosines(fold: Fold, centring: str) -> np.ndarray:
         targets = flat[part] - shift
         products[part], squared[part] = targets @ rows.T, np.einsum("nd,nd->n", targets, targets)
     lengths = np.einsum("nk,kl,nl->n", weights, rows @ rows.T, weights, optimize=True)
-    return weights @ products.T / np.sqrt(lengths)[:, None] / np.sqrt(squared)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(weights @ products.T / np.sqrt(lengths)[:, None] / np.sqrt(squared))
 
 
 def _retrieved(fold: Fold, target: str) -> dict[str, dict[str, Any]]:
@@ -163,6 +164,8 @@ def _retrieved(fold: Fold, target: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for centring, transductive in CENTRINGS.items():
         table = cosines(fold, centring)
+        if not np.isfinite(table).all():  # all targets are equal, and nothing is left of them around their mean
+            continue
         for rule, how in ASSIGNMENT_RULES.items():
             if rule == "hungarian" and len(true) > len(gallery):
                 continue  # several trials of one picture cannot each have a picture of their own

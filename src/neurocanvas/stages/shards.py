@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -66,7 +65,7 @@ def draw_shard(run: Run, folder: Path, where: Path, work: Work) -> None:
     """Draw a shard unless it is there; its sidecar, written last, holds hash and size of its pictures."""
     how, seeds = _how(run), [entry["seed"] for entry in work.entries]
     inputs = store.fingerprint("generate", work.conditions, seeds, how, *_beside(run, work))
-    sidecar = where / f"shard_{work.entries[0]['trial']:05d}.json"
+    sidecar = where / sidecar_name(work.entries)
     if _shard_done(sidecar, inputs):
         return
     samples, seeds_of = _draw(run, work)
@@ -75,9 +74,13 @@ def draw_shard(run: Run, folder: Path, where: Path, work: Work) -> None:
         for entry, picture, seed in zip(work.entries, drawn, seeds_of[number], strict=True):
             name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
             write_picture(folder / name, picture, {**_about(entry), **how, "sample": number, "seed": seed})
-            content = (folder / name).read_bytes()
-            pictures[Path(name).name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            pictures[Path(name).name] = store.hash_and_size(folder / name)
     store.write_json(sidecar, {"fingerprint": inputs, "pictures": pictures})
+
+
+def sidecar_name(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Name of a shard's sidecar, after its first trial."""
+    return f"shard_{entries[0]['trial']:05d}.json"
 
 
 def _about(entry: dict[str, Any]) -> dict[str, Any]:
