@@ -120,7 +120,9 @@ def test_verify_names_what_is_damaged_or_missing(tmp_path):
     assert count == 3 and {path.name for path in found} == {"a.npy", "b.npy", "0.png", "c.npy.json"}
 
 
-@pytest.mark.parametrize("pictures", ["{}", '{"a.png": 3}', '{"a.png": {}}', '{"../a.png": {"sha256": "x"}}', "[" * 10**5])
+@pytest.mark.parametrize(
+    "pictures", ["{}", '{"a.png": 3}', '{"a.png": {}}', '{"../a.png": {"sha256": "x"}}', "[" * 10**5]
+)
 def test_verify_names_a_foreign_sidecar_and_passes_over_partial_files(tmp_path, pictures):
     (tmp_path / "shard_00000.json").write_text(f'{{"pictures": {pictures}}}')
     (tmp_path / f"{store.PART}ab-x.npy.json").write_text('{"sha256": "x"}')

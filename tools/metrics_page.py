@@ -16,10 +16,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 PIXELS = f"""\
 A drawn picture is compared with the seen one and with at most {OTHERS} others, so the cost of a picture does not depend on how
 many there are. What is exchangeable (trials, or whole blocks in block designs) is cut at random, with `evaluate.seed`, into
-cells of at most {OTHERS + 1} within each subject and fold. All pairs within a cell are computed: the true pairing and {OTHERS}
-derangements.
+cells of at most {OTHERS + 1} within each subject and fold (in block designs within each subject). Every picture is compared with those
+that its unit can exchange with: the seen one and, in a full cell, {OTHERS} derangements.
 
-- **Chance** is the mean over the pairs of a cell that show another picture than the seen one. Another partition of the demo's
+- **Chance** is the mean over trials of each trial's mean with the other pictures of its cell. Another partition of the demo's
   144 trials changes it by .0047 (PixCorr) and .0010 (SSIM; standard deviations), a fifth and a seventh of the standard error
   of the score itself (.023, .0074). With 10 others it would be .0072 and .0015, with 40 .0036 and .0006. It falls with the
   square root of the number of trials.
@@ -27,7 +27,7 @@ derangements.
   and fold, and the partition is drawn without looking at any score, so p is exact, (1 + b) / (1 + n), and as fine as that
   of the other metrics. It has a little less power: the demo's score lies 12.6 standard deviations of the null above its mean
   (PixCorr; 13.4 with all pairs) and 10.4 (SSIM; 10.7).
-- With {OTHERS + 1} units or fewer in a subject and fold, all pairs are computed.
+- With {OTHERS + 1} units or fewer there is one cell, and all exchangeable pairs are computed.
 
 Metrics with an `@`, LPIPS and 50-way top-1 are computed for the true pairs alone: no chance level, no p against permutations."""
 

@@ -24,7 +24,7 @@ class Metric:
 
 PERMUTED = "the mean over permuted pairs, not 0"
 OTHER_PICTURES = f"the mean with up to {OTHERS} other pictures, not 0"
-NOT_COMPUTED = "not 0; not computed"
+NOT_COMPUTED = "no chance level (true pairs only)"
 SHARE, CORRELATION, DISTANCE = "share", "correlation", "distance"
 COLLAPSED = "1 where all predictions are one; compare with that of the targets"
 _OF_N = "depends on N; compare at equal N only"

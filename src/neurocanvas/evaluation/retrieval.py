@@ -61,7 +61,7 @@ ASSIGNMENT_RULES: Mapping[str, AssignmentRule] = MappingProxyType(
     }
 )
 
-# What is subtracted before vectors are scaled to length one -> whether that uses other test trials.
+# Means that are subtracted before vectors are scaled to length one -> whether the rule is then transductive.
 CENTRINGS: Mapping[str, bool] = MappingProxyType({"none": False, "both sides": True})
 
 

@@ -1,5 +1,4 @@
-"""`eegnet`, the classifier on the signal: a filter bank, spatial filters, a separable convolution; without the
-detour."""
+"""EEGNet on the signal, with the spatial filters computed first: faster, and the same outputs."""
 
 from __future__ import annotations
 

@@ -108,9 +108,9 @@ class Run:
         Parameters
         ----------
         stage : str
-            Who speaks.
+            Name of the stage.
         **what : object
-            What there is to say, as JSON.
+            Values to log, as JSON.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
@@ -122,9 +122,9 @@ class Run:
         Parameters
         ----------
         stage : str
-            Who speaks.
+            Name of the stage.
         **fixed : object
-            What every line says.
+            Values that every line has.
 
         Returns
         -------
@@ -167,7 +167,7 @@ class Run:
         return {subject: trials for subject, trials in self.opened.items() if subject in tested}
 
     def pool(self, subject: int) -> Trials:
-        """Give the trials that a subject's splits are made of.
+        """Return the trials from which a subject's splits are made.
 
         Parameters
         ----------
@@ -210,7 +210,7 @@ class Run:
         return np.searchsorted(np.array(self.stimuli), trials.column("stimulus"))
 
     def features_path(self, subject: int) -> Path:
-        """Say where a subject's features are: those of a part of the concepts in a folder of its own.
+        """Path of a subject's features; those of one granularity have a folder of their own.
 
         Parameters
         ----------
@@ -223,7 +223,7 @@ class Run:
         return self.folder / self.settings.data.features_folder / f"s{subject}_de.npy"
 
     def model_path(self, subject: int, fold: int) -> Path:
-        """Say where a subject's mapper of one fold is.
+        """Path of a subject's mapper of one fold.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class Run:
         return self.folder / "models" / f"{self.settings.mapper.name}_s{subject}_fold{fold}_model.safetensors"
 
     def embeddings(self) -> np.ndarray:
-        """Map the embeddings of captions, from which the generator draws.
+        """Memory-map the embeddings of captions, from which the generator draws.
 
         Returns
         -------
