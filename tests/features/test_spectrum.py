@@ -5,7 +5,7 @@ import pytest
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.features.entropy import band_power, bin_shares
-from neurocanvas.features.spectrum import RELEASED_HALF_BANDWIDTH, degrees_of_freedom, power_spectrum
+from neurocanvas.features.spectrum import RELEASED_HALF_BANDWIDTH, _factors, degrees_of_freedom, power_spectrum
 from neurocanvas.montage import BANDS
 
 WINDOWS = [(400, 1000.0), (102, 256.0), (501, 1000.0)]
@@ -74,6 +74,10 @@ def test_blocks_do_not_show(noise, monkeypatch):
     _, psd = power_spectrum(noise[..., 40:440], 1000.0)
     monkeypatch.setattr("neurocanvas.features.spectrum.BLOCK", 7)
     np.testing.assert_allclose(power_spectrum(noise[..., 40:440], 1000.0)[1], psd, rtol=1e-4)
+
+
+def test_few_coordinates_hold_all_tapers_and_bins():
+    assert [(parts.shape, held.shape) for parts, held in _factors(400, 4.0, 33)] == [((231, 42), (42, 201))] * 2
 
 
 def test_released_tapers_smear_over_20_hz():
