@@ -141,8 +141,8 @@ def test_the_smallest_p_follows_from_the_orders_there_are() -> None:
 @pytest.mark.parametrize("size", [1, 4])
 def test_intervals_cover_the_truth_when_whole_units_are_resampled(size: int) -> None:
     covered, missed = 0, 0
+    unit = np.repeat(np.arange(30), size)
     for rng in map(np.random.default_rng, range(SEEDS)):
-        unit = np.repeat(np.arange(30), size)
         values = 0.5 + 0.1 * rng.normal(size=30)[unit] + 0.02 * rng.normal(size=len(unit))
         low, high = bootstrap_interval(values, unit, rng=rng, resamples=300) or (1, 0)
         covered += low <= 0.5 <= high

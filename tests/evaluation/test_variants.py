@@ -41,9 +41,6 @@ def pictures(n: int = 3, height: int = 60, width: int = 60, seed: int = 0) -> np
     return (stack + rng.integers(-30, 30, size=stack.shape)).clip(0, 255).astype(np.uint8)
 
 
-# ---- two-way ----
-
-
 @pytest.mark.parametrize("name", ["mindeye", "atm-old", "ozcelik"])
 def test_mindeyes_two_way_is_read_down_the_columns_of_the_correlations(name):
     generated, seen = embeddings()
@@ -96,9 +93,6 @@ def test_our_own_score_differs_from_mindeyes_in_ties_and_repeated_pictures_only(
     assert variant_two_way(sim).tolist() == [1.0, 0.5, 0.5]
 
 
-# ---- n-way and upper half ----
-
-
 def test_mindvis_draws_49_others_than_the_seen_pictures_class_40_times():
     rng = np.random.default_rng(6)
     seen = rng.normal(size=(200, 70))
@@ -124,9 +118,6 @@ def test_upper_half_is_an_indicator_whose_expectation_is_exact():
     np.testing.assert_allclose(upper_half(scores, true), drawn, atol=0.06)
     assert set(np.unique(upper_half(scores, true, rng=rng))) <= {0.0, 1.0}
     assert 0.05 < upper_half(scores, true)[4] < 0.95
-
-
-# ---- pixels ----
 
 
 def torch_resized(stack: np.ndarray, *sizes: int, antialias: bool, rounded: bool = False) -> np.ndarray:
@@ -218,9 +209,6 @@ def test_enigmas_generated_pictures_go_through_jpeg_and_224_pixels():
     assert_pixels(pixels_of_pairs(generated, seen, "enigma"), a, b)
 
 
-# ---- scores that need a network ----
-
-
 @pytest.mark.parametrize("name", ["mindeye", "bread", "enigma"])
 def test_scores_of_networks_are_two_way_or_distances_of_what_the_network_gives(name):
     generated, seen = pictures(n=5, seed=13, height=70, width=90), pictures(n=5, seed=14)
@@ -237,9 +225,6 @@ def test_scores_of_networks_are_two_way_or_distances_of_what_the_network_gives(n
         off = 1 if name == "enigma" else 0
         expected = [(sum(r[i, j] < r[i, i] for j in range(5)) - off) / 4 for i in range(5)]
         np.testing.assert_allclose(found, expected)
-
-
-# ---- the table ----
 
 
 # Layers that are read, and sides of the tensors that networks are given.

@@ -7,10 +7,10 @@ from scipy.special import digamma
 from neurocanvas.config import DataSettings, FeatureSettings
 from neurocanvas.datasets import open_dataset
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.features import entropy
 from neurocanvas.features.entropy import (
     METHODS,
     RELEASED_EPSILON,
+    UNITS,
     band_power,
     bin_shares,
     differential_entropy,
@@ -143,7 +143,7 @@ def test_half_of_the_gamma_bins_of_a_real_trial_lie_below_the_epsilon(real_trial
 @pytest.mark.parametrize("method", list(METHODS))
 def test_extract_is_the_method_on_the_window_whatever_the_chunk(method, monkeypatch):
     signal, settings = noise(7, 3, 501).astype(np.float32), FeatureSettings(method=method)
-    assert entropy.UNITS.keys() == METHODS.keys() and (entropy.UNITS[method] == "nats") == (method == "gaussian")
+    assert UNITS.keys() == METHODS.keys() and (UNITS[method] == "nats") == (method == "gaussian")
     features = extract(trials_of(signal), settings)
     assert features.shape == (7, 3, 5) and features.dtype == np.float32
     np.testing.assert_allclose(features, METHODS[method](signal[..., 40:440], 1000.0), rtol=1e-6)

@@ -6,7 +6,6 @@ from neurocanvas.report.grids import CELL, GAP, LINE, comparison_pages
 
 
 def plain(value, size=64):
-    """A picture of one grey."""
     return np.full((size, size, 3), value, np.uint8)
 
 

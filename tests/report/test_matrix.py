@@ -13,7 +13,6 @@ ORDER = "concept,name,semantic,block\na,ape,2,0\nb,bee,0,2\nc,cat,1,1\n"
 
 
 def write(folder: Path, counts: str = COUNTS, order: str = ORDER) -> Path:
-    """Write the two tables of a run folder."""
     (folder / "scores").mkdir(exist_ok=True)
     (folder / "scores" / "confusion.csv").write_text(counts)
     (folder / "scores" / "concept_order.csv").write_text(order)
@@ -36,7 +35,6 @@ def test_cells_stand_where_they_were_counted() -> None:
 
 def test_both_orders_hold_the_same_counts(tmp_path: Path) -> None:
     found = confusion(write(tmp_path), ["eeg", "shuffled", "mean"], {})
-    assert found is not None
     assert list(found["orders"]) == ["semantic", "block"] and found["arms"] == ["eeg", "shuffled"]
     drawn = {(one["arm"], one["order"]): one for one in found["figures"]}
     assert drawn["eeg", "semantic"]["names"] == ["bee", "cat", "ape"]
@@ -52,16 +50,13 @@ def test_both_orders_hold_the_same_counts(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_without_blocks_there_is_one_order(tmp_path: Path) -> None:
+def test_without_blocks_there_is_one_order_and_a_concept_without_a_place_comes_last(tmp_path: Path) -> None:
     folder = write(tmp_path, order="concept,name,semantic,block\na,,2,\nb,bee,0,\nc,cat,1,\n")
     found = confusion(folder, ["eeg"], {"a": "ant"})
-    assert found is not None and list(found["orders"]) == ["semantic"]
+    assert list(found["orders"]) == ["semantic"]
     assert found["figures"][0]["names"] == ["bee", "cat", "a"]
-
-
-def test_a_concept_without_a_place_comes_last(tmp_path: Path) -> None:
     found = confusion(write(tmp_path, counts=COUNTS + "eeg,z,a,1\n"), ["eeg"], {"z": "zebra"})
-    assert found is not None and [one["names"][-1] for one in found["figures"]] == ["zebra", "zebra"]
+    assert [one["names"][-1] for one in found["figures"]] == ["zebra", "zebra"]
 
 
 def test_nothing_is_drawn_without_tables_or_arms(tmp_path: Path) -> None:

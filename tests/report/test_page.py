@@ -31,10 +31,7 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.scripts: list[str] = []
-        self.text = ""
-        self.headings: list[str] = []
+        self.open, self.scripts, self.headings, self.text = [], [], [], ""
         self.feed(html)
         self.close()
 
@@ -63,8 +60,12 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", self.text.replace("\u2060", ""))
 
 
+    def classes(self, tag: str = "") -> list[str | None]:
+        """Classes of all tags, or of those of a name."""
+        return [attrs.get("class") for name, attrs in self.tags if tag in ("", name)]
+
+
 def read(folder: Path) -> Page:
-    """Write the report and parse it."""
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
@@ -80,8 +81,8 @@ def assert_only_our_script(page: Page) -> None:
 
 def two_way(value: float, low: float | None, high: float | None, p: float = 0.0005) -> dict[str, object]:
     """One arm of a summary."""
-    place = (value - 0.5) / 0.47
-    return {"two_way": {"value": value, "low": low, "high": high, "p": p, "chance": 0.5, "place": place}}
+    score = {"value": value, "low": low, "high": high, "p": p, "chance": 0.5, "place": (value - 0.5) / 0.47}
+    return {"two_way": score}
 
 
 FLOOR = two_way(0.5, 0.46, 0.54, 0.5)
@@ -93,40 +94,31 @@ def test_page_is_complete_self_contained_and_the_same_each_time(make_run: Make) 
     first = (folder / "report.html").read_bytes()
     assert write_report(folder).read_bytes() == first
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-    assert not page.open
     sections = ["What was run", "Scores", "Pictures", "Concepts", "Features on the scalp", "Training", "Glossary"]
-    assert page.headings == sections
+    assert not page.open and page.headings == sections
     assert page.words.index("identify the seen picture in 78 % of pairs") < page.words.index("What was run")
-    assert "60 % of the way from shuffled EEG to the true caption" in page.words
-    assert "74.0 – 82.0" in page.words and ".0005" in page.words
-    for words in ("Best 4", "Middle 4", "Worst 4", "12 others"):
+    for words in ("60 % of the way from shuffled EEG to the true caption", "74.0 – 82.0", ".0005", "Best 4", "Middle 4",
+                  "Worst 4", "12 others"):  # fmt: skip
         assert words in page.words
-    pictures = [attrs for tag, attrs in page.tags if tag == "img" and attrs.get("alt")]
-    assert len(pictures) == 24 * 5
-    assert len([1 for tag, attrs in page.tags if tag == "img" and attrs.get("class") == "scalp"]) == 5
-
-    text = first.decode()
-    loads = [
-        str(attrs[key]) for _, attrs in page.tags for key in ("src", "href", "srcset", "xlink:href") if key in attrs
-    ]
+    assert len([1 for tag, attrs in page.tags if tag == "img" and attrs.get("alt")]) == 24 * 5
+    assert page.classes("img").count("scalp") == 5
+    links = ("src", "href", "srcset", "xlink:href")
+    loads = [str(attrs[key]) for _, attrs in page.tags for key in links if key in attrs]
     saved = [load for load in loads if load.startswith("data:text/csv;")]
     assert len(loads) == 24 * 5 + 5 + len(saved)
     assert all(load.startswith("data:image/") for load in loads if load not in saved)
     assert [attrs["download"] for tag, attrs in page.tags if tag == "a"] == [
         "scores.csv", "pictures.csv", "concepts.csv", "features_on_scalp.csv", "training.csv", "mappers.csv",
     ]  # fmt: skip
-    assert not re.search(r"https?://|url\(|@import", text)
+    assert not re.search(r"https?://|url\(|@import", first.decode())
     assert_only_our_script(page)
     assert len(first) < 6e6
 
 
 def test_hostile_strings_are_shown_as_text(make_run: Make) -> None:
-    names = dict.fromkeys(CONCEPTS, HOSTILE)
-    cap = (*MUSE[:4], HOSTILE)
-    folder = make_run(
-        n_trials=6, captions={0: HOSTILE}, names=names, ch_names=cap, warnings=(HOSTILE,),
-        evidence={"hostile": HOSTILE, "n_concepts": 8},
-    )  # fmt: skip
+    words = {"captions": {0: HOSTILE}, "names": dict.fromkeys(CONCEPTS, HOSTILE), "warnings": (HOSTILE,)}
+    evidence = {"hostile": HOSTILE, "n_concepts": 8}
+    folder = make_run(n_trials=6, ch_names=(*MUSE[:4], HOSTILE), evidence=evidence, **words)
     toml = folder / "run.toml"
     toml.write_text(toml.read_text().replace('name = "tiny"', f"name = '''{HOSTILE} '''"))
     page = read(folder)
@@ -151,10 +143,8 @@ def test_halves_of_surrogate_pairs_and_formulas_are_no_danger(make_run: Make) ->
 
 def test_block_design_is_warned_of_and_claims_nothing(make_run: Make) -> None:
     page = read(make_run(n_trials=6, ch_names=MUSE, exchanged="blocks"))
-    blocks = [attrs for tag, attrs in page.tags if tag == "p" and attrs.get("class") == "block"]
-    assert len(blocks) == 1
-    assert "cannot be told from decoding the recording block" in page.words
-    assert "of the way from" not in page.words
+    assert page.classes("p").count("block") == 1
+    assert "cannot be told from decoding the recording block" in page.words and "of the way from" not in page.words
 
 
 def test_block_warning_of_the_splits_stands_before_other_warnings(make_run: Make) -> None:
@@ -175,8 +165,7 @@ def test_block_warning_of_the_splits_stands_before_other_warnings(make_run: Make
 )
 def test_verdict_claims_nothing_without_evidence(arms: dict[str, dict[str, object]], words: str) -> None:
     found = verdict({"arms": arms})
-    assert not found["claimed"]
-    assert found["text"].startswith("Nothing can be claimed")
+    assert not found["claimed"] and found["text"].startswith("Nothing can be claimed")
     assert words in found["text"].replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -190,34 +179,26 @@ def test_verdict_heeds_the_comparison_with_shuffled() -> None:
 @pytest.mark.parametrize(
     ("part", "verb"),
     [
-        ("run.toml", "run"),
-        ("features/s0_trials.csv", "features"),
-        ("features/s0_de.npy", "features"),
-        ("targets/caption.txt", "caption"),
-        ("models/mlp_sd_s0_fold0_model.safetensors.json", "train"),
-        ("images/manifest.jsonl", "generate"),
-        ("scores/summary.json", "evaluate"),
-        ("scores/trials.csv", "evaluate"),
+        ("run.toml", "run"), ("features/s0_trials.csv", "features"), ("features/s0_de.npy", "features"),
+        ("targets/caption.txt", "caption"), ("models/mlp_sd_s0_fold0_model.safetensors.json", "train"),
+        ("images/manifest.jsonl", "generate"), ("scores/summary.json", "evaluate"), ("scores/trials.csv", "evaluate"),
     ],
-)
+)  # fmt: skip
 def test_missing_part_names_the_verb_to_run(make_run: Make, part: str, verb: str) -> None:
     folder = make_run(n_trials=6, ch_names=MUSE)
     (folder / part).unlink()
     with pytest.raises(NeuroCanvasError, match=rf"run the verb {verb}\.|`neurocanvas {verb}` makes it") as caught:
         write_report(folder)
-    assert "\n" not in str(caught.value)
-    assert not (folder / "report.html").exists()
+    assert "\n" not in str(caught.value) and not (folder / "report.html").exists()
 
 
 def test_missing_or_damaged_picture_is_named(make_run: Make) -> None:
     folder = make_run(n_trials=6, ch_names=MUSE)
     picture = next((folder / "images" / "s0" / "oracle").iterdir())
-    picture.write_bytes(picture.read_bytes()[:90])
-    with pytest.raises(NeuroCanvasError, match=f"{picture.name}.*generate"):
-        write_report(folder)
-    picture.unlink()
-    with pytest.raises(NeuroCanvasError, match=f"{picture.name}.*generate"):
-        write_report(folder)
+    for damage in (lambda: picture.write_bytes(picture.read_bytes()[:90]), picture.unlink):
+        damage()
+        with pytest.raises(NeuroCanvasError, match=f"{picture.name}.*generate"):
+            write_report(folder)
 
 
 def test_large_pictures_are_reduced(make_run: Make) -> None:
@@ -231,15 +212,12 @@ def test_large_pictures_are_reduced(make_run: Make) -> None:
 
 def test_every_fold_has_its_curve_up_to_a_limit(make_run: Make) -> None:
     page = read(make_run(n_trials=6, ch_names=MUSE, folds=12))
-    assert len([1 for tag, attrs in page.tags if attrs.get("class") == "curves"]) == 6
-    assert "first 6 of 12 mappers" in page.words
-    assert page.words.index("fold 2") < page.words.index("fold 5")
-    assert "fold 10" not in page.words
+    assert page.classes().count("curves") == 6 and "first 6 of 12 mappers" in page.words
+    assert page.words.index("fold 2") < page.words.index("fold 5") and "fold 10" not in page.words
 
 
 def test_numbers_are_written_alike_everywhere() -> None:
-    assert number(1.0, "two_way") == "100.0\N{NO-BREAK SPACE}%"
-    assert number(-0.5, "ssim") == "−0.500"
+    assert (number(1.0, "two_way"), number(-0.5, "ssim")) == ("100.0\N{NO-BREAK SPACE}%", "−0.500")
     assert [p_value(p) for p in (1.0, 0.05, 0.0024, 0.00001)] == ["1.00", ".05", ".002", "< .0001"]
 
 
@@ -254,20 +232,13 @@ def write_benchmark(folder: Path, warning: str = "", p_holm: float = 0.001) -> N
     store.write_json(folder / "scores" / "benchmark.json", content)
 
 
-def test_a_benchmark_alone_makes_a_page(tmp_path: Path) -> None:
+def test_a_benchmark_alone_makes_a_page_with_selection_below_its_scores_and_says_things_once(tmp_path: Path) -> None:
     save_settings(RunSettings(name="table"), tmp_path / "run.toml")
     write_benchmark(tmp_path, "Block design: drift.")
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert ".392±.100 †" in text and "† differs from the best model" in text and "<b>SVM" not in text
-    assert "40.4\u00a0%" in text and "cannot tell the brain" in text
+    assert "40.4\u00a0%" in text and "cannot tell the brain" in text and "Pictures" not in text
     assert '<p class="block">Block design: drift.</p>' in text
-    assert "Pictures" not in text
-
-
-def test_a_benchmark_shows_selection_below_its_scores_and_says_things_once(tmp_path: Path) -> None:
-    save_settings(RunSettings(name="table"), tmp_path / "run.toml")
-    write_benchmark(tmp_path, "Block design: drift.")
-    text = write_report(tmp_path).read_text(encoding="utf-8")
     assert text.count("<h2>Classification · released, 16 subjects</h2>") == text.count("Block design: drift.") == 1
     below = text.split("<h3>released, 16 subjects: selection</h3>")[1]
     named = "best on test (diagnostic, not a result)"
@@ -302,35 +273,30 @@ def test_evidence_is_shown_where_it_is_and_left_out_where_it_is_not(make_run: Ma
         page = read(folder)
         assert not page.open and section not in page.headings
     (folder / "scores" / "audit.json").unlink()
-    assert "audit clean" not in [attrs.get("class") for _, attrs in read(folder).tags]
+    assert "audit clean" not in read(folder).classes()
 
 
 @pytest.mark.parametrize("finding", ["block", "untold-block"])
-def test_an_audit_that_finds_the_block_stands_in_red_above_a_verdict_that_claims_nothing(
-    make_run: Make, finding: str
-) -> None:
-    warnings = ("Block design: slow drift.",)
-    page = read(make_run(
-        n_trials=6, ch_names=MUSE, exchanged="blocks", warnings=warnings, evidence={"finding": finding}
-    ))  # fmt: skip
-    assert warnings[0] in page.words
-    boxes = [attrs["class"] for tag, attrs in page.tags if tag == "div" and "audit" in str(attrs.get("class"))]
-    assert boxes == ["audit block"]
-    assert not [1 for tag, attrs in page.tags if tag == "p" and attrs.get("class") == "block"]  # said once, in red
-    assert "of the way from" not in page.words
+def test_an_audit_that_finds_the_block_stands_in_red_above_a_verdict_that_claims_nothing(make_run, finding) -> None:
+    changes = {"n_trials": 6, "ch_names": MUSE, "evidence": {"finding": finding}}
+    page = read(make_run(**changes, exchanged="blocks", warnings=("Block design: slow drift.",)))
+    assert "Block design: slow drift." in page.words and "of the way from" not in page.words
+    assert [name for name in page.classes("div") if "audit" in str(name)] == ["audit block"]
+    assert "block" not in page.classes("p")  # said once, in red
 
 
-def test_the_audit_overrules_the_verdict(make_run: Make) -> None:
-    page = read(make_run(n_trials=6, ch_names=MUSE, evidence={"finding": "block"}))
-    assert "but the audit found that this cannot be told from decoding the recording block." in page.words
-    assert "of the way from" not in page.words
-
-
-@pytest.mark.parametrize(("finding", "tone"), [("clean", "clean"), ("selected-on-test", "doubt")])
-def test_other_findings_are_not_red(make_run: Make, finding: str, tone: str) -> None:
+@pytest.mark.parametrize(
+    ("finding", "tone", "says", "claimed"),
+    [
+        ("clean", "clean", "60 % of the way from", True), ("selected-on-test", "doubt", "60 % of the way from", True),
+        ("block", "block", "but the audit found that this cannot be told from decoding the recording block.", False),
+        ("other-split", "doubt", "Nothing can be claimed: models were trained on another split.", False),
+    ],
+)  # fmt: skip
+def test_the_audit_overrules_the_verdict_where_it_must(make_run: Make, finding, tone, says, claimed) -> None:
     page = read(make_run(n_trials=6, ch_names=MUSE, evidence={"finding": finding}))
-    assert f"audit {tone}" in [attrs.get("class") for _, attrs in page.tags]
-    assert "60 % of the way from" in page.words
+    assert f"audit {tone}" in page.classes()
+    assert says in page.words and ("of the way from" in page.words) == claimed
 
 
 def test_an_audit_of_classifiers_alone_is_shown_too(tmp_path: Path) -> None:
@@ -339,7 +305,7 @@ def test_an_audit_of_classifiers_alone_is_shown_too(tmp_path: Path) -> None:
     store.write_json(tmp_path / "scores" / "audit.json", {"verdict": "It is the block.", "finding": "block"})
     page = read(tmp_path)
     assert page.words.index("It is the block.") < page.words.index("MLP names the concept")
-    assert "audit block" in [attrs.get("class") for _, attrs in page.tags]
+    assert "audit block" in page.classes()
 
 
 @pytest.mark.parametrize(
@@ -358,12 +324,3 @@ def test_damaged_evidence_is_refused_with_its_verb(make_run: Make, file: str, co
     (folder / "scores" / file).write_text(content)
     with pytest.raises(NeuroCanvasError, match=rf"{file}.*{verb}"):
         write_report(folder)
-
-
-def test_models_of_another_split_let_nothing_be_claimed(make_run):
-    folder = make_run()
-    found = {"verdict": "Nothing can be concluded.", "finding": "other-split"}
-    store.write_json(folder / "scores" / "audit.json", found)
-    write_report(folder)
-    page = (folder / "report.html").read_text()
-    assert "Nothing can be claimed: models were trained on another split." in page

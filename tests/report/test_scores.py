@@ -8,7 +8,6 @@ SCORE = {"value": 0.78, "low": 0.72, "high": 0.81, "p": 0.0005, "chance": 0.5, "
 
 
 def entry(subject: str, arm: str, value: float, p_holm: float | None) -> dict[str, Any]:
-    """One entry of the summary's forest."""
     return {
         "subject": subject, "arm": arm, "metric": "two_way", "n": 144, "value": value, "low": value - 0.05,
         "high": value + 0.05, "p": 0.01, "p_holm": p_holm,
@@ -40,20 +39,19 @@ def test_the_forest_has_a_row_per_subject_and_the_pooled_score() -> None:
                entry("1", "shuffled", 0.51, None), entry("0", "oracle", 0.9, 0.001)]  # fmt: skip
     arms = {"eeg": {"two_way": SCORE}, "shuffled": {"two_way": {**SCORE, "value": 0.5}}, "oracle": {"two_way": SCORE}}
     found = forest({"arms": arms, "forest": entries}, ["eeg", "shuffled", "oracle"])
-    assert found is not None
     assert found["arm"] == "eeg" and found["arms"] == ["eeg", "shuffled"]
     assert [(row["name"], row["value"], row["p_holm"]) for row in found["rows"]] == [
         ("Subject 0", "80.0\N{NO-BREAK SPACE}%", ".001"), ("Subject 1", "60.0\N{NO-BREAK SPACE}%", ".40"),
     ]  # fmt: skip
     assert found["pooled"]["value"] == "78.0\N{NO-BREAK SPACE}%" and found["pooled"]["interval"] == "72.0 – 81.0"
     assert found["sentence"] == "1 of 2 subjects above chance"
-    assert all('x="80.00%"' in row for row in [found["rows"][0]["strip"]])
+    assert 'x="80.00%"' in found["rows"][0]["strip"]
 
 
 def test_one_subject_is_not_pooled_and_no_entries_make_no_plot() -> None:
     summary = {"arms": {"eeg": {"two_way": SCORE}}, "forest": [entry("3", "eeg", 0.8, None)]}
     found = forest(summary, ["eeg"])
-    assert found is not None and found["pooled"] is None and found["sentence"] == ""
+    assert found["pooled"] is None and found["sentence"] == ""
     assert found["rows"][0]["p_holm"] == "–"
     assert forest({"arms": {}}, ["eeg"]) is None
 
@@ -65,10 +63,9 @@ def test_reasons_are_said_once() -> None:
 
 def test_values_of_whole_sets_stand_by_arm() -> None:
     sets = {"eeg": {"fid": {"value": 143.27, "n_generated": 144}}, "mean": {}, "oracle": {"kid": {"value": 0.01}}}
-    found = set_table(
-        {"sets": sets, "metrics": {"fid": {"title": "FID", "direction": "lower"}}}, ["eeg", "mean", "oracle"]
-    )
-    assert found is not None and found["header"] == ["metric", "eeg", "oracle", "n"]
+    said = {"fid": {"title": "FID", "direction": "lower"}}
+    found = set_table({"sets": sets, "metrics": said}, ["eeg", "mean", "oracle"])
+    assert found["header"] == ["metric", "eeg", "oracle", "n"]
     assert found["lines"] == [["FID", "143.3", "–", "144"], ["kid", "–", "0.010", "–"]]
     assert found["notes"] == ["FID: lower is better"]
     assert set_table({"sets": {"eeg": {}}}, ["eeg"]) is None and set_table({}, ["eeg"]) is None
@@ -77,10 +74,9 @@ def test_values_of_whole_sets_stand_by_arm() -> None:
 def test_rules_of_retrieval_say_whether_they_see_all_trials() -> None:
     one = {"n_trials": 9, "n_pictures": 9, "top1": 0.36, "chance1": 0.005, "top5": 0.725, "chance5": 0.025,
            "median_rank": 3.0, "space": "image targets, 1 x 1024"}  # fmt: skip
-    found = retrieval_table(
-        {"retrieval": {"greedy": {**one, "transductive": False}, "csls": {**one, "transductive": True}}}
-    )
-    assert found is not None and [(line[0], line[1], line[-2], line[-1]) for line in found["lines"]] == [
+    rules = {"greedy": {**one, "transductive": False}, "csls": {**one, "transductive": True}}
+    found = retrieval_table({"retrieval": rules})
+    assert [(line[0], line[1], line[-2], line[-1]) for line in found["lines"]] == [
         ("greedy", "36.0\N{NO-BREAK SPACE}%", "3", "no"), ("csls", "36.0\N{NO-BREAK SPACE}%", "3", "yes"),
     ]  # fmt: skip
     assert found["space"] == "image targets, 1 x 1024"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+# Settings of a run whose every stage takes a moment: 24 trials of 4 concepts, 8 of them held out.
 TINY = {
     "name": "tiny",
     "simulate": {"concepts": 4, "trials_per_concept": 6, "explained_variance": 0.5},
@@ -10,21 +11,17 @@ TINY = {
     "generate": {"steps": 2, "shard": 3},
     "evaluate": {"permutations": 99, "resamples": 100},
 }
-"""Settings of a run whose every stage takes a moment: 24 trials of 4 concepts, 8 of them held out."""
 
 
 def tiny_settings(**sections):
     """`TINY` as RunSettings, with some keys of its sections replaced, or left out (None)."""
     from neurocanvas.config import RunSettings
 
-    changed = {
-        name: {**TINY.get(name, {}), **keys} if isinstance(keys, dict) else keys for name, keys in sections.items()
-    }
-    return RunSettings.model_validate(TINY | changed)
+    merged = {name: TINY.get(name, {}) | keys for name, keys in sections.items() if isinstance(keys, dict)}
+    return RunSettings.model_validate(TINY | sections | merged)
 
 
 def embed_captions(captions, family="bundled"):
-    """Text embeddings of a few captions."""
     from neurocanvas.targets.clip import encode_distinct, load_text_encoder
 
     return encode_distinct(captions, load_text_encoder(family))
@@ -38,10 +35,7 @@ def true_captions(settings):
 
 
 def write_true_captions(run):
-    """Put the true captions where the stage `caption` puts the captioner's, so that it finds its work done.
-
-    Tests of the other stages must not depend on how well the captioner describes two dozen pictures.
-    """
+    # so that tests of other stages do not depend on how well the captioner describes two dozen pictures
     from neurocanvas import store
     from neurocanvas.families import family_print
     from neurocanvas.targets.captions import write_captions
@@ -55,8 +49,5 @@ def write_true_captions(run):
 
 def artifacts(folder: Path) -> dict[str, bytes]:
     """Every file of a run but the log, by its path in the run folder."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "log.jsonl"
-    }
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "log.jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
