@@ -91,13 +91,7 @@ def test_the_size_of_all_weights_together():
 def test_all_parts_load_by_plain_from_pretrained():
     import torch
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import (
-        AutoTokenizer,
-        BlipForConditionalGeneration,
-        CLIPModel,
-        CLIPTextModel,
-        CLIPTokenizer,
-    )  # fmt: skip
+    from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPModel, CLIPTextModel, CLIPTokenizer
 
     family = find_family("bundled")
     encoder = CLIPTextModel.from_pretrained(family.diffusion, subfolder="text_encoder").float()

@@ -16,6 +16,7 @@ import pytest
 from foreign_files import IMAGE, READERS, attempt, npy, pickle_of, released, repacked, torch_file
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tiny import Trap
 
 MEMORY = 2 << 30  # what reading one small file may take beyond what the process has
 PAGE = b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n"
@@ -91,16 +92,6 @@ def test_any_damaged_file_is_taken_or_refused_in_one_line(name, folders, data):
         content = damage(data, content)
     with little_memory():
         attempt(name, content, folders[name])
-
-
-class Trap:
-    """What unpickling would run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return open, (str(self.path), "w")
 
 
 @pytest.mark.parametrize("name", ["features", "eeg-imagenet", "embeddings", "mapper", "network", "lpips-heads"])

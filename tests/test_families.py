@@ -9,17 +9,9 @@ import pytest
 from tiny import embed_captions
 
 from neurocanvas import families
+from neurocanvas.doctor import examine
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import (
-    BUNDLED,
-    FAMILIES,
-    Family,
-    batches,
-    family_print,
-    find_family,
-    load_part,
-    load_picture_encoder,
-)
+from neurocanvas.families import BUNDLED, FAMILIES, Family, family_print, find_family, load_part, load_picture_encoder
 from neurocanvas.targets.captions import load_captioner
 
 
@@ -63,45 +55,30 @@ def test_the_bundled_weights_are_the_released_ones(copied):
 
 
 @pytest.mark.parametrize("part", ["blip", "stable-diffusion/unet", "clip"])
-def test_one_flipped_byte_in_any_part_is_noticed_before_loading(copied, part):
+def test_a_flipped_byte_and_a_missing_file_are_noticed_before_loading(copied, part):
     (weights,) = (copied / part).glob("*.safetensors")
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(NeuroCanvasError, match=rf"{part}/.*safetensors: missing or not the released bytes"):
-        load_part(families.FAMILIES["bundled"].judge, lambda source: pytest.fail("loaded damaged weights"))
+    judge = families.FAMILIES["bundled"].judge
+    for notice in (lambda: load_part(judge, lambda _: pytest.fail("loaded damaged weights")), lambda: examine("bundled")):
+        families.check_bundled.cache_clear()
+        with pytest.raises(NeuroCanvasError, match=rf"{part}/.*safetensors: missing or not the released bytes"):
+            notice()
+        weights.unlink(missing_ok=True)
 
 
-def test_missing_weights_are_noticed(copied):
-    (copied / "blip" / "model.safetensors").unlink()
-    with pytest.raises(NeuroCanvasError, match=r"blip/model\.safetensors: missing"):
-        load_captioner("bundled")
-
-
-def test_weights_that_cannot_be_loaded_are_one_line(tmp_path):
+@pytest.mark.parametrize("damage", ["missing", "truncated", "foreign"])
+def test_damaged_weights_of_ones_own_family_are_one_line(tmp_path, damage):
     for part in ("blip", "stable-diffusion", "clip"):
         (tmp_path / part).mkdir()
-    with pytest.raises(NeuroCanvasError, match="the weights cannot be loaded") as caught:
+    if damage != "missing":
+        shutil.copytree(BUNDLED / "blip", tmp_path / "blip", dirs_exist_ok=True)
+        weights = tmp_path / "blip" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000] if damage == "truncated" else b"no weights at all" * 100)
+    with pytest.raises(NeuroCanvasError, match=r"blip: the weights cannot be loaded") as caught:
         load_captioner(str(tmp_path))
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "foreign"])
-def test_damaged_weights_of_ones_own_family_are_one_line(tmp_path, damage):
-    shutil.copytree(BUNDLED / "blip", tmp_path / "blip")
-    for part in ("stable-diffusion", "clip"):
-        (tmp_path / part).mkdir()
-    weights = tmp_path / "blip" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000] if damage == "truncated" else b"no weights at all" * 100)
-    with pytest.raises(NeuroCanvasError, match=r"blip: the weights cannot be loaded"):
-        load_captioner(str(tmp_path))
-
-
-def test_batches_cover_every_row_once():
-    for count, size in [(0, 3), (1, 3), (3, 3), (10, 4)]:
-        rows = [row for part in batches(count, size) for row in range(count)[part]]
-        assert rows == list(range(count))
-        assert all(part.stop - part.start <= size for part in batches(count, size))
 
 
 def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path):

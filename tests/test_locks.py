@@ -41,14 +41,11 @@ def refusal(folder):
     return str(refused.value)
 
 
-def test_the_second_is_told_who_has_it(tmp_path, holder):
+def test_the_second_is_told_who_has_it_and_leaves_the_lock_as_it_is(tmp_path, holder):
     said = refusal(tmp_path)
     assert said.startswith(f"{tmp_path}: in use by `neurocanvas train` (process {holder.pid} on ") and "\n" not in said
     assert json.loads((tmp_path / OWNER).read_text())["since"] in said
     assert "stop it, then run again" in said
-
-
-def test_the_refused_one_leaves_the_lock_as_it_is(tmp_path, holder):
     before = names(tmp_path), (tmp_path / OWNER).read_text()
     refusal(tmp_path)
     assert (names(tmp_path), (tmp_path / OWNER).read_text()) == before

@@ -16,14 +16,11 @@ def test_sixty_two_channels_on_a_sphere_of_85_mm():
         assert metres == pytest.approx(0.0925 if name in ("CB1", "CB2") else 0.085, abs=2e-4), name
 
 
-def test_left_is_left_and_the_back_is_the_back():
+def test_left_is_left_the_back_is_the_back_and_every_channel_has_a_region():
     place = dict(zip(CH_NAMES, POSITIONS))
     assert place["T7"][0] < -0.08 and place["T8"][0] > 0.08
     assert place["FPZ"][1] > 0.08 and place["OZ"][1] < -0.08
     assert place["CZ"][2] == pytest.approx(0.085)
-
-
-def test_every_channel_has_a_region():
     assert set(REGIONS) == set(CH_NAMES)
     assert {REGIONS[name] for name in ("O1", "OZ", "PO7", "CB2")} == {"occipital"}
     assert [REGIONS[name] for name in ("FPZ", "FC3", "T8", "CP1")] == ["frontal", "central", "temporal", "parietal"]

@@ -19,26 +19,16 @@ def test_every_public_name_resolves_and_is_documented(name):
     assert value.__doc__ and len(value.__doc__.strip()) > 20
 
 
-def test_public_names_are_listed():
+def test_public_names_and_the_version():
     assert set(neurocanvas.__all__) <= set(dir(neurocanvas))
     assert len(set(neurocanvas.__all__)) == len(neurocanvas.__all__)
-
-
-def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
         neurocanvas.no_such_name  # noqa: B018
-
-
-def test_the_version_is_that_of_the_installed_package():
     assert neurocanvas.__version__ == version("neurocanvas")
 
 
 def test_a_name_is_loaded_by_its_first_use_and_not_before():
-    program = (
-        "import sys, neurocanvas\n"
-        "before = 'neurocanvas.trials' in sys.modules\n"
-        "neurocanvas.Trials\n"
-        "print(before, 'neurocanvas.trials' in sys.modules)"
-    )
+    loaded = "print('neurocanvas.trials' in sys.modules)"
+    program = f"import sys, neurocanvas\n{loaded}\nneurocanvas.Trials\n{loaded}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

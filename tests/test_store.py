@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import Trap
 
 from neurocanvas import store
 from neurocanvas.config import SimulateSettings
@@ -18,40 +19,27 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_an_exception_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("old", [False, True])
+def test_an_exception_leaves_what_was_there(tmp_path, old):
+    if old:
+        (tmp_path / "a.txt").write_text("old")
     with pytest.raises(ZeroDivisionError), store.atomic(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
-    assert names(tmp_path) == []
+    assert names(tmp_path) == ["a.txt"] * old and (not old or (tmp_path / "a.txt").read_text() == "old")
 
 
-def test_an_exception_leaves_the_old_file(tmp_path):
-    (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(ZeroDivisionError), store.atomic(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
-    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
-
-
-def test_a_file_appears_only_when_it_is_whole(tmp_path):
-    path = tmp_path / "new" / "a.npy"
-    with store.atomic(path) as temporary:
-        assert temporary.suffix == ".npy" and temporary.parent == path.parent
-        temporary.write_text("whole")
-        assert not path.exists()
-    assert names(path.parent) == ["a.npy"]
-
-
-def test_two_that_write_at_once_do_not_mix(tmp_path):
-    path = tmp_path / "a.txt"
+def test_a_file_appears_when_it_is_whole_and_two_that_write_at_once_do_not_mix(tmp_path):
+    path = tmp_path / "new" / "a.txt"
     with store.atomic(path) as first, first.open("w") as slow:
         slow.write("fir")
         with store.atomic(path) as second:
-            assert second != first and second.suffix == first.suffix == ".txt"
+            assert second != first and second.suffix == first.suffix == ".txt" and second.parent == path.parent
             second.write_text("second")
+            assert not path.exists()
         assert path.read_text() == "second"
         slow.write("st")
-    assert names(tmp_path) == ["a.txt"] and path.read_text() == "first"
+    assert names(path.parent) == ["a.txt"] and path.read_text() == "first"
 
 
 def test_the_same_text_is_not_written_again(tmp_path):
@@ -87,18 +75,14 @@ def test_what_is_not_finished_is_not_done(tmp_path):
     assert not store.is_done(path, "other")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"fingerprint": "x"}', b"\xff"])
-def test_a_damaged_sidecar_means_not_done(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"fingerprint": "x"}', b"\xff", None])
+def test_a_damaged_sidecar_and_an_artifact_of_another_size_mean_not_done(tmp_path, content):
     path = tmp_path / "a.npy"
     store.write_array(path, np.arange(5), "x")
-    store.card_path(path).write_bytes(content)
-    assert not store.is_done(path, "x")
-
-
-def test_an_artifact_of_another_size_is_not_done(tmp_path):
-    path = tmp_path / "a.npy"
-    store.write_array(path, np.arange(5), "x")
-    path.write_bytes(path.read_bytes()[:-1])
+    if content is None:
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        store.card_path(path).write_bytes(content)
     assert not store.is_done(path, "x")
 
 
@@ -150,36 +134,15 @@ def test_a_small_file_that_cannot_be_read_is_written_anew(tmp_path, monkeypatch)
     assert path.read_text() == "whole" and path.stat().st_ino != before
 
 
-def test_a_truncated_array_is_refused(tmp_path):
-    path = tmp_path / "a.npy"
-    store.write_array(path, np.arange(5000.0), "x")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(NeuroCanvasError, match=r"a\.npy: damaged"):
-        store.read_array(path, "numbers")
-
-
-def test_an_empty_or_absent_array_is_refused(tmp_path):
-    (tmp_path / "a.npy").write_bytes(b"")
-    with pytest.raises(NeuroCanvasError, match=r"a\.npy"):
-        store.read_array(tmp_path / "a.npy", "numbers")
-    with pytest.raises(NeuroCanvasError, match="no such file; it should hold numbers"):
-        store.read_array(tmp_path / "b.npy", "numbers")
-
-
-class Trap:
-    """What unpickling would run."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-def test_a_pickled_array_is_refused_and_does_not_run(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([Trap(tmp_path / "sprung")], dtype=object), allow_pickle=True)
-    with pytest.raises(NeuroCanvasError, match=r"a\.npy: damaged or not an"):
-        store.read_array(tmp_path / "a.npy", "numbers")
+def test_truncated_empty_absent_and_pickled_arrays_are_refused(tmp_path):
+    store.write_array(tmp_path / "short.npy", np.arange(5000.0), "x")
+    (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-100])
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.save(tmp_path / "code.npy", np.array([Trap(tmp_path / "sprung")], dtype=object), allow_pickle=True)
+    for name, says in {"short": "damaged", "empty": "", "none": "no such file; it should hold numbers",
+                       "code": "damaged or not an"}.items():  # fmt: skip
+        with pytest.raises(NeuroCanvasError, match=rf"{name}\.npy: {says}"):
+            store.read_array(tmp_path / f"{name}.npy", "numbers")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -195,13 +158,10 @@ def test_an_error_of_torch_without_words_is_one_clear_error(tmp_path, monkeypatc
         read_torch(tmp_path / "a.pth", "numbers")
 
 
-def test_objects_are_not_written(tmp_path):
+def test_objects_are_not_written_and_damaged_json_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match="Object arrays"):
         store.write_array(tmp_path / "a.npy", np.array([{}], dtype=object), "x")
     assert names(tmp_path) == []
-
-
-def test_damaged_json_is_one_clear_error(tmp_path):
     (tmp_path / "a.json").write_text('{"a": ')
     with pytest.raises(NeuroCanvasError, match=r"a\.json: not valid JSON"):
         store.read_json(tmp_path / "a.json", "something")

@@ -1,6 +1,8 @@
 """Pictures out of ImageNet as it comes: only what is needed, nothing outside the folder."""
 
 import io
+import os
+import re
 import tarfile
 
 import pytest
@@ -18,14 +20,17 @@ def content_of(name: str) -> bytes:
     return f"picture {name} ".encode() * 500
 
 
-def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
-    """A tar of some files."""
+def tar_of(files: dict[str, bytes], mode: str = "w", **links: str) -> bytes:
+    """A tar of some files, and of symbolic links."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode=mode) as archive:
-        for name, content in files.items():
+        for name, content in {**files, **links}.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+            else:
+                member.size = len(content)
+            archive.addfile(member, io.BytesIO(content) if member.size else None)
     return whole.getvalue()
 
 
@@ -111,3 +116,50 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
     (tmp_path / "some.tar").write_bytes(b"no tar at all")
     with pytest.raises(NeuroCanvasError, match=r"some\.tar: truncated, or not a tar"):
         import_pictures(tmp_path / "some.tar", tmp_path, IDS)
+
+
+ID = IDS[2]
+
+
+def refused(tmp_path, name, content):
+    """What is said when a tar is refused."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(NeuroCanvasError) as caught:
+        import_pictures(tmp_path / name, tmp_path / "data", [ID])
+    return str(caught.value)
+
+
+def test_members_of_a_tar_go_where_their_ids_belong(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    files = {"../../evil.png": b"x", "/evil.png": b"x", f"../../../{ID}": b"picture"}
+    (tmp_path / "a.tar").write_bytes(tar_of(files, **{ID: str(tmp_path / "secret.png")}))
+    assert import_pictures(tmp_path / "a.tar", tmp_path / "data", [ID]) == []
+    written = [path for path in (tmp_path / "data").rglob("*") if not path.is_dir()]
+    assert written == [tmp_path / "data" / PICTURES_FOLDER / "n02106662" / ID]
+    assert written[0].read_bytes() == b"picture" and not written[0].is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "data", "secret.png"]
+    for name in ("../../n01_1.JPEG", "n01_1.JPEG/../x", "n01_1.JPEG\n", "/n01_1.JPEG"):
+        with pytest.raises(NeuroCanvasError, match="ids of ImageNet look like"):
+            import_pictures(tmp_path / "a.tar", tmp_path / "data", [name])
+
+
+def test_pictures_are_not_written_through_a_link(tmp_path):
+    (tmp_path / "data" / PICTURES_FOLDER).mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    os.symlink(tmp_path / "elsewhere", tmp_path / "data" / PICTURES_FOLDER / "n02106662")
+    assert re.search("pictures: .* is a link that leaves", refused(tmp_path, "a.tar", tar_of({ID: b"picture"})))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_tars_that_fill_the_memory_or_the_stack(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("neurocanvas.datasets.imagenet.LARGEST", 10_000)
+        large, named = tar_of({ID: bytes(20_000)}, "w:gz"), tar_of({"x" * 20_000: b""}, "w:gz")
+        assert f"{ID} of 20,000 bytes, 10,000 are allowed" in refused(tmp_path, "large.tar.gz", large)
+        assert re.search(r"a header of 20,0\d\d bytes", refused(tmp_path, "named.tar.gz", named))
+    inner = tar_of({ID: b"picture"})
+    for _ in range(3):
+        inner = tar_of({"n02106662.tar": inner})
+    (tmp_path / "inner.tar").write_bytes(inner)
+    assert import_pictures(tmp_path / "inner.tar", tmp_path / "data", [ID]) == [ID]  # deeper than one is not looked for
+    assert "truncated, or not a tar" in refused(tmp_path, "b.tar.bz2", b"BZh9" + bytes(200))

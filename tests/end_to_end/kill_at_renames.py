@@ -80,16 +80,11 @@ def run_and_die(folder, stage, moment):
 
 def main(whole, killed, seed, points):
     """Go through the stages; print how often each was killed."""
-    import diffusers
-    import mne
-    import transformers
+    # imported once, for all children
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline  # noqa: F401
+    from mne import make_sphere_model  # noqa: F401
+    from transformers import BlipForConditionalGeneration, CLIPModel, CLIPTextModel  # noqa: F401
 
-    # named here, so that they are imported once, for all children
-    for package, name in (
-        (transformers, "BlipForConditionalGeneration"), (transformers, "CLIPModel"), (transformers, "CLIPTextModel"),
-        (diffusers, "StableDiffusionPipeline"), (diffusers, "DPMSolverMultistepScheduler"), (mne, "make_sphere_model"),
-    ):  # fmt: skip
-        getattr(package, name)
     rng = np.random.default_rng(seed)
     deaths = {}
     for stage in STAGES:

@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas.config import DEMO, load_settings
-from neurocanvas.stages import run_all, run_stage
+from neurocanvas.stages import STAGES, run_all, run_stage
 from neurocanvas.stages.run import Run
 
 METRICS = {"two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim"}
@@ -58,9 +58,8 @@ def test_every_stage_in_small(tiny_run):
     assert {concept["n"] for concept in summary["concepts"].values()} == {2}
     assert "oracle" in (tiny_run / "report.html").read_text()
     lines = [json.loads(line) for line in (tiny_run / "log.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines if "seconds" in line] == [
-        "simulate", "features", "caption", "embed", "train", "predict", "generate", "evaluate", "report",
-    ]  # fmt: skip
+    stages = ["simulate", "features", "caption", "embed", "train", "predict", "generate", "evaluate", "report"]
+    assert [line["stage"] for line in lines if "seconds" in line] == stages == list(STAGES)
 
 
 def test_without_a_brain_response_eeg_is_at_chance(tmp_path):

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 
-def test_a_file_in_the_released_layout_goes_all_the_way(call, tmp_path):
+def test_a_file_in_the_released_layout_goes_all_the_way(ask, tmp_path):
     data, store, run = tmp_path / "data", tmp_path / "store", tmp_path / "run"
     split = ["--protocol", "released", "--accept-block-confound"]
-
-    def ask(*words):
-        code, stdout, stderr = call(*words, "--json")
-        assert code == 0, stderr
-        return json.loads(stdout)
 
     ask("simulate", "-o", data, "--design", "block", "--subjects", "2", "--concepts", "3")
     assert ask("inspect", "-d", data)["trials"] == 300

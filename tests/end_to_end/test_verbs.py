@@ -1,42 +1,21 @@
-"""The verbs beside a run's stages, through the command line: simulate, inspect, convert, pictures, export, import."""
+"""The verbs beside a run's stages, folders with odd names, and folders that may not be written."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
 from neurocanvas.datasets.converted import ARRAY
 
 SMALL = ["--concepts", "3", "--trials", "4", "--subjects", "2", "--signal", "0", "--design", "block", "--incomplete"]
 """Subject 0 has 12 trials of three concepts, subject 1 lacks one of them."""
-
-
-@pytest.fixture
-def ask(call):
-    """Run a verb that must succeed, and return what it says as JSON."""
-
-    def run(*words):
-        code, stdout, stderr = call(*words, "--json")
-        assert code == 0, stderr
-        return json.loads(stdout)
-
-    return run
-
-
-@pytest.fixture
-def refuse(call):
-    """Run a verb that must be refused: exit code 2 and one line with all of the words."""
-
-    def run(*words, says):
-        code, stdout, stderr = call(*words)
-        assert (code, stdout, stderr.count("\n")) == (2, "", 1) and stderr.startswith("neurocanvas: "), stderr
-        assert not [word for word in says if word not in stderr], stderr
-
-    return run
 
 
 @pytest.fixture
@@ -117,3 +96,63 @@ def test_an_import_is_whole_or_not_at_all(ask, refuse, data, tmp_path):
     assert not [path for path in other.rglob("*") if path.is_file()]
     refuse("import", "-o", other, "--from", files, "-d", data, "-s", "4", says=["holds 0, 1", "got 4"])
     refuse("import", "-o", other, "--from", data, "-d", data, says=[str(data), "none of caption.txt", "subjects 0, 1"])
+
+
+# Names of folders that shells, markup, formats and options could take for something else.
+ODD = ["ü 猫 'q' \"d\"", "[red]x[bold] {0} %s", "-o", "é\u0301 $HOME `id` ; & #~"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_data_in_folders_with_odd_names(name, tmp_path, call):
+    home = tmp_path / name
+    (tmp_path / "settings").mkdir()
+    settings = {"name": name, "data": {"root": str(home / "data")}}
+    (tmp_path / "settings" / f"{name}.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+    for words in (
+        ["simulate", f"--output={home / 'data'}", "--concepts", "2", "--trials", "2"],
+        ["inspect", f"--data={home / 'data'}"],
+        ["convert", f"--data={home / 'data'}", f"--output={home / 'stored'}"],
+        ["features", f"--data={home / 'data'}", f"--output={home / 'run'}"],
+        ["caption", f"--output={home / 'run'}", "--source", "class-names"],
+        ["features", f"--config={tmp_path / 'settings' / name}.toml", f"--output={home / 'own'}"],
+        ["export", f"--output={home / 'run'}", f"--to={home / 'theirs'}"],
+        ["import", f"--output={home / 'again'}", f"--data={home / 'data'}", f"--from={home / 'theirs'}", "--json"],
+    ):  # fmt: skip
+        code, stdout, stderr = call(*words)
+        assert (code, stderr) == (0, ""), words
+    assert len(json.loads(stdout)["wrote"]) == 2 and (home / "run" / "targets" / "caption.txt").is_file()
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """Make a folder one in which nothing can be written, whoever runs the test."""
+    locked = []
+
+    def lock(folder):
+        if os.geteuid():
+            folder.chmod(0o500)
+        elif not shutil.which("chattr") or subprocess.run(["chattr", "+i", folder], capture_output=True).returncode:
+            pytest.skip("runs as root, on a file system without a flag for what may not be written")
+        locked.append(folder)
+        return folder
+
+    yield lock
+    for folder in locked:
+        if os.geteuid():
+            folder.chmod(0o700)
+        else:
+            subprocess.run(["chattr", "-i", folder], check=True)
+
+
+def test_folders_that_may_not_be_written(tiny_data, tmp_path, read_only, call):
+    (tmp_path / "out").mkdir()
+    folder = read_only(tmp_path / "out")
+    for words in (
+        ["simulate", "-o", folder, "--concepts", "2", "--trials", "2"], ["convert", "-d", tiny_data, "-o", folder],
+        ["features", "-d", tiny_data, "-o", folder], ["features", "-d", tiny_data, "-o", folder / "run"],
+        ["caption", "-d", tiny_data, "-o", folder, "--source", "class-names"],
+        ["import", "-d", tiny_data, "-o", folder, "--from", tiny_data],
+    ):  # fmt: skip
+        code, _, stderr = call(*words)
+        assert code == 2 and stderr.count("\n") == 1 and stderr.startswith("neurocanvas: "), (words, stderr)
+    assert not list(folder.iterdir())

@@ -25,14 +25,7 @@ def test_mse_in_the_subspace_plus_the_discarded_part_is_the_whole_mse(targets):
     assert whole == pytest.approx(np.mean(inside + basis.squared_distance(targets)) / (77 * 768), rel=1e-6)
 
 
-def test_axes_are_orthonormal_and_the_largest_come_first(targets):
-    basis = TargetBasis.fit(targets, np.ones(30, int), 8)
-    np.testing.assert_allclose(basis.axes @ basis.axes.T, np.eye(8), atol=1e-5)
-    assert np.all(np.diff(basis.target_sd) < 0)
-    assert basis.axes.dtype == basis.mean.dtype == np.float32
-
-
-def test_it_is_the_svd_of_the_trials(targets):
+def test_it_is_the_svd_of_the_trials_that_train(targets):
     small = targets[:, :2, :50].astype(np.float64)
     counts = np.arange(30) % 4
     basis = TargetBasis.fit(small, counts, 5)
@@ -41,16 +34,7 @@ def test_it_is_the_svd_of_the_trials(targets):
     np.testing.assert_allclose(basis.mean.reshape(-1), trials.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(basis.target_sd, singular[:5] / np.sqrt(len(trials)), rtol=1e-4)
     np.testing.assert_allclose(np.abs(np.sum(basis.axes * axes[:5], axis=1)), 1, atol=1e-4)
-
-
-def test_targets_without_training_trials_change_nothing(targets):
-    small = targets[:, :2, :50].copy()
-    counts = np.r_[np.ones(20, int), np.zeros(10, int)]
-    first = TargetBasis.fit(small, counts, 5)
-    small[20:] = 100
-    second = TargetBasis.fit(small, counts, 5)
-    assert np.array_equal(first.axes, second.axes)
-    assert np.array_equal(first.mean, second.mean)
+    assert basis.axes.dtype == basis.mean.dtype == np.float32
 
 
 def test_fewer_axes_where_the_targets_span_fewer():

@@ -39,21 +39,9 @@ def test_card_and_arrays_are_there(saved):
     card = store.read_card(saved)
     assert (card["mapper"], card["licence"], card["spec"]["ch_names"]) == ("ridge", "MIT", ["O1", "O2"])
     assert {"target_mean", "target_axes", "target_sd", "prediction_sd"} <= set(load_file(saved))
+    assert "token_scale" not in load_file(saved)
     rewrite(saved)
     assert load_mapper(saved).predict(np.zeros((1, 2, 1))).shape == (1, 4, 16)
-
-
-def test_weights_of_tokens_are_kept_and_files_without_them_have_none(saved, tmp_path):
-    from safetensors.numpy import load_file
-
-    assert "token_scale" not in load_file(saved)
-    basis = TargetBasis.fit(np.random.default_rng(0).normal(size=(9, 4, 16)), np.ones(9, int), 5, (4.0, 1.0))
-    mapper = RidgeMapper(EEGSpec(("O1", "O2"), ("alpha",), (4, 16)), basis, np.zeros(2, "f4"), np.ones(2, "f4"))
-    mapper.load_weights({"coefficients": np.ones((2, 5), "f4"), "penalty": np.ones(1)})
-    save_mapper(mapper, tmp_path / "weighted.safetensors", "f" * 16, {})
-    again, features = load_mapper(tmp_path / "weighted.safetensors"), np.ones((1, 2, 1))
-    assert np.array_equal(again.basis.token_scale, basis.token_scale)
-    assert np.array_equal(again.predict(features), mapper.predict(features))
 
 
 def test_damage_is_found_with_and_without_the_card(saved):

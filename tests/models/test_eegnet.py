@@ -45,35 +45,25 @@ def sizes_of_braindecode(size):
     ours = EEGNET_SIZES[size]
     norms = ours.max_norms or (1e9, 1e9)
     return {
-        "kernel_length": round(ours.kernel * 1000),
-        "pool1_kernel_size": ours.pools[0],
-        "pool2_kernel_size": ours.pools[1],
-        "conv_spatial_max_norm": norms[0],
-        "norm_rate": norms[1],
-        "batch_norm_eps": ours.eps,
-        "batch_norm_momentum": ours.momentum,
-        "final_layer_with_constraint": True,
-    }
+        "kernel_length": round(ours.kernel * 1000), "pool1_kernel_size": ours.pools[0],
+        "pool2_kernel_size": ours.pools[1], "conv_spatial_max_norm": norms[0], "norm_rate": norms[1],
+        "batch_norm_eps": ours.eps, "batch_norm_momentum": ours.momentum, "final_layer_with_constraint": True,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("size", EEGNET_SIZES)
+@pytest.mark.parametrize("size", [*EEGNET_SIZES, "module"])
 def test_it_is_the_published_network(size, with_drawn_weights):
+    """And so is the released module, of which our test tools hold a copy."""
+    import released
     from forward_passes import eegnet as reference
 
-    sizes = EEGNET_SIZES[size]
-    network, state = with_drawn_weights(build_eegnet(62, 400, 80, size))
+    sizes = EEGNET_SIZES.get(size, EEGNET_SIZES["released"])
+    ours = build_eegnet(62, 400, 80, size) if size in EEGNET_SIZES else released.EEGNet(80)
+    network, state = with_drawn_weights(ours)
     norms = sizes.max_norms or (np.inf, np.inf)
     expected = reference(state, signal(3), sizes.pools, sizes.eps, norms)
     assert expected.std() > 0.1
     np.testing.assert_allclose(outputs(network, signal(3)), expected, atol=1e-5)
-
-
-def test_the_released_module_is_stated_right(with_drawn_weights):
-    import released
-    from forward_passes import eegnet as reference
-
-    network, state = with_drawn_weights(released.EEGNet(80))
-    np.testing.assert_allclose(outputs(network, signal(3)), reference(state, signal(3)), atol=1e-5)
 
 
 @pytest.mark.parametrize("unit", [1.0, 0.05, 1e-6], ids=["microvolts", "standardised", "volts"])
@@ -86,35 +76,15 @@ def test_a_training_step_is_the_released_one(unit, random_state, monkeypatch, sa
     same_training(build_eegnet(62, 400, 7), x, released.EEGNet(7, dropout=0), x, 7)
 
 
-def test_running_statistics_move_as_those_of_the_layers_do(random_state):
+@pytest.mark.parametrize(("n_times", "length"), [(40, 11), (40, 12), (41, 8), (30, 1), (30, 2), (20, 31), (20, 50)])
+def test_signals_are_filtered_as_by_a_convolution_layer_and_have_its_moments(n_times, length, random_state):
     import torch
 
-    network, x = build_eegnet(2, 40, 3, sfreq=50.0), torch.randn(3, 2, 40) + 1
-    expected = torch.nn.BatchNorm2d(8)
-    expected(torch.nn.functional.conv2d(x[:, None], network.conv1.weight, padding=(0, 5)))
-    network(x)
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(network.bn1.state_dict()[name], value, rtol=1e-5, atol=1e-6)
-
-
-LENGTHS = [(40, 11), (40, 12), (41, 8), (30, 1), (30, 2), (20, 31), (20, 50)]
-
-
-@pytest.mark.parametrize(("n_times", "length"), LENGTHS)
-def test_signals_are_filtered_as_by_a_convolution_layer(n_times, length, random_state):
-    import torch
-
-    x, kernels = torch.randn(3, 4, 2, n_times), torch.randn(4, length)
+    x, kernels = torch.randn(3, 4, 2, n_times) + 2, torch.randn(4, length)
     weights = kernels.repeat_interleave(2, 0)[:, None]
     expected = torch.nn.functional.conv1d(x.flatten(1, 2), weights, padding=length // 2, groups=8)
     torch.testing.assert_close(filter_signals(x, kernels).flatten(1, 2), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(("n_times", "length"), LENGTHS)
-def test_moments_are_those_of_the_filtered_signals(n_times, length, random_state):
-    import torch
-
-    x, kernels = torch.randn(3, 5, n_times) + 2, torch.randn(4, length)
+    x = x.flatten(1, 2)
     filtered = torch.nn.functional.conv1d(x.flatten(0, 1)[:, None], kernels[:, None], padding=length // 2)
     mean, variance = filtered_moments(x, kernels)
     torch.testing.assert_close(mean, filtered.mean(dim=(0, 2)), rtol=1e-5, atol=1e-5)
@@ -172,11 +142,8 @@ def test_it_is_braindecodes_network(size, with_drawn_weights):
     np.testing.assert_allclose(outputs(network, signal(2)), outputs(theirs, signal(2)), atol=1e-5)
 
 
-def test_trials_that_are_too_short_are_refused():
+def test_trials_that_are_too_short_and_unknown_sizes_are_refused():
     with pytest.raises(NeuroCanvasError, match="40 samples or more are needed; got 39"):
         build_eegnet(62, 39, 80)
-
-
-def test_an_unknown_size_is_refused():
     with pytest.raises(NeuroCanvasError, match="released, paper"):
         build_eegnet(62, 400, 80, "large")

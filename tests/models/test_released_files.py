@@ -67,9 +67,14 @@ def make_mapper(hidden):
     return made
 
 
-def test_a_released_file_predicts_what_the_released_module_does(narrow, features, tmp_path):
-    mapper = read_released_mapper(write_state(tmp_path / "mlpsd_s0_0.pth", narrow))
-    np.testing.assert_allclose(mapper.predict(features).reshape(4, -1), expected(narrow, features), atol=1e-5)
+@pytest.mark.parametrize("widths", [(16, 8), pytest.param((1024, 2048), marks=pytest.mark.slow)])
+def test_a_released_file_predicts_what_the_released_module_does(widths, monkeypatch, features, tmp_path):
+    from forward_passes import draw_state
+
+    monkeypatch.setattr(released_files, "ARCHITECTURES", {"released": (widths, "relu")})
+    state = draw_state(shapes(*widths), 0)
+    mapper = read_released_mapper(write_state(tmp_path / "mlpsd_s0_0.pth", state))
+    np.testing.assert_allclose(mapper.predict(features).reshape(4, -1), expected(state, features), atol=1e-5)
     np.testing.assert_allclose(mapper.basis.axes @ mapper.basis.axes.T, np.eye(8), atol=1e-5)
     save_mapper(mapper, tmp_path / "model.safetensors", "0" * 16, {})
     assert np.array_equal(load_mapper(tmp_path / "model.safetensors").predict(features), mapper.predict(features))
@@ -90,15 +95,6 @@ def test_a_written_file_is_the_released_modules_own(features, tmp_path):
     some = {name: tensor.numpy()[::77] if "fc3" in name else tensor.numpy() for name, tensor in state.items()}
     np.testing.assert_allclose(expected(some, features), mapper.predict(features).reshape(4, -1)[:, ::77], atol=1e-5)
     assert np.std(mapper.predict(features) - mapper.basis.mean) > 1e-3
-
-
-@pytest.mark.slow
-def test_a_file_of_the_released_size_predicts_what_the_released_module_does(features, tmp_path):
-    from forward_passes import draw_state
-
-    state = draw_state(shapes(1024, 2048), 0)
-    mapper = read_released_mapper(write_state(tmp_path / "mlpsd_s0_0.pth", state))
-    np.testing.assert_allclose(mapper.predict(features).reshape(4, -1), expected(state, features), atol=1e-5)
 
 
 def test_there_and_back_changes_nothing(narrow, features, tmp_path):

@@ -51,23 +51,18 @@ def test_other_electrodes_have_the_same_rule_and_the_pairs_that_are_there():
     assert electrode_graph(POSITIONS + 0.01).min() > 0  # no pair is where the montage has it
 
 
-@pytest.mark.parametrize("layout", ["channel-major", "scrambled"])
+@pytest.mark.parametrize("layout", ["channel-major", "scrambled", "module"])
 def test_it_is_the_published_network(layout, with_drawn_weights):
-    from forward_passes import rgnn as reference
-
-    network, state = with_drawn_weights(build_rgnn(80, layout=layout))
-    expected = reference(state, flat(features(4), layout))
-    assert expected.std() > 0.1
-    np.testing.assert_allclose(outputs(network, features(4)), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_the_released_module_is_stated_right(with_drawn_weights):
+    """And so is the released module, of which our test tools hold a copy."""
     import released
     from forward_passes import rgnn as reference
 
-    network, state = with_drawn_weights(released.RGNN(electrode_graph(), 80))
-    vectors = flat(features(4), "scrambled")
-    np.testing.assert_allclose(outputs(network, vectors), reference(state, vectors), rtol=1e-5, atol=1e-5)
+    ours = released.RGNN(electrode_graph(), 80) if layout == "module" else build_rgnn(80, layout=layout)
+    network, state = with_drawn_weights(ours)
+    expected = reference(state, flat(features(4), layout))
+    assert expected.std() > 0.1
+    x = flat(features(4), layout) if layout == "module" else features(4)
+    np.testing.assert_allclose(outputs(network, x), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["channel-major", "scrambled"])
@@ -76,14 +71,8 @@ def test_a_training_step_is_the_released_one(layout, random_state, monkeypatch, 
     import torch
 
     monkeypatch.setattr(rgnn, "DROPOUT", 0.0)
-    x = features(12)
-    same_training(
-        build_rgnn(7, layout=layout),
-        torch.from_numpy(x),
-        released.RGNN(electrode_graph(), 7, dropout=0),
-        torch.from_numpy(flat(x, layout)),
-        7,
-    )
+    x, vectors = (torch.from_numpy(array) for array in (features(12), flat(features(12), layout)))
+    same_training(build_rgnn(7, layout=layout), x, released.RGNN(electrode_graph(), 7, dropout=0), vectors, 7)
 
 
 def test_domains_of_all_nodes_and_their_reversed_gradient_are_the_released_ones(random_state):
@@ -121,11 +110,8 @@ def test_other_montages_and_numbers_of_bands():
 
 
 @pytest.mark.parametrize("positions", [np.zeros((62, 2)), np.zeros(62), np.full((3, 3), np.nan)])
-def test_bad_positions_are_refused(positions):
+def test_bad_positions_and_unknown_layouts_are_refused(positions):
     with pytest.raises(NeuroCanvasError, match="positions"):
         build_rgnn(3, positions)
-
-
-def test_an_unknown_layout_is_refused():
     with pytest.raises(NeuroCanvasError, match="channel-major, scrambled"):
         build_rgnn(3, layout="band-major")

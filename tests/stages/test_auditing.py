@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 import shutil
 import sys
 
@@ -323,10 +324,9 @@ def test_faults_of_a_table_are_one_sentence(fault, tmp_path, call):
     text, says = FAULTS[fault]
     path = tmp_path / "theirs.csv"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(NeuroCanvasError, match=says):
-        audit(path)
     code, stdout, stderr = call("audit", path)
     assert (code, stdout, stderr.count("\n")) == (2, "", 1) and stderr.startswith(f"neurocanvas: {path}: ")
+    assert re.search(says, stderr)
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path):
@@ -349,8 +349,6 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
 def test_parquet_says_what_to_install(tmp_path, monkeypatch, call):
     (tmp_path / "theirs.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(NeuroCanvasError, match=r"pip install 'neurocanvas\[parquet\]'"):
-        audit(tmp_path / "theirs.parquet")
     code, stdout, stderr = call("audit", tmp_path / "theirs.parquet")
     assert (code, stdout, stderr.count("\n")) == (2, "", 1)
     assert "reading theirs.parquet needs the package pyarrow: pip install 'neurocanvas[parquet]'" in stderr

@@ -13,7 +13,6 @@ from tiny import tiny_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation import surrogates as surrogate_features
 from neurocanvas.evaluation.controls import CONTROLS
-from neurocanvas.features.entropy import extract
 from neurocanvas.stages import checking, run_stage
 from neurocanvas.stages.mapping import read_pooled_features
 from neurocanvas.stages.run import Run
@@ -78,20 +77,11 @@ def test_a_window_that_is_too_short_for_the_features_costs_one_control_only(tiny
     assert rows["noise-eeg"]["fired"] is not None
 
 
-def test_the_baseline_begins_where_trials_do():
-    seen = []
-
-    def noted(trials, settings):
-        """Note the window."""
-        seen.append((settings.tmin, settings.tmax))
-        return trials
-
+def test_the_baseline_begins_where_trials_do(monkeypatch):
+    monkeypatch.setattr(checking, "extract", lambda _, settings: np.array([settings.tmin, settings.tmax]))
     for tmin, window in ((-0.5, (-0.2, 0.0)), (-0.15, (-0.15, 0.0)), (0.0, (0.0, 0.04))):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(checking, "extract", noted)
-            checking._before_the_picture(SimpleNamespace(tmin=tmin), tiny_settings().features)
-        assert seen.pop() == window
-    assert extract is checking.extract
+        found = checking._before_the_picture(SimpleNamespace(tmin=tmin), tiny_settings().features)
+        assert found.tolist() == list(window)
 
 
 def test_units_of_arms_are_pictures_in_mixed_order_and_blocks_in_a_blocked_design(tiny_copy, monkeypatch):

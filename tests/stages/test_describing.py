@@ -45,8 +45,9 @@ def test_other_targets_go_from_embed_to_the_report(tiny_copy, target):
 
 def test_a_killed_embedding_is_made_again_with_the_same_bytes(tiny_copy, monkeypatch):
     run = Run(tiny_copy, tiny_settings())
-    captions = {name: f"{caption} {row}" for row, (name, caption) in enumerate(_captions(run).items())}
-    write_captions(tiny_copy / "targets" / "caption.txt", captions)
+    file = tiny_copy / "targets" / "caption.txt"
+    captions = read_captions(file)
+    write_captions(file, {name: f"{captions[name]} {row}" for row, name in enumerate(captions)})
     monkeypatch.setattr(describing, "AT_ONCE", 5)
     run_stage(run, "embed")
     whole = run.embeddings_path.read_bytes()
@@ -93,10 +94,6 @@ def test_a_sketched_start_is_predicted_from_training_pictures(tiny_copy):
     drawn = [tiny_copy / "images" / "s0" / arm for arm in ("eeg", "sketched-start")]
     for one in sorted(drawn[1].glob("*.png")):
         assert np.asarray(Image.open(one)).tobytes() != np.asarray(Image.open(drawn[0] / one.name)).tobytes()
-
-
-def _captions(run):
-    return read_captions(run.folder / "targets" / "caption.txt")
 
 
 def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_copy, tmp_path):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,38 +160,14 @@ def test_damaged_answers_of_classifiers_are_one_sentence(fault, classified, tmp_
     assert "\n" not in str(raised.value)
 
 
-@pytest.fixture
-def theirs(tiny_run, tmp_path):
-    """Pictures that somebody else made, what was seen, and a table that pairs them; concepts in mixed order."""
-    made, seen = tmp_path / "made", tmp_path / "seen"
-    made.mkdir()
-    shutil.copytree(tiny_run / "images" / "seen", seen)
-    rows = []
-    for number, path in enumerate(sorted((tiny_run / "images" / "s0" / "oracle").glob("*.png"))):
-        stimulus = next(one.name for one in seen.glob("*.png") if path.stem.split("_", 1)[1] in one.name)
-        shutil.copy(path, made / f"{number}.png")
-        rows.append((f"{number}.png", stimulus, ("mug", "banana")[number % 2], str(number)))
-    return SimpleNamespace(made=made, seen=seen, rows=rows, pairs=tmp_path / "pairs.csv", folder=tmp_path / "out")
-
-
-def score(there, folder, header=("image", "against", "concept", "order"), rows=()):
-    """Write the table and evaluate the pictures into a folder."""
-    with there.pairs.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([header, *(row[: len(header)] for row in rows or there.rows)])
-    asked = {"against": str(there.seen), "pairs": str(there.pairs), "permutations": 99, "resamples": 100}
-    run_stage(Run(folder, load_settings(None, data={"pictures": str(there.made)}, evaluate=asked)), "evaluate")
-
-
 def test_pictures_made_elsewhere_are_audited_by_their_scores_and_table(theirs):
-    score(theirs, theirs.folder)
+    theirs.score()
     summary = json.loads((theirs.folder / "scores" / "summary.json").read_text(encoding="utf-8"))
     found = audit(theirs.folder)
     [case] = found["cases"]
     [result] = case["results"]
     given = summary["arms"]["given"]["two_way"]
-    assert {name: result[name] for name in ("value", "chance", "low", "high", "p")} == {
-        name: given[name] for name in ("value", "chance", "low", "high", "p")
-    }
+    assert all(result[name] == given[name] for name in ("value", "chance", "low", "high", "p"))
     assert result["selection"] == "unknown" and result["n"] == 8 and case["design"] == "mixed"
     assert case["trials"] == {"test": 8, "gallery": 8} and case["block"] is None
     assert case["finding"] == "unchecked" and "without the trials that trained what made" in found["verdict"]
@@ -203,11 +177,10 @@ def test_pictures_made_elsewhere_are_audited_by_their_scores_and_table(theirs):
 
 
 def test_what_the_table_of_pictures_does_not_say_is_unknown(theirs):
-    score(theirs, theirs.folder, ("image", "against"))
+    theirs.score(header=("image", "against"))
     [case] = audit(theirs.folder)["cases"]
     assert case["design"] == "unknown" and "without the columns concept and order or block" in case["text"]
-    blocks = [(*row[:2], "mug" if place < 4 else "banana", row[3]) for place, row in enumerate(theirs.rows)]
-    score(theirs, theirs.folder, rows=blocks)
+    theirs.score(rows=theirs.blocks)
     for change in (lambda: None, theirs.pairs.unlink):  # without the table the scores say that blocks were exchanged
         change()
         [case] = audit(theirs.folder)["cases"]
@@ -221,10 +194,10 @@ def test_what_the_table_of_pictures_does_not_say_is_unknown(theirs):
 def test_pictures_made_elsewhere_are_an_errand_in_the_folder_of_a_run(theirs, tiny_copy):
     before = (tiny_copy / "run.toml").read_bytes()
     shutil.rmtree(tiny_copy / "predictions")  # with pictures of its own a run refuses them
-    score(theirs, tiny_copy)
+    theirs.score(tiny_copy)
     assert (tiny_copy / "run.toml").read_bytes() == before
     elsewhere, own = audit(tiny_copy)["cases"]
     assert elsewhere["results"][0]["model"] == "pictures made elsewhere" and own["results"] == []
     assert own["finding"] == "nothing" and any("evaluate` again for the run's own" in text for text in own["warnings"])
-    score(theirs, theirs.folder, ("image", "against"))
+    theirs.score(header=("image", "against"))
     assert load_settings(theirs.folder / "run.toml").evaluate.pairs == str(theirs.pairs)  # a folder of its own says it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -177,3 +178,17 @@ def test_a_mapper_is_refused_where_features_or_the_runs_mapper_are_others(export
         import_files(ridge, folder)
     released = Run(empty.folder, tiny_settings(mapper=RELEASED, features={"method": "eeg-imagenet"}))
     assert empty.model_path(0, 0) in import_files(released, folder)
+
+
+def test_released_files_that_are_links(empty, tmp_path):
+    (tmp_path / "theirs" / "output").mkdir(parents=True)
+    write_captions(tmp_path / "secret.txt", dict.fromkeys(empty.stimuli, "a cat"))
+    os.symlink(tmp_path / "secret.txt", tmp_path / "theirs" / "output" / "caption.txt")
+    with pytest.raises(NeuroCanvasError, match=r"import: .* is a link that leaves"):
+        import_files(empty, tmp_path / "theirs")
+    (tmp_path / "theirs" / "output" / "caption.txt").unlink()
+    (tmp_path / "theirs" / "output" / "caption.txt").write_bytes((tmp_path / "secret.txt").read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    os.symlink(tmp_path / "elsewhere", empty.folder / STAGED)
+    assert import_files(empty, tmp_path / "theirs") == [empty.folder / "targets" / "caption.txt"]
+    assert not list((tmp_path / "elsewhere").iterdir())

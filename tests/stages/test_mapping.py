@@ -20,14 +20,12 @@ from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import prompt, read_captions, write_captions
 
 UNTIL_PREDICT = list(STAGES)[1 : list(STAGES).index("predict") + 1]
+SEVERAL = {"subjects": 3, "stages": 2}
 
 
-def people(folder, protocol, subjects, **split):
+def people(folder, protocol, subjects):
     """A run on three subjects, of whom subject 0 came back, until its predictions."""
-    settings = tiny_settings(
-        simulate={"subjects": 3, "stages": 2}, data={"subjects": subjects}, split={"protocol": protocol, **split}
-    )
-    run = Run(folder, settings)
+    run = Run(folder, tiny_settings(simulate=SEVERAL, data={"subjects": subjects}, split={"protocol": protocol}))
     run_stage(run, "simulate")
     write_true_captions(run)
     for name in UNTIL_PREDICT:
@@ -101,21 +99,14 @@ def test_averaging_never_mixes_subjects(without_one):
 
 
 def test_a_subject_of_one_session_is_refused_and_others_are_named(without_one):
-    settings = without_one.settings.model_copy(
-        update={
-            "split": without_one.settings.split.model_copy(update={"protocol": "leave-session-out"}),
-            "data": without_one.settings.data.model_copy(update={"subjects": ()}),
-        }
-    )
+    settings = tiny_settings(simulate=SEVERAL, split={"protocol": "leave-session-out"})
     with pytest.raises(NeuroCanvasError, match=r"subject 1 has one\. Subjects with more: 0\."):
         Run(without_one.folder, settings).pool(1)
     assert set(Run(without_one.folder, settings).pool(0).column("subject")) == {0}
 
 
 def test_an_unknown_subject_is_refused_where_all_are_open(without_one):
-    settings = without_one.settings.model_copy(
-        update={"data": without_one.settings.data.model_copy(update={"subjects": (5,)})}
-    )
+    settings = tiny_settings(simulate=SEVERAL, split={"protocol": "leave-subject-out"}, data={"subjects": [5]})
     with pytest.raises(NeuroCanvasError, match="subject: allowed are 0, 1, 2; got 5"):
         _ = Run(without_one.folder, settings).subjects
 

@@ -18,7 +18,7 @@ from neurocanvas.generation.conditioning import likeness
 from neurocanvas.generation.diffusion import sample_seed
 from neurocanvas.models.checkpoint import load_mapper
 from neurocanvas.report.grids import CELL, GAP, LINE
-from neurocanvas.stages import STAGES, drawing, run_all, run_stage
+from neurocanvas.stages import drawing, run_all, run_stage
 from neurocanvas.stages.arms import chosen, chosen_trials, make_work
 from neurocanvas.stages.run import Run
 from neurocanvas.targets.captions import read_captions
@@ -46,9 +46,6 @@ def test_chosen_spreads_over_concepts_and_folds():
     table = np.zeros((8, 3), int)
     np.add.at(table, (eight[some], three[some]), 1)
     assert (table == 2).all()
-
-
-def test_chosen_spreads_over_concepts():
     concepts = np.array(["a"] * 5 + ["b"] * 3 + ["c"] * 1)
     assert chosen(concepts, np.zeros(9), None).tolist() == list(range(9))
     assert chosen(concepts, np.zeros(9), 100).tolist() == list(range(9))
@@ -251,20 +248,17 @@ def test_captions_are_drawn_without_eeg_and_set_side_by_side(tiny_copy, tmp_path
     assert load_settings(tiny_copy / "run.toml").generate.arms == ("eeg", "shuffled", "mean", "oracle")
 
 
-def test_pictures_of_other_predictions_are_not_scored(tiny_copy):
+@pytest.mark.parametrize(
+    ("change", "stage", "says"),
+    [({"sha256": "0" * 64}, "evaluate", "subject 0 was drawn from other predictions"),
+     ({"known": None}, "generate", "by another version; run `neurocanvas predict` again")],
+)  # fmt: skip
+def test_predictions_of_another_time_are_noticed(tiny_copy, change, stage, says):
     card = tiny_copy / "predictions" / "s0.npy.json"
-    said = json.loads(card.read_text())
-    card.write_text(json.dumps({**said, "sha256": "0" * 64}))
-    with pytest.raises(NeuroCanvasError, match="subject 0 was drawn from other predictions"):
-        run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
-
-
-def test_predictions_of_an_earlier_version_are_named(tiny_copy):
-    card = tiny_copy / "predictions" / "s0.npy.json"
-    said = json.loads(card.read_text())
-    card.write_text(json.dumps({key: value for key, value in said.items() if key != "known"}))
-    with pytest.raises(NeuroCanvasError, match="by another version; run `neurocanvas predict` again"):
-        run_stage(Run(tiny_copy, tiny_settings()), "generate")
+    said = {**json.loads(card.read_text()), **change}
+    card.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
+    with pytest.raises(NeuroCanvasError, match=says):
+        run_stage(Run(tiny_copy, tiny_settings()), stage)
 
 
 def test_each_of_two_processes_draws_every_second_shard_of_the_whole_run(tiny_copy, monkeypatch):
@@ -298,17 +292,12 @@ def test_what_is_drawn_does_not_depend_on_the_shard(tiny_copy):
     np.testing.assert_array_equal(make_work(run, 0, "eeg", slice(2, 4)).predicted, predicted[2:4])
 
 
-def fail(*_, **__):
-    """Stand in for what is killed, or must not be called."""
-    raise KeyboardInterrupt
-
-
 def test_test_trials_of_one_picture_can_be_averaged(tmp_path):
     settings = tiny_settings(simulate={"trials_per_concept": 6, "repeats": 3}, split={"average_test": True})
     run = Run(tmp_path, settings)
     run_stage(run, "simulate")
     write_true_captions(run)
-    for name in list(STAGES)[1 : list(STAGES).index("predict") + 1]:
+    for name in MAPPING[1:]:
         run_stage(run, name)
     card = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
     trials, features = run.subjects[0], np.load(tmp_path / "features" / "s0_de.npy")
@@ -318,9 +307,3 @@ def test_test_trials_of_one_picture_can_be_averaged(tmp_path):
     expected = np.stack([features[shown == shown[row]].mean(axis=0) for row in card["trials"]])
     mapper = load_mapper(run.model_path(0, 0))
     np.testing.assert_allclose(np.load(tmp_path / "predictions" / "s0.npy"), mapper.predict(expected), atol=1e-3)
-
-
-def test_the_stages_are_those_of_the_design():
-    assert list(STAGES) == [
-        "simulate", "features", "caption", "embed", "train", "predict", "generate", "evaluate", "report",
-    ]  # fmt: skip

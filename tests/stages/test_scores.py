@@ -7,7 +7,6 @@ import html
 import json
 import shutil
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,68 +195,37 @@ def test_the_report_leaves_an_audit(tiny_run):
     assert "cannot be told from the recording block" not in found["verdict"] and found["verdict"]
 
 
-@pytest.fixture
-def elsewhere(tiny_run, tmp_path):
-    """Two folders of somebody else's: pictures, and what was seen, with the table that pairs them."""
-    made, seen = tmp_path / "made", tmp_path / "seen"
-    made.mkdir()
-    shutil.copytree(tiny_run / "images" / "seen", seen)
-    rows = [("image", "against", "concept", "order")]
-    names = load_settings(tiny_run / "run.toml")
-    concepts = Run(tiny_run, names).dataset[1]
-    for number, path in enumerate(sorted((tiny_run / "images" / "s0" / "oracle").glob("*.png"))):
-        stimulus = next(one.name for one in seen.glob("*.png") if path.stem.split("_", 1)[1] in one.name)
-        shutil.copy(path, made / f"{number}.png")
-        concept = concepts.names[concepts.concepts[stimulus.removesuffix(".png")]]
-        rows.append((f"{number}.png", stimulus, concept, str(number)))
-    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows(rows)
-    return SimpleNamespace(made=made, seen=seen, pairs=tmp_path / "pairs.csv", folder=tmp_path / "out")
-
-
-def score_elsewhere(there, **changed):
-    asked = {"against": str(there.seen), "pairs": str(there.pairs), "permutations": 99, "resamples": 100, **changed}
-    settings = load_settings(None, data={"pictures": str(there.made)}, evaluate=asked)
-    return run_stage(Run(there.folder, settings), "evaluate")
-
-
-def test_pictures_made_elsewhere_get_the_scores_of_our_own(tiny_run, elsewhere):
-    score_elsewhere(elsewhere)
-    ours, theirs = summary(tiny_run)["arms"]["oracle"], summary(elsewhere.folder)["arms"]["given"]
-    assert ours.keys() == theirs.keys()
+def test_pictures_made_elsewhere_get_the_scores_of_our_own(tiny_run, theirs):
+    theirs.score()
+    ours, given = summary(tiny_run)["arms"]["oracle"], summary(theirs.folder)["arms"]["given"]
+    assert ours.keys() == given.keys()
     for metric, score in ours.items():
-        assert np.isclose(score["value"], theirs[metric]["value"]), metric
-    shuffled = summary(elsewhere.folder)["arms"]["shuffled"]["two_way"]
-    assert shuffled["value"] < theirs["two_way"]["value"] and "p_vs_shuffled" in theirs["two_way"]
+        assert np.isclose(score["value"], given[metric]["value"]), metric
+    shuffled = summary(theirs.folder)["arms"]["shuffled"]["two_way"]
+    assert shuffled["value"] < given["two_way"]["value"] and "p_vs_shuffled" in given["two_way"]
     with pytest.raises(NeuroCanvasError, match="have no page"):
-        run_stage(Run(elsewhere.folder, load_settings(elsewhere.folder / "run.toml")), "report")
+        run_stage(Run(theirs.folder, load_settings(theirs.folder / "run.toml")), "report")
 
 
-def test_a_run_of_its_own_is_not_written_over(tiny_copy, elsewhere):
+def test_a_run_of_its_own_is_not_written_over(tiny_copy, theirs):
     before = (tiny_copy / "scores" / "summary.json").read_bytes()
-    elsewhere.folder = tiny_copy
     with pytest.raises(NeuroCanvasError, match="is a run with pictures of its own"):
-        score_elsewhere(elsewhere)
+        theirs.score(tiny_copy)
     assert (tiny_copy / "scores" / "summary.json").read_bytes() == before
     assert load_settings(tiny_copy / "run.toml").evaluate.against == ""
 
 
-def test_without_concepts_or_table_what_can_be_scored_is(elsewhere):
-    lines = [line.split(",")[:2] for line in elsewhere.pairs.read_text().splitlines()]
-    elsewhere.pairs.write_text("\n".join(map(",".join, lines)))
-    score_elsewhere(elsewhere)
-    found = summary(elsewhere.folder)
+def test_without_concepts_or_table_what_can_be_scored_is(theirs):
+    theirs.score(header=("image", "against"))
+    found = summary(theirs.folder)
     assert "concept_top1" not in found["arms"]["given"] and found["concepts"] == {}
     with pytest.raises(NeuroCanvasError, match="no file of the same name in the other folder"):
-        score_elsewhere(elsewhere, pairs="")
+        theirs.score(pairs="")
 
 
-def test_concepts_in_blocks_are_exchanged_as_blocks(elsewhere):
-    lines = [line.split(",") for line in elsewhere.pairs.read_text().splitlines()]
-    rows = [[*row[:2], "mug" if place < 4 else "banana", str(place)] for place, row in enumerate(lines[1:])]
-    elsewhere.pairs.write_text("\n".join(map(",".join, [lines[0], *rows])))
-    score_elsewhere(elsewhere)
-    found = summary(elsewhere.folder)
+def test_concepts_in_blocks_are_exchanged_as_blocks(theirs):
+    theirs.score(rows=theirs.blocks)
+    found = summary(theirs.folder)
     assert found["exchanged"] == "blocks" and any("Block design" in warning for warning in found["warnings"])
 
 

@@ -35,13 +35,8 @@ def test_the_card_holds_what_a_reader_needs(data, tmp_path):
     mse_alone = train_mapper(*data, SPEC, plain)[1]
     least = min(line["val_loss"] for line in mse_alone["history"])
     assert least == pytest.approx(mse_alone["scores"]["mlp_sd"]["val_mse"], rel=1e-4)
-    assert card["split"] == {
-        "name": "by hand",
-        "fingerprint": data[3].fingerprint(),
-        "train": 36,
-        "val": 12,
-        "test": 12,
-    }
+    sizes = {"train": 36, "val": 12, "test": 12}
+    assert card["split"] == {"name": "by hand", "fingerprint": data[3].fingerprint(), **sizes}
     assert card["warnings"] == [BLOCK_WARNING]
     assert "4 stimuli" in card["selection"]
     assert 0 < card["explained"] < 1
