@@ -61,7 +61,8 @@ def test_a_flipped_byte_and_a_missing_file_are_noticed_before_loading(copied, pa
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     judge = families.FAMILIES["bundled"].judge
-    for notice in (lambda: load_part(judge, lambda _: pytest.fail("loaded damaged weights")), lambda: examine("bundled")):
+    fail = partial(pytest.fail, "loaded damaged weights")
+    for notice in (lambda: load_part(judge, lambda _: fail()), lambda: examine("bundled")):
         families.check_bundled.cache_clear()
         with pytest.raises(NeuroCanvasError, match=rf"{part}/.*safetensors: missing or not the released bytes"):
             notice()
