@@ -1,4 +1,4 @@
-"""Power spectra: true units, the tapers, and agreement with MNE and SciPy."""
+"""Power spectra: true units, the tapers, and agreement with MNE."""
 
 import numpy as np
 import pytest
