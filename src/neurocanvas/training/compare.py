@@ -25,16 +25,9 @@ LICENCE = (
 
 
 def train_mapper(
-    features: np.ndarray,
-    targets: np.ndarray,
-    target_of: np.ndarray,
-    split: Split,
-    spec: EEGSpec,
-    settings: MapperSettings,
-    *,
-    state: Path | None = None,
-    log: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> tuple[Mapper, dict[str, Any]]:
+    features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Split, spec: EEGSpec,
+    settings: MapperSettings, *, state: Path | None = None, log: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> tuple[Mapper, dict[str, Any]]:  # fmt: skip
     """Train every mapper on one split, score all, return the one that the settings name.
 
     Basis and standardisation are fitted on training trials, epochs and penalties chosen on validation trials; test
