@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from safetensors.torch import load_file
 from tiny import embed_captions
 
 from neurocanvas.config import GenerateSettings
@@ -157,8 +158,6 @@ def test_conditions_of_another_generator_are_refused(generator, shape):
 def test_the_preview_decodes_latents_of_a_real_picture(test_data, tmp_path):
     """Published weights of TAESD in the layout of diffusers; eight pictures had 24 dB on average."""
     from diffusers import AutoencoderTiny
-    from safetensors.torch import load_file
-
     for part in ("blip", "stable-diffusion", "clip"):
         (tmp_path / part).symlink_to(BUNDLED / part)
     tiny = AutoencoderTiny()
