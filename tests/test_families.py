@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tiny import embed_captions
 
 from neurocanvas import families
@@ -22,6 +22,7 @@ def copied(tmp_path, monkeypatch):
     folder = shutil.copytree(BUNDLED, tmp_path / "bundled")
     row = Family(*(str(folder / part) for part in ("blip", "stable-diffusion", "clip")))
     monkeypatch.setattr(families, "BUNDLED", folder)
+    monkeypatch.setattr("neurocanvas.doctor.BUNDLED", folder)
     monkeypatch.setattr(families, "FAMILIES", {**FAMILIES, "bundled": row})
     families.check_bundled.cache_clear()
     yield folder
@@ -62,8 +63,7 @@ def test_a_flipped_byte_and_a_missing_file_are_noticed_before_loading(copied, pa
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     judge = families.FAMILIES["bundled"].judge
-    fail = partial(pytest.fail, "loaded damaged weights")
-    for notice in (lambda: load_part(judge, lambda _: fail()), lambda: examine("bundled")):
+    for notice in (lambda: load_part(judge, lambda _: pytest.fail("loaded damage")), lambda: examine("bundled")):
         families.check_bundled.cache_clear()
         with pytest.raises(NeuroCanvasError, match=rf"{part}/.*safetensors: missing or not the released bytes"):
             notice()
@@ -84,10 +84,9 @@ def test_damaged_weights_of_ones_own_family_are_one_line(tmp_path, damage):
 
 
 def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path):
-    from safetensors.numpy import load_file, save_file
-
     family = tmp_path / "family"
     shutil.copytree(BUNDLED, family)
+
     def judge(pictures, name):
         return load_picture_encoder(find_family(name).judge)[0](pictures)
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import mne
 import numpy as np
 import pytest
 
@@ -33,8 +34,6 @@ def test_bands_tile_the_recorded_range():
 
 
 def test_restates_the_released_montage(test_data):
-    import mne
-
     released = test_data / "eeg_imagenet_trials"
     names = json.loads((released / "montage_ch_names.json").read_text())
     places = mne.channels.read_dig_fif(released / "montage.fif", verbose="error").get_positions()["ch_pos"]
@@ -47,8 +46,6 @@ def test_restates_the_released_montage(test_data):
 @pytest.mark.parametrize("names", [("standard_1005",), ("standard_1005", "colin27_1005"), ("colin27_1005",)])
 def test_10_05_positions_are_the_same_under_either_name_of_mne(names, monkeypatch):
     """MNE until 1.12, MNE 1.13 (the old name warns, whether listed or not), and MNE from 1.14."""
-    import mne
-
     real, asked = mne.channels.make_standard_montage, []
     ours = next(name for name in ("colin27_1005", "standard_1005") if name in mne.channels.get_builtin_montages())
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import Trap
 
 from neurocanvas import store
@@ -147,8 +148,6 @@ def test_truncated_empty_absent_and_pickled_arrays_are_refused(tmp_path):
 
 
 def test_an_error_of_torch_without_words_is_one_clear_error(tmp_path, monkeypatch):
-    import torch
-
     def fail(*_, **__):
         raise EOFError
 

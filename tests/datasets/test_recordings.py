@@ -6,8 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+import mne
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from neurocanvas.config import DataSettings, FeatureSettings, RecordingSettings, load_settings
 from neurocanvas.datasets.recordings import open_recordings
@@ -188,8 +193,6 @@ def test_bad_input_is_refused_on_opening_and_bad_signal_on_reading(folder, case)
 
 @pytest.mark.parametrize("source", ["annotations", "STI"])
 def test_what_mne_reads_is_cut_in_microvolts(tmp_path, source):
-    import mne
-
     microvolts = muse_rows()[:, 1:3].T
     stim = np.zeros((1, N_SAMPLES))
     stim[0, list(ONSETS)] = [1, 2, 1]
@@ -242,11 +245,6 @@ def test_truncated_real_recordings(test_data, tmp_path, name):
 
 def balanced_accuracy(features: np.ndarray, labels: np.ndarray, runs: np.ndarray) -> float:
     """Decode every run with a classifier trained on the others."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     flat, scores = features.reshape(len(features), -1), []
     for run in np.unique(runs):
         train = runs != run

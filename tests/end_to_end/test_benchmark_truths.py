@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from neurocanvas.config import ClassifySettings, DataSettings, FeatureSettings, load_settings
 from neurocanvas.datasets import open_dataset
@@ -44,8 +45,6 @@ def accuracy_of_gaussian_rule(x, y, train, test):
     The simulator moves log band power by a sum of the concept's code, the pictures' other parameters and noise, so
     given the concept, features are nearly Gaussian, and their covariance is the same for all concepts.
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
     rule = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x[train], y[train])
     return float(np.mean(rule.predict(x[test]) == y[test]))
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tomli_w
 
+from neurocanvas.config import load_settings
 from neurocanvas.datasets.converted import ARRAY
 
 SMALL = ["--concepts", "3", "--trials", "4", "--subjects", "2", "--signal", "0", "--design", "block", "--incomplete"]
@@ -66,8 +67,6 @@ def test_pictures_are_copied_of_all_or_some_subjects(ask, call, refuse, data, tm
 
 
 def test_features_go_from_a_store_through_export_and_import_into_another_run(ask, call, refuse, data, tmp_path):
-    from neurocanvas.config import load_settings
-
     store, run, other, files = (tmp_path / name for name in ("store", "run", "other", "files"))
     ask("convert", "-d", data, "-o", store)
     ask("features", "-d", store, "-o", run)

@@ -114,3 +114,11 @@ def rgnn(state: State, vectors: np.ndarray, n_nodes: int = 62) -> np.ndarray:
         pooled = np.maximum(linear(state, "conv1.lin", nodes), 0).sum(axis=0)
         logits.append(linear(state, "fc", normalise(state, "bn1", pooled[None]))[0])
     return np.array(logits)
+
+
+def outputs(network, x):
+    """What a network of PyTorch puts out for an array."""
+    import torch
+
+    with torch.no_grad():
+        return network(torch.from_numpy(x)).numpy()

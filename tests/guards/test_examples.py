@@ -10,14 +10,8 @@ import pytest
 
 import neurocanvas
 
-MODULES = [
-    "neurocanvas",
-    *(
-        module.name
-        for module in pkgutil.walk_packages(neurocanvas.__path__, "neurocanvas.")
-        if not module.name.endswith("__main__")
-    ),
-]
+WALKED = [module.name for module in pkgutil.walk_packages(neurocanvas.__path__, "neurocanvas.")]
+MODULES = ["neurocanvas", *(name for name in WALKED if not name.endswith("__main__"))]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -69,20 +69,11 @@ def test_no_source_runs_what_a_file_holds():
 
 
 @pytest.mark.parametrize(
-    "source",
-    [
-        "from pickle import loads as read\nread(content)",
-        "class Mine(pickle.Unpickler): pass",
-        "torch.load(path)",
-        "from torch import load\nload(path)",
-        "torch.load(path, weights_only=False)",
-        "np.load(path, allow_pickle=wanted)",
-        "from yaml import safe_load",
-        "exec(text)",
-        "subprocess.run(line, shell=True)",
-        "AutoModel.from_pretrained(name, trust_remote_code=True)",
-    ],
-)
+    "source", ["from pickle import loads as read\nread(content)", "class Mine(pickle.Unpickler): pass",
+               "torch.load(path)", "from torch import load\nload(path)", "torch.load(path, weights_only=False)",
+               "np.load(path, allow_pickle=wanted)", "from yaml import safe_load", "exec(text)",
+               "subprocess.run(line, shell=True)", "AutoModel.from_pretrained(name, trust_remote_code=True)"],
+)  # fmt: skip
 def test_the_search_finds_each_danger(source):
     assert list(dangers(source))
 

@@ -62,14 +62,11 @@ def png(width, height, *chunks):
 
 
 REFUSED = {
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "not a picture"),
-    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not a picture"),
-    "pdf": (b"%PDF-1.4\n", "not a picture"),
-    "gif": (picture("GIF"), "not a picture"),
-    "ico": (picture("ICO", size=(16, 16)), "not a picture"),
-    "psd": (b"8BPS\0\x01" + bytes(40), "not a picture"),
-    "empty": (b"", "not a picture"),
-    "text": (b"hello", "not a picture"),
+    **{kind: (content, "not a picture") for kind, content in {
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "empty": b"",
+        "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "pdf": b"%PDF-1.4\n", "text": b"hello",
+        "gif": picture("GIF"), "ico": picture("ICO", size=(16, 16)), "psd": b"8BPS\0\x01" + bytes(40),
+    }.items()},
     "our limit": (png(8_000, 8_000), r"claims 8000 x 8000 pixels, 50,000,000 are allowed"),
     "long and thin": (png(2**31 - 1, 1), r"claims (2147483647 x 1|to have too many)"),
     "Pillow's limit": (png(60_000, 60_000), "claims to have too many pixels"),
@@ -79,7 +76,7 @@ REFUSED = {
     "text bomb": (png(4, 4, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**6)))] * 80), "damaged|not a picture"),
     "deep": (deep("PNG"), "8 bits per channel are needed; it has the mode I"),
     "deep tiff": (deep("TIFF"), "8 bits per channel are needed; it has the mode I"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)

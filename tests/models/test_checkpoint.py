@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from neurocanvas import store
 from neurocanvas.errors import NeuroCanvasError
@@ -25,16 +26,12 @@ def saved(tmp_path):
 
 def rewrite(path, metadata=None, **changes):
     """Write the file again with some arrays or its head changed, without a card."""
-    from safetensors.numpy import load_file, save_file
-
     head = {"mapper": "ridge", "spec": {"ch_names": ["O1", "O2"], "bands": ["alpha"], "target_shape": [4, 16]}}
     save_file({**load_file(path), **changes}, path, {"neurocanvas": json.dumps({**head, **(metadata or {})})})
     store.card_path(path).unlink()
 
 
 def test_card_and_arrays_are_there(saved):
-    from safetensors.numpy import load_file
-
     assert store.is_done(saved, "f" * 16)
     card = store.read_card(saved)
     assert (card["mapper"], card["licence"], card["spec"]["ch_names"]) == ("ridge", "MIT", ["O1", "O2"])

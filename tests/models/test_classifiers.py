@@ -5,11 +5,13 @@ import types
 
 import numpy as np
 import pytest
+import released
 import torch
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec, class_scores, find_classifier, load_network
+from neurocanvas.models.rgnn import electrode_graph
 from neurocanvas.montage import CH_NAMES, positions_of
 
 SPEC = TrialSpec(CH_NAMES, 1000.0, 400, 5)
@@ -42,10 +44,6 @@ RELEASED = ClassifySettings(recipe="released", rgnn_layout="scrambled")
 
 @pytest.mark.parametrize("name", ["eegnet", "mlp", "rgnn"])
 def test_a_released_file_gives_the_released_network(name, tmp_path, with_drawn_weights):
-    import released
-
-    from neurocanvas.models.rgnn import electrode_graph
-
     kinds = {"eegnet": released.EEGNet, "mlp": released.MLP, "rgnn": lambda n: released.RGNN(electrode_graph(), n)}
     theirs, _ = with_drawn_weights(kinds[name](7))
     torch.save(theirs.state_dict(), tmp_path / f"{name}_s0_1x_0.pth")

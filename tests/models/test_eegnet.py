@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import released
+import torch
+from forward_passes import eegnet as reference
+from forward_passes import outputs
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import eegnet
@@ -33,13 +37,6 @@ def signal(n, n_chans=62, n_times=400, unit=1.0):
     return ((noise + rng.normal(0, 5, (n, n_chans, 1))) * unit).astype(np.float32)
 
 
-def outputs(network, x):
-    import torch
-
-    with torch.no_grad():
-        return network(torch.from_numpy(x)).numpy()
-
-
 def sizes_of_braindecode(size):
     """Arguments that make braindecode's EEGNet one of ours."""
     ours = EEGNET_SIZES[size]
@@ -54,9 +51,6 @@ def sizes_of_braindecode(size):
 @pytest.mark.parametrize("size", [*EEGNET_SIZES, "module"])
 def test_it_is_the_published_network(size, with_drawn_weights):
     """And so is the released module, of which our test tools hold a copy."""
-    import released
-    from forward_passes import eegnet as reference
-
     sizes = EEGNET_SIZES.get(size, EEGNET_SIZES["released"])
     ours = build_eegnet(62, 400, 80, size) if size in EEGNET_SIZES else released.EEGNet(80)
     network, state = with_drawn_weights(ours)
@@ -68,9 +62,6 @@ def test_it_is_the_published_network(size, with_drawn_weights):
 
 @pytest.mark.parametrize("unit", [1.0, 0.05, 1e-6], ids=["microvolts", "standardised", "volts"])
 def test_a_training_step_is_the_released_one(unit, random_state, monkeypatch, same_training):
-    import released
-    import torch
-
     monkeypatch.setattr(eegnet, "DROPOUT", 0.0)
     x = torch.from_numpy(signal(8, unit=unit))
     same_training(build_eegnet(62, 400, 7), x, released.EEGNet(7, dropout=0), x, 7)
@@ -78,8 +69,6 @@ def test_a_training_step_is_the_released_one(unit, random_state, monkeypatch, sa
 
 @pytest.mark.parametrize(("n_times", "length"), [(40, 11), (40, 12), (41, 8), (30, 1), (30, 2), (20, 31), (20, 50)])
 def test_signals_are_filtered_as_by_a_convolution_layer_and_have_its_moments(n_times, length, random_state):
-    import torch
-
     x, kernels = torch.randn(3, 4, 2, n_times) + 2, torch.randn(4, length)
     weights = kernels.repeat_interleave(2, 0)[:, None]
     expected = torch.nn.functional.conv1d(x.flatten(1, 2), weights, padding=length // 2, groups=8)
@@ -94,8 +83,6 @@ def test_signals_are_filtered_as_by_a_convolution_layer_and_have_its_moments(n_t
 @pytest.mark.parametrize("size", EEGNET_SIZES)
 @pytest.mark.parametrize(("n_chans", "n_times"), [(1, 40), (3, 41), (32, 250), (7, 399), (62, 501)])
 def test_any_number_of_channels_and_samples(size, n_chans, n_times, random_state):
-    import torch
-
     x = torch.randn(4, n_chans, n_times, requires_grad=True)
     network = build_eegnet(n_chans, n_times, 3, size, sfreq=250.0)
     found = network(x)
@@ -106,8 +93,6 @@ def test_any_number_of_channels_and_samples(size, n_chans, n_times, random_state
 
 
 def test_the_papers_weights_are_shortened_to_their_norms():
-    import torch
-
     network = build_eegnet(62, 400, 5, "paper").eval()
     with torch.no_grad():
         network.depthwise_conv.weight.mul_(50)

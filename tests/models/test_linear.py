@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import EEGSpec, MeanMapper, RidgeMapper, TargetBasis
@@ -16,8 +17,6 @@ def parts():
 
 
 def test_ridge_is_the_best_of_the_closed_forms(parts):
-    from sklearn.linear_model import Ridge
-
     rng = np.random.default_rng(1)
     x = rng.normal(size=(90, 6)).astype(np.float32)
     y = x @ rng.normal(size=(6, 5)) + 4 * rng.normal(size=(90, 5))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
@@ -12,8 +13,6 @@ from neurocanvas.models.mlp import TEMPERATURES, TargetPosterior, build_network
 @pytest.fixture
 def mapper():
     """An untrained mapper of the real target shape whose BatchNorm statistics are not the initial ones."""
-    import torch
-
     rng = np.random.default_rng(0)
     basis = TargetBasis.fit(rng.normal(size=(9, 77, 768)).astype(np.float32), np.ones(9, int), 5)
     spec = EEGSpec(("O1", "O2", "Oz"), ("alpha", "beta"))
@@ -44,8 +43,6 @@ def test_the_architectures_are_the_published_and_the_released_one(architecture, 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_weights_say_which_activation_they_need_and_loading_draws_no_random_number(mapper, activation):
-    import torch
-
     with torch.random.fork_rng(devices=[]):
         mapper.network = build_network(6, (8, 7), 5, activation=activation)
         again = MLPMapper(mapper.spec, mapper.basis, mapper.feature_mean, mapper.feature_sd)
@@ -59,8 +56,6 @@ def test_weights_say_which_activation_they_need_and_loading_draws_no_random_numb
 
 @pytest.mark.parametrize("token_weights", [(), (5.0, 1.0, 0.2)])
 def test_folded_network_maps_raw_features_to_whole_targets(mapper, token_weights):
-    import torch
-
     features = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
     counts, targets = np.ones(9, int), np.random.default_rng(2).normal(size=(9, 77, 768)).astype(np.float32)
     mapper.basis = TargetBasis.fit(targets, counts, 5, token_weights)

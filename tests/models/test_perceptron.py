@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+import released
+import torch
+from forward_passes import outputs, perceptron
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.models.classifiers import CLASSIFIERS, TrialSpec, build_perceptron
@@ -14,18 +17,8 @@ def features(n, *shape):
     return np.random.default_rng(1).normal(1, 2, (n, *shape)).astype(np.float32)
 
 
-def outputs(network, x):
-    import torch
-
-    with torch.no_grad():
-        return network(torch.from_numpy(x)).numpy()
-
-
 @pytest.mark.parametrize("whose", ["ours", "released"])
 def test_it_is_the_published_network(whose, with_drawn_weights):
-    import released
-    from forward_passes import perceptron
-
     network = build_perceptron(310, 80) if whose == "ours" else released.MLP(80)
     network, state = with_drawn_weights(network)
     x = features(4, 310)
@@ -35,9 +28,6 @@ def test_it_is_the_published_network(whose, with_drawn_weights):
 
 
 def test_the_released_mapper_is_stated_right(with_drawn_weights):
-    import released
-    from forward_passes import perceptron
-
     network, state = with_drawn_weights(released.MLPMapper(shape=(3, 4)))
     x = features(4, 310)
     expected = perceptron(state, x, ("fc1", "fc2", "fc3"), NORMS).reshape(4, 3, 4)
@@ -45,9 +35,6 @@ def test_the_released_mapper_is_stated_right(with_drawn_weights):
 
 
 def test_a_training_step_is_the_released_one(random_state, same_training):
-    import released
-    import torch
-
     x = torch.from_numpy(features(20, 62, 5))
     same_training(build_perceptron(310, 7, dropout=0), x, released.MLP(7, dropout=0), x, 7)
 
@@ -62,8 +49,6 @@ def test_other_sizes_and_flattening():
 
 @pytest.mark.parametrize("name", ["mlp", "eegnet", "rgnn"])
 def test_dropout_is_active_in_training_only(name, random_state):
-    import torch
-
     kind = CLASSIFIERS[name]
     n_last = {"features": 5, "signal": 40}[kind.takes]
     network = kind.build(TrialSpec(CH_NAMES, 1000.0, n_last, 3), ClassifySettings())

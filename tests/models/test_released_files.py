@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from forward_passes import draw_state, perceptron
+from released import MLPMapper as Module
 
 from neurocanvas.config import ARCHITECTURES
 from neurocanvas.errors import NeuroCanvasError
@@ -25,8 +28,6 @@ def shapes(one, two):
 
 def write_state(path, state, **changes):
     """Write a state dict as the released code does."""
-    import torch
-
     arrays = {name: torch.from_numpy(np.array(array)) for name, array in {**state, **changes}.items()}
     torch.save(arrays, path)
     return path
@@ -34,8 +35,6 @@ def write_state(path, state, **changes):
 
 def expected(state, features):
     """What the released module says of features (n, 62, 5), by its published layers in numpy, flat."""
-    from forward_passes import perceptron
-
     band_major = features.transpose(0, 2, 1).reshape(len(features), -1).astype(float)
     return perceptron(state, band_major, ("fc1", "fc2", "fc3"), ("bn1", "bn2"))
 
@@ -48,16 +47,12 @@ def features():
 @pytest.fixture
 def narrow(monkeypatch):
     """Released layers of other widths, which are quick to read; their state."""
-    from forward_passes import draw_state
-
     monkeypatch.setattr(released_files, "ARCHITECTURES", {"released": ((16, 8), "relu")})
     return draw_state(shapes(16, 8), 0)
 
 
 def make_mapper(hidden):
     """A mapper of the released inputs and outputs, standardised and with BatchNorm statistics of data."""
-    import torch
-
     rng = np.random.default_rng(2)
     basis = TargetBasis.fit(rng.normal(size=(9, 77, 768)).astype(np.float32), np.ones(9, int), 5)
     made = MLPMapper(SPEC, basis, rng.normal(-3, 1, 310).astype("f4"), rng.uniform(0.5, 2, 310).astype("f4"))
@@ -69,8 +64,6 @@ def make_mapper(hidden):
 
 @pytest.mark.parametrize("widths", [(16, 8), pytest.param((1024, 2048), marks=pytest.mark.slow)])
 def test_a_released_file_predicts_what_the_released_module_does(widths, monkeypatch, features, tmp_path):
-    from forward_passes import draw_state
-
     monkeypatch.setattr(released_files, "ARCHITECTURES", {"released": (widths, "relu")})
     state = draw_state(shapes(*widths), 0)
     mapper = read_released_mapper(write_state(tmp_path / "mlpsd_s0_0.pth", state))
@@ -81,9 +74,6 @@ def test_a_released_file_predicts_what_the_released_module_does(widths, monkeypa
 
 
 def test_a_written_file_is_the_released_modules_own(features, tmp_path):
-    import torch
-    from released import MLPMapper as Module
-
     mapper = make_mapper(ARCHITECTURES["released"][0])
     write_released_mapper(mapper, tmp_path / "mlpsd_s0_0.pth")
     state = torch.load(tmp_path / "mlpsd_s0_0.pth", weights_only=True)

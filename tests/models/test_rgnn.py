@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import released
+import torch
+from forward_passes import outputs
+from forward_passes import rgnn as reference
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models import rgnn
@@ -21,13 +25,6 @@ def features(n, n_chans=62):
 def flat(x, layout):
     """Features as vectors, in the order in which the layout reads them."""
     return (x if layout == "channel-major" else x.swapaxes(1, 2)).reshape(len(x), -1)
-
-
-def outputs(network, x):
-    import torch
-
-    with torch.no_grad():
-        return network(torch.from_numpy(x)).numpy()
 
 
 def test_the_graph_is_the_released_one():
@@ -54,9 +51,6 @@ def test_other_electrodes_have_the_same_rule_and_the_pairs_that_are_there():
 @pytest.mark.parametrize("layout", ["channel-major", "scrambled", "module"])
 def test_it_is_the_published_network(layout, with_drawn_weights):
     """And so is the released module, of which our test tools hold a copy."""
-    import released
-    from forward_passes import rgnn as reference
-
     ours = released.RGNN(electrode_graph(), 80) if layout == "module" else build_rgnn(80, layout=layout)
     network, state = with_drawn_weights(ours)
     expected = reference(state, flat(features(4), layout))
@@ -67,18 +61,12 @@ def test_it_is_the_published_network(layout, with_drawn_weights):
 
 @pytest.mark.parametrize("layout", ["channel-major", "scrambled"])
 def test_a_training_step_is_the_released_one(layout, random_state, monkeypatch, same_training):
-    import released
-    import torch
-
     monkeypatch.setattr(rgnn, "DROPOUT", 0.0)
     x, vectors = (torch.from_numpy(array) for array in (features(12), flat(features(12), layout)))
     same_training(build_rgnn(7, layout=layout), x, released.RGNN(electrode_graph(), 7, dropout=0), vectors, 7)
 
 
 def test_domains_of_all_nodes_and_their_reversed_gradient_are_the_released_ones(random_state):
-    import released
-    import torch
-
     ours = build_rgnn(7, layout="scrambled", domain_adaptation=True)
     theirs = released.RGNN(electrode_graph(), 7, domains=True)
     theirs.load_state_dict(ours.state_dict())
@@ -96,8 +84,6 @@ def test_domains_of_all_nodes_and_their_reversed_gradient_are_the_released_ones(
 
 
 def test_a_channel_without_edges_is_no_division_by_zero():
-    import torch
-
     network = build_rgnn(3).eval()
     with torch.no_grad():
         network.edge_weight.zero_()

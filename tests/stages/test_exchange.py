@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from tiny import artifacts, tiny_settings
 
 from neurocanvas import store
@@ -129,8 +130,6 @@ def test_where_there_is_nothing_both_say_so(empty, tmp_path):
     ],
 )
 def test_one_bad_file_is_refused_in_one_line_and_leaves_nothing_of_the_good_ones(exported, empty, name, message):
-    import torch
-
     _, folder = exported
     path = folder / name
     if path.suffix == ".txt":
@@ -158,8 +157,6 @@ def test_what_a_killed_import_left_is_not_taken(exported, empty):
 
 
 def test_embeddings_go_out_whole_though_some_subjects_are_chosen(exported, tmp_path):
-    import torch
-
     run, _ = exported
     shown = run.stimuli[1:]
     fewer = Run(run.folder, run.settings)

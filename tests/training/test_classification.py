@@ -5,13 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import released
 import torch
+from safetensors.numpy import save_file
+from sklearn.svm import SVC
 from tiny import Trap
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.datasets.splits import Split
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.models.classifiers import CLASSIFIERS, Estimator, Network, TrialSpec
+from neurocanvas.models.rgnn import electrode_graph
 from neurocanvas.montage import CH_NAMES
 from neurocanvas.training import classification
 from neurocanvas.training.classification import HIDDEN, PRETRAINED_WARNING, accuracy_by_epoch, make_optimizer, score
@@ -35,6 +39,9 @@ def make_data(takes, signal=1.5, seed=0):
         x = rng.normal(0, 10, (N, 62, 400))
         x[:, where] += 10 * signal * strength[:, None, None] * wave
     return x.astype(np.float32), y, TrialSpec(CH_NAMES, 1000.0, x.shape[2], N_CLASSES)
+
+
+X, Y, SPEC = make_data("features")
 
 
 def train(name, x, y, split, spec, settings):
@@ -82,23 +89,20 @@ def test_test_trials_are_predicted_at_the_end_alone_unless_selection_is_diagnose
 
 
 def test_labels_of_test_trials_are_refused_in_training():
-    x, y, spec = make_data("features")
     with pytest.raises(NeuroCanvasError, match="y: labels of test trials must be -1"):
-        classification.train_classifier("ridge", x, y, SPLIT, spec, QUICK)
+        classification.train_classifier("ridge", X, Y, SPLIT, SPEC, QUICK)
 
 
 @pytest.mark.parametrize("name", ["mlp", "svm"])
 def test_test_trials_do_not_enter_the_standardisation(name):
-    x, y, spec = make_data("features")
-    moved = x.copy()
+    moved = X.copy()
     moved[200:] *= 100
-    first, second = (train(name, data, y, SPLIT, spec, QUICK) for data in (x, moved))
+    first, second = (train(name, data, Y, SPLIT, SPEC, QUICK) for data in (X, moved))
     np.testing.assert_array_equal(first.scores[:20], second.scores[:20])
 
 
 def test_the_epoch_is_the_most_accurate_on_validation_trials_and_patience_ends_it():
-    x, y, spec = make_data("features")
-    outcome = train("mlp", x, y, SPLIT, spec, ClassifySettings(epochs=200, patience=8))
+    outcome = train("mlp", X, Y, SPLIT, SPEC, ClassifySettings(epochs=200, patience=8))
     losses = [line["val_loss"] for line in outcome.history]
     right = [line["val_accuracy"] for line in outcome.history]
     assert right[outcome.chosen - 1] == max(right)
@@ -107,53 +111,48 @@ def test_the_epoch_is_the_most_accurate_on_validation_trials_and_patience_ends_i
 
 
 def test_the_same_seed_gives_the_same_bytes_and_leaves_the_callers_random_state_alone():
-    x, y, spec = make_data("features")
     before = torch.get_rng_state()
-    first, second = (train("rgnn", x, y, SPLIT, spec, ClassifySettings(epochs=3)) for _ in range(2))
+    first, second = (train("rgnn", X, Y, SPLIT, SPEC, ClassifySettings(epochs=3)) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     np.testing.assert_array_equal(first.scores, second.scores)
-    third = train("rgnn", x, y, SPLIT, spec, ClassifySettings(epochs=3, seed=1))
+    third = train("rgnn", X, Y, SPLIT, SPEC, ClassifySettings(epochs=3, seed=1))
     assert np.abs(third.scores - first.scores).max() > 0
 
 
 @pytest.mark.parametrize("name", ["mlp", "svm"])
 def test_the_trials_of_others_help_where_ones_own_are_few(name):
-    x, y, spec = make_data("features")
     few = Split("alone", np.arange(100, 124), SPLIT.val, SPLIT.test, "")
     right = []
     for split in (few, replace(few, name="with others", pretrain=np.arange(100))):
         seeds = [QUICK.model_copy(update={"seed": seed}) for seed in range(3 if name == "mlp" else 1)]
-        outcomes = [train(name, x, y, split, spec, settings) for settings in seeds]
-        right.append(np.mean([score(outcome, y[SPLIT.test])["selected"] for outcome in outcomes]))
+        outcomes = [train(name, X, Y, split, SPEC, settings) for settings in seeds]
+        right.append(np.mean([score(outcome, Y[SPLIT.test])["selected"] for outcome in outcomes]))
     assert right[1] > right[0] + 0.05
     if name == "mlp":
         assert {line["phase"] for line in outcomes[0].history} == {"pretrain", "train"}
 
 
 def test_domain_adaptation_reads_the_features_of_test_trials():
-    x, y, spec = make_data("features")
     settings = ClassifySettings(epochs=4, domain_adaptation=True)
-    moved = x.copy()
+    moved = X.copy()
     moved[180:] *= 2
-    first, second = (train("rgnn", data, y, SPLIT, spec, settings).weights["fc.weight"] for data in (x, moved))
+    first, second = (train("rgnn", data, Y, SPLIT, SPEC, settings).weights["fc.weight"] for data in (X, moved))
     assert np.abs(first - second).max() > 1e-4
 
 
 def test_domain_adaptation_and_edge_penalty_change_the_training_of_rgnn_alone():
-    x, y, spec = make_data("features")
     plain = ClassifySettings(epochs=4)
     for change in ({"domain_adaptation": True}, {"edge_penalty": 10.0}, {"rgnn_layout": "scrambled"}):
         changed = plain.model_copy(update=change)
-        rgnn = [train("rgnn", x, y, SPLIT, spec, settings).scores for settings in (plain, changed)]
+        rgnn = [train("rgnn", X, Y, SPLIT, SPEC, settings).scores for settings in (plain, changed)]
         assert np.abs(rgnn[0] - rgnn[1]).max() > 1e-4, change
-        mlp = [train("mlp", x, y, SPLIT, spec, settings).scores for settings in (plain, changed)]
+        mlp = [train("mlp", X, Y, SPLIT, SPEC, settings).scores for settings in (plain, changed)]
         np.testing.assert_array_equal(*mlp)
 
 
 def test_the_edge_penalty_shrinks_edges():
-    x, y, spec = make_data("features")
     asked = [ClassifySettings(epochs=10, edge_penalty=penalty) for penalty in (0.0, 100.0)]
-    edges = [train("rgnn", x, y, SPLIT, spec, settings).weights["edge_weight"] for settings in asked]
+    edges = [train("rgnn", X, Y, SPLIT, SPEC, settings).weights["edge_weight"] for settings in asked]
     assert np.abs(edges[1]).mean() < np.abs(edges[0]).mean() - 0.005
 
 
@@ -199,22 +198,15 @@ def test_the_released_recipe_gives_volts_and_does_not_choose(watching):
 
 
 def test_the_released_recipe_fits_one_estimator_to_features_as_they_are():
-    from sklearn.svm import SVC
-
-    x, y, spec = make_data("features")
-    outcome = train("svm", x, y, SPLIT, spec, ClassifySettings(recipe="released"))
+    outcome = train("svm", X, Y, SPLIT, SPEC, ClassifySettings(recipe="released"))
     assert outcome.chosen == 1.0 and set(outcome.history[0]) == {"candidate"}
-    flat = x.reshape(N, -1)
-    expected = SVC(kernel="linear", C=1.0).fit(flat[:180], y[:180]).decision_function(flat[180:])
+    flat = X.reshape(N, -1)
+    expected = SVC(kernel="linear", C=1.0).fit(flat[:180], Y[:180]).decision_function(flat[180:])
     np.testing.assert_allclose(outcome.scores, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["eegnet", "mlp", "rgnn"])
 def test_the_released_recipe_has_the_released_optimisers(name):
-    import released
-
-    from neurocanvas.models.rgnn import electrode_graph
-
     theirs = {"eegnet": released.EEGNet, "mlp": released.MLP, "rgnn": lambda n: released.RGNN(electrode_graph(), n)}
     expected = released.make_optimizer(theirs[name](4))
     found = make_optimizer(torch.nn.Linear(2, 2), CLASSIFIERS[name], ClassifySettings(recipe="released"))
@@ -235,11 +227,8 @@ def test_by_default_every_channel_of_the_signal_is_standardised_on_training_tria
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_training_can_start_from_saved_weights_and_says_so(tmp_path, suffix, monkeypatch):
-    from safetensors.numpy import save_file
-
     monkeypatch.setattr(classification, "RELEASED_EPOCHS", 1)
-    x, y, spec = make_data("features")
-    trained = train("mlp", x, y, SPLIT, spec, QUICK)
+    trained = train("mlp", X, Y, SPLIT, SPEC, QUICK)
     path = tmp_path / f"mlp{suffix}"
     if suffix == ".pth":
         state = {name: torch.from_numpy(a) for name, a in trained.weights.items() if name not in ("mean", "sd")}
@@ -248,19 +237,18 @@ def test_training_can_start_from_saved_weights_and_says_so(tmp_path, suffix, mon
     else:
         save_file(dict(trained.weights), path)
     settings = ClassifySettings(epochs=1, recipe="released" if suffix == ".pth" else "default")
-    fresh = train("mlp", x, y, SPLIT, spec, settings)
+    fresh = train("mlp", X, Y, SPLIT, SPEC, settings)
     from_file = settings.model_copy(update={"pretrained": str(path)})
-    again = train("mlp", x, y, SPLIT, spec, from_file)
+    again = train("mlp", X, Y, SPLIT, SPEC, from_file)
     assert again.history[0]["train_loss"] < fresh.history[0]["train_loss"] - 0.3
     assert (again.warnings, fresh.warnings) == ((PRETRAINED_WARNING,), ())
-    assert train("ridge", x, y, SPLIT, spec, from_file).warnings == ()  # no network, nothing is loaded
+    assert train("ridge", X, Y, SPLIT, SPEC, from_file).warnings == ()  # no network, nothing is loaded
 
 
 def test_bad_weights_are_refused_in_one_line_and_run_no_code(tmp_path):
-    x, y, spec = make_data("features")
 
     def start_from(path):
-        return train("mlp", x, y, SPLIT, spec, ClassifySettings(recipe="released", pretrained=str(path)))
+        return train("mlp", X, Y, SPLIT, SPEC, ClassifySettings(recipe="released", pretrained=str(path)))
 
     with pytest.raises(NeuroCanvasError, match="no such file"):
         start_from(tmp_path / "none.pth")
@@ -282,17 +270,15 @@ def test_bad_weights_are_refused_in_one_line_and_run_no_code(tmp_path):
 
 
 def test_a_single_concept_is_refused():
-    x, y, spec = make_data("features")
     for name in ("svm", "mlp"):
         with pytest.raises(NeuroCanvasError, match="training trials of 2 or more concepts are needed, got 1"):
-            train(name, x, np.zeros_like(y), SPLIT, replace(spec, n_outputs=1), QUICK)
+            train(name, X, np.zeros_like(Y), SPLIT, replace(SPEC, n_outputs=1), QUICK)
 
 
 @pytest.mark.parametrize(("n", "recipe", "tried"), [(20, "default", [17, 9, 5, 3, 1]), (2, "released", [3])])
 def test_knn_asks_for_no_more_neighbours_than_there_are_training_trials(n, recipe, tried):
-    x, y, spec = make_data("features")
-    few = Split("few", np.arange(n), np.arange(140, 140 + n // 2), np.flatnonzero(np.isin(y, y[:n]))[-20:], "")
-    outcome = train("knn", x, y, few, spec, ClassifySettings(recipe=recipe))
+    few = Split("few", np.arange(n), np.arange(140, 140 + n // 2), np.flatnonzero(np.isin(Y, Y[:n]))[-20:], "")
+    outcome = train("knn", X, Y, few, SPEC, ClassifySettings(recipe=recipe))
     assert [line["candidate"] for line in outcome.history] == tried
 
 

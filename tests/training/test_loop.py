@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from neurocanvas.config import MapperSettings
 from neurocanvas.errors import NeuroCanvasError
@@ -63,8 +64,6 @@ def test_the_epoch_is_the_one_with_the_lowest_validation_objective_and_patience_
     losses = [line["val_objective"] for line in history]
     assert selected == 1 + int(np.argmin(losses))
     assert len(history) == selected + 3 < settings.epochs
-    import torch
-
     if not contrastive:
         assert losses == pytest.approx([line["val_loss"] for line in history])
     with torch.no_grad():
@@ -73,8 +72,6 @@ def test_the_epoch_is_the_one_with_the_lowest_validation_objective_and_patience_
 
 
 def test_global_randomness_is_neither_read_nor_changed():
-    import torch
-
     short = SETTINGS.model_copy(update={"epochs": 2})
     torch.manual_seed(1)
     first = fit(*make_data(), short)[0]
@@ -86,8 +83,6 @@ def test_global_randomness_is_neither_read_nor_changed():
 
 
 def test_the_objective_is_the_weighted_sum_of_the_three_errors():
-    import torch
-
     one, two = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 9, 4)))
     alone = [squared_error(one, two), cosine_error(one, two), contrastive_error(one, two, 0.1)]
     for weights in [(1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 3, 4)]:
@@ -106,8 +101,6 @@ def test_a_loss_that_is_not_finite_stops_with_one_line():
 
 def _train_until_killed(path):
     """Train, and be killed in epoch 8 as if from outside."""
-    import torch
-
     torch.set_num_threads(1)
 
     def log(line):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from neurocanvas.models import TargetBasis
 from neurocanvas.training.losses import (
@@ -51,14 +52,10 @@ def test_ties_count_half_and_repeated_trials_are_no_distractors():
 
 
 def test_the_loss_is_the_squared_distance():
-    import torch
-
     assert squared_error(torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [0.0, 2.0]])).item() == 3.0
 
 
 def test_cosine_error_is_the_angle_around_the_mean_target_whatever_the_length(world):
-    import torch
-
     targets, basis, predicted = world
     true = basis.transform(targets)
     around = [basis.inverse(part).reshape(12, -1) - basis.mean.reshape(-1) for part in (predicted, true)]
@@ -69,8 +66,6 @@ def test_cosine_error_is_the_angle_around_the_mean_target_whatever_the_length(wo
 
 
 def test_contrastive_error_is_the_cross_entropy_of_finding_ones_own_target():
-    import torch
-
     rng = np.random.default_rng(1)
     predicted, true = rng.normal(size=(2, 5, 3)).astype(np.float32)
     true[4] = 2 * true[1]  # one target shown twice: directions cannot tell them apart, and either one is right
