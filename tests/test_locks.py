@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,15 @@ def test_a_damaged_owner_file_is_no_obstacle(tmp_path, holder, owner):
     else:
         (tmp_path / OWNER).write_text(owner)
     assert "in use by another process" in refusal(tmp_path)
+
+
+def test_a_url_is_refused_and_makes_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NeuroCanvasError, match="-o: a folder is needed, not a URL"), hold(Path("s3://bucket/a"), "run"):
+        pass
+    assert names(tmp_path) == []
+    with hold(Path(), "run"):
+        assert names(tmp_path) == [LOCK, OWNER]
 
 
 def test_a_process_takes_it_as_often_as_it_likes(tmp_path):

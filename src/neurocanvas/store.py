@@ -212,6 +212,8 @@ def hold(folder: Path, verb: str) -> Iterator[None]:
     if together and os.environ.get("RANK", "0") != "0":
         yield
         return
+    if any(len(part) > 2 and part.endswith(":") for part in folder.parts[:1]):  # else a folder "s3:" would be made
+        raise NeuroCanvasError(f"-o: a folder is needed, not a URL; got {folder}. Mount or sync the bucket.")
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.resolve() / LOCK, thread_local=False, is_singleton=True)
