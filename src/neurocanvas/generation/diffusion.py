@@ -115,7 +115,8 @@ def _read_published(source: str) -> Any:
     from diffusers import AutoencoderTiny
     from safetensors.torch import load_file
 
-    tiny: Any = AutoencoderTiny().eval()
+    tiny: Any = AutoencoderTiny()
+    tiny.eval()
     # the published decoder counts a layer without weights, which diffusers leaves out
     for part, file, skipped in (("encoder", PUBLISHED[0], 0), ("decoder", PUBLISHED[1], 1)):
         numbered = ((name.partition("."), tensor) for name, tensor in load_file(Path(source) / file).items())
