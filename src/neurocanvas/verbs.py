@@ -234,16 +234,18 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A run folder, or another folder with artifacts.")],
     as_json: Json = False,
 ) -> None:
-    """Compare every artifact with the sha256 in its sidecar, and name those that are damaged."""
+    """Compare every artifact with the sha256 in its sidecar, and name those that are damaged; other verbs do not."""
     from neurocanvas.errors import check_folder
     from neurocanvas.store import verify as compare
 
     count, damaged = compare(check_folder(folder, "a run"))
+    if not count and not damaged:
+        raise NeuroCanvasError(f"{folder}: no artifacts here; name a run folder.")
     names = [path.relative_to(folder).as_posix() for path in damaged]
     if as_json:
         typer.echo(json.dumps({"artifacts": count, "damaged": names}))
     elif not damaged:
-        typer.echo(printable(f"{folder}: {count} artifacts, none damaged"))
+        typer.echo(printable(f"{folder}: {count} artifacts, none damaged (not checked: tables, scores, the data set)"))
     if damaged:
         raise NeuroCanvasError(
             f"{folder}: {len(damaged)} of {count} artifacts are damaged or missing: {', '.join(names)}; delete them "

@@ -156,3 +156,11 @@ def test_pictures_that_do_not_belong_to_the_run(refuse, tiny_copy, change):
     scores = (tiny_copy / "scores" / "summary.json").read_bytes()
     refuse("evaluate", "-o", tiny_copy, says=[str(manifest), "run `neurocanvas generate` again"])
     assert (tiny_copy / "scores" / "summary.json").read_bytes() == scores
+
+
+def test_verify_names_what_is_damaged(refuse, tiny_copy, tmp_path):
+    path = tiny_copy / "predictions" / "s0.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    refuse("verify", str(tiny_copy), says=["1 of ", "predictions/s0.npy", "delete"])
+    (tmp_path / "none").mkdir()
+    refuse("verify", str(tmp_path / "none"), says=["no artifacts here"])

@@ -299,4 +299,4 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
 
 def read_picture(path: Path) -> np.ndarray:
     """Read a PNG of the run."""
-    return picture_files.read_picture(path, "run `neurocanvas generate` again")
+    return picture_files.read_picture(path, "delete it and run `neurocanvas generate` again")
