@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
 from functools import partial
@@ -66,22 +65,6 @@ def test_the_engine_goes_on_after_a_worker_died(tmp_path):
         assert list(engine.map(units.twice, range(3), LITTLE)) == [0, 2, 4]
 
 
-@pytest.mark.timeout(60)
-def test_an_interrupt_during_the_last_unit_ends_its_worker(tmp_path):
-    with closing(Local(workers=2)) as engine:
-
-        def interrupt():
-            while not list(tmp_path.glob("begun_1_*")):
-                time.sleep(0.02)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        threading.Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            list(engine.map(partial(units.wait_for_all_but_first, tmp_path), range(2), LITTLE))
-        pids = [int(path.name.split("_")[2]) for path in tmp_path.glob("begun_*")]
-        assert pids and not any(psutil.pid_exists(pid) for pid in pids)
-
-
 def test_nobody_works_on_when_a_unit_was_refused(tmp_path):
     """The run folder is let go of then: who still wrote would write beside the next command."""
     with closing(Local(workers=2)) as engine:
@@ -101,25 +84,30 @@ def test_every_worker_gets_a_card_of_those_that_this_process_may_use(monkeypatch
     assert found == {"5", "GPU-7"}
 
 
-def test_workers_end_with_the_process_that_started_them(tmp_path):
+@pytest.mark.parametrize(
+    ("end", "work", "begun"), [(signal.SIGKILL, "wait_for", 2), (signal.SIGINT, "wait_for_all_but_first", 1)]
+)
+def test_workers_end_with_the_process_that_started_them(tmp_path, end, work, begun):
+    """Killed, or interrupted while the last unit is at work."""
     program = (
-        "import functools, sys, units\n"
+        "import functools, signal, sys, units\n"
         "from neurocanvas.scale import Local, Needs\n"
         "if __name__ == '__main__':\n"
-        "    list(Local(workers=2).map(functools.partial(units.wait_for, sys.argv[1]), range(2), Needs(1)))\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"    list(Local(workers=2).map(functools.partial(units.{work}, sys.argv[1]), range(2), Needs(1)))\n"
     )
     (tmp_path / "program.py").write_text(program)
     here = str(Path(units.__file__).parent)
     command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}) as parent:
         deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("begun_*"))) < 2 and time.monotonic() < deadline:
+        while len(list(tmp_path.glob("begun_*"))) < begun and time.monotonic() < deadline:
             time.sleep(0.05)
         workers = [psutil.Process(int(path.name.split("_")[2])) for path in tmp_path.glob("begun_*")]
+        parent.send_signal(end)
+        gone, alive = psutil.wait_procs(workers, timeout=20)
         parent.kill()
-    assert len(workers) == 2
-    gone, alive = psutil.wait_procs(workers, timeout=20)
-    assert not alive and len(gone) == 2
+    assert len(gone) == begun and not alive
 
 
 def test_as_many_workers_as_cores_memory_and_gpus_allow(monkeypatch):
