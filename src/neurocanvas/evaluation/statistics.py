@@ -16,7 +16,7 @@ from neurocanvas.families import batches
 # Numbers drawn at once; sets memory, not results.
 AT_ONCE = 2_000_000
 
-# With so many other pictures a drawn one is compared where all pairs would be too many: PixCorr and SSIM.
+# Number of other pictures that PixCorr and SSIM compare a generated one with, where all pairs would be too many.
 OTHERS = 20
 
 # Two scores that differ by less are equal: sums in another order differ in their last digits.
