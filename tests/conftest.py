@@ -16,7 +16,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["NEUROCANVAS_WORKERS"] = "1"  # the command line works in its own process; tests of engines say otherwise
 
 ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT / "tests" / "tiny"), str(ROOT / "tests" / "scale"), str(ROOT / "tools")]
+sys.path += [str(ROOT / "tests" / "tiny"), str(ROOT / "tests" / "parallel"), str(ROOT / "tools")]
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def tiny_data(tmp_path_factory) -> Path:
     """A simulated data set in the released layout: 24 trials of 4 concepts. Only for reading."""
     from tiny import tiny_settings
 
-    from neurocanvas.datasets.simulated import simulate
+    from neurocanvas.simulation.dataset import simulate
 
     return simulate(tiny_settings().simulate, tmp_path_factory.mktemp("data")).parent
 
@@ -43,8 +43,8 @@ def tiny_run(tmp_path_factory, tiny_data) -> Path:
     """The folder of a complete run on `tiny_data`. Only for reading."""
     from tiny import tiny_settings, write_true_captions
 
-    from neurocanvas.stages import run_all
-    from neurocanvas.stages.run import Run
+    from neurocanvas.pipeline.run import Run
+    from neurocanvas.workflow import run_all
 
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(tiny_data, folder / "data")

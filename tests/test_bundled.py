@@ -15,10 +15,10 @@ from bundled_parts import sample_grating
 from tiny import embed_captions
 
 from neurocanvas.config import DEMO, load_settings
-from neurocanvas.datasets.pictures import CONCEPTS, GRATINGS, render, sample_drawing
-from neurocanvas.families import BUNDLED, find_family
-from neurocanvas.generation.diffusion import load_generator
+from neurocanvas.generation.stable_diffusion import load_generator
+from neurocanvas.simulation.images import CONCEPTS, GRATINGS, render, sample_drawing
 from neurocanvas.targets.captions import load_captioner
+from neurocanvas.targets.pretrained import BUNDLED, find_family
 
 HELD_OUT, FOR_CLASSIFIER = 71, 72
 WNIDS = list(CONCEPTS)

@@ -9,7 +9,7 @@ import pytest
 
 from neurocanvas.config import DataSettings
 from neurocanvas.doctor import describe, examine
-from neurocanvas.families import BUNDLED
+from neurocanvas.targets.pretrained import BUNDLED
 
 
 def test_the_bundled_family_is_here():

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from neurocanvas.artifacts import LOCK, OWNER, PART, hold
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.store import LOCK, OWNER, PART, hold
 
 HOLDER = (
-    "import sys, time\nfrom pathlib import Path\nfrom neurocanvas.store import hold\n"
+    "import sys, time\nfrom pathlib import Path\nfrom neurocanvas.artifacts import hold\n"
     "with hold(Path(sys.argv[1]), 'train'):\n    print('held', flush=True)\n    time.sleep(60)\n"
 )
 

@@ -8,9 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from neurocanvas.evaluation import confusions, control_inputs, identification, statistics, time_controls
-from neurocanvas.evaluation.control_inputs import ControlInputs
-from neurocanvas.models import mlp
+from neurocanvas.audit.controls import confusion as confusions
+from neurocanvas.audit.controls import inputs as control_inputs
+from neurocanvas.audit.controls import time as time_controls
+from neurocanvas.audit.controls.inputs import ControlInputs
+from neurocanvas.encoders import mlp
+from neurocanvas.evaluation import identification, statistics
 from neurocanvas.training import losses
 
 MB = 1_000_000

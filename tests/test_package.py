@@ -28,7 +28,7 @@ def test_public_names_and_the_version():
 
 
 def test_a_name_is_loaded_by_its_first_use_and_not_before():
-    loaded = "print('neurocanvas.trials' in sys.modules)"
+    loaded = "print('neurocanvas.data.trials' in sys.modules)"
     program = f"import sys, neurocanvas\n{loaded}\nneurocanvas.Trials\n{loaded}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 import neurocanvas
 from neurocanvas import cli
-from neurocanvas.datasets import splits
+from neurocanvas.data import splits
 
 # Data are read, not simulated by the run; one arm is enough.
 SETTINGS = {name: keys for name, keys in TINY.items() if name != "simulate"} | {

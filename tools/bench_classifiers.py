@@ -12,10 +12,10 @@ from bench import Row, compare, in_turn
 from torch.utils.data import Subset
 
 from neurocanvas.config import ClassifySettings
-from neurocanvas.datasets.splits import Split
-from neurocanvas.models.classifiers import CLASSIFIERS, Network, TrialSpec
-from neurocanvas.models.rgnn import electrode_graph
-from neurocanvas.montage import CH_NAMES
+from neurocanvas.data.montage import CH_NAMES
+from neurocanvas.data.splits import Split
+from neurocanvas.encoders.estimators import CLASSIFIERS, Network, TrialSpec
+from neurocanvas.encoders.rgnn import electrode_graph
 from neurocanvas.training.classification import Inputs, evaluate, make_optimizer, train_epoch
 
 N_TRAIN, N_TEST, N_CONCEPTS, N_TIMES, BATCH = 2400, 1600, 80, 400, 80

@@ -11,9 +11,9 @@ from pathlib import Path
 from bench import Row, compare, peak_mb
 
 from neurocanvas.config import DataSettings, SimulateSettings
-from neurocanvas.datasets import open_dataset
-from neurocanvas.datasets.converted import convert
-from neurocanvas.datasets.simulated import simulate
+from neurocanvas.data import open_dataset
+from neurocanvas.data.store import convert
+from neurocanvas.simulation.dataset import simulate
 
 SIZE = SimulateSettings(subjects=4, concepts=80, trials_per_concept=50)
 
@@ -63,6 +63,7 @@ def peak_of_plain_convert() -> None:
 
 def memory() -> list[Row]:
     """Peak memory to convert and to open what `neurocanvas simulate --subjects 4 --concepts 80 --trials 50` makes."""
+
     def measure(program: Callable[[], None], *folders: str) -> float:
         code = (
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import bench_dataset; "

@@ -13,10 +13,10 @@ from PIL import Image
 from scipy.ndimage import correlate1d
 
 from neurocanvas.config import load_settings
-from neurocanvas.evaluation.images import LUMA, MINDEYE_WINDOW
+from neurocanvas.evaluation.pixels import LUMA, MINDEYE_WINDOW
 from neurocanvas.evaluation.statistics import OTHERS
-from neurocanvas.stages import run_stage
-from neurocanvas.stages.run import Run
+from neurocanvas.pipeline.run import Run
+from neurocanvas.workflow import run_stage
 
 SIZE = 512
 ARMS = 2  # the pictures, and the same ones shuffled
@@ -34,9 +34,7 @@ def draw_pictures(folder: Path, count: int, seed: int) -> None:
 
 def evaluate(folder: Path) -> float:
     """CPU seconds of the whole stage, from files to scores; one process, one thread."""
-    settings = load_settings(
-        None, data={"pictures": str(folder / "made")}, evaluate={"against": str(folder / "seen")}
-    )
+    settings = load_settings(None, data={"pictures": str(folder / "made")}, evaluate={"against": str(folder / "seen")})
     started = time.process_time()
     run_stage(Run(folder / "out", settings), "evaluate")
     return time.process_time() - started

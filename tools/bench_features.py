@@ -11,9 +11,9 @@ from bench import Row, compare, in_turn, peak_mb
 from threadpoolctl import threadpool_limits
 
 from neurocanvas.config import FeatureSettings
-from neurocanvas.features.entropy import VOLTS, extract
-from neurocanvas.montage import BANDS, CH_NAMES
-from neurocanvas.trials import COLUMNS, Trials
+from neurocanvas.data.montage import BANDS, CH_NAMES
+from neurocanvas.data.trials import COLUMNS, Trials
+from neurocanvas.features.differential_entropy import VOLTS, extract
 
 N_TRIALS, N_TIMES, SFREQ = 4000, 400, 1000.0
 

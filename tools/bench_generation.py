@@ -21,8 +21,8 @@ from bench import Row, compare, in_turn, peak_mb
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 
 from neurocanvas.config import GenerateSettings
-from neurocanvas.families import FAMILIES
-from neurocanvas.generation.diffusion import load_generator
+from neurocanvas.generation.stable_diffusion import load_generator
+from neurocanvas.targets.pretrained import FAMILIES
 
 BATCH, STEPS, GUIDANCE = 40, 50, 7.5
 """Of the released loop."""
@@ -79,9 +79,7 @@ def benchmark() -> list[Row]:
     torch.set_num_threads(2)
     where = "CPU, the bundled Stable Diffusion, 64 px, float32, 2 threads"
     if ON_GPU:
-        where = (
-            f"{torch.cuda.get_device_name()}, Stable Diffusion 1.4 at full size, random weights, 512 px, bfloat16"
-        )
+        where = f"{torch.cuda.get_device_name()}, Stable Diffusion 1.4 at full size, random weights, 512 px, bfloat16"
     with tempfile.TemporaryDirectory() as folder:
         family = "bundled"
         if ON_GPU:

@@ -18,12 +18,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
 from tiny import embed_captions, true_captions
 
 from neurocanvas.config import DataSettings, FeatureSettings, MapperSettings, SimulateSettings
-from neurocanvas.datasets import open_dataset
-from neurocanvas.datasets.simulated import simulate
-from neurocanvas.features.entropy import extract
-from neurocanvas.models.base import standardisation
-from neurocanvas.models.basis import TargetBasis
-from neurocanvas.models.mlp import TargetPosterior
+from neurocanvas.data import open_dataset
+from neurocanvas.encoders.base import standardisation
+from neurocanvas.encoders.mlp import TargetPosterior
+from neurocanvas.encoders.target_pca import TargetBasis
+from neurocanvas.features.differential_entropy import extract
+from neurocanvas.simulation.dataset import simulate
 from neurocanvas.training.loop import fit
 from neurocanvas.training.losses import mse_per_element, spread
 

@@ -17,7 +17,7 @@ SIMULATION = {"design": "rapid", "subjects": 4, "concepts": 16, "trials_per_conc
 
 def _prepared(folder: Path) -> None:
     """A run with predictions of four subjects."""
-    from neurocanvas.stages import run_stage
+    from neurocanvas.workflow import run_stage
 
     run = _run(folder)
     for stage in ("simulate", "features", "caption", "embed", "train", "predict"):
@@ -27,8 +27,8 @@ def _prepared(folder: Path) -> None:
 def _run(folder: Path, engine: object = None) -> object:
     """The run, with an engine."""
     from neurocanvas.config import load_settings
+    from neurocanvas.pipeline.run import Run
     from neurocanvas.scale import IN_PROCESS
-    from neurocanvas.stages.run import Run
 
     settings = load_settings(
         None, simulate=SIMULATION, mapper={"epochs": 5}, classify={"models": ["mlp", "svm", "rf"], "epochs": 40},
@@ -41,7 +41,7 @@ def _run(folder: Path, engine: object = None) -> object:
 def _seconds(prepared: Path, verb: str, wanted: str, workers: int) -> float:
     """Time one verb in a fresh copy of the run; the workers are there and have loaded what they need."""
     from neurocanvas.scale import Local
-    from neurocanvas.stages import run_stage
+    from neurocanvas.workflow import run_stage
 
     with tempfile.TemporaryDirectory() as made, closing(Local(workers)) as engine:
         for name in ("warm", "timed"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurocanvas.datasets.pictures import GRATINGS, Grating
+from neurocanvas.simulation.images import GRATINGS, Grating
 
 DRAWINGS, GRATINGS_DRAWN = 21600, 2400
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -165,7 +165,7 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
     from diffusers import StableDiffusionPipeline
     from transformers import BlipImageProcessor, CLIPImageProcessor, CLIPTextModel
 
-    from neurocanvas.store import read_json, sha256, write_json
+    from neurocanvas.artifacts import read_json, sha256, write_json
 
     captions = json.loads((work / "captions.json").read_text())
     words, tokenizer = word_tokenizer(work, captions), clip_tokenizer(work, captions)

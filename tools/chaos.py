@@ -28,12 +28,12 @@ from pathlib import Path
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
-from tiny import artifacts, tiny_settings
+from tiny import tiny_settings, written_files
 
 from neurocanvas import cli
-from neurocanvas.stages import STAGES, run_stage
-from neurocanvas.stages.run import Run
-from neurocanvas.store import hold
+from neurocanvas.artifacts import hold
+from neurocanvas.pipeline.run import Run
+from neurocanvas.workflow import STAGES, run_stage
 
 FORK = multiprocessing.get_context("fork")
 
@@ -114,7 +114,7 @@ def kill(case: Case) -> None:
 
 def fill_disk(case: Case) -> None:
     """A file system that is too small, and then grows."""
-    size = int(case.rng.uniform(100, sum(map(len, artifacts(case.whole).values())) / 1024))
+    size = int(case.rng.uniform(100, sum(map(len, written_files(case.whole).values())) / 1024))
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(case.folder)]
     if subprocess.run(command, capture_output=True).returncode:
         case.injected = "cannot be mounted here"
@@ -153,7 +153,7 @@ def prepare(root: Path, until: str) -> tuple[Path, float]:
         for module in modules.read_text(encoding="utf-8").split() if name == "first" else ():
             with suppress(Exception):
                 import_module(module)
-    if artifacts(root / "first") != artifacts(root / "whole"):
+    if written_files(root / "first") != written_files(root / "whole"):
         sys.exit("two undisturbed runs differ")
     return root / "whole", seconds
 
@@ -167,7 +167,7 @@ def repeat(root: Path, until: str, whole: Path, seconds: float, seed: int, numbe
     try:
         FAULTS[fault](case)
         case.check(case.start(), 0)
-        ours, theirs = artifacts(folder), artifacts(whole)
+        ours, theirs = written_files(folder), written_files(whole)
     finally:
         if os.path.ismount(folder):
             subprocess.run(["umount", str(folder)], check=True)

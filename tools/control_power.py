@@ -21,10 +21,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
 import control_simulations
 from control_simulations import CLEAN, PLANTED
 
-from neurocanvas.evaluation.control_inputs import ControlInputs
-from neurocanvas.evaluation.controls import CONTROLS, compute_control
-from neurocanvas.evaluation.measured import SIGNIFICANT, Refusal
-from neurocanvas.store import fingerprint, sha256, write_json
+from neurocanvas.artifacts import fingerprint, sha256, write_json
+from neurocanvas.audit.controls.base import SIGNIFICANT, Refusal
+from neurocanvas.audit.controls.inputs import ControlInputs
+from neurocanvas.audit.controls.registry import CONTROLS, compute_control
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "controls.md"

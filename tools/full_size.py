@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from neurocanvas.families import BUNDLED
+from neurocanvas.targets.pretrained import BUNDLED
 
 UNET: dict[str, Any] = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 768, "attention_head_dim": 8,

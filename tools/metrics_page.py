@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from neurocanvas.audit.variants import VARIANTS
+from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS
 from neurocanvas.evaluation.metrics import METRICS
-from neurocanvas.evaluation.networks import FEATURE_NETWORKS
 from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES
 from neurocanvas.evaluation.statistics import OTHERS
-from neurocanvas.evaluation.variants import VARIANTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 

@@ -16,8 +16,9 @@ import mne
 import numpy as np
 
 from neurocanvas.config import SimulateSettings
-from neurocanvas.datasets import brain, simulated
-from neurocanvas.montage import POSITIONS
+from neurocanvas.data.montage import POSITIONS
+from neurocanvas.simulation import dataset as simulated
+from neurocanvas.simulation import eeg as brain
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen

@@ -38,8 +38,8 @@ from bundled_parts import (
 from torch import nn
 from torch.nn import functional as F
 
-from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing
-from neurocanvas.store import read_json, write_json
+from neurocanvas.artifacts import read_json, write_json
+from neurocanvas.simulation.images import CONCEPTS, render, sample_drawing
 
 STEPS = {"text": 200, "vae": 6400, "judge": 900, "blip": 1200, "decoder": 6000, "unet": 7000}
 BATCH = {"text": 96, "vae": 8, "judge": 128, "blip": 64, "decoder": 8, "unet": 64}

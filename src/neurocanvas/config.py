@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from neurocanvas.artifacts import fingerprint, write_text
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.store import fingerprint, write_text
 
 # The settings of the bundled run.
 DEMO = Path(__file__).parent / "bundled" / "demo.toml"
@@ -247,9 +247,7 @@ class GenerateSettings(Settings):
 
     family: str = Field("bundled", description="a name in families.FAMILIES, or a folder like the bundled one")
     arms: tuple[Arm, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
-    samples: int = Field(
-        1, ge=1, description="pictures per trial; the first is scored, or of the arm best-of the best"
-    )
+    samples: int = Field(1, ge=1, description="pictures per trial; the first is scored, or of the arm best-of the best")
     scheduler: Literal["dpm-solver++", "pndm", "ddim", "unipc", "lcm"] = "dpm-solver++"
     steps: int = Field(20, ge=1)
     guidance: float = Field(5.0, ge=0, description="classifier-free guidance scale; 1 or less is none")
@@ -302,9 +300,9 @@ class EvaluateSettings(Settings):
         "", description="folder of seen pictures: score the pictures in data.pictures against these, not a run's"
     )
     pairs: str = Field("", description="CSV that says which belong together: image, against; empty = of one name")
-    variant: Literal[
-        "mindeye", "atm-old", "ozcelik", "bread", "enigma", "mindvis-nway", "crosspt-upper-half"
-    ] = Field("mindeye", description="whose sizes, layers and counting: evaluation.variants.VARIANTS")
+    variant: Literal["mindeye", "atm-old", "ozcelik", "bread", "enigma", "mindvis-nway", "crosspt-upper-half"] = Field(
+        "mindeye", description="whose sizes, layers and counting: evaluation.variants.VARIANTS"
+    )
     metrics: tuple[str, ...] = Field(
         (),
         description="of feature networks: names in evaluation.metrics.METRICS, whose weights may be fetched; empty = "

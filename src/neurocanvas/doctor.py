@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from neurocanvas.config import DataSettings
-from neurocanvas.families import BUNDLED, check_bundled, find_family, local_folder
+from neurocanvas.targets.pretrained import BUNDLED, check_bundled, find_family, local_folder
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "mne", "scikit-learn", "numpy", "mne-bids", "braindecode",
@@ -117,7 +117,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _pictures(data: DataSettings | None) -> dict[str, Any] | None:
     """Pictures of the data set that are missing."""
-    from neurocanvas.datasets.inspection import inspect_dataset
+    from neurocanvas.data.inspect import inspect_dataset
 
     found: dict[str, Any] | None = None if data is None else inspect_dataset(data)["pictures"]
     return found

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from neurocanvas.config import MapperSettings
-from neurocanvas.datasets.splits import Split
+from neurocanvas.data.splits import Split
+from neurocanvas.encoders import MAPPERS, EEGSpec
+from neurocanvas.encoders.checkpoint import load_mapper, save_mapper
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models import MAPPERS, EEGSpec
-from neurocanvas.models.checkpoint import load_mapper, save_mapper
 from neurocanvas.training.compare import train_mapper
 
 SPEC = EEGSpec(("O1", "Oz", "O2", "Pz"), ("alpha", "beta"), (7, 24))

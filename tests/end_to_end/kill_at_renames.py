@@ -20,8 +20,8 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / "tiny"))
 from tiny import tiny_settings, write_true_captions
 
-from neurocanvas.stages import STAGES, run_stage
-from neurocanvas.stages.run import Run
+from neurocanvas.pipeline.run import Run
+from neurocanvas.workflow import STAGES, run_stage
 
 rename = os.replace
 

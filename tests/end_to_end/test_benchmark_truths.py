@@ -8,14 +8,14 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from neurocanvas.config import ClassifySettings, DataSettings, FeatureSettings, load_settings
-from neurocanvas.datasets import open_dataset
-from neurocanvas.datasets.simulated import simulate
-from neurocanvas.datasets.splits import Split
-from neurocanvas.features.entropy import extract
-from neurocanvas.models.classifiers import TrialSpec
-from neurocanvas.stages import run_stage
-from neurocanvas.stages.run import Run
+from neurocanvas.data import open_dataset
+from neurocanvas.data.splits import Split
+from neurocanvas.encoders.estimators import TrialSpec
+from neurocanvas.features.differential_entropy import extract
+from neurocanvas.pipeline.run import Run
+from neurocanvas.simulation.dataset import simulate
 from neurocanvas.training.classification import HIDDEN, score, train_classifier
+from neurocanvas.workflow import run_stage
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WITHIN_BLOCKS = {"released", "within-block-gap", "by-stimulus", "kfold-by-stimulus"}

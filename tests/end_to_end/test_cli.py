@@ -15,8 +15,8 @@ from tiny import TINY, write_true_captions
 
 from neurocanvas import __version__, cli
 from neurocanvas.config import load_settings
-from neurocanvas.stages import run_stage
-from neurocanvas.stages.run import Run
+from neurocanvas.pipeline.run import Run
+from neurocanvas.workflow import run_stage
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas.config import DEMO, load_settings
-from neurocanvas.stages import STAGES, run_all, run_stage
-from neurocanvas.stages.run import Run
+from neurocanvas.pipeline.run import Run
+from neurocanvas.workflow import STAGES, run_all, run_stage
 
 METRICS = {"two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from neurocanvas.config import load_settings
-from neurocanvas.stages import run_all
-from neurocanvas.stages.run import Run
+from neurocanvas.pipeline.run import Run
+from neurocanvas.workflow import run_all
 
 CONFIG = Path(__file__).parents[2] / "configs" / "muse_gratings.toml"
 

@@ -12,18 +12,18 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import artifacts, tiny_settings, write_true_captions
+from tiny import tiny_settings, write_true_captions, written_files
 
 from neurocanvas.config import save_settings
-from neurocanvas.stages import STAGES
-from neurocanvas.stages.run import Run
+from neurocanvas.pipeline.run import Run
+from neurocanvas.workflow import STAGES
 
 PROGRAM = Path(__file__).with_name("kill_at_renames.py")
 
 
 def check_same(killed, whole):
     """Compare two run folders file by file."""
-    ours, theirs = artifacts(killed), artifacts(whole)
+    ours, theirs = written_files(killed), written_files(whole)
     assert sorted(ours) == sorted(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
     assert not [name for name in ours if Path(name).name.startswith(".") or name.endswith(".state")]
@@ -70,7 +70,7 @@ def test_the_command_line_killed_while_it_draws_continues(tmp_path, tiny_run):
 
 def test_two_processes_share_the_pictures_and_draw_the_same(tiny_copy):
     """As `accelerate launch` starts them on a machine with two GPUs; on a CPU it takes torch's own launcher."""
-    whole, log = artifacts(tiny_copy / "images"), tiny_copy / "log.jsonl"
+    whole, log = written_files(tiny_copy / "images"), tiny_copy / "log.jsonl"
     before = log.read_text().count('"stage": "generate"')
     shutil.rmtree(tiny_copy / "images")
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -80,5 +80,5 @@ def test_two_processes_share_the_pictures_and_draw_the_same(tiny_copy):
         capture_output=True, text=True, timeout=600, env={**os.environ, "ACCELERATE_USE_CPU": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert artifacts(tiny_copy / "images") == whole
+    assert written_files(tiny_copy / "images") == whole
     assert log.read_text().count('"stage": "generate"') == 3 * before  # one process made the run, two drew again

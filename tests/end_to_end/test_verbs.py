@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 from neurocanvas.config import load_settings
-from neurocanvas.datasets.converted import ARRAY
+from neurocanvas.data.store import ARRAY
 
 SMALL = ["--concepts", "3", "--trials", "4", "--subjects", "2", "--signal", "0", "--design", "block", "--incomplete"]
 """Subject 0 has 12 trials of three concepts, subject 1 lacks one of them."""

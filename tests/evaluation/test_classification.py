@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.classification import (
+from neurocanvas.evaluation.benchmark import (
     chance_p,
     enough_draws,
     holm,
@@ -66,7 +66,7 @@ def test_counting_hits_per_unit_equals_reading_every_trial(design, monkeypatch):
     units, strata = np.repeat(np.arange(24), sizes), np.repeat(np.arange(24) // 8, sizes)
     true = np.repeat(np.arange(24) % 4, sizes)
     predicted = np.where(rng.uniform(size=(2, len(true))) < [[0.2], [0.5]], true, rng.integers(4, size=len(true)))
-    monkeypatch.setattr("neurocanvas.evaluation.classification.AT_ONCE", 900)  # in several parts
+    monkeypatch.setattr("neurocanvas.evaluation.benchmark.AT_ONCE", 900)  # in several parts
     p, chance = chance_p(predicted, true, strata, units, count=8000, rng=np.random.default_rng(5))
     for model in range(2):
         null = null_means(predicted[model][:, None] == np.arange(4), true, permutations(strata, units, 8000, rng=rng))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.concepts import confusion_counts, semantic_order
+from neurocanvas.evaluation.summary import confusion_counts, semantic_order
 
 
 def test_confusions_are_counted():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.distributions import (
+from neurocanvas.evaluation.set_metrics import (
     FeatureMoments,
     SetScore,
     effective_rank,
@@ -96,7 +96,7 @@ def test_inception_score_is_torchmetrics(monkeypatch):
 def test_inception_score_shuffles_when_asked_whatever_the_batch(monkeypatch):
     logits, rng = 3 * features(30, width=5, seed=14), np.random.default_rng
     whole, parts = inception_score(logits).value, inception_score(logits, splits=3).value
-    monkeypatch.setattr("neurocanvas.evaluation.distributions.AT_ONCE", 4)
+    monkeypatch.setattr("neurocanvas.evaluation.set_metrics.AT_ONCE", 4)
     assert inception_score(logits).value == pytest.approx(whole, rel=1e-10)
     assert inception_score(logits, rng=rng(0)).value == pytest.approx(whole, rel=1e-10)
     assert inception_score(logits, splits=3, rng=rng(0)).value != pytest.approx(parts, rel=1e-10)

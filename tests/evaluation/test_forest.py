@@ -3,8 +3,8 @@
 import numpy as np
 
 from neurocanvas.config import EvaluateSettings
-from neurocanvas.evaluation.forest import forest
 from neurocanvas.evaluation.statistics import permutation_p, permutations
+from neurocanvas.evaluation.summary import forest
 
 SETTINGS = EvaluateSettings(permutations=199, resamples=200)
 

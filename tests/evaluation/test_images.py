@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.images import Window, lpips_distance, pixcorr, pixcorr_table, ssim, ssim_table
+from neurocanvas.evaluation.pixels import Window, lpips_distance, pixcorr, pixcorr_table, ssim, ssim_table
 
 
 def pictures(n: int, seed: int, size: tuple[int, int] = (32, 40)) -> np.ndarray:

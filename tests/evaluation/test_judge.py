@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing
 from neurocanvas.evaluation.judge import judge_texts
-from neurocanvas.families import find_family, load_picture_encoder
+from neurocanvas.simulation.images import CONCEPTS, render, sample_drawing
+from neurocanvas.targets.pretrained import find_family, load_picture_encoder
 
 
 @pytest.fixture(scope="module")

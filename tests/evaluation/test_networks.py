@@ -6,9 +6,18 @@ import torch
 from PIL import Image
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.images import lpips_distance
-from neurocanvas.evaluation.networks import FEATURE_NETWORKS, NotComputed, extract_features, lpips
-from neurocanvas.evaluation.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, preprocess
+from neurocanvas.evaluation.feature_networks import (
+    CLIP_MEAN,
+    CLIP_STD,
+    FEATURE_NETWORKS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NotComputed,
+    extract_features,
+    lpips,
+    preprocess,
+)
+from neurocanvas.evaluation.pixels import lpips_distance
 
 # of MindEye: the side of the tensor; layers are compared in test_variants.py
 MINDEYE = {"alexnet2": 256, "alexnet5": 256, "inception": 342, "clip": 224, "efficientnet-b1": 255, "swav": 224}

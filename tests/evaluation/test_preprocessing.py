@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.preprocessing import (
+from neurocanvas.evaluation.feature_networks import (
     CLIP_MEAN,
     CLIP_STD,
     IMAGENET_MEAN,

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from neurocanvas.evaluation import weights
-from neurocanvas.evaluation.networks import FEATURE_NETWORKS, LoadedNetwork, NotComputed, extract_features
-from neurocanvas.evaluation.weights import load_lpips_heads, load_network, read_layers
+from neurocanvas.evaluation import feature_networks as weights
+from neurocanvas.evaluation.feature_networks import (
+    FEATURE_NETWORKS,
+    LoadedNetwork,
+    NotComputed,
+    extract_features,
+    load_lpips_heads,
+    load_network,
+    read_layers,
+)
 
 
 def pictures(n: int = 2, size: int = 40) -> np.ndarray:
@@ -52,7 +59,7 @@ def test_networks_of_transformers_come_out_of_a_folder(tiny_transformers, name, 
 
 
 def test_the_networks_own_processor_prepares_where_no_other_is_named(tiny_transformers):
-    from neurocanvas.families import pil_processor
+    from neurocanvas.targets.pretrained import pil_processor
 
     root, _ = tiny_transformers
     values = pictures(size=60)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.features.released_files import read_released, write_released
+from neurocanvas.pipeline.exchange import read_released, write_released
 
 
 def test_layout_is_all_channels_of_a_band_then_the_next(tmp_path):

@@ -10,7 +10,7 @@ from tiny import embed_captions
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.generation.diffusion import load_generator
+from neurocanvas.generation.stable_diffusion import load_generator
 from neurocanvas.targets.captions import load_captioner
 
 SMALL = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from neurocanvas.generation.diffusion import picture_seed
+from neurocanvas.generation.stable_diffusion import picture_seed
 
 
 def test_a_seed_belongs_to_one_picture():

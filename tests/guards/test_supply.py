@@ -164,7 +164,7 @@ def test_the_source_archive_holds_what_builds_the_package_and_nothing_else(archi
 
 LOADS = """
 import neurocanvas
-from neurocanvas.families import find_family, load_part
+from neurocanvas.targets.pretrained import find_family, load_part
 from transformers import CLIPModel
 print(neurocanvas.__file__, load_part(find_family("bundled").judge, CLIPModel.from_pretrained).num_parameters() > 0)
 """

@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.parametrize("category", [FutureWarning, DeprecationWarning])
 @pytest.mark.parametrize(
     ("module", "fails"),
-    [("neurocanvas.stages.run", True), (__name__, True), ("mne", True), ("mne.io.base", False), ("sklearn", False)],
+    [("neurocanvas.pipeline.run", True), (__name__, True), ("mne", True), ("mne.io.base", False), ("sklearn", False)],
 )
 def test_deprecations_of_our_own_code_are_errors(category, module, fails):
     try:

@@ -8,11 +8,11 @@ import os
 import pytest
 from PIL import Image
 
-from neurocanvas import store
-from neurocanvas.datasets.stimuli import Stimuli
+from neurocanvas import artifacts
+from neurocanvas.data.images import Stimuli
 from neurocanvas.errors import NeuroCanvasError, check_inside
+from neurocanvas.pipeline.audit import drawn_stimuli
 from neurocanvas.report.gallery import ranked_pictures
-from neurocanvas.stages.records import drawn_stimuli
 
 OUTSIDE = ["../x.png", "a/../../x.png", "..", "/etc/passwd", "C:x.png", "c:\\x.png", "a\\b.png", "\\\\host\\x.png", "",
            ".", "a\0.png", "a\n.png", "\x1b[2J.png", None, 7, ["a.png"], {"a": 1}]  # fmt: skip
@@ -74,9 +74,9 @@ def shown(folder, *, stimulus="a.png", **changes):
     for name in ("images/seen/a.png.png", "images/s0/eeg/0.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(folder / name)
-    store.write_text(folder / "images" / "manifest.jsonl", json.dumps(MANIFEST | changes) + "\n")
+    artifacts.write_text(folder / "images" / "manifest.jsonl", json.dumps(MANIFEST | changes) + "\n")
     row = f'0,0,eeg,"{stimulus}",c,0.5\n'
-    store.write_text(folder / "scores" / "trials.csv", f"subject,trial,arm,stimulus,concept,two_way\n{row}")
+    artifacts.write_text(folder / "scores" / "trials.csv", f"subject,trial,arm,stimulus,concept,two_way\n{row}")
     return ranked_pictures(folder, ["eeg"], {}, {})
 
 

@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 import neurocanvas
-from neurocanvas.datasets.stimuli import Stimuli
+from neurocanvas.data.images import FORMATS, Stimuli, read_picture
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.picture_files import FORMATS, read_picture
 from neurocanvas.report.gallery import _data_uri
 
 SOURCES = Path(neurocanvas.__file__).parent

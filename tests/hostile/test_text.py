@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurocanvas.errors import NeuroCanvasError, check_file, check_option
+from neurocanvas.audit.external import read_columns
+from neurocanvas.errors import NeuroCanvasError, check_file, check_option, csv_cell, latex, printable, read_csv_cell
 from neurocanvas.evaluation.benchmark import as_csv, as_latex, as_text
-from neurocanvas.evaluation.pairing import read_columns
-from neurocanvas.report.tables import csv_link, file_link, read_csv
-from neurocanvas.safe_text import csv_cell, latex, printable, read_csv_cell
+from neurocanvas.report.sections import csv_link, file_link, read_csv
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=HYPERLINK(\"http://x\",\"y\")", "-", "=",
             "-1e5x", "+inf+", "'=1", "''=1", "−1", "=cmd|' /C calc'!A0"]  # fmt: skip

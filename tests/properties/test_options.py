@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurocanvas import cli
-from neurocanvas.datasets import simulated
+from neurocanvas.simulation import dataset as simulated
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 

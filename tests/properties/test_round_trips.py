@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neurocanvas.audit.external import read_columns
 from neurocanvas.config import RunSettings, load_settings, save_settings
-from neurocanvas.evaluation.pairing import read_columns
-from neurocanvas.stages.run import write_table
+from neurocanvas.pipeline.run import write_table
 from neurocanvas.targets.captions import read_captions, write_captions
 
 LINE = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neurocanvas import store
+from neurocanvas import artifacts
+from neurocanvas.audit.controls.registry import CANNOT, CONTROLS
 from neurocanvas.config import RunSettings, save_settings
-from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing
-from neurocanvas.evaluation.controls import CANNOT, CONTROLS
-from neurocanvas.montage import BANDS, CH_NAMES
-from neurocanvas.trials import COLUMNS
+from neurocanvas.data.montage import BANDS, CH_NAMES
+from neurocanvas.data.trials import COLUMNS
+from neurocanvas.simulation.images import CONCEPTS, render, sample_drawing
 
 LEVELS = {"eeg": 0.78, "shuffled": 0.5, "mean": 0.5, "oracle": 0.97}
 CHANCE = {"two_way": 0.5, "n_way": 0.1, "concept_top1": 1 / 6, "concept_top5": 5 / 6, "pixcorr": 0.01, "ssim": 0.28}
@@ -48,13 +48,13 @@ def make_folder(
         f"{stimulus}\t{(captions or {}).get(trial, drawing.caption)}\n"
         for trial, (stimulus, drawing) in enumerate(zip(stimuli, drawings, strict=True))
     ]
-    store.write_text(folder / "targets" / "caption.txt", "".join(lines))
+    artifacts.write_text(folder / "targets" / "caption.txt", "".join(lines))
     table = [[0, 0, 0, t % 6, t, stimuli[t], drawings[t].wnid, "coarse"] for t in range(n_trials)]
     write_table(folder / "features" / "s0_trials.csv", list(COLUMNS), table)
     gain = np.linspace(-0.4, 0.4, len(ch_names))[:, None] + np.array([3.0, 2.2, 1.8, 1.1, 0.4])
     features = (gain + rng.normal(0, 0.3, (n_trials, len(ch_names), 5))).astype(np.float32)
     card = {"ch_names": list(ch_names), "bands": list(BANDS), "method": "gaussian"}
-    store.write_array(folder / "features" / "s0_de.npy", features, "0", card)
+    artifacts.write_array(folder / "features" / "s0_de.npy", features, "0", card)
     write_pictures(folder / "images", drawings, stimuli, levels, rng)
     for fold in range(folds):
         write_card(folder / "models" / f"mlp_sd_s0_fold{fold}_model.safetensors", rng)
@@ -87,7 +87,7 @@ def make_folder(
                 "value": 0.75 - 0.3 * level, "low": 0.7 - 0.3 * level, "high": 0.8 - 0.3 * level, "p": 0.01,
                 "chance": 0.6, "place": (level - 0.5) / 0.47,
             }  # fmt: skip
-    store.write_json(folder / "scores" / "summary.json", summary)
+    artifacts.write_json(folder / "scores" / "summary.json", summary)
     return folder
 
 
@@ -133,7 +133,7 @@ def write_evidence(
         "name": f"mlp_sd{hostile}", "finding": finding, "can": ["More is known of the concept than chance gives."],
         "cannot": [f"How it does on persons whose EEG did not train.{hostile}"],
     }]  # fmt: skip
-    store.write_json(folder / "audit.json", {"verdict": said + hostile, "finding": finding, "cases": cases})
+    artifacts.write_json(folder / "audit.json", {"verdict": said + hostile, "finding": finding, "cases": cases})
     controls = []
     for name, effect, fired in CONTROL_ROWS:
         control, p = CONTROLS[name], None if effect is None else 0.0005 if fired else 0.4
@@ -144,7 +144,7 @@ def write_evidence(
             "p": p, "p_holm": None if effect is None else 0.002, "verdict": words[fired] + hostile,
         })  # fmt: skip
     verdict = f"Most of this accuracy is the recording block. 1 of 3 controls fired (block-surrogate).{hostile}"
-    store.write_json(folder / "controls.json", {"verdict": verdict, "rows": controls})
+    artifacts.write_json(folder / "controls.json", {"verdict": verdict, "rows": controls})
     forest = []
     for subject, (arm, level) in product(range(n_subjects), levels.items()):
         value = float(np.clip(level + rng.normal(0, 0.05 if arm == "eeg" else 0.01), 0, 1))
@@ -202,7 +202,7 @@ def write_pictures(folder: Path, drawings: list, stimuli: list[str], levels: dic
                 "subject": 0, "arm": arm, "trial": trial, "stimulus": stimulus, "concept": drawing.wnid,
                 "file": file.as_posix(), "seed": 1,
             })  # fmt: skip
-    store.write_text(folder / "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    artifacts.write_text(folder / "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def write_card(path: Path, rng: np.random.Generator) -> None:
@@ -217,7 +217,7 @@ def write_card(path: Path, rng: np.random.Generator) -> None:
               "mean": (0.0291, 0.5, 0.0292, 0.5)}  # fmt: skip
     scores = {mapper: dict(zip(names, row, strict=True)) for mapper, row in values.items()}
     card = {"history": history, "selected_epoch": int(epochs[val.argmin()]), "scores": scores, "warnings": []}
-    store.write_json(store.card_path(path), card)
+    artifacts.write_json(artifacts.card_path(path), card)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurocanvas.report.matrix import confusion, draw_matrix, near_errors
+from neurocanvas.report.figures import confusion, draw_matrix, near_errors
 
 COUNTS = "arm,true,named,count\neeg,a,a,1\neeg,a,c,3\neeg,b,b,4\neeg,c,b,2\nshuffled,a,b,4\nother,a,a,9\n"
 ORDER = "concept,name,semantic,block\na,ape,2,0\nb,bee,0,2\nc,cat,1,1\n"

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neurocanvas import store
+from neurocanvas import artifacts
 from neurocanvas.config import RunSettings, save_settings
-from neurocanvas.datasets.pictures import CONCEPTS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.benchmark import explanation, paper_tables
 from neurocanvas.report import write_report
 from neurocanvas.report.page import script_hash
-from neurocanvas.report.words import number, p_value, verdict
+from neurocanvas.report.text import number, p_value, verdict
+from neurocanvas.simulation.images import CONCEPTS
 
 MUSE = ("TP9", "AF7", "AF8", "TP10", "POz")
 HOSTILE = "<script>alert(1)</script>\"'&"
@@ -58,7 +58,6 @@ class Page(HTMLParser):
     def words(self) -> str:
         """The text with plain single spaces."""
         return re.sub(r"\s+", " ", self.text.replace("\u2060", ""))
-
 
     def classes(self, tag: str = "") -> list[str | None]:
         """Classes of all tags, or of those of a name."""
@@ -229,7 +228,7 @@ def write_benchmark(folder: Path, warning: str = "", p_holm: float = 0.001) -> N
     mlp, svm = ({"model": "mlp", "title": "MLP", "mean": 0.404}, {"model": "svm", "title": "<b>SVM</b>", "mean": 0.392})
     rows = [{**row, **mlp, "best_on_test": [0.431]}, {**row, **svm, "best_on_test": [0.419], "p_best": 0.01}]
     content = {"explanation": explanation(rows), "rows": rows, "tables": paper_tables(rows)}
-    store.write_json(folder / "scores" / "benchmark.json", content)
+    artifacts.write_json(folder / "scores" / "benchmark.json", content)
 
 
 def test_a_benchmark_alone_makes_a_page_with_selection_below_its_scores_and_says_things_once(tmp_path: Path) -> None:
@@ -302,7 +301,7 @@ def test_the_audit_overrules_the_verdict_where_it_must(make_run: Make, finding, 
 def test_an_audit_of_classifiers_alone_is_shown_too(tmp_path: Path) -> None:
     save_settings(RunSettings(name="table"), tmp_path / "run.toml")
     write_benchmark(tmp_path)
-    store.write_json(tmp_path / "scores" / "audit.json", {"verdict": "It is the block.", "finding": "block"})
+    artifacts.write_json(tmp_path / "scores" / "audit.json", {"verdict": "It is the block.", "finding": "block"})
     page = read(tmp_path)
     assert page.words.index("It is the block.") < page.words.index("MLP names the concept")
     assert "audit block" in page.classes()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.montage import CH_NAMES
-from neurocanvas.report.scalp import electrode_positions, scalp_map
+from neurocanvas.report.figures import electrode_positions, scalp_map
 
 MUSE = ("TP9", "AF7", "AF8", "TP10", "POz")
 

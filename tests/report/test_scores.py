@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from neurocanvas.report.scores import forest, metric_tables, not_computed, retrieval_table, set_table
+from neurocanvas.report.sections import forest, metric_tables, not_computed, retrieval_table, set_table
 
 SCORE = {"value": 0.78, "low": 0.72, "high": 0.81, "p": 0.0005, "chance": 0.5, "place": 0.6}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.report.tables import csv_link, file_link, number_in, read_csv
+from neurocanvas.report.sections import csv_link, file_link, number_in, read_csv
 
 
 def content_of(link: str) -> list[list[str]]:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from neurocanvas.datasets.pictures import CONCEPTS, render, sample_drawing
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.simulation.images import CONCEPTS, render, sample_drawing
 from neurocanvas.targets.captions import caption_stimuli, load_captioner, read_captions, tidy, write_captions
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.targets.released_files import read_released_embeddings, write_released_embeddings
+from neurocanvas.pipeline.exchange import read_released_embeddings, write_released_embeddings
 
 NAMES = ["n01_1.JPEG", "n01_2.JPEG", "n02_7.JPEG"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny import embed_captions
 
-from neurocanvas.families import find_family
 from neurocanvas.targets.clip import load_text_encoder, text_shape
+from neurocanvas.targets.pretrained import find_family
 
 CAPTIONS = ["a yellow banana on a blue cloth", "a red mitten on a green table", "a yellow banana on a blue cloth"]
 

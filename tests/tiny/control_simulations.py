@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.evaluation.control_inputs import COLUMNS, ControlInputs, coded, shrinkage_lda
-from neurocanvas.evaluation.controls import CONTROLS, control_row, correct_for_many
+from neurocanvas.audit.controls.inputs import COLUMNS, ControlInputs, coded, shrinkage_lda
+from neurocanvas.audit.controls.registry import CONTROLS, control_row, correct_for_many
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 

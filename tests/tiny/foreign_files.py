@@ -16,20 +16,22 @@ import numpy as np
 import torch
 from PIL import Image
 
+from neurocanvas.audit import external as pairing
+from neurocanvas.audit.external import table_case
 from neurocanvas.config import DataSettings, RecordingSettings
-from neurocanvas.datasets import eeg_imagenet, imagenet, inspection
-from neurocanvas.datasets.recordings import open_recordings
-from neurocanvas.datasets.released import STAGE2, WHOLE
-from neurocanvas.datasets.stimuli import Stimuli
+from neurocanvas.data import eeg_imagenet, imagenet
+from neurocanvas.data import inspect as inspection
+from neurocanvas.data.eeg_imagenet import STAGE2, WHOLE
+from neurocanvas.data.images import Stimuli
+from neurocanvas.data.recordings import open_recordings
+from neurocanvas.encoders import EEGSpec, TargetBasis, checkpoint
+from neurocanvas.encoders.linear import RidgeMapper
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation import pairing, weights
-from neurocanvas.evaluation.networks import NotComputed
-from neurocanvas.features.released_files import read_released
-from neurocanvas.models import EEGSpec, TargetBasis, checkpoint, released_files
-from neurocanvas.models.linear import RidgeMapper
-from neurocanvas.stages.foreign import table_case
+from neurocanvas.evaluation import feature_networks as weights
+from neurocanvas.evaluation.feature_networks import NotComputed
+from neurocanvas.pipeline import exchange as released_files
+from neurocanvas.pipeline.exchange import read_released, read_released_embeddings
 from neurocanvas.targets import captions
-from neurocanvas.targets.released_files import read_released_embeddings
 
 IMAGE = "n02106662_1.JPEG"
 WIDTHS = (64, 192, 384, 256, 256)  # of LPIPS

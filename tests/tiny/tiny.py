@@ -29,25 +29,27 @@ def embed_captions(captions, family="bundled"):
 
 def true_captions(settings):
     """The captions that simulated pictures were drawn from."""
-    from neurocanvas.datasets.simulated import _draw_stimuli
+    from neurocanvas.simulation.dataset import _draw_stimuli
 
     return {one.name: one.drawing.caption for one in _draw_stimuli(settings) if one.drawing is not None}
 
 
 def write_true_captions(run):
     # so that tests of other stages do not depend on how well the captioner describes two dozen pictures
-    from neurocanvas import store
-    from neurocanvas.families import family_print
+    from neurocanvas import artifacts
     from neurocanvas.targets.captions import write_captions
+    from neurocanvas.targets.pretrained import family_print
 
     true = true_captions(run.settings.simulate)
     path, family = run.folder / "targets" / "caption.txt", run.settings.family
     write_captions(path, {name: true[name] for name in run.stimuli})
-    inputs = store.fingerprint("caption", run.dataset[1].fingerprint(), run.stimuli, family_print(family), "default")
-    store.finish(path, inputs, {"family": family})
+    inputs = artifacts.fingerprint(
+        "caption", run.dataset[1].fingerprint(), run.stimuli, family_print(family), "default"
+    )
+    artifacts.finish(path, inputs, {"family": family})
 
 
-def artifacts(folder: Path) -> dict[str, bytes]:
+def written_files(folder: Path) -> dict[str, bytes]:
     """Every file of a run but the log, by its path in the run folder."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "log.jsonl"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

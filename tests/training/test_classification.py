@@ -12,11 +12,11 @@ from sklearn.svm import SVC
 from tiny import Trap
 
 from neurocanvas.config import ClassifySettings
-from neurocanvas.datasets.splits import Split
+from neurocanvas.data.montage import CH_NAMES
+from neurocanvas.data.splits import Split
+from neurocanvas.encoders.estimators import CLASSIFIERS, Estimator, Network, TrialSpec
+from neurocanvas.encoders.rgnn import electrode_graph
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.classifiers import CLASSIFIERS, Estimator, Network, TrialSpec
-from neurocanvas.models.rgnn import electrode_graph
-from neurocanvas.montage import CH_NAMES
 from neurocanvas.training import classification
 from neurocanvas.training.classification import HIDDEN, PRETRAINED_WARNING, accuracy_by_epoch, make_optimizer, score
 

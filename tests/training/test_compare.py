@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from neurocanvas import store
+from neurocanvas import artifacts
 from neurocanvas.config import MapperSettings
-from neurocanvas.datasets.splits import BLOCK_WARNING, Split
+from neurocanvas.data.splits import BLOCK_WARNING, Split
+from neurocanvas.encoders import EEGSpec, Mapper
+from neurocanvas.encoders.checkpoint import load_mapper
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models import EEGSpec, Mapper
-from neurocanvas.models.checkpoint import load_mapper
 from neurocanvas.training.compare import mapper_table, train_and_save, train_mapper
 
 SPEC = EEGSpec(("O1", "Oz", "O2"), ("alpha", "beta"), (5, 8))
@@ -110,7 +110,7 @@ def test_a_stopped_training_ends_with_the_same_bytes_and_a_finished_one_is_reuse
     train_and_save(*data, SPEC, SETTINGS, path=stopped, log=lines.append)
     assert lines[0]["epoch"] == 6
     assert whole.read_bytes() == stopped.read_bytes()
-    assert store.card_path(whole).read_bytes() == store.card_path(stopped).read_bytes()
+    assert artifacts.card_path(whole).read_bytes() == artifacts.card_path(stopped).read_bytes()
     assert sorted(file.name for file in stopped.parent.iterdir()) == ["m.safetensors", "m.safetensors.json"]
     train_and_save(*data, SPEC, SETTINGS, path=stopped, log=stop)
     with pytest.raises(Stopped):

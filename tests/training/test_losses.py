@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurocanvas.models import TargetBasis
+from neurocanvas.encoders import TargetBasis
 from neurocanvas.training.losses import (
     contrastive_error,
     cosine_error,

@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import batches
+from neurocanvas.targets.pretrained import batches
 
 # Numbers that are worked on at once: memory, not result.
 AT_ONCE = 4_000_000

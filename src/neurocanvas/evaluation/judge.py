@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from neurocanvas.families import device, find_family, load_network, load_part
+from neurocanvas.targets.pretrained import device, find_family, load_network, load_part
 
 
 def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
@@ -18,9 +18,7 @@ def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
     source = find_family(family).judge
     model = load_part(source, partial(load_network, CLIPModel))
     tokenizer = load_part(source, AutoTokenizer.from_pretrained)
-    words = tokenizer(list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt").to(
-        device()
-    )
+    words = tokenizer(list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt").to(device())
     with torch.inference_mode():
         features = model.get_text_features(**words)
     return getattr(features, "pooler_output", features).float().cpu().numpy()

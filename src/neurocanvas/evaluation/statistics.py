@@ -11,7 +11,7 @@ from math import exp, lgamma
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import batches
+from neurocanvas.targets.pretrained import batches
 
 # Numbers drawn at once; sets memory, not results.
 AT_ONCE = 2_000_000
@@ -26,9 +26,7 @@ TOLERANCE = 1e-9
 def _codes(name: str, values: np.ndarray, n_trials: int) -> np.ndarray:
     column = np.asarray(values)
     if column.shape != (n_trials,):
-        raise NeuroCanvasError(
-            f"{name}: one value for each of {n_trials} trials is needed; got {column.shape}."
-        )
+        raise NeuroCanvasError(f"{name}: one value for each of {n_trials} trials is needed; got {column.shape}.")
     return np.unique(column, return_inverse=True)[1]
 
 
@@ -36,9 +34,7 @@ def _values(name: str, values: np.ndarray) -> np.ndarray:
     """Check and return one finite score per trial."""
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
-        raise NeuroCanvasError(
-            f"{name}: finite numbers, shape (n,), are needed; got {scores.shape}, or NaN in it."
-        )
+        raise NeuroCanvasError(f"{name}: finite numbers, shape (n,), are needed; got {scores.shape}, or NaN in it.")
     return scores
 
 
@@ -91,9 +87,7 @@ class Cells:
         return (self.partners >= 0) & (label[self.partners] != label[:, None])
 
 
-def permutations(
-    strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator
-) -> np.ndarray:
+def permutations(strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator) -> np.ndarray:
     """Permute labels among units within strata: (count, n_trials); `true[permuted[i]]` are the i-th labels."""
     # A unit takes the labels of another in order, from the start again where they run out: exact with units of one
     # length, otherwise nearly so.
@@ -173,9 +167,7 @@ def paired_permutation_p(
     """One-sided p for a > b on the same trials, (n_trials,): signs of whole units are flipped, (1 + b) / (1 + n)."""
     first, second = _values("a", a), _values("b", b)
     if first.shape != second.shape:
-        raise NeuroCanvasError(
-            f"paired test: as many scores of both are needed; got {len(first)} and {len(second)}."
-        )
+        raise NeuroCanvasError(f"paired test: as many scores of both are needed; got {len(first)} and {len(second)}.")
     codes = _codes("units", units, len(first))
     differences = np.bincount(codes, weights=first - second)
     null = np.empty(count)

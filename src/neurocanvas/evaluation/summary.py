@@ -10,8 +10,7 @@ import numpy as np
 
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.doubts import arm_warnings, design_warnings
-from neurocanvas.evaluation.forest import forest
+from neurocanvas.evaluation.benchmark import holm
 from neurocanvas.evaluation.identification import (
     concept_top_k_table,
     n_way_top_k_table,
@@ -29,6 +28,114 @@ from neurocanvas.evaluation.statistics import (
     place,
     smallest_p,
 )
+
+
+def confusion_counts(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Confusion counts, (n_concepts, n_concepts), row seen, column named, from scores (n_trials, n_concepts)."""
+    if scores.ndim != 2 or true.shape != scores.shape[:1]:
+        raise NeuroCanvasError(
+            f"confusions: scores (n_trials, n_concepts) and one column per trial are needed; got {scores.shape}, "
+            f"{true.shape}."
+        )
+    counts = np.zeros((scores.shape[1], scores.shape[1]), dtype=np.int64)
+    np.add.at(counts, (true, scores.argmax(axis=1)), 1)
+    return counts
+
+
+def semantic_order(embeddings: np.ndarray) -> np.ndarray:
+    """Place of every concept, (n_concepts,), so that concepts of similar meaning are neighbours [BarJoseph2001]."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    if len(embeddings) < 3:
+        return np.arange(len(embeddings))
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    leaves = leaves_list(linkage(unit, "average", metric="cosine", optimal_ordering=True))
+    places = np.empty(len(leaves), dtype=np.int64)
+    places[leaves] = np.arange(len(leaves))
+    return places
+
+
+# Below this many units, intervals are rough and a warning says so.
+FEW_UNITS = 20
+
+# Where no p-value can be below this, a warning says so.
+LARGE_SMALLEST_P = 0.01
+
+# An oracle arm with a lower two-way score cannot serve as ceiling.
+LOW_ORACLE = 0.75
+
+
+def design_warnings(blocked: bool, unit: str, n_units: int, smallest: float) -> list[str]:
+    found = []
+    if blocked:
+        found.append(
+            "Block design: each concept was shown in one stretch of time, so slow drift alone tells concepts "
+            "apart. These scores, whatever their p-value, cannot be told from decoding the recording block."
+        )
+    if n_units < FEW_UNITS:
+        found.append(f"Only {n_units} {unit}: intervals are rough.")
+    if smallest > LARGE_SMALLEST_P:
+        found.append(f"So few units can be exchanged that p cannot go below {smallest:.2g}.")
+    return found
+
+
+def arm_warnings(
+    measured: Mapping[str, Mapping[str, Mapping[str, Any]]], nulls: Mapping[str, Mapping[str, np.ndarray]]
+) -> list[str]:
+    """Warn of an oracle arm too low to be a ceiling, and of null arms that differ from chance."""
+    found = []
+    oracle = measured["oracle"]["two_way"]["value"] if "oracle" in measured else 1.0
+    if oracle < LOW_ORACLE:
+        found.append(
+            f"The oracle arm reaches only {oracle:.2f} in two-way identification: the generator cannot draw "
+            "what it is told, or the judge cannot see it. A low eeg score says little here."
+        )
+    for arm in ("shuffled", "mean"):
+        if arm in measured:
+            value = measured[arm]["two_way"]["value"]
+            p = permutation_p(value, nulls[arm]["two_way"], two_sided=True)
+            if p <= 0.01:
+                found.append(
+                    f"The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), "
+                    "though it knows nothing of the trial: something else gives the pictures away."
+                )
+    return found
+
+
+METRIC = "two_way"
+
+
+def forest(
+    tables: Mapping[str, Mapping[str, np.ndarray]],
+    true: np.ndarray,
+    subject: np.ndarray,
+    units: np.ndarray,
+    permuted: np.ndarray,
+    settings: EvaluateSettings,
+) -> list[dict[str, Any]]:
+    """Two-way score of every arm and subject, from tables (n_trials, n_pictures); Holm over an arm's subjects."""
+    rows = []
+    for arm, given in tables.items():
+        table = given[METRIC]
+        values = table[np.arange(len(true)), true]
+        of_arm: list[dict[str, Any]] = []
+        for one in np.unique(subject):
+            mine = np.flatnonzero(subject == one)
+            place = np.full(len(subject), -1)
+            place[mine] = np.arange(len(mine))
+            interval = bootstrap_interval(
+                values[mine], units[mine], resamples=settings.resamples, rng=np.random.default_rng(settings.seed)
+            )
+            value = float(values[mine].mean())
+            null = null_means(table[mine], true[mine], place[permuted[:, mine]])
+            of_arm.append({
+                "subject": str(one), "arm": arm, "metric": METRIC, "n": len(mine), "value": value,
+                "low": interval and interval[0], "high": interval and interval[1], "p": permutation_p(value, null),
+            })  # fmt: skip
+        corrected = holm([row["p"] for row in of_arm])
+        rows += [{**row, "p_holm": p} for row, p in zip(of_arm, corrected, strict=True)]
+    return rows
+
 
 # Names of the scores that every summary.json and trials.csv has; more is better in each.
 METRICS = ("two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim")
@@ -49,9 +156,7 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
     """Score of every trial under every metric, for every picture or concept that could have been true."""
     missing = [name for name in TABLES if name not in arm and name != "concept"]
     if missing:
-        raise NeuroCanvasError(
-            f"arm: the tables {', '.join(TABLES)} are needed; {', '.join(missing)} is missing."
-        )
+        raise NeuroCanvasError(f"arm: the tables {', '.join(TABLES)} are needed; {', '.join(missing)} is missing.")
     sim = np.asarray(arm["similarity"])
     return {
         "two_way": two_way_table(sim),
@@ -248,14 +353,10 @@ def _true_columns(trials: Mapping[str, np.ndarray], name: str, known: Sequence[s
         )
     place_of = {label: column for column, label in enumerate(known)}
     if len(place_of) != len(known):
-        raise NeuroCanvasError(
-            f"known {name} ids must differ; got {len(known)}, {len(place_of)} of them distinct."
-        )
+        raise NeuroCanvasError(f"known {name} ids must differ; got {len(known)}, {len(place_of)} of them distinct.")
     unknown = sorted({str(label) for label in trials[name]} - {str(label) for label in known})
     if unknown:
-        raise NeuroCanvasError(
-            f"{name}: the trials' must be among the {len(known)} known; {unknown[0]} is not."
-        )
+        raise NeuroCanvasError(f"{name}: the trials' must be among the {len(known)} known; {unknown[0]} is not.")
     return np.array([place_of[str(label)] for label in trials[name]])
 
 
@@ -304,8 +405,11 @@ def _measure(
                 score["place"] = place(value, means["shuffled"][metric], means["oracle"][metric])
             if arm in ("eeg", "given") and "shuffled" in means:
                 score["p_vs_shuffled"] = paired_permutation_p(
-                    values, scores["shuffled"][metric], units,
-                    rng=np.random.default_rng(seed), count=settings.permutations,
+                    values,
+                    scores["shuffled"][metric],
+                    units,
+                    rng=np.random.default_rng(seed),
+                    count=settings.permutations,
                 )
             measured[arm][metric] = score
     return measured
@@ -343,14 +447,15 @@ def _subject_scores(
     }
 
 
-def _rows(
-    trials: Mapping[str, np.ndarray], scores: Mapping[str, Mapping[str, np.ndarray]]
-) -> list[dict[str, Any]]:
+def _rows(trials: Mapping[str, np.ndarray], scores: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
     """One row per arm and trial, as trials.csv has them."""
     return [
         {
-            "subject": int(trials["subject"][row]), "trial": int(trials["trial"][row]),
-            "stimulus": str(trials["stimulus"][row]), "concept": str(trials["concept"][row]), "arm": arm,
+            "subject": int(trials["subject"][row]),
+            "trial": int(trials["trial"][row]),
+            "stimulus": str(trials["stimulus"][row]),
+            "concept": str(trials["concept"][row]),
+            "arm": arm,
             **{metric: sign(metric) * float(values[row]) for metric, values in given.items()},
         }
         for arm, given in scores.items()

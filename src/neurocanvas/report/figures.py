@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+
+from neurocanvas.artifacts import csv_cells, number_in, read_csv
+from neurocanvas.data.montage import CH_NAMES, POSITIONS, standard_positions
+from neurocanvas.errors import NeuroCanvasError, csv_text
+from neurocanvas.report.text import ORDERS, number, ranking_arm
 
 # Arm -> its mark; the page's style sheet gives it its colour, so shape and colour both tell arms apart.
 MARKS: dict[str, str] = {
@@ -24,6 +32,19 @@ MARKS: dict[str, str] = {
 }
 
 ROW, AXIS = 26, 20  # heights in CSS pixels
+
+
+def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Markup:
+    """Put a table into a link that saves it as a CSV file, in which no text is a formula."""
+    content = csv_text([columns, *rows])
+    link = Markup('<a class="csv" download="{0}" href="data:text/csv;charset=utf-8;base64,{1}">{0}</a>')
+    return link.format(name, base64.b64encode(content.encode("utf-8", "replace")).decode())
+
+
+def file_link(path: Path, verb: str) -> Markup:
+    """Put a CSV file of the run folder into a link that saves it."""
+    header, *rows = csv_cells(path, verb)
+    return csv_link(path.name, header, rows)
 
 
 @dataclass(frozen=True)
@@ -162,3 +183,214 @@ def _round_step(span: float) -> float:
     """The smallest of 1, 2, 2.5 or 5 times a power of ten that cuts `span` into five parts or fewer."""
     power = 10.0 ** np.floor(np.log10(span / 4))
     return float(next(s * power for s in (1.0, 2.0, 2.5, 5.0, 10.0) if s * power * 5 >= span * 0.999))
+
+
+# Matplotlib's name of the colours of the scalp maps: even steps of lightness, safe for colour-blind readers.
+COLOUR_MAP = "viridis"
+
+# Below this many electrodes nothing is interpolated between them: they are drawn as dots.
+FEW_CHANNELS = 8
+
+
+def electrode_positions(ch_names: Sequence[str]) -> np.ndarray:
+    """Look up electrode positions; NaN where a name is unknown. All come from one montage."""
+    known = dict(zip(CH_NAMES, POSITIONS, strict=True))
+    if not known.keys() >= set(ch_names):
+        known = standard_positions()
+    return np.array([known.get(name.upper(), np.full(3, np.nan)) for name in ch_names])
+
+
+def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, float]) -> Markup:
+    """Draw one value per electrode on a head seen from above, nose up."""
+    if np.shape(values) != (len(ch_names),):
+        raise NeuroCanvasError(f"values: one per channel, {len(ch_names)}, is needed; got shape {np.shape(values)}.")
+    positions = electrode_positions(ch_names)
+    known = np.isfinite(positions).all(axis=1)
+    names = [name for name, there in zip(ch_names, known, strict=True) if there]
+    if len(names) < FEW_CHANNELS:
+        return _dots(np.asarray(values)[known], names, positions[known], limits)
+    return _interpolated(np.asarray(values)[known], positions[known], limits)
+
+
+def gradient() -> str:
+    """Return the colours of the scalp maps, low to high, as a CSS gradient."""
+    return f"linear-gradient(90deg, {', '.join(_colour(share) for share in np.linspace(0, 1, 9))})"
+
+
+def _colour(share: float) -> str:
+    """Colour at a share (0 to 1) of the colour map, as #rrggbb."""
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    return to_hex(mpl.colormaps[COLOUR_MAP](float(np.clip(share, 0, 1))))
+
+
+def _flatten(positions: np.ndarray) -> np.ndarray:
+    """Positions seen from above with equal steps of angle: the lowest electrode or the equator lies at radius 1."""
+    radius = np.maximum(np.linalg.norm(positions, axis=1), 1e-9)
+    angle = np.arccos(np.clip(positions[:, 2] / radius, -1, 1)) / (np.pi / 2)
+    direction = positions[:, :2] / np.maximum(np.linalg.norm(positions[:, :2], axis=1, keepdims=True), 1e-9)
+    flat: np.ndarray = (angle / max(float(angle.max(initial=1.0)), 1.0))[:, None] * direction
+    return flat
+
+
+def _dots(values: np.ndarray, names: Sequence[str], positions: np.ndarray, limits: tuple[float, float]) -> Markup:
+    """Electrodes as coloured dots with their names."""
+    span = (limits[1] - limits[0]) or 1.0
+    places = 100 + 70 * _flatten(positions) * [1, -1]
+    dot = '<circle class="dot" cx="{0}" cy="{1}" r="13" fill="{2}"/>'
+    label = '<text x="{0}" y="{3}" text-anchor="middle">{4}</text>'
+    dots = [
+        # The name stands on the side of the head's middle, clear of the outline.
+        Markup(dot + label).format(
+            f"{x:.1f}", f"{y:.1f}", _colour((value - limits[0]) / span), f"{y + (27 if y < 100 else -18):.1f}", name
+        )
+        for (x, y), value, name in zip(places, values, names, strict=True)
+    ]
+    head = '<path class="head" d="M88 14 100 2 112 14"/><circle class="head" cx="100" cy="100" r="87"/>'
+    ears = '<path class="head" d="M13 82q-9 18 0 36M187 82q9 18 0 36"/>'
+    return Markup('<svg class="scalp" viewBox="0 0 200 200" aria-hidden="true">{}{}</svg>').format(
+        Markup(head + ears), Markup("").join(dots)
+    )
+
+
+def _interpolated(values: np.ndarray, positions: np.ndarray, limits: tuple[float, float]) -> Markup:
+    """A smooth map as a transparent PNG with mid-grey outlines and no text."""
+    import mne
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.0, 2.0), dpi=180)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    mne.viz.plot_topomap(
+        values, 0.95 * _flatten(positions), sphere=(0.0, 0.0, 0.0, 1.0), extrapolate="head", axes=axes, show=False,
+        sensors=False, contours=0, cmap=COLOUR_MAP, vlim=limits,
+    )  # fmt: skip
+    for line in axes.lines:
+        line.set(color="#868c93", linewidth=1.4)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", transparent=True, metadata={"Software": None})
+    return Markup('<img class="scalp" alt="" src="data:image/png;base64,{}">').format(
+        base64.b64encode(stream.getvalue()).decode()
+    )
+
+
+# Shares of a concept's pictures above which a cell takes the next darker colour.
+LEVELS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
+
+NEAR = 2  # places to each side in an order that count as near
+LISTED = 10  # confusions in the list
+SHOWN_ARMS = 3  # at most: each is drawn in every order
+
+
+def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> dict[str, Any] | None:
+    """Draw the confusion matrix of every arm in every order."""
+    counted, ordered = (folder / "scores" / name for name in ("confusion.csv", "concept_order.csv"))
+    if not (counted.is_file() and ordered.is_file()):
+        return None
+    rows = [row for row in read_csv(counted, "evaluate", ("arm", "true", "named", "count")) if row["arm"] in arms]
+    concepts = read_csv(ordered, "evaluate", ("concept", "name", "semantic", "block"))
+    if not rows or not concepts:
+        return None
+    ids = list(dict.fromkeys([row["concept"] for row in concepts] + [row[key] for row in rows for key in KEYS]))
+    at = {concept: place for place, concept in enumerate(ids)}
+    tables = {arm: np.zeros((len(ids), len(ids))) for arm in arms if any(row["arm"] == arm for row in rows)}
+    for row in rows:
+        tables[row["arm"]][at[row["true"]], at[row["named"]]] += number_in(row, "count", counted, "evaluate")
+    named = {**dict.fromkeys(ids, ""), **names, **{row["concept"]: row["name"] for row in concepts}}
+    words = [named[concept] or concept for concept in ids]
+    orders = {}
+    for order in ORDERS:
+        ranks = {row["concept"]: number_in(row, order, ordered, "evaluate") for row in concepts}
+        if np.isfinite(list(ranks.values())).any():
+            orders[order] = np.argsort([ranks.get(concept, np.nan) for concept in ids], kind="stable")
+    main = ranking_arm(list(tables))
+    shown = [main, *(arm for arm in tables if arm != main and arm in ("shuffled", "oracle"))][:SHOWN_ARMS]
+    drawn = [
+        {"arm": arm, "order": order, **_figure(tables[arm][np.ix_(places, places)], [words[p] for p in places], arm)}
+        for arm in shown for order, places in orders.items()
+    ]  # fmt: skip
+    return {
+        "n": len(ids), "orders": {order: ORDERS[order] for order in orders}, "arms": shown, "arm": main,
+        "arm_options": [(arm, arm) for arm in shown],
+        "figures": drawn, "listed": _listed(tables[main], words),
+        "links": [file_link(path, "evaluate") for path in (counted, ordered)],
+        "levels": [f"{100 * low:g}" for low in LEVELS], **_label_sizes(len(ids)),
+    }  # fmt: skip
+
+
+KEYS = ("true", "named")
+
+
+def draw_matrix(counts: np.ndarray, style: str) -> Markup:
+    """Draw a table of counts as coloured cells, every row by its own sum."""
+    n = len(counts)
+    sums = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, sums, out=np.zeros(counts.shape), where=sums > 0)
+    level = np.digitize(shares, LEVELS, right=True)  # 0 where nothing was named
+    paths = [Markup('<path class="own" d="{}"/>').format("".join(f"M{i} {i}h1v1h-1z" for i in range(n)))]
+    for step in range(1, len(LEVELS) + 1):
+        cells = "".join(f"M{column} {row}h1v1h-1z" for row, column in np.argwhere(level == step))
+        if cells:
+            paths.append(Markup('<path class="level-{}" d="{}"/>').format(step, cells))
+    return Markup(
+        '<svg class="cells {0}" viewBox="0 0 {1} {1}" preserveAspectRatio="none" aria-hidden="true">{2}</svg>'
+    ).format(style, n, Markup("").join(paths))
+
+
+def near_errors(counts: np.ndarray, near: int = NEAR) -> tuple[float, float] | None:
+    """Share of the errors that fall near the seen concept in the order of the table."""
+    n = len(counts)
+    distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    close = (distance > 0) & (distance <= near)
+    errors = counts * (distance > 0)
+    if not errors.sum():
+        return None
+    even = float(errors.sum(axis=1) @ (close.sum(axis=1) / (n - 1)) / errors.sum())
+    return float(errors[close].sum() / errors.sum()), even
+
+
+def _figure(counts: np.ndarray, words: list[str], arm: str) -> dict[str, Any]:
+    """One matrix with its labels and what it comes to."""
+    total, near = counts.sum(), near_errors(counts)
+    right = f"{_percent(np.trace(counts) / total)} named right" if total else "nothing named"
+    if near is None:
+        sentence = f"{right}."
+    else:
+        sentence = (
+            f"{right}; of the errors, {_percent(near[0])} go to one of the {2 * NEAR} nearest concepts in this order "
+            f"({_percent(near[1])} if they fell evenly)."
+        )
+    cells = ";".join(f"{row},{column}:{counts[row, column]:g}" for row, column in np.argwhere(counts > 0))
+    return {"svg": draw_matrix(counts, arm), "names": words, "cells": cells, "sentence": sentence}
+
+
+def _listed(counts: np.ndarray, words: Sequence[str]) -> list[dict[str, Any]]:
+    """The confusions that take the largest share of a concept's pictures; the more frequent first among equals."""
+    sums = counts.sum(axis=1)
+    pairs = [(row, column) for row, column in np.argwhere(counts > 0) if row != column]
+    pairs.sort(key=lambda pair: (-counts[pair] / sums[pair[0]], -counts[pair], *pair))
+    return [
+        {
+            "seen": words[row], "named": words[column], "count": f"{counts[row, column]:g}", "of": f"{sums[row]:g}",
+            "share": _percent(counts[row, column] / sums[row]),
+        }
+        for row, column in pairs[:LISTED]
+    ]  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    """A share as whole percent."""
+    return number(share, "concept_top1", digits=0)
+
+
+def _label_sizes(n: int) -> dict[str, Any]:
+    """Sizes of the labels in px, the widest the cells may get, and the page widths below which labels do not fit."""
+    size = 12.5 if n <= 40 else 9.5
+    needed = n * size * 1.1
+    return {
+        "label": size, "widest": min(34 * n, 852),
+        "hide_below": int(needed + 270) if needed <= 852 else 100_000,
+        "hide_below_on_phone": int(n * 10.2 + 152),
+    }  # fmt: skip

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from neurocanvas.artifacts import number_in, read_csv, read_text
+from neurocanvas.data.images import open_picture
 from neurocanvas.errors import NeuroCanvasError, check_inside
-from neurocanvas.picture_files import open_picture
-from neurocanvas.report.tables import csv_link, number_in, read_csv
-from neurocanvas.report.words import number, ranking_arm
-from neurocanvas.store import read_text
+from neurocanvas.report.figures import csv_link
+from neurocanvas.report.text import number, ranking_arm
 
 # Trials shown from the top, the middle and the end of the ranking, and spread over the rest.
 GROUP, SAMPLE = 4, 12

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from neurocanvas import store
+from neurocanvas import artifacts
+from neurocanvas.artifacts import read_csv
 from neurocanvas.config import RunSettings, load_settings
+from neurocanvas.data.montage import BANDS
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.montage import BANDS
-from neurocanvas.report import evidence, figures
+from neurocanvas.pipeline.run import Run
+from neurocanvas.report import figures
+from neurocanvas.report import sections as evidence
+from neurocanvas.report.figures import confusion, csv_link, gradient, scalp_map
 from neurocanvas.report.gallery import caption_pages, ranked_pictures
-from neurocanvas.report.matrix import confusion
-from neurocanvas.report.scalp import gradient, scalp_map
-from neurocanvas.report.scores import (
+from neurocanvas.report.sections import (
     comparison,
     forest,
     metric_tables,
@@ -30,8 +32,7 @@ from neurocanvas.report.scores import (
     score_link,
     set_table,
 )
-from neurocanvas.report.tables import csv_link, read_csv
-from neurocanvas.report.words import ARMS, METRICS, classification_sentence, definitions, is_blocked, number, verdict
+from neurocanvas.report.text import ARMS, METRICS, classification_sentence, definitions, is_blocked, number, verdict
 from neurocanvas.targets.captions import read_captions
 from neurocanvas.training.compare import mapper_table
 
@@ -50,7 +51,7 @@ def write_report(folder: Path) -> Path:
     content = {**_content(folder), "script": Markup(script), "script_hash": script_hash(script)}
     target = folder / "report.html"
     page = environment.get_template("page.html.j2").render(content)
-    store.write_bytes(target, page.encode("utf-8", "replace"))  # JSON of others may hold halves of surrogate pairs
+    artifacts.write_bytes(target, page.encode("utf-8", "replace"))  # JSON of others may hold halves of surrogate pairs
     return target
 
 
@@ -96,7 +97,7 @@ def _classification(folder: Path) -> list[dict[str, Any]]:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return []
-    found = store.read_json(path, "the tables of the verb benchmark; run it again")
+    found = artifacts.read_json(path, "the tables of the verb benchmark; run it again")
     sections: list[dict[str, Any]] = []
     for protocol in dict.fromkeys(table["protocol"] for table in found["tables"]):
         tables = [table for table in found["tables"] if table["protocol"] == protocol]
@@ -112,7 +113,7 @@ def _classification(folder: Path) -> list[dict[str, Any]]:
 
 def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the page shows of a run that made pictures."""
-    summary = store.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
+    summary = artifacts.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")
     # what an earlier run with other subjects or another mapper left in the folder is not part of this one
@@ -175,7 +176,7 @@ def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
     """Mean DE per electrode and band over all trials, as maps with their limits."""
     totals, count, card = None, 0, {}
     for path in _numbered(folder, "s*_de.npy", "features", subjects):
-        features, card = store.read_array(path, "features; run the verb features"), store.read_card(path)
+        features, card = artifacts.read_array(path, "features; run the verb features"), artifacts.read_card(path)
         shape = (len(card["ch_names"]), len(card["bands"]))
         if features.shape[1:] != shape or (totals is not None and totals.shape != shape):
             raise NeuroCanvasError(f"{path}: trials of {shape} are needed; got {features.shape}; run features again.")
@@ -221,7 +222,7 @@ def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
     """Training curve and scores of every mapper that was trained."""
     models = []
     for path in _numbered(folder, "models/*_model.safetensors.json", "train", subjects):
-        card = store.read_json(path, "a mapper's card; run the verb train")
+        card = artifacts.read_json(path, "a mapper's card; run the verb train")
         name, subject, fold = re.fullmatch(
             r"(.+?)(?:_s(\d+))?(?:_fold(\d+))?_model\.safetensors\.json", path.name
         ).groups()  # type: ignore[union-attr]
@@ -238,3 +239,14 @@ def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
             "curves": figures.curves(history, card.get("selected_epoch"), levels) if history else None,
         })  # fmt: skip
     return models
+
+
+def report(run: Run) -> list[Path]:
+    """Audit the run and make the page."""
+    from neurocanvas.pipeline.audit import audit
+
+    if (run.folder / "scores").is_dir():  # else the page says what to run first
+        found = audit(run.folder)
+        del found["source"]  # the folder's name, which is no part of the run
+        artifacts.write_json(run.folder / "scores" / "audit.json", found)
+    return [write_report(run.folder)]

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from neurocanvas.artifacts import read_text, write_json, write_text
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.families import batches, device, find_family, load_network, load_part, pil_processor
-from neurocanvas.store import read_text, write_json, write_text
+from neurocanvas.targets.pretrained import batches, device, find_family, load_network, load_part, pil_processor
 
 BATCH = 32
 

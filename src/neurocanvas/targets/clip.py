@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.families import batches, device, find_family, load_network, load_part, load_picture_encoder, variant
+from neurocanvas.targets.pretrained import (
+    batches,
+    device,
+    find_family,
+    load_network,
+    load_part,
+    load_picture_encoder,
+    variant,
+)
 
 N_TOKENS = 77
 BATCH = 32
@@ -57,9 +65,7 @@ def _load(source: str) -> tuple[Any, Any]:
 
     tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
     half = variant(source, "text_encoder/model.safetensors")
-    encoder = load_part(
-        source, lambda name: load_network(CLIPTextModel, name, subfolder="text_encoder", variant=half)
-    )
+    encoder = load_part(source, lambda name: load_network(CLIPTextModel, name, subfolder="text_encoder", variant=half))
     return tokenizer, encoder
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from neurocanvas.config import ClassifySettings
-from neurocanvas.datasets.splits import Split
+from neurocanvas.data.splits import Split
+from neurocanvas.encoders.base import standardisation
+from neurocanvas.encoders.estimators import Estimator, Network, TrialSpec, class_scores, find_classifier, load_network
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.base import standardisation
-from neurocanvas.models.classifiers import Estimator, Network, TrialSpec, class_scores, find_classifier, load_network
 from neurocanvas.training.loop import own_randomness
 
 if TYPE_CHECKING:

@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas import store
+from neurocanvas import artifacts
 from neurocanvas.config import MapperSettings
-from neurocanvas.datasets.splits import Split
+from neurocanvas.data.splits import Split
+from neurocanvas.encoders import EEGSpec, Mapper, MeanMapper, MLPMapper, RidgeMapper, TargetBasis
+from neurocanvas.encoders.base import standardisation
+from neurocanvas.encoders.checkpoint import save_mapper
+from neurocanvas.encoders.mlp import TargetPosterior
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models import EEGSpec, Mapper, MeanMapper, MLPMapper, RidgeMapper, TargetBasis
-from neurocanvas.models.base import standardisation
-from neurocanvas.models.checkpoint import save_mapper
-from neurocanvas.models.mlp import TargetPosterior
 from neurocanvas.training.loop import fit
 from neurocanvas.training.losses import mse_per_element, spread, two_way_in_targets
 
-LICENCE = (
-    "MIT for the weights; the terms of the recordings and pictures that they were trained on apply as well"
-)
+LICENCE = "MIT for the weights; the terms of the recordings and pictures that they were trained on apply as well"
 
 
 def train_mapper(
@@ -152,13 +150,15 @@ def train_and_save(
     log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """`train_mapper` unless the file at `path` has the same inputs; resumes after a kill; returns the card."""
-    inputs = store.fingerprint(features, targets, target_of, split.fingerprint(), spec.ch_names, spec.bands, settings)
+    inputs = artifacts.fingerprint(
+        features, targets, target_of, split.fingerprint(), spec.ch_names, spec.bands, settings
+    )
     state = path.with_name(path.name + ".state")
-    if not store.is_done(path, inputs):
+    if not artifacts.is_done(path, inputs):
         mapper, card = train_mapper(features, targets, target_of, split, spec, settings, state=state, log=log)
-        save_mapper(mapper, path, inputs, {"data": store.fingerprint(features), **card})
+        save_mapper(mapper, path, inputs, {"data": artifacts.fingerprint(features), **card})
     state.unlink(missing_ok=True)  # also one that a killed run left here
-    return store.read_card(path)
+    return artifacts.read_card(path)
 
 
 def _loss_to_mse(
@@ -170,21 +170,16 @@ def _loss_to_mse(
 
     def convert(line: dict[str, float]) -> dict[str, float]:
         mse = {
-            f"{part}_loss": (line[f"{part}_loss"] * variance + left) / basis.mean.size
-            for part, left in outside.items()
+            f"{part}_loss": (line[f"{part}_loss"] * variance + left) / basis.mean.size for part, left in outside.items()
         }
         return {**line, **mse}
 
     return convert
 
 
-def _check(
-    features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Split, spec: EEGSpec
-) -> None:
+def _check(features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Split, spec: EEGSpec) -> None:
     if targets.shape[1:] != spec.target_shape:
-        raise NeuroCanvasError(
-            f"targets: shape (n, {spec.target_shape}) is needed; got {targets.shape}; embed again."
-        )
+        raise NeuroCanvasError(f"targets: shape (n, {spec.target_shape}) is needed; got {targets.shape}; embed again.")
     if len(target_of) != len(features) or target_of.min() < 0 or target_of.max() >= len(targets):
         raise NeuroCanvasError(
             f"target_of: one row of the {len(targets)} targets per trial is needed, for {len(features)} "
@@ -192,6 +187,4 @@ def _check(
         )
     last = max(int(rows.max()) for rows in split.parts().values())
     if last >= len(features):
-        raise NeuroCanvasError(
-            f"split {split.name}: names trial {last}, but there are {len(features)} trials."
-        )
+        raise NeuroCanvasError(f"split {split.name}: names trial {last}, but there are {len(features)} trials.")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurocanvas import store
+from neurocanvas import artifacts
+from neurocanvas.artifacts import write_torch
 from neurocanvas.config import MapperSettings
+from neurocanvas.encoders.mlp import build_network
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.models.mlp import build_network
-from neurocanvas.torch_files import write_torch
 from neurocanvas.training.losses import contrastive_error, cosine_error, spread, squared_error
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def fit(
     scale = spread(coordinates)
     x, y = torch.from_numpy(train), torch.from_numpy((coordinates / scale).astype(np.float32))
     x_val, y_val = torch.from_numpy(val), torch.from_numpy((val_coordinates / scale).astype(np.float32))
-    made_from = store.fingerprint(train, coordinates, val, val_coordinates, settings)
+    made_from = artifacts.fingerprint(train, coordinates, val, val_coordinates, settings)
     with own_randomness(settings.seed):
         sizes = (train.shape[1], settings.widths, coordinates.shape[1])
         network = build_network(*sizes, settings.dropout, settings.input_dropout, settings.activation)
@@ -81,9 +81,7 @@ def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSetti
     return loss
 
 
-def _validate(
-    network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: MapperSettings
-) -> dict[str, float]:
+def _validate(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: MapperSettings) -> dict[str, float]:
     """Squared error and objective on validation trials; the latter in shuffled batches, as in training."""
     import torch
 

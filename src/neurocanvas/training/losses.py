@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurocanvas.families import batches
-from neurocanvas.models.basis import TargetBasis
+from neurocanvas.encoders.target_pca import TargetBasis
+from neurocanvas.targets.pretrained import batches
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +51,7 @@ def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: 
     return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
 
 
-def mse_per_element(
-    predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, basis: TargetBasis
-) -> float:
+def mse_per_element(predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, basis: TargetBasis) -> float:
     """Mean squared error over trials and all numbers of the target, from coordinates (n, k) alone; token-weighted."""
     inside = np.sum((predicted.astype(np.float64) - true) ** 2, axis=1)
     return float(np.mean(inside + squared_distance) / basis.mean.size)

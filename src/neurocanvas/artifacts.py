@@ -1,0 +1,347 @@
+"""Artifacts on disk: an atomic write, and a sidecar `<name>.json` with the fingerprint, sha256 and size.
+
+The sidecar is written last, so a killed run leaves either a whole artifact or none.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import socket
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+
+from neurocanvas.errors import NeuroCanvasError, check_file, check_inside, read_csv_cell
+
+# Prefix of temporary files.
+PART = ".part-"
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash settings, arrays, bytes and whatever JSON can hold into 16 hex digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            objects = part.dtype == object
+            digest.update(repr(part.tolist()).encode() if objects else np.ascontiguousarray(part).view(np.uint8).data)
+        elif isinstance(part, bytes):
+            digest.update(part)
+        else:
+            plain = part.model_dump(mode="json") if hasattr(part, "model_dump") else part
+            digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
+        digest.update(b"\x00")
+    return digest.hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic(path: Path, *, keep_sidecar: bool = False) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, and rename it to `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield temporary
+        if not keep_sidecar:  # that of an earlier artifact must not vouch for this one
+            card_path(path).unlink(missing_ok=True)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8 with Unix line ends."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file atomically, unless it has this content already."""
+    with suppress(OSError):  # not there, or unreadable
+        if path.read_bytes() == content:
+            return
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_artifact(path: Path, content: bytes, inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write a small file with its sidecar; `inputs` is the fingerprint of everything that it depends on."""
+    write_bytes(path, content)
+    finish(path, inputs, card)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_text(path: Path, purpose: str) -> str:
+    """Read a UTF-8 file; `purpose` says in the error what it should hold."""
+    try:
+        return check_file(path, purpose).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise NeuroCanvasError(f"{path}: not UTF-8 text ({error}); it should hold {purpose}.") from error
+
+
+def read_json(path: Path, purpose: str) -> Any:
+    """Read a JSON file; `purpose` says in the error what it should hold."""
+    try:
+        return json.loads(read_text(path, purpose))
+    except (ValueError, RecursionError) as error:
+        raise NeuroCanvasError(f"{path}: not valid JSON ({error}); delete it and run again.") from error
+
+
+def card_path(path: Path) -> Path:
+    """Return the path of an artifact's sidecar."""
+    return path.with_name(path.name + ".json")
+
+
+def finish(path: Path, inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write the sidecar of a complete artifact; from here on it counts as done."""
+    write_json(card_path(path), {"fingerprint": inputs, **hash_and_size(path), **(card or {})})
+
+
+def hash_and_size(path: Path) -> dict[str, Any]:
+    """What a sidecar records of a file's bytes."""
+    return {"sha256": sha256(path), "size": path.stat().st_size}
+
+
+def is_done(path: Path, inputs: str) -> bool:
+    """Tell whether the artifact was made from these inputs and has the size that was written."""
+    try:
+        card = json.loads(card_path(path).read_text(encoding="utf-8"))
+        return bool(card["fingerprint"] == inputs and card["size"] == path.stat().st_size)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read the sidecar of an artifact."""
+    card = read_json(card_path(path), f"the sidecar of {path.name}; run the stage that makes it")
+    if not isinstance(card, dict) or "fingerprint" not in card:
+        raise NeuroCanvasError(f"{card_path(path)}: not a sidecar; delete it and run again.")
+    return card
+
+
+def write_array(path: Path, array: np.ndarray, inputs: str, card: Mapping[str, Any] | None = None) -> None:
+    """Write an array as `.npy` with its sidecar, atomically."""
+    write_in_parts(path, array.shape, array.dtype, [array], inputs, card)
+
+
+def write_in_parts(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype | type,
+    parts: Iterable[np.ndarray],
+    inputs: str,
+    card: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an array as `write_array` does, from consecutive rows, of which memory need not hold all."""
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        start_array(stream, shape, dtype)
+        for part in parts:
+            stream.write(np.ascontiguousarray(part, dtype).data)
+    finish(path, inputs, card)
+
+
+def start_array(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype | type | str) -> None:
+    """Write the header of an `.npy` file."""
+    if np.dtype(dtype).hasobject:
+        raise ValueError("Object arrays are not written: they would need pickle.")
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+def read_array(path: Path, purpose: str) -> np.ndarray:
+    """Memory-map an `.npy` file, read-only; `purpose` says in the error what it should hold."""
+    try:
+        return np.load(check_file(path, purpose), mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two of a damaged header
+        reason = " ".join(str(error).split())
+        raise NeuroCanvasError(f"{path}: damaged or not an .npy array ({reason}); delete it and run again.") from error
+
+
+def verify(folder: Path) -> tuple[int, list[Path]]:
+    """Compare every artifact in a folder with the sha256 in its sidecar; return their number and the damaged ones."""
+    expected: dict[Path, str] = {}
+    damaged = []
+    for sidecar in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(PART)):
+        try:
+            card = json.loads(sidecar.read_text(encoding="utf-8"))
+            if isinstance(card, dict) and isinstance(card.get("pictures"), dict):  # of a shard of generated images
+                for name, about in card["pictures"].items():
+                    expected[check_inside(sidecar.parent, name, str(sidecar))] = str(about["sha256"])
+            elif isinstance(card, dict) and "sha256" in card:
+                expected[sidecar.with_suffix("")] = str(card["sha256"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, NeuroCanvasError):
+            damaged.append(sidecar)
+    for path, digest in expected.items():
+        try:
+            whole = sha256(path) == digest
+        except OSError:
+            whole = False
+        if not whole:
+            damaged.append(path)
+    return len(expected), damaged
+
+
+# Files in a run folder while a command works on it: what the operating system locks, and who holds the lock.
+LOCK, OWNER = ".lock", ".lock.json"
+
+
+@contextmanager
+def hold(folder: Path, verb: str) -> Iterator[None]:
+    """Lock a run folder (re-entrant), and remove partial files left by a killed process."""
+    from filelock import FileLock, Timeout
+
+    # Of processes that `accelerate launch` or torchrun started, rank 0 alone takes the lock.
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if together and os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    if any(len(part) > 2 and part.endswith(":") for part in folder.parts[:1]):  # else a folder "s3:" would be made
+        raise NeuroCanvasError(f"-o: a folder is needed, not a URL; got {folder}. Mount or sync the bucket.")
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / LOCK, thread_local=False, is_singleton=True)
+    outermost = not lock.is_locked
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise NeuroCanvasError(
+            f"{folder}: in use by {_owner(folder)}; wait until that ends, or stop it, then run again."
+        ) from error
+    try:
+        if outermost:
+            since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+            owner = {"host": socket.gethostname(), "pid": os.getpid(), "verb": verb, "since": since}
+            (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
+            if not together:  # the others may be writing already
+                remove_partial(folder)
+        yield
+    finally:
+        if outermost:
+            for name in (OWNER, LOCK):
+                (folder / name).unlink(missing_ok=True)
+        lock.release()
+        if not existed:  # and nothing was made
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete files and folders that a killed process left under a temporary name."""
+    for path in sorted(folder.rglob(f"{PART}*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _owner(folder: Path) -> str:
+    """Who holds the lock, in words; the file is written a moment after the lock is taken."""
+    try:
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        return "`neurocanvas {verb}` (process {pid} on {host}, since {since})".format(**owner)
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"
+
+
+def read_torch(path: Path | str, purpose: str) -> Any:
+    """Read a PyTorch file; its tensors stay on disk until they are used, and no code in it runs."""
+    import pickle
+
+    import torch
+
+    check_file(path, purpose)
+    try:
+        return torch.load(path, mmap=True, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise NeuroCanvasError(
+            f"{path}: holds more than tensors and plain values, so loading it could run code; it should hold {purpose}."
+        ) from error
+    except Exception as error:  # torch's unpickler lets whatever damaged data provoke pass
+        raise _damaged(path, error, purpose) from error
+
+
+def read_archive(path: Path | str, purpose: str) -> tuple[list[zipfile.ZipInfo], bytes]:
+    """List what is in a PyTorch file, and read what is pickled in it, as bytes; reads no tensor."""
+    check_file(path, purpose)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            pickled = archive.read(next(one for one in members if one.filename.endswith("data.pkl")))
+    except Exception as error:  # zipfile, too, raises many kinds
+        raise _damaged(path, error, purpose) from error
+    return members, pickled
+
+
+def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasError:
+    """The error of a file that cannot be read."""
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({reason}); it should hold {purpose}.")
+
+
+def write_torch(path: Path, value: Any) -> None:
+    """Write a PyTorch file atomically."""
+    # torch refuses to open a name that starts with a dot itself
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        save_torch(value, stream)
+
+
+def save_torch(value: Any, stream: IO[bytes]) -> None:
+    """Write what PyTorch can read to an open file; the same value gives the same bytes, whatever the file's name."""
+    import torch
+
+    try:
+        torch.save(value, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Read a CSV file with a header."""
+    header, *cells = csv_cells(path, verb)
+    if any(len(row) != len(header) for row in cells):
+        raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
+    rows = [dict(zip(header, row, strict=True)) for row in cells]
+    missing = [name for name in columns if rows and rows[0].get(name) is None]
+    if missing:
+        raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
+    return rows
+
+
+def csv_cells(path: Path, verb: str) -> list[list[str]]:
+    """Rows of a CSV file, the header first."""
+    text = read_text(path, f"a table; run the verb {verb}")
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except csv.Error as error:
+        raise NeuroCanvasError(f"{path}: not CSV ({error}); run {verb} again.") from error
+    return [list(map(read_csv_cell, row)) for row in rows] or [[]]
+
+
+def number_in(row: Mapping[str, str], column: str, path: Path, verb: str) -> float:
+    """Read a number of a row."""
+    try:
+        return float(row[column] or "nan")
+    except ValueError as error:
+        raise NeuroCanvasError(f"{path}: {column} must be a number; got {row[column]!r}; run {verb} again.") from error

@@ -1,0 +1,1 @@
+"""What else could explain the scores: the audit and the controls."""

@@ -1,0 +1,1 @@
+"""Controls: what else than the brain could explain an accuracy."""

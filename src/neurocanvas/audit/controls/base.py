@@ -1,0 +1,135 @@
+"""What a control finds: effect, interval, p, whether it fires; or why it does not apply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neurocanvas.audit.controls.inputs import ControlInputs
+from neurocanvas.evaluation.statistics import (
+    bootstrap_interval,
+    null_means,
+    paired_permutation_p,
+    permutation_p,
+    permutations,
+)
+
+SIGNIFICANT = 0.05
+
+# Share of the accuracy above chance that a correction may cost before a control fires: two ways of training never reach
+# quite the same accuracy, so a control for any loss at all would fire on enough clean trials.
+TOLERATED_SHARE = 0.25
+
+# Share of the accuracy above chance that a surrogate must keep to explain it. Half is also what a concept's own
+# response leaves to labels shifted by half a block, so a surrogate beyond it shows time and not the picture.
+LARGE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a control found."""
+
+    effect: float
+    low: float  # 95 % interval; NaN where nothing varies
+    high: float
+    p: float
+    fired: bool
+    share: float = float("nan")  # of the accuracy above chance, explained by the confound
+    details: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    bound: bool = False  # had to fire wherever anything is decoded, so that other controls say more
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a control cannot be computed."""
+
+    reason: str  # the end of a sentence that begins with "cannot be computed:"
+    decisive: bool = False  # the reason alone says what the accuracy is worth
+
+
+def nothing_to_ask(note: str, **details: float) -> Measured:
+    """Result of a control whose confound the splits rule out: silent, with effect 0 and p 1."""
+    return Measured(0.0, float("nan"), float("nan"), 1.0, fired=False, details=details, note=note)
+
+
+def chance_of(named: np.ndarray, true: np.ndarray) -> float:
+    """Expected accuracy of the same answers, (n,), in random order: Σ share named so x share truly so."""
+    labels = np.unique(true)
+    return float(np.sum((named[:, None] == labels).mean(axis=0) * (true[:, None] == labels).mean(axis=0)))
+
+
+def label_p(
+    named: np.ndarray, true: np.ndarray, strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator
+) -> tuple[float, float]:
+    """p and chance of the mean accuracy of `named`, (n,) or (n_repeats, n), by permuting the true labels."""
+    known = np.unique(np.concatenate([true, np.unique(named)]))
+    table = (np.atleast_2d(named)[:, :, None] == known).mean(axis=0)
+    columns = np.searchsorted(known, true)
+    null = null_means(table, columns, permutations(strata, units, count, rng=rng))
+    return permutation_p(float(table[np.arange(len(true)), columns].mean()), null), float(null.mean())
+
+
+def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.Generator) -> Refusal | None:
+    """A refusal where the accuracy of the control's own decoder, `named` (n_tested,), is not above chance."""
+    tested = inputs.tested
+    # Drift inside blocks counts as decoded here, because controls are to explain it: so trials are exchanged there.
+    units = inputs.units[tested] if inputs.keeps_blocks_whole else np.arange(len(tested))
+    p, _ = label_p(named, inputs.labels[tested], inputs.strata, units, inputs.permutations, rng=rng)
+    if p <= SIGNIFICANT:
+        return None
+    decoder = "shrinkage LDA on single trials" if inputs.decode is None else "the given one, on single trials"
+    return Refusal(f"the control's decoder ({decoder}) is not above chance (p {p:.2g}), so there is nothing to explain")
+
+
+def relabelled_p(named: np.ndarray, true: np.ndarray, count: int, *, rng: np.random.Generator) -> tuple[float, float]:
+    """p and chance of the mean accuracy of `named`, (n_repeats, n), by permuting the names of concepts."""
+    # A decoder of arbitrary labels gives all trials of a concept much the same one, so trials are not independent
+    # evidence of whether that is the right one: names are exchanged, not trials.
+    n_labels = int(max(true.max(), named.max())) + 1
+    pairs = np.bincount((true * n_labels + named).ravel(), minlength=n_labels**2).reshape(n_labels, n_labels)
+    table = pairs / named.size
+    exchanged = rng.permuted(np.tile(np.arange(n_labels), (count, 1)), axis=1)
+    null = table[np.arange(n_labels), exchanged].sum(axis=1)
+    return permutation_p(float(np.trace(table)), null), float(null.mean())
+
+
+def lost(
+    before: np.ndarray, after: np.ndarray, chance: float, units: np.ndarray, count: int, *, rng: np.random.Generator
+) -> Measured:
+    """Test whether a correction costs more than `TOLERATED_SHARE` of the accuracy above chance; hits, (n,)."""
+    p = paired_permutation_p(before - after, TOLERATED_SHARE * (before - chance), units, rng=rng, count=count)
+    effect, excess = float(np.mean(before - after)), float(np.mean(before) - chance)
+    low, high = bootstrap_interval(before - after, units, rng=rng, resamples=count + 1) or (np.nan, np.nan)
+    return Measured(
+        effect, low, high, p, fired=p <= SIGNIFICANT,
+        share=effect / excess if excess > 0 else float("nan"),
+        details={"accuracy_before": float(np.mean(before)), "accuracy_after": float(np.mean(after)), "chance": chance},
+    )  # fmt: skip
+
+
+def survives(
+    real: np.ndarray,
+    surrogate: np.ndarray,
+    chances: tuple[float, float],
+    above_chance_p: float,
+    units: np.ndarray,
+    count: int,
+    *,
+    rng: np.random.Generator,
+) -> Measured:
+    """Test whether a surrogate is above chance and keeps more than `LARGE_SHARE` of the real excess; scores, (n,)."""
+    excess, kept = real - chances[0], surrogate - chances[1]
+    p = paired_permutation_p(kept, LARGE_SHARE * excess, units, rng=rng, count=count)
+    low, high = bootstrap_interval(kept, units, rng=rng, resamples=count + 1) or (np.nan, np.nan)
+    p = max(p, above_chance_p)
+    return Measured(
+        float(kept.mean()), low, high, p, fired=p <= SIGNIFICANT,
+        share=float(kept.mean() / excess.mean()) if excess.mean() > 0 else float("nan"),
+        details={
+            "accuracy": float(real.mean()), "surrogate_accuracy": float(surrogate.mean()),
+            "chance": chances[0], "surrogate_chance": chances[1], "p_above_chance": above_chance_p,
+        },
+    )  # fmt: skip

@@ -1,0 +1,337 @@
+"""The controls by name: what each asks, where its recipe comes from, and its row in the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from neurocanvas.audit.controls.base import (
+    LARGE_SHARE,
+    SIGNIFICANT,
+    Measured,
+    Refusal,
+    nothing_decoded,
+)
+from neurocanvas.audit.controls.confusion import confusions_in_time
+from neurocanvas.audit.controls.inputs import ControlInputs
+from neurocanvas.audit.controls.stimulus import (
+    low_level_match,
+    pseudo_concepts,
+    random_codebook,
+    repeated_stimulus,
+)
+from neurocanvas.audit.controls.surrogate import noise_eeg, null_generators, phase_randomisation, shuffled_pairs
+from neurocanvas.audit.controls.time import (
+    baseline_window,
+    block_surrogate,
+    distance_to_training,
+    drift_removal,
+    leave_block_out,
+)
+from neurocanvas.errors import check_option
+from neurocanvas.evaluation.benchmark import holm
+from neurocanvas.evaluation.statistics import (
+    bootstrap_interval,
+)
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control."""
+
+    measure: Callable[..., Measured | Refusal]  # measure(inputs, *, rng)
+    asks: str
+    recipe: str
+    effect: str
+    needs: tuple[str, ...]  # fields of `ControlInputs` beyond features, columns and splits
+    planted: str  # name of the simulation on which it must fire
+    clean: str  # name of the simulation on which it must stay silent
+    fires: str  # `{some}` becomes "most", "part" or "an unknown part"
+    silent: str
+    explains: bool = False  # explains the accuracy, so it asks nothing where that is not above chance
+    by_p: bool = True  # fires by a small p; else p is of the opposite, and no correction for many tests counts it
+    may_use: tuple[str, ...] = ()  # optional fields of `ControlInputs`
+
+
+# Every control by name, in the order in which tables show them.
+CONTROLS: Mapping[str, Control] = MappingProxyType({
+    "leave-block-out": Control(
+        leave_block_out,
+        "Does accuracy fall when no trial of a tested block (run, in mixed order) trains?",
+        "Li et al. 2020 (arXiv 1812.07697); Xu et al. 2405.17024",
+        "accuracy lost", (), "blocks-come-back", "clean-rapid",
+        "{some} of this accuracy is the recording block: it is gone when no trial of the tested blocks trains",
+        "accuracy holds when no trial of the tested blocks or runs trains",
+        explains=True,
+    ),
+    "block-surrogate": Control(
+        block_surrogate,
+        "Can random labels of blocks that are shifted by half a block be decoded as well as concepts?",
+        "Li et al. 2020 (arXiv 1812.07697); Xu et al. 2405.17024",
+        "surrogate accuracy above chance", (), "drift-in-blocks", "clean-rapid",
+        "{some} of this accuracy is the recording block: arbitrary labels of shifted blocks are decoded as well",
+        "arbitrary labels of shifted blocks are not decoded as concepts are",
+        explains=True,
+    ),
+    "pseudo-concepts": Control(
+        pseudo_concepts,
+        "Can even mixes of pictures of all concepts be decoded as well as concepts?",
+        "Kilgallen et al. 2406.16902",
+        "pseudo-concept accuracy above chance", (), "exemplar-memory", "clean-rapid",
+        "{some} of this accuracy is memory of single pictures: arbitrary mixes of them are decoded as well",
+        "arbitrary mixes of pictures are not decoded as concepts are",
+        explains=True,
+    ),
+    "random-codebook": Control(
+        random_codebook,
+        "Do random codes of the concepts serve as well as their embeddings?",
+        "Li et al. 2020 (arXiv 1812.07697)",
+        "two-way identification by random codes above 1/2", ("embeddings",), "class-codes", "clean-zero-shot",
+        "{some} of this identification says which trained concept it is, not what it means: random codes do as well",
+        "random codes do not serve as the embeddings do",
+    ),
+    "baseline-window": Control(
+        baseline_window,
+        "Is the concept decoded from before the picture could have been seen?",
+        "Li et al. 2020 (arXiv 1812.07697); Palazzo et al. 2012.03849",
+        "baseline accuracy above chance", ("baseline",), "drift-in-blocks", "clean-rapid",
+        "the concept is decoded from before the picture: {some} of this accuracy needs no response to it",
+        "the concept is not decoded from before the picture",
+    ),
+    "distance-to-training": Control(
+        distance_to_training,
+        "Does accuracy fall with the number of trials to the nearest training trial of the concept?",
+        "Xu et al. 2405.17024",
+        "accuracy per doubling of the distance", (), "fast-drift", "clean-rapid",
+        "accuracy falls with the distance in time to training trials, as drift makes it",
+        "accuracy does not fall with the distance in time to training trials",
+        explains=True,
+    ),
+    "drift-removal": Control(
+        drift_removal,
+        "Does accuracy survive without what changes slowly over trials?",
+        "Palazzo et al. 2012.03849; Xu et al. 2405.17024",
+        "accuracy lost", (), "drift-in-blocks", "clean-rapid",
+        "{some} of this accuracy is in slow changes over trials: drift, or what cannot be told from it",
+        "accuracy survives without what changes slowly over trials",
+        explains=True,
+    ),
+    "confusions-in-time": Control(
+        confusions_in_time,
+        "Do wrong answers go to concepts that were recorded nearby?",
+        "partial Mantel of Smouse et al. 1986, cyclic shifts since Guillot & Rousset 2013",
+        "partial correlation", (), "ordered-blocks", "clean-rapid",
+        "wrong answers go to concepts that were recorded nearby: time is decoded",
+        "wrong answers do not go to concepts that were recorded nearby",
+        explains=True, may_use=("embeddings",),
+    ),
+    "noise-eeg": Control(
+        noise_eeg,
+        "Is noise with the covariance of the EEG decoded?",
+        "Jo et al. 2405.06459",
+        "accuracy on noise above chance", (), "place-in-batch", "clean-rapid",
+        "noise is decoded: {some} of this accuracy comes from elsewhere than EEG",
+        "noise is not decoded",
+    ),
+    "phase-randomisation": Control(
+        phase_randomisation,
+        "Do the same features decode as well when every trial's phases are random?",
+        "Jo et al. 2405.06459; surrogates of Theiler et al. 1992",
+        "surrogate accuracy above chance", ("signal",), "power-without-time", "clean-rapid",
+        "{some} of this accuracy is in the spectrum of the window, not in when inside it something happened",
+        "it is not shown that the same features decode as well when phases are random",
+    ),
+    "shuffled-pairs": Control(
+        shuffled_pairs,
+        "Does a decoder that was trained on shuffled pairs name the right concept?",
+        "Jo et al. 2405.06459",
+        "accuracy above chance", (), "answers-known-before", "clean-rapid",
+        "{some} of this accuracy is there without training on true pairs: the decoder knows the answers from elsewhere",
+        "without training on true pairs nothing is decoded",
+    ),
+    "null-generators": Control(
+        null_generators,
+        "Are the pictures better than null generators draw: the mean, another trial, another picture, a class name?",
+        "Shirakawa et al. 2405.10078",
+        "score less that of the hardest null arm", ("arms",), "hallucinating-generator", "clean-rapid",
+        "these pictures are not shown to be better than those of the hardest null generator",
+        "these pictures are better than those of every null generator",
+        by_p=False,
+    ),
+    "low-level-match": Control(
+        low_level_match,
+        "Does accuracy survive when training pictures that look like the tested one are left out?",
+        "Lützow Holm et al., NeuroImage 2024",
+        "accuracy lost", ("low_level",), "looks-alone", "clean-rapid",
+        "{some} of this accuracy is how pictures look: it is gone when look-alikes do not train",
+        "accuracy survives when look-alikes do not train",
+        explains=True,
+    ),
+    "repeated-stimulus": Control(
+        repeated_stimulus,
+        "Does accuracy survive when tested pictures are left out of training?",
+        "2508.00531 (16 papers: 4.5 to 7.4 points too high)",
+        "accuracy lost", (), "repeated-pictures", "clean-rapid",
+        "{some} of this accuracy needs the tested pictures in training",
+        "accuracy does not come from tested pictures in training",
+        explains=True,
+    ),
+})  # fmt: skip
+
+CANNOT = "cannot be computed: "
+
+# Optional input -> why it is missing, and the verb that provides it.
+PROVIDED: Mapping[str, str] = MappingProxyType({
+    "baseline": "the data set holds no time before the picture that is long enough for the features",
+    "signal": "there is no signal; the data set has it",
+    "embeddings": "there are no embeddings of the concepts; `neurocanvas embed` makes them",
+    "low_level": "there are no pictures to compare; `neurocanvas pictures` puts them into place",
+    "arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` and then "
+    "`neurocanvas evaluate` do that",
+})  # fmt: skip
+
+# Main columns of a row; it has `share`, `measures`, `note`, `decisive`, `bound` and `details` too.
+COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
+
+
+def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Compute one control, or refuse where inputs are missing or nothing is decoded that needs explaining."""
+    control = CONTROLS[check_option("control", name, CONTROLS)]
+    missing = [need for need in control.needs if getattr(inputs, need) is None]
+    if missing:
+        return Refusal("; ".join(PROVIDED[need] for need in missing))
+    refused = nothing_decoded(inputs, inputs.named, rng=rng) if control.explains else None
+    return control.measure(inputs, rng=rng) if refused is None else refused
+
+
+def control_row(inputs: ControlInputs, name: str, *, seed: int) -> dict[str, Any]:
+    """Row of one control, `p_holm` still None; its numbers do not depend on which others are computed."""
+    found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
+    return _row(name, CONTROLS[name], found)
+
+
+def correct_for_many(rows: Sequence[dict[str, Any]]) -> None:
+    """Set `p_holm`, in place, of every control that fires by a small p, over the controls that were computed."""
+    tested = [row for row in rows if row["p"] is not None and CONTROLS[row["control"]].by_p]
+    for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = adjusted
+
+
+def _row(name: str, control: Control, found: Measured | Refusal) -> dict[str, Any]:
+    if isinstance(found, Refusal):
+        empty = dict.fromkeys((*COLUMNS[1:6], "fired", "share"))
+        verdict = f"{CANNOT}{found.reason}"
+        decisive = found.reason if found.decisive else ""
+        said = {"verdict": verdict, "measures": control.effect, "note": "", "decisive": decisive, "bound": False}
+        return {**empty, "control": name, **said, "details": {}}
+    words = sentence(name, fired=found.fired, share=found.share)
+    numbers = {key: _number(getattr(found, key)) for key in ("effect", "low", "high", "p", "share")}
+    details = {key: _number(value) for key, value in found.details.items()}
+    return {
+        "control": name, **numbers, "p_holm": None, "fired": found.fired, "verdict": words, "measures": control.effect,
+        "note": found.note, "decisive": "", "bound": found.bound, "details": details,
+    }  # fmt: skip
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def sentence(name: str, *, fired: bool, share: float | None) -> str:
+    """Verdict in words; `share` is the part of the accuracy above chance that the confound explains."""
+    if not fired:
+        return CONTROLS[name].silent
+    if share is None or not np.isfinite(share):
+        return CONTROLS[name].fires.format(some="an unknown part")
+    return CONTROLS[name].fires.format(some="most" if share >= LARGE_SHARE else "part")
+
+
+def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Join the rows of several subjects: mean effect, bootstrap over subjects, Fisher's p, median share."""
+    # Fires where more than half of the subjects do and the joined p is at most .05, as one subject alone could fire by
+    # accident. A control without `by_p` claims something by staying silent, and fires where that is not shown.
+    per_subject = list(rows.values())
+    if len(per_subject) == 1:
+        return [dict(row) for row in per_subject[0]]
+    joined = [_join([own[place] for own in per_subject], rng) for place in range(len(per_subject[0]))]
+    correct_for_many(joined)
+    return joined
+
+
+def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+    from scipy.stats import combine_pvalues
+
+    computed, decisive = [row for row in rows if row["fired"] is not None], _decisive(rows)
+    if not computed:
+        return {**rows[0], "decisive": decisive, "verdict": f"{CANNOT}{decisive}" if decisive else rows[0]["verdict"]}
+    name = rows[0]["control"]
+    effects, p_values, shares = (
+        np.array([row[key] for row in computed if row[key] is not None], dtype=float)
+        for key in ("effect", "p", "share")
+    )
+    # Fisher's method [Fisher1932]
+    p = float(combine_pvalues(p_values).pvalue) if len(p_values) else None
+    times, is_shown = sum(row["fired"] for row in computed), p is not None and p <= SIGNIFICANT
+    if CONTROLS[name].by_p:
+        fired = 2 * times > len(computed) and is_shown
+    else:
+        fired = 2 * times > len(computed) or not is_shown
+    share = float(np.median(shares)) if len(shares) else None
+    interval = bootstrap_interval(effects, np.arange(len(effects)), rng=rng) if len(effects) > 1 else None
+    low, high = interval or (None, None)
+    notes = {row["note"] for row in computed}
+    aside = f"; {decisive}" if decisive else ""
+    return {
+        **computed[0], "effect": float(effects.mean()) if len(effects) else None, "low": low, "high": high, "p": p,
+        "p_holm": None, "fired": fired, "share": share, "note": notes.pop() if len(notes) == 1 else "",
+        "verdict": f"{sentence(name, fired=fired, share=share)} (fired in {times} of {len(computed)} subjects){aside}",
+        "decisive": decisive, "bound": all(row.get("bound", False) for row in computed if row["fired"]) and fired,
+        "details": {},
+    }  # fmt: skip
+
+
+def _decisive(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Reasons, with their number of subjects, for which no control is needed to judge the accuracy."""
+    said = Counter(row["decisive"] for row in rows if row.get("decisive"))
+    return "; ".join(
+        words if times == len(rows) else f"in {times} of {len(rows)} subjects {words}" for words, times in said.items()
+    )
+
+
+def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Sum up the controls: decisive reasons first, then the fired one with the largest share that survives Holm."""
+    decisive = dict.fromkeys(row["decisive"] for row in rows if row.get("decisive"))
+    said = [f"{words[0].upper()}{words[1:]}." for words in decisive]
+    return " ".join([*said, _what_fired([row for row in rows if row["fired"] is not None or not row.get("decisive")])])
+
+
+def _what_fired(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict without the decisive reasons."""
+    computed = [row for row in rows if row["fired"] is not None]
+    missing = f" {len(rows) - len(computed)} could not be computed." if len(rows) > len(computed) else ""
+    if not computed:
+        return "No control could be computed."
+    fired = [row for row in computed if row["fired"]]
+    if not fired:
+        return f"No control fired ({len(computed)} computed).{missing}"
+    counted = f"{len(fired)} of {len(computed)} controls fired ({', '.join(row['control'] for row in fired)})."
+    corrected = [row for row in fired if row["p_holm"] is not None]
+    firm = [row for row in corrected if row["p_holm"] <= SIGNIFICANT]
+    loose = [row["control"] for row in corrected if row["p_holm"] > SIGNIFICANT]
+    if len(loose) == len(fired):
+        return f"{counted} None of them survives Holm's correction for their number.{missing}"
+    weak = f" Without Holm's correction only: {', '.join(loose)}." if loose else ""
+    if corrected and not firm:
+        return f"{counted}{weak}{missing}"
+    worst = max(firm or fired, key=_weight)["verdict"]
+    return f"{worst[0].upper()}{worst[1:]}. {counted}{weak}{missing}"
+
+
+def _weight(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
+    """Sort key for the worst finding: controls with a share first, those that were bound to fire last."""
+    return not row.get("bound", False), row["share"] is not None, row["share"] or 0.0

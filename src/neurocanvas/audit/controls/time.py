@@ -1,0 +1,276 @@
+"""Controls that ask whether time is decoded: blocks, the baseline, distance to training trials, drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from neurocanvas.audit.controls.base import (
+    SIGNIFICANT,
+    Measured,
+    Refusal,
+    chance_of,
+    label_p,
+    lost,
+    nothing_to_ask,
+    survives,
+)
+from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened, named_labels, pieces
+from neurocanvas.evaluation.statistics import (
+    AT_ONCE,
+    bootstrap_interval,
+    paired_permutation_p,
+    permutation_p,
+    permutations,
+)
+from neurocanvas.targets.pretrained import batches
+
+# Parts of a single run in mixed order that are held out in turn.
+STRETCHES = 5
+
+# Trials per period: slower changes count as drift. With blocks of fewer than ten trials it is two blocks.
+DRIFT_PERIOD = 20
+
+# Most permutations for which the decoder of the baseline is trained anew.
+RETRAINED = 199
+
+# Share of the accuracy above chance that a doubling of the distance to training trials may cost: drift leaves a trace
+# in the mean of a concept's training trials even in mixed order.
+TOLERATED_SLOPE = 0.1
+
+WHOLE_BLOCKS = "The splits keep blocks whole, so no trial of a tested block trains."
+WHOLE_RUNS = "Concepts came in mixed order and the splits keep runs whole, so no trial of a tested run trains."
+MIXED_ORDER = (
+    "Concepts came in mixed order, so this is a change of the recording between runs, not a label that follows time."
+)
+
+
+def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Compare training on other blocks alone with as many trials that include half of the tested blocks' trials."""
+    # k-th blocks of all concepts are tested together; in mixed order runs, or fifths of one run. Each concept has the
+    # same number of training trials on both sides, so that only where they come from differs.
+    if inputs.keeps_blocks_whole:
+        return nothing_to_ask(WHOLE_BLOCKS)
+    if inputs.keeps_runs_whole:
+        return nothing_to_ask(WHOLE_RUNS)
+    turn = _turns(inputs)
+    if turn.max() < 1:
+        return Refusal(
+            "every concept has one block only, so no accuracy within this recording can be told from the block; test "
+            "across sessions or subjects",
+            decisive=True,
+        )
+    used = np.flatnonzero(turn >= 0)
+    within, apart = np.full(len(turn), -1), np.full(len(turn), -1)
+    for test, others in ((used[turn[used] == one], used[turn[used] != one]) for one in range(turn.max() + 1)):
+        apart[test] = _named(inputs, others, test)
+        for tested, trained in _halves(test, inputs.units, rng):
+            rest = _make_room(others, trained, inputs.labels, rng)
+            within[tested] = _named(inputs, np.concatenate([rest, trained]), tested)
+    true = inputs.labels[used]
+    before, after = (named[used] == true for named in (within, apart))
+    left_out = inputs.n_concepts - len(np.unique(true))
+    found = lost(
+        before.astype(float), after.astype(float), chance_of(within[used], true), inputs.units[used],
+        inputs.permutations, rng=rng,
+    )  # fmt: skip
+    note = f"{left_out} concepts with one block only are left out." if left_out else ""
+    return replace(found, note=note if inputs.is_blocked else MIXED_ORDER * found.fired)
+
+
+def _named(inputs: ControlInputs, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    return named_labels(inputs.decode, inputs.flat[train], inputs.labels[train], inputs.flat[test])
+
+
+def _turns(inputs: ControlInputs) -> np.ndarray:
+    """Number of the part of the recording held out with each row, (n_trials,); -1 for concepts with one block."""
+    if not inputs.is_blocked:
+        if inputs.runs.max() > 0:
+            return inputs.runs
+        turn = np.empty(len(inputs.labels), dtype=np.int64)
+        turn[inputs.recorded] = np.arange(len(turn)) * STRETCHES // len(turn)
+        return turn
+    turn = np.full(len(inputs.labels), -1)
+    for label in range(inputs.n_concepts):
+        rows = inputs.recorded[inputs.labels[inputs.recorded] == label]
+        blocks = list(dict.fromkeys(inputs.blocks[rows].tolist()))
+        if len(blocks) > 1:
+            turn[rows] = [blocks.index(block) for block in inputs.blocks[rows].tolist()]
+    return turn
+
+
+def _halves(test: np.ndarray, units: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (half, other half) both ways, every block dealt evenly to the two."""
+    shuffled = rng.permutation(test)
+    dealt = shuffled[np.argsort(units[shuffled], kind="stable")]
+    yield dealt[::2], dealt[1::2]
+    yield dealt[1::2], dealt[::2]
+
+
+def _make_room(others: np.ndarray, joining: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Drop as many random rows of every label as join."""
+    shuffled = rng.permutation(others)
+    leaving = np.bincount(labels[joining], minlength=labels.max() + 1)
+    return shuffled[_place_within(labels[shuffled]) >= leaving[labels[shuffled]]]
+
+
+def _place_within(labels: np.ndarray) -> np.ndarray:
+    """Number of entries with the same label before each."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], labels[order])
+    place = np.empty(len(labels), dtype=np.int64)
+    place[order] = np.arange(len(labels)) - starts
+    return place
+
+
+def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Shift the blocks by half of one, give them random labels, and decode those under the same splits."""
+    # A shifted block is half of one concept's trials and half of the next one's: a response to the concept alone keeps
+    # half of its accuracy, drift all of it. In mixed order a block is one trial, and surrogate labels are random.
+    if inputs.keeps_blocks_whole:
+        return nothing_to_ask(WHOLE_BLOCKS)
+    blocks = inputs.blocks
+    shown = blocks[inputs.recorded]
+    half = int(np.median(np.bincount(blocks))) // 2
+    shifted = np.empty_like(blocks)
+    for session in np.unique(inputs.session):
+        rows = np.asarray(inputs.session)[inputs.recorded] == session
+        shifted[inputs.recorded[rows]] = np.roll(shown[rows], half)
+    of_block = np.empty(blocks.max() + 1, dtype=np.int64)
+    of_block[blocks] = inputs.labels
+    tested = inputs.tested
+    hits, chances = np.zeros(len(tested)), []
+    for _ in range(inputs.repeats):
+        labels = rng.permutation(of_block)[shifted]
+        named = inputs.predict(inputs.flat, labels)
+        hits += (named == labels)[tested] / inputs.repeats
+        chances.append(chance_of(named[tested], labels[tested]))
+    chance, units = float(np.mean(chances)), inputs.units[tested]
+    above = paired_permutation_p(hits, np.full(len(hits), chance), units, rng=rng, count=inputs.permutations)
+    real = chance_of(inputs.named, inputs.labels[tested])
+    return survives(inputs.hits, hits, (real, chance), above, units, inputs.permutations, rng=rng)
+
+
+def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Decode the concept from before the picture could have been seen: -200 to 0 ms, or (weaker) 0 to 40 ms."""
+    if inputs.baseline is None:
+        return Refusal("there are no features of the time before the picture")
+    tested = inputs.tested
+    before, true = flattened(inputs.baseline), inputs.labels[tested]
+    named = inputs.predict(before, inputs.labels)[tested]
+    if inputs.decode is None and not inputs.keeps_blocks_whole:
+        # Trials are exchanged even inside blocks, because drift is what this looks for. Folds learn from one another's
+        # test trials, so exchanging test labels alone fires on 7 instead of 5 of 100 clean recordings: train anew.
+        count = min(inputs.permutations, RETRAINED)
+        dealt = inputs.labels[permutations(coded(inputs.session), np.arange(len(before)), count, rng=rng)]
+        null = np.array([np.mean((inputs.predict(before, labels) == labels)[tested]) for labels in dealt])
+        p, chance = permutation_p(float(np.mean(named == true)), null), float(null.mean())
+    else:
+        p, chance = label_p(named, true, inputs.strata, inputs.units[tested], inputs.permutations, rng=rng)
+    above = (named == true) - chance
+    low, high = bootstrap_interval(
+        above, inputs.units[tested], rng=rng, resamples=inputs.permutations + 1
+    ) or (np.nan, np.nan)  # fmt: skip
+    real = float(inputs.hits.mean()) - chance
+    return Measured(
+        float(above.mean()), low, high, p, fired=p <= SIGNIFICANT,
+        share=float(above.mean()) / real if real > 0 else float("nan"),
+        details={"accuracy": float(inputs.hits.mean()), "baseline_accuracy": float(above.mean()) + chance,
+                 "chance": chance},
+    )  # fmt: skip
+
+
+def distances_to_training(inputs: ControlInputs) -> np.ndarray:
+    """Trials from each tested trial to the nearest training trial of its concept and session, (n_tested,) or NaN."""
+    order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
+    found = np.full(len(order), np.nan)
+    for train, whole in inputs.splits:
+        for test in pieces(whole, len(train)):
+            apart = np.abs(order[test][:, None] - order[train])
+            same = (inputs.labels[test][:, None] == inputs.labels[train]) & (session[test][:, None] == session[train])
+            nearest = np.where(same, apart, np.inf).min(axis=1)
+            found[test] = np.where(np.isfinite(nearest), nearest, np.nan)
+    return found[inputs.tested]
+
+
+def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Slope of accuracy on log2 of the distance to the nearest training trial of the concept."""
+    # Cyclic shifts within blocks (or runs), because hits and distances are both autocorrelated: free permutations would
+    # find too much.
+    distance = distances_to_training(inputs)
+    kept = np.isfinite(distance)
+    if not kept.any():
+        return Refusal("no tested trial has a training trial of its concept in its session")
+    x, y, rows = np.log2(distance[kept]), inputs.hits[kept], inputs.tested[kept]
+    x, spread = x - x.mean(), float(np.var(x))
+    if spread < 1e-12:
+        return Refusal("all tested trials are equally far from training trials of their concept")
+    stretch = (inputs.blocks if inputs.is_blocked else inputs.runs)[rows]
+    slope = float(x @ y) / len(x) / spread
+    null = np.concatenate([y[part] @ x for part in cyclic_shifts(stretch, inputs.permutations, rng=rng)])
+    tolerated = TOLERATED_SLOPE * max(0.0, float(y.mean()) - chance_of(inputs.named[kept], inputs.labels[rows]))
+    p = permutation_p(-slope - tolerated, -null / len(x) / spread)
+    low, high = _slope_interval(x, y, inputs.units[rows], inputs.permutations + 1, rng)
+    near = x <= np.median(x)
+    return Measured(
+        slope, low, high, p, fired=p <= SIGNIFICANT,
+        details={"accuracy_near": float(y[near].mean()), "median_distance": float(np.median(distance[kept])),
+                 "accuracy_far": float(y[~near].mean()) if (~near).any() else float("nan")},
+    )  # fmt: skip
+
+
+def cyclic_shifts(stretch: np.ndarray, count: int, *, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield `count` random cyclic shifts within every stretch (shift 0 included), some at a time: (n_shifts, n)."""
+    stretches = [np.flatnonzero(stretch == one) for one in np.unique(stretch)]
+    by = [rng.integers(len(places), size=(count, 1)) for places in stretches]
+    for some in batches(count, max(1, AT_ONCE // len(stretch))):
+        drawn = np.empty((some.stop - some.start, len(stretch)), dtype=np.int64)
+        for places, shift in zip(stretches, by, strict=True):
+            drawn[:, places] = places[(np.arange(len(places)) + shift[some]) % len(places)]
+        yield drawn
+
+
+def _slope_interval(
+    x: np.ndarray, y: np.ndarray, units: np.ndarray, resamples: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % bootstrap interval of the slope of y on x, resampling whole units."""
+    codes = coded(units)
+    sums = np.stack([np.bincount(codes, weights=part) for part in (np.ones_like(x), x, y, x * x, x * y)], axis=1)
+    n, sx, sy, sxx, sxy = np.concatenate([
+        sums[rng.integers(len(sums), size=(some.stop - some.start, len(sums)))].sum(axis=1)
+        for some in batches(resamples, max(1, AT_ONCE // sums.size))
+    ]).T  # fmt: skip
+    spread = sxx - sx * sx / n
+    slopes = (sxy - sx * sy / n)[spread > 1e-9] / spread[spread > 1e-9]
+    low, high = np.quantile(slopes, [0.025, 0.975]) if len(slopes) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+    """Take slow changes over trials out of the features and decode again."""
+    # In blocks a concept's own response is slow too and goes with the drift: then firing says that the two cannot be
+    # told apart.
+    cleaned = without_drift(inputs)
+    tested, true = inputs.tested, inputs.labels[inputs.tested]
+    after = (inputs.predict(cleaned, inputs.labels)[tested] == true).astype(float)
+    chance = chance_of(inputs.named, true)
+    return lost(inputs.hits, after, chance, inputs.units[tested], inputs.permutations, rng=rng)
+
+
+def without_drift(inputs: ControlInputs) -> np.ndarray:
+    """Features without slow changes over the trials of a run, (n_trials, n_features)."""
+    # Regressed on the trial index and all cosines with a period of at least `DRIFT_PERIOD` trials; the regression sees
+    # test trials but no labels.
+    period: float = DRIFT_PERIOD
+    if inputs.is_blocked:
+        period = min(period, 2 * float(np.median(np.bincount(inputs.blocks))))
+    cleaned = inputs.flat.copy()
+    for run in range(inputs.runs.max() + 1):
+        rows = inputs.recorded[inputs.runs[inputs.recorded] == run]
+        place = (np.arange(len(rows)) + 0.5) / len(rows)
+        waves = np.cos(np.pi * place[:, None] * np.arange(int(2 * len(rows) / period) + 1))
+        slow = np.linalg.qr(np.column_stack([waves, place]))[0]
+        cleaned[rows] -= slow @ (slow.T @ cleaned[rows])
+    return cleaned

@@ -1,0 +1,108 @@
+"""Import the pictures that were shown from ImageNet, as image-net.org, Kaggle or Hugging Face distribute it."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from neurocanvas.artifacts import write_bytes
+from neurocanvas.data.images import IMAGENET_FOLDERS, PICTURES_FOLDER
+from neurocanvas.errors import NeuroCanvasError, check_inside
+
+# Most bytes of a picture in a tar, or of a tar header; ImageNet's largest picture has 15 MB.
+LARGEST = 64 * 2**20
+
+_ID = re.compile(r"n\d+_\w+\.(?:JPEG|jpg|jpeg|png)")
+_HUGGING_FACE = re.compile(r"(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)")
+
+
+def import_pictures(
+    source: Path | str, root: Path | str, ids: Iterable[str], *, progress: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Copy the pictures of `ids` to `root/imageNet_images/<wnid>/<image id>`; returns the ids that no source had."""
+    # Tars are streamed, no further than the last picture needed; links and folders in them are ignored. A tar cut off
+    # exactly between two pictures cannot be told from a shorter one: what it lacks is reported as missing.
+    wanted: dict[str, Path] = {}
+    for name in sorted(set(ids)):
+        if not _ID.fullmatch(name):
+            raise NeuroCanvasError(f"pictures: ids of ImageNet look like n02106662_1410.JPEG; got {name!r}.")
+        wanted[name] = Path(root) / PICTURES_FOLDER / name.split("_")[0] / name
+    missing = {name: path for name, path in wanted.items() if not path.is_file()}
+    progress(len(wanted) - len(missing))
+    for name, content in _pictures(Path(source), missing):
+        check_inside(Path(root) / PICTURES_FOLDER, f"{missing[name].parent.name}/{name}", "pictures")
+        write_bytes(missing.pop(name), content)
+        progress(1)
+    return sorted(missing)
+
+
+def _pictures(source: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield every missing picture in the source, name and bytes; the caller removes it from `missing`."""
+    if source.is_file():
+        if missing:
+            yield from _in_tar(source, missing)
+        return
+    if not source.is_dir():
+        raise NeuroCanvasError(f"{source}: no such file or folder; it should hold pictures of ImageNet, or tars.")
+    for name in sorted(missing):
+        for folder in IMAGENET_FOLDERS:
+            path = source / folder / name.split("_")[0] / name
+            if path.is_file():
+                yield name, path.read_bytes()
+                break
+    for path in sorted([*source.glob("*.tar*"), *source.glob("data/*.tar*")]):
+        if missing and path.is_file() and _may_hold(path.name, missing):
+            yield from _in_tar(path, missing)
+
+
+def _in_tar(path: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield every missing picture of a tar, or of the tars in it."""
+    try:
+        with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
+            yield from _members(archive, missing)
+    except Exception as error:  # tarfile and what unpacks for it raise whatever damaged bytes lead them to
+        if isinstance(error, NeuroCanvasError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise NeuroCanvasError(f"{path}: truncated, or not a tar ({error}); get it again.") from error
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose long-name and other extended headers, which are read whole, are of a plausible size."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Check the size; tarfile calls this hook before it reads anything of a member."""
+        if self.size > LARGEST and self.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE):
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
+def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yield every missing picture of an open tar and of the tars in it, one level deep."""
+    for member in archive:
+        if not missing:
+            return
+        name = PurePosixPath(member.name).name
+        stream = archive.extractfile(member) if member.isfile() else None
+        if stream is None:
+            continue
+        if name.endswith(".tar"):
+            if not inner and _may_hold(name, missing):
+                with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as one:
+                    yield from _members(one, missing, inner=True)
+            continue
+        # Hugging Face's train_images_0.tar.gz names them <image>_<wnid>.JPEG
+        twice = _HUGGING_FACE.fullmatch(name)
+        name = twice["stem"] + twice["ending"] if twice else name
+        if name in missing:
+            if member.size > LARGEST:
+                raise tarfile.ReadError(f"{name} of {member.size:,} bytes, {LARGEST:,} are allowed")
+            yield name, stream.read()
+
+
+def _may_hold(tar: str, missing: dict[str, Path]) -> bool:
+    """Whether a tar is worth opening: one named by a wnid holds only that concept."""
+    wnid = re.fullmatch(r"(n\d+)\.tar.*", tar)
+    return wnid is None or any(name.startswith(f"{wnid[1]}_") for name in missing)

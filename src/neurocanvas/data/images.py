@@ -1,0 +1,419 @@
+"""Stimuli: from a picture's id to its file, its concept and the concept's name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from neurocanvas.artifacts import fingerprint, read_text, sha256
+from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check_inside, check_name
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Suffixes of pictures -> what Pillow may decode; nothing else is tried, whatever a file is called.
+FORMATS: Mapping[str, str] = MappingProxyType(
+    {
+        ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF",
+        ".tiff": "TIFF",
+    }
+)  # fmt: skip
+
+# A picture of more pixels is refused: a few bytes of a file can claim to be any size.
+MANY_PIXELS = 50_000_000
+
+
+@contextmanager
+def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
+    """Open a picture; what goes wrong inside of the block, where it is decoded, is said of the file as well."""
+    from PIL import Image
+
+    check_file(path, f"a picture; {remedy}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the limit below is stricter than Pillow's, and damage is an error here
+            with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+                _check(path, image, remedy)
+                yield image
+    except NeuroCanvasError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise NeuroCanvasError(f"{path}: claims to have too many pixels ({error}); {remedy}.") from error
+    except Image.UnidentifiedImageError as error:
+        raise NeuroCanvasError(f"{path}: not a picture; allowed are {', '.join(FORMATS)}; {remedy}.") from error
+    except Exception as error:  # decoders raise whatever damaged bytes lead them to
+        raise NeuroCanvasError(f"{path}: damaged, or not a picture ({error}); {remedy}.") from error
+
+
+def read_picture(path: Path, remedy: str) -> np.ndarray:
+    """Read a picture."""
+    with open_picture(path, remedy) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _check(path: Path, image: Image.Image, remedy: str) -> None:
+    """Raise if a picture is too large, or too deep to be shown as it is."""
+    width, height = image.size
+    if width * height > MANY_PIXELS:
+        raise NeuroCanvasError(f"{path}: claims {width} x {height} pixels, {MANY_PIXELS:,} are allowed; {remedy}.")
+    if image.mode.startswith(("I", "F")):
+        raise NeuroCanvasError(
+            f"{path}: 8 bits per channel are needed; it has the mode {image.mode}; convert it, or {remedy}."
+        )
+
+
+# Folder of the pictures beside the EEG file: `imageNet_images/<wnid>/<image id>`.
+PICTURES_FOLDER = "imageNet_images"
+
+# Where folders named by wnid lie in a data folder, and in ImageNet as image-net.org and Kaggle give it.
+IMAGENET_FOLDERS = (PICTURES_FOLDER, "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train", "train", ".")
+
+# The 80 concepts of EEG-ImageNet, wnid -> English name: the first name of each in its `synset_map_en.txt`
+# (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT licence, commit 7c781571), in the order of `labels` in the
+# released file: dogs, fish, fruits, vehicles and instruments by eights (fine0 to fine4), then the 40 coarse concepts.
+IMAGENET_CONCEPTS: Mapping[str, str] = MappingProxyType(
+    {
+        "n02099601": "golden retriever",
+        "n02099712": "Labrador retriever",
+        "n02106166": "Border collie",
+        "n02106550": "Rottweiler",
+        "n02107142": "Doberman",
+        "n02110185": "Siberian husky",
+        "n02111889": "Samoyed",
+        "n02112826": "corgi",
+        "n01443537": "goldfish",
+        "n01456756": "seahorse",
+        "n01484850": "great white shark",
+        "n01494475": "hammerhead",
+        "n01496331": "electric ray",
+        "n02630281": "sailfish",
+        "n02643566": "lionfish",
+        "n02655020": "puffer",
+        "n07740461": "Red Delicious",
+        "n07745940": "strawberry",
+        "n07749192": "navel orange",
+        "n07753275": "pineapple",
+        "n07756951": "watermelon",
+        "n07758680": "grape",
+        "n07772935": "coconut",
+        "n12144580": "corn",
+        "n02701002": "ambulance",
+        "n02901620": "brigantine",
+        "n03384352": "forklift",
+        "n03690473": "lorry",
+        "n03790512": "motorcycle",
+        "n03845190": "oil tanker",
+        "n04389033": "tank",
+        "n04465666": "tractor",
+        "n02672831": "accordion",
+        "n02992211": "cello",
+        "n03372029": "flute",
+        "n03495258": "harp",
+        "n03838899": "oboe",
+        "n03884397": "panpipe",
+        "n04249415": "snare drum",
+        "n04487394": "trombone",
+        "n02106662": "German shepherd",
+        "n02124075": "Egyptian cat",
+        "n02281787": "lycaenid",
+        "n02389026": "sorrel",
+        "n02492035": "capuchin",
+        "n02504458": "African elephant",
+        "n02510455": "giant panda",
+        "n02607072": "anemone fish",
+        "n02690373": "airliner",
+        "n02906734": "broom",
+        "n02951358": "canoe",
+        "n02992529": "cellular telephone",
+        "n03063599": "coffee mug",
+        "n03100240": "convertible",
+        "n03180011": "desktop computer",
+        "n03197337": "digital watch",
+        "n03272010": "electric guitar",
+        "n03272562": "electric locomotive",
+        "n03297495": "espresso maker",
+        "n03376595": "folding chair",
+        "n03445777": "golf ball",
+        "n03452741": "grand piano",
+        "n03584829": "iron",
+        "n03590841": "jack-o'-lantern",
+        "n03709823": "mailbag",
+        "n03773504": "missile",
+        "n03775071": "mitten",
+        "n03792782": "mountain bike",
+        "n03792972": "mountain tent",
+        "n03877472": "pajama",
+        "n03888257": "parachute",
+        "n03982430": "pool table",
+        "n04044716": "radio telescope",
+        "n04069434": "reflex camera",
+        "n04086273": "revolver",
+        "n04120489": "running shoe",
+        "n07753592": "banana",
+        "n07873807": "pizza",
+        "n11939491": "daisy",
+        "n13054560": "bolete",
+    }
+)
+
+# The first 40 of `IMAGENET_CONCEPTS` are fine, in groups of eight: fine0 to fine4.
+N_FINE, FINE_GROUP = 40, 8
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """The pictures of a data set; opening reads no pixels.
+
+    Parameters
+    ----------
+    ids : tuple of str
+        Stimulus ids, as in the column `stimulus` of Trials.
+    concepts : mapping of str to str
+        Stimulus id -> concept.
+    names : mapping of str to str
+        Concept -> English name.
+    files : mapping of str to Path
+        Stimulus id -> picture file; empty for gratings, which are drawn on demand.
+    folder : Path, optional
+        Which folder the files must be in: a link that leaves it is refused when the picture is asked for.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If an id has no concept, or a concept no name.
+
+    Examples
+    --------
+    >>> stimuli = Stimuli.from_gratings()
+    >>> stimuli.picture("grating_low_45", size=32).shape
+    (32, 32, 3)
+    """
+
+    ids: tuple[str, ...]
+    concepts: Mapping[str, str]
+    names: Mapping[str, str]
+    files: Mapping[str, Path]
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for stimulus in self.ids:
+            if self.concepts.get(stimulus) not in self.names:
+                raise NeuroCanvasError(f"stimulus {stimulus}: its concept {self.concepts.get(stimulus)!r} has no name.")
+
+    @classmethod
+    def from_folder(cls, root: Path | str, ids: Iterable[str] | None = None) -> Stimuli:
+        """Find the pictures of `root/imageNet_images/<wnid>/<image id>`, or of an ImageNet folder.
+
+        Parameters
+        ----------
+        root : path-like
+            The folder that holds `imageNet_images`, or else one of the other `IMAGENET_FOLDERS` with folders in it
+            that are named by wnid.
+        ids : iterable of str, optional
+            Which stimuli; all that the folder holds by default. A picture may be missing until it is asked for.
+
+        Returns
+        -------
+        Stimuli
+            Ids in alphabetical order; names from `synset_map_en.txt` (`read_names`) where it exists, else those of the
+            80 concepts of EEG-ImageNet, else the folder's name.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If `ids` is None and there is no such folder, or no picture in it; or if an id is no name of a file.
+        """
+        folder = _pictures_folder(Path(root))
+        if ids is None:
+            check_folder(folder, "the pictures, as <wnid>/<image id>")
+            found = {
+                path.name: path
+                for path in sorted(folder.glob("*/*"))
+                if path.suffix.lower() in (".jpeg", ".jpg", ".png")
+            }
+            if not found:
+                raise NeuroCanvasError(f"{folder}: no pictures; they belong there as <wnid>/<image id>.")
+        else:
+            found = {name: folder / name.split("_")[0] / name for name in sorted(set(ids))}
+        for name in found:
+            check_name(folder, name, "stimulus")
+        concepts = {name: path.parent.name for name, path in found.items()}
+        known = {**IMAGENET_CONCEPTS, **read_names(root)}
+        names = {concept: known.get(concept, concept) for concept in dict.fromkeys(concepts.values())}
+        return cls(tuple(found), concepts, names, found, folder)
+
+    @classmethod
+    def from_gratings(cls) -> Stimuli:
+        """Return the drawn gratings; every grating is a concept of its own.
+
+        Returns
+        -------
+        Stimuli
+        """
+        from neurocanvas.simulation.images import GRATINGS
+
+        ids = tuple(GRATINGS)
+        return cls(ids, {name: name for name in ids}, {name: GRATINGS[name].caption for name in ids}, {})
+
+    def concept(self, stimulus: str) -> str:
+        """Return the concept of a stimulus.
+
+        Parameters
+        ----------
+        stimulus : str
+            One of `ids`.
+
+        Returns
+        -------
+        str
+            A wnid, or the name of a grating.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the stimulus is unknown.
+        """
+        self._check(stimulus)
+        return self.concepts[stimulus]
+
+    def path(self, stimulus: str) -> Path:
+        """Return the picture file of a stimulus.
+
+        Parameters
+        ----------
+        stimulus : str
+            One of `ids`.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the stimulus is unknown, is drawn on demand, or its file is missing or a link that leaves the folder.
+        """
+        self._check(stimulus)
+        if stimulus not in self.files:
+            raise NeuroCanvasError(f"stimulus {stimulus}: it is drawn on demand and has no file; ask for its picture.")
+        purpose = f"the picture of stimulus {stimulus}; put it there or leave its concept out"
+        return check_file(self._file(stimulus), purpose)
+
+    def _file(self, stimulus: str) -> Path:
+        """Where the picture of a stimulus is or should be; links out of the folder are refused."""
+        path = self.files[stimulus]
+        if self.folder is None:
+            return path
+        return check_inside(self.folder, path.relative_to(self.folder).as_posix(), f"stimulus {stimulus}")
+
+    def picture(self, stimulus: str, size: int | None = None) -> np.ndarray:
+        """Read or draw a picture.
+
+        Parameters
+        ----------
+        stimulus : str
+            One of `ids`.
+        size : int, optional
+            Width and height in pixels, after cutting the largest centred square; as stored by default (gratings: 64).
+
+        Returns
+        -------
+        array, shape (height, width, 3), uint8, RGB
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the stimulus is unknown, or its file is missing or is not a picture.
+        """
+        self._check(stimulus)
+        if stimulus not in self.files:
+            from neurocanvas.simulation.images import GRATINGS, render
+
+            return render(GRATINGS[stimulus], size or 64)
+        from PIL import Image, ImageOps
+
+        with open_picture(self.path(stimulus), "put the right file there") as image:
+            colour = image.convert("RGB")
+        if size is not None and colour.size != (size, size):
+            colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)
+        return np.asarray(colour)
+
+    def prints(self) -> dict[str, str | None]:
+        """Hash the bytes of every picture.
+
+        Returns
+        -------
+        dict of str to str or None
+            As `print_of`.
+        """
+        return {name: self.print_of(name) for name in self.ids}
+
+    def fingerprint(self, prints: Mapping[str, str | None] | None = None) -> str:
+        """Hash the ids, concepts, names and the bytes of every picture that is there.
+
+        Parameters
+        ----------
+        prints : mapping, optional
+            What `prints` gave; without it the pictures are read.
+
+        Returns
+        -------
+        str
+            16 hex digits.
+        """
+        contents = list((self.prints() if prints is None else prints).values())
+        drawn = [repr(self.picture(name).tobytes()) for name in self.ids if name not in self.files]
+        return fingerprint(list(self.ids), dict(self.concepts), dict(self.names), contents, drawn)
+
+    def print_of(self, stimulus: str) -> str | None:
+        """Hash the bytes of a picture.
+
+        Parameters
+        ----------
+        stimulus : str
+            One of `ids`.
+
+        Returns
+        -------
+        str or None
+            64 hex digits; None where there is no file.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the file is a link that leaves the folder.
+        """
+        path = self._file(stimulus) if stimulus in self.files else None
+        return sha256(path) if path is not None and path.is_file() else None
+
+    def _check(self, stimulus: str) -> None:
+        if stimulus not in self.concepts:
+            raise NeuroCanvasError(
+                f"stimulus {stimulus!r}: unknown; there are {len(self.ids)}, {self.ids[0]} to {self.ids[-1]}."
+            )
+
+
+def read_names(root: Path | str, language: Literal["en", "ch"] = "en") -> dict[str, str]:
+    """Read the first name of every concept from `synset_map_en.txt` or `synset_map_ch.txt`."""
+    name = f"synset_map_{language}.txt"
+    for path in (Path(root) / name, Path(root) / PICTURES_FOLDER / name):
+        if path.is_file():
+            text = read_text(path, "a wnid and its names on every line").removeprefix("\ufeff")
+            rows = [line.split(None, 1) for line in text.splitlines()]
+            return {row[0]: row[1].split(",")[0].replace("_", " ").strip() for row in rows if len(row) == 2}
+    return {}
+
+
+def _pictures_folder(root: Path) -> Path:
+    """The first of `IMAGENET_FOLDERS` that holds folders named by wnid, else `imageNet_images`."""
+    for name in IMAGENET_FOLDERS:
+        if any(path.is_dir() for path in (root / name).glob("n[0-9]*")):
+            return root / name
+    return root / PICTURES_FOLDER

@@ -1,0 +1,156 @@
+"""Contents of an EEG-ImageNet data set, and what is unusual about it: the verb `inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas.config import DataSettings
+from neurocanvas.data.eeg_imagenet import find_released, fine_groups, open_eeg_imagenet
+from neurocanvas.data.images import Stimuli, read_names
+from neurocanvas.data.splits import blocked_trials
+from neurocanvas.data.store import ARRAY, TABLE, is_converted
+from neurocanvas.data.trials import Trials
+from neurocanvas.errors import check_option
+
+_SAMPLED = 20
+_NAMED = 5
+
+
+def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
+    """Describe what the files hold as JSON-ready values; reads the table and a few trials."""
+    check_option("inspect: data set", settings.name, ["eeg-imagenet"])
+    root = Path(settings.root)
+    trials, stimuli = open_eeg_imagenet(root, settings)
+    some = trials.signal(np.unique(np.linspace(0, len(trials) - 1, _SAMPLED).astype(int)))
+    files = [root / ARRAY, root / TABLE] if is_converted(root) else find_released(root)
+    in_file = "µV, converted" if is_converted(root) else settings.unit.replace("auto", "V")
+    missing = [name for name in stimuli.ids if not stimuli.files[name].is_file()]
+    return {
+        "files": [{"file": path.name, "bytes": path.stat().st_size} for path in files],
+        "trials": len(trials),
+        "concepts": len(np.unique(trials.column("concept"))),
+        "channels": len(trials.ch_names),
+        "samples": some.shape[2],
+        "sampling rate": trials.sfreq,
+        "unit": {"file": in_file, "µV": round(float(np.median(some.std(axis=(1, 2)))), 2)},
+        "recordings": _recordings(trials),
+        "by concept": _concepts(trials, stimuli, settings.pictures or settings.root),
+        "unusual": _unusual(trials),
+        "pictures": {"needed": len(stimuli.ids), "missing": len(missing), "first": missing[:_NAMED]},
+    }
+
+
+def describe(report: dict[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
+    """Lay a report out as titled tables for reading; empty tables are left out."""
+    pictures, unit = report["pictures"], report["unit"]
+    facts = {
+        "files": ", ".join(f"{one['file']} ({one['bytes'] / 1e6:,.1f} MB)" for one in report["files"]),
+        "trials": f"{report['trials']:,} of {report['concepts']} concepts",
+        "signal": f"{report['channels']} channels, {report['samples']} samples at {report['sampling rate']:g} Hz",
+        "unit": f"{unit['file']}; typical standard deviation {unit['µV']} µV",
+        "pictures": f"{pictures['needed'] - pictures['missing']:,} of {pictures['needed']:,} are there"
+        + (f"; missing: {', '.join(pictures['first'])}" if pictures["missing"] else "")
+        + (", ..." if pictures["missing"] > _NAMED else ""),
+    }
+    tables = [
+        ("Data set", [{"what": name, "found": value} for name, value in facts.items()]),
+        ("Recordings", [_as_text(one) for one in report["recordings"]]),
+        ("Unusual", [_as_text(one) for one in report["unusual"]]),
+        ("Concepts", [_as_text(one) for one in report["by concept"]]),
+    ]
+    return [(title, rows) for title, rows in tables if rows]
+
+
+def _as_text(row: dict[str, Any]) -> dict[str, str]:
+    words = {True: "yes", False: "no", None: ""}
+    return {
+        name: words[value] if value is None or isinstance(value, bool)
+        else ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict)
+        else str(value)
+        for name, value in row.items()
+    }  # fmt: skip
+
+
+def _sessions(trials: Trials) -> list[tuple[int, int, np.ndarray]]:
+    """Subject, session and rows of every recording."""
+    pairs = np.stack([trials.column("subject"), trials.column("session")], axis=1)
+    return [
+        (int(subject), int(session), np.flatnonzero((pairs == (subject, session)).all(axis=1)))
+        for subject, session in np.unique(pairs, axis=0)
+    ]
+
+
+def _recordings(trials: Trials) -> list[dict[str, Any]]:
+    """Trials, concepts, blocks and design of every subject and session."""
+    blocked = blocked_trials(trials)
+    return [
+        {
+            "subject": subject,
+            "session": session,
+            "trials": len(rows),
+            "concepts": len(np.unique(trials.column("concept")[rows])),
+            "blocks": len(np.unique(trials.column("block")[rows])),
+            "blocked": bool(blocked[rows].any()),
+        }
+        for subject, session, rows in _sessions(trials)
+    ]
+
+
+def _concepts(trials: Trials, stimuli: Stimuli, root: str) -> list[dict[str, Any]]:
+    """Names, granularity, trials and blocks of every concept, in the order of groups and wnids."""
+    concept, granularity = trials.column("concept"), trials.column("granularity")
+    groups, chinese = fine_groups(concept, granularity), read_names(root, "ch")
+    found = []
+    for wnid in np.unique(concept).tolist():
+        rows = concept == wnid
+        blocks = np.stack([trials.column(name)[rows] for name in ("subject", "block")], axis=1)
+        row = {
+            "concept": wnid,
+            "name": stimuli.names.get(wnid, wnid),  # a label need not be that of the picture's folder
+            "granularity": f"fine{groups[wnid]}" if wnid in groups else "coarse",
+            "trials": int(rows.sum()),
+            "blocks": len(np.unique(blocks, axis=0)),
+        }
+        found.append({**row, "Chinese": chinese.get(wnid, "")} if chinese else row)
+    return sorted(found, key=lambda row: (row["granularity"] == "coarse", row["granularity"], row["concept"]))
+
+
+def _unusual(trials: Trials) -> list[dict[str, Any]]:
+    """Recordings whose number of trials is not the most frequent of their session, and what they lack."""
+    found = []
+    for session in np.unique(trials.column("session")).tolist():
+        recordings = [(subject, rows) for subject, one, rows in _sessions(trials) if one == session]
+        usual = _most_frequent([len(rows) for _, rows in recordings])
+        counts = {subject: dict(zip(*_counted(trials.column("concept")[rows]))) for subject, rows in recordings}
+        each = {
+            wnid: _most_frequent([of_one.get(wnid, 0) for of_one in counts.values()])
+            for wnid in np.unique(trials.column("concept")).tolist()
+        }
+        for subject, rows in recordings:
+            if len(rows) != usual:
+                lacking = {wnid: n - counts[subject].get(wnid, 0) for wnid, n in each.items()}
+                found.append(
+                    {
+                        "subject": subject,
+                        "session": session,
+                        "trials": len(rows),
+                        "usual": usual,
+                        "lacking": {wnid: n for wnid, n in lacking.items() if n > 0},
+                    }
+                )
+    return found
+
+
+def _counted(values: np.ndarray) -> tuple[list[str], list[int]]:
+    names, counts = np.unique(values, return_counts=True)
+    return names.tolist(), counts.tolist()
+
+
+def _most_frequent(numbers: Sequence[int]) -> int:
+    """The most frequent number; the largest of several."""
+    values, counts = np.unique(numbers, return_counts=True)
+    return int(values[counts == counts.max()].max())

@@ -1,0 +1,140 @@
+"""A converted store: EEG-ImageNet as one memory-mapped array with its trial table, sorted by subject."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from neurocanvas.artifacts import (
+    atomic,
+    card_path,
+    fingerprint,
+    finish,
+    is_done,
+    read_array,
+    read_card,
+    read_text,
+    sha256,
+    start_array,
+    write_text,
+)
+from neurocanvas.config import DataSettings
+from neurocanvas.data.eeg_imagenet import N_TIMES, SFREQ, Source, find_released, open_released, released_print
+from neurocanvas.data.montage import CH_NAMES
+from neurocanvas.data.trials import COLUMNS
+from neurocanvas.errors import NeuroCanvasError, check_folder, check_option, csv_text, read_csv_cell
+
+# (n_trials, 62, 501), float32, µV; and the columns of Trials, a line per row of the array. The array's sidecar is
+# written last: without it the store is unfinished.
+ARRAY, TABLE = "EEG-ImageNet.npy", "EEG-ImageNet.csv"
+
+_BATCH = 200
+_PART = 2000  # trials of a unit of work
+_VERSION = 3  # of the store: raise it when the same file gives another store
+
+
+def convert(
+    settings: DataSettings,
+    target: Path | str,
+    *,
+    spread: Callable[[Callable[[Part], int], Sequence[Part]], Iterable[int]] = map,
+    track: Callable[[str, int], Callable[[int], None]] = lambda *_: lambda _: None,
+) -> Path:
+    """Write the released files as one array that is read subject by subject, and opened in a moment."""
+    check_option("convert: data set", settings.name, ["eeg-imagenet"])
+    root, folder = check_folder(settings.root, "EEG-ImageNet files to convert"), Path(target)
+    path, listing = folder / ARRAY, folder / TABLE
+    inputs = fingerprint("converted", _VERSION, released_print(find_released(root)), settings.unit)
+    if is_done(path, inputs) and listing.is_file() and sha256(listing) == read_card(path).get("table"):
+        return path
+    source = open_released(root, settings.unit)
+    rows = np.argsort(source.table["subject"], kind="stable")
+    source.check_unit(rows)
+    advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), N_TIMES)
+    with atomic(path) as temporary:
+        with temporary.open("wb") as stream:
+            start_array(stream, shape, "<f4")
+            begin = stream.tell()
+            stream.truncate(begin + int(np.prod(shape)) * 4)
+        whole = Part(temporary.absolute(), begin, root.absolute(), settings.unit, 0, len(rows))
+        cuts = range(0, len(rows), _PART)
+        parts = [replace(whole, start=cut, stop=min(cut + _PART, len(rows))) for cut in cuts]
+        for written in spread(write_part, parts):
+            advance(written)
+        card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
+    table = {name: source.table[name][rows].tolist() for name in COLUMNS}
+    write_text(listing, csv_text([list(table), *zip(*table.values())]))
+    card = {
+        "table": sha256(listing), "source": source.print_of_files, "unit": settings.unit,
+        "sfreq": SFREQ, "ch_names": list(CH_NAMES), "shape": list(shape), "stored": "µV",
+    }  # fmt: skip
+    finish(path, inputs, card)
+    return path
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of the array that is being written."""
+
+    path: Path
+    begin: int
+    root: Path
+    unit: str
+    start: int
+    stop: int
+
+
+def write_part(part: Part) -> int:
+    """Write some rows of the array."""
+    source = open_released(part.root, part.unit)  # anew for each part: what was read of a mapped file stays in memory
+    rows = np.argsort(source.table["subject"], kind="stable")[part.start : part.stop]
+    with part.path.open("r+b") as stream:
+        stream.seek(part.begin + part.start * len(CH_NAMES) * N_TIMES * 4)
+        for start in range(0, len(rows), _BATCH):
+            stream.write(source.read(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
+    return len(rows)
+
+
+def is_converted(root: Path) -> bool:
+    """Tell whether a folder holds a finished converted store."""
+    return card_path(root / ARRAY).is_file()
+
+
+def open_converted(root: Path, unit: str) -> Source:
+    """Open a converted store; reads its table and no signal."""
+    path, again = root / ARRAY, f"run `convert` again, or delete {ARRAY} and its card"
+    card = read_card(path)
+    made = card.get("unit")
+    if unit not in ("auto", made) and (unit, made) != ("V", "auto"):
+        raise NeuroCanvasError(f"{path}: made with other settings, unit {made} where {unit} is asked for; {again}.")
+    beside = find_released(root)
+    if beside and released_print(beside) != card.get("source"):
+        raise NeuroCanvasError(f"{path}: made from other files than {', '.join(p.name for p in beside)}; {again}.")
+    text = read_text(root / TABLE, "the trials of the converted store")
+    signal = read_array(path, "the signal of the converted store")
+    shape = signal.shape
+    if signal.dtype != np.float32:
+        raise NeuroCanvasError(f"{path}: float32 is needed; got {signal.dtype}; {again}.")
+    if sha256(root / TABLE) != card.get("table") or list(shape) != card.get("shape"):
+        raise NeuroCanvasError(f"{path}: array, table and card do not belong together; {again}.")
+    try:
+        names, *lines = csv.reader(io.StringIO(text))
+        cells = dict(zip(names, zip(*lines, strict=True)))
+        columns = {name: [read_csv_cell(cell) for cell in cells[name]] for name in COLUMNS}
+        table: dict[str, np.ndarray] = {name: np.array(columns[name]).astype(kind) for name, kind in COLUMNS.items()}
+    except (ValueError, LookupError, OverflowError, csv.Error) as error:
+        raise NeuroCanvasError(f"{root / TABLE}: not the table of a converted store ({error}); {again}.") from error
+    if shape != (len(lines), len(CH_NAMES), N_TIMES):
+        raise NeuroCanvasError(
+            f"{path}: shape ({len(lines)}, {len(CH_NAMES)}, {N_TIMES}) belongs to its table; got {shape}; {again}."
+        )
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        return np.asarray(signal[indices], dtype=np.float32)
+
+    return Source([path], table, read, str(card.get("fingerprint")), str(made), np.zeros(shape[0], dtype=np.int64))

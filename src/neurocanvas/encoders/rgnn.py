@@ -1,0 +1,113 @@
+"""`rgnn`, the classifier on a graph of electrodes: two hops along learned edges, then one layer at every node."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from neurocanvas.data.montage import CH_NAMES, POSITIONS
+from neurocanvas.errors import NeuroCanvasError, check_option
+
+if TYPE_CHECKING:
+    import torch
+
+Layout = Literal["channel-major", "scrambled"]
+
+# How a trial's features become nodes: a node per channel, or the released reading of band-major features.
+LAYOUTS: tuple[Layout, ...] = ("channel-major", "scrambled")
+
+# m²; electrodes up to the root of this apart (69 mm) have an edge of weight 1, farther ones NEAR / distance².
+NEAR = 4.71e-3
+
+# Electrodes across the midline whose edge is lowered by 1: it then stands for asymmetry of the hemispheres.
+GLOBAL_PAIRS = (
+    ("FP1", "FP2"), ("AF3", "AF4"), ("F5", "F6"), ("FC5", "FC6"), ("C5", "C6"), ("CP5", "CP6"), ("P5", "P6"),
+    ("PO5", "PO6"), ("O1", "O2"),
+)  # fmt: skip
+
+N_HOPS = 2
+N_HIDDEN = 200
+DROPOUT = 0.5
+
+
+def electrode_graph(positions: np.ndarray = POSITIONS) -> np.ndarray:
+    """Edge weights that training starts from; by default the released graph."""
+    if positions.ndim != 2 or positions.shape[1] != 3 or not np.isfinite(positions).all():
+        raise NeuroCanvasError(f"positions: finite metres of shape (n_chans, 3) are needed; got {positions.shape}.")
+    squared = np.square(positions[:, None] - positions).sum(axis=2)
+    weights = NEAR / np.maximum(squared, NEAR)
+    for pair in GLOBAL_PAIRS:
+        first, second = (np.isclose(positions, POSITIONS[CH_NAMES.index(name)], atol=1e-4).all(axis=1) for name in pair)
+        weights -= np.outer(first, second) | np.outer(second, first)
+    return weights.astype(np.float32)
+
+
+def build_rgnn(
+    n_outputs: int,
+    positions: np.ndarray = POSITIONS,
+    *,
+    n_bands: int = 5,
+    layout: Layout = "channel-major",
+    domain_adaptation: bool = False,
+) -> torch.nn.Module:
+    """Build RGNN [Zhong2020] with the released sizes, as products with a dense (n_chans, n_chans) matrix."""
+    scrambled = check_option("rgnn layout", layout, LAYOUTS) == "scrambled"
+    network: torch.nn.Module = _network_class()(
+        electrode_graph(positions), n_bands, n_outputs, scrambled, domain_adaptation
+    )
+    return network
+
+
+@lru_cache(1)
+def _network_class() -> type[torch.nn.Module]:
+    """The module's class, made once torch is asked for."""
+    import torch
+    from torch import nn
+
+    class RGNN(nn.Module):
+        place: torch.Tensor
+
+        def __init__(
+            self, graph: np.ndarray, n_bands: int, n_outputs: int, scrambled: bool, domain_adaptation: bool
+        ) -> None:
+            super().__init__()
+            n_chans = len(graph)
+            self.shape, self.scrambled = (n_chans, n_bands), scrambled
+            self.edge_weight = nn.Parameter(torch.from_numpy(graph[np.tril_indices(n_chans)]))
+            row, column = np.indices(graph.shape)
+            low, high = np.minimum(row, column), np.maximum(row, column)
+            self.register_buffer("place", torch.from_numpy(high * (high + 1) // 2 + low), persistent=False)
+            self.conv1 = nn.ModuleDict({"lin": nn.Linear(n_bands, N_HIDDEN)})
+            self.fc = nn.Linear(N_HIDDEN, n_outputs)
+            if domain_adaptation:
+                self.domain_classifier = nn.Linear(N_HIDDEN, 2)
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_normal_(layer.weight)
+            self.bn = nn.BatchNorm1d(n_chans * n_bands)
+            self.bn1 = nn.BatchNorm1d(N_HIDDEN)
+            self.dropout = nn.Dropout(DROPOUT)
+
+        def forward(
+            self, x: torch.Tensor, alpha: float | None = None
+        ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            features = (x.transpose(1, 2) if self.scrambled else x).flatten(1)
+            nodes = self.bn(features).view(-1, *self.shape)
+            hidden = self.conv1["lin"](self._hops() @ nodes).relu_()
+            pooled = self.bn1(hidden.sum(dim=1))
+            logits: torch.Tensor = self.fc(self.dropout(pooled))
+            if alpha is None:
+                return logits
+            fixed = hidden.detach()
+            reversed_ = fixed + alpha * (fixed - hidden)  # the value of hidden, -alpha times its gradient
+            return logits, self.domain_classifier(reversed_)
+
+        def _hops(self) -> torch.Tensor:
+            """Matrix of all hops: the normalised edge weights to the power N_HOPS."""
+            weights = self.edge_weight[self.place]
+            scale = weights.abs().sum(dim=1).clamp_min(torch.finfo(weights.dtype).tiny).rsqrt()
+            return torch.linalg.matrix_power(scale[:, None] * weights * scale, N_HOPS)
+
+    return RGNN

@@ -1,0 +1,305 @@
+"""Conditions to pictures with the Stable Diffusion of a family."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurocanvas.config import GenerateSettings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.targets.pretrained import device, find_family, load_part, precision_of, variant
+
+if TYPE_CHECKING:
+    import torch
+
+# Files of TAESD as it was published.
+PUBLISHED = ("taesd_encoder.safetensors", "taesd_decoder.safetensors")
+
+# Name -> class in diffusers, and its options on top of the family's own noise schedule.
+SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "dpm-solver++": ("DPMSolverMultistepScheduler", {}),
+        "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+        "ddim": ("DDIMScheduler", {}),
+        "unipc": ("UniPCMultistepScheduler", {}),
+        "lcm": ("LCMScheduler", {}),
+    }
+)
+
+N_TOKENS = 77
+
+
+def picture_seed(seed: int, arm: str, subject: int, trial: int) -> int:
+    """Seed (below 2^63) of one picture's noise: depends on run, arm, subject and trial, never on the batch."""
+    name = f"{seed}/{arm}/{subject}/{trial}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
+
+
+def sample_seed(seed: int, sample: int) -> int:
+    """Seed of one of several samples of a picture; sample 0 is the picture itself."""
+    return seed if sample == 0 else picture_seed(seed, "sample", 0, sample)
+
+
+def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = lambda _: None) -> Generator:
+    """Load a family's Stable Diffusion.
+
+    Parameters
+    ----------
+    settings : GenerateSettings
+        Which family, in which precision, and how it draws.
+    tell : callable
+        Is told, once, if batches must be smaller than `settings.shard` because memory is short.
+
+    Returns
+    -------
+    Generator
+
+    Raises
+    ------
+    NeuroCanvasError
+        If its weights cannot be loaded.
+    """
+    import diffusers
+    import torch
+
+    on_gpu = device() == "cuda"
+    pipeline = load_part(
+        find_family(settings.family).diffusion,
+        lambda source: diffusers.StableDiffusionPipeline.from_pretrained(
+            source, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+            variant=variant(source, "unet/diffusion_pytorch_model.safetensors"),
+        ),
+    )  # fmt: skip
+    # Precision is set here because versions of diffusers name the loading argument differently.
+    pipeline.to(getattr(torch, precision_of(settings)))
+    pipeline.set_progress_bar_config(disable=True)
+    kind, options = SCHEDULERS[settings.scheduler]
+    pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **options)
+    if on_gpu:  # cuDNN's half-precision convolutions are made for this layout
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+    if on_gpu and settings.offload:
+        pipeline.enable_model_cpu_offload(gpu_id=torch.cuda.current_device())
+    else:
+        pipeline.to(device())
+    pipeline.vae.enable_slicing()
+    if settings.compile:
+        pipeline.unet.compile()
+    preview = None
+    if settings.preview:
+        preview = load_preview(settings.family).to(device(), pipeline.unet.dtype)
+        preview.enable_slicing()
+    return Generator(pipeline, settings, tell, settings.shard, preview)
+
+
+def load_preview(family: str) -> Any:
+    """Load a family's TAESD, which decodes latents in a fraction of the time, slightly blurred."""
+    from diffusers import AutoencoderTiny
+
+    source = find_family(family).preview
+    if not source:
+        raise NeuroCanvasError(f"--preview: family {family} has no TAESD; leave it out, or put one into its folder.")
+    published = (Path(source) / PUBLISHED[1]).is_file()
+    return load_part(source, _read_published if published else AutoencoderTiny.from_pretrained)
+
+
+def _read_published(source: str) -> Any:
+    """A TAESD from its two published files."""
+    from diffusers import AutoencoderTiny
+    from safetensors.torch import load_file
+
+    tiny: Any = AutoencoderTiny()
+    tiny.eval()
+    # the published decoder counts a layer without weights, which diffusers leaves out
+    for part, file, skipped in (("encoder", PUBLISHED[0], 0), ("decoder", PUBLISHED[1], 1)):
+        numbered = ((name.partition("."), tensor) for name, tensor in load_file(Path(source) / file).items())
+        state = {f"layers.{int(number) - skipped}.{rest}": tensor for (number, _, rest), tensor in numbered}
+        getattr(tiny, part).load_state_dict(state)
+    return tiny
+
+
+@dataclass
+class Generator:
+    """A family's Stable Diffusion and how it draws; any batch draws the same pictures, to 2/255 on a CPU.
+
+    Parameters
+    ----------
+    pipeline : diffusers.StableDiffusionPipeline
+    settings : GenerateSettings
+        Scheduler, steps, guidance, negative prompt, size and strength.
+    tell : callable
+        See `load_generator`.
+    batch : int
+        Pictures at a time; halved whenever memory does not hold as many.
+    preview : diffusers.AutoencoderTiny, optional
+        Decodes instead of the pipeline's own VAE.
+    """
+
+    pipeline: Any
+    settings: GenerateSettings
+    tell: Callable[[str], None]
+    batch: int
+    preview: Any = None
+
+    @property
+    def size(self) -> int:
+        """Width and height of the pictures, px."""
+        native: int = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        return self.settings.size or native
+
+    @cached_property
+    def negative(self) -> torch.Tensor:
+        """Embedding that guidance leads away from, (1, 77, width): the empty caption, or the negative prompt."""
+        import torch
+
+        tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
+        ids = tokenizer(
+            self.settings.negative, padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+        with torch.inference_mode():
+            found: torch.Tensor = encoder(input_ids=ids.to(device()))[0]
+        return found
+
+    def draw(self, conditions: np.ndarray, seeds: Sequence[int], *, starts: np.ndarray | None = None) -> np.ndarray:
+        """Draw one picture per condition.
+
+        Parameters
+        ----------
+        conditions : array, shape (n, 77, width)
+            Text embeddings, predicted or true; `width` is the text encoder's, 768 for Stable Diffusion 1.x.
+        seeds : sequence of int, length n
+            One per picture: its noise depends on nothing else.
+        starts : array, shape (n, size, size, 3), uint8, optional
+            Pictures to start from; `settings.strength` says how far from them the drawn ones may go.
+
+        Returns
+        -------
+        array, shape (n, size, size, 3), uint8
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the conditions' width is not the pipeline's, it cannot draw this size, or memory does not hold a single
+            picture.
+        """
+        self._check(conditions)
+        drawn: list[np.ndarray] = []
+        while (begin := sum(map(len, drawn))) < len(conditions):
+            part = slice(begin, begin + self.batch)
+            start = None if starts is None else starts[part]
+            try:
+                drawn.append(self._draw(conditions[part], seeds[part], start))
+            except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError on a CPU
+                self._shrink(error, len(conditions[part]))
+        return np.concatenate(drawn)
+
+    def _check(self, conditions: np.ndarray) -> None:
+        """Raise if the pipeline cannot take these conditions or draw this size."""
+        width = self.pipeline.unet.config.cross_attention_dim
+        if conditions.ndim != 3 or conditions.shape[-1] != width:
+            raise NeuroCanvasError(
+                f"conditions: this generator needs shape (n, 77, {width}); got {conditions.shape}. A mapper of width "
+                f"{width} fits: embed and train with --family {self.settings.family}."
+            )
+        deepest = self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
+        if self.size % deepest:
+            raise NeuroCanvasError(f"generate.size: a multiple of {deepest} is needed; got {self.size}.")
+
+    def _shrink(self, error: Exception, batch: int) -> None:
+        """Halve the batch if memory was short; raise any other error."""
+        import torch
+
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        short |= any(sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED"))
+        if not short:
+            raise error
+        if batch == 1:
+            raise NeuroCanvasError(
+                f"generate: memory does not hold one picture of {self.size} px; ask for a smaller generate.size, for "
+                "generate.precision float16 or for generate.offload."
+            ) from error
+        if self.batch == self.settings.shard:
+            self.tell("generate: memory is short, so pictures are drawn in smaller batches.")
+        self.batch = batch // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _draw(self, conditions: np.ndarray, seeds: Sequence[int], starts: np.ndarray | None) -> np.ndarray:
+        """Draw one batch: the pipeline's own denoising loop, but with guidance in some of the steps only."""
+        import torch
+
+        pipeline, settings, unet = self.pipeline, self.settings, self.pipeline.unet
+        scheduler = pipeline.scheduler
+        noises = [torch.Generator().manual_seed(seed) for seed in seeds]
+        prompts = torch.from_numpy(np.ascontiguousarray(conditions, np.float32)).to(device(), unet.dtype)
+        both = torch.cat([self.negative.to(unet.dtype).expand(len(prompts), -1, -1), prompts])
+        own_guidance = unet.config.time_cond_proj_dim  # of networks that were distilled with guidance inside
+        scheduler.set_timesteps(settings.steps)
+        with torch.inference_mode():
+            latents, times = self._begin(noises, starts)
+            inside = None
+            if own_guidance is not None:
+                scale = torch.full((len(prompts),), settings.guidance - 1)
+                inside = pipeline.get_guidance_scale_embedding(scale, own_guidance).to(device(), unet.dtype)
+            extra = pipeline.prepare_extra_step_kwargs(noises, 0.0)
+            for number, time in enumerate(times):
+                begin, end = (share * len(times) for share in settings.guidance_interval)
+                guided = settings.guidance > 1 and own_guidance is None and begin <= number < end
+                entered = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
+                said = unet(
+                    entered, time, encoder_hidden_states=both if guided else prompts, timestep_cond=inside,
+                    return_dict=False,
+                )[0]  # fmt: skip
+                if guided:
+                    away, towards = said.chunk(2)
+                    said = away + settings.guidance * (towards - away)
+                latents = scheduler.step(said, time, latents, **extra, return_dict=False)[0]
+        pictures = self.decode(latents)
+        pipeline.maybe_free_model_hooks()  # where networks are offloaded, the VAE leaves the card again
+        return pictures
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Decode latents, one picture after the other.
+
+        Parameters
+        ----------
+        latents : tensor, shape (n, channels, height / 8, width / 8)
+            Scaled as the UNet sees them.
+
+        Returns
+        -------
+        array, shape (n, height, width, 3), uint8
+        """
+        import torch
+
+        vae = self.pipeline.vae if self.preview is None else self.preview
+        with torch.inference_mode():
+            pictures = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+            values = self.pipeline.image_processor.postprocess(pictures, output_type="np")
+        return np.round(values * 255).astype(np.uint8)
+
+    def _begin(self, noises: list[torch.Generator], starts: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Initial latents of denoising, and its time steps."""
+        import torch
+
+        pipeline, scheduler = self.pipeline, self.pipeline.scheduler
+        side = self.size // pipeline.vae_scale_factor
+        shape = (1, pipeline.unet.config.in_channels, side, side)
+        noise = torch.cat([torch.randn(shape, generator=one) for one in noises]).to(device(), pipeline.unet.dtype)
+        if starts is None:
+            return noise * scheduler.init_noise_sigma, scheduler.timesteps
+        pixels = pipeline.image_processor.preprocess(starts.astype(np.float32) / 255)
+        mean = pipeline.vae.encode(pixels.to(device(), pipeline.vae.dtype)).latent_dist.mode()
+        order = scheduler.order
+        kept = max(1, round(self.settings.steps * self.settings.strength))
+        times = scheduler.timesteps[(self.settings.steps - kept) * order :]  # as image-to-image of diffusers does
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
+        return scheduler.add_noise(mean * pipeline.vae.config.scaling_factor, noise, times[:1]), times

@@ -1,0 +1,169 @@
+"""The stage controls: what else than the brain's response to pictures could explain the accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurocanvas import artifacts
+from neurocanvas.artifacts import number_in, read_csv
+from neurocanvas.audit.controls.inputs import ControlInputs
+from neurocanvas.audit.controls.registry import CONTROLS, control_row, correct_for_many, over_subjects, overall_verdict
+from neurocanvas.config import FeatureSettings
+from neurocanvas.data.splits import blocked_trials, groups, make_splits
+from neurocanvas.data.trials import Trials
+from neurocanvas.encoders import TargetBasis
+from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.features.differential_entropy import METHODS, cut_window, extract
+from neurocanvas.pipeline.run import Run, write_table
+from neurocanvas.pipeline.train import read_pooled_features
+from neurocanvas.scale import kept
+
+# Windows in which the picture cannot have been seen: before onset; or, where trials begin there, at once after it.
+BEFORE, WEAK = (-0.2, 0.0), (0.0, 0.04)
+
+# Arms that know nothing of the trial (the first three), or of its prediction only which training picture or which name
+# is nearest.
+NULL_ARMS = ("shuffled", "mean", "random", "retrieval", "class-name")
+
+# Of pictures as low-level descriptors, px.
+SIDE = 16
+
+# Principal coordinates of the concepts' mean embeddings.
+COMPONENTS = 32
+
+
+def controls(run: Run) -> list[Path]:
+    """Compute the controls for every subject, under the protocol of the settings."""
+    settings = run.settings.controls
+    names = [check_option("controls", name, CONTROLS) for name in settings.names] or list(CONTROLS)
+    units = [(subject, name) for subject in run.subjects for name in names]
+    found = run.spread("controls", partial(_control, tuple(names)), units)
+    rows: dict[int, list[dict[str, Any]]] = {subject: [] for subject in run.subjects}
+    for (subject, _), row in zip(units, found, strict=True):
+        rows[subject].append(row)
+    for own in rows.values():
+        correct_for_many(own)
+    table = over_subjects(rows, rng=np.random.default_rng(settings.seed))
+    verdict = overall_verdict(table)
+    folder = run.folder / "scores"
+    artifacts.write_json(folder / "controls.json", {
+        "made_from": run.settings.of_trials, "verdict": verdict, "protocol": run.settings.split.protocol,
+        "rows": [{**row, "asks": CONTROLS[row["control"]].asks} for row in table],
+        "subjects": {str(subject): own for subject, own in rows.items()},
+    })  # fmt: skip
+    columns = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
+    write_table(folder / "controls.csv", {
+        "subject": np.array([str(subject) for subject, own in rows.items() for _ in own]),
+        **{name: np.array([row[name] for own in rows.values() for row in own], dtype=object) for name in columns},
+    })  # fmt: skip
+    return [folder / "controls.json", folder / "controls.csv"]
+
+
+def _control(names: Sequence[str], run: Run, unit: tuple[int, str]) -> dict[str, Any]:
+    """One control of one subject; the inputs of all controls are read once in each worker."""
+    subject, name = unit
+    used = {field for one in names for field in (*CONTROLS[one].needs, *CONTROLS[one].may_use)}
+    inputs = kept("controls", "inputs", (run, subject), lambda: _inputs(run, subject, used))
+    return control_row(inputs, name, seed=run.settings.controls.seed)
+
+
+@dataclass(frozen=True)
+class WindowOfTrials:
+    """The feature window of trials, read when it is asked for."""
+
+    trials: Trials
+    settings: FeatureSettings
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        return cut_window(self.trials.signal(rows), self.trials, self.settings)
+
+
+def _inputs(run: Run, subject: int, used: Collection[str]) -> ControlInputs:
+    """What the controls need of one subject; of what not all of them need, the fields that are used."""
+    pool, (values, card) = run.pool(subject), read_pooled_features(run, subject)
+    settings = run.settings.features
+    splits = [split.joined() for split in make_splits(pool, run.settings.split, subject)]
+    folds = [(np.sort(np.concatenate([split.train, split.val])), split.test) for split in splits]
+    concept = pool.column("concept")
+    unseen = any(not np.isin(concept[test], concept[train]).all() for train, test in folds)
+    return ControlInputs(
+        features=values, concept=concept, stimulus=pool.column("stimulus"), block=pool.column("block"),
+        run=pool.column("run"), session=groups(pool, "subject", "session"), order=pool.column("order"), splits=folds,
+        baseline=_before_the_picture(pool, settings) if "baseline" in used else None,
+        signal=WindowOfTrials(pool, settings), extract=_as_the_runs(str(card.get("method")), settings, pool.sfreq),
+        embeddings=_concept_embeddings(run, pool) if unseen or "embeddings" in used else None,
+        low_level=_low_level(run, pool) if "low_level" in used else None,
+        **_arm_scores(run, subject) if "arms" in used else {},
+        permutations=run.settings.controls.permutations, repeats=run.settings.controls.repeats,
+    )  # fmt: skip
+
+
+def _as_the_runs(method: str, settings: FeatureSettings, sfreq: float) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes the run's features of a signal; of imported features, whose method is unknown, the settings' one."""
+    features = METHODS.get(method, METHODS[settings.method])
+    return lambda signal: features(signal, sfreq)
+
+
+def _before_the_picture(trials: Trials, settings: FeatureSettings) -> np.ndarray | None:
+    """Features of the time in which the picture cannot have been seen; None where that is too short for them."""
+    window = (max(BEFORE[0], trials.tmin), 0.0) if trials.tmin <= BEFORE[0] / 2 else WEAK
+    try:
+        return extract(trials, settings.model_copy(update=dict(zip(("tmin", "tmax"), window, strict=True))))
+    except NeuroCanvasError:
+        return None
+
+
+def _concept_embeddings(run: Run, trials: Trials) -> np.ndarray | None:
+    """Mean embedding of every trial's concept, in a few coordinates; None before `embed`."""
+    if not run.embeddings_path.is_file():
+        return None
+    embeddings = run.embeddings()
+    basis = TargetBasis.fit(embeddings, np.ones(len(embeddings), np.int64), COMPONENTS)
+    concept = np.unique(trials.column("concept"), return_inverse=True)[1]
+    own = basis.transform(embeddings)[run.stimulus_rows(trials)]
+    means = np.stack([own[concept == one].mean(axis=0) for one in range(concept.max() + 1)])
+    return np.asarray(means[concept])
+
+
+def _low_level(run: Run, trials: Trials) -> np.ndarray | None:
+    """Every trial's picture in a few pixels; None where a picture is missing."""
+    try:
+        small = np.stack([run.dataset[1].picture(name, size=SIDE) for name in run.stimuli])
+    except NeuroCanvasError:
+        return None
+    return np.asarray(small.reshape(len(small), -1)[run.stimulus_rows(trials)] / 255)
+
+
+def _arm_scores(run: Run, subject: int) -> dict[str, Any]:
+    """Two-way identification of the subject's pictures in the arm eeg and in null arms, if they are scored."""
+    path = run.folder / "scores" / "trials.csv"
+    if not path.is_file():
+        return {}
+    scores: dict[str, dict[int, float]] = {}
+    for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "two_way")):
+        if row["subject"] == str(subject) and row["arm"] in ("eeg", *NULL_ARMS):
+            trial, score = (number_in(row, name, path, "evaluate") for name in ("trial", "two_way"))
+            scores.setdefault(row["arm"], {})[int(trial) if np.isfinite(trial) else -1] = score
+    if "eeg" not in scores or len(scores) < 2:
+        return {}
+    own = run.subjects[subject]
+    shown = np.array(sorted(set.intersection(*(set(given) for given in scores.values()))), dtype=np.int64)
+    arms = {arm: np.array([given[trial] for trial in shown.tolist()]) for arm, given in scores.items()}
+    known = len(shown) and shown[0] >= 0 and shown[-1] < len(own)
+    if not known or not all(np.isfinite(given).all() for given in arms.values()):
+        raise NeuroCanvasError(
+            f"{path}: the arms of subject {subject} need scores of the same trials of this data set; run `neurocanvas "
+            "evaluate` again."
+        )
+    stimulus, block = groups(own, "stimulus"), groups(own, "block")
+    units = np.where(blocked_trials(own), -1 - block, stimulus)
+    return {"arms": arms, "arm_units": units[shown]}

@@ -1,0 +1,358 @@
+"""The verbs export and import: files of the released EEG-ImageNet code, made from a run folder and taken into one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neurocanvas import artifacts
+from neurocanvas.artifacts import atomic, read_torch, write_torch
+from neurocanvas.config import ARCHITECTURES
+from neurocanvas.data.montage import BANDS, CH_NAMES
+from neurocanvas.encoders.base import TARGET_SHAPE, EEGSpec, Mapper
+from neurocanvas.encoders.checkpoint import load_mapper, save_mapper
+from neurocanvas.encoders.mlp import MLPMapper
+from neurocanvas.encoders.target_pca import TargetBasis
+from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check_inside
+from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.train import write_trials
+from neurocanvas.targets.captions import read_captions, read_captions_of, write_captions
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_released(path: Path | str, n_chans: int = 62) -> np.ndarray:
+    """Read a released feature file, band-major (n_trials, n_bands·n_chans), as (n_trials, n_chans, n_bands) float64."""
+    path, n_bands = check_file(path, "released features"), len(BANDS)
+    try:
+        columns = np.lib.format.open_memmap(path, mode="r")  # maps, and so never unpickles
+    except Exception as error:  # NumPy's header parser raises much more than ValueError
+        raise NeuroCanvasError(
+            f"{path}: allowed is an undamaged .npy array of numbers; this one is cut off, pickled or something else. "
+            "Copy or make it again."
+        ) from error
+    if columns.ndim != 2 or columns.shape[1] != n_bands * n_chans:
+        raise NeuroCanvasError(
+            f"{path}: allowed is the shape (n_trials, {n_bands * n_chans}), {n_bands} bands of {n_chans} channels; "
+            f"got {columns.shape}. Say how many channels it has, or make it again."
+        )
+    if columns.dtype.kind not in "iuf":
+        raise NeuroCanvasError(f"{path}: allowed are real numbers; got the type {columns.dtype}. Make it again.")
+    _check_finite(columns, str(path))
+    return columns.reshape(len(columns), n_bands, n_chans).transpose(0, 2, 1).astype(np.float64, order="C")
+
+
+def write_released(path: Path | str, features: np.ndarray) -> None:
+    """Write (n_trials, n_chans, n_bands) atomically; channel c of band b is column b·n_chans + c."""
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 3 or features.shape[2] != len(BANDS):
+        raise NeuroCanvasError(
+            f"features: allowed is the shape (n_trials, n_chans, {len(BANDS)}); got {features.shape}."
+        )
+    _check_finite(features, "features")
+    columns = features.transpose(0, 2, 1).reshape(len(features), features.shape[1] * len(BANDS))
+    with atomic(Path(path)) as temporary, temporary.open("wb") as stream:
+        np.save(stream, columns, allow_pickle=False)
+
+
+def _check_finite(values: np.ndarray, name: str) -> None:
+    bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    if bad.any():
+        raise NeuroCanvasError(
+            f"{name}: allowed are finite numbers; {bad.sum()} of {len(values)} trials hold others, the first is "
+            f"trial {bad.argmax()}. Leave them out or make the features again."
+        )
+
+
+SHAPE = (1, 77, 768)
+
+
+def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np.ndarray) -> None:
+    """Write embeddings, (n_stimuli, 77, 768), as the released code reads them."""
+    import torch
+
+    tensors = {
+        name: torch.from_numpy(np.array(row, np.float32).reshape(SHAPE))
+        for name, row in zip(stimuli, embeddings, strict=True)
+    }
+    with atomic(path) as temporary, temporary.open("wb") as stream:  # torch writes a path's name into the archive
+        torch.save(tensors, stream)
+
+
+def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:
+    """Read the embeddings of some pictures into `out`, (n_stimuli, 77, 768), which may be memory-mapped."""
+    import torch
+
+    found = read_torch(path, "CLIP embeddings by picture name")
+    for row, name in enumerate(stimuli):
+        tensor = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(tensor, torch.Tensor) or tensor.numel() != out[row].size or tensor.shape[-2:] != SHAPE[1:]:
+            came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "none"
+            raise NeuroCanvasError(
+                f"{path}: {name} should have an embedding of shape {SHAPE}; got {came}. Choose the data that the file "
+                "was made for, or run `neurocanvas embed`."
+            )
+        out[row] = tensor.detach().float().numpy().reshape(SHAPE[1:])
+        if not np.isfinite(out[row]).all():
+            raise NeuroCanvasError(f"{path}: the embedding of {name} is not finite; make the file again.")
+
+
+# Input and output of the released mapper: 62 channels, 5 bands, (77, 768).
+SPEC = EEGSpec(CH_NAMES, tuple(BANDS), TARGET_SHAPE)
+
+ROWS_AT_ONCE = 4096
+SMALLEST_SHARE = 1e-12  # of the largest squared length: what is below is rounding
+NORMS = ("weight", "bias", "running_mean", "running_var")
+
+
+def read_released_mapper(path: Path | str) -> MLPMapper:
+    """Read a mapper that the released code trained; it takes *released* features, (n, 62, 5), not standardised."""
+    # The axes span the last layer's columns: predictions are the released module's up to rounding. `target_sd` is
+    # unknown and 0.
+    import torch
+
+    state = _checked(Path(path))
+    axes, last = _factors(state["fc3.weight"])
+    first = state["fc1.weight"].reshape(-1, len(BANDS), len(CH_NAMES)).transpose(1, 2).reshape(-1, SPEC.n_features)
+    mean = state["fc3.bias"].numpy().reshape(TARGET_SHAPE)
+    basis = TargetBasis(mean, axes.numpy(), np.zeros(len(axes), np.float32))
+    layers = {"1.weight": first, "1.bias": state["fc1.bias"], "5.weight": state["fc2.weight"]}
+    layers |= {"5.bias": state["fc2.bias"], "9.weight": last, "9.bias": torch.zeros(len(axes))}
+    for number, place in ((1, 2), (2, 6)):
+        layers |= {f"{place}.{name}": state[f"bn{number}.{name}"] for name in NORMS}
+        layers[f"{place}.num_batches_tracked"] = torch.tensor(0)
+    mapper = MLPMapper(SPEC, basis, np.zeros(SPEC.n_features, np.float32), np.ones(SPEC.n_features, np.float32))
+    weights = {f"network.{name}": tensor.numpy() for name, tensor in layers.items()}
+    mapper.load_weights({**weights, "activation.relu": np.ones(1, np.float32)})
+    return mapper
+
+
+def write_released_mapper(mapper: Mapper, path: Path) -> None:
+    """Write a mapper as the released code saves its own: 490 MB, standardisation and basis folded in, band-major."""
+    import torch
+
+    released = ARCHITECTURES["released"]
+    if not isinstance(mapper, MLPMapper) or mapper.posterior or (mapper.hidden, mapper.activation) != released:
+        raise NeuroCanvasError(
+            f"{path.name}: the released module has hidden layers {released[0]} with ReLU and no posterior; train "
+            "mlp_sd with mapper.architecture = 'released' and mapper.contrastive = 0."
+        )
+    if mapper.spec != SPEC:
+        raise NeuroCanvasError(
+            f"{path.name}: the released module reads {len(CH_NAMES)} channels and {len(BANDS)} bands of EEG-ImageNet; "
+            f"this mapper reads {len(mapper.spec.ch_names)} and {len(mapper.spec.bands)}, or in another order."
+        )
+    network = mapper.folded()
+    state: dict[str, torch.Tensor] = {}
+    for kind, word in ((torch.nn.Linear, "fc"), (torch.nn.BatchNorm1d, "bn")):
+        layers = [layer for layer in network if isinstance(layer, kind)]
+        for number, layer in enumerate(layers, 1):
+            state |= {f"{word}{number}.{name}": tensor for name, tensor in layer.state_dict().items()}
+    first = state["fc1.weight"].reshape(-1, len(CH_NAMES), len(BANDS)).transpose(1, 2)
+    write_torch(path, {**state, "fc1.weight": first.reshape(-1, SPEC.n_features)})
+
+
+def _factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Orthonormal rows (k, n_outputs) and a matrix (k, width) with weight = rows.T @ matrix, largest part first."""
+    import torch
+
+    # Through the Gram matrix: unlike a QR decomposition, it leaves small numbers of a large matrix exact.
+    parts = (part.double() for part in weight.split(ROWS_AT_ONCE))
+    size, vectors = torch.linalg.eigh(sum(part.T @ part for part in parts))
+    keep = size.flip(0) > SMALLEST_SHARE * size[-1]
+    length, vectors = size.flip(0)[keep].sqrt(), vectors.flip(1)[:, keep]
+    return (vectors / length).float().T @ weight.T, (vectors * length).float().T
+
+
+def _checked(path: Path) -> dict[str, torch.Tensor]:
+    """Arrays of a released state dict as float32; raise if a shape is not the released one."""
+    import torch
+
+    found = read_torch(path, "the released mapper's state dict")
+    one, two = ARCHITECTURES["released"][0]
+    shapes = {"fc1.weight": (one, SPEC.n_features), "fc1.bias": (one,), "fc2.weight": (two, one), "fc2.bias": (two,)}
+    shapes |= {"fc3.weight": (SPEC.n_outputs, two), "fc3.bias": (SPEC.n_outputs,)}
+    shapes |= {f"bn{number}.{name}": (width,) for number, width in ((1, one), (2, two)) for name in NORMS}
+    state = {}
+    for name, shape in shapes.items():
+        tensor = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
+            came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "none"
+            raise NeuroCanvasError(
+                f"{path}: not the released mapper: {name} should have shape {shape}; got {came}. Such files are made "
+                "by `image_generation.py` or `neurocanvas export`."
+            )
+        state[name] = tensor.detach().float().resolve_neg()
+        if not torch.isfinite(state[name]).all():
+            raise NeuroCanvasError(f"{path}: {name} holds NaN or infinite values; train again.")
+    return state
+
+
+# Where `import_files` looks, below the folder it is given: the released code's own layout.
+FOLDERS = (".", "output", "de_feat", "data/de_feat")
+
+# Names of the files that `import_files` takes.
+KNOWN = re.compile(r"caption\.txt|clip_embeddings\.pth|\d+_\w+_de\.npy|mlpsd_s\d+_\d+\.pth|mlp_sd_s\d+_model\.pth")
+
+# Folder of a run where imported files wait until all of them are good; what a killed call left there is deleted.
+STAGED = ".part-import"
+
+UNKNOWN_TRAINING = (
+    "A mapper was imported, and its file does not say which trials trained it. The released code trains on the first "
+    "30 of every 50 pictures and keeps the epoch that is best on the other 20: scores of any of them are too high."
+)
+
+
+def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """Write what a run folder holds as the files that the released code reads."""
+    written: list[Path] = []
+    output, captions = folder / "output", run.folder / "targets" / "caption.txt"
+    for subject in run.opened:
+        if run.features_path(subject).is_file():
+            written.append(folder / "de_feat" / f"{subject}_{run.settings.data.granularity}_de.npy")
+            write_released(written[-1], artifacts.read_array(run.features_path(subject), "features"))
+    if captions.is_file():
+        written.append(output / "caption.txt")
+        write_captions(written[-1], read_captions(captions))
+    embeddings = run.folder / "targets" / "clip_embeddings.npy"
+    if embeddings.is_file():
+        written.append(output / "clip_embeddings.pth")
+        # all that there are, as of the captions: the run may be opened for some of its subjects, who saw fewer pictures
+        stimuli = artifacts.read_card(embeddings).get("stimuli", run.stimuli)
+        write_released_embeddings(written[-1], stimuli, artifacts.read_array(embeddings, "CLIP embeddings"))
+    for subject in run.subjects:
+        fold = 0
+        while (model := run.model_path(subject, fold)).is_file():
+            path, mapper = output / f"mlpsd_s{subject}_{fold}.pth", load_mapper(model)
+            try:
+                write_released_mapper(mapper, path)
+                written.append(path)
+            except NeuroCanvasError as error:
+                tell(f"left out {error}")
+            fold += 1
+    if not written:
+        raise NeuroCanvasError(f"{run.folder}: holds nothing to export yet; run `neurocanvas features` first.")
+    return written
+
+
+def import_files(run: Run, folder: Path) -> list[Path]:
+    """Take files of the released code into a run folder, as artifacts whose cards say where they come from."""
+    check_folder(folder, "files of the released code")
+    files = {
+        path.name: check_inside(folder, path.relative_to(folder).as_posix(), "import")
+        for name in FOLDERS for path in sorted((folder / name).glob("*"))
+        if KNOWN.fullmatch(path.name) and path.is_file()
+    }  # fmt: skip
+    staged = run.folder / STAGED
+    if staged.is_symlink():
+        staged.unlink()  # else files would be written to where it leads
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        taken = _take(run, files, staged)
+        if not taken:
+            raise NeuroCanvasError(
+                f"{folder}: none of caption.txt, clip_embeddings.pth, <subject>_{run.settings.data.granularity}_de.npy "
+                f"and mlpsd_s<subject>_0.pth of subjects {', '.join(map(str, run.opened))} in it."
+            )
+        for path in taken:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for one in (path, artifacts.card_path(path)):
+                if (waiting := staged / one.relative_to(run.folder)).is_file():  # else it was taken before
+                    os.replace(waiting, one)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    for subject in run.opened:
+        if run.features_path(subject) in taken:
+            write_trials(run, subject)
+    return taken
+
+
+def _take(run: Run, files: Mapping[str, Path], staged: Path) -> list[Path]:
+    """Check all of the files and write what is new below `staged`; return where in the run all of them belong."""
+    taken: list[Path] = []
+
+    def place(path: Path) -> Path:
+        """Note where an artifact belongs, and say where it waits."""
+        taken.append(path)
+        return staged / path.relative_to(run.folder)
+
+    if file := files.get("caption.txt"):
+        _take_captions(run, file, place(run.folder / "targets" / "caption.txt"))
+    if file := files.get("clip_embeddings.pth"):
+        _take_embeddings(run, file, place(run.folder / "targets" / "clip_embeddings.npy"))
+    for subject in run.opened:
+        if file := files.get(f"{subject}_{run.settings.data.granularity}_de.npy"):
+            _take_features(run, file, subject, place(run.features_path(subject)))
+    for subject in run.subjects:
+        for name, file in files.items():
+            named = re.fullmatch(rf"mlpsd_s{subject}_(\d+)\.pth|mlp_sd_s{subject}_model\.pth", name)
+            if named:
+                _check_reader(run, file, subject, run.features_path(subject) in taken)
+                path = run.model_path(subject, int(named[1] or 0))
+                waiting, inputs = place(path), _inputs(file)
+                if not artifacts.is_done(path, inputs):
+                    card = {**_card(file), "warnings": [UNKNOWN_TRAINING]}
+                    save_mapper(read_released_mapper(file), waiting, inputs, card)
+    return taken
+
+
+def _card(file: Path) -> dict[str, object]:
+    """What the card of an imported artifact says of its origin."""
+    return {"imported": True, "from": file.name}
+
+
+def _inputs(file: Path) -> str:
+    """Fingerprint of an imported artifact."""
+    return artifacts.fingerprint("import", artifacts.sha256(file))
+
+
+def _take_captions(run: Run, file: Path, path: Path) -> None:
+    """Write the captions of caption.txt."""
+    captions = read_captions_of(file, run.stimuli, "choose its data set")
+    write_captions(path, captions)
+    artifacts.finish(path, _inputs(file), _card(file))
+
+
+def _take_embeddings(run: Run, file: Path, path: Path) -> None:
+    """Write the embeddings of clip_embeddings.pth, in half precision as `embed` writes them."""
+    inputs = artifacts.fingerprint(_inputs(file), run.stimuli)
+    card = {"stimuli": run.stimuli, **_card(file)}
+    if not artifacts.is_done(path, inputs):
+        embeddings = np.empty((len(run.stimuli), *TARGET_SHAPE), np.float16)
+        read_released_embeddings(file, run.stimuli, embeddings)
+        artifacts.write_array(path, embeddings, inputs, card)
+
+
+def _take_features(run: Run, file: Path, subject: int, path: Path) -> None:
+    """Write the features of a feature file."""
+    trials = run.opened[subject]
+    values = read_released(file, len(trials.ch_names))
+    if len(values) != len(trials):
+        raise NeuroCanvasError(
+            f"{file}: features of {len(values)} trials, but subject {subject} has {len(trials)} of granularity "
+            f"{run.settings.data.granularity}; import it into a run of the data it was made for."
+        )
+    card = {"method": "imported", "ch_names": list(trials.ch_names), "bands": list(BANDS), "unit": "as in the file"}
+    artifacts.write_array(path, values.astype(np.float32), _inputs(file), {**card, **_card(file)})
+
+
+def _check_reader(run: Run, file: Path, subject: int, features_come_along: bool) -> None:
+    """Raise if the run's mapper or its features are not those that a released mapper is made of."""
+    features = run.features_path(subject)
+    if run.settings.mapper.name != "mlp_sd":
+        raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's mapper.name is {run.settings.mapper.name!r}.")
+    if features_come_along:
+        return
+    method = artifacts.read_card(features)["method"] if features.is_file() else run.settings.features.method
+    if method == "gaussian":
+        raise NeuroCanvasError(
+            f"{file}: the released mapper reads the released features, and the run's are 'gaussian'; import the "
+            "feature file with it, or make them by `neurocanvas features --method eeg-imagenet`."
+        )

@@ -1,0 +1,301 @@
+"""The run folder: its settings, its trials, and where its artifacts are."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurocanvas import artifacts
+from neurocanvas.config import RunSettings
+from neurocanvas.data import images as picture_files
+from neurocanvas.data.splits import check_sessions, testable_subjects, uses_other_subjects
+from neurocanvas.data.trials import Trials
+from neurocanvas.errors import NeuroCanvasError, check_option, csv_text
+from neurocanvas.scale import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
+
+if TYPE_CHECKING:
+    from neurocanvas.data.images import Stimuli
+
+Advance = Callable[[int], None]
+# `track("features", 16)` opens a progress line of 16 units and gives what advances it.
+Track = Callable[[str, int], Advance]
+
+
+def untracked(title: str, total: int) -> Advance:  # noqa: ARG001
+    """Track nothing."""
+    return lambda _: None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder with its settings.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the artifacts are.
+    settings : RunSettings
+        What to do.
+    track : callable
+        Opens progress lines; see `Track`.
+    engine : Engine
+        Does units of work.
+
+    Notes
+    -----
+    Pickled, it is its folder and settings; in a worker the same of these give the same object, which keeps what it has
+    opened.
+    """
+
+    folder: Path
+    settings: RunSettings
+    track: Track = untracked
+    engine: Engine = IN_PROCESS
+
+    def __reduce__(self) -> tuple[Callable[[str, str], Run], tuple[str, str]]:
+        return _in_worker, (str(self.folder), self.settings.model_dump_json())
+
+    def spread(
+        self,
+        stage: str,
+        work: Callable[[Run, Unit], Result],
+        units: Sequence[Unit],
+        *,
+        needs: Needs | None = None,
+        title: str = "",
+        sizes: Sequence[int] | None = None,
+    ) -> Iterator[Result]:
+        """Let the engine do units of a stage, and show how far it is.
+
+        Parameters
+        ----------
+        stage : str
+            A key of `NEEDS`.
+        work : callable
+            ``work(run, unit)``; a function of a module.
+        units : sequence
+            What can be pickled.
+        needs : Needs, optional
+            Else those of the stage.
+        title : str
+            Of the progress line; else the stage.
+        sizes : sequence of int, optional
+            By how much each unit advances the progress line; else by 1.
+
+        Yields
+        ------
+        object
+            What `work` gave, in the order of the units.
+        """
+        advance = self.track(title or stage, len(units) if sizes is None else sum(sizes))
+        done = self.engine.map(partial(work, self), units, needs or NEEDS[stage])
+        for result, size in zip(done, sizes or [1] * len(units), strict=True):
+            advance(size)
+            yield result
+
+    def log(self, stage: str, **what: Any) -> None:
+        """Append one line to the log.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage.
+        **what : object
+            Values to log, as JSON.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **what}) + "\n")
+
+    def logger(self, stage: str, **fixed: Any) -> Callable[[Mapping[str, Any]], None]:
+        """Make a function that logs dictionaries.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage.
+        **fixed : object
+            Values that every line has.
+
+        Returns
+        -------
+        callable
+            Takes what one line says beside that.
+        """
+        return lambda line: self.log(stage, **fixed, **line)
+
+    @cached_property
+    def dataset(self) -> tuple[Trials, Stimuli]:
+        """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder.
+
+        All subjects are open where the protocol trains on others than the one that is tested.
+        """
+        from neurocanvas.data import open_dataset
+
+        data = self.settings.data
+        if uses_other_subjects(self.settings.split.protocol):
+            data = data.model_copy(update={"subjects": ()})
+        if self.settings.simulate is not None:
+            data = data.model_copy(update={"root": str(self.folder / "data")})
+        trials, stimuli = open_dataset(data)
+        if len(trials) == 0:
+            raise NeuroCanvasError(
+                f"{data.root}: no trials of subjects {data.subjects or 'all'}, granularity {data.granularity}."
+            )
+        return trials, stimuli
+
+    @cached_property
+    def opened(self) -> dict[int, Trials]:
+        """Trials of every subject that is open: those that are tested, and those whose trials train for them."""
+        trials, _ = self.dataset
+        return {int(s): trials.select(trials.column("subject") == s) for s in np.unique(trials.column("subject"))}
+
+    @cached_property
+    def subjects(self) -> dict[int, Trials]:
+        """Trials of every subject that is tested; without a choice, of all whom the protocol can test."""
+        asked = [check_option("subject", subject, self.opened) for subject in self.settings.data.subjects]
+        tested = asked or testable_subjects(self.dataset[0], self.settings.split.protocol)
+        return {subject: trials for subject, trials in self.opened.items() if subject in tested}
+
+    def pool(self, subject: int) -> Trials:
+        """Return the trials from which a subject's splits are made.
+
+        Parameters
+        ----------
+        subject : int
+            The one that is tested.
+
+        Returns
+        -------
+        Trials
+            The subject's own, or all that are open where the protocol uses others'.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If the protocol needs several sessions and the subject has one; it names the subjects who have more.
+        """
+        protocol, trials = self.settings.split.protocol, self.dataset[0]
+        if protocol == "leave-session-out":  # the pool does not know the other subjects
+            check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
+        return trials if uses_other_subjects(protocol) else self.subjects[subject]
+
+    @cached_property
+    def stimuli(self) -> list[str]:
+        """Stimuli that any of the trials showed, in alphabetical order: the order of captions and embeddings."""
+        return [str(name) for name in np.unique(self.dataset[0].column("stimulus"))]
+
+    def stimulus_rows(self, trials: Trials) -> np.ndarray:
+        """Find every trial's stimulus among the run's.
+
+        Parameters
+        ----------
+        trials : Trials
+            Of this run.
+
+        Returns
+        -------
+        array of int, shape (n_trials,)
+            Rows of `embeddings`.
+        """
+        return np.searchsorted(np.array(self.stimuli), trials.column("stimulus"))
+
+    def features_path(self, subject: int) -> Path:
+        """Path of a subject's features; those of one granularity have a folder of their own.
+
+        Parameters
+        ----------
+        subject : int
+
+        Returns
+        -------
+        Path
+        """
+        return self.folder / self.settings.data.features_folder / f"s{subject}_de.npy"
+
+    def model_path(self, subject: int, fold: int) -> Path:
+        """Path of a subject's mapper of one fold.
+
+        Parameters
+        ----------
+        subject, fold : int
+
+        Returns
+        -------
+        Path
+        """
+        return self.folder / "models" / f"{self.settings.mapper.name}_s{subject}_fold{fold}_model.safetensors"
+
+    def embeddings(self) -> np.ndarray:
+        """Memory-map the embeddings of captions, from which the generator draws.
+
+        Returns
+        -------
+        array, shape (n_stimuli, 77, 768), float16
+        """
+        return self._read_targets(self.embeddings_path)
+
+    def targets(self) -> np.ndarray:
+        """Map what mappers predict: `embeddings`, or what `embed.target` says.
+
+        Returns
+        -------
+        array, shape (n_stimuli, 77, 768), or (n_stimuli, 1, width) of pooled and image targets, float16
+        """
+        return self._read_targets(self.targets_path)
+
+    @property
+    def embeddings_path(self) -> Path:
+        """Where the embeddings of captions are that the generator takes."""
+        return self.folder / "targets" / "clip_embeddings.npy"
+
+    @property
+    def targets_path(self) -> Path:
+        """Where the targets of mappers are."""
+        target = self.settings.embed.target
+        return self.embeddings_path if target == "text" else self.embeddings_path.with_name(f"{target}.npy")
+
+    def _read_targets(self, path: Path) -> np.ndarray:
+        """Map an array of one row per stimulus of this run."""
+        embeddings = artifacts.read_array(path, "embeddings; `neurocanvas embed` makes them")
+        if artifacts.read_card(path).get("stimuli") != self.stimuli:
+            raise NeuroCanvasError(
+                f"{path}: made for other stimuli; run `neurocanvas caption` and `neurocanvas embed` again."
+            )
+        return embeddings
+
+
+@lru_cache(maxsize=8)
+def _in_worker(folder: str, settings: str) -> Run:
+    """The run of an unpickled folder and settings; a worker keeps what it has opened."""
+    return Run(Path(folder), RunSettings.model_validate_json(settings))
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns as CSV, atomically; no cell is a formula where a spreadsheet opens it."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    artifacts.write_text(path, csv_text([list(columns), *rows]))
+
+
+def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG atomically; `about` goes into its metadata as JSON, under "neurocanvas"."""
+    from PIL import Image, PngImagePlugin
+
+    stream, metadata = io.BytesIO(), PngImagePlugin.PngInfo()
+    if about is not None:
+        metadata.add_text("neurocanvas", json.dumps(about, sort_keys=True))
+    Image.fromarray(picture).save(stream, format="PNG", pnginfo=metadata)
+    artifacts.write_bytes(path, stream.getvalue())
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Read a PNG of the run."""
+    return picture_files.read_picture(path, "delete it and run `neurocanvas generate` again")

@@ -1,0 +1,271 @@
+"""Simulated EEG-ImageNet: a file in the released layout whose content is known, and the pictures it was made from."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from neurocanvas.artifacts import (
+    atomic,
+    card_path,
+    fingerprint,
+    finish,
+    is_done,
+    read_card,
+    save_torch,
+    sha256,
+    write_bytes,
+    write_json,
+)
+from neurocanvas.config import STAGE2_SUBJECTS, SimulateSettings
+from neurocanvas.data.eeg_imagenet import STAGE2, STAGE2_RUNS, WHOLE
+from neurocanvas.data.images import IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER
+from neurocanvas.data.montage import CH_NAMES
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.simulation import eeg as brain
+from neurocanvas.simulation.eeg import N_TIMES
+from neurocanvas.simulation.images import CODE_NAMES, CONCEPTS, Drawing, render, sample_drawing
+
+# Length of a concept's code: independent standard normal numbers drawn from the seed and the wnid.
+CONCEPT_DIMENSIONS = 10
+
+# The parameters of a drawing that the simulated brain sees, beside its concept.
+DRAWING_PARAMETERS = {
+    "colour": ("colour_red", "colour_green", "colour_blue"),
+    "background": ("background_red", "background_green", "background_blue"),
+    "pose": ("size", "sin_angle", "x", "y"),
+}
+
+GROUPS = ("concept",) * CONCEPT_DIMENSIONS + tuple(g for g, names in DRAWING_PARAMETERS.items() for _ in names)
+_SEEN = [CODE_NAMES.index(name) for names in DRAWING_PARAMETERS.values() for name in names]
+PICTURE_PIXELS = 64
+_BATCH = 50
+# Share of every concept's pictures that the first pass of stage 2 shows: 30 of 50 in the released data.
+FIRST_PASS = 0.6
+
+_VERSION = 4  # of the simulation: raise it when the same settings give other bytes
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """One visit of a subject: its id in the file, and the stimuli in the order shown, per pass (key: `stage`)."""
+
+    subject: int
+    day: int
+    written_as: int
+    passes: dict[int, np.ndarray]
+
+    @property
+    def order(self) -> np.ndarray:
+        return np.concatenate(list(self.passes.values()))
+
+
+@dataclass(frozen=True)
+class _Stimulus:
+    """One picture: file name, concept, the parameters that the brain responds to, and its drawing if there is one."""
+
+    name: str
+    wnid: str
+    parameters: np.ndarray
+    drawing: Drawing | None
+
+
+def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable[[int], None] = lambda _: None) -> Path:
+    """Write a simulated data set in the released layout: the EEG files, the pictures and `synset_map_en.txt`."""
+    # The same settings give the same bytes on the same machine. A subject depends on the seed and its number alone, a
+    # trial's noise on its place in the recording, not on how many others there are.
+    folder = Path(root)
+    paths = [folder / name for name in (WHOLE, STAGE2)[: settings.stages]]
+    inputs = fingerprint(settings, _VERSION)
+    stimuli = _draw_stimuli(settings)
+    beside = _files_beside(folder, stimuli)
+    done = all(is_done(path, inputs) for path in paths) and (settings.stages == 2 or not (folder / STAGE2).exists())
+    if done and read_card(paths[0]).get("beside") == _print_of(beside):
+        return paths[0]
+    for path in (folder / WHOLE, folder / STAGE2):
+        if path.exists() and not card_path(path).is_file():  # only simulated files have a card
+            raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
+    for path, content in beside.items():
+        write_bytes(path, content())
+    written = _print_of(beside)
+    if done:
+        return paths[0]
+    for path in (folder / STAGE2, card_path(folder / STAGE2)):  # of an earlier simulation, perhaps with other subjects
+        path.unlink(missing_ok=True)
+    for path, recordings in zip(paths, (_first_stage(settings), _second_stage(settings))):
+        shape = (sum(len(recording.order) for recording in recordings), len(CH_NAMES), N_TIMES)
+        with _scratch_array(folder, shape) as signal:
+            start = 0
+            for part in _signals(settings, stimuli, recordings):
+                signal[start : start + len(part)] = part
+                start += len(part)
+                progress(len(part))
+            card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written}
+            write_json(card_path(path), card)  # first, so that a killed run's file is known for a simulated one
+            with atomic(path, keep_sidecar=True) as temporary, temporary.open("wb") as stream:
+                _save(stream, signal, stimuli, recordings)
+        finish(path, inputs, card)
+    return paths[0]
+
+
+def chosen_concepts(n_concepts: int) -> tuple[str, ...]:
+    """Concepts of a simulation: the 18 drawn ones first; those after them have random parameters and no pictures."""
+    others = [wnid for wnid in IMAGENET_CONCEPTS if wnid not in CONCEPTS]
+    return (*CONCEPTS, *others)[:n_concepts]
+
+
+def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
+    """Pictures of every concept, the same for all subjects and stages."""
+    mean, scale = _parameter_moments()
+    stimuli = []
+    for wnid in chosen_concepts(settings.concepts):
+        rng = np.random.default_rng([settings.seed, 10, int(wnid[1:])])
+        code = rng.standard_normal(CONCEPT_DIMENSIONS)
+        numbers = rng.choice(20000, settings.trials_per_concept, replace=False)
+        for number in numbers:
+            drawing = sample_drawing(wnid, rng=rng) if wnid in CONCEPTS else None
+            rest = rng.standard_normal(len(_SEEN)) if drawing is None else (drawing.code()[_SEEN] - mean) / scale
+            stimuli.append(_Stimulus(f"{wnid}_{number}.JPEG", wnid, np.concatenate([code, rest]), drawing))
+    return stimuli
+
+
+def _parameter_moments() -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of colour and pose over the drawn world, to standardise the parameters with."""
+    rng = np.random.default_rng(0)
+    codes = np.array([sample_drawing(wnid, rng=rng).code()[_SEEN] for wnid in CONCEPTS for _ in range(40)])
+    return codes.mean(axis=0), codes.std(axis=0)
+
+
+def _first_stage(settings: SimulateSettings) -> list[_Recording]:
+    """Every subject's first visit: one pass with all pictures."""
+    everything = np.arange(settings.concepts * settings.trials_per_concept).reshape(settings.concepts, -1)
+    recordings = []
+    for subject in range(settings.subjects):
+        rng = np.random.default_rng([settings.seed, 11, subject, 0])
+        order = _draw_order(settings, everything, rng)
+        if settings.incomplete and subject == settings.subjects - 1:
+            concept = order // settings.trials_per_concept
+            order = order[concept != concept[-1]]
+        recordings.append(_Recording(subject, 0, subject, {0: order}))
+    return recordings
+
+
+def _second_stage(settings: SimulateSettings) -> list[_Recording]:
+    """The second visit of the subjects who came back in the released data: two passes with different pictures."""
+    n_each, recordings = settings.trials_per_concept, []
+    first = min(max(1, round(FIRST_PASS * n_each)), n_each - 1)
+    for written_as, subject in STAGE2_SUBJECTS.items():
+        if subject < settings.subjects:
+            rng = np.random.default_rng([settings.seed, 11, subject, 1])
+            everything = np.arange(settings.concepts * n_each).reshape(settings.concepts, n_each)
+            parts = np.split(rng.permuted(everything, axis=1), [first], axis=1)
+            passes = {stage: _draw_order(settings, part, rng) for stage, part in zip(STAGE2_RUNS, parts)}
+            recordings.append(_Recording(subject, 1, written_as, passes))
+    return recordings
+
+
+def _draw_order(settings: SimulateSettings, pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Order of the stimuli in one pass; `pictures` has one row per concept."""
+    shown = np.repeat(pictures, settings.repeats, axis=1)
+    if settings.design == "rapid":
+        return rng.permutation(shown.reshape(-1))
+    return np.concatenate([rng.permutation(shown[concept]) for concept in rng.permutation(len(shown))])
+
+
+def _signals(
+    settings: SimulateSettings, stimuli: list[_Stimulus], recordings: list[_Recording]
+) -> Iterator[np.ndarray]:
+    """Signal of all recordings in batches, (n, n_chans, n_times), volts."""
+    parameters = np.array([stimulus.parameters for stimulus in stimuli])
+    for recording in recordings:
+        subject, day, order = recording.subject, recording.day, recording.order
+        person = brain.make_brain(settings.seed, subject, GROUPS, parameters, settings.explained_variance)
+        if day:
+            person = brain.on_another_day(person, rng=np.random.default_rng([settings.seed, 12, subject, day]))
+        drift = brain.draw_drift(person, len(order), rng=np.random.default_rng([settings.seed, 13, subject, day]))
+        for start in range(0, len(order), _BATCH):
+            rows = slice(start, min(start + _BATCH, len(order)))
+            rngs = [
+                np.random.default_rng([settings.seed, 14, subject, day, trial])
+                for trial in range(rows.start, rows.stop)
+            ]
+            yield brain.record(person, drift.rows(rows), parameters[order[rows]], rngs=rngs)
+
+
+@contextmanager
+def _scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """A float32 array in an unnamed file: 16 subjects are 8 GB, which torch.save wants at once."""
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        # a full disk is an error here, and a crash where mapped memory is written
+        os.posix_fallocate(stream.fileno(), 0, 4 * math.prod(shape))
+        yield np.memmap(stream, dtype=np.float32, mode="w+", shape=shape)
+
+
+def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Recording]) -> None:
+    from torch import from_numpy
+
+    fine = set(list(IMAGENET_CONCEPTS)[:N_FINE])
+    shown = [
+        (recording, stage, stimuli[index])
+        for recording in recordings
+        for stage, order in recording.passes.items()
+        for index in order
+    ]
+    records = []
+    for trial, (recording, stage, stimulus) in enumerate(shown):
+        record = {
+            # A row of the memory map is a storage of its own size, so the archive holds each trial once.
+            "eeg_data": from_numpy(signal[trial]),
+            "granularity": "fine" if stimulus.wnid in fine else "coarse",
+            "subject": recording.written_as,
+            "label": stimulus.wnid,
+            "image": stimulus.name,
+        }
+        records.append({**record, "stage": stage} if recording.day else record)
+    content = {
+        "dataset": records,
+        "labels": list(IMAGENET_CONCEPTS),
+        "images": [stimulus.name for stimulus in stimuli],
+    }
+    # To a stream, not to a path: torch writes a path's name into the archive, and here that is a temporary one.
+    save_torch(content, stream)
+
+
+def _jpeg(drawing: Drawing) -> bytes:
+    """Encode a drawing as JPEG without colour subsampling, because captions name colours."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(render(drawing, PICTURE_PIXELS)).save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable[[], bytes]]:
+    """Path -> function that makes the content, for concept names and pictures, which lie beside the EEG."""
+    names = "".join(f"{wnid}\t{name}\n" for wnid, name in IMAGENET_CONCEPTS.items())
+    drawn = {
+        folder / PICTURES_FOLDER / one.wnid / one.name: partial(_jpeg, one.drawing)
+        for one in stimuli if one.drawing is not None
+    }  # fmt: skip
+    return {folder / "synset_map_en.txt": names.encode, **drawn}
+
+
+def _print_of(files: Iterable[Path]) -> str:
+    return fingerprint([_sha256(path) for path in files])
+
+
+def _sha256(path: Path) -> str | None:
+    """A file's sha256; None if it is missing or unreadable."""
+    with suppress(OSError):
+        return sha256(path)
+    return None

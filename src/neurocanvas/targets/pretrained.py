@@ -1,0 +1,181 @@
+"""Families of frozen networks that belong together: a captioner, a text encoder with its generator, a judge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from neurocanvas.artifacts import fingerprint, read_json, sha256
+from neurocanvas.config import GenerateSettings
+from neurocanvas.errors import NeuroCanvasError
+
+BUNDLED = Path(__file__).parent / "bundled"
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Folders in Hugging Face layout or hub ids of the networks of a family."""
+
+    captioner: str  # BLIP
+    diffusion: str  # Stable Diffusion: tokenizer, text encoder, UNet, VAE, scheduler
+    judge: str  # CLIP, whose embeddings compare pictures
+    preview: str = ""  # TAESD, a small decoder of the same latents; empty: none
+
+
+FAMILIES: Mapping[str, Family] = {
+    "bundled": Family(str(BUNDLED / "blip"), str(BUNDLED / "stable-diffusion"), str(BUNDLED / "clip")),
+    "sd14": Family(
+        "Salesforce/blip-image-captioning-base",
+        "CompVis/stable-diffusion-v1-4",
+        "openai/clip-vit-large-patch14",
+        "madebyollin/taesd",
+    ),
+}
+
+
+def find_family(name: str) -> Family:
+    """Look up a family by name, or by a folder with blip, stable-diffusion, clip and perhaps taesd in it."""
+    if name in FAMILIES:
+        return FAMILIES[name]
+    parts = [Path(name) / part for part in ("blip", "stable-diffusion", "clip")]
+    if all(part.is_dir() for part in parts):
+        tiny = Path(name) / "taesd"
+        captioner, diffusion, judge = map(str, parts)
+        return Family(captioner, diffusion, judge, str(tiny) if tiny.is_dir() else "")
+    raise NeuroCanvasError(
+        f"--family: allowed are {', '.join(FAMILIES)}, or a folder with {', '.join(part.name for part in parts)}; "
+        f"got {name!r}."
+    )
+
+
+def local_folder(source: str) -> Path | None:
+    """Folder of a network's files: itself, or the newest snapshot in the hub's cache; None if neither is here."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        found = [revision for repo in scan_cache_dir().repos if repo.repo_id == source for revision in repo.revisions]
+    except CacheNotFound:
+        return None
+    return max(found, key=lambda revision: revision.last_modified).snapshot_path if found else None
+
+
+def load_network(kind: Any, source: str, **options: Any) -> Any:
+    """Load a transformers network (float32, on the device, eval mode); missing weights raise, or would be random."""
+    network, said = kind.from_pretrained(source, output_loading_info=True, **options)
+    missing = sorted(said["missing_keys"])
+    if missing:
+        raise ValueError(f"{len(missing)} weights of {kind.__name__} are not in it, the first {missing[0]}")
+    return network.float().eval().to(device())
+
+
+def load_part(source: str, load: Callable[[str], Part]) -> Part:
+    """Load one network; files that are missing or damaged raise in one line."""
+    from diffusers.utils import logging as diffusers_logging
+    from safetensors import SafetensorError
+    from transformers.utils import logging as transformers_logging
+
+    if Path(source).is_relative_to(BUNDLED):
+        check_bundled()
+    for logging in (transformers_logging, diffusers_logging):
+        logging.disable_progress_bar()  # there is one progress line per stage already
+        logging.set_verbosity_error()
+    try:
+        loaded = load(source)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NeuroCanvasError(
+            f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
+        ) from error
+    return loaded
+
+
+def variant(source: str, file: str) -> str | None:
+    """The `variant` to load a Stable Diffusion with: "fp16" if only half-precision weights are here, else None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    half = file.replace(".safetensors", ".fp16.safetensors")
+    if os.path.isdir(source):
+        there = [(Path(source) / name).is_file() for name in (file, half)]
+    else:
+        there = [isinstance(try_to_load_from_cache(source, name), str) for name in (file, half)]
+    return "fp16" if there == [False, True] else None
+
+
+@cache
+def check_bundled() -> str:
+    """Verify the bundled weights by the sha256 on their card, once per process; returns their fingerprint."""
+    expected: dict[str, str] = read_json(BUNDLED / "card.json", "the card of the bundled weights; reinstall")["sha256"]
+    for name, digest in expected.items():
+        path = BUNDLED / name
+        if not path.is_file() or sha256(path) != digest:
+            raise NeuroCanvasError(f"{path}: missing or not the released bytes; reinstall neurocanvas.")
+    return fingerprint(expected)
+
+
+def family_print(name: str) -> str:
+    """Fingerprint of a family: local files by their bytes, others by hub id."""
+    family = find_family(name)
+    if family == FAMILIES["bundled"]:
+        return check_bundled()
+    return fingerprint([source_print(part) for part in (family.captioner, family.diffusion, family.judge)])
+
+
+@cache
+def source_print(source: str) -> str:
+    """Fingerprint of a folder's bytes, once per process; a hub id is its own fingerprint."""
+    if not os.path.isdir(source):
+        return source
+    files = sorted(path for path in Path(source).rglob("*") if path.is_file())
+    return fingerprint([(str(path.relative_to(source)), sha256(path)) for path in files])
+
+
+def device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision_of(settings: GenerateSettings) -> str:
+    """Precision of drawing, with `auto` resolved: float16 on a GPU, float32 on a CPU."""
+    automatic = "float16" if device() == "cuda" else "float32"
+    return automatic if settings.precision == "auto" else settings.precision
+
+
+def batches(count: int, size: int) -> list[slice]:
+    """Cut `count` rows into consecutive slices of at most `size`."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], np.ndarray], int]:
+    """Image encoder of a CLIP, pictures of any size -> (n, width), float32, projected, not normalised; and width."""
+    import torch
+    from transformers import CLIPModel
+
+    model = load_part(source, partial(load_network, CLIPModel))
+    processor = load_part(source, pil_processor)
+
+    def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
+        pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(device())
+        with torch.inference_mode():
+            features = model.get_image_features(pixel_values=pixels)
+        found: np.ndarray = features.pooler_output.float().cpu().numpy()
+        return found
+
+    return encode, model.config.projection_dim
+
+
+def pil_processor(source: str) -> Any:
+    """Image processor of a CLIP or BLIP that does not need torchvision."""
+    from transformers import AutoImageProcessor
+
+    return AutoImageProcessor.from_pretrained(source, backend="pil")

@@ -1,0 +1,258 @@
+"""The audit on arrays: what parts share, exact thresholds, errors among neighbours, and every verdict both ways."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from neurocanvas.audit.overlap import (
+    Answers,
+    Case,
+    _needed,
+    answer_scores,
+    audit_cases,
+    block_answers,
+    neighbour_errors,
+    overlaps,
+)
+from neurocanvas.audit.verdict import FINDINGS, SAME_ORDER, verdict
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.evaluation.benchmark import chance_p
+from neurocanvas.evaluation.statistics import permutation_p
+
+N_CONCEPTS, OF_EACH, N_TRAIN = 6, 20, 12
+
+
+def table(design, rng):
+    """Columns of one subject's trials, the first 12 of every concept's 20 train and the others test."""
+    n = N_CONCEPTS * OF_EACH
+    concept = np.arange(n) // OF_EACH if design == "block" else rng.permutation(np.arange(n) % N_CONCEPTS)
+    place = np.array([(concept[:row] == concept[row]).sum() for row in range(n)])
+    test = place >= N_TRAIN
+    columns = {
+        "subject": np.zeros(n, int), "session": np.zeros(n, int), "concept": concept, "stimulus": np.arange(n),
+        "block": concept if design == "block" else np.full(n, -1), "order": np.arange(n),
+    }  # fmt: skip
+    return columns, {"train": np.flatnonzero(~test), "test": np.flatnonzero(test)}
+
+
+def case(design="mixed", *, right=0.5, seed=0, **changes):
+    """A case whose one model is right in a share of the test trials."""
+    rng = np.random.default_rng(seed)
+    columns, split = table("block" if design == "block" else "rapid", rng)
+    columns |= changes.pop("columns", {})
+    columns = {name: codes for name, codes in columns.items() if codes is not None}
+    test, concept = split["test"], columns["concept"]
+    named = np.where(rng.random(len(test)) < right, concept[test], rng.integers(N_CONCEPTS, size=len(test)))
+    units = columns["block"][test] if design == "block" else test
+    answers = Answers("mlp", test, named, np.zeros(len(test), int), units, **changes.pop("answers", {}))
+    blocked = None if design == "unknown" else np.full(len(concept), design == "block")
+    made = {"splits": [split], "answers": [answers], **changes}
+    return Case("released, all", columns, blocked=blocked, **made)
+
+
+def found(one):
+    return audit_cases("here", [one], rng=np.random.default_rng(0))["cases"][0]
+
+
+def clean(**changes):
+    """The audit of a case in which nothing is found, but for the changes."""
+    return found(case(answers={"selection": "validation"}, **changes))
+
+
+def test_overlap_counts_values_and_trials_within_each_split():
+    columns = {"run": np.array([0, 0, 1, 1, 2, -1]), "picture": np.array([7, 8, 7, 9, 9, 9])}
+    folds = [
+        {"train": np.array([0, 2]), "test": np.array([1, 3, 4, 5])},
+        {"train": np.array([4]), "test": np.array([0]), "gallery": np.array([3, 2])},
+    ]
+    rows = {(row["column"], row["pair"]): row for row in overlaps(columns, folds)}
+    run, gallery = rows["run", "train/test"], rows["picture", "train/gallery"]
+    assert [run[key] for key in ("shared", "values", "trials", "of")] == [2, 4, 2, 4]  # codes below 0 do not count
+    assert [rows["picture", "train/test"][key] for key in ("shared", "values", "trials", "of")] == [0, 3, 0, 5]
+    assert (gallery["shared"], gallery["values"]) == (1, 2)
+    assert ("run", "train/gallery") not in rows and ("run", "val/test") not in rows
+
+
+def test_p_and_threshold_agree_with_one_another_and_with_the_benchmark():
+    rng = np.random.default_rng(1)
+    one = case(right=0.15)
+    [answers], concept = one.answers, one.columns["concept"]
+    [scored] = answer_scores([answers], concept, one.columns["subject"], rng=rng)
+    true = concept[answers.rows]
+    p, chance = chance_p(answers.predicted[None], true, answers.strata, answers.units, count=1999, rng=rng)
+    assert scored["p"] == pytest.approx(p[0], abs=0.03) and scored["chance"] == pytest.approx(chance[0], abs=0.01)
+    assert scored["correct"] == (answers.predicted == true).sum() and scored["majority"] == pytest.approx(1 / 6)
+    assert abs(scored["needed"] - scored["needed_binomial"]) <= 1
+
+
+def test_so_many_right_answers_are_needed_and_one_fewer_are_not_enough():
+    for seed, chance in enumerate((1 / 6, 1 / 6, 1 / 40)):
+        hits = np.random.default_rng(seed).binomial(48, chance, 1999)
+        needed = _needed(hits, 48)
+        assert permutation_p(needed, hits) < 0.05 <= permutation_p(needed - 1, hits)
+    assert _needed(np.full(99, 48), 48) is None and _needed(np.zeros(10), 48) is None
+
+
+def test_models_asked_the_same_share_permutations_and_others_do_not():
+    first, second = case(seed=0).answers[0], case(seed=3).answers[0]
+    concept = case(seed=0).columns["concept"]
+    alone, twice, both = (
+        answer_scores(answers, concept, np.zeros(len(concept), int), rng=np.random.default_rng(5))
+        for answers in ([first], [first, first], [first, second])
+    )
+    assert twice[0]["p"] == alone[0]["p"] == twice[1]["p"] and len(both) == 2
+    assert twice[0]["p_holm"] == pytest.approx(2 * alone[0]["p"])
+
+
+def test_few_blocks_say_that_p_cannot_be_small():
+    one = case("block")
+    some = one.answers[0]
+    few = np.isin(one.columns["block"][some.rows], (0, 1))
+    kept = Answers("mlp", some.rows[few], some.predicted[few], some.strata[few], some.units[few])
+    said = found(replace(one, answers=[kept]))
+    assert said["results"][0]["least_p"] == pytest.approx(0.5) and said["results"][0]["needed"] is None
+    assert any("2 units give .500 at the least" in text for text in said["cannot"])
+
+
+def test_the_block_alone_names_the_concept_where_blocks_hold_one():
+    one = case("block")
+    rows, named, inside = block_answers(one.columns, one.splits)
+    assert inside == 1 and (named == one.columns["concept"][rows]).all()
+    columns = {"block": np.array([5, 5, 5, 6, 6, 7, -1]), "concept": np.array([1, 1, 0, 2, 2, 3, 1])}
+    split = {"train": np.array([0, 2]), "val": np.array([1, 3]), "test": np.array([2, 4, 5, 6])}
+    rows, named, inside = block_answers(columns, [split])
+    assert rows.tolist() == [2, 4, 5, 6] and named.tolist() == [1, 2, -1, -1] and inside == 0.5
+
+
+@pytest.mark.parametrize("planted", [True, False])
+def test_errors_on_neighbours_are_found_where_they_are_planted_only(planted):
+    p = []
+    for seed in range(20 if planted else 60):
+        rng = np.random.default_rng(seed)
+        columns, split = table("block", rng)
+        true = columns["concept"][split["test"]]
+        step = np.where(rng.random(len(true)) < 0.5, 1, -1) if planted else rng.integers(1, N_CONCEPTS, len(true))
+        named = np.clip(true + step, 0, N_CONCEPTS - 1) if planted else (true + step) % N_CONCEPTS
+        said = neighbour_errors(columns, split["test"], named, rng=rng, count=99)
+        p.append(said["p"])
+        assert not planted or said["distance"] < said["expected"]
+    assert np.mean(np.array(p) < 0.05) >= 0.9 if planted else np.sum(np.array(p) < 0.05) <= 8  # of 60, binomial .999
+
+
+def test_neighbours_need_an_order_and_errors():
+    one, rng = case(), np.random.default_rng(0)
+    rows, concept = one.answers[0].rows, one.columns["concept"]
+    assert neighbour_errors({"concept": concept}, rows, one.answers[0].predicted, rng=rng) is None
+    assert neighbour_errors(one.columns, rows, concept[rows], rng=rng) is None
+
+
+VERDICTS = {
+    "other-split": (case("block", other_split="the weights are old; train again"), "concluded: the weights are old;"),
+    "block": (case("block"), "The accuracy cannot be told from the recording block: concepts came in blocks, 100 %"),
+    "untold-block": (
+        case("block", splits=[{"test": case("block").splits[0]["test"]}]),
+        "cannot be told from the recording block: concepts came in blocks, and nothing says which blocks train",
+    ),
+    "nothing": (replace(case(), answers=[]), "no answers to test trials"),
+    "chance": (case(right=0.0), "Nothing can be concluded: no result is above chance"),
+    "unchecked": (case("unknown"), "without the column order or block, the recording block cannot"),
+    "selected-on-test": (case(answers={"selection": "test"}), "too high by an unknown amount"),
+    "transductive": (case(answers={"selection": "validation", "transductive": ("CSLS",)}), "not for one alone: CSLS"),
+    "known-pictures": (
+        case(answers={"selection": "validation"}, columns={"stimulus": np.arange(120) % 40}),
+        "40 of 40 tested pictures",
+    ),
+    "unchecked-pictures": (
+        case(answers={"selection": "validation"}, columns={"stimulus": None}),
+        "without the column stimulus, picture or sha256, repeated pictures cannot be ruled out",
+    ),
+    "same-order": (
+        case(answers={"selection": "validation"}, warnings=(f"{SAME_ORDER} in training and test recordings.",)),
+        "Drift since the start",
+    ),
+    "unknown-selection": (case(), "How much of the accuracy is selection is unknown"),
+    "clean": (case(answers={"selection": "validation"}), "Nothing was found that explains the accuracy away"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_every_finding_has_a_case_of_which_it_is_the_verdict(finding):
+    one, says = VERDICTS[finding]
+    audited = audit_cases("here", [one], rng=np.random.default_rng(0))
+    assert audited["cases"][0]["finding"] == finding, audited["verdict"]
+    assert says in audited["verdict"] and audited["verdict"] == verdict(audited) and audited["verdict"].endswith(".")
+    assert ("recording block:" in audited["verdict"]) == (finding in ("block", "untold-block"))
+
+
+def test_blocks_held_out_whole_are_no_confound_and_inside_blocks_they_are():
+    columns, twice = table("block", np.random.default_rng(0))[0], np.arange(120) // 10  # two blocks of every concept
+    split = {"train": np.flatnonzero(twice % 2 == 0), "test": np.flatnonzero(twice % 2 == 1)}
+    test = split["test"]
+    answers = Answers("mlp", test, columns["concept"][test], np.zeros(60, int), twice[test], "validation")
+    apart = Case("leave-block-out", columns | {"block": twice}, [split], np.ones(120, bool), [answers])
+    assert found(apart)["finding"] == "clean" and "whole blocks were held out" in found(apart)["text"]
+    assert found(replace(apart, columns=columns | {"block": columns["concept"]}))["finding"] == "block"
+    del apart.columns["stimulus"]
+    said = found(apart)
+    assert said["finding"] == "unchecked-pictures" and "the recording block" not in said["text"]
+
+
+def test_blocks_of_few_concepts_explain_an_accuracy_only_if_it_is_no_higher():
+    rng = np.random.default_rng(0)
+    pair = rng.permutation(np.repeat(np.arange(3), 40))  # every block shows two of the six concepts, mixed
+    pair.sort()
+    concept = 2 * pair + rng.integers(2, size=120)
+    columns = {"concept": concept, "block": pair, "stimulus": np.arange(120)}
+    split = {"train": np.arange(0, 120, 2), "test": np.arange(1, 120, 2)}
+    test = split["test"]
+
+    def answered(named):
+        answers = Answers("mlp", test, named, np.zeros(60, int), test, "validation")
+        return found(Case("table", columns, [split], np.zeros(120, bool), [answers]))
+
+    by_block = answered(2 * pair[test] + rng.integers(2, size=60))
+    assert by_block["finding"] == "block" and "blocks differ in their concepts" in by_block["text"]
+    assert answered(concept[test])["finding"] == "clean"  # by the block alone one is right in half of the trials only
+    columns["block"] = np.arange(120) // 2 % 3  # blocks that say nothing of the concept
+    assert answered(concept[test])["finding"] == "clean"
+
+
+def test_the_verdict_of_several_cases_begins_with_the_gravest_and_names_them():
+    cases = [case(answers={"selection": "validation"}), case("block"), case("block")]
+    said = audit_cases("here", cases, rng=np.random.default_rng(0))["verdict"]
+    assert said.startswith("The accuracy cannot be told from the recording block")
+    assert "(released, all and 1 more); nothing was found" in said
+    with pytest.raises(NeuroCanvasError, match="nothing to audit"):
+        audit_cases("here", [], rng=np.random.default_rng(0))
+
+
+def test_what_carries_over_is_what_no_training_trial_shares():
+    other = np.where(np.isin(np.arange(120), case().splits[0]["test"]), 1, 0)
+    said = clean(columns={"subject": other})
+    assert "it carries over to persons who did not train" in said["can"]
+    assert "how it does on another day" in said["cannot"]
+    unknown = clean(columns={"subject": None})
+    assert any(text.endswith("which subject trains is not known") for text in unknown["cannot"])
+
+
+def test_pictures_are_known_by_name_or_by_bytes():
+    said = clean(columns={"picture": np.arange(120) // 2})  # equal bytes under another name
+    assert said["finding"] == "known-pictures" and any("same bytes" in text for text in said["cannot"])
+    named = np.where(np.isin(np.arange(120), case().splits[0]["test"]), np.arange(120), -1)  # training trials name none
+    said = clean(columns={"stimulus": named})
+    assert said["finding"] == "unchecked-pictures" and not any("pictures that did not" in text for text in said["can"])
+    assert clean(columns={"stimulus": None, "picture": np.arange(120)})["finding"] == "clean"
+
+
+def test_pictures_made_elsewhere_are_not_asked_for_rows_of_a_table():
+    test = {"test": case("block").splits[0]["test"]}
+    for design in ("block", "unknown"):
+        said = found(case(design, splits=[test], made_elsewhere=True, answers={"selection": "validation"}))
+        assert "split = train" not in " ".join([said["text"], *said["can"], *said["cannot"]])
+
+
+def test_steps_computed_beside_the_score_do_not_make_it_transductive():
+    said = clean(transductive=("CSLS",))
+    assert said["finding"] == "clean"
+    assert any("beside the score: transductive (CSLS)" in text for text in said["cannot"])

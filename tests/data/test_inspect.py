@@ -1,0 +1,88 @@
+"""What `inspect` says of a data set whose content is known."""
+
+import json
+
+import pytest
+
+from neurocanvas.config import DataSettings, SimulateSettings
+from neurocanvas.data.images import PICTURES_FOLDER
+from neurocanvas.data.inspect import describe, inspect_dataset
+from neurocanvas.data.store import convert
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.simulation.dataset import simulate
+
+MITTEN, FRUIT = "n03775071", "n07740461"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Blocks of 5 subjects, 2 of whom come back; the last lacks a concept in stage 1; one picture is missing."""
+    folder = tmp_path_factory.mktemp("data")
+    sizes = {"subjects": 5, "concepts": 4, "trials_per_concept": 5, "stages": 2, "incomplete": True}
+    simulate(SimulateSettings(design="block", explained_variance=0.0, **sizes), folder)
+    sorted((folder / PICTURES_FOLDER).rglob("*.JPEG"))[0].unlink()
+    (folder / PICTURES_FOLDER / "synset_map_ch.txt").write_text(f"\ufeff{MITTEN}\t连指手套\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(root):
+    """The report, after a trip through JSON."""
+    return json.loads(json.dumps(inspect_dataset(DataSettings(root=str(root)))))
+
+
+def test_counts_sizes_signal_and_recordings(root, report):
+    assert [one["file"] for one in report["files"]] == ["EEG-ImageNet.pth", "EEG-ImageNet_stage2.pth"]
+    assert report["files"][0]["bytes"] == (root / "EEG-ImageNet.pth").stat().st_size
+    assert (report["trials"], report["concepts"]) == (5 * 20 - 5 + 2 * 20, 4)
+    assert (report["channels"], report["samples"], report["sampling rate"]) == (62, 501, 1000.0)
+    assert report["unit"]["file"] == "V" and 5 < report["unit"]["µV"] < 30
+    found = [(one["subject"], one["session"], one["trials"], one["blocks"]) for one in report["recordings"]]
+    assert found == [
+        (0, 0, 20, 4), (0, 1, 20, 8), (1, 0, 20, 4), (2, 0, 20, 4), (3, 0, 20, 4), (4, 0, 15, 3), (4, 1, 20, 8)
+    ]  # fmt: skip
+    assert all(one["blocked"] for one in report["recordings"])
+
+
+def test_the_recording_that_is_short_and_what_it_lacks(report):
+    (one,) = report["unusual"]
+    assert (one["subject"], one["session"], one["trials"], one["usual"]) == (4, 0, 15, 20)
+    assert list(one["lacking"].values()) == [5]
+
+
+def test_concepts_pictures_and_names(report):
+    assert report["pictures"]["needed"] == 20 and report["pictures"]["missing"] == 1
+    assert len(report["pictures"]["first"]) == 1
+    assert {one["granularity"] for one in report["by concept"]} == {"coarse"}
+    mitten = next(one for one in report["by concept"] if one["concept"] == MITTEN)
+    assert (mitten["name"], mitten["Chinese"]) == ("mitten", "连指手套")
+
+
+def test_a_rapid_design_is_not_blocked_and_fine_concepts_have_their_group(tmp_path):
+    simulate(SimulateSettings(concepts=18, trials_per_concept=3, explained_variance=0.0), tmp_path)
+    report = inspect_dataset(DataSettings(root=str(tmp_path)))
+    assert [one["blocked"] for one in report["recordings"]] == [False] and report["unusual"] == []
+    fruit = next(one for one in report["by concept"] if one["concept"] == FRUIT)
+    assert fruit["granularity"] == "fine2" and fruit["trials"] == 3 and "Chinese" not in fruit
+
+
+def test_a_store_reads_as_the_files_it_was_made_from(root, report, tmp_path):
+    convert(DataSettings(root=str(root)), tmp_path)
+    there = inspect_dataset(DataSettings(root=str(tmp_path), pictures=str(root)))
+    assert there["unit"]["file"] == "µV, converted"
+    for same in ("trials", "recordings", "by concept", "unusual", "pictures"):
+        assert there[same] == report[same]
+
+
+def test_tables_for_reading(report):
+    tables = dict(describe(report))
+    assert list(tables) == ["Data set", "Recordings", "Unusual", "Concepts"]
+    for rows in tables.values():
+        assert len({tuple(row) for row in rows}) == 1 and all(isinstance(v, str) for row in rows for v in row.values())
+    assert "19 of 20 are there; missing: n" in tables["Data set"][-1]["found"]
+    assert tables["Unusual"][0]["lacking"].endswith(" 5")
+
+
+def test_other_data_sets_are_not_inspected():
+    with pytest.raises(NeuroCanvasError, match="inspect: data set: allowed are eeg-imagenet"):
+        inspect_dataset(DataSettings(name="recordings"))

@@ -1,0 +1,206 @@
+"""Generation: a picture follows from its condition and its seed, and from nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from tiny import embed_captions
+
+from neurocanvas.config import GenerateSettings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.generation.stable_diffusion import SCHEDULERS, load_generator
+from neurocanvas.targets.pretrained import BUNDLED
+
+CAPTIONS = ["a yellow banana on a blue cloth", "a red mitten on a green table", "a white daisy on a black wall"]
+SEEDS = [3, 2**62 + 1, 5]
+
+
+def load(**how):
+    """The bundled generator; two steps are enough to tell pictures apart."""
+    return load_generator(GenerateSettings(**{"steps": 2, "guidance": 3.0, **how}))
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return load()
+
+
+@pytest.fixture(scope="module")
+def conditions():
+    return embed_captions(CAPTIONS, "bundled").astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def drawn(generator, conditions):
+    return generator.draw(conditions, SEEDS)
+
+
+def distance(a, b):
+    """Largest difference of two pictures in steps of 1/255."""
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def test_pictures_are_pictures_and_the_same_seeds_draw_them_again(generator, conditions, drawn):
+    np.testing.assert_array_equal(generator.draw(conditions, SEEDS), drawn)
+    assert drawn.shape == (3, 64, 64, 3) and drawn.dtype == np.uint8
+    assert all(picture.std() > 1 for picture in drawn)
+    assert distance(drawn[0], drawn[1]) > 20
+
+
+def diffusers_picture(generator, conditions, seeds):
+    """What the pipeline of diffusers draws when it is called as a whole."""
+    settings = generator.settings
+    pictures = generator.pipeline(
+        prompt_embeds=torch.from_numpy(conditions),
+        negative_prompt_embeds=generator.negative.expand(len(conditions), -1, -1),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        num_inference_steps=settings.steps, guidance_scale=settings.guidance, output_type="np",
+    ).images  # fmt: skip
+    return np.round(pictures * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
+def test_it_draws_what_the_pipeline_of_diffusers_does(scheduler, conditions):
+    generator = load(scheduler=scheduler, steps=5)
+    expected = diffusers_picture(generator, conditions[:2], SEEDS[:2])
+    np.testing.assert_array_equal(generator.draw(conditions[:2], SEEDS[:2]), expected)
+
+
+@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
+def test_a_picture_does_not_depend_on_its_place_or_company(scheduler, conditions):
+    generator = load(scheduler=scheduler, steps=3)
+    drawn = generator.draw(conditions, SEEDS)
+    for place in range(3):
+        alone = generator.draw(conditions[place : place + 1], SEEDS[place : place + 1])[0]
+        assert distance(alone, drawn[place]) <= 2
+    turned = generator.draw(conditions[::-1], SEEDS[::-1])[::-1]
+    assert max(distance(a, b) for a, b in zip(turned, drawn, strict=True)) <= 2
+
+
+def test_seed_condition_guidance_and_negative_prompt_all_matter(generator, conditions, drawn):
+    others = [
+        generator.draw(conditions[:1], [4])[0],
+        generator.draw(conditions[1:2], SEEDS[:1])[0],
+        load(guidance=1.0).draw(conditions[:1], SEEDS[:1])[0],
+        load(negative="a red mitten").draw(conditions[:1], SEEDS[:1])[0],
+        load(guidance_interval=(0.5, 1.0)).draw(conditions[:1], SEEDS[:1])[0],
+        load(guidance_interval=(0.0, 0.5)).draw(conditions[:1], SEEDS[:1])[0],
+    ]
+    assert min(distance(other, drawn[0]) for other in others) > 2
+
+
+def test_guidance_in_no_step_is_no_guidance(conditions):
+    nowhere, none = load(guidance_interval=(0.0, 0.0)), load(guidance=1.0)
+    np.testing.assert_array_equal(nowhere.draw(conditions[:1], [1]), none.draw(conditions[:1], [1]))
+
+
+def test_the_network_is_called_as_often_as_guidance_needs(conditions, monkeypatch):
+    seen = []
+    generator = load(steps=4, guidance_interval=(0.25, 0.75))
+    unet, forward = generator.pipeline.unet, generator.pipeline.unet.forward
+    monkeypatch.setattr(unet, "forward", lambda x, *a, **k: seen.append(len(x)) or forward(x, *a, **k))
+    generator.draw(conditions[:1], [0])
+    assert seen == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
+def test_a_start_is_kept_the_more_the_weaker_the_noise(scheduler, conditions):
+    start = np.zeros((1, 64, 64, 3), np.uint8)
+    start[:, 16:48, 16:48] = 220
+    near, far = (
+        load(scheduler=scheduler, steps=10, strength=strength).draw(conditions[:1], [0], starts=start)[0]
+        for strength in (0.2, 1.0)
+    )
+    assert np.abs(near - start[0].astype(float)).mean() < np.abs(far - start[0].astype(float)).mean() / 2
+
+
+def test_short_memory_halves_the_batch_says_so_once_and_draws_the_same(conditions, drawn, monkeypatch):
+    said, generator = [], load()
+    generator.tell = said.append
+    forward = generator.pipeline.unet.forward
+
+    def narrow(x, *args, **kwargs):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(x, *args, **kwargs)
+
+    monkeypatch.setattr(generator.pipeline.unet, "forward", narrow)
+    for _ in range(2):
+        assert distance(generator.draw(conditions, SEEDS), drawn) <= 2
+    assert generator.batch == 1 and len(said) == 1
+
+
+def test_memory_for_no_picture_is_one_line(generator, conditions, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(generator.pipeline.unet, "forward", full)
+    monkeypatch.setattr(generator, "batch", 4)
+    with pytest.raises(NeuroCanvasError, match="memory does not hold one picture of 64 px"):
+        generator.draw(conditions, SEEDS)
+
+
+def test_another_size(conditions):
+    assert load(size=32).draw(conditions[:1], [0]).shape == (1, 32, 32, 3)
+    with pytest.raises(NeuroCanvasError, match=r"generate.size: a multiple of \d+ is needed; got 60"):
+        load(size=60).draw(conditions[:1], [0])
+
+
+@pytest.mark.parametrize("shape", [(1, 77, 512), (1, 77, 1024), (77, 768)])
+def test_conditions_of_another_generator_are_refused(generator, shape):
+    with pytest.raises(NeuroCanvasError, match=r"needs shape \(n, 77, 768\); got"):
+        generator.draw(np.zeros(shape, np.float32), [0])
+
+
+def test_the_preview_decodes_latents_of_a_real_picture(test_data, tmp_path):
+    """Published weights of TAESD; eight pictures had 24 dB on average."""
+    for part in ("blip", "stable-diffusion", "clip"):
+        (tmp_path / part).symlink_to(BUNDLED / part)
+    (tmp_path / "taesd").symlink_to(test_data / "taesd")
+    generator = load(family=str(tmp_path), preview=True)
+    path = sorted((test_data / "imagenet_pictures").glob("*.*"))[5]
+    picture = np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), (256, 256)))
+    pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        latents = generator.preview.encode(pixels).latents
+    decoded = generator.decode(latents)[0]
+    error = np.mean(np.square(decoded.astype(float) - picture))
+    assert 10 * np.log10(255**2 / error) >= 22
+    assert decoded.shape == (256, 256, 3)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Pretend that there is a GPU: nothing is moved, what would be done is noted."""
+    from diffusers import StableDiffusionPipeline
+
+    done = []
+    monkeypatch.setattr("neurocanvas.generation.stable_diffusion.device", lambda: "cuda")
+    monkeypatch.setattr("neurocanvas.targets.pretrained.device", lambda: "cuda")
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    monkeypatch.setattr(StableDiffusionPipeline, "to", lambda _, where: done.append(where))
+    monkeypatch.setattr(StableDiffusionPipeline, "enable_model_cpu_offload", lambda _, gpu_id: done.append(gpu_id))
+    monkeypatch.setattr("torch.nn.Module.compile", lambda network: done.append(type(network).__name__))
+    return done
+
+
+def test_a_card_gets_half_precision_and_its_own_layout(card):
+    pipeline = load().pipeline
+    assert card == [torch.float16, "cuda"]
+    weights = pipeline.unet.conv_in.weight
+    assert weights.is_contiguous(memory_format=torch.channels_last) and not weights.is_contiguous()
+
+
+def test_offloading_and_compiling_are_asked_for_where_they_are_set(card):
+    load(precision="bfloat16", offload=True)
+    assert card == [torch.bfloat16, 3]
+    card.clear()
+    load(compile=True)
+    assert card == [torch.float16, "cuda", "UNet2DConditionModel"]
+
+
+def test_a_family_without_taesd_says_so():
+    with pytest.raises(NeuroCanvasError, match="--preview: family bundled has no TAESD"):
+        load(preview=True)

@@ -1,0 +1,103 @@
+"""Pictures beside pictures: pixels within cells, features a few at a time, and nothing computed twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from neurocanvas.config import RunSettings
+from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS, LoadedNetwork
+from neurocanvas.evaluation.pixels import pixcorr, ssim
+from neurocanvas.evaluation.statistics import Cells
+from neurocanvas.pipeline import evaluate as comparing
+from neurocanvas.pipeline.evaluate import Given, Pictures, cached
+from neurocanvas.pipeline.run import Run
+
+SHOWN = np.array([2, 0, 1, 2, 3, 4, 0])
+
+
+def draw(path: Path, seed: int) -> None:
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def given(tmp_path) -> Given:
+    """Seven pictures that were drawn for five seen ones."""
+    paths = {name: [tmp_path / f"{name}{n}.png" for n in range(count)] for name, count in (("drawn", 7), ("seen", 5))}
+    for seed, path in enumerate(paths["drawn"] + paths["seen"]):
+        draw(path, seed)
+    return Given({"eeg": Pictures(tuple(paths["drawn"]))}, Pictures(tuple(paths["seen"])), {"eeg": SHOWN})
+
+
+def anew(given: Given) -> Given:
+    """The same files as another call sees them."""
+    return Given({"eeg": Pictures(given.drawn["eeg"].paths)}, Pictures(given.seen.paths), given.shown)
+
+
+@pytest.mark.parametrize("units", [np.arange(7), np.array([0, 0, 0, 1, 1, 2, 3])], ids=["trials", "blocks"])
+def test_pixels_are_those_of_the_pairs_that_cells_name(given, tmp_path, monkeypatch, units):
+    monkeypatch.setattr("neurocanvas.evaluation.statistics.OTHERS", 2)
+    cells = Cells.draw(np.zeros(7), units, rng=np.random.default_rng(0))
+    found = comparing._pixels_in_cells(Run(tmp_path, RunSettings()), given, "eeg", cells)
+    assert found.shape == (7, cells.partners.shape[1], 2) and 2 <= cells.partners.shape[1] <= 3
+    for trial, column in np.ndindex(cells.partners.shape):
+        partner = cells.partners[trial, column]
+        if partner < 0:
+            assert np.isnan(found[trial, column]).all()
+            continue
+        pair = given.drawn["eeg"][trial][None] / 255, given.seen[int(SHOWN[partner])][None] / 255
+        np.testing.assert_allclose(found[trial, column], [pixcorr(*pair)[0], ssim(*pair)[0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["alexnet2", "swav", "top1-of-50", "fid-64", "lpips"])
+def test_features_are_read_a_few_at_a_time_and_once(given, tmp_path, monkeypatch, metric):
+    read = []
+
+    def forward(pixels):
+        read.append(len(pixels))
+        places = pixels.reshape(len(pixels), -1)[:, :64].float()
+        return (places[:, :, None, None],) if metric == "lpips" else (places,)
+
+    def measure(where: Path, of: Given):
+        network = comparing.Network(Run(where, RunSettings()), metric, FEATURE_NETWORKS["swav"], fetch=False)
+        return comparing.FURTHER[metric][1](network, metric, of, "eeg")
+
+    loaded = LoadedNetwork("pixels", lambda some: torch.from_numpy(np.stack(list(some))), forward, "here")
+    monkeypatch.setattr("neurocanvas.evaluation.feature_networks.load_network", lambda *_, **__: loaded)
+    monkeypatch.setattr("neurocanvas.evaluation.feature_networks.load_lpips_heads", lambda: (np.ones(64),))
+    whole = measure(tmp_path / "one", given)
+    monkeypatch.setattr(comparing, "AT_ONCE", 2)
+    np.testing.assert_equal(measure(tmp_path / "other", given), whole)
+    assert max(read[2:]) == (5 if metric in comparing.WIDE else 7)
+    read.clear()
+    np.testing.assert_equal(measure(tmp_path / "one", anew(given)), whole)
+    assert read == []
+    draw(given.drawn["eeg"].paths[3], 99)
+    changed = measure(tmp_path / "one", anew(given))
+    assert read == {"alexnet2": [5, 1], "lpips": [1, 1]}.get(metric, [1])
+    same = np.arange(7) != 3
+    if metric == "fid-64":
+        assert changed["value"] != whole["value"]
+    else:
+        np.testing.assert_equal(changed[same], whole[same])
+        assert metric == "top1-of-50" or not np.array_equal(changed[3], whole[3])
+
+
+def test_rows_are_stored_once_per_key_and_forgotten_when_no_longer_needed(tmp_path):
+    run, asked = Run(tmp_path, RunSettings()), []
+
+    def lengths(keys, made_by="x"):
+        def compute(rows):
+            asked.append([keys[row] for row in rows])
+            return np.array([[len(keys[row]), 0.5] for row in rows])
+
+        return cached(run, "lengths", made_by, keys, compute)[:, 0].tolist()
+
+    assert lengths(["bb", "a", "bb", "ccc"]) == [2, 1, 2, 3] and lengths(["ccc", "a"]) == [3, 1]
+    assert lengths(["a", "dddd", "ccc"]) == [1, 4, 3] and lengths(["bb"]) == [2]
+    assert asked == [["bb", "a", "ccc"], ["dddd"], ["bb"]]
+    assert lengths(["bb"], "y") == [2] and asked[-1] == ["bb"] and len(asked) == 4

@@ -1,0 +1,116 @@
+"""The stage embed: one row per stimulus, of whatever is predicted; killed and resumed."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import full_size
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_settings
+
+from neurocanvas import artifacts
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.pipeline import targets as describing
+from neurocanvas.pipeline.run import Run
+from neurocanvas.targets import clip as text
+from neurocanvas.targets.captions import read_captions, write_captions
+from neurocanvas.targets.pretrained import find_family, load_picture_encoder
+from neurocanvas.workflow import run_stage
+
+ARMS = ["retrieval", "class-name", "oracle"]
+
+
+@pytest.mark.parametrize("target", ["pooled", "image"])
+def test_other_targets_go_from_embed_to_the_report(tiny_copy, target):
+    run = Run(tiny_copy, tiny_settings(embed={"target": target}, generate={"arms": ARMS}))
+    paths = run_stage(run, "embed")
+    assert [path.name for path in paths] == ["clip_embeddings.npy", f"{target}.npy"]
+    targets = run.targets()
+    assert targets.shape == (24, 1, targets.shape[2]) and run.embeddings().shape == (24, 77, 768)
+    if target == "image":
+        seen = [run.dataset[1].picture(name) for name in run.stimuli]
+        judged = load_picture_encoder(find_family("bundled").judge)[0](seen)
+        np.testing.assert_allclose(targets[:, 0].astype(np.float32), judged, atol=2e-2)
+    for name in ("train", "predict", "generate", "evaluate", "report"):
+        run_stage(run, name)
+    assert np.load(tiny_copy / "predictions" / "s0.npy").shape == (8, *targets.shape[1:])
+    assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == ARMS
+    page = (tiny_copy / "report.html").read_text()
+    assert "each trial’s retrieval picture" in page and "All 8 trials, best first" in page
+    with pytest.raises(NeuroCanvasError, match=r"--arm eeg: draws from predictions, and these have shape \(1, .*text"):
+        run_stage(Run(tiny_copy, tiny_settings(embed={"target": target})), "generate")
+
+
+def test_a_killed_embedding_is_made_again_with_the_same_bytes(tiny_copy, monkeypatch):
+    run = Run(tiny_copy, tiny_settings())
+    file = tiny_copy / "targets" / "caption.txt"
+    captions = read_captions(file)
+    write_captions(file, {name: f"{captions[name]} {row}" for row, name in enumerate(captions)})
+    monkeypatch.setattr(describing, "AT_ONCE", 5)
+    run_stage(run, "embed")
+    whole = run.embeddings_path.read_bytes()
+    artifacts.card_path(run.embeddings_path).unlink()
+    encoded, load = [], text.load_text_encoder
+
+    def killed(family, *, after, pooled=False):
+        encode = load(family, pooled=pooled)
+
+        def some(captions):
+            if len(encoded) == after:
+                raise KeyboardInterrupt
+            encoded.append(len(captions))
+            return encode(captions)
+
+        return some
+
+    monkeypatch.setattr(text, "load_text_encoder", partial(killed, after=3))
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(run, "embed")
+    monkeypatch.setattr(text, "load_text_encoder", partial(killed, after=-1))
+    run_stage(run, "embed")
+    assert encoded == [5, 5, 5, 5, 5, 5, 5, 4] and run.embeddings_path.read_bytes() == whole
+
+
+def test_stimuli_of_one_caption_share_its_embedding(tiny_copy):
+    run = Run(tiny_copy, tiny_settings())
+    write_captions(tiny_copy / "targets" / "caption.txt", dict.fromkeys(run.stimuli, "a banana"))
+    run_stage(run, "embed")
+    assert (np.asarray(run.embeddings()) == run.embeddings()[0]).all()
+
+
+def test_a_sketched_start_is_predicted_from_training_pictures(tiny_copy):
+    run = Run(tiny_copy, tiny_settings(generate={"arms": ["eeg", "sketched-start"], "strength": 0.5}))
+    run_stage(run, "generate")
+    path = tiny_copy / "predictions" / "s0_sketch.npy"
+    sketches, card = np.load(path), artifacts.read_card(tiny_copy / "predictions" / "s0.npy")
+    assert sketches.shape == (8, 16, 16, 3) and sketches.dtype == np.uint8
+    shown = run.subjects[0].column("stimulus")[card["trials"]]
+    seen = np.stack([run.dataset[1].picture(name, size=16) for name in shown]).astype(float)
+    centred = [rows - rows.mean(axis=0) for rows in (sketches.astype(float), seen)]
+    own = np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*centred, strict=True)])
+    assert own > 0.1  # half of the log band power of the tiny run is the picture's
+    drawn = [tiny_copy / "images" / "s0" / arm for arm in ("eeg", "sketched-start")]
+    for one in sorted(drawn[1].glob("*.png")):
+        assert np.asarray(Image.open(one)).tobytes() != np.asarray(Image.open(drawn[0] / one.name)).tobytes()
+
+
+def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_copy, tmp_path):
+    """Stable Diffusion 2.x: 1024 numbers a token."""
+    wide = full_size.build(
+        unet={"block_out_channels": (32, 64, 64, 64), "layers_per_block": 1, "sample_size": 8,
+              "cross_attention_dim": 1024},
+        vae={"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1},
+        text={"num_hidden_layers": 1, "intermediate_size": 64, "hidden_size": 1024, "num_attention_heads": 16},
+    )  # fmt: skip
+    family = str(full_size.save_family(tmp_path / "wide", wide))
+    before = Run(tiny_copy, tiny_settings(generate={"family": family, "max_trials": 2}))
+    with pytest.raises(NeuroCanvasError, match=f"width 1024 fits: embed and train with --family {family}"):
+        run_stage(before, "generate")
+    run = Run(tiny_copy, tiny_settings(generate={"family": family, "max_trials": 2}, family=family))
+    for name in ("embed", "train", "predict", "generate"):
+        run_stage(run, name)
+    assert run.embeddings().shape == (24, 77, 1024) and np.load(tiny_copy / "predictions" / "s0.npy").shape[2] == 1024
+    assert len(list((tiny_copy / "images" / "s0" / "eeg").glob("*.png"))) >= 2

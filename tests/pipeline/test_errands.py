@@ -1,0 +1,203 @@
+"""What run.toml says after errands, and the audit of runs whose run.toml, scores or cards say another thing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny import tiny_settings, write_true_captions
+
+from neurocanvas import artifacts
+from neurocanvas.config import load_settings, save_settings
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.pipeline.audit import audit, describe
+from neurocanvas.pipeline.run import Run
+from neurocanvas.workflow import run_stage
+
+OTHER = {"protocol": "kfold-by-stimulus", "folds": 2}
+
+
+def test_controls_are_an_errand_after_which_a_run_says_what_it_trained(tiny_copy):
+    before, said = load_settings(tiny_copy / "run.toml"), audit(tiny_copy)["verdict"]
+    asked = tiny_settings(
+        split=OTHER, features={"tmax": 0.4}, data={"subjects": (0,)}, generate={"arms": ("caption",)},
+        controls={"names": ["shuffled-pairs"], "permutations": 19, "repeats": 1},
+    )  # fmt: skip
+    run_stage(Run(tiny_copy, asked), "controls")
+    found = json.loads((tiny_copy / "scores" / "controls.json").read_text(encoding="utf-8"))
+    assert found["protocol"] == "kfold-by-stimulus"
+    after = load_settings(tiny_copy / "run.toml")
+    assert after == before.model_copy(update={"controls": asked.controls}) and after.controls.permutations == 19
+    assert audit(tiny_copy)["verdict"] == said
+    run_stage(Run(tiny_copy, tiny_settings(split={"seed": 1})), "features")  # this one is no errand
+    assert load_settings(tiny_copy / "run.toml").split.seed == 1
+
+
+@pytest.mark.parametrize("change", [OTHER, {"seed": 1}, {"val_fraction": 0.5}], ids=["protocol", "seed", "fraction"])
+def test_weights_of_another_split_than_run_toml_says_claim_nothing(tiny_copy, change):
+    assert audit(tiny_copy)["cases"][0]["other_split"] == ""
+    save_settings(tiny_settings(split=change), tiny_copy / "run.toml")
+    found = audit(tiny_copy)
+    [case] = found["cases"]
+    assert case["finding"] == "other-split" and case["can"] == []
+    assert found["verdict"].startswith("Nothing can be concluded: ")
+    assert "was trained on another split than run.toml says" in found["verdict"]
+    assert "mlp_sd_s0_fold0_model.safetensors" in found["verdict"] and "`neurocanvas train`" in found["verdict"]
+    assert any("what training and testing share" in text for text in case["cannot"])
+
+
+@pytest.mark.parametrize("protocol", ["leave-subject-out", "pretrain-finetune"])
+def test_a_split_that_pools_subjects_is_the_one_that_trained(protocol, tmp_path):
+    simulate = {"subjects": 3, "concepts": 4, "trials_per_concept": 6, "stages": 2}
+    run = Run(tmp_path, tiny_settings(simulate=simulate, split={"protocol": protocol}, mapper={"epochs": 1}))
+    for name in ("simulate", "features"):
+        run_stage(run, name)
+    write_true_captions(run)
+    for name in ("embed", "train"):
+        run_stage(run, name)
+    assert audit(tmp_path)["cases"][0]["finding"] == "nothing"
+    shutil.rmtree(tmp_path / "data")
+    assert audit(tmp_path)["cases"][0]["finding"] == "nothing"  # the tables beside the features, in another order
+    save_settings(tiny_settings(simulate=simulate), tmp_path / "run.toml")
+    assert audit(tmp_path)["cases"][0]["finding"] == "other-split"
+
+
+def test_imported_weights_say_nothing_of_their_split(tiny_copy):
+    path = next(tiny_copy.glob("models/*_model.safetensors"))
+    card = artifacts.read_card(path)
+    del card["split"], card["selection"]
+    artifacts.write_json(artifacts.card_path(path), card)
+    with pytest.raises(NeuroCanvasError, match=r"split: no fingerprint\); run `neurocanvas train` again"):
+        audit(tiny_copy)
+    artifacts.write_json(artifacts.card_path(path), {**card, "imported": True})
+    [case] = audit(tiny_copy)["cases"]
+    assert case["finding"] != "other-split" and case["results"][0]["selection"] == "unknown"
+
+
+def test_transductive_rules_of_retrieval_are_said_beside_the_score(tiny_copy):
+    path = tiny_copy / "scores" / "summary.json"
+    rules = {"greedy": False, "hungarian": True, "csls": True, "centred greedy": True}
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    plain = audit(tiny_copy)["verdict"]
+    artifacts.write_json(path, {**summary, "retrieval": {rule: {"transductive": one} for rule, one in rules.items()}})
+    [case] = audit(tiny_copy)["cases"]
+    says = "hungarian, csls, centred greedy in scores/summary.json: retrieval; the greedy rule is not"
+    assert case["transductive"] == [says] and any(says in text for text in case["cannot"])
+    assert case["results"][0]["transductive"] == [] and audit(tiny_copy)["verdict"] == plain
+    artifacts.write_json(path, {**summary, "retrieval": {"greedy": {"transductive": False}}})
+    assert audit(tiny_copy)["cases"][0]["transductive"] == []
+
+
+EEG = {"value": 0.5, "chance": 0.5, "low": None, "high": None, "p": 0.5}
+SUMMARIES = {
+    "nothing": {}, "list": [], "number": 3, "no arms": {"arms": {}}, "arms are a list": {"arms": ["eeg"]},
+    "an arm is a number": {"arms": {"eeg": 1}}, "no two_way": {"arms": {"eeg": {}}, "n_trials": 8},
+    "no value": {"arms": {"eeg": {"two_way": {**EEG, "value": None}}}, "n_trials": 8},
+    "p is a text": {"arms": {"eeg": {"two_way": {**EEG, "p": "small"}}}, "n_trials": 8},
+    "no number of trials": {"arms": {"eeg": {"two_way": EEG}}},
+    "rules are texts": {"arms": {"eeg": {"two_way": EEG}}, "n_trials": 8, "retrieval": {"greedy": "yes"}},
+    "warnings are numbers": {"arms": {"eeg": {"two_way": EEG}}, "n_trials": 8, "warnings": [[1]]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", [*SUMMARIES, "no JSON"])
+def test_damaged_scores_are_one_sentence(fault, tiny_copy):
+    path = tiny_copy / "scores" / "summary.json"
+    path.write_text(json.dumps(SUMMARIES[fault]) if fault in SUMMARIES else "{", encoding="utf-8")
+    with pytest.raises(NeuroCanvasError, match=r"summary.json: damaged .*; run `neurocanvas evaluate` again") as raised:
+        audit(tiny_copy)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("card", [[], 3, {}, {"split": 1}, {"split": {"fingerprint": None}}, {"split": {}}])
+def test_damaged_cards_of_mappers_are_one_sentence(card, tiny_copy):
+    path = next(tiny_copy.glob("models/*_model.safetensors"))
+    artifacts.write_json(artifacts.card_path(path), card)
+    with pytest.raises(NeuroCanvasError, match=r"safetensors.json: damaged .*; run `neurocanvas train` again"):
+        audit(tiny_copy)
+    artifacts.card_path(path).unlink()
+    with pytest.raises(NeuroCanvasError, match=r"safetensors.json: no such file; .*`neurocanvas train`"):
+        audit(tiny_copy)
+
+
+@pytest.fixture(scope="module")
+def classified(tmp_path_factory):
+    """The folder of a run that one classifier answered. Only for reading."""
+    folder = tmp_path_factory.mktemp("classified")
+    settings = tiny_settings(classify={"models": ["ridge"]}, benchmark={"permutations": 19})
+    run_stage(Run(folder, settings), "classify")
+    return folder
+
+
+BROKEN_CARDS = {
+    "list": lambda card: [], "nothing": lambda card: {}, "subject": lambda card: {**card, "subject": "0"},
+    "warnings": lambda card: {**card, "warnings": [[1]]}, "concepts": lambda card: {**card, "concepts": [1, 2, 3, 4]},
+    "others": lambda card: {**card, "concepts": [f"none{number}" for number in range(4)]},
+    "settings": lambda card: {**card, "settings": []},
+}  # fmt: skip
+BROKEN_TABLES = {
+    "narrow": lambda table: table[:, :3], "flat": lambda table: table[0], "empty": lambda table: table[:0],
+    "texts": lambda table: table.astype(str), "no numbers": lambda table: table * np.nan,
+    "other trials": lambda table: table + 1e6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", [*BROKEN_CARDS, *BROKEN_TABLES, "no card"])
+def test_damaged_answers_of_classifiers_are_one_sentence(fault, classified, tmp_path):
+    folder = shutil.copytree(classified, tmp_path / "run")
+    path = folder / "classification" / "by-stimulus" / "all" / "ridge_s0.npy"
+    assert audit(folder)["cases"][0]["other_split"] == ""
+    if fault in BROKEN_CARDS:
+        artifacts.write_json(artifacts.card_path(path), BROKEN_CARDS[fault](artifacts.read_card(path)))
+    elif fault in BROKEN_TABLES:
+        np.save(path, BROKEN_TABLES[fault](np.load(path)))
+    else:
+        artifacts.card_path(path).unlink()
+    with pytest.raises(NeuroCanvasError, match=r"ridge_s0.npy(.json)?: .*`neurocanvas classify`") as raised:
+        audit(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_pictures_made_elsewhere_are_audited_by_their_scores_and_table(theirs):
+    theirs.score()
+    summary = json.loads((theirs.folder / "scores" / "summary.json").read_text(encoding="utf-8"))
+    found = audit(theirs.folder)
+    [case] = found["cases"]
+    [result] = case["results"]
+    given = summary["arms"]["given"]["two_way"]
+    assert all(result[name] == given[name] for name in ("value", "chance", "low", "high", "p"))
+    assert result["selection"] == "unknown" and result["n"] == 8 and case["design"] == "mixed"
+    assert case["trials"] == {"test": 8, "gallery": 8} and case["block"] is None
+    assert case["finding"] == "unchecked" and "without the trials that trained what made" in found["verdict"]
+    assert "pictures made elsewhere" in found["verdict"] and "split = train" not in json.dumps(case)
+    assert any("which trials selected it is not known" in text for text in case["cannot"])
+    assert any("Paired by pairs.csv" in text for text in case["warnings"]) and describe(found)[0]
+
+
+def test_what_the_table_of_pictures_does_not_say_is_unknown(theirs):
+    theirs.score(header=("image", "against"))
+    [case] = audit(theirs.folder)["cases"]
+    assert case["design"] == "unknown" and "without the columns concept and order or block" in case["text"]
+    theirs.score(rows=theirs.blocks)
+    for change in (lambda: None, theirs.pairs.unlink):  # without the table the scores say that blocks were exchanged
+        change()
+        [case] = audit(theirs.folder)["cases"]
+        assert case["design"] == "block" and case["finding"] == "untold-block"
+        assert "ask whoever made the pictures" in case["text"] and case["trials"]["test"] == 8
+    assert any("pairs.csv is not there" in text for text in case["warnings"])
+    shutil.rmtree(theirs.folder / "scores")
+    assert audit(theirs.folder)["cases"][0]["finding"] == "nothing"
+
+
+def test_pictures_made_elsewhere_are_an_errand_in_the_folder_of_a_run(theirs, tiny_copy):
+    before = (tiny_copy / "run.toml").read_bytes()
+    shutil.rmtree(tiny_copy / "predictions")  # with pictures of its own a run refuses them
+    theirs.score(tiny_copy)
+    assert (tiny_copy / "run.toml").read_bytes() == before
+    elsewhere, own = audit(tiny_copy)["cases"]
+    assert elsewhere["results"][0]["model"] == "pictures made elsewhere" and own["results"] == []
+    assert own["finding"] == "nothing" and any("evaluate` again for the run's own" in text for text in own["warnings"])
+    theirs.score(header=("image", "against"))
+    assert load_settings(theirs.folder / "run.toml").evaluate.pairs == str(theirs.pairs)  # a folder of its own says it
