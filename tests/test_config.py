@@ -30,7 +30,7 @@ def write(folder, text):
         ("[generate]\narms = []", r"generate\.arms: "),
         ("[evaluate]\nseed = -1", r"evaluate\.seed: .*got -1"),
         ("[split]\ntest_fraction = 1.0", r"split\.test_fraction: .*got 1\.0"),
-        ("[mapper]\nepochs = 'many'", r"mapper\.epochs: .*got 'many'"),
+        ("[encoder]\nepochs = 'many'", r"encoder\.epochs: .*got 'many'"),
         ("[simulate]\nexplained_variance = 2", r"simulate\.explained_variance: .*got 2"),
         ("[data\n", "not valid TOML"),
         ("data = 'eeg'", "data: .*got 'eeg'"),

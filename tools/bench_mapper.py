@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
 from tiny import embed_captions, true_captions
 
-from neurocanvas.config import DataSettings, FeatureSettings, MapperSettings, SimulateSettings
+from neurocanvas.config import DataSettings, EncoderSettings, FeatureSettings, SimulateSettings
 from neurocanvas.data import open_dataset
 from neurocanvas.encoders.base import standardisation
 from neurocanvas.encoders.mlp import TargetPosterior
@@ -29,7 +29,7 @@ from neurocanvas.training.losses import mse_per_element, spread
 
 WORLD = SimulateSettings(trials_per_concept=30, explained_variance=0.25)
 N_TRAIN, N_CHOOSE, BATCH, EPOCHS = 420, 60, 80, 20
-SETTINGS = MapperSettings(dropout=0.2, batch_size=40)
+SETTINGS = EncoderSettings(dropout=0.2, batch_size=40)
 MOST_EPOCHS = 60
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

@@ -31,7 +31,7 @@ def _run(folder: Path, engine: object = None) -> object:
     from neurocanvas.scale import IN_PROCESS
 
     settings = load_settings(
-        None, simulate=SIMULATION, mapper={"epochs": 5}, classify={"models": ["mlp", "svm", "rf"], "epochs": 40},
+        None, simulate=SIMULATION, encoder={"epochs": 5}, classify={"models": ["mlp", "svm", "rf"], "epochs": 40},
         benchmark={"granularities": ["all"], "permutations": 99},
         generate={"max_trials": 48, "arms": ["eeg"], "shard": 12},
     )  # fmt: skip

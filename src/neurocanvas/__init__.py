@@ -11,13 +11,13 @@ way, GLOSSARY.md the words.
 Examples
 --------
 >>> import neurocanvas as nc
->>> settings = nc.load_settings(None, mapper={"name": "ridge"})
->>> settings.mapper.name
+>>> settings = nc.load_settings(None, encoder={"name": "ridge"})
+>>> settings.encoder.name
 'ridge'
->>> nc.load_settings(None, mapper={"name": "forest"})
+>>> nc.load_settings(None, encoder={"name": "forest"})
 Traceback (most recent call last):
     ...
-neurocanvas.errors.NeuroCanvasError: settings: mapper.name: Input should be 'mlp_sd', 'ridge' or 'mean'; got 'forest'.
+neurocanvas.errors.NeuroCanvasError: settings: encoder.name: Input should be 'mlp_sd', 'ridge' or 'mean'; got 'forest'.
 """
 
 from __future__ import annotations

@@ -298,8 +298,8 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     ),
     "decoding": (str, ("--recipe",), ("caption.recipe",), "default, or released: 20 beams, sampled."),
     "target": (str, ("--target",), ("embed.target",), "What mappers predict: text (77, 768), pooled, or image."),
-    "model": (str, ("-m", "--model"), ("mapper.name",), "mlp_sd, ridge or mean."),
-    "batch": (int, ("-b", "--batch"), ("mapper.batch_size",), "Trials per training batch."),
+    "model": (str, ("-m", "--model"), ("encoder.name",), "mlp_sd, ridge or mean."),
+    "batch": (int, ("-b", "--batch"), ("encoder.batch_size",), "Trials per training batch."),
     "classifiers": (
         str, ("-m", "--model"), ("classify.models",),
         "eegnet, mlp, rgnn, ridge, knn, rf, svm, dt, braindecode:<model>; several as mlp,svm.",

@@ -158,7 +158,7 @@ ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = MappingProxyType(
 )
 
 
-class MapperSettings(Settings):
+class EncoderSettings(Settings):
     """EEG features to (77, 768) (verb `train`)."""
 
     name: Literal["mlp_sd", "ridge", "mean"] = "mlp_sd"
@@ -193,7 +193,7 @@ class MapperSettings(Settings):
         return ARCHITECTURES[self.architecture][1]
 
     @model_validator(mode="after")
-    def _has_a_loss(self) -> MapperSettings:
+    def _has_a_loss(self) -> EncoderSettings:
         if self.mse == self.cosine == self.contrastive == 0:
             raise ValueError("one of mse, cosine and contrastive must be above 0")
         return self
@@ -332,7 +332,7 @@ class RunSettings(Settings):
     caption: CaptionSettings = CaptionSettings()
     embed: EmbedSettings = EmbedSettings()
     split: SplitSettings = SplitSettings()
-    mapper: MapperSettings = MapperSettings()
+    encoder: EncoderSettings = EncoderSettings()
     classify: ClassifySettings = ClassifySettings()
     benchmark: BenchmarkSettings = BenchmarkSettings()
     generate: GenerateSettings = GenerateSettings()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurocanvas.config import MapperSettings
+from neurocanvas.config import EncoderSettings
 from neurocanvas.encoders import EEGSpec, MLPMapper, TargetBasis
 from neurocanvas.encoders.mlp import TEMPERATURES, TargetPosterior, build_network
 from neurocanvas.errors import NeuroCanvasError
@@ -32,11 +32,11 @@ def mapper():
     ],
 )
 def test_the_architectures_are_the_published_and_the_released_one(architecture, layers, widths):
-    settings = MapperSettings(architecture=architecture)
+    settings = EncoderSettings(architecture=architecture)
     network = build_network(310, settings.widths, 64, activation=settings.activation)
     assert [type(layer).__name__ for layer in network] == ["Dropout", *layers, "Linear"]
     assert settings.widths == widths
-    assert MapperSettings(architecture=architecture, hidden=(8,)).widths == (8,)
+    assert EncoderSettings(architecture=architecture, hidden=(8,)).widths == (8,)
     with pytest.raises(NeuroCanvasError, match="activation: allowed are gelu, relu; got 'tanh'"):
         build_network(6, (8,), 5, activation="tanh")
 

@@ -42,7 +42,7 @@ BAD_WORDS = [
     ("features -d .", ["no EEG-ImageNet.pth", "simulate"]),
     ("features -d DATA -s 7", ["subject", "holds 0", "got 7"]),
     *((f"features -d DATA --subject={text}", ["--subject", "-1 for", repr(text)]) for text in ("one", "1,", "0-3", "")),
-    ("run -c a.toml", ["a.toml", "mapper.epoch"]),
+    ("run -c a.toml", ["a.toml", "encoder.epoch"]),
     ("run -c none.toml", ["none.toml", "no such file"]),
     ("embed -d DATA", ["neurocanvas caption`"]),
     ("report", ["scores", "run the verb evaluate"]),
@@ -54,7 +54,7 @@ BAD_WORDS = [
 @pytest.mark.parametrize(("line", "says"), BAD_WORDS)
 def test_bad_words(refused, tiny_data, tmp_path, monkeypatch, line, says):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.toml").write_text("[mapper]\nepoch = 3\n")
+    (tmp_path / "a.toml").write_text("[encoder]\nepoch = 3\n")
     refused(*(str(tiny_data) if word == "DATA" else word for word in line.split()), says=says)
 
 

@@ -67,7 +67,7 @@ def test_without_a_brain_response_eeg_is_at_chance(tmp_path):
     settings = tiny_settings(
         simulate={"trials_per_concept": 30, "explained_variance": 0.0},
         generate={"arms": ["eeg", "oracle"], "steps": 6, "shard": 20},
-        mapper={"epochs": 60, "patience": 15},
+        encoder={"epochs": 60, "patience": 15},
         evaluate={"permutations": 999},
     )
     run = Run(tmp_path, settings)

@@ -62,6 +62,7 @@ FUNCTION_LINES, DOCSTRING_LINES = 80, 2
 
 # Contracts, and what exported functions return; with the exported names they have numpydoc docstrings.
 CONTRACTS = {
+    "TrialSpec": "neurocanvas.data.trials", "TargetSpace": "neurocanvas.targets",
     "EEGSpec": "neurocanvas.encoders.base", "Mapper": "neurocanvas.encoders.base",
     "Generator": "neurocanvas.generation.stable_diffusion", "Split": "neurocanvas.data.splits",
 }  # fmt: skip

@@ -51,7 +51,7 @@ def test_weights_of_another_split_than_run_toml_says_claim_nothing(tiny_copy, ch
 @pytest.mark.parametrize("protocol", ["leave-subject-out", "pretrain-finetune"])
 def test_a_split_that_pools_subjects_is_the_one_that_trained(protocol, tmp_path):
     simulate = {"subjects": 3, "concepts": 4, "trials_per_concept": 6, "stages": 2}
-    run = Run(tmp_path, tiny_settings(simulate=simulate, split={"protocol": protocol}, mapper={"epochs": 1}))
+    run = Run(tmp_path, tiny_settings(simulate=simulate, split={"protocol": protocol}, encoder={"epochs": 1}))
     for name in ("simulate", "features"):
         run_stage(run, name)
     write_true_captions(run)

@@ -170,7 +170,7 @@ def test_a_mapper_is_refused_where_features_or_the_runs_mapper_are_others(export
     (folder / "de_feat" / "0_all_de.npy").unlink()
     with pytest.raises(NeuroCanvasError, match="reads the released features, and the run's are 'gaussian'"):
         import_files(empty, folder)
-    ridge = Run(empty.folder, tiny_settings(mapper={"name": "ridge"}, features={"method": "eeg-imagenet"}))
+    ridge = Run(empty.folder, tiny_settings(encoder={"name": "ridge"}, features={"method": "eeg-imagenet"}))
     with pytest.raises(NeuroCanvasError, match=r"mapper\.name is 'ridge'"):
         import_files(ridge, folder)
     released = Run(empty.folder, tiny_settings(mapper=RELEASED, features={"method": "eeg-imagenet"}))

@@ -87,7 +87,7 @@ def test_a_second_run_writes_nothing(tiny_copy):
     ("change", "redone"),
     [
         ({"features": {"tmax": 0.4}}, {"features", "models", "predictions"}),
-        ({"mapper": {"seed": 1}}, {"models", "predictions"}),
+        ({"encoder": {"seed": 1}}, {"models", "predictions"}),
         ({"split": {"seed": 1}}, {"models", "predictions"}),
         ({"generate": {"seed": 1}}, set()),
         ({"simulate": {"seed": 1}}, {"data", "features", "targets", "models", "predictions"}),

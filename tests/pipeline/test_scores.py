@@ -234,7 +234,7 @@ def test_concepts_in_blocks_are_exchanged_as_blocks(theirs):
 
 @pytest.mark.parametrize("weights", [(), (3.0, 1.0, 0.5)], ids=["plain", "tokens weighted"])
 def test_predictions_retrieve_in_the_whole_target_space(tiny_copy, weights):
-    run = Run(tiny_copy, tiny_settings(mapper={"token_weights": weights}))
+    run = Run(tiny_copy, tiny_settings(encoder={"token_weights": weights}))
     for stage in ("train", "predict", "generate", "evaluate") if weights else ():
         run_stage(run, stage)
     found, predicted = summary(tiny_copy)["retrieval"], np.load(tiny_copy / "predictions" / "s0.npy").reshape(8, -1)
@@ -256,7 +256,7 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_copy, weights):
         assert np.isclose(found[name]["concept_accuracy"], np.mean(right)) and found[name]["centring"] == centring
 
 
-@pytest.mark.parametrize("change", [{"features": {"tmax": 0.4}}, {"mapper": {"seed": 3}}], ids=["features", "mapper"])
+@pytest.mark.parametrize("change", [{"features": {"tmax": 0.4}}, {"encoder": {"seed": 3}}], ids=["features", "mapper"])
 def test_nothing_is_explained_by_what_did_not_make_the_predictions(tiny_copy, change):
     run_stage(Run(tiny_copy, tiny_settings(**change)), "features" if "features" in change else "train")
     run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
@@ -270,7 +270,7 @@ def test_other_targets_than_the_mappers_are_no_error(tiny_copy):
 
 
 def test_a_mapper_that_says_nothing_retrieves_nothing(tiny_copy):
-    run = Run(tiny_copy, tiny_settings(mapper={"name": "mean"}))
+    run = Run(tiny_copy, tiny_settings(encoder={"name": "mean"}))
     for name in ("train", "predict", "generate", "evaluate"):
         run_stage(run, name)
     found = summary(tiny_copy)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from neurocanvas.config import MapperSettings
+from neurocanvas.config import EncoderSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.training.loop import CHECKPOINT_EVERY, fit, objective
 from neurocanvas.training.losses import contrastive_error, cosine_error, squared_error
 
-SETTINGS = MapperSettings(hidden=(12, 8), dropout=0.3, input_dropout=0.1, epochs=13, patience=13, batch_size=16)
+SETTINGS = EncoderSettings(hidden=(12, 8), dropout=0.3, input_dropout=0.1, epochs=13, patience=13, batch_size=16)
 
 
 def make_data(seed=0):
@@ -86,11 +86,11 @@ def test_the_objective_is_the_weighted_sum_of_the_three_errors():
     one, two = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 9, 4)))
     alone = [squared_error(one, two), cosine_error(one, two), contrastive_error(one, two, 0.1)]
     for weights in [(1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 3, 4)]:
-        settings = MapperSettings(**dict(zip(("mse", "cosine", "contrastive"), weights, strict=True)))
+        settings = EncoderSettings(**dict(zip(("mse", "cosine", "contrastive"), weights, strict=True)))
         expected = sum(weight * float(error) for weight, error in zip(weights, alone, strict=True))
         assert float(objective(one, two, settings)) == pytest.approx(expected)
     with pytest.raises(ValueError, match="must be above 0"):
-        MapperSettings(mse=0, cosine=0, contrastive=0)
+        EncoderSettings(mse=0, cosine=0, contrastive=0)
 
 
 def test_a_loss_that_is_not_finite_stops_with_one_line():

@@ -26,6 +26,31 @@ COLUMNS: Mapping[str, type] = {
 
 
 @dataclass(frozen=True)
+class TrialSpec:
+    """What an encoder must know about trials.
+
+    Parameters
+    ----------
+    ch_names : tuple of str
+        Channel names, in the order of the signal.
+    sfreq : float
+        Sampling rate, Hz.
+    tmin : float
+        Time of the first sample relative to image onset, s.
+    n_times : int
+        Samples per trial.
+    bands : tuple of str
+        Names of the frequency bands, for encoders of features; else empty.
+    """
+
+    ch_names: tuple[str, ...]
+    sfreq: float
+    tmin: float
+    n_times: int
+    bands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Trials:
     """Trials of one or many subjects.
 

@@ -354,7 +354,7 @@ def _mapped(run: Run, summary: Mapping[str, Any] | None, hashed: dict[Path, str]
         warnings[SCORED_ELSEWHERE] = None
     elif summary is not None and cards:
         selection = "unknown" if "unknown" in chosen else min(chosen)
-        scores = two_way(run.folder, summary, "eeg", model=settings.mapper.name, selection=selection)
+        scores = two_way(run.folder, summary, "eeg", model=settings.encoder.name, selection=selection)
         steps = transductive_rules(summary)
     name = f"{settings.split.protocol}, mapper"
     verbs = "train", "predict", "generate", "evaluate"

@@ -346,8 +346,8 @@ def _take_features(run: Run, file: Path, subject: int, path: Path) -> None:
 def _check_reader(run: Run, file: Path, subject: int, features_come_along: bool) -> None:
     """Raise if the run's mapper or its features are not those that a released mapper is made of."""
     features = run.features_path(subject)
-    if run.settings.mapper.name != "mlp_sd":
-        raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's mapper.name is {run.settings.mapper.name!r}.")
+    if run.settings.encoder.name != "mlp_sd":
+        raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's encoder.name is {run.settings.encoder.name!r}.")
     if features_come_along:
         return
     method = artifacts.read_card(features)["method"] if features.is_file() else run.settings.features.method

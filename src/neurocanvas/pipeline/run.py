@@ -232,7 +232,7 @@ class Run:
         -------
         Path
         """
-        return self.folder / "models" / f"{self.settings.mapper.name}_s{subject}_fold{fold}_model.safetensors"
+        return self.folder / "models" / f"{self.settings.encoder.name}_s{subject}_fold{fold}_model.safetensors"
 
     def embeddings(self) -> np.ndarray:
         """Memory-map the embeddings of captions, from which the generator draws.

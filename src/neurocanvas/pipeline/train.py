@@ -116,7 +116,7 @@ def _train(run: Run, unit: tuple[int, int]) -> Path:
     pool, targets, (values, card) = run.pool(subject), run.targets(), read_pooled_features(run, subject)
     split = make_splits(pool, run.settings.split, subject)[fold]
     spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]), targets.shape[1:])
-    settings, path = run.settings.mapper, run.model_path(subject, fold)
+    settings, path = run.settings.encoder, run.model_path(subject, fold)
     left, log = settings.epochs, run.logger("train", subject=subject, fold=fold)
     advance = run.track(f"train s{subject} fold{fold}", left)
 

@@ -121,7 +121,7 @@ def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | 
     trials = [row for path in tables for row in read_csv(path, "features")]
     scalp = _scalp(folder / settings.data.features_folder, summary["subjects"])
     captions = read_captions(folder / "targets" / "caption.txt")
-    models = [model for model in _models(folder, summary["subjects"]) if model["name"] == settings.mapper.name]
+    models = [model for model in _models(folder, summary["subjects"]) if model["name"] == settings.encoder.name]
     arms = [arm for arm in ARMS if arm in summary["arms"]]
     known = [metric for metric in METRICS if any(metric in summary["arms"][arm] for arm in arms)]
     names = {concept: row["name"] for concept, row in summary["concepts"].items()}

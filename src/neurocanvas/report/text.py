@@ -163,7 +163,7 @@ def definitions(
     ch_names: Sequence[str],
 ) -> list[tuple[str, str]]:
     """List what was run."""
-    made, mapper = settings.generate, settings.mapper
+    made, mapper = settings.generate, settings.encoder
     data: str = settings.data.name
     if settings.simulate is not None:
         data = f"simulated EEG, {settings.simulate.design} design, in the layout of EEG-ImageNet"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.config import MapperSettings
+from neurocanvas.config import EncoderSettings
 from neurocanvas.data.splits import Split
 from neurocanvas.encoders import EEGSpec, Mapper, MeanMapper, MLPMapper, RidgeMapper, TargetBasis
 from neurocanvas.encoders.base import standardisation
@@ -24,7 +24,7 @@ LICENCE = "MIT for the weights; the terms of the recordings and pictures that th
 
 def train_mapper(
     features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Split, spec: EEGSpec,
-    settings: MapperSettings, *, state: Path | None = None, log: Callable[[dict[str, Any]], None] = lambda _: None,
+    settings: EncoderSettings, *, state: Path | None = None, log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[Mapper, dict[str, Any]]:  # fmt: skip
     """Train every mapper on one split, score all, return the one that the settings name.
 
@@ -43,7 +43,7 @@ def train_mapper(
         Rows of `features`.
     spec : EEGSpec
         What the features and targets are.
-    settings : MapperSettings
+    settings : EncoderSettings
         Which mapper, and how to train it.
     state : Path, optional
         Training state of the network, to continue from after a kill; see `training.loop.fit`.
@@ -144,7 +144,7 @@ def train_and_save(
     target_of: np.ndarray,
     split: Split,
     spec: EEGSpec,
-    settings: MapperSettings,
+    settings: EncoderSettings,
     *,
     path: Path,
     log: Callable[[dict[str, Any]], None] = lambda _: None,

@@ -11,7 +11,7 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.artifacts import write_torch
-from neurocanvas.config import MapperSettings
+from neurocanvas.config import EncoderSettings
 from neurocanvas.encoders.mlp import build_network
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.training.losses import contrastive_error, cosine_error, spread, squared_error
@@ -28,7 +28,7 @@ def fit(
     coordinates: np.ndarray,
     val: np.ndarray,
     val_coordinates: np.ndarray,
-    settings: MapperSettings,
+    settings: EncoderSettings,
     *,
     state: Path | None = None,
     log: Callable[[dict[str, Any]], None] = lambda _: None,
@@ -71,7 +71,7 @@ def fit(
     return network.eval(), history, best["epoch"]
 
 
-def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSettings) -> torch.Tensor:
+def objective(predicted: torch.Tensor, true: torch.Tensor, settings: EncoderSettings) -> torch.Tensor:
     """The training loss: weighted sum of squared, cosine and contrastive error of (n, k) in units of `spread`."""
     loss = settings.mse * squared_error(predicted, true)
     if settings.cosine:
@@ -81,7 +81,9 @@ def objective(predicted: torch.Tensor, true: torch.Tensor, settings: MapperSetti
     return loss
 
 
-def _validate(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: MapperSettings) -> dict[str, float]:
+def _validate(
+    network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: EncoderSettings
+) -> dict[str, float]:
     """Squared error and objective on validation trials; the latter in shuffled batches, as in training."""
     import torch
 
@@ -101,7 +103,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     x: torch.Tensor,
     y: torch.Tensor,
-    settings: MapperSettings,
+    settings: EncoderSettings,
 ) -> float:
     """Train one epoch in random order; return the mean squared error, with the network in evaluation mode."""
     import torch
