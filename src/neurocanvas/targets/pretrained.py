@@ -15,7 +15,7 @@ from neurocanvas.artifacts import fingerprint, read_json, sha256
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parents[1] / "bundled"
 Part = TypeVar("Part")
 
 
