@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["NEUROCANVAS_WORKERS"] = "1"  # the command line works in its own process; tests of engines say otherwise
+
+# What runs share is shared by the tests of this process alone.
+os.environ["NEUROCANVAS_CACHE"] = tempfile.mkdtemp(prefix="neurocanvas-cache-")
+atexit.register(shutil.rmtree, os.environ["NEUROCANVAS_CACHE"], ignore_errors=True)
 
 ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT / "tests" / "tiny"), str(ROOT / "tests" / "parallel"), str(ROOT / "tools")]
@@ -58,6 +64,23 @@ def tiny_run(tmp_path_factory, tiny_data) -> Path:
 def tiny_copy(tiny_run, tmp_path) -> Path:
     """A copy of the complete run that a test may change."""
     return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def tiny_fork(tiny_run, tmp_path):
+    """Make copies of the complete run with other settings, without what these make stale: tiny_fork(**sections)."""
+    from tiny import tiny_settings
+
+    from neurocanvas.pipeline.run import Run
+    from neurocanvas.workflow import fork
+
+    def make(**sections):
+        folder = tmp_path / f"fork{len(list(tmp_path.glob('fork*')))}"
+        settings = tiny_settings(**sections)
+        fork(tiny_run, folder, settings)
+        return Run(folder, settings)
+
+    return make
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import socket
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -80,10 +80,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_artifact(path: Path, content: bytes, inputs: str, card: Mapping[str, Any] | None = None) -> None:
-    """Write a small file with its sidecar; `inputs` is the fingerprint of everything that it depends on."""
+def write_artifact(
+    path: Path, content: bytes, inputs: str, card: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()
+) -> None:
+    """Write a small file with its sidecar; `inputs` is the cache key: a fingerprint of everything it depends on."""
     write_bytes(path, content)
-    finish(path, inputs, card)
+    finish(path, inputs, card, made_from)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -112,9 +114,11 @@ def card_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def finish(path: Path, inputs: str, card: Mapping[str, Any] | None = None) -> None:
-    """Write the sidecar of a complete artifact; from here on it counts as done."""
-    write_json(card_path(path), {"fingerprint": inputs, **hash_and_size(path), **(card or {})})
+def finish(path: Path, inputs: str, card: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()) -> None:
+    """Write the sidecar of a complete artifact, with the cache keys of what it was made from; now it counts as done."""
+    lineage = {Path(os.path.relpath(one, path.parent)).as_posix(): read_card(one)["fingerprint"] for one in made_from}
+    about = {"made_from": lineage} if lineage else {}
+    write_json(card_path(path), {"fingerprint": inputs, **hash_and_size(path), **about, **(card or {})})
 
 
 def hash_and_size(path: Path) -> dict[str, Any]:
@@ -139,9 +143,11 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def write_array(path: Path, array: np.ndarray, inputs: str, card: Mapping[str, Any] | None = None) -> None:
+def write_array(
+    path: Path, array: np.ndarray, inputs: str, card: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()
+) -> None:
     """Write an array as `.npy` with its sidecar, atomically."""
-    write_in_parts(path, array.shape, array.dtype, [array], inputs, card)
+    write_in_parts(path, array.shape, array.dtype, [array], inputs, card, made_from)
 
 
 def write_in_parts(
@@ -151,13 +157,14 @@ def write_in_parts(
     parts: Iterable[np.ndarray],
     inputs: str,
     card: Mapping[str, Any] | None = None,
+    made_from: Iterable[Path] = (),
 ) -> None:
     """Write an array as `write_array` does, from consecutive rows, of which memory need not hold all."""
     with atomic(path) as temporary, temporary.open("wb") as stream:
         start_array(stream, shape, dtype)
         for part in parts:
             stream.write(np.ascontiguousarray(part, dtype).data)
-    finish(path, inputs, card)
+    finish(path, inputs, card, made_from)
 
 
 def start_array(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype | type | str) -> None:
@@ -199,6 +206,50 @@ def verify(folder: Path) -> tuple[int, list[Path]]:
         if not whole:
             damaged.append(path)
     return len(expected), damaged
+
+
+def cache_folder() -> Path:
+    """The shared cache: what NEUROCANVAS_CACHE names, else the platform's cache folder."""
+    from platformdirs import user_cache_path
+
+    named = os.environ.get("NEUROCANVAS_CACHE")
+    return Path(named) if named else user_cache_path("neurocanvas", appauthor=False)
+
+
+def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Yield one array per key from the shared cache; `make` yields those of the keys that are missing, by place."""
+    folder = cache_folder() / kind
+
+    def read(key: str) -> np.ndarray | None:
+        try:
+            return np.load(folder / key[:2] / f"{key}.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # not there, or damaged
+            return None
+
+    there = {key for key in dict.fromkeys(keys) if read(key) is not None}
+    missing = {key: place for place, key in reversed([*enumerate(keys)]) if key not in there}
+    order = sorted(missing.values())
+    for place, array in zip(order, make(order) if order else (), strict=True):
+        try:
+            name = folder / keys[place][:2] / f"{keys[place]}.npy"
+            with atomic(name, keep_sidecar=True) as temporary, temporary.open("wb") as stream:
+                np.save(stream, array)
+        except OSError as error:
+            raise NeuroCanvasError(
+                f"{cache_folder()}: the shared cache cannot be written ({error.strerror}); make room with `neurocanvas "
+                "cache --prune`, or name another folder with NEUROCANVAS_CACHE."
+            ) from error
+    for key in keys:
+        array_of_key = read(key)
+        if array_of_key is None:
+            raise NeuroCanvasError(f"{folder}: an entry was deleted meanwhile; run the command again.")
+        yield array_of_key
+
+
+def cache_files() -> dict[str, list[Path]]:
+    """Entries of the shared cache by kind."""
+    folders = sorted(path for path in cache_folder().glob("*") if path.is_dir())
+    return {folder.name: sorted(folder.glob("*/*.npy")) for folder in folders}
 
 
 # Files in a run folder while a command works on it: what the operating system locks, and who holds the lock.

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
@@ -173,7 +174,7 @@ def import_files(
     as_json: Json = False,
 ) -> None:
     """Take captions, embeddings, features and mappers of the released code into a run folder."""
-    from neurocanvas.config import load_settings, save_settings
+    from neurocanvas.config import load_settings, save_settings, used_verbs
     from neurocanvas.pipeline.exchange import import_files as take
     from neurocanvas.pipeline.run import Run
 
@@ -182,7 +183,7 @@ def import_files(
     settings = load_settings(there if there.is_file() else None, data={**asked, **_asked_subjects(subject)})
     with hold(output, "import"):
         paths = take(Run(output, settings), source)
-        save_settings(settings, there)
+        save_settings(settings, there, [*used_verbs(there), "import"])
     _print_paths(paths, as_json)
 
 
@@ -259,6 +260,49 @@ def verify(
         )
 
 
+def fork(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    new: Annotated[Path, typer.Argument(help="Folder of the copy.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting that differs, e.g. generate.steps=20; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a run under other settings: artifacts that stay valid are linked, the others are left to be made."""
+    from neurocanvas.workflow import changed_settings
+    from neurocanvas.workflow import fork as copy_run
+
+    linked, stale = copy_run(folder, new, changed_settings(folder / "run.toml", changes or ()))
+    if as_json:
+        typer.echo(json.dumps({"wrote": [str(new)], "linked": linked, "to_make": sorted(stale)}))
+    else:
+        left = f"to make: {', '.join(sorted(stale))}" if stale else "nothing to make"
+        typer.echo(printable(f"{new}: {linked} files linked, {left}; go on with neurocanvas run -o {new}"))
+
+
+def cache(
+    prune: Annotated[bool, typer.Option("--prune", help="Delete entries.")] = False,
+    days: Annotated[float, typer.Option("--days", min=0, help="With --prune: only those older than this.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Show what the shared cache holds: captions, embeddings, features; or delete what is old."""
+    from neurocanvas.artifacts import cache_files, cache_folder
+    from neurocanvas.console import print_tables
+
+    before = time.time() - 86400 * days
+    counts: dict[str, list[int]] = {}
+    for kind, paths in cache_files().items():
+        counts[kind] = [len(paths), sum(path.stat().st_size for path in paths), 0]
+        for path in (path for path in paths if prune and path.stat().st_mtime <= before):
+            path.unlink(missing_ok=True)
+            counts[kind][2] += 1
+    if as_json:
+        typer.echo(json.dumps({"folder": str(cache_folder()), "entries": counts}))
+        return
+    rows = [[kind, f"{n}", f"{size / 1e6:.1f}", f"{gone}"] for kind, (n, size, gone) in counts.items()]
+    print_tables([(f"Shared cache, {cache_folder()}", ["kind", "entries", "MB", "deleted"], rows)], [])
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("simulate")(simulate)
@@ -270,6 +314,8 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
     app.command("audit")(audit)
     app.command("verify")(verify)
+    app.command("fork")(fork)
+    app.command("cache")(cache)
 
 
 app = typer.Typer(
@@ -297,7 +343,9 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
         "class-names, a caption.txt, or an image-to-text model that needs no prompt; else the family's BLIP.",
     ),
     "decoding": (str, ("--recipe",), ("caption.recipe",), "default, or released: 20 beams, sampled."),
-    "target": (str, ("--target",), ("embed.target",), "What mappers predict: text (77, 768), pooled, or image."),
+    "target": (
+        str, ("--target",), ("embed.target",), "What encoders predict: clip-text (77, 768), clip-pooled, clip-image.",
+    ),
     "model": (str, ("-m", "--model"), ("encoder.name",), "mlp_sd, ridge or mean."),
     "batch": (int, ("-b", "--batch"), ("encoder.batch_size",), "Trials per training batch."),
     "classifiers": (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -127,8 +128,8 @@ class CaptionSettings(Settings):
 class EmbedSettings(Settings):
     """Captions and pictures to targets (verb `embed`)."""
 
-    target: Literal["text", "pooled", "image"] = Field(
-        "text",
+    target: str = Field(
+        "clip-text",
         description="what mappers predict: the hidden states of captions (77, 768), which Stable Diffusion takes; a "
         "caption as one vector; or the picture's CLIP embedding. With the last two the arms that retrieve are drawn",
     )
@@ -183,6 +184,7 @@ class EncoderSettings(Settings):
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)
     seed: int = Field(0, ge=0)
+    baselines: tuple[str, ...] = Field((), description="encoders that are trained and scored beside it")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -346,6 +348,72 @@ class RunSettings(Settings):
         return fingerprint(self.simulate, self.data, self.features, self.split)
 
 
+# Version of run.toml. Those of other versions are refused.
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a verb reads and leaves: settings (sections), the verbs before it, files in the run folder (globs)."""
+
+    settings: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+# Verb -> its step. The first verb that reads a setting freezes it; `fork` leaves behind what a change makes stale.
+STEPS: Mapping[str, Step] = MappingProxyType(
+    {
+        "simulate": Step(("simulate",), (), ("data/**/*",)),
+        "features": Step(("data", "features"), ("simulate",), ("features/**/*",)),
+        "split": Step(("data", "split"), ("simulate",), ("splits/**/*",)),
+        "caption": Step(("data", "caption", "family"), ("simulate",), ("targets/caption.txt*",)),
+        "embed": Step(("embed",), ("caption",), ("targets/*.npy*",)),
+        "train": Step(("encoder",), ("features", "embed", "split"), ("models/*",)),
+        "predict": Step((), ("train",), ("predictions/*",)),
+        "generate": Step(("generate",), ("predict",), ("images/**/*", "generated_from_captions/*")),
+        "evaluate": Step(("evaluate",), ("generate",), ("scores/**/*",)),
+        "report": Step((), ("evaluate",), ("report.html",)),
+        "classify": Step(("classify",), ("features", "split"), ("classification/**/*", "models/*/**/*")),
+        "benchmark": Step(("benchmark",), ("classify",)),
+        "controls": Step(("controls",), ("features", "split")),
+        "import": Step(("data",)),
+    }
+)
+
+# Settings that say where, how fast and on what: they are never frozen.
+EXECUTION = frozenset({
+    "name", "data.root", "data.pictures", "execution.device", "execution.precision", "generate.shard",
+    "generate.offload", "generate.compile", "evaluate.weights",
+})  # fmt: skip
+# Settings that may grow from verb to verb: artifacts have them in their paths.
+SCOPE = frozenset({
+    "data.subjects", "encoder.baselines", "classify.models", "benchmark.protocols", "benchmark.granularities",
+    "generate.arms", "generate.max_trials", "evaluate.metrics", "controls.names",
+})  # fmt: skip
+
+
+def frozen_settings(settings: RunSettings, sections: Iterable[str]) -> dict[str, Any]:
+    """Scientific settings of some sections by their dotted names."""
+    found: dict[str, Any] = {}
+    for section in dict.fromkeys(sections):
+        value = getattr(settings, section)
+        if isinstance(value, BaseModel):
+            found |= {f"{section}.{key}": one for key, one in value.model_dump(mode="json").items()}
+        else:
+            found[section] = value
+    return {name: value for name, value in found.items() if name not in EXECUTION | SCOPE}
+
+
+def stale_after(before: RunSettings, after: RunSettings) -> set[str]:
+    """Verbs whose artifacts a change of settings makes stale, those that build on them included."""
+    stale: set[str] = set()
+    for verb, step in STEPS.items():  # in the order in which they build on one another
+        if frozen_settings(before, step.settings) != frozen_settings(after, step.settings) or stale & {*step.after}:
+            stale.add(verb)
+    return stale
+
+
 def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
     """Read a run's settings from TOML.
 
@@ -371,6 +439,13 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
             raw = tomllib.loads(check_file(path, "the settings of a run as TOML").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NeuroCanvasError(f"{path}: not valid TOML ({error}).") from error
+    made_by, _ = raw.pop("format", None), raw.pop("used", None)
+    if made_by != FORMAT and (made_by is not None or (path is not None and Path(path).name == "run.toml")):
+        root = raw.get("data", {}).get("root", "DATA") if isinstance(raw.get("data"), dict) else "DATA"
+        raise NeuroCanvasError(
+            f"{path}: a run folder of format {made_by or 1}, and this version reads format {FORMAT}; make it anew in "
+            f"another folder, e.g. `neurocanvas run -d {root} -o NEW`."
+        )
     for section, values in changes.items():
         there = raw.get(section, {})
         if not isinstance(values, dict):
@@ -385,8 +460,17 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
         raise NeuroCanvasError(f"{path or 'settings'}: {where}: {first['msg']}; got {first['input']!r}.") from error
 
 
-def save_settings(settings: RunSettings, path: Path) -> None:
-    """Write all settings, defaults included, as TOML."""
+def used_verbs(path: Path) -> tuple[str, ...]:
+    """The verbs whose settings a run.toml has frozen; none where there is no file."""
+    if not path.is_file():
+        return ()
+    load_settings(path)  # refuses what is damaged or of another format
+    return tuple(tomllib.loads(path.read_text(encoding="utf-8")).get("used", ()))
+
+
+def save_settings(settings: RunSettings, path: Path, used: Iterable[str] = ()) -> None:
+    """Write all settings, defaults included, as TOML; `used` are the verbs that froze theirs."""
     import tomli_w
 
-    write_text(path, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
+    head = {"format": FORMAT, "used": [*dict.fromkeys(used)]}
+    write_text(path, tomli_w.dumps(head | settings.model_dump(mode="json", exclude_none=True)))

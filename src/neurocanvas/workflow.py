@@ -1,89 +1,113 @@
-"""The stages of a run: each reads artifacts from the run folder and writes artifacts to it."""
+"""The verbs of a run in their order, each under the lock and the settings of the run folder; and copies of a run."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+import shutil
 import time
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from neurocanvas import artifacts
-from neurocanvas.config import GenerateSettings, RunSettings, load_settings, save_settings
+from neurocanvas.config import (
+    STEPS,
+    RunSettings,
+    frozen_settings,
+    load_settings,
+    save_settings,
+    stale_after,
+    used_verbs,
+)
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.pipeline.classify import benchmark, classify
-from neurocanvas.pipeline.controls import controls
-from neurocanvas.pipeline.evaluate import evaluate
-from neurocanvas.pipeline.generate import generate
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.targets import caption, embed
-from neurocanvas.pipeline.train import features, predict, simulate, train
-from neurocanvas.report.page import report
 from neurocanvas.scale import threads
 
-# Every stage from data to report by the name of its verb, in the order in which they run.
-STAGES: Mapping[str, Callable[[Run], list[Path]]] = {
-    "simulate": simulate,
-    "features": features,
-    "caption": caption,
-    "embed": embed,
-    "train": train,
-    "predict": predict,
-    "generate": generate,
-    "evaluate": evaluate,
-    "report": report,
-}
+# Every verb from data to report, in its order -> the module of its function, which is imported when it runs.
+STAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "simulate": "neurocanvas.pipeline.train",
+        "features": "neurocanvas.pipeline.train",
+        "caption": "neurocanvas.pipeline.targets",
+        "embed": "neurocanvas.pipeline.targets",
+        "train": "neurocanvas.pipeline.train",
+        "predict": "neurocanvas.pipeline.train",
+        "generate": "neurocanvas.pipeline.generate",
+        "evaluate": "neurocanvas.pipeline.evaluate",
+        "report": "neurocanvas.report.page",
+    }
+)
+# Verbs that `run` leaves out.
+BESIDE: Mapping[str, str] = MappingProxyType(
+    {
+        "classify": "neurocanvas.pipeline.classify",
+        "benchmark": "neurocanvas.pipeline.classify",
+        "controls": "neurocanvas.pipeline.controls",
+    }
+)
 
-# Stages that `run` leaves out.
-BESIDE: Mapping[str, Callable[[Run], list[Path]]] = {
-    "classify": classify, "benchmark": benchmark, "controls": controls,
-}  # fmt: skip
-
-# Arms of a run that draws captions alone.
-CAPTIONS = ("caption",)
+# Settings of scope that grow by what a verb is asked for; of the others the last value stands.
+GROWING = ("data.subjects", "generate.arms", "classify.models", "encoder.baselines")
 
 
-def run_stage(run: Run, name: str) -> list[Path]:
-    """Run one stage; no other process works on the run folder meanwhile."""
-    with artifacts.hold(run.folder, name):
-        settings = run.folder / "run.toml"
-        try:
-            before = settings.read_bytes()
-        except OSError:  # not there, or unreadable
-            before = None
-        writes = os.environ.get("RANK", "0") == "0"  # of processes that draw together, one
+def run_stage(run: Run, verb: str) -> list[Path]:
+    """Run one verb; no other process works on the run folder meanwhile."""
+    with artifacts.hold(run.folder, verb):
+        path = run.folder / "run.toml"
+        before = path.read_bytes() if path.is_file() else None
+        used = used_verbs(path)
+        settings = _settled(run, path, used)
+        writes = os.environ.get("RANK", "0") == "0"  # of processes that generate together, one
         if writes:
-            save_settings(_lasting(run.settings, settings, name), settings)
+            save_settings(settings, path, [*used, verb])
         started = time.monotonic()
         try:
             with threads(run.engine.threads or 1):  # what is done beside units too
-                paths = {**STAGES, **BESIDE}[name](run)
+                paths: list[Path] = getattr(import_module({**STAGES, **BESIDE}[verb]), verb)(run)
         except NeuroCanvasError:
             if writes and before is None:
-                settings.unlink()
+                path.unlink()
             elif writes and before is not None:
-                artifacts.write_bytes(settings, before)
+                artifacts.write_bytes(path, before)
             raise
         seconds = round(time.monotonic() - started, 2)
-        run.log(name, seconds=seconds, wrote=[str(path.relative_to(run.folder)) for path in paths])
+        run.log(verb, seconds=seconds, wrote=[str(path.relative_to(run.folder)) for path in paths])
         return paths
 
 
-def _lasting(asked: RunSettings, path: Path, name: str) -> RunSettings:
-    """What a run folder is to say: after an errand what it said before, for that is what was trained and drawn."""
-    errand = name == "controls" or (name == "evaluate" and asked.evaluate.against) or asked.generate.arms == CAPTIONS
-    there = load_settings(path) if errand and path.is_file() else None
-    if name == "controls" and there is not None:
-        return there.model_copy(update={"controls": asked.controls})
-    if name == "evaluate" and asked.evaluate.against and there is not None and not there.evaluate.against:
-        return there
-    if asked.generate.arms != CAPTIONS:
+def _settled(run: Run, path: Path, used: Sequence[str]) -> RunSettings:
+    """The settings that run.toml is to hold; raises if one that is frozen would change."""
+    asked = run.settings
+    if not used:
         return asked
-    arms = (there.generate if there is not None else GenerateSettings()).arms
-    return asked.model_copy(update={"generate": asked.generate.model_copy(update={"arms": arms})})
+    stored, sections = load_settings(path), [section for verb in used for section in STEPS[verb].settings]
+    there, wanted = frozen_settings(stored, sections), frozen_settings(asked, sections)
+    for name in {**there, **wanted}:
+        if there.get(name) != wanted.get(name):
+            was, now = (json.dumps(found.get(name)) for found in (there, wanted))
+            change = shlex.quote(f"{name}={now}") if wanted.get(name) is not None else f"{name}="
+            raise NeuroCanvasError(
+                f"{name}: {run.folder} was made with {was}, and {now} was asked; leave it, or make a copy that differs "
+                f"in it: neurocanvas fork {run.folder} NEW --set {change}"
+            )
+    grown: dict[str, dict[str, Any]] = {}
+    for section, _, key in (name.partition(".") for name in GROWING):
+        if section not in sections:
+            continue
+        old, new = getattr(getattr(stored, section), key), getattr(getattr(asked, section), key)
+        everybody = key == "subjects" and not (old and new)
+        grown.setdefault(section, {})[key] = () if everybody else tuple(dict.fromkeys((*old, *new)))
+    update = {section: getattr(asked, section).model_copy(update=values) for section, values in grown.items()}
+    return asked.model_copy(update=update)
 
 
 def run_all(run: Run) -> Path:
-    """Run every stage in order.
+    """Run every verb from the data to the report.
 
     Parameters
     ----------
@@ -95,6 +119,47 @@ def run_all(run: Run) -> Path:
         The report.
     """
     with artifacts.hold(run.folder, "run"):
-        for name in STAGES:
-            paths = run_stage(run, name)
+        _settled(run, run.folder / "run.toml", used_verbs(run.folder / "run.toml"))
+        for verb in STAGES:
+            paths = run_stage(run, verb)
     return paths[0]
+
+
+def changed_settings(path: Path, changes: Sequence[str]) -> RunSettings:
+    """The settings of a file with some of them replaced, each as "generate.steps=20"."""
+    sections: dict[str, Any] = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        section, _, key = name.strip().partition(".")
+        if not equals or section not in RunSettings.model_fields:
+            raise NeuroCanvasError(f"--set: a change is section.key=value, e.g. generate.steps=20; got {change!r}.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()  # a word without quotes
+        if key:
+            sections.setdefault(section, {})[key] = value
+        else:
+            sections[section] = value
+    return load_settings(path, **sections)
+
+
+def fork(folder: Path, new: Path, settings: RunSettings) -> tuple[int, set[str]]:
+    """Copy a run under other settings; what stays valid is a hard link, or a copy. Give their number, and what went."""
+    if new.exists() and any(new.iterdir()):
+        raise NeuroCanvasError(f"{new}: not empty; a new folder is needed.")
+    with artifacts.hold(folder, "fork"):
+        used = used_verbs(folder / "run.toml")
+        stale, linked = stale_after(load_settings(folder / "run.toml"), settings), 0
+        for verb in STEPS:
+            for one in () if verb in stale else {found for g in STEPS[verb].files for found in folder.glob(g)}:
+                if one.is_file() and not one.name.startswith(artifacts.PART) and one.suffix != ".state":
+                    copy = new / one.relative_to(folder)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    try:
+                        os.link(one, copy)
+                    except OSError:  # another file system, or one without links
+                        shutil.copy2(one, copy)
+                    linked += 1
+        save_settings(settings, new / "run.toml", [verb for verb in used if verb not in stale])
+    return linked, stale & {*used}

@@ -23,7 +23,7 @@ from neurocanvas.workflow import run_stage
 ARMS = ["retrieval", "class-name", "oracle"]
 
 
-@pytest.mark.parametrize("target", ["pooled", "image"])
+@pytest.mark.parametrize("target", ["clip-pooled", "clip-image"])
 def test_other_targets_go_from_embed_to_the_report(tiny_copy, target):
     run = Run(tiny_copy, tiny_settings(embed={"target": target}, generate={"arms": ARMS}))
     paths = run_stage(run, "embed")
@@ -51,8 +51,8 @@ def test_a_killed_embedding_is_made_again_with_the_same_bytes(tiny_copy, monkeyp
     write_captions(file, {name: f"{captions[name]} {row}" for row, name in enumerate(captions)})
     monkeypatch.setattr(describing, "AT_ONCE", 5)
     run_stage(run, "embed")
-    whole = run.embeddings_path.read_bytes()
-    artifacts.card_path(run.embeddings_path).unlink()
+    whole = run.embeddings_path("clip-text").read_bytes()
+    artifacts.card_path(run.embeddings_path("clip-text")).unlink()
     encoded, load = [], text.load_text_encoder
 
     def killed(family, *, after, pooled=False):
@@ -71,7 +71,7 @@ def test_a_killed_embedding_is_made_again_with_the_same_bytes(tiny_copy, monkeyp
         run_stage(run, "embed")
     monkeypatch.setattr(text, "load_text_encoder", partial(killed, after=-1))
     run_stage(run, "embed")
-    assert encoded == [5, 5, 5, 5, 5, 5, 5, 4] and run.embeddings_path.read_bytes() == whole
+    assert encoded == [5, 5, 5, 5, 5, 5, 5, 4] and run.embeddings_path("clip-text").read_bytes() == whole
 
 
 def test_stimuli_of_one_caption_share_its_embedding(tiny_copy):

@@ -18,9 +18,8 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.arms import likeness
 from neurocanvas.generation.stable_diffusion import sample_seed
 from neurocanvas.pipeline import generate as drawing
-from neurocanvas.pipeline.generate import chosen, chosen_trials, make_work
+from neurocanvas.pipeline.generate import CELL, GAP, LINE, chosen, chosen_trials, make_work
 from neurocanvas.pipeline.run import Run
-from neurocanvas.report.gallery import CELL, GAP, LINE
 from neurocanvas.targets.captions import read_captions
 from neurocanvas.workflow import run_all, run_stage
 
@@ -94,27 +93,31 @@ def test_a_second_run_writes_nothing(tiny_copy):
     ],
     ids=["features", "mapper", "split", "generate", "simulate"],
 )
-def test_a_changed_setting_redoes_what_depends_on_it(tiny_copy, change, redone):
-    before = times(tiny_copy)
-    run = Run(tiny_copy, tiny_settings(**change))
+def test_a_copy_with_a_changed_setting_makes_what_depends_on_it(tiny_run, tiny_fork, change, redone):
+    run, before = tiny_fork(**change), times(tiny_run)
     for name in MAPPING:
         if name == "caption" and "simulate" in change:
             write_true_captions(run)
         run_stage(run, name)
-    assert rewritten(tiny_copy, before) == redone
+    assert rewritten(run.folder, before) == redone
 
 
-def test_other_steps_draw_every_picture_anew_and_other_statistics_none(tiny_copy):
-    before = times(tiny_copy)
-    run = Run(tiny_copy, tiny_settings(evaluate={"seed": 9}, generate={"arms": ["eeg", "oracle"]}))
+def test_arms_are_added_and_nothing_is_drawn_twice(tiny_run, tiny_fork):
+    run, before = tiny_fork(generate={"arms": ["random"]}), times(tiny_run)
     run_stage(run, "generate")
-    assert rewritten(tiny_copy, before) == {"images"}  # the manifest, which names fewer arms now
-    assert not [name for name in times(tiny_copy) if name.endswith(".png") and before[name] != times(tiny_copy)[name]]
+    changed = {name for name, time in times(run.folder).items() if before.get(name) != time}
+    assert {name.split("/")[2] for name in changed if name.startswith("images/s0/")} == {"random"}
+    assert load_settings(run.folder / "run.toml").generate.arms[-1] == "random"
     run_stage(run, "evaluate")
-    assert set(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == {"eeg", "oracle"}
-    run_stage(Run(tiny_copy, tiny_settings(generate={"arms": ["eeg"], "steps": 1})), "generate")
-    drawn = {name for name, time in times(tiny_copy).items() if before.get(name) != time and "/eeg/" in name}
-    assert len([name for name in drawn if name.endswith(".png")]) == 8
+    arms = json.loads((run.folder / "scores" / "summary.json").read_text())["arms"]
+    assert set(arms) == {"eeg", "shuffled", "mean", "oracle", "random"}
+
+
+def test_other_steps_draw_every_picture_anew(tiny_run, tiny_fork):
+    run, before = tiny_fork(generate={"arms": ["eeg"], "steps": 1}), times(tiny_run)
+    assert not (run.folder / "images").exists()
+    run_stage(run, "generate")
+    assert rewritten(run.folder, before) == {"images"}
 
 
 @pytest.mark.parametrize(
@@ -165,21 +168,27 @@ def test_bad_settings_are_not_kept(tiny_copy):
     before = (tiny_copy / "run.toml").read_bytes()
     with pytest.raises(NeuroCanvasError, match="subject"):
         run_stage(Run(tiny_copy, tiny_settings(data={"subjects": [7]})), "features")
+    with pytest.raises(NeuroCanvasError) as refused:
+        run_stage(Run(tiny_copy, tiny_settings(generate={"steps": 20})), "generate")
+    assert f"generate.steps: {tiny_copy} was made with 2, and 20 was asked" in str(refused.value)
+    assert f"neurocanvas fork {tiny_copy} NEW --set generate.steps=20" in str(refused.value)
     assert (tiny_copy / "run.toml").read_bytes() == before
     with pytest.raises(NeuroCanvasError, match="no such folder"):
         run_stage(Run(tiny_copy / "new", tiny_settings(simulate=None)), "features")
     assert not (tiny_copy / "new" / "run.toml").exists()
 
 
-def test_max_trials_limits_the_pictures_of_each_arm(tiny_copy):
-    run_stage(Run(tiny_copy, tiny_settings(generate={"max_trials": 5, "arms": ["eeg"], "steps": 1})), "generate")
+def test_max_trials_limits_the_pictures_of_each_arm(tiny_fork):
+    run = tiny_fork(generate={"max_trials": 5, "arms": ["eeg"], "steps": 1})
+    tiny_copy, _ = run.folder, run_stage(run, "generate")
     entries = [json.loads(line) for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
     assert len(entries) == 5 and len({entry["concept"] for entry in entries}) == 4
 
 
-def test_arms_that_retrieve_name_start_and_choose(tiny_copy):
+def test_arms_that_retrieve_name_start_and_choose(tiny_fork):
     arms = ["retrieval", "class-name", "retrieved-start", "best-of"]
-    run = Run(tiny_copy, tiny_settings(generate={"max_trials": 4, "arms": arms, "steps": 2, "samples": 2}))
+    run = tiny_fork(generate={"max_trials": 4, "arms": arms, "steps": 2, "samples": 2})
+    tiny_copy = run.folder
     run_stage(run, "generate")
     entries = [json.loads(line) for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
     assert [entry["arm"] for entry in entries[::4]] == arms
@@ -203,9 +212,10 @@ def test_arms_that_retrieve_name_start_and_choose(tiny_copy):
     assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == arms
 
 
-def test_best_of_keeps_the_picture_whose_caption_is_nearest(tiny_copy, monkeypatch):
+def test_best_of_keeps_the_picture_whose_caption_is_nearest(tiny_fork, monkeypatch):
     """The captioner is replaced by one that reads the caption off the picture's brightness."""
-    run = Run(tiny_copy, tiny_settings(generate={"max_trials": 4, "arms": ["best-of"], "samples": 3}))
+    run = tiny_fork(generate={"max_trials": 4, "arms": ["best-of"], "samples": 3})
+    tiny_copy = run.folder
     captions = list(read_captions(tiny_copy / "targets" / "caption.txt").values())
     monkeypatch.setattr(
         "neurocanvas.targets.captions.Captioner.describe",
@@ -246,7 +256,7 @@ def test_captions_are_drawn_without_eeg_and_set_side_by_side(tiny_copy, tmp_path
     assert first.std() > 1  # rows with a picture from EEG come first
     run_stage(whole, "report")
     assert (tiny_copy / "report.html").read_text().count("Page 1: original, from caption, from EEG") == 1
-    assert load_settings(tiny_copy / "run.toml").generate.arms == ("eeg", "shuffled", "mean", "oracle")
+    assert load_settings(tiny_copy / "run.toml").generate.arms == ("eeg", "shuffled", "mean", "oracle", "caption")
 
 
 @pytest.mark.parametrize(

@@ -264,8 +264,8 @@ def test_nothing_is_explained_by_what_did_not_make_the_predictions(tiny_copy, ch
 
 
 def test_other_targets_than_the_mappers_are_no_error(tiny_copy):
-    run_stage(Run(tiny_copy, tiny_settings(embed={"target": "pooled"})), "embed")
-    run_stage(Run(tiny_copy, tiny_settings(embed={"target": "pooled"})), "evaluate")
+    run_stage(Run(tiny_copy, tiny_settings(embed={"target": "clip-pooled"})), "embed")
+    run_stage(Run(tiny_copy, tiny_settings(embed={"target": "clip-pooled"})), "evaluate")
     assert summary(tiny_copy)["retrieval"] == {}
 
 

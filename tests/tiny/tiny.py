@@ -37,16 +37,12 @@ def true_captions(settings):
 def write_true_captions(run):
     # so that tests of other stages do not depend on how well the captioner describes two dozen pictures
     from neurocanvas import artifacts
+    from neurocanvas.pipeline.targets import caption_keys
     from neurocanvas.targets.captions import write_captions
-    from neurocanvas.targets.pretrained import family_print
 
-    true = true_captions(run.settings.simulate)
-    path, family = run.folder / "targets" / "caption.txt", run.settings.family
+    true, path = true_captions(run.settings.simulate), run.folder / "targets" / "caption.txt"
     write_captions(path, {name: true[name] for name in run.stimuli})
-    inputs = artifacts.fingerprint(
-        "caption", run.dataset[1].fingerprint(), run.stimuli, family_print(family), "default"
-    )
-    artifacts.finish(path, inputs, {"family": family})
+    artifacts.finish(path, artifacts.fingerprint("caption", run.stimuli, caption_keys(run)))
 
 
 def written_files(folder: Path) -> dict[str, bytes]:

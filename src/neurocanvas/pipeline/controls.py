@@ -124,7 +124,7 @@ def _before_the_picture(trials: Trials, settings: FeatureSettings) -> np.ndarray
 
 def _concept_embeddings(run: Run, trials: Trials) -> np.ndarray | None:
     """Mean embedding of every trial's concept, in a few coordinates; None before `embed`."""
-    if not run.embeddings_path.is_file():
+    if not run.embeddings_path("clip-text").is_file():
         return None
     embeddings = run.embeddings()
     basis = TargetBasis.fit(embeddings, np.ones(len(embeddings), np.int64), COMPONENTS)

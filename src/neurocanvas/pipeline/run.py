@@ -241,27 +241,20 @@ class Run:
         -------
         array, shape (n_stimuli, 77, 768), float16
         """
-        return self._read_targets(self.embeddings_path)
+        return self._read_targets(self.embeddings_path("clip-text"))
 
     def targets(self) -> np.ndarray:
-        """Map what mappers predict: `embeddings`, or what `embed.target` says.
+        """Map what encoders predict: `embeddings`, or what `embed.target` says.
 
         Returns
         -------
         array, shape (n_stimuli, 77, 768), or (n_stimuli, 1, width) of pooled and image targets, float16
         """
-        return self._read_targets(self.targets_path)
+        return self._read_targets(self.embeddings_path(self.settings.embed.target))
 
-    @property
-    def embeddings_path(self) -> Path:
-        """Where the embeddings of captions are that the generator takes."""
-        return self.folder / "targets" / "clip_embeddings.npy"
-
-    @property
-    def targets_path(self) -> Path:
-        """Where the targets of mappers are."""
-        target = self.settings.embed.target
-        return self.embeddings_path if target == "text" else self.embeddings_path.with_name(f"{target}.npy")
+    def embeddings_path(self, target: str) -> Path:
+        """Where the embeddings of a target space are, one row per image of this run."""
+        return self.folder / "targets" / f"{'clip_embeddings' if target == 'clip-text' else target}.npy"
 
     def _read_targets(self, path: Path) -> np.ndarray:
         """Map an array of one row per stimulus of this run."""

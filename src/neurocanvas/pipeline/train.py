@@ -49,7 +49,7 @@ def _extract(run: Run, subject: int, *, keep_imported: bool) -> Path:
     inputs = artifacts.fingerprint("features", trials.fingerprint(), settings)
     imported = keep_imported and path.is_file() and artifacts.read_card(path).get("imported")
     if not (imported or artifacts.is_done(path, inputs)):
-        values = extract(trials, settings)
+        [values] = artifacts.cached("features", [inputs], lambda _: [extract(trials, settings)])
         card = {
             "method": settings.method,
             "ch_names": list(trials.ch_names),

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+
+from neurocanvas.errors import check_option
+
+Encode = Callable[[Sequence[Any]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -13,13 +23,13 @@ class TargetSpace:
     Parameters
     ----------
     name : str
-        A key of `TARGETS`: concept, clip-text, clip-pooled or clip-image.
+        A key of `TARGETS`.
     shape : tuple of int
         Of one target: (n_concepts,), (77, 768), (1, width).
     network : str
         What made the embeddings: bundled, sd14, a hub id or a folder; empty for concepts.
     layer : str
-        Which of its outputs: "last hidden state", "pooled", "projection"; empty for concepts.
+        Which of its outputs; empty for concepts.
     """
 
     name: str
@@ -34,3 +44,59 @@ class TargetSpace:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.network}" if self.network else self.name
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of `TARGETS`: what is encoded, and the functions ("module:function") that say its shape and encode it.
+
+    Parameters
+    ----------
+    of : {"concept", "caption", "image"}
+        What the network is given.
+    shape : str
+        Names ``shape(network) -> tuple``, which loads no weights.
+    load : str
+        Names ``load(network) -> encode``; ``encode(captions or images)`` gives (n, *shape), float16.
+    layer : str
+        Which output of the network.
+    """
+
+    of: Literal["concept", "caption", "image"]
+    shape: str = ""
+    load: str = ""
+    layer: str = ""
+
+
+# Name of a target space -> how it is made.
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        "concept": Target("concept"),
+        "clip-text": Target(
+            "caption", "neurocanvas.targets.clip:text_shape", "neurocanvas.targets.clip:load_text_encoder",
+            "last hidden state",
+        ),
+        "clip-pooled": Target(
+            "caption", "neurocanvas.targets.clip:pooled_shape", "neurocanvas.targets.clip:load_pooled_encoder",
+            "pooled output",
+        ),
+        "clip-image": Target(
+            "image", "neurocanvas.targets.clip:image_shape", "neurocanvas.targets.clip:load_image_encoder",
+            "projected image embedding",
+        ),
+    }
+)  # fmt: skip
+
+
+def target_space(name: str) -> TargetSpace:
+    """Describe the space of embeddings that a name such as "clip-text@bundled" stands for."""
+    kind, _, network = name.partition("@")
+    row = TARGETS[check_option("target", kind, [one for one, target in TARGETS.items() if target.of != "concept"])]
+    network = network or "bundled"
+    return TargetSpace(kind, tuple(resolve(row.shape)(network)), network, row.layer)
+
+
+def resolve(name: str) -> Any:
+    """Import what "module:name" stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)

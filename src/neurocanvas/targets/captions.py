@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.artifacts import read_text, write_json, write_text
+from neurocanvas.artifacts import read_text, write_text
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.pretrained import batches, device, find_family, load_network, load_part, pil_processor
 
@@ -70,36 +68,6 @@ def captioner_of(source: str) -> str:
         return find_family(source).captioner
     except NeuroCanvasError:
         return source
-
-
-def caption_stimuli(
-    ids: Sequence[str],
-    picture: Callable[[str], np.ndarray],
-    describe: Callable[[list[list[str]]], Iterable[list[str]]],
-    begun: Path,
-    inputs: str,
-) -> dict[str, str]:
-    """Caption stimuli, each distinct picture once; resumes from `begun` if it was made from the same inputs."""
-    found, digest = _read_begun(begun, inputs), {}
-    for name in ids:
-        seen = picture(name)
-        digest[name] = hashlib.sha256(f"{seen.shape}".encode() + seen.tobytes()).hexdigest()
-    distinct = list({digest[name]: name for name in reversed(ids)}.values())[::-1]
-    parts = [distinct[part] for part in batches(len(distinct), BATCH)]
-    left = [part for part in parts if any(digest[name] not in found for name in part)]
-    for part, captions in zip(left, describe(left), strict=True):
-        found |= {digest[name]: caption for name, caption in zip(part, captions, strict=True)}
-        write_json(begun, {"inputs": inputs, "captions": found})
-    return {name: found[digest[name]] for name in ids}
-
-
-def _read_begun(path: Path, inputs: str) -> dict[str, str]:
-    """Captions by hash of the picture that an earlier call left."""
-    try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        return dict(begun["captions"]) if begun["inputs"] == inputs else {}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
 
 
 def tidy(caption: str) -> str:

@@ -21,23 +21,36 @@ N_TOKENS = 77
 BATCH = 32
 
 
-def text_shape(family: str, *, pooled: bool = False) -> tuple[int, int]:
-    """Shape of one caption's embedding, (77, width) or (1, width), without loading weights."""
+def text_shape(family: str) -> tuple[int, int]:
+    """Shape of one caption's hidden states, (77, width), without loading weights."""
+    return N_TOKENS, pooled_shape(family)[1]
+
+
+def pooled_shape(family: str) -> tuple[int, int]:
+    """Shape of one caption as one vector, (1, width), without loading weights."""
     from transformers import CLIPTextConfig
 
     config = load_part(
         find_family(family).diffusion, lambda name: CLIPTextConfig.from_pretrained(name, subfolder="text_encoder")
     )
-    return 1 if pooled else N_TOKENS, int(config.hidden_size)
+    return 1, int(config.hidden_size)
+
+
+def load_pooled_encoder(family: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """Load a Stable Diffusion's text encoder: captions -> (n, 1, width), the hidden state at the last token."""
+    return load_text_encoder(family, pooled=True)
 
 
 def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequence[str]], np.ndarray]:
     """Load a Stable Diffusion's text encoder: captions -> (n, 77, width) or, pooled, (n, 1, width), float16."""
-    # Last hidden states after the final layer norm, padding included, as Stable Diffusion uses them; pooled: the hidden
-    # state at the last token.
+    # Last hidden states after the final layer norm, padding included, as Stable Diffusion uses them.
     import torch
+    from transformers import CLIPTextModel, CLIPTokenizer
 
-    tokenizer, encoder = _load(find_family(family).diffusion)
+    source = find_family(family).diffusion
+    tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
+    half = variant(source, "text_encoder/model.safetensors")
+    encoder = load_part(source, lambda name: load_network(CLIPTextModel, name, subfolder="text_encoder", variant=half))
 
     def encode(captions: Sequence[str]) -> np.ndarray:
         ids = tokenizer(
@@ -58,15 +71,6 @@ def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], n
     encoded = np.concatenate([encode(distinct[part]) for part in batches(len(distinct), BATCH)])
     row = {caption: index for index, caption in enumerate(distinct)}
     return encoded[[row[caption] for caption in captions]]
-
-
-def _load(source: str) -> tuple[Any, Any]:
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
-    half = variant(source, "text_encoder/model.safetensors")
-    encoder = load_part(source, lambda name: load_network(CLIPTextModel, name, subfolder="text_encoder", variant=half))
-    return tokenizer, encoder
 
 
 def image_shape(family: str) -> tuple[int, int]:
