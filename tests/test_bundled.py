@@ -15,7 +15,7 @@ from bundled_parts import sample_grating
 from tiny import embed_captions
 
 from neurocanvas.config import DEMO, load_settings
-from neurocanvas.generation.stable_diffusion import load_generator
+from neurocanvas.generation.stable_diffusion import StableDiffusion
 from neurocanvas.simulation.images import CONCEPTS, GRATINGS, render, sample_drawing
 from neurocanvas.targets.captions import load_captioner
 from neurocanvas.targets.pretrained import BUNDLED, find_family
@@ -39,7 +39,7 @@ def as_tensor(pictures):
 
 @pytest.fixture(scope="module")
 def generator():
-    return load_generator(load_settings(DEMO).generate.model_copy(update={"steps": 16}))
+    return StableDiffusion.load(load_settings(DEMO).generate.model_copy(update={"steps": 16}))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_the_classifier_can_be_trusted(classify):
 
 def test_pictures_of_true_captions_are_the_right_concept(generator, classify):
     drawn, labels = drawings(HELD_OUT, 72)
-    pictures = generator.draw(embed_captions([drawing.caption for drawing in drawn], "bundled"), list(range(72)))
+    pictures = generator.generate(embed_captions([drawing.caption for drawing in drawn], "bundled"), list(range(72)))
     assert np.mean(classify(pictures) == labels) >= 0.85
 
 
@@ -179,5 +179,5 @@ def test_gratings_can_be_read():
 
 def test_gratings_of_true_captions_are_right(generator):
     shown = list(GRATINGS.values()) * 3
-    pictures = generator.draw(embed_captions([grating.caption for grating in shown], "bundled"), list(range(24)))
+    pictures = generator.generate(embed_captions([grating.caption for grating in shown], "bundled"), list(range(24)))
     assert np.mean([is_right(picture, grating) for picture, grating in zip(pictures, shown, strict=True)]) >= 0.9

@@ -21,7 +21,7 @@ from bench import Row, compare, in_turn, peak_mb
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 
 from neurocanvas.config import GenerateSettings
-from neurocanvas.generation.stable_diffusion import load_generator
+from neurocanvas.generation.stable_diffusion import StableDiffusion
 from neurocanvas.targets.pretrained import FAMILIES
 
 BATCH, STEPS, GUIDANCE = 40, 50, 7.5
@@ -66,7 +66,7 @@ def programs(family: str) -> dict[str, Callable[[], Callable[[], object]]]:
     asked = GenerateSettings(family=family, shard=BATCH, guidance=GUIDANCE, precision="bfloat16" if ON_GPU else "auto")
 
     def ours(**how: Any) -> Callable[[], object]:
-        return partial(load_generator(asked.model_copy(update=how)).draw, conditions, range(BATCH))
+        return partial(StableDiffusion.load(asked.model_copy(update=how)).generate, conditions, range(BATCH))
 
     loads: dict[str, Callable[[], Callable[[], object]]] = {
         "released": lambda: partial(released_loop(source), conditions)
@@ -125,7 +125,7 @@ def pass_flops(family: str) -> int:
     """Floating-point operations of the denoiser for one picture and one step, without guidance."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    unet = load_generator(GenerateSettings(family=family, precision="float32")).pipeline.unet
+    unet = StableDiffusion.load(GenerateSettings(family=family, precision="float32")).pipeline.unet
     shape, on = (1, unet.config.in_channels, *(unet.config.sample_size,) * 2), unet.device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         unet(torch.zeros(shape, device=on), 1, encoder_hidden_states=torch.zeros((1, 77, 768), device=on))

@@ -35,7 +35,7 @@ _PUBLIC = {
     "Stimuli": "neurocanvas.data.images",
     "Trials": "neurocanvas.data.trials",
     "extract": "neurocanvas.features.differential_entropy",
-    "load_generator": "neurocanvas.generation.stable_diffusion",
+    "load_generator": "neurocanvas.generation",
     "load_mapper": "neurocanvas.encoders.checkpoint",
     "load_settings": "neurocanvas.config",
     "make_splits": "neurocanvas.data.splits",

@@ -19,10 +19,6 @@ DEMO = Path(__file__).parent / "bundled" / "demo.toml"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
-Arm = Literal[
-    "eeg", "shuffled", "mean", "random", "oracle", "retrieval", "class-name", "retrieved-start", "sketched-start",
-    "best-of", "caption",
-]  # fmt: skip
 Protocol = Literal[
     "by-stimulus", "kfold-by-stimulus", "leave-run-out", "leave-block-out", "leave-session-out", "leave-subject-out",
     "pretrain-finetune", "within-block-gap", "released",
@@ -248,7 +244,8 @@ class GenerateSettings(Settings):
     """Predictions to pictures (verb `generate`)."""
 
     family: str = Field("bundled", description="a name in families.FAMILIES, or a folder like the bundled one")
-    arms: tuple[Arm, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
+    generator: str = Field("stable-diffusion", description="a name in generation.GENERATORS")
+    arms: tuple[str, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
     samples: int = Field(1, ge=1, description="pictures per trial; the first is scored, or of the arm best-of the best")
     scheduler: Literal["dpm-solver++", "pndm", "ddim", "unipc", "lcm"] = "dpm-solver++"
     steps: int = Field(20, ge=1)

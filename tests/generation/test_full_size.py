@@ -10,7 +10,7 @@ from tiny import embed_captions
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.generation.stable_diffusion import load_generator
+from neurocanvas.generation.stable_diffusion import StableDiffusion
 from neurocanvas.targets.captions import load_captioner
 
 SMALL = {
@@ -27,7 +27,7 @@ def small():
 
 
 def load(folder, **how):
-    return load_generator(GenerateSettings(family=str(folder), steps=2, **how))
+    return StableDiffusion.load(GenerateSettings(family=str(folder), steps=2, **how))
 
 
 def conditions(count):
@@ -51,7 +51,7 @@ def test_weights_in_half_precision_files_and_no_safety_checker(small, tmp_path):
     whole = load(full_size.save_family(tmp_path / "whole", small))
     assert not (tmp_path / "half" / "stable-diffusion" / "safety_checker").exists()
     assert half.pipeline.unet.dtype == torch.float32 and half.pipeline.safety_checker is None
-    ours, theirs = (one.draw(conditions(1), [0]).astype(int) for one in (half, whole))
+    ours, theirs = (one.generate(conditions(1), [0]).astype(int) for one in (half, whole))
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.97  # weights were rounded
     said = [embed_captions(["a dog"], str(tmp_path / name)).astype(float) for name in ("half", "whole")]
     np.testing.assert_allclose(*said, atol=0.02)
@@ -75,9 +75,9 @@ def test_at_full_size_batches_change_nothing(tmp_path):
     generator = load(folder, size=256)
     assert generator.pipeline.unet.dtype == torch.float32 and generator.pipeline.vae.dtype == torch.float32
     asked = conditions(3)
-    together = generator.draw(asked, [1, 2, 3])
+    together = generator.generate(asked, [1, 2, 3])
     assert together.shape == (3, 256, 256, 3) and together.dtype == np.uint8
-    alone = np.concatenate([generator.draw(asked[[row]], [row + 1]) for row in range(3)])
+    alone = np.concatenate([generator.generate(asked[[row]], [row + 1]) for row in range(3)])
     assert np.abs(together.astype(int) - alone).max() <= 2
     assert together[0].std() > 1 and np.abs(together[0].astype(int) - together[1]).max() > 2
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from itertools import product
 
-from neurocanvas.generation.stable_diffusion import picture_seed
+from neurocanvas.generation.base import image_seed
 
 
 def test_a_seed_belongs_to_one_picture():
     pictures = list(product((0, 42), ("eeg", "shuffled", "oracle"), (0, 1, 11), (-1, 0, 1, 10, 11)))
-    seeds = [picture_seed(*picture) for picture in pictures]
+    seeds = [image_seed(*picture) for picture in pictures]
     assert len(set(seeds)) == len(pictures)
-    assert seeds == [picture_seed(*picture) for picture in pictures]
+    assert seeds == [image_seed(*picture) for picture in pictures]
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_seeds_never_change():
-    assert picture_seed(42, "eeg", 0, 7) == 3236609569059316822
+    assert image_seed(42, "eeg", 0, 7) == 3236609569059316822

@@ -10,7 +10,7 @@ from tiny import embed_captions
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.generation.stable_diffusion import SCHEDULERS, load_generator
+from neurocanvas.generation.stable_diffusion import SCHEDULERS, StableDiffusion
 from neurocanvas.targets.pretrained import BUNDLED
 
 CAPTIONS = ["a yellow banana on a blue cloth", "a red mitten on a green table", "a white daisy on a black wall"]
@@ -19,7 +19,7 @@ SEEDS = [3, 2**62 + 1, 5]
 
 def load(**how):
     """The bundled generator; two steps are enough to tell pictures apart."""
-    return load_generator(GenerateSettings(**{"steps": 2, "guidance": 3.0, **how}))
+    return StableDiffusion.load(GenerateSettings(**{"steps": 2, "guidance": 3.0, **how}))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def conditions():
 
 @pytest.fixture(scope="module")
 def drawn(generator, conditions):
-    return generator.draw(conditions, SEEDS)
+    return generator.generate(conditions, SEEDS)
 
 
 def distance(a, b):
@@ -43,7 +43,7 @@ def distance(a, b):
 
 
 def test_pictures_are_pictures_and_the_same_seeds_draw_them_again(generator, conditions, drawn):
-    np.testing.assert_array_equal(generator.draw(conditions, SEEDS), drawn)
+    np.testing.assert_array_equal(generator.generate(conditions, SEEDS), drawn)
     assert drawn.shape == (3, 64, 64, 3) and drawn.dtype == np.uint8
     assert all(picture.std() > 1 for picture in drawn)
     assert distance(drawn[0], drawn[1]) > 20
@@ -65,35 +65,35 @@ def diffusers_picture(generator, conditions, seeds):
 def test_it_draws_what_the_pipeline_of_diffusers_does(scheduler, conditions):
     generator = load(scheduler=scheduler, steps=5)
     expected = diffusers_picture(generator, conditions[:2], SEEDS[:2])
-    np.testing.assert_array_equal(generator.draw(conditions[:2], SEEDS[:2]), expected)
+    np.testing.assert_array_equal(generator.generate(conditions[:2], SEEDS[:2]), expected)
 
 
 @pytest.mark.parametrize("scheduler", list(SCHEDULERS))
 def test_a_picture_does_not_depend_on_its_place_or_company(scheduler, conditions):
     generator = load(scheduler=scheduler, steps=3)
-    drawn = generator.draw(conditions, SEEDS)
+    drawn = generator.generate(conditions, SEEDS)
     for place in range(3):
-        alone = generator.draw(conditions[place : place + 1], SEEDS[place : place + 1])[0]
+        alone = generator.generate(conditions[place : place + 1], SEEDS[place : place + 1])[0]
         assert distance(alone, drawn[place]) <= 2
-    turned = generator.draw(conditions[::-1], SEEDS[::-1])[::-1]
+    turned = generator.generate(conditions[::-1], SEEDS[::-1])[::-1]
     assert max(distance(a, b) for a, b in zip(turned, drawn, strict=True)) <= 2
 
 
 def test_seed_condition_guidance_and_negative_prompt_all_matter(generator, conditions, drawn):
     others = [
-        generator.draw(conditions[:1], [4])[0],
-        generator.draw(conditions[1:2], SEEDS[:1])[0],
-        load(guidance=1.0).draw(conditions[:1], SEEDS[:1])[0],
-        load(negative="a red mitten").draw(conditions[:1], SEEDS[:1])[0],
-        load(guidance_interval=(0.5, 1.0)).draw(conditions[:1], SEEDS[:1])[0],
-        load(guidance_interval=(0.0, 0.5)).draw(conditions[:1], SEEDS[:1])[0],
+        generator.generate(conditions[:1], [4])[0],
+        generator.generate(conditions[1:2], SEEDS[:1])[0],
+        load(guidance=1.0).generate(conditions[:1], SEEDS[:1])[0],
+        load(negative="a red mitten").generate(conditions[:1], SEEDS[:1])[0],
+        load(guidance_interval=(0.5, 1.0)).generate(conditions[:1], SEEDS[:1])[0],
+        load(guidance_interval=(0.0, 0.5)).generate(conditions[:1], SEEDS[:1])[0],
     ]
     assert min(distance(other, drawn[0]) for other in others) > 2
 
 
 def test_guidance_in_no_step_is_no_guidance(conditions):
     nowhere, none = load(guidance_interval=(0.0, 0.0)), load(guidance=1.0)
-    np.testing.assert_array_equal(nowhere.draw(conditions[:1], [1]), none.draw(conditions[:1], [1]))
+    np.testing.assert_array_equal(nowhere.generate(conditions[:1], [1]), none.generate(conditions[:1], [1]))
 
 
 def test_the_network_is_called_as_often_as_guidance_needs(conditions, monkeypatch):
@@ -101,7 +101,7 @@ def test_the_network_is_called_as_often_as_guidance_needs(conditions, monkeypatc
     generator = load(steps=4, guidance_interval=(0.25, 0.75))
     unet, forward = generator.pipeline.unet, generator.pipeline.unet.forward
     monkeypatch.setattr(unet, "forward", lambda x, *a, **k: seen.append(len(x)) or forward(x, *a, **k))
-    generator.draw(conditions[:1], [0])
+    generator.generate(conditions[:1], [0])
     assert seen == [1, 2, 2, 1]
 
 
@@ -110,7 +110,7 @@ def test_a_start_is_kept_the_more_the_weaker_the_noise(scheduler, conditions):
     start = np.zeros((1, 64, 64, 3), np.uint8)
     start[:, 16:48, 16:48] = 220
     near, far = (
-        load(scheduler=scheduler, steps=10, strength=strength).draw(conditions[:1], [0], starts=start)[0]
+        load(scheduler=scheduler, steps=10, strength=strength).generate(conditions[:1], [0], init=start)[0]
         for strength in (0.2, 1.0)
     )
     assert np.abs(near - start[0].astype(float)).mean() < np.abs(far - start[0].astype(float)).mean() / 2
@@ -128,7 +128,7 @@ def test_short_memory_halves_the_batch_says_so_once_and_draws_the_same(condition
 
     monkeypatch.setattr(generator.pipeline.unet, "forward", narrow)
     for _ in range(2):
-        assert distance(generator.draw(conditions, SEEDS), drawn) <= 2
+        assert distance(generator.generate(conditions, SEEDS), drawn) <= 2
     assert generator.batch == 1 and len(said) == 1
 
 
@@ -139,19 +139,19 @@ def test_memory_for_no_picture_is_one_line(generator, conditions, monkeypatch):
     monkeypatch.setattr(generator.pipeline.unet, "forward", full)
     monkeypatch.setattr(generator, "batch", 4)
     with pytest.raises(NeuroCanvasError, match="memory does not hold one picture of 64 px"):
-        generator.draw(conditions, SEEDS)
+        generator.generate(conditions, SEEDS)
 
 
 def test_another_size(conditions):
-    assert load(size=32).draw(conditions[:1], [0]).shape == (1, 32, 32, 3)
+    assert load(size=32).generate(conditions[:1], [0]).shape == (1, 32, 32, 3)
     with pytest.raises(NeuroCanvasError, match=r"generate.size: a multiple of \d+ is needed; got 60"):
-        load(size=60).draw(conditions[:1], [0])
+        load(size=60).generate(conditions[:1], [0])
 
 
 @pytest.mark.parametrize("shape", [(1, 77, 512), (1, 77, 1024), (77, 768)])
 def test_conditions_of_another_generator_are_refused(generator, shape):
     with pytest.raises(NeuroCanvasError, match=r"needs shape \(n, 77, 768\); got"):
-        generator.draw(np.zeros(shape, np.float32), [0])
+        generator.generate(np.zeros(shape, np.float32), [0])
 
 
 def test_the_preview_decodes_latents_of_a_real_picture(test_data, tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 
 import full_size
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_settings
+from tiny import embed_captions, tiny_settings, write_true_captions
 
 from neurocanvas import artifacts
 from neurocanvas.errors import NeuroCanvasError
@@ -24,13 +25,14 @@ ARMS = ["retrieval", "class-name", "oracle"]
 
 
 @pytest.mark.parametrize("target", ["clip-pooled", "clip-image"])
-def test_other_targets_go_from_embed_to_the_report(tiny_copy, target):
-    run = Run(tiny_copy, tiny_settings(embed={"target": target}, generate={"arms": ARMS}))
+def test_other_targets_go_from_embed_to_the_report(tiny_fork, target):
+    run = tiny_fork(embed={"target": target}, generate={"arms": ARMS})
+    tiny_copy = run.folder
     paths = run_stage(run, "embed")
     assert [path.name for path in paths] == ["clip_embeddings.npy", f"{target}.npy"]
     targets = run.targets()
     assert targets.shape == (24, 1, targets.shape[2]) and run.embeddings().shape == (24, 77, 768)
-    if target == "image":
+    if target == "clip-image":
         seen = [run.dataset[1].picture(name) for name in run.stimuli]
         judged = load_picture_encoder(find_family("bundled").judge)[0](seen)
         np.testing.assert_allclose(targets[:, 0].astype(np.float32), judged, atol=2e-2)
@@ -40,23 +42,21 @@ def test_other_targets_go_from_embed_to_the_report(tiny_copy, target):
     assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == ARMS
     page = (tiny_copy / "report.html").read_text()
     assert "each trial’s retrieval picture" in page and "All 8 trials, best first" in page
-    with pytest.raises(NeuroCanvasError, match=r"--arm eeg: draws from predictions, and these have shape \(1, .*text"):
-        run_stage(Run(tiny_copy, tiny_settings(embed={"target": target})), "generate")
+    with pytest.raises(NeuroCanvasError, match=f"--arm eeg: .* are {target}, and stable-diffusion takes clip-text"):
+        run_stage(Run(tiny_copy, tiny_settings(embed={"target": target}, generate={"arms": ["eeg"]})), "generate")
 
 
-def test_a_killed_embedding_is_made_again_with_the_same_bytes(tiny_copy, monkeypatch):
+def test_a_killed_embedding_goes_on_where_it_stopped(tiny_copy, monkeypatch):
     run = Run(tiny_copy, tiny_settings())
     file = tiny_copy / "targets" / "caption.txt"
     captions = read_captions(file)
     write_captions(file, {name: f"{captions[name]} {row}" for row, name in enumerate(captions)})
+    artifacts.finish(file, "other captions")
     monkeypatch.setattr(describing, "AT_ONCE", 5)
-    run_stage(run, "embed")
-    whole = run.embeddings_path("clip-text").read_bytes()
-    artifacts.card_path(run.embeddings_path("clip-text")).unlink()
     encoded, load = [], text.load_text_encoder
 
-    def killed(family, *, after, pooled=False):
-        encode = load(family, pooled=pooled)
+    def killed(family, *, after):
+        encode = load(family)
 
         def some(captions):
             if len(encoded) == after:
@@ -71,18 +71,28 @@ def test_a_killed_embedding_is_made_again_with_the_same_bytes(tiny_copy, monkeyp
         run_stage(run, "embed")
     monkeypatch.setattr(text, "load_text_encoder", partial(killed, after=-1))
     run_stage(run, "embed")
-    assert encoded == [5, 5, 5, 5, 5, 5, 5, 4] and run.embeddings_path("clip-text").read_bytes() == whole
+    assert encoded == [5, 5, 5, 5, 4], "what was made of each caption is in the shared cache"
+    other = Run(tiny_copy.with_name("other"), tiny_settings())
+    for name in ("data", "targets"):
+        shutil.copytree(tiny_copy / name, other.folder / name)
+    other.embeddings_path("clip-text").unlink()
+    run_stage(other, "embed")
+    assert len(encoded) == 5, "nor does another run folder make it again"
+    np.testing.assert_array_equal(run.embeddings(), embed_captions([*read_captions(file).values()]))
 
 
 def test_stimuli_of_one_caption_share_its_embedding(tiny_copy):
     run = Run(tiny_copy, tiny_settings())
-    write_captions(tiny_copy / "targets" / "caption.txt", dict.fromkeys(run.stimuli, "a banana"))
+    path = tiny_copy / "targets" / "caption.txt"
+    write_captions(path, dict.fromkeys(run.stimuli, "a banana"))
+    artifacts.finish(path, "other captions")
     run_stage(run, "embed")
     assert (np.asarray(run.embeddings()) == run.embeddings()[0]).all()
 
 
-def test_a_sketched_start_is_predicted_from_training_pictures(tiny_copy):
-    run = Run(tiny_copy, tiny_settings(generate={"arms": ["eeg", "sketched-start"], "strength": 0.5}))
+def test_a_sketched_start_is_predicted_from_training_pictures(tiny_fork):
+    run = tiny_fork(generate={"arms": ["eeg", "sketched-start"], "strength": 0.5})
+    tiny_copy = run.folder
     run_stage(run, "generate")
     path = tiny_copy / "predictions" / "s0_sketch.npy"
     sketches, card = np.load(path), artifacts.read_card(tiny_copy / "predictions" / "s0.npy")
@@ -97,7 +107,7 @@ def test_a_sketched_start_is_predicted_from_training_pictures(tiny_copy):
         assert np.asarray(Image.open(one)).tobytes() != np.asarray(Image.open(drawn[0] / one.name)).tobytes()
 
 
-def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_copy, tmp_path):
+def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_fork, tmp_path):
     """Stable Diffusion 2.x: 1024 numbers a token."""
     wide = full_size.build(
         unet={"block_out_channels": (32, 64, 64, 64), "layers_per_block": 1, "sample_size": 8,
@@ -106,10 +116,11 @@ def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_copy, tmp_pa
         text={"num_hidden_layers": 1, "intermediate_size": 64, "hidden_size": 1024, "num_attention_heads": 16},
     )  # fmt: skip
     family = str(full_size.save_family(tmp_path / "wide", wide))
-    before = Run(tiny_copy, tiny_settings(generate={"family": family, "max_trials": 2}))
+    before = tiny_fork(generate={"family": family, "max_trials": 2})
     with pytest.raises(NeuroCanvasError, match=f"width 1024 fits: embed and train with --family {family}"):
         run_stage(before, "generate")
-    run = Run(tiny_copy, tiny_settings(generate={"family": family, "max_trials": 2}, family=family))
+    run = tiny_fork(generate={"family": family, "max_trials": 2}, family=family)
+    tiny_copy, _ = run.folder, write_true_captions(run)
     for name in ("embed", "train", "predict", "generate"):
         run_stage(run, name)
     assert run.embeddings().shape == (24, 77, 1024) and np.load(tiny_copy / "predictions" / "s0.npy").shape[2] == 1024

@@ -15,10 +15,10 @@ from neurocanvas import artifacts
 from neurocanvas.config import load_settings
 from neurocanvas.encoders.checkpoint import load_mapper
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.generation.arms import likeness
-from neurocanvas.generation.stable_diffusion import sample_seed
+from neurocanvas.generation.arms import ARMS, likeness
+from neurocanvas.generation.base import sample_seed
 from neurocanvas.pipeline import generate as drawing
-from neurocanvas.pipeline.generate import CELL, GAP, LINE, chosen, chosen_trials, make_work
+from neurocanvas.pipeline.generate import CELL, GAP, LINE, arm_inputs, chosen
 from neurocanvas.pipeline.run import Run
 from neurocanvas.targets.captions import read_captions
 from neurocanvas.workflow import run_all, run_stage
@@ -261,7 +261,7 @@ def test_captions_are_drawn_without_eeg_and_set_side_by_side(tiny_copy, tmp_path
 
 @pytest.mark.parametrize(
     ("change", "stage", "says"),
-    [({"sha256": "0" * 64}, "evaluate", "subject 0 was drawn from other predictions"),
+    [({"fingerprint": "0" * 16}, "evaluate", "subject 0 was drawn from other predictions"),
      ({"known": None}, "generate", "by another version; run `neurocanvas predict` again")],
 )  # fmt: skip
 def test_predictions_of_another_time_are_noticed(tiny_copy, change, stage, says):
@@ -291,16 +291,15 @@ def test_each_of_two_processes_draws_every_second_shard_of_the_whole_run(tiny_co
 def test_what_is_drawn_does_not_depend_on_the_shard(tiny_copy):
     """Conditions of a few trials are those of all; shuffled gives every trial the prediction of another."""
     run = Run(tiny_copy, tiny_settings())
-    predicted = np.asarray(chosen_trials(run, 0).predicted, np.float32)
+    trials = artifacts.read_card(tiny_copy / "predictions" / "s0.npy")["trials"]
+    made = {}
     for arm in ("eeg", "shuffled", "mean", "random", "oracle", "retrieval", "class-name"):
-        whole = make_work(run, 0, arm, slice(0, 8))
-        parts = [make_work(run, 0, arm, slice(start, min(start + 3, 8))) for start in (0, 3, 6)]
-        np.testing.assert_array_equal(np.concatenate([part.conditions for part in parts]), whole.conditions)
-        assert [entry for part in parts for entry in part.entries] == whole.entries
-    own, dealt = (make_work(run, 0, arm, slice(0, 8)).conditions for arm in ("eeg", "shuffled"))
-    origin = [int(np.flatnonzero((own == row).all(axis=(1, 2)))[0]) for row in dealt]
+        made[arm] = ARMS[arm].condition(arm_inputs(run, 0, arm, trials))
+        parts = [trials[start : start + 3] for start in (0, 3, 6)]
+        some = [ARMS[arm].condition(arm_inputs(run, 0, arm, part)) for part in parts]
+        np.testing.assert_array_equal(np.concatenate(some), made[arm])
+    origin = [int(np.flatnonzero((made["eeg"] == row).all(axis=(1, 2)))[0]) for row in made["shuffled"]]
     assert sorted(origin) == list(range(8)) and not np.any(np.array(origin) == np.arange(8))
-    np.testing.assert_array_equal(make_work(run, 0, "eeg", slice(2, 4)).predicted, predicted[2:4])
 
 
 def test_test_trials_of_one_picture_can_be_averaged(tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from neurocanvas.report.gallery import CELL, GAP, LINE, comparison_pages
+from neurocanvas.pipeline.generate import CELL, GAP, LINE, comparison_pages
 
 
 def plain(value, size=64):

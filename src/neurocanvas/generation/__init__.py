@@ -1,1 +1,59 @@
-"""Generation: a prediction becomes a condition (one way per arm), and Stable Diffusion turns it into pictures."""
+"""Generators: embeddings of a target space to images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from neurocanvas.config import load_settings
+from neurocanvas.errors import check_option
+from neurocanvas.generation.base import Generator
+from neurocanvas.targets import resolve
+
+
+@dataclass(frozen=True)
+class GeneratorRow:
+    """A row of `GENERATORS`: the function ("module:function") that loads it from settings, and the spaces it takes."""
+
+    load: str
+    accepts: tuple[str, ...]
+
+
+# Name of a generator -> how it is loaded.
+GENERATORS: Mapping[str, GeneratorRow] = MappingProxyType(
+    {
+        "stable-diffusion": GeneratorRow(
+            "neurocanvas.generation.stable_diffusion:StableDiffusion.load", ("clip-text",)
+        ),
+    }
+)
+
+
+def load_generator(name: str = "bundled", **options: Any) -> Generator:
+    """Load a generator.
+
+    Parameters
+    ----------
+    name : str
+        Networks for Stable Diffusion: bundled, sd14, or a folder with blip, stable-diffusion and clip; or
+        ``generator@networks`` with a key of `GENERATORS`.
+    **options
+        Settings of `neurocanvas generate`: steps, guidance, scheduler, size, precision, ...
+
+    Returns
+    -------
+    Generator
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the name or an option is unknown, or weights cannot be loaded.
+    """
+    kind, at, networks = name.partition("@")
+    if not at:
+        kind, networks = "stable-diffusion", name
+    row = GENERATORS[check_option("generator", kind, GENERATORS)]
+    made: Generator = resolve(row.load)(load_settings(None, generate={**options, "family": networks}).generate)
+    return made

@@ -144,6 +144,7 @@ class Arm:
     condition: Callable[[ArmInputs], np.ndarray]  # -> (n_trials, 77, 768)
     from_prediction: bool = False  # conditions are in the mapper's target space, which must be the generator's
     start: Callable[[ArmInputs], list[Start]] | None = None  # None: from noise alone
+    of_images: bool = False  # made once per image, from `true`, whatever the EEG
     best_of: bool = False  # of several samples, take the one whose own caption's embedding is nearest to the prediction
 
 
@@ -162,7 +163,7 @@ def _sketches(inputs: ArmInputs) -> list[Start]:
     return list(inputs.sketch())
 
 
-# Every arm that is made trial by trial, by name.
+# Every arm by name.
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
         "eeg": Arm(lambda inputs: inputs.rescaled, from_prediction=True),
@@ -175,5 +176,6 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "retrieved-start": Arm(lambda inputs: inputs.rescaled, from_prediction=True, start=_nearest_stimuli),
         "sketched-start": Arm(lambda inputs: inputs.rescaled, from_prediction=True, start=_sketches),
         "best-of": Arm(lambda inputs: inputs.rescaled, from_prediction=True, best_of=True),
+        "caption": Arm(lambda inputs: inputs.true, of_images=True),
     }
 )

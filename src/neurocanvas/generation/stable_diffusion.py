@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -34,69 +33,6 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 )
 
 N_TOKENS = 77
-
-
-def picture_seed(seed: int, arm: str, subject: int, trial: int) -> int:
-    """Seed (below 2^63) of one picture's noise: depends on run, arm, subject and trial, never on the batch."""
-    name = f"{seed}/{arm}/{subject}/{trial}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
-
-
-def sample_seed(seed: int, sample: int) -> int:
-    """Seed of one of several samples of a picture; sample 0 is the picture itself."""
-    return seed if sample == 0 else picture_seed(seed, "sample", 0, sample)
-
-
-def load_generator(settings: GenerateSettings, *, tell: Callable[[str], None] = lambda _: None) -> Generator:
-    """Load a family's Stable Diffusion.
-
-    Parameters
-    ----------
-    settings : GenerateSettings
-        Which family, in which precision, and how it draws.
-    tell : callable
-        Is told, once, if batches must be smaller than `settings.shard` because memory is short.
-
-    Returns
-    -------
-    Generator
-
-    Raises
-    ------
-    NeuroCanvasError
-        If its weights cannot be loaded.
-    """
-    import diffusers
-    import torch
-
-    on_gpu = device() == "cuda"
-    pipeline = load_part(
-        find_family(settings.family).diffusion,
-        lambda source: diffusers.StableDiffusionPipeline.from_pretrained(
-            source, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-            variant=variant(source, "unet/diffusion_pytorch_model.safetensors"),
-        ),
-    )  # fmt: skip
-    # Precision is set here because versions of diffusers name the loading argument differently.
-    pipeline.to(getattr(torch, precision_of(settings)))
-    pipeline.set_progress_bar_config(disable=True)
-    kind, options = SCHEDULERS[settings.scheduler]
-    pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **options)
-    if on_gpu:  # cuDNN's half-precision convolutions are made for this layout
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
-    if on_gpu and settings.offload:
-        pipeline.enable_model_cpu_offload(gpu_id=torch.cuda.current_device())
-    else:
-        pipeline.to(device())
-    pipeline.vae.enable_slicing()
-    if settings.compile:
-        pipeline.unet.compile()
-    preview = None
-    if settings.preview:
-        preview = load_preview(settings.family).to(device(), pipeline.unet.dtype)
-        preview.enable_slicing()
-    return Generator(pipeline, settings, tell, settings.shard, preview)
 
 
 def load_preview(family: str) -> Any:
@@ -126,8 +62,8 @@ def _read_published(source: str) -> Any:
 
 
 @dataclass
-class Generator:
-    """A family's Stable Diffusion and how it draws; any batch draws the same pictures, to 2/255 on a CPU.
+class StableDiffusion:
+    """Text embeddings to images; any batch gives the same images, to 2/255 on a CPU.
 
     Parameters
     ----------
@@ -135,7 +71,7 @@ class Generator:
     settings : GenerateSettings
         Scheduler, steps, guidance, negative prompt, size and strength.
     tell : callable
-        See `load_generator`.
+        Is told, once, that batches must be smaller because memory is short.
     batch : int
         Pictures at a time; halved whenever memory does not hold as many.
     preview : diffusers.AutoencoderTiny, optional
@@ -147,6 +83,42 @@ class Generator:
     tell: Callable[[str], None]
     batch: int
     preview: Any = None
+    accepts: ClassVar[tuple[str, ...]] = ("clip-text",)
+
+    @classmethod
+    def load(cls, settings: GenerateSettings, *, tell: Callable[[str], None] = lambda _: None) -> StableDiffusion:
+        """Load the Stable Diffusion of a family."""
+        import diffusers
+        import torch
+
+        on_gpu = device() == "cuda"
+        pipeline = load_part(
+            find_family(settings.family).diffusion,
+            lambda source: diffusers.StableDiffusionPipeline.from_pretrained(
+                source, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+                variant=variant(source, "unet/diffusion_pytorch_model.safetensors"),
+            ),
+        )  # fmt: skip
+        # Precision is set here because versions of diffusers name the loading argument differently.
+        pipeline.to(getattr(torch, precision_of(settings)))
+        pipeline.set_progress_bar_config(disable=True)
+        kind, options = SCHEDULERS[settings.scheduler]
+        pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **options)
+        if on_gpu:  # cuDNN's half-precision convolutions are made for this layout
+            pipeline.unet.to(memory_format=torch.channels_last)
+            pipeline.vae.to(memory_format=torch.channels_last)
+        if on_gpu and settings.offload:
+            pipeline.enable_model_cpu_offload(gpu_id=torch.cuda.current_device())
+        else:
+            pipeline.to(device())
+        pipeline.vae.enable_slicing()
+        if settings.compile:
+            pipeline.unet.compile()
+        preview = None
+        if settings.preview:
+            preview = load_preview(settings.family).to(device(), pipeline.unet.dtype)
+            preview.enable_slicing()
+        return cls(pipeline, settings, tell, settings.shard, preview)
 
     @property
     def size(self) -> int:
@@ -167,33 +139,13 @@ class Generator:
             found: torch.Tensor = encoder(input_ids=ids.to(device()))[0]
         return found
 
-    def draw(self, conditions: np.ndarray, seeds: Sequence[int], *, starts: np.ndarray | None = None) -> np.ndarray:
-        """Draw one picture per condition.
-
-        Parameters
-        ----------
-        conditions : array, shape (n, 77, width)
-            Text embeddings, predicted or true; `width` is the text encoder's, 768 for Stable Diffusion 1.x.
-        seeds : sequence of int, length n
-            One per picture: its noise depends on nothing else.
-        starts : array, shape (n, size, size, 3), uint8, optional
-            Pictures to start from; `settings.strength` says how far from them the drawn ones may go.
-
-        Returns
-        -------
-        array, shape (n, size, size, 3), uint8
-
-        Raises
-        ------
-        NeuroCanvasError
-            If the conditions' width is not the pipeline's, it cannot draw this size, or memory does not hold a single
-            picture.
-        """
+    def generate(self, conditions: np.ndarray, seeds: Sequence[int], init: np.ndarray | None = None) -> np.ndarray:
+        """Generate one image per text embedding, (n, 77, width); see `Generator.generate`."""
         self._check(conditions)
         drawn: list[np.ndarray] = []
         while (begin := sum(map(len, drawn))) < len(conditions):
             part = slice(begin, begin + self.batch)
-            start = None if starts is None else starts[part]
+            start = None if init is None else init[part]
             try:
                 drawn.append(self._draw(conditions[part], seeds[part], start))
             except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError on a CPU

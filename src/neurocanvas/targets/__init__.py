@@ -97,6 +97,9 @@ def target_space(name: str) -> TargetSpace:
 
 
 def resolve(name: str) -> Any:
-    """Import what "module:name" stands for."""
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
+    """Import what "module:name" or "module:class.name" stands for."""
+    module, _, attributes = name.partition(":")
+    found: Any = import_module(module)
+    for attribute in attributes.split("."):
+        found = getattr(found, attribute)
+    return found
