@@ -64,7 +64,7 @@ def test_features_are_read_a_few_at_a_time_and_once(given, tmp_path, monkeypatch
 
     def measure(where: Path, of: Given):
         network = comparing.Network(Run(where, RunSettings()), metric, FEATURE_NETWORKS["swav"], fetch=False)
-        return comparing.FURTHER[metric][1](network, metric, of, "eeg")
+        return comparing._of_network(network, metric, of, "eeg")[1]
 
     loaded = LoadedNetwork("pixels", lambda some: torch.from_numpy(np.stack(list(some))), forward, "here")
     monkeypatch.setattr("neurocanvas.evaluation.feature_networks.load_network", lambda *_, **__: loaded)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
+
+import numpy as np
 
 from neurocanvas.evaluation.statistics import OTHERS
 
@@ -20,6 +22,10 @@ class Metric:
     unit: str
     reference: str
     networks: tuple[str, ...] = ()
+    kind: str = (
+        ""  # how `evaluate` computes it: two-way, distance, n-way, lpips, set, pixels; "" = always, or elsewhere
+    )
+    function: Callable[[np.ndarray, np.ndarray], float] | None = None  # of kind pixels: generated, seen image -> score
 
 
 PERMUTED = "the mean over permuted pairs, not 0"
@@ -39,23 +45,24 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "median_rank": Metric("median rank", "lower", "(size of the gallery + 1) / 2", "rank", "Song 2024 (NICE)"),
         "pixcorr": Metric("PixCorr", "higher", OTHER_PICTURES, CORRELATION, "Scotti 2023 (MindEye)"),
         "ssim": Metric("SSIM", "higher", OTHER_PICTURES, "index", "Wang 2004, as in MindEye"),
-        "alexnet2": Metric("AlexNet(2)", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("alexnet2",)),
-        "alexnet5": Metric("AlexNet(5)", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("alexnet5",)),
-        "inception": Metric("Inception", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("inception",)),
-        "clip": Metric("CLIP", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("clip",)),
-        "clip-vit-h": Metric("CLIP ViT-H", "higher", 0.5, SHARE, "CogCapturer Pro", ("clip-vit-h",)),
-        "dinov2": Metric("DINOv2", "higher", 0.5, SHARE, "Oquab 2023; the second judge", ("dinov2",)),
+        "alexnet2": Metric("AlexNet(2)", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("alexnet2",), "two-way"),
+        "alexnet5": Metric("AlexNet(5)", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("alexnet5",), "two-way"),
+        "inception": Metric("Inception", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("inception",), "two-way"),
+        "clip": Metric("CLIP", "higher", 0.5, SHARE, "Scotti 2023 (MindEye)", ("clip",), "two-way"),
+        "clip-vit-h": Metric("CLIP ViT-H", "higher", 0.5, SHARE, "CogCapturer Pro", ("clip-vit-h",), "two-way"),
+        "dinov2": Metric("DINOv2", "higher", 0.5, SHARE, "Oquab 2023; the second judge", ("dinov2",), "two-way"),
         "efficientnet-b1": Metric(
-            "EffNet-B", "lower", PERMUTED, DISTANCE, "Scotti 2023 (MindEye)", ("efficientnet-b1",)
+            "EffNet-B", "lower", PERMUTED, DISTANCE, "Scotti 2023 (MindEye)", ("efficientnet-b1",), "distance"
         ),
-        "swav": Metric("SwAV", "lower", PERMUTED, DISTANCE, "Scotti 2023 (MindEye)", ("swav",)),
-        "lpips": Metric("LPIPS", "lower", NOT_COMPUTED, DISTANCE, "Zhang 2018", ("lpips",)),
-        "fid-64": Metric("FID (64)", "lower", _OF_N, DISTANCE, "Heusel 2017; DreamDiffusion's layer", ("fid-64",)),
-        "fid-2048": Metric("FID (2048)", "lower", _OF_N, DISTANCE, "Heusel 2017", ("fid-2048",)),
-        "kid": Metric("KID", "lower", "0 for samples of the same pictures", DISTANCE, "Binkowski 2018", ("fid-2048",)),
-        "inception-score": Metric("IS", "higher", _OF_N, "score", "Salimans 2016", ("fid-logits",)),
+        "swav": Metric("SwAV", "lower", PERMUTED, DISTANCE, "Scotti 2023 (MindEye)", ("swav",), "distance"),
+        "lpips": Metric("LPIPS", "lower", NOT_COMPUTED, DISTANCE, "Zhang 2018", ("lpips",), "lpips"),
+        "fid-64": Metric("FID (64)", "lower", _OF_N, DISTANCE, "Heusel 2017; DreamDiffusion", ("fid-64",), "set"),
+        "fid-2048": Metric("FID (2048)", "lower", _OF_N, DISTANCE, "Heusel 2017", ("fid-2048",), "set"),
+        "kid": Metric("KID", "lower", "0 for the same pictures", DISTANCE, "Binkowski 2018", ("fid-2048",), "set"),
+        "inception-score": Metric("IS", "higher", _OF_N, "score", "Salimans 2016", ("fid-logits",), "set"),
         "top1-of-50": Metric(
-            "50-way top-1", "higher", 0.02, SHARE, "Chen 2023 (MinD-Vis)", ("imagenet", "imagenet-transformers")
+            "50-way top-1", "higher", 0.02, SHARE, "Chen 2023 (MinD-Vis)", ("imagenet", "imagenet-transformers"),
+            "n-way",
         ),
         "concept_accuracy": Metric(
             "concept accuracy", "higher", "share of the gallery that shows the concept", SHARE, "this package"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -14,17 +15,51 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.audit.controls.inputs import KINDS, importance
 from neurocanvas.audit.external import GIVEN, Pairing, choose_size, read_pairing, read_pictures
-from neurocanvas.audit.variants import SECOND_JUDGE, VARIANTS
+from neurocanvas.audit.variants import (
+    SECOND_JUDGE,
+    VARIANTS,
+    add_up,
+    as_published,
+    n_way_class,
+    pixels_of_pairs,
+    score_similarity,
+    upper_half,
+)
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.data.splits import is_blocked, make_splits
 from neurocanvas.data.trials import Trials
 from neurocanvas.encoders import Mapper
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
-from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS, FeatureNetwork, LoadedNetwork, NotComputed
+from neurocanvas.evaluation import feature_networks
+from neurocanvas.evaluation.feature_networks import (
+    FEATURE_NETWORKS,
+    FeatureNetwork,
+    LoadedNetwork,
+    NotComputed,
+    extract_features,
+)
+from neurocanvas.evaluation.identification import similarity, two_way_table
+from neurocanvas.evaluation.judge import judge_texts
 from neurocanvas.evaluation.metrics import METRICS, NOT_COMPUTED
+from neurocanvas.evaluation.pixels import pixcorr_table, ssim_table
 from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, CENTRINGS, centred, retrieve
+from neurocanvas.evaluation.set_metrics import (
+    FeatureMoments,
+    effective_rank,
+    fid,
+    inception_score,
+    kid,
+    mean_pairwise_cosine,
+)
 from neurocanvas.evaluation.statistics import OTHERS, Cells, bootstrap_interval
-from neurocanvas.evaluation.summary import MANY_SUBJECTS, sign
+from neurocanvas.evaluation.summary import (
+    MANY_SUBJECTS,
+    confusion_counts,
+    draw_cells,
+    semantic_order,
+    sign,
+    summarise,
+)
 from neurocanvas.generation.arms import derangement
 from neurocanvas.pipeline.generate import read_manifest
 from neurocanvas.pipeline.run import Run, read_picture, write_table
@@ -33,6 +68,18 @@ from neurocanvas.scale import kept
 from neurocanvas.targets.captions import prompt
 from neurocanvas.targets.pretrained import batches, find_family, load_picture_encoder, source_print
 from neurocanvas.training.losses import two_way_of_trials
+
+# Pictures that are embedded at once; targets that are read at once.
+AT_ONCE, ROWS_AT_ONCE = 64, 64
+
+# The variant that is not only described here: its networks are those of `FEATURE_NETWORKS`, scored with permutations.
+DEFAULT = "mindeye"
+
+# Tables of every arm, which the summary makes scores of.
+BASIC = ("similarity", "concept", "pixcorr", "ssim")
+
+# Networks with up to .7 MB of features per picture, too much to store: similarities to the gallery are cached instead.
+WIDE = ("alexnet2", "alexnet5")
 
 
 @dataclass(frozen=True)
@@ -48,8 +95,9 @@ class Pictures(Sequence[np.ndarray]):
     def __getitem__(self, rows: int | slice, /) -> np.ndarray:  # type: ignore[override]
         """(n, height, width, 3), uint8; for an integer that one picture."""
         if not isinstance(rows, slice):
-            return self._read([self.paths[rows]])[0]
-        return self._read(self.paths[rows])
+            return self[rows : rows + 1][0]
+        paths = self.paths[rows]
+        return read_pictures(paths, self.size) if self.size else np.stack([read_picture(path) for path in paths])
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -60,18 +108,9 @@ class Pictures(Sequence[np.ndarray]):
         }
         return tuple(of_path[path] for path in self.paths)
 
-    def parts(self, size: int) -> list[Pictures]:
-        """Cut them into consecutive parts."""
-        return [Pictures(self.paths[part], self.size) for part in batches(len(self), size)]
-
     def take(self, rows: np.ndarray) -> Pictures:
         """Select rows, some perhaps more than once; nothing is read."""
         return Pictures(tuple(self.paths[row] for row in rows.tolist()), self.size)
-
-    def _read(self, paths: Sequence[Path]) -> np.ndarray:
-        if self.size is None:
-            return np.stack([read_picture(path) for path in paths])
-        return read_pictures(paths, self.size)
 
 
 @dataclass(frozen=True)
@@ -110,31 +149,6 @@ def cached(
     return rows[own]
 
 
-# Pictures that are embedded at once.
-AT_ONCE = 64
-
-# What a variant measures of pixels, beside metrics of networks.
-PIXELS = "pixels"
-
-# Its networks are those of `FEATURE_NETWORKS`; they are scored as all else is here, with permutations.
-DEFAULT = "mindeye"
-
-# Tables of every arm, which the summary makes scores of.
-BASIC = ("similarity", "concept", "pixcorr", "ssim")
-
-# Metrics that identify the seen picture by the features of one network.
-TWO_WAY = ("alexnet2", "alexnet5", "inception", "clip", "clip-vit-h", "dinov2")
-
-# Metrics that are the correlation distance of features.
-DISTANCES = ("efficientnet-b1", "swav")
-
-# Metrics of all pictures together.
-SETS = ("fid-64", "fid-2048", "kid", "inception-score")
-
-# Networks with up to .7 MB of features per picture, too much to store: similarities to the gallery are cached instead.
-WIDE = ("alexnet2", "alexnet5")
-
-
 @dataclass
 class Compared:
     """What is known of the pictures of all arms beside what was seen."""
@@ -151,13 +165,26 @@ class WeightsMissing(Exception):
 
 
 def compare(run: Run, given: Given, prompts: Sequence[str], cells: Cells) -> Compared:
-    """Compare every arm's pictures with what was seen."""
-    from neurocanvas.evaluation.identification import similarity
+    """Compare every arm's pictures with what was seen: by the judge, by pixels, and by the networks that are here."""
+    settings, groups = run.settings.evaluate, [given.seen, *given.drawn.values()]
+    judged_by = artifacts.fingerprint("judge", source_print(find_family(settings.judge).judge))
+    together = Pictures(tuple(path for group in groups for path in group.paths), given.seen.size)
 
-    seen, *embedded = _judged(run, [given.seen, *given.drawn.values()])
-    prompted = _unit(_judged_texts(run, prompts)) if prompts else None
+    def embed(missing: np.ndarray) -> np.ndarray:
+        parts = [together.take(missing[part]) for part in batches(len(missing), AT_ONCE)]
+        found = run.spread("evaluate", _judge, parts, title="judge", sizes=[len(part) for part in parts])
+        return np.concatenate(list(found))
+
+    embedded = cached(run, "judge", judged_by, [key for group in groups for key in group.keys], embed)
+    seen, *drawn = np.split(embedded, np.cumsum([len(group) for group in groups])[:-1])
+    prompted = None
+    if prompts:
+        prompted = _unit(cached(
+            run, "judge-texts", judged_by, prompts,
+            lambda missing: judge_texts([prompts[row] for row in missing], settings.judge),
+        ))  # fmt: skip
     tables: dict[str, dict[str, np.ndarray]] = {}
-    for arm, of_arm in zip(given.drawn, embedded, strict=True):
+    for arm, of_arm in zip(given.drawn, drawn, strict=True):
         pixels = _pixels_in_cells(run, given, arm, cells)
         tables[arm] = {
             "similarity": similarity(of_arm, seen),
@@ -173,36 +200,12 @@ def compare(run: Run, given: Given, prompts: Sequence[str], cells: Cells) -> Com
     return found
 
 
-def _judge_print(settings: EvaluateSettings) -> str:
-    return artifacts.fingerprint("judge", source_print(find_family(settings.judge).judge))
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length one."""
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def _judged(run: Run, groups: Sequence[Pictures]) -> list[np.ndarray]:
-    """The judge's embeddings of several groups of pictures."""
-    together = Pictures(tuple(path for group in groups for path in group.paths), groups[0].size)
-
-    def embed(missing: np.ndarray) -> np.ndarray:
-        parts = together.take(missing).parts(AT_ONCE)
-        sizes = [len(part) for part in parts]
-        return np.concatenate(list(run.spread("evaluate", _embed, parts, title="judge", sizes=sizes)))
-
-    keys = [key for group in groups for key in group.keys]
-    embedded = cached(run, "judge", _judge_print(run.settings.evaluate), keys, embed)
-    return np.split(embedded, np.cumsum([len(group) for group in groups])[:-1])
-
-
-def _judged_texts(run: Run, prompts: Sequence[str]) -> np.ndarray:
-    """The judge's embeddings of texts."""
-    from neurocanvas.evaluation.judge import judge_texts
-
-    settings = run.settings.evaluate
-    return cached(
-        run, "judge-texts", _judge_print(settings), prompts,
-        lambda missing: judge_texts([prompts[row] for row in missing], settings.judge),
-    )  # fmt: skip
-
-
-def _embed(run: Run, pictures: Pictures) -> np.ndarray:
+def _judge(run: Run, pictures: Pictures) -> np.ndarray:
     """The judge's embeddings of some pictures."""
     judge = find_family(run.settings.evaluate.judge).judge
     encode, _ = kept("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
@@ -234,8 +237,6 @@ def _pixels_in_cells(run: Run, given: Given, arm: str, cells: Cells) -> np.ndarr
 
 def _pixel_table(_: Run, unit: tuple[Pictures, Pictures]) -> np.ndarray:
     """PixCorr and SSIM of a few drawn with a few seen pictures, (n_drawn, n_seen, 2)."""
-    from neurocanvas.evaluation.pixels import pixcorr_table, ssim_table
-
     drawn, seen = (pictures[:] / 255 for pictures in unit)
     return np.stack([pixcorr_table(drawn, seen), ssim_table(drawn, seen)], axis=-1)
 
@@ -245,7 +246,7 @@ def _further(run: Run) -> list[tuple[str, FeatureNetwork | None, list[str]]]:
     settings, variant = run.settings.evaluate, VARIANTS[run.settings.evaluate.variant]
     units: list[tuple[str, FeatureNetwork | None, list[str]]] = []
     if variant.pixels is not None:
-        units.append((PIXELS, None, []))
+        units.append(("", None, [f"{metric}@{settings.variant}" for metric in ("pixcorr", "ssim")]))
     if settings.variant != DEFAULT:
         if settings.metrics:
             raise NeuroCanvasError(
@@ -255,16 +256,12 @@ def _further(run: Run) -> list[tuple[str, FeatureNetwork | None, list[str]]]:
         units += [(metric, network, [f"{metric}@{settings.variant}"]) for metric, network in variant.networks.items()]
         judged = SECOND_JUDGE if not variant.two_way else f"{SECOND_JUDGE}@{settings.variant}"
         return [*units, (SECOND_JUDGE, FEATURE_NETWORKS[SECOND_JUDGE], [judged])]
-    known = [check_option("evaluate.metrics", metric, FURTHER) for metric in settings.metrics or FURTHER]
+    computed = [metric for metric, row in METRICS.items() if row.kind]
     by_network: dict[str, list[str]] = {}
-    for metric in dict.fromkeys([*known, SECOND_JUDGE]):
-        by_network.setdefault(METRICS[metric].networks[0], []).append(metric)
-    return [*units, *((name, FEATURE_NETWORKS[name], metrics) for name, metrics in by_network.items())]
-
-
-def _published(variant: str) -> str:
-    """What a variant does to drawn pictures before it compares them; for fingerprints."""
-    return repr((VARIANTS[variant].jpeg, VARIANTS[variant].generated_resize))
+    for metric in dict.fromkeys([*(settings.metrics or computed), SECOND_JUDGE]):
+        row = METRICS[check_option("evaluate.metrics", metric, computed)]
+        by_network.setdefault(row.networks[0] if row.networks else "", []).append(metric)
+    return [*units, *((name, FEATURE_NETWORKS.get(name), metrics) for name, metrics in by_network.items())]
 
 
 class Network:
@@ -275,56 +272,44 @@ class Network:
         self.wide = name in WIDE
         self.name = f"{name}@{variant}" if variant else name
         self.made_by = artifacts.fingerprint("features", repr(network), source_print(run.settings.evaluate.weights))
-        self.drawn_by = artifacts.fingerprint(self.made_by, _published(variant) if variant else "")
+        published = (VARIANTS[variant].jpeg, VARIANTS[variant].generated_resize) if variant else ""
+        self.drawn_by = artifacts.fingerprint(self.made_by, repr(published))
 
     @cached_property
     def loaded(self) -> LoadedNetwork:
-        from neurocanvas.evaluation.feature_networks import load_network
-
         folder = self.run.settings.evaluate.weights
         if folder and self.network.library == "transformers":
             folder = str(Path(folder) / self.network.source.rsplit("/", 1)[-1])
         offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-        loaded = load_network(self.network, folder=folder, download=self.fetch and not offline)
+        loaded = feature_networks.load_network(self.network, folder=folder, download=self.fetch and not offline)
         if isinstance(loaded, NotComputed):
             raise WeightsMissing(loaded.reason)
         return loaded
 
     def read(self, pictures: Pictures, *, drawn: bool) -> np.ndarray:
         """Compute features; a variant may change drawn pictures before."""
-        from neurocanvas.audit.variants import as_published
-        from neurocanvas.evaluation.feature_networks import extract_features
-
         loaded, prepare = self.loaded, self.loaded.prepare
         if drawn and self.variant:
             prepare = lambda some: loaded.prepare(as_published(some, VARIANTS[self.variant]))  # noqa: E731
         return extract_features(pictures, prepare, loaded.forward)
 
-    def of_seen(self, given: Given) -> np.ndarray:
-        """Features of the gallery."""
-        read = partial(self.read, drawn=False)
+    def features(self, given: Given, arm: str = "") -> np.ndarray:
+        """Features of an arm's pictures, or of the gallery."""
+        pictures, made_by = (given.drawn[arm], self.drawn_by) if arm else (given.seen, self.made_by)
         return cached(
-            self.run, f"{self.name}-seen", self.made_by, given.seen.keys, lambda rows: read(given.seen.take(rows))
-        )
-
-    def of_drawn(self, given: Given, arm: str) -> np.ndarray:
-        """Features of an arm's pictures."""
-        pictures, read = given.drawn[arm], partial(self.read, drawn=True)
-        return cached(
-            self.run, f"{self.name}-{arm}", self.drawn_by, pictures.keys, lambda rows: read(pictures.take(rows))
-        )
+            self.run, f"{self.name}-{arm or 'seen'}", made_by, pictures.keys,
+            lambda rows: self.read(pictures.take(rows), drawn=bool(arm)),
+        )  # fmt: skip
 
     def similarity(self, given: Given, arm: str) -> np.ndarray:
         """Correlation of the features of every picture of an arm with those of every seen picture."""
-        from neurocanvas.evaluation.identification import similarity
-
         if not self.wide:
-            return similarity(self.of_drawn(given, arm), self.of_seen(given))
+            return similarity(self.features(given, arm), self.features(given))
         pictures = given.drawn[arm]
 
         def compare_parts(rows: np.ndarray) -> np.ndarray:
             seen = self.read(given.seen, drawn=False)
-            parts = pictures.take(rows).parts(AT_ONCE)
+            parts = [pictures.take(rows[part]) for part in batches(len(rows), AT_ONCE)]
             return np.concatenate([similarity(self.read(part, drawn=True), seen) for part in parts])
 
         made_by = artifacts.fingerprint(self.drawn_by, given.seen.keys)
@@ -339,121 +324,82 @@ Scores = dict[str, tuple[Part, dict[str, Any]]]
 def _measured(
     given: Given, run: Run, unit: tuple[str, FeatureNetwork | None, list[str]]
 ) -> tuple[Scores, dict[str, str]]:
-    """The variant's scores of pixels, or all metrics of one network; and which are not computed, and why."""
+    """All metrics of one network, or those of pixels; and which are not computed, and why."""
     name, known, metrics = unit
     settings, scores, not_computed = run.settings.evaluate, Scores(), dict[str, str]()
-    if known is None:
-        return _variant_pixels(run, given), {}
-    by_variant = any("@" in metric for metric in metrics)
-    network = Network(
-        run, name, known, fetch=any(metric in settings.metrics for metric in metrics),
-        variant=settings.variant if by_variant else "",
-    )  # fmt: skip
+    network: Network | None = None
+    if known is not None:
+        network = Network(
+            run, name, known, fetch=any(metric in settings.metrics for metric in metrics),
+            variant=settings.variant if any("@" in metric for metric in metrics) else "",
+        )  # fmt: skip
     for metric in metrics:
-        part, measure = FURTHER.get(metric, BY_VARIANT)
         try:
-            scores[metric] = part, {arm: measure(network, metric, given, arm) for arm in given.drawn}
+            if network is None:
+                found: list[tuple[Part, Any]] = [_of_pixels(run, metric, given, arm) for arm in given.drawn]
+            else:
+                found = [_of_network(network, metric, given, arm) for arm in given.drawn]
+            scores[metric] = found[0][0], dict(zip(given.drawn, (score for _, score in found), strict=True))
         except WeightsMissing as error:
             not_computed[metric.partition("@")[0]] = str(error)
     return scores, not_computed
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length one."""
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-
-
-def _variant_pixels(run: Run, given: Given) -> Scores:
-    """PixCorr and SSIM of true pairs as the variant computes them."""
-    from neurocanvas.audit.variants import add_up, pixels_of_pairs
-
-    name, scores = run.settings.evaluate.variant, Scores()
-    made_by = artifacts.fingerprint("pixels of pairs", repr(VARIANTS[name].pixels), _published(name))
-    for arm in given.drawn:
-        drawn, seen = given.drawn[arm], given.seen.take(given.shown[arm])
-        rows = cached(
-            run, f"{PIXELS}@{name}-{arm}", made_by, given.pairs(arm),
-            partial(lambda drawn, seen, rows: pixels_of_pairs(drawn.take(rows), seen.take(rows), name), drawn, seen),
-        )  # fmt: skip
-        for metric, values in (("pixcorr", add_up(rows[:, 0], name)), ("ssim", rows[:, 1])):
-            scores.setdefault(f"{metric}@{name}", ("values", {}))[1][arm] = values
-    return scores
-
-
-def _two_way(network: Network, _: str, given: Given, arm: str) -> np.ndarray:
-    """Two-way identification, for every picture that could have been the true one."""
-    from neurocanvas.evaluation.identification import two_way_table
-
-    return two_way_table(network.similarity(given, arm))
-
-
-def _distance(network: Network, _: str, given: Given, arm: str) -> np.ndarray:
-    """Negative correlation distance."""
-    return network.similarity(given, arm) - 1
-
-
-def _lpips(network: Network, _: str, given: Given, arm: str) -> np.ndarray:
-    """Negative perceptual distance of true pairs."""
-    from neurocanvas.evaluation.feature_networks import load_lpips_heads, lpips
-
-    drawn, seen = given.drawn[arm], given.seen.take(given.shown[arm])
-
-    def measure(rows: np.ndarray) -> np.ndarray:
-        loaded, heads = network.loaded, load_lpips_heads()
-        if isinstance(heads, NotComputed):
-            raise WeightsMissing(heads.reason)
-        return lpips(drawn.take(rows), seen.take(rows), loaded.prepare, loaded.forward, heads)
-
-    return -cached(network.run, f"lpips-{arm}", network.made_by, given.pairs(arm), measure)
-
-
-def _n_way(network: Network, _: str, given: Given, arm: str) -> np.ndarray:
-    """Is the class of the seen picture the best of 50 for the generated one?"""
-    from neurocanvas.audit.variants import n_way_class
-
-    return n_way_class(network.of_drawn(given, arm), network.of_seen(given)[given.shown[arm]])
-
-
-def _by_variant(network: Network, metric: str, given: Given, arm: str) -> np.ndarray:
-    """A metric of true pairs as another variant than the default computes it, turned so that more is better."""
-    from neurocanvas.audit.variants import n_way_class, score_similarity
-
+def _of_pixels(run: Run, metric: str, given: Given, arm: str) -> tuple[Part, np.ndarray]:
+    """A metric of true pairs of pictures: PixCorr or SSIM as the variant computes them, or the row's own function."""
     name, _, variant = metric.partition("@")
-    if VARIANTS[variant].n_way:
-        return n_way_class(network.of_drawn(given, arm), network.of_seen(given)[given.shown[arm]], variant)
-    return sign(metric) * score_similarity(network.similarity(given, arm)[:, given.shown[arm]], name, variant)
+    drawn, seen, function = given.drawn[arm], given.seen.take(given.shown[arm]), METRICS[name].function
+    if not variant:
+        if function is None:
+            raise TypeError(f"METRICS[{name!r}] has neither a network nor a function.")
+        return "values", sign(metric) * np.asarray([function(drawn[row], seen[row]) for row in range(len(drawn))])
+    row = VARIANTS[variant]
+    made_by = artifacts.fingerprint("pixels of pairs", repr(row.pixels), repr((row.jpeg, row.generated_resize)))
+    rows = cached(
+        run, f"pixels@{variant}-{arm}", made_by, given.pairs(arm),
+        lambda missing: pixels_of_pairs(drawn.take(missing), seen.take(missing), variant),
+    )  # fmt: skip
+    return "values", add_up(rows[:, 0], variant) if name == "pixcorr" else rows[:, 1]
 
 
-def _of_set(network: Network, metric: str, given: Given, arm: str) -> dict[str, Any]:
-    """FID, KID or inception score; the seen pictures count as often as they were shown."""
-    from neurocanvas.evaluation.set_metrics import FeatureMoments, fid, inception_score, kid
+def _of_network(network: Network, metric: str, given: Given, arm: str) -> tuple[Part, Any]:
+    """A metric of a network's features; values are turned so that more is better."""
+    name, _, variant = metric.partition("@")
+    shown, kind = given.shown[arm], "" if variant else METRICS[name].kind
+    if kind == "two-way":  # for every picture that could have been the true one
+        return "tables", two_way_table(network.similarity(given, arm))
+    if kind == "distance":
+        return "tables", network.similarity(given, arm) - 1
+    if kind == "lpips":
+        drawn, seen = given.drawn[arm], given.seen.take(shown)
 
-    drawn = network.of_drawn(given, arm)
+        def measure(rows: np.ndarray) -> np.ndarray:
+            loaded, heads = network.loaded, feature_networks.load_lpips_heads()
+            if isinstance(heads, NotComputed):
+                raise WeightsMissing(heads.reason)
+            return feature_networks.lpips(drawn.take(rows), seen.take(rows), loaded.prepare, loaded.forward, heads)
+
+        return "values", -cached(network.run, f"lpips-{arm}", network.made_by, given.pairs(arm), measure)
+    if kind == "n-way" or (variant and VARIANTS[variant].n_way):
+        features = network.features(given, arm), network.features(given)[shown]
+        return "values", n_way_class(*features, variant) if variant else n_way_class(*features)
+    if variant:
+        return "values", sign(metric) * score_similarity(network.similarity(given, arm)[:, shown], name, variant)
+    drawn_features = network.features(given, arm)  # metrics of sets; seen pictures count as often as they were shown
     if metric == "inception-score":
-        return asdict(inception_score(drawn))
-    shown = network.of_seen(given)[given.shown[arm]]
+        return "sets", asdict(inception_score(drawn_features))
+    seen_features = network.features(given)[shown]
     if metric == "kid":
         rng = np.random.default_rng(network.run.settings.evaluate.seed)
-        return asdict(kid(drawn, shown, rng=rng, subset_size=min(1000, len(drawn))))
-    moments = FeatureMoments(shown.shape[1]), FeatureMoments(shown.shape[1])
-    for moment, rows in zip(moments, (drawn, shown), strict=True):
+        return "sets", asdict(kid(drawn_features, seen_features, rng=rng, subset_size=min(1000, len(drawn_features))))
+    moments = FeatureMoments(seen_features.shape[1]), FeatureMoments(seen_features.shape[1])
+    for moment, rows in zip(moments, (drawn_features, seen_features), strict=True):
         moment.update(rows)
-    return asdict(fid(*moments))
-
-
-# Metrics of networks under the default variant: the part of `Compared`, and what measures them; and all under another.
-Measure = Callable[[Network, str, Given, str], Any]
-FURTHER: Mapping[str, tuple[Part, Measure]] = {
-    **dict.fromkeys(TWO_WAY, ("tables", _two_way)), **dict.fromkeys(DISTANCES, ("tables", _distance)),
-    "top1-of-50": ("values", _n_way), **dict.fromkeys(SETS, ("sets", _of_set)), "lpips": ("values", _lpips),
-}  # fmt: skip
-BY_VARIANT: tuple[Part, Measure] = "values", _by_variant
+    return "sets", asdict(fid(*moments))
 
 
 def add_upper_half(found: Compared, true: np.ndarray, settings: EvaluateSettings) -> None:
     """Add the variant's indicator that the true concept is in the upper half of the judge's ranking, if it has one."""
-    from neurocanvas.audit.variants import upper_half
-
     if not VARIANTS[settings.variant].upper_half:
         return
     if not len(true):
@@ -504,8 +450,6 @@ def write_confusions(
     blocked: bool,
 ) -> list[Path]:
     """Write which concepts the judge names for pictures of which, and two orders of concepts."""
-    from neurocanvas.evaluation.summary import confusion_counts, semantic_order
-
     if compared.prompted is None:
         return []
     ids = list(concepts)
@@ -529,9 +473,6 @@ def write_confusions(
 
 # Of a gallery in which the five best are a score.
 FEWEST_PICTURES = 6
-
-# Targets that are read at once.
-ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -684,8 +625,6 @@ def _retrieved(fold: Fold, target: str) -> dict[str, dict[str, Any]]:
 
 def _diversity(fold: Fold) -> dict[str, dict[str, float]]:
     """Effective rank and mean cosine of predictions, and of the targets of the same trials."""
-    from neurocanvas.evaluation.set_metrics import effective_rank, mean_pairwise_cosine
-
     found: dict[str, dict[str, float]] = {}
     predicted = fold.mapper.coordinates(fold.features)
     for what, rows in (("predictions", predicted), ("targets", fold.coordinates[fold.true])):
@@ -712,8 +651,6 @@ def _averaged(parts: list[tuple[dict[str, dict[str, Any]], int]]) -> dict[str, d
 
 def evaluate_elsewhere(run: Run) -> list[Path]:
     """Score a folder of pictures against a folder of what was seen."""
-    from neurocanvas.evaluation.summary import draw_cells, summarise
-
     settings = run.settings.evaluate
     if (run.folder / "predictions").is_dir():
         raise NeuroCanvasError(f"{run.folder}: is a run with pictures of its own; name another folder by -o.")
@@ -802,12 +739,19 @@ NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.
 
 def _evaluate(run: Run) -> list[Path]:
     """Score the run's own pictures."""
-    from neurocanvas.evaluation.summary import draw_cells, summarise
-
     settings, images = run.settings.evaluate, run.folder / "images"
     entries = read_manifest(run, images / "manifest.jsonl")
     arms = list(dict.fromkeys(entry["arm"] for entry in entries))
-    of_arm = {arm: [entry for entry in entries if entry["arm"] == arm] for arm in arms}
+    trials_of = [{(e["subject"], e["trial"]) for e in entries if e["arm"] == arm} for arm in arms]
+    common, every = set.intersection(*trials_of), set.union(*trials_of)
+    if not common:
+        raise NeuroCanvasError(f"{images}: no trial has images of all arms ({', '.join(arms)}); generate them all.")
+    if common != every:
+        text = f"{len(every) - len(common)} of {len(every)} trials lack images of some arm and are left out"
+        run.log("evaluate", warning=text)
+        sys.stderr.write(f"neurocanvas: {text}\n")
+    of_arm = {arm: [e for e in entries if e["arm"] == arm and (e["subject"], e["trial"]) in common] for arm in arms}
+    entries = [entry for of_one in of_arm.values() for entry in of_one]
     gallery = sorted({entry["stimulus"] for entry in entries})
     names = run.dataset[1].names
     concepts = {concept: names[concept] for concept in sorted({entry["concept"] for entry in entries})}
