@@ -10,29 +10,13 @@ import pytest
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas import artifacts
-from neurocanvas.config import load_settings, save_settings
+from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.audit import audit, describe
 from neurocanvas.pipeline.run import Run
 from neurocanvas.workflow import run_stage
 
 OTHER = {"protocol": "kfold-by-stimulus", "folds": 2}
-
-
-def test_controls_are_an_errand_after_which_a_run_says_what_it_trained(tiny_copy):
-    before, said = load_settings(tiny_copy / "run.toml"), audit(tiny_copy)["verdict"]
-    asked = tiny_settings(
-        split=OTHER, features={"tmax": 0.4}, data={"subjects": (0,)}, generate={"arms": ("caption",)},
-        controls={"names": ["shuffled-pairs"], "permutations": 19, "repeats": 1},
-    )  # fmt: skip
-    run_stage(Run(tiny_copy, asked), "controls")
-    found = json.loads((tiny_copy / "scores" / "controls.json").read_text(encoding="utf-8"))
-    assert found["protocol"] == "kfold-by-stimulus"
-    after = load_settings(tiny_copy / "run.toml")
-    assert after == before.model_copy(update={"controls": asked.controls}) and after.controls.permutations == 19
-    assert audit(tiny_copy)["verdict"] == said
-    run_stage(Run(tiny_copy, tiny_settings(split={"seed": 1})), "features")  # this one is no errand
-    assert load_settings(tiny_copy / "run.toml").split.seed == 1
 
 
 @pytest.mark.parametrize("change", [OTHER, {"seed": 1}, {"val_fraction": 0.5}], ids=["protocol", "seed", "fraction"])
@@ -189,15 +173,3 @@ def test_what_the_table_of_pictures_does_not_say_is_unknown(theirs):
     assert any("pairs.csv is not there" in text for text in case["warnings"])
     shutil.rmtree(theirs.folder / "scores")
     assert audit(theirs.folder)["cases"][0]["finding"] == "nothing"
-
-
-def test_pictures_made_elsewhere_are_an_errand_in_the_folder_of_a_run(theirs, tiny_copy):
-    before = (tiny_copy / "run.toml").read_bytes()
-    shutil.rmtree(tiny_copy / "predictions")  # with pictures of its own a run refuses them
-    theirs.score(tiny_copy)
-    assert (tiny_copy / "run.toml").read_bytes() == before
-    elsewhere, own = audit(tiny_copy)["cases"]
-    assert elsewhere["results"][0]["model"] == "pictures made elsewhere" and own["results"] == []
-    assert own["finding"] == "nothing" and any("evaluate` again for the run's own" in text for text in own["warnings"])
-    theirs.score(header=("image", "against"))
-    assert load_settings(theirs.folder / "run.toml").evaluate.pairs == str(theirs.pairs)  # a folder of its own says it
