@@ -131,9 +131,7 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(says):
 
 
 def test_a_protocol_says_which_column_it_lacks():
-    with pytest.raises(
-        NeuroCanvasError, match="protocol by-stimulus: the column image is needed; the trials"
-    ):
+    with pytest.raises(NeuroCanvasError, match="protocol by-stimulus: the column image is needed; the trials"):
         nc.make_split(from_rows(), subject="2")
     split = nc.make_split(from_rows(), "leave-run-out", subject="2", accept_block_confound=True)
     assert [fold.name for fold in split] == ["leave-run-out, run 0", "leave-run-out, run 1"]
@@ -163,9 +161,7 @@ def test_epochs_become_trials(epochs, tmp_path):
     with_table.metadata = table
     trials = nc.from_epochs(with_table, concept="kind")
     assert trials.y.tolist() == list("xyxy") and trials.names.tolist()[2] == "2/0/0000"
-    with pytest.raises(
-        NeuroCanvasError, match="concept: allowed are the columns of the metadata, subject, image"
-    ):
+    with pytest.raises(NeuroCanvasError, match="concept: allowed are the columns of the metadata, subject, image"):
         nc.from_epochs(with_table, concept="class")
     (tmp_path / "bad-epo.fif").write_bytes(b"no")
     with pytest.raises(NeuroCanvasError, match="MNE cannot read epochs"):
