@@ -383,7 +383,9 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "embed": Step(("embed",), ("caption",), ("targets/*.npy*",)),
         "train": Step(("encoder",), ("features", "embed", "split"), ("models/*",)),
         "predict": Step((), ("train",), ("predictions/*",)),
-        "generate": Step(("generate",), ("predict",), ("images/**/*", "generated_from_captions/*", "scores/per_image/*")),
+        "generate": Step(
+            ("generate",), ("predict",), ("images/**/*", "generated_from_captions/*", "scores/per_image/*")
+        ),
         "evaluate": Step(("evaluate",), ("generate",), ("scores/*",)),
         "report": Step((), ("evaluate",), ("report.html",)),
         "classify": Step(("classify",), ("features", "split"), ("classification/**/*", "models/*/**/*")),

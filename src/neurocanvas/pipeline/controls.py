@@ -15,7 +15,7 @@ from neurocanvas.artifacts import number_in, read_csv
 from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.registry import CONTROLS, control_row, correct_for_many, over_subjects, overall_verdict
 from neurocanvas.config import FeatureSettings
-from neurocanvas.data.splits import blocked_trials, groups, make_split
+from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.trials import Trials, ranks
 from neurocanvas.encoders import TargetBasis
 from neurocanvas.errors import NeuroCanvasError, check_option
@@ -91,7 +91,7 @@ def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
     """What the controls need of one subject; of what not all of them need, the fields that are used."""
     pool, (values, card) = run.pool(subject), read_pooled_features(run, subject)
     settings = run.settings.features
-    splits = [split.joined() for split in make_split(pool, settings=run.settings.split, subject=subject)]
+    splits = [split.joined() for split in run.split(subject)]
     folds = [(np.sort(np.concatenate([split.train, split.validation])), split.test) for split in splits]
     concept = pool.column("concept")
     unseen = any(not np.isin(concept[test], concept[train]).all() for train, test in folds)

@@ -26,7 +26,7 @@ from neurocanvas.audit.variants import (
     upper_half,
 )
 from neurocanvas.config import EvaluateSettings
-from neurocanvas.data.splits import is_blocked, make_split
+from neurocanvas.data.splits import is_blocked
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.encoders import Mapper
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
@@ -529,7 +529,7 @@ def _folds(run: Run) -> Iterator[Fold]:
     first = 0
     for subject in run.subjects:
         pool = run.pool(subject)
-        splits = make_split(pool, settings=run.settings.split, subject=subject)
+        splits = run.split(subject)
         if not _current(run, subject, splits):
             continue
         values, _ = read_pooled_features(run, subject)

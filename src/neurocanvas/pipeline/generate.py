@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.data.splits import make_split
 from neurocanvas.encoders import EEGSpec, RidgeMapper, TargetBasis
 from neurocanvas.encoders.base import standardisation
 from neurocanvas.errors import NeuroCanvasError, check_inside, check_name, printable
@@ -94,7 +93,7 @@ def generate(run: Run) -> list[Path]:
     if any(shard.subject for shard in shards):
         made.append(_write_manifest(run, [e for shard in shards if shard.subject for e in shard.entries]))
     if any(not shard.subject for shard in shards):
-        made += _write_pages(run, [entry for shard in shards if shard.subject < 0 for entry in shard.entries])
+        made += _write_pages(run, [entry for shard in shards if not shard.subject for entry in shard.entries])
     return made
 
 
@@ -314,7 +313,7 @@ def sketch(run: Run, subject: str) -> np.ndarray:
     shown, average = run.stimulus_rows(pool), run.settings.split.average_test
     spec = EEGSpec(tuple(features["ch_names"]), tuple(features["bands"]), pictures.shape[1:])
     rows, found = [], []
-    for split in (split.joined() for split in make_split(pool, settings=run.settings.split, subject=subject)):
+    for split in (split.joined() for split in run.split(subject)):
         basis = TargetBasis.fit(pictures, np.bincount(shown[split.train], minlength=len(pictures)), COMPONENTS)
         mapper = RidgeMapper(spec, basis, *standardisation(spec.check(values[split.train])))
         x, y = mapper.standardise(values), basis.transform(pictures)[shown]

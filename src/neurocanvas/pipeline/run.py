@@ -16,7 +16,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.config import RunSettings
 from neurocanvas.data import images as picture_files
-from neurocanvas.data.splits import PROTOCOLS, check_sessions, testable_subjects
+from neurocanvas.data.splits import PROTOCOLS, Split, check_sessions, make_split, testable_subjects
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option, csv_text
 from neurocanvas.scale import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
@@ -189,6 +189,15 @@ class Run:
         if protocol == "leave-session-out":  # the pool does not know the other subjects
             check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
         return trials if PROTOCOLS[protocol].uses_others else self.subjects[subject]
+
+    def split(self, subject: str, within: str = "") -> Split:
+        """A subject's split: read from splits/<subject>.json, or made once and written there."""
+        path = self.folder / "splits" / within / f"{subject}.json"
+        if path.is_file():
+            return Split.from_dict(artifacts.read_json(path, "a split"), self.pool(subject))
+        split = make_split(self.pool(subject), settings=self.settings.split, subject=subject)
+        artifacts.write_json(path, split.to_dict())
+        return split
 
     @cached_property
     def stimuli(self) -> list[str]:
