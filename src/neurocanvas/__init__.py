@@ -4,7 +4,7 @@ The names below are loaded on first use; importing the package imports nothing e
 
 Notes
 -----
-Data go from `open_dataset` (`Trials`, `Stimuli`) through `extract` (features), `make_splits`, `train_mapper` and
+Data go from `open_dataset` (`Trials`) through `extract` (features), `make_split`, `train_mapper` and
 `load_generator` to `summarise` (scores). `run_all` does all of it in a run folder. ARCHITECTURE.md describes the
 way, GLOSSARY.md the words.
 
@@ -30,15 +30,20 @@ __version__ = "0.1.0"
 # Public name -> module that defines it.
 _PUBLIC = {
     "NeuroCanvasError": "neurocanvas.errors",
+    "Fold": "neurocanvas.data.splits",
+    "Images": "neurocanvas.data.images",
     "Run": "neurocanvas.pipeline.run",
     "RunSettings": "neurocanvas.config",
-    "Stimuli": "neurocanvas.data.images",
+    "Split": "neurocanvas.data.splits",
+    "TrialSpec": "neurocanvas.data.trials",
     "Trials": "neurocanvas.data.trials",
     "extract": "neurocanvas.features.differential_entropy",
+    "from_arrays": "neurocanvas.data.arrays",
+    "from_epochs": "neurocanvas.data.arrays",
     "load_generator": "neurocanvas.generation",
     "load_mapper": "neurocanvas.encoders.checkpoint",
     "load_settings": "neurocanvas.config",
-    "make_splits": "neurocanvas.data.splits",
+    "make_split": "neurocanvas.data.splits",
     "open_dataset": "neurocanvas.data",
     "run_all": "neurocanvas.workflow",
     "summarise": "neurocanvas.evaluation.summary",

@@ -39,13 +39,12 @@ Threads = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def read_subjects(text: str) -> list[int]:
+def read_subjects(text: str) -> list[str]:
     """Read the option --subject."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise NeuroCanvasError(f"--subject: a number, several as 0,3,5, or -1 for all; got {text!r}.") from error
-    return [] if numbers == [-1] else numbers
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise NeuroCanvasError(f"--subject: a name, several as 0,3,5, or -1 for all; got {text!r}.")
+    return [] if names == ["-1"] else names
 
 
 def simulate(
@@ -122,10 +121,10 @@ def pictures(
     as_json: Json = False,
 ) -> None:
     """Copy the pictures that the data set showed out of ImageNet, into imageNet_images."""
-    from neurocanvas.data import open_dataset
+    from neurocanvas.data import open_trials
     from neurocanvas.data.imagenet import import_pictures
 
-    ids = open_dataset(_data_settings(subject, root=str(data)))[1].ids
+    ids = sorted(set(open_trials(_data_settings(subject, root=str(data))).column("image").tolist()))
     with progress_lines(quiet=as_json) as track:
         missing = import_pictures(source, data, ids, progress=track("pictures", len(ids)))
     if as_json:
@@ -334,7 +333,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "data": (str, ("-d", "--data"), ("data.root",), "Folder of the data set."),
     "unit": (str, ("--unit",), ("data.unit",), "Of the signal in EEG-ImageNet files: auto, V, mV or uV."),
     "images": (str, ("--images",), ("data.pictures",), "Folder that holds imageNet_images, if not the data folder."),
-    "dataset": (str, ("--dataset",), ("data.name",), "eeg-imagenet or recordings."),
+    "dataset": (str, ("--dataset",), ("data.name",), "eeg-imagenet, recordings or simulated."),
     "granularity": (str, ("-g", "--granularity"), ("data.granularity",), "coarse, fine0 ... fine4, or all."),
     "subject": (str, ("-s", "--subject"), ("data.subjects",), "Subjects, e.g. 0 or 0,3,5; -1 = all."),
     "method": (str, ("--method",), ("features.method",), "gaussian, or eeg-imagenet for the released formula."),

@@ -6,10 +6,11 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from neurocanvas.artifacts import fingerprint, write_text
 from neurocanvas.errors import NeuroCanvasError, check_file
@@ -19,10 +20,24 @@ DEMO = Path(__file__).parent / "bundled" / "demo.toml"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
-Protocol = Literal[
-    "by-stimulus", "kfold-by-stimulus", "leave-run-out", "leave-block-out", "leave-session-out", "leave-subject-out",
-    "pretrain-finetune", "within-block-gap", "released",
-]  # fmt: skip
+
+
+def _in_registry(where: str) -> AfterValidator:
+    """Accept the keys of a registry ("module:name"), which is imported when a value is checked."""
+
+    def check(name: str) -> str:
+        allowed = resolve_name(where)
+        if name not in allowed:
+            raise ValueError(f"allowed are {', '.join(allowed)}")
+        return name
+
+    return AfterValidator(check)
+
+
+ProtocolName = Annotated[str, _in_registry("neurocanvas.data.splits:PROTOCOLS")]
+DatasetName = Annotated[str, _in_registry("neurocanvas.data:DATASETS")]
+# Of a subject: numbers in TOML are taken as their text.
+SubjectName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class Settings(BaseModel):
@@ -84,9 +99,9 @@ class RecordingSettings(Settings):
 class DataSettings(Settings):
     """Which trials."""
 
-    name: Literal["eeg-imagenet", "recordings"] = "eeg-imagenet"
+    name: DatasetName = "eeg-imagenet"
     root: str = "data"
-    subjects: tuple[int, ...] = Field((), description="empty = all")
+    subjects: tuple[SubjectName, ...] = Field((), description="names; empty = all")
     granularity: Granularity = "all"
     unit: Literal["auto", "V", "mV", "uV"] = Field(
         "auto", description="of eeg_data in EEG-ImageNet files; auto accepts volts of a plausible size"
@@ -134,7 +149,7 @@ class EmbedSettings(Settings):
 class SplitSettings(Settings):
     """Which trials train, validate and test."""
 
-    protocol: Protocol = "by-stimulus"
+    protocol: ProtocolName = "by-stimulus"
     test_fraction: float = Field(0.1, gt=0, lt=1, description="of each concept's stimuli (by-stimulus)")
     val_fraction: float = Field(0.15, gt=0, lt=1, description="of the training stimuli, trials or subjects")
     folds: int = Field(5, ge=2, description="parts into which each concept's stimuli are dealt (kfold-by-stimulus)")
@@ -235,7 +250,7 @@ class BenchmarkSettings(Settings):
     granularities: tuple[Literal["all", "coarse", "fine"], ...] = Field(
         (), description="empty = those that the data have; fine is the mean over fine0 to fine4"
     )
-    protocols: tuple[Protocol, ...] = Field((), description="empty = the one of [split]")
+    protocols: tuple[ProtocolName, ...] = Field((), description="empty = the one of [split]")
     permutations: int = Field(2000, ge=19)
     seed: int = Field(0, ge=0)
 

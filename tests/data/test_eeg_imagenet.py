@@ -10,7 +10,7 @@ from neurocanvas.config import DataSettings
 from neurocanvas.data.eeg_imagenet import granularity_rows, open_eeg_imagenet, released_print
 from neurocanvas.data.images import IMAGENET_CONCEPTS
 from neurocanvas.data.store import convert
-from neurocanvas.data.trials import COLUMNS
+from neurocanvas.data.trials import COLUMNS, without_signal
 from neurocanvas.errors import NeuroCanvasError
 
 LABELS = list(IMAGENET_CONCEPTS)
@@ -42,17 +42,18 @@ def write(folder, records, name="EEG-ImageNet.pth"):
 
 def test_reads_the_table_and_microvolts(tmp_path):
     records = make_records()
-    trials, stimuli = open_eeg_imagenet(write(tmp_path, records), ALL)
-    assert list(trials.table) == list(COLUMNS)
-    assert trials.column("subject").tolist() == [0] * 5 + [3] * 5
+    trials = open_eeg_imagenet(write(tmp_path, records), ALL)
+    assert list(trials.metadata) == [name for name in COLUMNS if name != "onset"]
+    assert trials.names[[0, 9]].tolist() == ["0/0/0000", "3/0/0004"]
+    assert trials.column("subject").tolist() == ["0"] * 5 + ["3"] * 5
     assert trials.column("order").tolist() == [0, 1, 2, 3, 4] * 2
     assert trials.column("block").tolist() == [0, 0, 1, 2, 3] * 2
-    assert set(trials.column("session")) == set(trials.column("run")) == {0}
-    assert (trials.sfreq, trials.tmin, len(trials.ch_names)) == (1000.0, 0.0, 62)
+    assert set(trials.column("session")) == set(trials.column("run")) == {"0"}
+    assert (trials.spec.sfreq, trials.spec.tmin, len(trials.spec.ch_names)) == (1000.0, 0.0, 62)
     signal = trials.signal([7, 2])
     assert signal.dtype == np.float32 and signal.shape == (2, 62, 501)
     np.testing.assert_allclose(signal[1], records[2]["eeg_data"].numpy() * 1e6, rtol=1e-6)
-    assert stimuli.concept(f"{FISH}_3.JPEG") == FISH and stimuli.names[FISH] == "goldfish"
+    assert trials.images.concept(f"{FISH}_3.JPEG") == FISH and trials.images.names[FISH] == "goldfish"
 
 
 def make_stage2(subject=18, labels=(DOG, FISH, DOG, DOG), stages=(20, 30, 30, 20)):
@@ -66,11 +67,11 @@ def test_stage_2_is_the_second_session_of_the_one_who_came_back(tmp_path, alone)
     if not alone:
         write(tmp_path, make_records(subjects=(0, 3)), "EEG-ImageNet_1.pth")
     write(tmp_path, make_stage2(), "EEG-ImageNet_stage2.pth")
-    trials, _ = open_eeg_imagenet(tmp_path, DataSettings(subjects=(0,)))
-    day = trials.select(trials.column("session") == 1)
+    trials = open_eeg_imagenet(tmp_path, DataSettings(subjects=(0,)))
+    day = trials[trials.column("session") == "1"]
     first, first_block = (0, 0) if alone else (5, 4)
     assert len(trials) == len(day) + (0 if alone else 5)
-    assert day.column("run").tolist() == [1, 0, 0, 1]
+    assert day.column("run").tolist() == ["1", "0", "0", "1"]
     # recorded as: pass of 30 (fish, dog), then pass of 20 (dog, dog); a pass begins a block
     assert (day.column("order") - first).tolist() == [2, 0, 1, 3]
     assert (day.column("block") - first_block).tolist() == [2, 0, 1, 2]
@@ -91,15 +92,15 @@ def test_what_a_stage_2_file_cannot_hold(tmp_path, change, message):
 def test_a_subject_of_the_missing_half_is_told_where_it_is(tmp_path):
     write(tmp_path, make_records(subjects=(0, 7)), "EEG-ImageNet_1.pth")
     with pytest.raises(NeuroCanvasError, match=r"holds 0, 7; got 9; EEG-ImageNet_2\.pth holds 8-15, put it beside"):
-        open_eeg_imagenet(tmp_path, DataSettings(subjects=(9,)))
+        open_eeg_imagenet(tmp_path, DataSettings(subjects=("9",)))
     with pytest.raises(NeuroCanvasError, match=r"got 17; 17 in EEG-ImageNet_stage2\.pth is session 1 of subject 12"):
-        open_eeg_imagenet(tmp_path, DataSettings(subjects=(17,)))
+        open_eeg_imagenet(tmp_path, DataSettings(subjects=("17",)))
 
 
 def test_both_released_halves_are_one_data_set_and_a_subject_in_both_is_refused(tmp_path):
     write(tmp_path, make_records(subjects=(3,)), "EEG-ImageNet_1.pth")
     write(tmp_path, make_records(subjects=(8,)), "EEG-ImageNet_2.pth")
-    assert np.unique(open_eeg_imagenet(tmp_path, ALL)[0].column("subject")).tolist() == [3, 8]
+    assert np.unique(open_eeg_imagenet(tmp_path, ALL).column("subject")).tolist() == ["3", "8"]
     write(tmp_path, make_records(subjects=(3,)), "EEG-ImageNet_2.pth")
     with pytest.raises(NeuroCanvasError, match=r"_2\.pth: subject 3 is in EEG-ImageNet_1\.pth too"):
         open_eeg_imagenet(tmp_path, ALL)
@@ -127,14 +128,13 @@ def test_a_copy_with_fewer_concepts_keeps_the_groups_and_other_concepts_go_by_ei
     fruit = LABELS[16]
     fewer = make_records(subjects=(0,), labels=(FISH, fruit, COARSE))
     torch.save({"dataset": fewer, "labels": [COARSE, fruit, FISH], "images": []}, tmp_path / "EEG-ImageNet.pth")
-    trials, _ = open_eeg_imagenet(tmp_path, DataSettings(granularity="fine2"))
+    trials = open_eeg_imagenet(tmp_path, DataSettings(granularity="fine2"))
     assert trials.column("concept").tolist() == [fruit]
     others = np.array([f"n{number:08}" for number in range(12)])
-    fine = np.full(12, "fine")
-    assert granularity_rows(others, fine, "fine1").tolist() == [False] * 8 + [True] * 4
-    everything, _ = open_eeg_imagenet(tmp_path, ALL)
-    columns = everything.column("concept"), everything.column("granularity")
-    assert [granularity_rows(*columns, name).tolist() for name in ("coarse", "fine1", "all")] == [
+    columns = {"concept": others, "granularity": np.full(12, "fine")}
+    assert granularity_rows(without_signal(columns), "fine1").tolist() == [False] * 8 + [True] * 4
+    everything = open_eeg_imagenet(tmp_path, ALL)
+    assert [granularity_rows(everything, name).tolist() for name in ("coarse", "fine1", "all")] == [
         [False, False, True], [True, False, False], [True, True, True]
     ]  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_a_copy_with_fewer_concepts_keeps_the_groups_and_other_concepts_go_by_ei
     [("coarse", {COARSE}), ("fine0", {DOG}), ("fine1", {FISH}), ("all", {COARSE, DOG, FISH})],
 )
 def test_granularity_selects_concepts_but_keeps_their_place(tmp_path, granularity, concepts):
-    trials, _ = open_eeg_imagenet(write(tmp_path, make_records()), DataSettings(granularity=granularity, subjects=(3,)))
+    trials = open_eeg_imagenet(write(tmp_path, make_records()), DataSettings(granularity=granularity, subjects=("3",)))
     assert set(trials.column("concept")) == concepts
     if granularity == "fine1":
         assert (trials.column("order").tolist(), trials.column("block").tolist()) == ([3], [2])
@@ -156,16 +156,16 @@ def test_opening_does_not_read_the_signal(tmp_path, monkeypatch):
     reads = []
     original = torch.Tensor.numpy
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: reads.append(1) or original(tensor))
-    trials, _ = open_eeg_imagenet(write(tmp_path, make_records(subjects=range(10))), ALL)
+    trials = open_eeg_imagenet(write(tmp_path, make_records(subjects=range(10))), ALL)
     opened = len(reads)
     trials.signal(slice(0, 4))
     assert (len(trials), opened, len(reads)) == (50, 9, 13)
 
 
 def test_the_source_changes_with_the_file(tmp_path):
-    before = open_eeg_imagenet(write(tmp_path, make_records()), ALL)[0].fingerprint()
-    assert open_eeg_imagenet(tmp_path, ALL)[0].fingerprint() == before
-    after = open_eeg_imagenet(write(tmp_path, make_records(scale=1.1e-5)), ALL)[0].fingerprint()
+    before = open_eeg_imagenet(write(tmp_path, make_records()), ALL).fingerprint()
+    assert open_eeg_imagenet(tmp_path, ALL).fingerprint() == before
+    after = open_eeg_imagenet(write(tmp_path, make_records(scale=1.1e-5)), ALL).fingerprint()
     assert after != before
 
 
@@ -214,7 +214,7 @@ def test_a_file_in_another_unit_than_the_one_beside_it_is_named(tmp_path):
         open_eeg_imagenet(tmp_path, ALL)
     with pytest.raises(NeuroCanvasError, match=question):
         convert(DataSettings(root=str(tmp_path)), tmp_path / "store")
-    assert len(open_eeg_imagenet(tmp_path, DataSettings(subjects=(1,)))[0]) == 5
+    assert len(open_eeg_imagenet(tmp_path, DataSettings(subjects=("1",)))) == 5
     write(tmp_path, make_records(subjects=range(10), scale=1e1), "EEG-ImageNet_1.pth")
     with pytest.raises(NeuroCanvasError, match=r"EEG-ImageNet_1\.pth: .* is it in uV\? Then pass --unit uV"):
         open_eeg_imagenet(tmp_path, ALL)
@@ -230,7 +230,7 @@ def test_real_trials_in_volts_are_taken_and_standardised_ones_are_a_question(tes
         records[0]["eeg_data"] = torch.from_numpy(real[name])
         write(tmp_path, records)
         if "volts" in name:
-            signal = open_eeg_imagenet(tmp_path, ALL)[0].signal()
+            signal = open_eeg_imagenet(tmp_path, ALL).signal()
             np.testing.assert_allclose(signal[0], real[name] * 1e6, rtol=1e-5)
         else:
             with pytest.raises(NeuroCanvasError, match="must be in volts"):
@@ -240,7 +240,7 @@ def test_real_trials_in_volts_are_taken_and_standardised_ones_are_a_question(tes
 @pytest.mark.parametrize(("unit", "factor"), [("uV", 1e6), ("mV", 1e3), ("V", 1.0)])
 def test_a_named_unit_is_taken_at_its_word(tmp_path, unit, factor):
     records = make_records(scale=1e-5 * factor)
-    trials, _ = open_eeg_imagenet(write(tmp_path, records), DataSettings(unit=unit))
+    trials = open_eeg_imagenet(write(tmp_path, records), DataSettings(unit=unit))
     wanted = records[0]["eeg_data"].numpy() / factor * 1e6
     np.testing.assert_allclose(trials.signal([0])[0], wanted, rtol=1e-5)
     assert open_eeg_imagenet(write(tmp_path, make_records(scale=1.0)), DataSettings(unit="V"))
@@ -251,5 +251,5 @@ def test_trials_that_share_one_storage_are_read(tmp_path):
     together = torch.stack([record["eeg_data"] for record in records])
     for record, signal in zip(records, together, strict=True):
         record["eeg_data"] = signal
-    trials, _ = open_eeg_imagenet(write(tmp_path, records), ALL)
+    trials = open_eeg_imagenet(write(tmp_path, records), ALL)
     np.testing.assert_allclose(trials.signal([3, 9]), together[[3, 9]].numpy() * 1e6, rtol=1e-6)

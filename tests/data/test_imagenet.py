@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from neurocanvas.data.imagenet import import_pictures
-from neurocanvas.data.images import PICTURES_FOLDER, Stimuli
+from neurocanvas.data.images import PICTURES_FOLDER, Images
 from neurocanvas.errors import NeuroCanvasError
 
 IDS = ["n01443537_10.JPEG", "n01443537_20.JPEG", "n02106662_1410.JPEG"]
@@ -82,7 +82,7 @@ def test_only_what_is_needed_is_taken(tmp_path, kind):
     assert sorted(files) == IDS
     for name, path in files.items():
         assert path.read_bytes() == content_of(name)
-        assert path == Stimuli.from_folder(tmp_path / "data", IDS).path(name)
+        assert path == Images.from_folder(tmp_path / "data", IDS).path(name)
 
 
 def test_what_is_there_is_left_alone(tmp_path):

@@ -1,10 +1,10 @@
-"""Stimuli: from an id to its picture, concept and name."""
+"""Images: from an id to its picture, concept and name."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER, Stimuli, read_names
+from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER, Images, read_names
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.simulation.images import CONCEPTS, GRATINGS
 
@@ -22,13 +22,13 @@ def root(tmp_path):
 
 
 def test_finds_the_pictures_of_a_folder(root):
-    stimuli = Stimuli.from_folder(root)
-    assert stimuli.ids == (f"{BANANA}_1.JPEG", f"{BANANA}_2.JPEG")
-    assert stimuli.concept(stimuli.ids[0]) == BANANA
-    assert stimuli.names == {BANANA: "banana"}
-    assert stimuli.path(stimuli.ids[0]).parent.name == BANANA
+    images = Images.from_folder(root)
+    assert images.ids == (f"{BANANA}_1.JPEG", f"{BANANA}_2.JPEG")
+    assert images.concept(images.ids[0]) == BANANA
+    assert images.names == {BANANA: "banana"}
+    assert images.path(images.ids[0]).parent.name == BANANA
     (root / "synset_map_en.txt").write_text(f"{BANANA}\tyellow_thing, other\n")
-    assert Stimuli.from_folder(root).names == {BANANA: "yellow thing"}
+    assert Images.from_folder(root).names == {BANANA: "yellow thing"}
 
 
 @pytest.mark.parametrize("folder", [".", PICTURES_FOLDER])
@@ -44,46 +44,46 @@ def test_an_imagenet_folder_does_as_well(root, folder):
     target = root / "elsewhere" / folder / BANANA
     target.parent.mkdir(parents=True, exist_ok=True)
     (root / PICTURES_FOLDER / BANANA).rename(target)
-    found = Stimuli.from_folder(root / "elsewhere", [f"{BANANA}_1.JPEG"])
+    found = Images.from_folder(root / "elsewhere", [f"{BANANA}_1.JPEG"])
     assert found.path(f"{BANANA}_1.JPEG") == target / f"{BANANA}_1.JPEG"
-    assert len(Stimuli.from_folder(root / "elsewhere").ids) == 2
+    assert len(Images.from_folder(root / "elsewhere").ids) == 2
 
 
 def test_pictures_are_rgb_and_cut_square_when_a_size_is_asked_for(root):
-    stimuli = Stimuli.from_folder(root)
-    assert stimuli.picture(stimuli.ids[0]).shape == (16, 16, 3)
-    assert stimuli.picture(stimuli.ids[1]).shape == (20, 40, 3)
-    cut = stimuli.picture(stimuli.ids[1], size=8)
+    images = Images.from_folder(root)
+    assert images.picture(images.ids[0]).shape == (16, 16, 3)
+    assert images.picture(images.ids[1]).shape == (20, 40, 3)
+    cut = images.picture(images.ids[1], size=8)
     assert cut.shape == (8, 8, 3) and cut.dtype == np.uint8
     assert cut[4, 4, 0] > 240 and cut[4, 4, 1] < 15
 
 
 def test_missing_pictures_unknown_stimuli_and_empty_folders_are_errors(root, tmp_path):
     with pytest.raises(NeuroCanvasError, match=f"{BANANA}_9.JPEG: no such file"):
-        Stimuli.from_folder(root, [f"{BANANA}_9.JPEG"]).picture(f"{BANANA}_9.JPEG")
+        Images.from_folder(root, [f"{BANANA}_9.JPEG"]).picture(f"{BANANA}_9.JPEG")
     with pytest.raises(NeuroCanvasError, match="unknown"):
-        Stimuli.from_folder(root).picture("n1_1.JPEG")
+        Images.from_folder(root).picture("n1_1.JPEG")
     with pytest.raises(NeuroCanvasError, match="no such folder"):
-        Stimuli.from_folder(tmp_path / "elsewhere")
+        Images.from_folder(tmp_path / "elsewhere")
     (tmp_path / "bare" / PICTURES_FOLDER).mkdir(parents=True)
     with pytest.raises(NeuroCanvasError, match="no pictures"):
-        Stimuli.from_folder(tmp_path / "bare")
+        Images.from_folder(tmp_path / "bare")
 
 
 def test_the_fingerprint_follows_the_pixels(root):
-    before = Stimuli.from_folder(root).fingerprint()
-    assert Stimuli.from_folder(root).fingerprint() == before
+    before = Images.from_folder(root).fingerprint()
+    assert Images.from_folder(root).fingerprint() == before
     Image.new("L", (16, 16), 91).save(root / PICTURES_FOLDER / BANANA / f"{BANANA}_1.JPEG")
-    assert Stimuli.from_folder(root).fingerprint() != before
+    assert Images.from_folder(root).fingerprint() != before
 
 
 def test_gratings_are_drawn_on_demand():
-    stimuli = Stimuli.from_gratings()
-    assert stimuli.ids == tuple(GRATINGS)
-    assert stimuli.picture("grating_low_0").shape == (64, 64, 3)
-    assert stimuli.concept("grating_high_45") == "grating_high_45"
+    images = Images.from_gratings()
+    assert images.ids == tuple(GRATINGS)
+    assert images.picture("grating_low_0").shape == (64, 64, 3)
+    assert images.concept("grating_high_45") == "grating_high_45"
     with pytest.raises(NeuroCanvasError, match="no file"):
-        stimuli.path("grating_low_0")
+        images.path("grating_low_0")
 
 
 def test_eighty_concepts_fine_ones_first():

@@ -39,14 +39,15 @@ def test_counts_sizes_signal_and_recordings(root, report):
     assert report["unit"]["file"] == "V" and 5 < report["unit"]["µV"] < 30
     found = [(one["subject"], one["session"], one["trials"], one["blocks"]) for one in report["recordings"]]
     assert found == [
-        (0, 0, 20, 4), (0, 1, 20, 8), (1, 0, 20, 4), (2, 0, 20, 4), (3, 0, 20, 4), (4, 0, 15, 3), (4, 1, 20, 8)
+        ("0", "0", 20, 4), ("0", "1", 20, 8), ("1", "0", 20, 4), ("2", "0", 20, 4), ("3", "0", 20, 4),
+        ("4", "0", 15, 3), ("4", "1", 20, 8),
     ]  # fmt: skip
     assert all(one["blocked"] for one in report["recordings"])
 
 
 def test_the_recording_that_is_short_and_what_it_lacks(report):
     (one,) = report["unusual"]
-    assert (one["subject"], one["session"], one["trials"], one["usual"]) == (4, 0, 15, 20)
+    assert (one["subject"], one["session"], one["trials"], one["usual"]) == ("4", "0", 15, 20)
     assert list(one["lacking"].values()) == [5]
 
 

@@ -54,7 +54,7 @@ def write_muse(path: Path, rows: np.ndarray) -> None:
 def open_muse(folder: Path, **changes: object) -> Trials:
     """Open a folder of Muse files with some settings changed."""
     recording = MUSE.model_copy(update=changes)
-    return open_recordings(folder, DataSettings(name="recordings", recording=recording))[0]
+    return open_recordings(folder, DataSettings(name="recordings", recording=recording))
 
 
 @pytest.fixture
@@ -67,37 +67,38 @@ def folder(tmp_path) -> Path:
 
 def test_trials_are_cut_at_the_onsets(folder):
     trials = open_muse(folder)
-    assert trials.ch_names == ("TP9", "POz") and trials.sfreq == SFREQ and trials.tmin == -0.5
-    assert trials.column("stimulus").tolist() == ["grating_low_0", "grating_high_45", "grating_low_135"] * 2
-    assert trials.column("concept").tolist() == trials.column("stimulus").tolist()
-    assert trials.column("run").tolist() == [0, 0, 0, 1, 1, 1]
+    assert trials.spec.ch_names == ("TP9", "POz") and trials.spec.sfreq == SFREQ and trials.spec.tmin == -0.5
+    assert trials.column("image").tolist() == ["grating_low_0", "grating_high_45", "grating_low_135"] * 2
+    assert trials.column("concept").tolist() == trials.column("image").tolist()
+    assert trials.column("run").tolist() == list("000111")
     assert trials.column("order").tolist() == [0, 1, 2, 3, 4, 5]
     assert trials.column("block").tolist() == [0, 1, 2, 3, 4, 5]
-    assert set(trials.table) == set(COLUMNS)
+    assert set(COLUMNS) - set(trials.metadata) == {"granularity"}
+    assert trials.column("onset")[3:].tolist() == [onset / SFREQ for onset in ONSETS]
     signal = trials.signal([4, 0])
     assert signal.shape == (2, 2, 384) and signal.dtype == np.float32
     rows = muse_rows()
     np.testing.assert_allclose(signal[0], rows[1024 - 128 : 1024 + 256, 1:3].T, atol=1e-4)
     np.testing.assert_allclose(signal[1], rows[512 - 128 : 512 + 256, 1:3].T, atol=1e-4)
-    np.testing.assert_array_equal(trials.select([4]).signal(), signal[:1])
+    np.testing.assert_array_equal(trials[[4]].signal(), signal[:1])
     assert trials.signal([]).shape == (0, 2, 384)
 
 
 def test_channels_are_chosen_and_ordered(folder):
     trials = open_muse(folder, channels=("POz", "TP9"))
-    assert trials.ch_names == ("POz", "TP9")
+    assert trials.spec.ch_names == ("POz", "TP9")
     np.testing.assert_array_equal(trials.signal([1]), open_muse(folder).signal([1])[:, ::-1])
 
 
 def test_subjects_and_sessions_come_from_the_path(tmp_path):
-    for name in ("sub-02/ses-01/a.csv", "sub-02/ses-03/b.csv", "sub-07/a.csv"):
+    for name in ("sub-2/ses-01/a.csv", "sub-2/ses-3/sub-2_b.csv", "sub-10_x.csv", "sub-anna.csv", "a.csv"):
         write_muse(tmp_path / name, muse_rows())
     settings = DataSettings(name="recordings", subjects=(2,), recording=MUSE)
-    trials, _ = open_recordings(tmp_path, settings)
-    assert trials.column("session").tolist() == [1, 1, 1, 3, 3, 3]
-    assert trials.column("run").tolist() == [0, 0, 0, 1, 1, 1]
-    with pytest.raises(NeuroCanvasError, match="subject: allowed are 2, 7; got 5"):
-        open_recordings(tmp_path, settings.model_copy(update={"subjects": (5,)}))
+    trials = open_recordings(tmp_path, settings)
+    assert trials.column("session").tolist() == ["01"] * 3 + ["3"] * 3
+    assert trials.column("run").tolist() == list("000111")
+    with pytest.raises(NeuroCanvasError, match="subject: allowed are 0, 2, 10, anna; got '5'"):
+        open_recordings(tmp_path, settings.model_copy(update={"subjects": ("5",)}))
 
 
 def test_the_fingerprint_follows_the_files_and_the_settings(folder):
@@ -202,9 +203,9 @@ def test_what_mne_reads_is_cut_in_microvolts(tmp_path, source):
     raw.save(tmp_path / "run_raw.fif", fmt="double", verbose="error")
     words = {"1": "grating_low_0", "2": "grating_high_90", "pause": ""}
     recording = RecordingSettings(files="*.fif", events={source: words}, stimulus=f"{{{source}}}")
-    trials, _ = open_recordings(tmp_path, DataSettings(name="recordings", recording=recording))
-    assert trials.column("stimulus").tolist() == ["grating_low_0", "grating_high_90", "grating_low_0"]
-    assert trials.ch_names == ("Oz", "Pz")
+    trials = open_recordings(tmp_path, DataSettings(name="recordings", recording=recording))
+    assert trials.column("image").tolist() == ["grating_low_0", "grating_high_90", "grating_low_0"]
+    assert trials.spec.ch_names == ("Oz", "Pz")
     np.testing.assert_allclose(trials.signal([1])[0], microvolts[:, 1024 - 128 : 1024 + 256], rtol=1e-5)
 
 
@@ -224,8 +225,8 @@ def test_real_formats(test_data, name):
         with pytest.raises(NeuroCanvasError, match="allows Stimulus/S253"):
             open_recordings(test_data / "recordings", settings)
         return
-    trials, _ = open_recordings(test_data / "recordings", settings)
-    assert len(trials) == n_trials and trials.sfreq == sfreq
+    trials = open_recordings(test_data / "recordings", settings)
+    assert len(trials) == n_trials and trials.spec.sfreq == sfreq
     signal = trials.signal([0, 5])
     assert signal.shape == (2, n_chans, round(0.4 * sfreq)) and 5 < signal.std() < 200
 
@@ -240,7 +241,7 @@ def test_truncated_real_recordings(test_data, tmp_path, name):
     words = dict.fromkeys(("T0", "rt"), "") | dict.fromkeys(("T1", "T2", "square"), "grating_low_0")
     recording = RecordingSettings(files=header, events={"annotations": words}, tmin=0.0, tmax=0.4)
     with pytest.raises(NeuroCanvasError, match=re.escape(f"{header}: MNE cannot read it")):
-        open_recordings(tmp_path, DataSettings(name="recordings", recording=recording))[0].signal()
+        open_recordings(tmp_path, DataSettings(name="recordings", recording=recording)).signal()
 
 
 def balanced_accuracy(features: np.ndarray, labels: np.ndarray, runs: np.ndarray) -> float:
@@ -255,10 +256,10 @@ def balanced_accuracy(features: np.ndarray, labels: np.ndarray, runs: np.ndarray
 
 def test_real_gratings_are_decodable_after_the_onset_and_not_before(test_data):
     settings = load_settings(CONFIG)
-    trials, _ = open_recordings(test_data / "muse_gratings", settings.data)
-    stimulus, runs = trials.column("stimulus"), trials.column("run")
+    trials = open_recordings(test_data / "muse_gratings", settings.data)
+    stimulus, runs = trials.column("image"), trials.column("run")
     assert np.unique(stimulus, return_counts=True)[1].tolist() == [30] * 8
-    assert trials.ch_names == ("TP9", "AF7", "AF8", "TP10", "POz")
+    assert trials.spec.ch_names == ("TP9", "AF7", "AF8", "TP10", "POz")
     frequency = np.array([name.split("_")[1] for name in stimulus])
     after = extract(trials, settings.features)
     before = extract(trials, FeatureSettings(tmin=-0.4, tmax=0.0))

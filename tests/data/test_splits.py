@@ -1,32 +1,30 @@
 """Splits: what each protocol promises, what is refused, what is marked."""
 
 import re
-from typing import get_args
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from neurocanvas.config import Protocol, SplitSettings
+from neurocanvas.config import SplitSettings
 from neurocanvas.data.splits import (
     BLOCK_WARNING,
     GAP_WARNING,
-    OF_OTHERS,
     ORDER_WARNING,
     PROTOCOLS,
     REPEAT_WARNING,
-    Split,
+    Fold,
     blocked_trials,
     groups,
     is_blocked,
-    make_splits,
+    make_split,
     prove_disjoint,
-    uses_other_subjects,
 )
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.trials import without_signal
 from neurocanvas.errors import NeuroCanvasError
 
 
-def make_trials(concept, stimulus=None, run=None, order=None, subject=None):
+def make_trials(concept, image=None, run=None, order=None, subject=None):
     """A table of trials without signal; blocks follow from the order."""
     n = len(concept)
     concept = np.asarray(concept)
@@ -34,16 +32,23 @@ def make_trials(concept, stimulus=None, run=None, order=None, subject=None):
     recorded = np.argsort(order)
     block = np.empty(n, dtype=np.int64)
     block[recorded] = np.cumsum(np.r_[0, concept[recorded][1:] != concept[recorded][:-1]])
-    stimulus = [f"{c}_{i}" for i, c in enumerate(concept)] if stimulus is None else stimulus
-    return table(concept=concept, stimulus=stimulus, order=order, block=block, run=run, subject=subject)
+    image = [f"{c}_{i}" for i, c in enumerate(concept)] if image is None else image
+    return table(concept=concept, image=image, order=order, block=block, run=run, subject=subject)
 
 
 def table(**columns):
     """Trials without signal; columns that are None are zero."""
     n = len(columns["concept"])
     filled = {name: np.zeros(n, int) if values is None else np.array(values) for name, values in columns.items()}
-    filled = {"session": np.zeros(n, int), "granularity": np.full(n, "coarse"), **filled}
-    return Trials(filled, ("O1",), 1000.0, 0.0, lambda rows: np.zeros((len(rows), 1, 1), np.float32), "none")
+    return without_signal({"session": np.zeros(n, int), **filled})
+
+
+def folds_of(trials, settings, subject=None):
+    """Split with the settings; subjects may be numbers."""
+    return make_split(trials, settings=settings, subject=None if subject is None else str(subject))
+
+
+OF_OTHERS = {"leave-subject-out", "pretrain-finetune"}
 
 
 @pytest.fixture
@@ -64,13 +69,13 @@ def gratings():
     rng = np.random.default_rng(1)
     ids = [f"grating{number}" for number in range(8)]
     names = np.concatenate([rng.permutation(np.repeat(ids, 10)) for _ in range(3)])
-    return make_trials(names, stimulus=names, run=np.repeat([1, 2, 3], 80))
+    return make_trials(names, image=names, run=np.repeat([1, 2, 3], 80))
 
 
 def concatenate(*recordings):
     """One table of (subject, session, run, concepts in recorded order); order and block count within a subject."""
-    columns = {name: [] for name in ("subject", "session", "run", "order", "block", "concept", "stimulus")}
-    last: dict[int, tuple[int, int]] = {}  # trials and blocks of a subject so far
+    columns = {name: [] for name in ("subject", "session", "run", "order", "block", "concept", "image")}
+    last: dict[str, tuple[int, int]] = {}  # trials and blocks of a subject so far
     for subject, session, run, concepts in recordings:
         n, (before, block) = len(concepts), last.get(subject, (0, 0))
         blocks = block + np.cumsum(np.r_[0, concepts[1:] != concepts[:-1]])
@@ -97,17 +102,17 @@ def people(rng, design="block", n_subjects=5, returning=(1, 3), concepts="abcdef
             shown = in_blocks(concepts, n, rng)
             recordings.append((subject, session, run, shown if design == "block" else rng.permutation(shown)))
     trials = concatenate(*recordings)
-    return trials.select(rng.permutation(len(trials)))
+    return trials[rng.permutation(len(trials))]
 
 
 def alone(trials, subject):
     """Trials of one subject."""
-    return trials.select(trials.column("subject") == subject)
+    return trials[trials.column("subject") == str(subject)]
 
 
 PROMISES = {
-    "by-stimulus": ("stimulus",),
-    "kfold-by-stimulus": ("stimulus",),
+    "by-stimulus": ("image",),
+    "kfold-by-stimulus": ("image",),
     "leave-run-out": ("run", "block"),
     "leave-block-out": ("block",),
     "leave-session-out": ("session", "run", "block"),
@@ -131,20 +136,20 @@ def test_every_protocol_keeps_its_promises_on_random_tables(protocol, design, se
     rng = np.random.default_rng(seed)
     trials = people(rng, design, n_subjects=int(rng.integers(4, 7)))
     settings = SplitSettings(protocol=protocol, accept_block_confound=True, seed=seed)
-    splits, again = (make_splits(trials, settings, 3) for _ in range(2))
+    splits, again = (folds_of(trials, settings, 3) for _ in range(2))
     assert [split.fingerprint() for split in splits] == [split.fingerprint() for split in again]
-    key = list(zip(*(trials.column(name).tolist() for name in ("subject", "session", "run", "block", "stimulus"))))
+    key = list(zip(*(trials.column(name).tolist() for name in ("subject", "session", "run", "block", "image"))))
     depth = {"subject": 1, "session": 2, "run": 3}
 
     def values(rows, column):
         if column == "block":
             return {(key[row][0], key[row][1], key[row][3]) for row in rows}
-        return {key[row][4] if column == "stimulus" else key[row][: depth[column]] for row in rows}
+        return {key[row][4] if column == "image" else key[row][: depth[column]] for row in rows}
 
     for split in splits:
         rows = np.concatenate(list(split.parts().values()))
         assert len(rows) == len(np.unique(rows))
-        assert set(trials.column("subject")[split.test]) == {3}
+        assert set(trials.column("subject")[split.test]) == {"3"}
         assert (len(set(trials.column("subject")[rows])) > 1) == (protocol in OF_OTHERS)
         for column in PROMISES[protocol]:
             for part in split.parts().keys() - {"test"}:
@@ -153,41 +158,36 @@ def test_every_protocol_keeps_its_promises_on_random_tables(protocol, design, se
     tested = np.concatenate([split.test for split in splits])
     assert len(tested) == len(np.unique(tested))
     if protocol in ("kfold-by-stimulus", "leave-run-out", "leave-block-out", "leave-session-out", "leave-subject-out"):
-        assert np.array_equal(np.sort(tested), np.flatnonzero(trials.column("subject") == 3))
+        assert np.array_equal(np.sort(tested), np.flatnonzero(trials.column("subject") == "3"))
 
 
 @pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name not in OF_OTHERS])
 def test_the_others_change_nothing_within_a_subject(protocol):
     rng = np.random.default_rng(5)
     trials = people(rng)
-    own = np.flatnonzero(trials.column("subject") == 1)
+    own = np.flatnonzero(trials.column("subject") == "1")
     settings = SplitSettings(protocol=protocol, accept_block_confound=True)
-    together, apart = make_splits(trials, settings, 1), make_splits(alone(trials, 1), settings)
+    together, apart = folds_of(trials, settings, 1), folds_of(alone(trials, 1), settings)
     for one, other in zip(together, apart, strict=True):
         for part, rows in other.parts().items():
             assert np.array_equal(one.parts()[part], np.sort(own[rows]))
 
 
-def test_settings_and_protocols_name_the_same():
-    assert set(get_args(Protocol)) == set(PROTOCOLS)
-    assert {name for name in PROTOCOLS if uses_other_subjects(name)} == OF_OTHERS
-
-
-def test_by_stimulus_holds_out_pictures_of_every_concept(rapid):
-    (split,) = make_splits(rapid, SplitSettings())
+def test_by_image_holds_out_pictures_of_every_concept(rapid):
+    (split,) = folds_of(rapid, SplitSettings())
     concept = rapid.column("concept")
     assert np.unique(concept[split.test], return_counts=True)[1].tolist() == [5] * 6
-    assert np.unique(concept[split.val], return_counts=True)[1].tolist() == [7] * 6
+    assert np.unique(concept[split.validation], return_counts=True)[1].tolist() == [7] * 6
     assert split.warnings == ()
-    (other,) = make_splits(rapid, SplitSettings(seed=1))
+    (other,) = folds_of(rapid, SplitSettings(seed=1))
     assert set(split.test) != set(other.test)
 
 
 def test_leave_run_out_tests_each_run_once_and_validates_at_the_end_of_the_others(gratings):
-    splits = make_splits(gratings, SplitSettings(protocol="leave-run-out", val_fraction=0.25))
+    splits = folds_of(gratings, SplitSettings(protocol="leave-run-out", val_fraction=0.25))
     assert [len(split.test) for split in splits] == [80, 80, 80]
     assert np.array_equal(np.sort(np.concatenate([split.test for split in splits])), np.arange(240))
-    assert splits[0].val.tolist() == [*range(140, 160), *range(220, 240)]
+    assert splits[0].validation.tolist() == [*range(140, 160), *range(220, 240)]
     assert all(split.warnings == (REPEAT_WARNING,) for split in splits)
     for split in splits:
         prove_disjoint(split, gratings, "run")
@@ -196,29 +196,29 @@ def test_leave_run_out_tests_each_run_once_and_validates_at_the_end_of_the_other
 def test_released_takes_the_first_30_of_50_in_recorded_order(blocked):
     backwards = make_trials(blocked.column("concept")[::-1], order=np.arange(300)[::-1])
     settings = SplitSettings(protocol="released", accept_block_confound=True)
-    (split,) = make_splits(backwards, settings)
+    (split,) = folds_of(backwards, settings)
     position = backwards.column("order") % 50
     assert position[split.test].min() == 30
-    assert np.array_equal(np.sort(position[np.r_[split.train, split.val]]), np.repeat(np.arange(30), 6))
+    assert np.array_equal(np.sort(position[np.r_[split.train, split.validation]]), np.repeat(np.arange(30), 6))
     assert split.warnings == (BLOCK_WARNING,)
 
 
 def test_kfold_deals_the_stimuli_of_every_concept_evenly(rapid):
-    splits = make_splits(rapid, SplitSettings(protocol="kfold-by-stimulus", folds=4))
+    splits = folds_of(rapid, SplitSettings(protocol="kfold-by-stimulus", folds=4))
     concept = rapid.column("concept")
     for split in splits:
         assert set(np.unique(concept[split.test], return_counts=True)[1]) <= {12, 13}
     assert len(splits) == 4 and splits[2].name == "kfold-by-stimulus, fold 2"
-    other = make_splits(rapid, SplitSettings(protocol="kfold-by-stimulus", folds=4, seed=1))
+    other = folds_of(rapid, SplitSettings(protocol="kfold-by-stimulus", folds=4, seed=1))
     assert set(other[2].test) != set(splits[2].test)
 
 
 def test_the_gap_lies_before_the_test_part_and_validation_before_the_gap(blocked):
     settings = SplitSettings(protocol="within-block-gap", accept_block_confound=True, gap=7)
-    (split,) = make_splits(blocked, settings)
+    (split,) = folds_of(blocked, settings)
     place = blocked.column("order") % 50
     assert np.unique(place[split.train]).tolist() == list(range(20))
-    assert np.unique(place[split.val]).tolist() == [20, 21, 22]
+    assert np.unique(place[split.validation]).tolist() == [20, 21, 22]
     assert np.unique(place[split.test]).tolist() == list(range(30, 50))
     assert split.warnings == (GAP_WARNING.format(gap=7),)
     assert "7 trials" in split.warnings[0] and split.warnings[0].startswith("Block design")
@@ -227,24 +227,24 @@ def test_the_gap_lies_before_the_test_part_and_validation_before_the_gap(blocked
 def test_in_longer_blocks_a_gap_lies_on_both_sides_of_a_test_part():
     trials = make_trials(np.repeat(list("abc"), 100))
     settings = SplitSettings(protocol="within-block-gap", accept_block_confound=True, gap=7)
-    (split,) = make_splits(trials, settings)
+    (split,) = folds_of(trials, settings)
     place = trials.column("order") % 100
-    known = np.unique(place[np.r_[split.train, split.val]])
+    known = np.unique(place[np.r_[split.train, split.validation]])
     assert known.tolist() == [*range(23), *range(57, 73)]
-    assert np.unique(place[split.val]).tolist() == [20, 21, 22, 70, 71, 72]
+    assert np.unique(place[split.validation]).tolist() == [20, 21, 22, 70, 71, 72]
     assert np.unique(place[split.test]).tolist() == [*range(30, 50), *range(80, 100)]
 
 
 def test_a_second_visit_is_split_by_passes_as_released(visits):
-    (split,) = make_splits(visits.select(visits.column("session") == 1), SplitSettings(protocol="released"), 1)
-    run = visits.column("run")[visits.column("session") == 1]
-    assert set(run[split.test]) == {1} and set(run[np.r_[split.train, split.val]]) == {0}
+    (split,) = folds_of(visits[visits.column("session") == "1"], SplitSettings(protocol="released"), 1)
+    run = visits.column("run")[visits.column("session") == "1"]
+    assert set(run[split.test]) == {"1"} and set(run[np.r_[split.train, split.validation]]) == {"0"}
     assert BLOCK_WARNING not in split.warnings
 
 
 def test_places_are_counted_anew_in_every_session():
     trials = concatenate(*((0, session, 0, np.repeat(list("ab"), n)) for session, n in enumerate((40, 50))))
-    (split,) = make_splits(trials, SplitSettings(protocol="released", accept_block_confound=True))
+    (split,) = folds_of(trials, SplitSettings(protocol="released", accept_block_confound=True))
     assert split.test.tolist() == [*range(30, 40), *range(70, 80), *range(110, 130), *range(160, 180)]
 
 
@@ -252,82 +252,83 @@ def test_places_are_counted_anew_in_every_session():
 def visits():
     """Five subjects in blocks, of whom 1 and 3 came back; in recorded order."""
     trials = people(np.random.default_rng(7))
-    return trials.select(np.lexsort([trials.column(name) for name in ("order", "subject")]))
+    return trials[np.lexsort([trials.column(name) for name in ("order", "subject")])]
 
 
 def test_leave_block_out_tests_the_kth_block_of_every_concept(visits):
-    splits = make_splits(visits, SplitSettings(protocol="leave-block-out", val_fraction=0.2), 1)
+    splits = folds_of(visits, SplitSettings(protocol="leave-block-out", val_fraction=0.2), 1)
     session, run = visits.column("session"), visits.column("run")
     assert [len(split.test) for split in splits] == [400, 240, 160]
-    for split, pair in zip(splits, [(0, 0), (1, 0), (1, 1)]):
+    for split, pair in zip(splits, [("0", "0"), ("1", "0"), ("1", "1")]):
         assert set(zip(session[split.test].tolist(), run[split.test].tolist())) == {pair}
         assert BLOCK_WARNING not in split.warnings
-    assert len(splits[0].val) == 8 * (6 + 4)
+    assert len(splits[0].validation) == 8 * (6 + 4)
     order, block = visits.column("order"), groups(visits, "block")
-    for number in np.unique(block[splits[0].val]):
-        inside = [np.sort(order[part[block[part] == number]]) for part in (splits[0].train, splits[0].val)]
+    for number in np.unique(block[splits[0].validation]):
+        inside = [np.sort(order[part[block[part] == number]]) for part in (splits[0].train, splits[0].validation)]
         assert inside[0].max() + 1 == inside[1].min()
 
 
 def test_leave_session_out_is_cross_time(visits):
-    splits = make_splits(visits, SplitSettings(protocol="leave-session-out"), 3)
+    splits = folds_of(visits, SplitSettings(protocol="leave-session-out"), 3)
     assert [split.name for split in splits] == ["leave-session-out, session 0", "leave-session-out, session 1"]
-    assert [set(visits.column("session")[split.test]) for split in splits] == [{0}, {1}]
+    assert [set(visits.column("session")[split.test]) for split in splits] == [{"0"}, {"1"}]
     assert splits[0].selection == "the last 15% of the trials of each training block"
 
 
 def test_concepts_that_never_train_are_left_out_and_said(visits):
-    kept = ~((visits.column("session") == 1) & np.isin(visits.column("concept"), ["a", "b"]))
-    first, second = make_splits(visits.select(kept), SplitSettings(protocol="leave-session-out"), 1)
+    kept = ~((visits.column("session") == "1") & np.isin(visits.column("concept"), ["a", "b"]))
+    first, second = folds_of(visits[kept], SplitSettings(protocol="leave-session-out"), 1)
     assert len(first.test) == 6 * 50 and first.warnings[0].startswith("100 test trials are left out")
     assert len(second.test) == 6 * 50 and not any("left out" in warning for warning in second.warnings)
 
 
 def test_leave_subject_out_validates_on_whole_others(visits):
-    (split,) = make_splits(visits, SplitSettings(protocol="leave-subject-out", val_fraction=0.5), 2)
+    (split,) = folds_of(visits, SplitSettings(protocol="leave-subject-out", val_fraction=0.5), 2)
     whole = visits.column("subject")
-    assert len(set(whole[split.val])) == 2 and set(whole[split.train]) | set(whole[split.val]) == {0, 1, 3, 4}
-    assert len(split.val) == np.isin(whole, whole[split.val]).sum()
+    chosen = set(whole[split.validation])
+    assert len(chosen) == 2 and set(whole[split.train]) | chosen == {"0", "1", "3", "4"}
+    assert len(split.validation) == np.isin(whole, whole[split.validation]).sum()
     assert split.selection.startswith("all trials of subjects ")
 
 
 def test_pretrain_finetune_goes_from_others_through_the_first_visit_to_the_second(visits):
-    (split,) = make_splits(visits, SplitSettings(protocol="pretrain-finetune"), 3)
+    (split,) = folds_of(visits, SplitSettings(protocol="pretrain-finetune"), 3)
     subject, session = visits.column("subject"), visits.column("session")
-    assert set(subject[split.pretrain]) == {0, 1, 2, 4} and set(session[split.pretrain]) == {0}
+    assert set(subject[split.pretrain]) == {"0", "1", "2", "4"} and set(session[split.pretrain]) == {"0"}
     assert len(split.pretrain) == 4 * 400
-    assert set(session[np.r_[split.train, split.val]]) == {0} and set(session[split.test]) == {1}
+    assert set(session[np.r_[split.train, split.validation]]) == {"0"} and set(session[split.test]) == {"1"}
     together = split.joined()
     assert len(together.train) == len(split.pretrain) + len(split.train) and len(together.pretrain) == 0
     assert together.test is not None and together.joined() is together
     assert split.fingerprint() != together.fingerprint() and "pretrain" not in together.parts()
 
 
-@pytest.mark.parametrize("part", ["pretrain", "train", "val"])
+@pytest.mark.parametrize("part", ["pretrain", "train", "validation"])
 def test_a_picture_known_from_any_part_is_marked(part, visits):
     settings = SplitSettings(protocol="pretrain-finetune")
-    (split,) = make_splits(visits, settings, 3)
+    (split,) = folds_of(visits, settings, 3)
     assert REPEAT_WARNING not in split.warnings
-    shown = visits.column("stimulus").copy()
+    shown = visits.column("image").copy()
     shown[split.parts()[part][0]] = shown[split.test[0]]
-    changed = Trials({**visits.table, "stimulus": shown}, visits.ch_names, 1000.0, 0.0, visits.read, "none")
-    assert REPEAT_WARNING in make_splits(changed, settings, 3)[0].warnings
+    changed = replace(visits, metadata=visits.metadata.assign(image=shown))
+    assert REPEAT_WARNING in folds_of(changed, settings, 3)[0].warnings
 
 
 def test_a_rapid_session_does_not_hide_a_blocked_one():
     rng = np.random.default_rng(0)
     rapid = rng.permutation(np.repeat(list("abcdef"), 200))
     trials = concatenate((0, 0, 0, rapid), (0, 1, 0, in_blocks("abcdef", 10, rng)))
-    assert is_blocked(trials) and not is_blocked(trials.select(trials.column("session") == 0))
+    assert is_blocked(trials) and not is_blocked(trials[trials.column("session") == "0"])
     assert blocked_trials(trials).tolist() == [False] * 1200 + [True] * 60
     with pytest.raises(NeuroCanvasError, match="accept_block_confound"):
-        make_splits(trials, SplitSettings())
+        folds_of(trials, SplitSettings())
     with pytest.raises(NeuroCanvasError, match="mixed order"):
-        make_splits(trials, SplitSettings(protocol="leave-block-out"))
+        folds_of(trials, SplitSettings(protocol="leave-block-out"))
 
 
 def test_block_and_run_numbers_mean_nothing_across_subjects(visits):
-    (split,) = make_splits(visits, SplitSettings(protocol="leave-subject-out"), 0)
+    (split,) = folds_of(visits, SplitSettings(protocol="leave-subject-out"), 0)
     block = visits.column("block")
     assert np.isin(block[split.test], block[split.train]).all()
     for column in ("block", "run", "session", "subject"):
@@ -345,20 +346,20 @@ def test_one_order_of_blocks_in_several_recordings_is_marked():
     same, mixed = ([np.repeat(names, 10) for names in three] for three in ((order, near, order), (order, near, other)))
     for shown, marked in ((same, True), (mixed, False)):
         subjects = concatenate(*((subject, 0, 0, names) for subject, names in enumerate(shown)))
-        (split,) = make_splits(subjects, SplitSettings(protocol="leave-subject-out"), 2)
+        (split,) = folds_of(subjects, SplitSettings(protocol="leave-subject-out"), 2)
         assert (ORDER_WARNING in split.warnings) == marked
         sessions = concatenate((0, 0, 0, shown[0]), (0, 1, 0, shown[2]))
-        splits = make_splits(sessions, SplitSettings(protocol="leave-session-out"))
+        splits = folds_of(sessions, SplitSettings(protocol="leave-session-out"))
         assert [ORDER_WARNING in split.warnings for split in splits] == [marked] * 2
     rapid = concatenate(*((subject, 0, 0, rng.permutation(same[0])) for subject in range(3)))
-    assert ORDER_WARNING not in make_splits(rapid, SplitSettings(protocol="leave-subject-out"), 0)[0].warnings
+    assert ORDER_WARNING not in folds_of(rapid, SplitSettings(protocol="leave-subject-out"), 0)[0].warnings
 
 
 def test_random_orders_are_hardly_ever_marked():
     marked = 0
     for seed in range(40):
         trials = people(np.random.default_rng(seed), n_subjects=3, returning=())
-        (split,) = make_splits(trials, SplitSettings(protocol="leave-subject-out"), 0)
+        (split,) = folds_of(trials, SplitSettings(protocol="leave-subject-out"), 0)
         marked += ORDER_WARNING in split.warnings
     assert marked <= 3
 
@@ -367,12 +368,12 @@ def test_random_orders_are_hardly_ever_marked():
 def test_the_refusal_names_what_the_data_allow(protocol, blocked, visits):
     settings = SplitSettings(protocol=protocol)
     with pytest.raises(NeuroCanvasError) as refused:
-        make_splits(blocked, settings)
+        folds_of(blocked, settings)
     message = str(refused.value)
     assert "Test whole blocks by leave-subject-out (where there are 3 subjects);" in message
     assert ("best under within-block-gap" in message) == (protocol != "within-block-gap")
     with pytest.raises(NeuroCanvasError, match="leave-block-out, leave-run-out, leave-session-out, leave-subject-out;"):
-        make_splits(visits, settings, 1)
+        folds_of(visits, settings, 1)
 
 
 def test_block_designs_are_told_from_random_order(rapid, blocked, gratings):
@@ -387,15 +388,15 @@ def test_block_designs_are_told_from_random_order(rapid, blocked, gratings):
 @pytest.mark.parametrize("protocol", ["by-stimulus", "kfold-by-stimulus", "released"])
 def test_a_split_inside_blocks_is_refused_unless_accepted_and_then_marked(protocol, blocked):
     with pytest.raises(NeuroCanvasError, match="accept_block_confound"):
-        make_splits(blocked, SplitSettings(protocol=protocol))
-    for split in make_splits(blocked, SplitSettings(protocol=protocol, accept_block_confound=True)):
+        folds_of(blocked, SplitSettings(protocol=protocol))
+    for split in folds_of(blocked, SplitSettings(protocol=protocol, accept_block_confound=True)):
         assert BLOCK_WARNING in split.warnings
 
 
 def test_whole_blocks_in_other_runs_are_no_confound():
     names = np.concatenate([np.repeat(list(order), 10) for order in ("abcd", "cadb")])
     trials = make_trials(names, run=np.repeat([1, 2], 40))
-    splits = make_splits(trials, SplitSettings(protocol="leave-run-out"))
+    splits = folds_of(trials, SplitSettings(protocol="leave-run-out"))
     assert [split.warnings for split in splits] == [(), ()]
 
 
@@ -404,7 +405,7 @@ REFUSED = {
     "at least 2 runs": (lambda of: of("rapid"), "leave-run-out", None),
     "leave-run-out": (lambda of: of("gratings"), "by-stimulus", None),
     "by-stimulus": (lambda of: make_trials(["a", "b"] * 10), "released", None),
-    "subject: allowed are 0; got 4": (lambda of: of("rapid"), "by-stimulus", 4),
+    "subject: allowed are 0; got '4'": (lambda of: of("rapid"), "by-stimulus", 4),
     "mixed order": (lambda of: of("rapid"), "leave-block-out", None),
     "fewer than 5 folds": (lambda of: of("gratings"), "kfold-by-stimulus", None),
     "concept a has one block only. Use leave-subject-out; or within-": (lambda of: of("visits"), "leave-block-out", 0),
@@ -412,7 +413,7 @@ REFUSED = {
     "0 has one. Subjects with more: 1, 3.": (lambda of: of("visits"), "pretrain-finetune", 0),
     "No subject that is open has more": (lambda of: of("blocked"), "leave-session-out", None),
     "other subjects are needed": (lambda of: alone(of("visits"), 1), "pretrain-finetune", None),
-    "at least 3 subjects": (lambda of: of("visits").select(of("visits").column("subject") < 2), "leave-subject-out", 0),
+    "at least 3 subjects": (lambda of: people(np.random.default_rng(7), n_subjects=2), "leave-subject-out", 0),
 }
 
 
@@ -420,18 +421,19 @@ REFUSED = {
 def test_data_that_lack_what_a_protocol_needs_are_refused(says, request):
     trials, protocol, subject = REFUSED[says]
     with pytest.raises(NeuroCanvasError, match=re.escape(says)):
-        make_splits(trials(request.getfixturevalue), SplitSettings(protocol=protocol), subject)
+        folds_of(trials(request.getfixturevalue), SplitSettings(protocol=protocol), subject)
 
 
 def test_a_split_that_shares_trials_or_pictures_cannot_pass(gratings):
-    assert list(Split("x", np.array([1]), np.array([2]), np.array([3]), "none").parts()) == ["train", "val", "test"]
+    fold = Fold("x", np.array([1]), np.array([2]), np.array([3]), "none")
+    assert list(fold.parts()) == ["train", "validation", "test"]
     for says, parts in {
         "trial 3 is in train and test": ([1, 3], [2], [3]), "trial 1 is in train and train": ([1, 1], [2], [3]),
-        "val has none": ([1], [], [3]), "trial 3 is in test and pretrain": ([1], [2], [3], [4, 3]),
+        "validation has none": ([1], [], [3]), "trial 3 is in test and pretrain": ([1], [2], [3], [4, 3]),
     }.items():  # fmt: skip
         train, val, test, *pretrain = (np.array(rows, int) for rows in parts)
         with pytest.raises(NeuroCanvasError, match=says):
-            Split("x", train, val, test, "none", **({"pretrain": pretrain[0]} if pretrain else {}))
-    (split, *_) = make_splits(gratings, SplitSettings(protocol="leave-run-out"))
-    with pytest.raises(NeuroCanvasError, match="share the stimulus grating0"):
-        prove_disjoint(split, gratings, "stimulus")
+            Fold("x", train, val, test, "none", **({"pretrain": pretrain[0]} if pretrain else {}))
+    (split, *_) = folds_of(gratings, SplitSettings(protocol="leave-run-out"))
+    with pytest.raises(NeuroCanvasError, match="share the image grating0"):
+        prove_disjoint(split, gratings, "image")

@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from neurocanvas.config import DataSettings, SimulateSettings
-from neurocanvas.data import open_dataset
+from neurocanvas.data import open_trials
 from neurocanvas.data import store as converted
 from neurocanvas.data.store import ARRAY, TABLE, convert
-from neurocanvas.data.trials import COLUMNS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.simulation.dataset import simulate
 
@@ -47,22 +46,22 @@ def store(released, tmp_path) -> Path:
 
 
 def test_a_store_is_the_released_files_sorted_by_subject(released, store):
-    there, stimuli = open_dataset(settings_for(store, pictures=str(released)))
-    before, seen = open_dataset(settings_for(released))
+    there = open_trials(settings_for(store, pictures=str(released)))
+    before = open_trials(settings_for(released))
     rows = np.argsort(before.column("subject"), kind="stable")
     assert rows.tolist() != sorted(rows)
-    for name in COLUMNS:
+    for name in before.metadata:
         assert there.column(name).dtype.kind == before.column(name).dtype.kind
         np.testing.assert_array_equal(there.column(name), before.column(name)[rows])
     np.testing.assert_array_equal(there.signal(), before.signal(rows))
-    assert (there.ch_names, there.sfreq, there.tmin) == (before.ch_names, before.sfreq, before.tmin)
-    assert stimuli.fingerprint() == seen.fingerprint()
+    assert there.spec == before.spec and there.images.fingerprint() == before.images.fingerprint()
+    assert there.names.tolist() == before.names[rows].tolist()
 
 
-@pytest.mark.parametrize("chosen", [{"subjects": (1,)}, {"granularity": "coarse", "subjects": (0,)}])
+@pytest.mark.parametrize("chosen", [{"subjects": ("1",)}, {"granularity": "coarse", "subjects": ("0",)}])
 def test_a_choice_of_a_store_is_that_choice_of_the_files(released, store, chosen):
-    there, _ = open_dataset(settings_for(store, **chosen))
-    before, _ = open_dataset(settings_for(released, **chosen))
+    there = open_trials(settings_for(store, **chosen))
+    before = open_trials(settings_for(released, **chosen))
     np.testing.assert_array_equal(there.signal(), before.signal())
     np.testing.assert_array_equal(there.column("order"), before.column("order"))
 
@@ -80,7 +79,7 @@ def test_opening_reads_nine_trials_and_a_subject_only_its_rows(store, monkeypatc
 
     original = converted.read_array
     monkeypatch.setattr(converted, "read_array", lambda *given: Watched(original(*given)))
-    trials, _ = open_dataset(settings_for(store, subjects=(1,)))
+    trials = open_trials(settings_for(store, subjects=("1",)))
     assert len(touched) == 9 and min(touched) >= 24
     touched.clear()
     trials.signal()
@@ -122,26 +121,26 @@ def test_a_killed_conversion_leaves_no_store_or_the_old_one(released, tmp_path, 
     before = (store / ARRAY).read_bytes()
     with pytest.raises(KeyboardInterrupt):
         convert(settings_for(released, unit="mV"), store, track=lambda *_: kill)
-    assert len(open_dataset(settings_for(store))[0]) == 36 and (store / ARRAY).read_bytes() == before
+    assert len(open_trials(settings_for(store))) == 36 and (store / ARRAY).read_bytes() == before
     with monkeypatch.context() as patch:  # when the array is new and its table and card are not
         patch.setattr(converted, "write_text", kill)
         with pytest.raises(KeyboardInterrupt):
             convert(settings_for(released, unit="mV"), store)
     assert (store / ARRAY).read_bytes() != before
     with pytest.raises(NeuroCanvasError, match=r"no EEG-ImageNet\.pth"):
-        open_dataset(settings_for(store))
+        open_trials(settings_for(store))
     convert(settings_for(released), store)
-    assert (store / ARRAY).read_bytes() == before and len(open_dataset(settings_for(store))[0]) == 36
+    assert (store / ARRAY).read_bytes() == before and len(open_trials(settings_for(store))) == 36
 
 
 def test_a_store_made_with_another_unit_is_refused(released, store):
-    assert open_dataset(settings_for(store, unit="V"))
+    assert open_trials(settings_for(store, unit="V"))
     with pytest.raises(NeuroCanvasError, match="made with other settings, unit auto where mV is asked for; run `conv"):
-        open_dataset(settings_for(store, unit="mV"))
+        open_trials(settings_for(store, unit="mV"))
     convert(settings_for(released, unit="mV"), store)
     np.testing.assert_allclose(
-        open_dataset(settings_for(store))[0].signal([0]) * 1e3,
-        open_dataset(settings_for(released, subjects=(0,)))[0].signal([0]),
+        open_trials(settings_for(store)).signal([0]) * 1e3,
+        open_trials(settings_for(released, subjects=("0",))).signal([0]),
         rtol=1e-6,
     )
 
@@ -151,7 +150,7 @@ def test_a_truncated_store_is_refused_in_one_line(store, name):
     content = (store / name).read_bytes()
     (store / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(NeuroCanvasError, match=re.escape(ARRAY)) as caught:
-        open_dataset(settings_for(store))
+        open_trials(settings_for(store))
     assert "\n" not in str(caught.value)
 
 

@@ -5,9 +5,9 @@ import pytest
 from scipy.special import digamma
 
 from neurocanvas.config import DataSettings, FeatureSettings
-from neurocanvas.data import open_dataset
+from neurocanvas.data import open_trials
 from neurocanvas.data.montage import BANDS
-from neurocanvas.data.trials import COLUMNS, Trials
+from neurocanvas.data.trials import Trials, TrialSpec, make_metadata
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.features.differential_entropy import (
     METHODS,
@@ -27,9 +27,9 @@ WIDTHS = np.array([high - low for low, high in BANDS.values()])
 
 def trials_of(signal: np.ndarray, *, sfreq: float = 1000.0, tmin: float = 0.0) -> Trials:
     """Trials that read from an array, and fail on a whole-table read of more than a chunk."""
-    table = {name: np.zeros(len(signal), kind) for name, kind in COLUMNS.items()}
-    ch_names = tuple(f"C{channel}" for channel in range(signal.shape[1]))
-    return Trials(table, ch_names, sfreq, tmin, lambda rows: signal[rows].astype(np.float32), "test")
+    spec = TrialSpec(tuple(f"C{channel}" for channel in range(signal.shape[1])), sfreq, tmin, signal.shape[2])
+    metadata = make_metadata({"order": np.arange(len(signal))})
+    return Trials(metadata, spec, lambda rows: signal[rows].astype(np.float32), "test")
 
 
 def noise(n_trials: int, n_chans: int, n_times: int, *, sd: float = 10.0) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_bands_that_tile_the_axis_share_out_all_power():
 
 
 def test_released_formula_equals_mne_on_simulated_trials(tiny_data):
-    trials, _ = open_dataset(DataSettings(name="eeg-imagenet", root=str(tiny_data)))
+    trials = open_trials(DataSettings(name="eeg-imagenet", root=str(tiny_data)))
     volts = trials.signal()[..., 40:440].astype(np.float64) * 1e-6
     expected, bins = mne_feature(volts, 1000.0)
     np.testing.assert_allclose(extract(trials, FeatureSettings(method="eeg-imagenet")), expected, rtol=1e-5)
@@ -172,7 +172,7 @@ def test_window_must_lie_inside_the_trials(tmin, tmax):
 def test_bad_channels_are_named(times, value, problem):
     signal = noise(4, 3, 501)
     signal[2, 1, times] = value
-    with pytest.raises(NeuroCanvasError, match=rf"trial 2 .*channel C1 .*{problem}"):
+    with pytest.raises(NeuroCanvasError, match=rf"trial 0/0/0002 .*channel C1 .*{problem}"):
         extract(trials_of(signal), FeatureSettings())
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from neurocanvas.config import DataSettings, SimulateSettings
-from neurocanvas.data import open_dataset
+from neurocanvas.data import open_trials
 from neurocanvas.data.images import IMAGENET_CONCEPTS
 from neurocanvas.data.montage import CH_NAMES, POSITIONS
 from neurocanvas.errors import NeuroCanvasError
@@ -82,7 +82,7 @@ def decode_folds(features: np.ndarray, concept: np.ndarray) -> float:
 def opened(folder, settings=SMALL, **changes):
     """Trials of a simulation, which is done with some settings changed."""
     simulate(settings.model_copy(update=changes), folder)
-    return open_dataset(DataSettings(root=str(folder)))[0]
+    return open_trials(DataSettings(root=str(folder)))
 
 
 def test_writes_the_released_layout_with_pictures(tmp_path):
@@ -99,12 +99,12 @@ def test_writes_the_released_layout_with_pictures(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "EEG-ImageNet.pth", "EEG-ImageNet.pth.json", "imageNet_images", "synset_map_en.txt",
     ]  # fmt: skip
-    trials, stimuli = open_dataset(DataSettings(root=str(tmp_path)))
+    trials = open_trials(DataSettings(root=str(tmp_path)))
     assert len(trials) == 12 and np.isfinite(trials.signal()).all()
-    assert stimuli.picture(stimuli.ids[0]).shape == (64, 64, 3)
-    with Image.open(stimuli.path(stimuli.ids[0])) as image:
+    assert trials.images.picture(trials.images.ids[0]).shape == (64, 64, 3)
+    with Image.open(trials.images.path(trials.images.ids[0])) as image:
         assert image.format == "JPEG" and image.layer[0][1:3] == image.layer[1][1:3] == (1, 1)
-    assert set(stimuli.names.values()) == {"airliner", "coffee mug", "jack-o'-lantern"}
+    assert set(trials.images.names.values()) == {"airliner", "coffee mug", "jack-o'-lantern"}
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
@@ -119,8 +119,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
 def test_subjects_and_trials_do_not_depend_on_how_many_there_are(tmp_path):
     one, two = opened(tmp_path / "one"), opened(tmp_path / "two", subjects=2)
     np.testing.assert_array_equal(one.signal(), two.signal(slice(0, 12)))
-    assert not np.array_equal(two.column("stimulus")[:12], two.column("stimulus")[12:])
-    assert set(two.column("stimulus")[:12]) == set(two.column("stimulus")[12:])
+    assert not np.array_equal(two.column("image")[:12], two.column("image")[12:])
+    assert set(two.column("image")[:12]) == set(two.column("image")[12:])
 
 
 def test_a_block_design_shows_one_concept_after_another_and_a_rapid_one_does_not(tmp_path):
@@ -141,9 +141,9 @@ def test_stage_2_has_the_released_layout(tmp_path, design):
     assert [record["subject"] for record in content] == [16] * 15 + [18] * 15  # subjects 4 and 0
     assert [record["stage"] for record in content[:15]] == [30] * 9 + [20] * 6  # 3 and 2 of 5 pictures
     assert len({record["image"] for record in content[:15]}) == 15
-    trials, _ = open_dataset(DataSettings(root=str(tmp_path), subjects=(0,)))
-    assert trials.column("session").tolist() == [0] * 15 + [1] * 15
-    assert trials.column("run").tolist() == [0] * 24 + [1] * 6
+    trials = open_trials(DataSettings(root=str(tmp_path), subjects=("0",)))
+    assert trials.column("session").tolist() == ["0"] * 15 + ["1"] * 15
+    assert trials.column("run").tolist() == ["0"] * 24 + ["1"] * 6
     concepts, counts = np.unique(trials.column("concept")[15:24], return_counts=True)
     assert len(concepts) == 3 and set(counts) == {3}
     if design == "block":
@@ -171,16 +171,16 @@ def test_the_last_subject_can_lack_a_concept(tmp_path):
 @pytest.mark.parametrize("design", ["rapid", "block"])
 def test_every_picture_is_shown_as_often_as_asked(tmp_path, design):
     trials = opened(tmp_path, design=design, repeats=3)
-    assert np.unique(trials.column("stimulus"), return_counts=True)[1].tolist() == [3] * 12
+    assert np.unique(trials.column("image"), return_counts=True)[1].tolist() == [3] * 12
     assert (trials.column("block").max() == 2) == (design == "block")
 
 
 def test_concepts_beyond_the_drawn_ones_have_trials_but_no_pictures(tmp_path):
     simulate(SimulateSettings(concepts=19, trials_per_concept=2, explained_variance=0.0), tmp_path)
-    trials, stimuli = open_dataset(DataSettings(root=str(tmp_path), granularity="fine0"))
+    trials = open_trials(DataSettings(root=str(tmp_path), granularity="fine0"))
     assert len(trials) == 2 and set(trials.column("concept")) == {"n02099601"}
     with pytest.raises(NeuroCanvasError, match="no such file"):
-        stimuli.picture(stimuli.ids[0])
+        trials.images.picture(trials.images.ids[0])
 
 
 def test_nothing_is_done_twice_and_a_real_file_is_not_overwritten(tmp_path):

@@ -18,7 +18,7 @@ from neurocanvas.audit.overlap import PARTS, Answers, Case
 from neurocanvas.audit.verdict import SELECTIONS
 from neurocanvas.data.images import FORMATS, open_picture
 from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order
-from neurocanvas.data.trials import COLUMNS, Trials
+from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.errors import (
     NeuroCanvasError,
     check_file,
@@ -443,9 +443,8 @@ def _blocks(
         return None, {}
     place = np.unique(order, return_inverse=True)[1].reshape(-1)
     numbers = {"subject": columns.get("subject", zeros), "session": columns.get("session", zeros), "order": place}
-    filled = {name: numbers.get(name, zeros)[rows] for name in COLUMNS}
-    filled["concept"] = columns["concept"][rows]
-    trials = Trials(filled, (), 1.0, 0.0, lambda asked: np.empty((len(asked), 0, 0), np.float32), "table")
+    filled = {name: ranks(numbers[name])[rows] for name in numbers}
+    trials = without_signal({**filled, "concept": columns["concept"][rows]})
     blocked = np.zeros(n, dtype=bool)
     blocked[rows] = blocked_trials(trials)
     block = columns.get("block")

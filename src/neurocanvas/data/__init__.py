@@ -1,40 +1,98 @@
-"""Sources of trials and pictures."""
+"""Data sets: where trials and images come from, one row each, with the facts that a test recomputes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
-from neurocanvas.config import DataSettings
-from neurocanvas.data.eeg_imagenet import open_eeg_imagenet
-from neurocanvas.data.images import Stimuli
-from neurocanvas.data.recordings import open_recordings
-from neurocanvas.data.trials import Trials
+from neurocanvas.config import DataSettings, load_settings
 from neurocanvas.errors import check_option
 
-# Name of a data set -> what opens it.
-DATASETS: Mapping[str, Callable[[Path | str, DataSettings], tuple[Trials, Stimuli]]] = MappingProxyType(
-    {"eeg-imagenet": open_eeg_imagenet, "recordings": open_recordings}
-)
+if TYPE_CHECKING:
+    from neurocanvas.data.trials import Trials
 
 
-def open_dataset(settings: DataSettings) -> tuple[Trials, Stimuli]:
-    """Open the data set that the settings name.
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a data set before it is opened; None where the files decide."""
+
+    n_subjects: int | None = None
+    n_chans: int | None = None
+    sfreq: float | None = None  # Hz
+    n_trials: int | None = None
+    n_images: int | None = None
+    n_concepts: int | None = None
+    licence: str = ""
+    reference: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A row of `DATASETS`: what opens it, as "module:function", and its facts."""
+
+    open: str  # function(root: Path, settings: DataSettings) -> Trials, which reads no signal
+    facts: Facts = Facts()
+
+
+DATASETS: Mapping[str, Dataset] = {
+    "eeg-imagenet": Dataset(
+        "neurocanvas.data.eeg_imagenet:open_eeg_imagenet",
+        Facts(
+            n_subjects=16,
+            n_chans=62,
+            sfreq=1000.0,
+            n_images=4000,
+            n_concepts=80,
+            licence="not stated; pictures under ImageNet's terms",
+            reference="Zhu et al. 2024, EEG-ImageNet: An Electroencephalogram Dataset and Benchmarks with Image Visual "
+            "Stimuli of Multi-Granularity Labels",
+            url="https://github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset",
+        ),
+    ),
+    "recordings": Dataset("neurocanvas.data.recordings:open_recordings"),
+    "simulated": Dataset(
+        "neurocanvas.simulation.dataset:open_simulated", Facts(n_chans=62, sfreq=1000.0, licence="MIT")
+    ),
+}
+
+
+def open_dataset(name: str, root: Path | str, **options: Any) -> Trials:
+    """Open a data set; reads no signal.
 
     Parameters
     ----------
-    settings : DataSettings
-        Name, folder and which trials.
+    name : str
+        A key of `DATASETS`.
+    root : path-like
+        Its folder.
+    **options : object
+        Fields of `DataSettings`: ``subjects=["0"]``, ``granularity="coarse"``, ``unit="uV"``, ``pictures=folder``,
+        ``recording={...}``.
 
     Returns
     -------
-    trials : Trials
-    stimuli : Stimuli
+    Trials
+        With the images in `Trials.images`.
 
     Raises
     ------
     NeuroCanvasError
-        If the name is not one of `DATASETS`, or as the data set's own opener says.
+        If the name is not one of `DATASETS`, an option is unknown, or as the data set's own opener says.
+
+    Examples
+    --------
+    >>> import neurocanvas as nc
+    >>> trials = nc.open_dataset("eeg-imagenet", "data", subjects=["0"])  # doctest: +SKIP
     """
-    return DATASETS[check_option("data set", settings.name, DATASETS)](Path(settings.root), settings)
+    check_option("data set", name, DATASETS)
+    return open_trials(load_settings(None, data={"name": name, "root": str(root), **options}).data)
+
+
+def open_trials(settings: DataSettings) -> Trials:
+    """Open the data set that settings name."""
+    trials: Trials = resolve_name(DATASETS[settings.name].open)(Path(settings.root), settings)
+    return trials

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurocanvas.artifacts import fingerprint, read_archive, read_torch
 from neurocanvas.config import STAGE2_SUBJECTS, DataSettings
-from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, Stimuli
+from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, Images
 from neurocanvas.data.montage import CH_NAMES
-from neurocanvas.data.trials import COLUMNS, Trials
+from neurocanvas.data.trials import LONGEST_NAME, Trials, TrialSpec, is_name, make_metadata, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # All subjects of stage 1 in one file, or as released: subjects 0-7 and 8-15; and the second day of five of them.
 WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"
@@ -24,10 +28,8 @@ WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet
 STAGE2_RUNS: Mapping[int, int] = MappingProxyType({30: 0, 20: 1})
 
 LARGEST_SUBJECT = 9999
-# Characters in the name of a picture or concept: file systems allow 255 bytes, and one may take several.
-LONGEST_NAME = 100
 
-SFREQ, N_TIMES = 1000.0, 501
+SPEC = TrialSpec(CH_NAMES, sfreq=1000.0, tmin=0.0, n_times=501)
 # Unit of `eeg_data`, as `DataSettings.unit` names it -> µV.
 MICROVOLTS: Mapping[str, float] = MappingProxyType({"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0})
 
@@ -45,9 +47,7 @@ class Source:
     """An opened data set, before any selection of trials."""
 
     paths: Sequence[Path]
-    table: Mapping[str, np.ndarray]
-    read: Callable[[np.ndarray], np.ndarray]  # row numbers -> (n, n_chans, n_times), float32, µV
-    print_of_files: str
+    trials: Trials
     unit: str  # a key of `MICROVOLTS`
     file: np.ndarray  # (n_trials,): which of `paths` holds each trial
 
@@ -58,7 +58,9 @@ class Source:
         for number in np.unique(self.file[rows]).tolist():
             held = rows[self.file[rows] == number]
             some = np.unique(held[np.linspace(0, len(held) - 1, _SAMPLED).astype(int)])
-            typical[self.paths[number]] = float(np.median(self.read(some).std(axis=(1, 2)))) / MICROVOLTS["auto"]
+            typical[self.paths[number]] = (
+                float(np.median(self.trials.signal(some).std(axis=(1, 2)))) / MICROVOLTS["auto"]
+            )
         if self.unit != "auto":
             return
         named = list(MICROVOLTS)[1:]
@@ -108,18 +110,18 @@ def open_released(root: Path, unit: str) -> Source:
     _check_apart(paths, parts)
     records = [record for part in parts for record in part]
     file = np.repeat(np.arange(len(paths)), [len(part) for part in parts])
-    table = _table(records, np.array([path.name == STAGE2 for path in paths])[file])
+    metadata = _metadata(records, np.array([path.name == STAGE2 for path in paths])[file])
     factor = np.float32(MICROVOLTS[unit])
 
     def read(indices: np.ndarray) -> np.ndarray:
-        signal = np.empty((len(indices), len(CH_NAMES), N_TIMES), dtype=np.float32)
+        signal = np.empty((len(indices), len(CH_NAMES), SPEC.n_times), dtype=np.float32)
         for place, index in enumerate(indices):
             signal[place] = records[index]["eeg_data"].detach().float().numpy()
             _check_signal(signal[place], records[index], int(index), paths[file[index]])
         signal *= factor
         return signal
 
-    return Source(paths, table, read, released_print(paths), unit, file)
+    return Source(paths, Trials(metadata, SPEC, read, released_print(paths)), unit, file)
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
@@ -132,7 +134,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
             f"{path}: not an EEG-ImageNet file; it needs lists of trials in dataset and of concepts in labels, "
             f"and has {found}."
         )
-    known = frozenset(label for label in labels if isinstance(label, str) and _is_name(label))
+    known = frozenset(label for label in labels if isinstance(label, str) and is_name(label))
     for place, record in enumerate(records):
         _check_record(record, known, place, path)
     return records
@@ -153,16 +155,17 @@ def _check_record(record: Any, labels: frozenset[str], place: int, path: Path) -
         raise NeuroCanvasError(f"{path}: trial {place}: subject must be 0 to {LARGEST_SUBJECT}.")
     where, signal = f"{path}: trial {place} of subject {record['subject']}", record.get("eeg_data")
     shape = tuple(signal.shape) if isinstance(signal, torch.Tensor) else None
-    if shape != (len(CH_NAMES), N_TIMES) or not signal.is_floating_point():
+    if shape != (len(CH_NAMES), SPEC.n_times) or not signal.is_floating_point():
         raise NeuroCanvasError(
-            f"{where}: eeg_data must be floating-point, ({len(CH_NAMES)} channels, {N_TIMES} samples); got {shape}."
+            f"{where}: eeg_data must be floating-point, ({len(CH_NAMES)} channels, {SPEC.n_times} samples); got "
+            f"{shape}."
         )
     if record["label"] not in labels:
         raise NeuroCanvasError(f"{where}: label {record['label']!r} is not among the file's {len(labels)} labels.")
     if record["granularity"] not in ("coarse", "fine"):
         raise NeuroCanvasError(f"{where}: granularity must be coarse or fine; got {record['granularity']!r}.")
     image = record["image"]
-    if not _is_name(image):
+    if not is_name(image):
         raise NeuroCanvasError(f"{where}: image must be a file name without a folder; got {image[:LONGEST_NAME]!r}.")
     if path.name != STAGE2:
         return
@@ -172,11 +175,6 @@ def _check_record(record: Any, labels: frozenset[str], place: int, path: Path) -
                 f"{where}: {name} must be one of {', '.join(map(str, allowed))} in a stage-2 file; "
                 f"got {record.get(name)!r}."
             )
-
-
-def _is_name(text: str) -> bool:
-    """Whether a text can be the name of a file, and is no path."""
-    return text.isprintable() and not set("/\\") & set(text) and bool(text.strip(".")) and len(text) <= LONGEST_NAME
 
 
 def _check_apart(paths: Sequence[Path], parts: Sequence[Sequence[Mapping[str, Any]]]) -> None:
@@ -191,33 +189,22 @@ def _check_apart(paths: Sequence[Path], parts: Sequence[Sequence[Mapping[str, An
             )
 
 
-def _table(records: Sequence[Mapping[str, Any]], again: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of Trials, one row per record; `again` says which are of stage 2."""
+def _metadata(records: Sequence[Mapping[str, Any]], again: np.ndarray) -> pd.DataFrame:
+    """Metadata of Trials, one row per record; `again` says which are of stage 2."""
     subject = np.array(
         [STAGE2_SUBJECTS[record["subject"]] if late else record["subject"] for record, late in zip(records, again)],
         dtype=np.int64,
     )
-    session = again.astype(np.int64)
     run = np.array([STAGE2_RUNS[record["stage"]] if late else 0 for record, late in zip(records, again)])
-    concept = np.array([record["label"] for record in records])
-    order, block = np.zeros_like(subject), np.zeros_like(subject)
+    order = np.zeros_like(subject)
     for one in np.unique(subject):
         rows = np.flatnonzero(subject == one)
-        rows = rows[np.lexsort((run[rows], session[rows]))]  # stable: else in the order of the file
-        order[rows] = np.arange(len(rows))
-        begins = np.any([column[rows][1:] != column[rows][:-1] for column in (concept, session, run)], axis=0)
-        block[rows[1:]] = np.cumsum(begins)
-    columns = {
-        "subject": subject,
-        "session": session,
-        "run": run,
-        "block": block,
-        "order": order,
-        "stimulus": np.array([record["image"] for record in records]),
-        "concept": concept,
-        "granularity": np.array([record["granularity"] for record in records]),
-    }
-    return {name: columns[name] for name in COLUMNS}
+        order[rows[np.lexsort((run[rows], again[rows]))]] = np.arange(
+            len(rows)
+        )  # stable: else in the order of the file
+    shown = {"image": "image", "concept": "label", "granularity": "granularity"}
+    columns = {name: [record[field] for record in records] for name, field in shown.items()}
+    return make_metadata({"subject": subject, "session": again.astype(int), "run": run, "order": order, **columns})
 
 
 def _check_signal(signal: np.ndarray, record: Mapping[str, Any], index: int, path: Path) -> None:
@@ -235,19 +222,19 @@ def _check_signal(signal: np.ndarray, record: Mapping[str, Any], index: int, pat
         )
 
 
-def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> tuple[Trials, Stimuli]:
-    """Open a converted store or the released files, and the pictures beside them."""
+def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
+    """Open a converted store or the released files, and the images beside them."""
     from neurocanvas.data.store import is_converted, open_converted
 
-    # All 501 samples at 1000 Hz, the first at picture onset. `order` and `block` count in the subject's whole
+    # All 501 samples at 1000 Hz, the first at image onset. `order` and `block` count in the subject's whole
     # recording, before `granularity` selects. The files do not say where runs begin: `run` is 0 but in stage 2.
     folder = check_folder(root, f"{WHOLE}, or {' and '.join(HALVES)}, or a converted store")
     opener = open_converted if is_converted(folder) else open_released
     source = opener(folder, settings.unit)
     rows = _choose(source, settings)
     source.check_unit(rows)
-    trials = Trials(source.table, CH_NAMES, SFREQ, 0.0, source.read, source.print_of_files).select(rows)
-    return trials, Stimuli.from_folder(settings.pictures or root, trials.column("stimulus").tolist())
+    trials = source.trials[rows]
+    return replace(trials, images=Images.from_folder(settings.pictures or root, trials.column("image").tolist()))
 
 
 def fine_groups(concepts: np.ndarray, granularities: np.ndarray) -> dict[str, int]:
@@ -260,27 +247,29 @@ def fine_groups(concepts: np.ndarray, granularities: np.ndarray) -> dict[str, in
     return {concept: order.index(concept) // FINE_GROUP for concept in fine}
 
 
-def granularity_rows(concepts: np.ndarray, granularities: np.ndarray, granularity: str) -> np.ndarray:
+def granularity_rows(trials: Trials, granularity: str) -> np.ndarray:
     """Which trials belong to "coarse", "fine0" to "fine4" or "all": bool, (n_trials,)."""
-    if granularity in ("all", "coarse"):
-        return (granularities == granularity) | (granularity == "all")
+    if granularity == "all":
+        return np.ones(len(trials), dtype=bool)
+    granularities = trials.column("granularity")
+    if granularity == "coarse":
+        return granularities == granularity
     group = int(granularity.removeprefix("fine"))
-    chosen = [concept for concept, number in fine_groups(concepts, granularities).items() if number == group]
-    return (granularities == "fine") & np.isin(concepts, chosen)
+    chosen = [concept for concept, number in fine_groups(trials.y, granularities).items() if number == group]
+    return (granularities == "fine") & np.isin(trials.y, chosen)
 
 
 def _choose(source: Source, settings: DataSettings) -> np.ndarray:
     """Rows of the settings' subjects and granularity."""
-    table = source.table
-    present = np.unique(table["subject"]).tolist()
-    unknown = [subject for subject in settings.subjects if subject not in present]
+    subject = source.trials.column("subject")
+    present = unique_names(subject)
+    unknown = [one for one in settings.subjects if one not in present]
     if unknown:
         raise NeuroCanvasError(
-            f"subject: {source.paths[0]} holds {', '.join(map(str, present))}; got {', '.join(map(str, unknown))}"
+            f"subject: {source.paths[0]} holds {', '.join(present)}; got {', '.join(unknown)}"
             f"{_where_it_is(unknown[0], source.paths[0])}."
         )
-    kept = np.isin(table["subject"], settings.subjects or present)
-    kept &= granularity_rows(table["concept"], table["granularity"], settings.granularity)
+    kept = np.isin(subject, settings.subjects or present) & granularity_rows(source.trials, settings.granularity)
     if not kept.any():
         raise NeuroCanvasError(
             f"granularity: {source.paths[0]} holds no trial of {settings.granularity} for these subjects; "
@@ -289,8 +278,9 @@ def _choose(source: Source, settings: DataSettings) -> np.ndarray:
     return np.flatnonzero(kept)
 
 
-def _where_it_is(subject: int, path: Path) -> str:
+def _where_it_is(name: str, path: Path) -> str:
     """Hint for a missing subject: stage 2 renumbers subjects, and the released halves hold eight each."""
+    subject = int(name) if re.fullmatch(r"[0-9]{1,2}", name) else -1
     if subject in STAGE2_SUBJECTS:
         return f"; {subject} in {STAGE2} is session 1 of subject {STAGE2_SUBJECTS[subject]}"
     half = HALVES[subject >= 8]

@@ -1,4 +1,4 @@
-"""Stimuli: from a picture's id to its file, its concept and the concept's name."""
+"""Images that were shown: from an image's id to its file, its concept and the concept's name."""
 
 from __future__ import annotations
 
@@ -168,13 +168,13 @@ N_FINE, FINE_GROUP = 40, 8
 
 
 @dataclass(frozen=True)
-class Stimuli:
+class Images:
     """The pictures of a data set; opening reads no pixels.
 
     Parameters
     ----------
     ids : tuple of str
-        Stimulus ids, as in the column `stimulus` of Trials.
+        Stimulus ids, as in the column `image` of Trials.
     concepts : mapping of str to str
         Stimulus id -> concept.
     names : mapping of str to str
@@ -191,8 +191,8 @@ class Stimuli:
 
     Examples
     --------
-    >>> stimuli = Stimuli.from_gratings()
-    >>> stimuli.picture("grating_low_45", size=32).shape
+    >>> images = Images.from_gratings()
+    >>> images.picture("grating_low_45", size=32).shape
     (32, 32, 3)
     """
 
@@ -208,7 +208,7 @@ class Stimuli:
                 raise NeuroCanvasError(f"stimulus {stimulus}: its concept {self.concepts.get(stimulus)!r} has no name.")
 
     @classmethod
-    def from_folder(cls, root: Path | str, ids: Iterable[str] | None = None) -> Stimuli:
+    def from_folder(cls, root: Path | str, ids: Iterable[str] | None = None) -> Images:
         """Find the pictures of `root/imageNet_images/<wnid>/<image id>`, or of an ImageNet folder.
 
         Parameters
@@ -221,7 +221,7 @@ class Stimuli:
 
         Returns
         -------
-        Stimuli
+        Images
             Ids in alphabetical order; names from `synset_map_en.txt` (`read_names`) where it exists, else those of the
             80 concepts of EEG-ImageNet, else the folder's name.
 
@@ -250,12 +250,12 @@ class Stimuli:
         return cls(tuple(found), concepts, names, found, folder)
 
     @classmethod
-    def from_gratings(cls) -> Stimuli:
+    def from_gratings(cls) -> Images:
         """Return the drawn gratings; every grating is a concept of its own.
 
         Returns
         -------
-        Stimuli
+        Images
         """
         from neurocanvas.simulation.images import GRATINGS
 

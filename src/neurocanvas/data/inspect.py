@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from neurocanvas.config import DataSettings
 from neurocanvas.data.eeg_imagenet import find_released, fine_groups, open_eeg_imagenet
-from neurocanvas.data.images import Stimuli, read_names
-from neurocanvas.data.splits import blocked_trials
+from neurocanvas.data.images import Images, read_names
+from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.store import ARRAY, TABLE, is_converted
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.errors import check_option
 
 _SAMPLED = 20
@@ -24,23 +24,24 @@ def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
     """Describe what the files hold as JSON-ready values; reads the table and a few trials."""
     check_option("inspect: data set", settings.name, ["eeg-imagenet"])
     root = Path(settings.root)
-    trials, stimuli = open_eeg_imagenet(root, settings)
+    trials = open_eeg_imagenet(root, settings)
+    images = cast(Images, trials.images)
     some = trials.signal(np.unique(np.linspace(0, len(trials) - 1, _SAMPLED).astype(int)))
     files = [root / ARRAY, root / TABLE] if is_converted(root) else find_released(root)
     in_file = "µV, converted" if is_converted(root) else settings.unit.replace("auto", "V")
-    missing = [name for name in stimuli.ids if not stimuli.files[name].is_file()]
+    missing = [name for name in images.ids if not images.files[name].is_file()]
     return {
         "files": [{"file": path.name, "bytes": path.stat().st_size} for path in files],
         "trials": len(trials),
         "concepts": len(np.unique(trials.column("concept"))),
-        "channels": len(trials.ch_names),
-        "samples": some.shape[2],
-        "sampling rate": trials.sfreq,
+        "channels": len(trials.spec.ch_names),
+        "samples": trials.spec.n_times,
+        "sampling rate": trials.spec.sfreq,
         "unit": {"file": in_file, "µV": round(float(np.median(some.std(axis=(1, 2)))), 2)},
         "recordings": _recordings(trials),
-        "by concept": _concepts(trials, stimuli, settings.pictures or settings.root),
+        "by concept": _concepts(trials, images, settings.pictures or settings.root),
         "unusual": _unusual(trials),
-        "pictures": {"needed": len(stimuli.ids), "missing": len(missing), "first": missing[:_NAMED]},
+        "pictures": {"needed": len(images.ids), "missing": len(missing), "first": missing[:_NAMED]},
     }
 
 
@@ -75,13 +76,12 @@ def _as_text(row: dict[str, Any]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _sessions(trials: Trials) -> list[tuple[int, int, np.ndarray]]:
+def _sessions(trials: Trials) -> list[tuple[str, str, np.ndarray]]:
     """Subject, session and rows of every recording."""
-    pairs = np.stack([trials.column("subject"), trials.column("session")], axis=1)
-    return [
-        (int(subject), int(session), np.flatnonzero((pairs == (subject, session)).all(axis=1)))
-        for subject, session in np.unique(pairs, axis=0)
-    ]
+    subject, session = trials.column("subject"), trials.column("session")
+    recording = groups(trials, "session")
+    found = (np.flatnonzero(recording == number) for number in range(recording.max() + 1))
+    return [(str(subject[rows[0]]), str(session[rows[0]]), rows) for rows in found]
 
 
 def _recordings(trials: Trials) -> list[dict[str, Any]]:
@@ -100,20 +100,20 @@ def _recordings(trials: Trials) -> list[dict[str, Any]]:
     ]
 
 
-def _concepts(trials: Trials, stimuli: Stimuli, root: str) -> list[dict[str, Any]]:
+def _concepts(trials: Trials, images: Images, root: str) -> list[dict[str, Any]]:
     """Names, granularity, trials and blocks of every concept, in the order of groups and wnids."""
     concept, granularity = trials.column("concept"), trials.column("granularity")
-    groups, chinese = fine_groups(concept, granularity), read_names(root, "ch")
+    group_of, chinese = fine_groups(concept, granularity), read_names(root, "ch")
     found = []
     for wnid in np.unique(concept).tolist():
         rows = concept == wnid
-        blocks = np.stack([trials.column(name)[rows] for name in ("subject", "block")], axis=1)
+        blocks = groups(trials[rows], "block")
         row = {
             "concept": wnid,
-            "name": stimuli.names.get(wnid, wnid),  # a label need not be that of the picture's folder
-            "granularity": f"fine{groups[wnid]}" if wnid in groups else "coarse",
+            "name": images.names.get(wnid, wnid),  # a label need not be that of the picture's folder
+            "granularity": f"fine{group_of[wnid]}" if wnid in group_of else "coarse",
             "trials": int(rows.sum()),
-            "blocks": len(np.unique(blocks, axis=0)),
+            "blocks": int(blocks.max()) + 1,
         }
         found.append({**row, "Chinese": chinese.get(wnid, "")} if chinese else row)
     return sorted(found, key=lambda row: (row["granularity"] == "coarse", row["granularity"], row["concept"]))
@@ -122,7 +122,7 @@ def _concepts(trials: Trials, stimuli: Stimuli, root: str) -> list[dict[str, Any
 def _unusual(trials: Trials) -> list[dict[str, Any]]:
     """Recordings whose number of trials is not the most frequent of their session, and what they lack."""
     found = []
-    for session in np.unique(trials.column("session")).tolist():
+    for session in unique_names(trials.column("session")):
         recordings = [(subject, rows) for subject, one, rows in _sessions(trials) if one == session]
         usual = _most_frequent([len(rows) for _, rows in recordings])
         counts = {subject: dict(zip(*_counted(trials.column("concept")[rows]))) for subject, rows in recordings}

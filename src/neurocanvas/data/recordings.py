@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurocanvas.artifacts import fingerprint, sha256
 from neurocanvas.config import DataSettings, RecordingSettings
-from neurocanvas.data.images import Stimuli
-from neurocanvas.data.trials import Trials
-from neurocanvas.errors import NeuroCanvasError, check_folder
+from neurocanvas.data.images import Images
+from neurocanvas.data.trials import Trials, TrialSpec, make_metadata, unique_names
+from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # µV per volt: MNE returns volts.
 MICROVOLTS = 1e6
@@ -220,14 +223,11 @@ def _check_sources(path: Path, sources: list[str], there: Collection[str]) -> No
 # Standard deviation of EEG over a run, µV: outside this range the file's unit is not what it says.
 PLAUSIBLE = (0.1, 1e4)
 
-# Of a subject or session.
-LARGEST_NUMBER = 10**9
-
 # Order of the Butterworth filters.
 FILTER_ORDER = 2
 
 
-def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, Stimuli]:
+def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
     """Open a folder of continuous recordings as trials in µV: every file is one run; reads only headers and markers."""
     recording = settings.recording
     folder = check_folder(root, "continuous recordings (data.root)")
@@ -245,22 +245,27 @@ def open_recordings(root: Path | str, settings: DataSettings) -> tuple[Trials, S
     prints = [_print_of(run) for run in runs]
     _check_alike(runs)
     shown = [_shown(run, recording) for run in runs]
-    stimulus = [name for _, names in shown for name in names]
-    if not stimulus:
+    image = [name for _, names in shown for name in names]
+    if not image:
         raise NeuroCanvasError(f"{folder}: no picture onset in {len(runs)} files; see data.recording.events.")
     starts = [_starts(run, events, recording) for run, (events, _) in zip(runs, shown, strict=True)]
     number = np.repeat(np.arange(len(runs)), [len(run_starts) for run_starts in starts])
     gratings = recording.pictures == "gratings"
-    stimuli = Stimuli.from_gratings() if gratings else Stimuli.from_folder(Path(recording.pictures))
+    images = Images.from_gratings() if gratings else Images.from_folder(Path(recording.pictures))
+    onset = np.concatenate([events for events, _ in shown]) / runs[0].sfreq
+    sfreq, n_times = runs[0].sfreq, _n_times(runs[0].sfreq, recording)
+    spec = TrialSpec(_kept(runs[0], recording)[1], sfreq, round(recording.tmin * sfreq) / sfreq, n_times)
     trials = Trials(
-        table=_table([_place(folder, run.path) for run in runs], number, stimulus, stimuli),
-        ch_names=_kept(runs[0], recording)[1],
-        sfreq=runs[0].sfreq,
-        tmin=round(recording.tmin * runs[0].sfreq) / runs[0].sfreq,
-        read=_reader(runs, recording, number, np.concatenate(starts)),
-        source=fingerprint(prints, recording),
+        _metadata([_place(folder, run.path) for run in runs], number, onset, image, images),
+        spec,
+        _reader(runs, recording, number, np.concatenate(starts)),
+        fingerprint(prints, recording),
+        images,
     )
-    return _subjects(trials, settings), stimuli
+    present = unique_names(trials.column("subject"))
+    for one in settings.subjects:
+        check_option("subject", one, present)
+    return trials[np.isin(trials.column("subject"), settings.subjects or present)]
 
 
 def _check_alike(runs: list[Run]) -> None:
@@ -342,56 +347,30 @@ def _kept(run: Run, recording: RecordingSettings) -> tuple[list[int], tuple[str,
     return [names.index(name) for name in kept], kept
 
 
-def _table(
-    places: list[tuple[int, int]], number: np.ndarray, stimulus: list[str], stimuli: Stimuli
-) -> dict[str, np.ndarray]:
-    """Build the trial table from subject and session of each run (`places`) and the run of each trial (`number`)."""
-    for name in dict.fromkeys(stimulus):
-        if name not in stimuli.ids:
+def _metadata(
+    places: list[tuple[str, str]], number: np.ndarray, onset: np.ndarray, image: list[str], images: Images
+) -> pd.DataFrame:
+    """Metadata from subject and session of each run (`places`) and the run of each trial (`number`)."""
+    for name in dict.fromkeys(image):
+        if name not in images.ids:
             raise NeuroCanvasError(
-                f"stimulus {name!r} has no picture; there are {len(stimuli.ids)}, such as "
-                f"{', '.join(stimuli.ids[:8])}. See data.recording.stimulus and data.recording.pictures."
+                f"stimulus {name!r} has no picture; there are {len(images.ids)}, such as "
+                f"{', '.join(images.ids[:8])}. See data.recording.stimulus and data.recording.pictures."
             )
-    subjects = [subject for subject, _ in places]
-    run = [subjects[:index].count(subject) for index, subject in enumerate(subjects)]
-    subject = np.array(subjects)[number]
-    concept = np.array([stimuli.concept(name) for name in stimulus])
-    new_block = np.ones(len(concept), dtype=bool)
-    new_block[1:] = (concept[1:] != concept[:-1]) | (number[1:] != number[:-1])
-    order = np.zeros(len(concept), dtype=np.int64)
-    for one in set(subjects):
-        order[subject == one] = np.arange((subject == one).sum())
-    return {
-        "subject": subject,
-        "session": np.array([session for _, session in places])[number],
-        "run": np.array(run)[number],
-        "block": np.cumsum(new_block) - 1,
-        "order": order,
-        "stimulus": np.array(stimulus),
-        "concept": concept,
-        "granularity": np.full(len(concept), "all"),
-    }
+    subjects, sessions = (np.array(column) for column in zip(*places, strict=True))
+    run = np.array([subjects[:index].tolist().count(subject) for index, subject in enumerate(subjects)])
+    return make_metadata({
+        "subject": subjects[number], "session": sessions[number], "run": run[number], "onset": onset, "image": image,
+        "concept": [images.concept(name) for name in image],
+    })  # fmt: skip
 
 
-def _place(folder: Path, path: Path) -> tuple[int, int]:
-    """Subject and session of a file, from `sub-<n>` and `ses-<n>` in its path below the folder."""
-    inside = path.relative_to(folder).as_posix()
-    found = (re.search(rf"{word}-(\d+)", inside) for word in ("sub", "ses"))
-    subject, session = (int(match[1]) if match else 0 for match in found)
-    if max(subject, session) > LARGEST_NUMBER:
-        raise NeuroCanvasError(f"{path}: numbers of subjects and sessions up to {LARGEST_NUMBER} are allowed.")
+def _place(folder: Path, path: Path) -> tuple[str, str]:
+    """Subject and session of a file, from `sub-<name>` and `ses-<name>` in its path below the folder, else "0"."""
+    inside = path.relative_to(folder).with_suffix("").as_posix()
+    found = (re.search(rf"(?:^|[/_]){word}-([^/_]+)", inside) for word in ("sub", "ses"))
+    subject, session = (match[1] if match else "0" for match in found)
     return subject, session
-
-
-def _subjects(trials: Trials, settings: DataSettings) -> Trials:
-    if not settings.subjects:
-        return trials
-    subject = trials.column("subject")
-    for one in settings.subjects:
-        if one not in subject:
-            allowed = ", ".join(map(str, np.unique(subject)))
-            raise NeuroCanvasError(f"subject: allowed are {allowed}; got {one}.")
-    return trials.select(np.isin(subject, settings.subjects))
 
 
 def _reader(

@@ -1,15 +1,16 @@
-"""Train, validation and test index sets, proved disjoint by what their protocol promises, and their warnings."""
+"""Folds of training, validation and test trials, proved disjoint by what their protocol promises, with warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from neurocanvas.artifacts import fingerprint
-from neurocanvas.config import SplitSettings
-from neurocanvas.data.trials import Trials
+from neurocanvas.config import SplitSettings, load_settings
+from neurocanvas.data.trials import NAMING, Trials, check_columns, html_table, ranks, seed_of, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option
 
 BLOCK_WARNING = (
@@ -29,9 +30,6 @@ ORDER_WARNING = (
     "Concepts came in nearly the same order in training and test recordings, so drift that follows the time since "
     "a recording began can be decoded across them."
 )
-# Protocols in which other subjects' trials train.
-OF_OTHERS = frozenset({"leave-subject-out", "pretrain-finetune"})
-
 GAPPED = "within-block-gap"
 SAME_ORDER = 0.5  # rank correlation of the concepts' mean places
 # Columns that are numbered anew in every subject (and session) -> the columns that make them unique.
@@ -39,19 +37,19 @@ COUNTED_WITHIN = {"session": ("subject",), "run": ("subject", "session"), "block
 
 
 @dataclass(frozen=True)
-class Split:
-    """Which trials train, which choose, which test: rows of the trial table that the split was made for.
+class Fold:
+    """Which trials train, validate and test: rows of the trials that the split was made for.
 
     Parameters
     ----------
     name : str
         Protocol, and the fold where there are several ("leave-run-out, run 2").
-    train, val, test : array of int, shape (n,)
+    train, validation, test : array of int, shape (n,)
         Sorted row numbers; no row is in two of them.
     selection : str
         What the validation part is: the rule by which epochs and penalties are chosen on it.
     warnings : tuple of str
-        What everything made from this split must say.
+        What everything made from this fold must say.
     pretrain : array of int, shape (n,)
         Rows that train before `train` does; mostly none. Disjoint from the others too.
 
@@ -62,13 +60,13 @@ class Split:
 
     Examples
     --------
-    >>> Split("by hand", np.array([0, 1]), np.array([2]), np.array([3]), "trial 2").test
+    >>> Fold("by hand", np.array([0, 1]), np.array([2]), np.array([3]), "trial 2").test
     array([3])
     """
 
     name: str
     train: np.ndarray
-    val: np.ndarray
+    validation: np.ndarray
     test: np.ndarray
     selection: str
     warnings: tuple[str, ...] = ()
@@ -89,10 +87,10 @@ class Split:
 
     def parts(self) -> dict[str, np.ndarray]:
         """Return the index arrays by name; `pretrain` only where it has rows."""
-        names = ("train", "val", "test", *(("pretrain",) if len(self.pretrain) else ()))
+        names = ("train", "validation", "test", *(("pretrain",) if len(self.pretrain) else ()))
         return {name: np.asarray(getattr(self, name), dtype=np.int64) for name in names}
 
-    def joined(self) -> Split:
+    def joined(self) -> Fold:
         """Merge the trials of `pretrain` into `train`, for models that train in one go."""
         rows = np.concatenate([self.pretrain, self.train])
         return replace(self, train=rows, pretrain=rows[:0]) if len(self.pretrain) else self
@@ -102,24 +100,118 @@ class Split:
         return fingerprint(self.name, *self.parts().values(), self.selection)
 
 
+@dataclass(frozen=True)
+class Split:
+    """The folds of one protocol; iterating gives them.
+
+    Parameters
+    ----------
+    protocol : str
+        A key of `PROTOCOLS`.
+    folds : tuple of Fold
+        No trial is tested in two of them.
+    names : array of str, shape (n_trials,)
+        Names of the trials in which the folds count.
+    """
+
+    protocol: str
+    folds: tuple[Fold, ...]
+    names: np.ndarray
+
+    def __iter__(self) -> Iterator[Fold]:
+        return iter(self.folds)
+
+    def __len__(self) -> int:
+        return len(self.folds)
+
+    def __getitem__(self, number: int) -> Fold:
+        return self.folds[number]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings of all folds, each once."""
+        return tuple(dict.fromkeys(warning for fold in self for warning in fold.warnings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads: the names of the trials per fold and part, ready for JSON."""
+        folds = [
+            {
+                "name": fold.name, "selection": fold.selection, "warnings": list(fold.warnings),
+                **{part: self.names[rows].tolist() for part, rows in fold.parts().items()},
+            }
+            for fold in self
+        ]  # fmt: skip
+        return {"protocol": self.protocol, "folds": folds}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], trials: Trials) -> Split:
+        """Read a split for some trials, which must hold all that it names.
+
+        Parameters
+        ----------
+        content : mapping
+            What `to_dict` gave.
+        trials : Trials
+            In any order; more than the split names are allowed.
+
+        Returns
+        -------
+        Split
+
+        Raises
+        ------
+        NeuroCanvasError
+            If a trial is not there, a part is empty, or `content` is not a split.
+        """
+        folds = []
+        try:
+            for one in content["folds"]:
+                rows = {}
+                for part in ("train", "validation", "test", *(("pretrain",) if "pretrain" in one else ())):
+                    rows[part] = trials.metadata.index.get_indexer(list(map(str, one[part]))).astype(np.int64)
+                    lost = np.flatnonzero(rows[part] < 0)
+                    if len(lost):
+                        raise NeuroCanvasError(
+                            f"split {one['name']}: {part} names trial {one[part][lost[0]]}, which is not among the "
+                            f"{len(trials)} trials; open the data that the split was made for, or make it anew."
+                        )
+                texts = {"name": str(one["name"]), "selection": str(one["selection"])}
+                folds.append(Fold(**texts, warnings=tuple(map(str, one["warnings"])), **rows))
+            return cls(str(content["protocol"]), tuple(folds), trials.names)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise NeuroCanvasError(f"split: not what to_dict gives ({error}); make it anew.") from error
+
+    def _repr_html_(self) -> str:
+        parts = "; ".join(
+            ", ".join(f"{part} {len(rows)}" for part, rows in fold.parts().items()) for fold in self.folds[:8]
+        )
+        return html_table({
+            "protocol": self.protocol, "folds": str(len(self)), "trials": parts,
+            **{f"warning {number}": text for number, text in enumerate(self.warnings, 1)},
+        })  # fmt: skip
+
+
 def groups(trials: Trials, *columns: str) -> np.ndarray:
     """Group number of every trial, from 0; trials that share all of the columns share one: (n_trials,)."""
-    names = dict.fromkeys(name for column in columns for name in (*COUNTED_WITHIN.get(column, ()), column))
     group = np.zeros(len(trials), dtype=np.int64)
-    for name in names:
-        values, code = np.unique(trials.column(name), return_inverse=True)
-        group = np.unique(group * len(values) + code, return_inverse=True)[1]
+    outer = {column: [name for name in COUNTED_WITHIN.get(column, ()) if name in trials.metadata] for column in columns}
+    for name in dict.fromkeys(name for column in columns for name in (*outer[column], column)):
+        values = trials.column(name)
+        code = ranks(values) if name in NAMING else np.unique(values, return_inverse=True)[1]
+        group = np.unique(group * (code.max(initial=0) + 1) + code, return_inverse=True)[1]
     return group
 
 
 def in_recorded_order(trials: Trials) -> np.ndarray:
     """Rows sorted by subject, session and place in the recording, (n_trials,)."""
-    return np.lexsort([trials.column(name) for name in ("order", "session", "subject")])
+    where = [ranks(trials.column(name)) for name in ("session", "subject") if name in trials.metadata]
+    return np.lexsort([trials.column("order"), *where])
 
 
 def blocked_trials(trials: Trials) -> np.ndarray:
     """Whether the concepts of each trial's session came in blocks, judged by their order: bool, (n_trials,)."""
-    recorded, session, concept = in_recorded_order(trials), groups(trials, "session"), groups(trials, "concept")
+    recorded, concept = in_recorded_order(trials), groups(trials, "concept")
+    session = groups(trials, "session" if "session" in trials.metadata else "subject")
     blocked = np.zeros(len(trials), dtype=bool)
     for number in np.unique(session):
         rows = recorded[session[recorded] == number]
@@ -132,42 +224,39 @@ def blocked_trials(trials: Trials) -> np.ndarray:
     return blocked
 
 
+def _recordings(trials: Trials) -> np.ndarray:
+    """Group numbers of the smallest stretches that were recorded in one go, as far as it is known: (n_trials,)."""
+    return groups(trials, next(name for name in ("run", "session", "subject") if name in trials.metadata))
+
+
 def is_blocked(trials: Trials) -> bool:
     """Whether concepts came in blocks in any session of any subject."""
     return bool(blocked_trials(trials).any())
 
 
-def prove_disjoint(split: Split, trials: Trials, column: str, others: tuple[str, str] = ("train", "test")) -> None:
-    """Raise if two parts of a split share a value of a column (a session, run or block is that of one subject)."""
+def prove_disjoint(fold: Fold, trials: Trials, column: str, others: tuple[str, str] = ("train", "test")) -> None:
+    """Raise if two parts of a fold share a value of a column (a session, run or block is that of one subject)."""
     group = groups(trials, column)
-    first, second = (getattr(split, part) for part in others)
+    first, second = (getattr(fold, part) for part in others)
     shared = first[np.isin(group[first], group[second])]
     if len(shared):
         raise NeuroCanvasError(
-            f"split {split.name}: {others[0]} and {others[1]} share the {column} "
+            f"split {fold.name}: {others[0]} and {others[1]} share the {column} "
             f"{trials.column(column)[shared[group[shared].argmin()]]}; they must not."
         )
 
 
-def uses_other_subjects(protocol: str) -> bool:
-    return protocol in OF_OTHERS
-
-
-def make_splits(trials: Trials, settings: SplitSettings, subject: int | None = None) -> list[Split]:
+def make_split(
+    trials: Trials,
+    protocol: str = "by-stimulus",
+    *,
+    subject: str | None = None,
+    settings: SplitSettings | None = None,
+    **options: Any,
+) -> Split:
     """Split trials by a protocol so that one subject is tested.
 
-    - ``by-stimulus``: of every concept, `test_fraction` of the stimuli are held out, with all of their trials.
-    - ``kfold-by-stimulus``: each concept's stimuli are dealt into `folds` parts; each is tested once.
-    - ``leave-run-out``, ``leave-session-out``: each run or session of the subject is tested once. The latter is
-      CrossPT's cross-time where there are two.
-    - ``leave-block-out``: fold k tests the k-th block of every concept.
-    - ``leave-subject-out``: all trials of the subject; others train and yet others validate.
-    - ``pretrain-finetune``: the others' first sessions pre-train, the subject's own trains, its later ones are
-      tested: CrossPT's PT.
-    - ``released``: the first 30 of every 50 trials of a concept in a session train, the last 20 test.
-    - ``within-block-gap``: the same without the `gap` trials before every test part, and those after it.
-
-    Validation trials are always cut from the training side, and `Split.selection` says which they are: whole stimuli
+    Validation trials are always cut from the training side, and `Fold.selection` says which they are: whole images
     (``by-stimulus``, ``kfold-by-stimulus``, ``released``), whole subjects (``leave-subject-out``), else the last ones
     of each training block, or of each training run where concepts did not come in blocks: contiguous, so that drift
     links few of them to trials that train.
@@ -176,66 +265,84 @@ def make_splits(trials: Trials, settings: SplitSettings, subject: int | None = N
     ----------
     trials : Trials
         The subject's, and for protocols that use them the others'.
-    settings : SplitSettings
-        Protocol, fractions, seed, and whether block-confounded scores are accepted.
-    subject : int, optional
+    protocol : str
+        A key of `PROTOCOLS`, which says what each of them does.
+    subject : str, optional
         The one that is tested; needed where `trials` hold several.
+    settings : SplitSettings, optional
+        Protocol and options at once, instead of these.
+    **options : object
+        Fields of `SplitSettings`: fractions, folds, seed, and whether block-confounded scores are accepted.
 
     Returns
     -------
-    list of Split
-        One per fold; row numbers count in `trials`. No trial is tested twice.
+    Split
+        Row numbers count in `trials`. No trial is tested twice.
 
     Raises
     ------
     NeuroCanvasError
         If the subject is unknown or not named, the data lack what the protocol needs, or if the design is blocked,
         trials of one block would be on both sides, and `accept_block_confound` is not set.
-    """
 
-    present = np.unique(trials.column("subject")).tolist()
+    Examples
+    --------
+    >>> import neurocanvas as nc
+    >>> shown = [f"{concept}{number}" for concept in "ab" for number in range(10)] * 2
+    >>> metadata = {"image": np.random.default_rng(0).permutation(shown)}
+    >>> concepts = [name[0] for name in metadata["image"]]
+    >>> trials = nc.from_arrays(np.ones((40, 2, 50)), concepts, ch_names=["O1", "O2"], sfreq=100, metadata=metadata)
+    >>> [len(fold.test) for fold in nc.make_split(trials, "kfold-by-stimulus", folds=2)]
+    [20, 20]
+    """
+    settings = settings or load_settings(None, split={"protocol": protocol, **options}).split
+    how = PROTOCOLS[check_option("protocol", settings.protocol, PROTOCOLS)]
+    check_columns(trials, f"protocol {settings.protocol}", "subject", "concept", "order", "block", *how.needs)
+    present = unique_names(trials.column("subject"))
     if subject is None and len(present) != 1:
-        raise NeuroCanvasError(f"split: trials of one subject are needed, or the one to test; got subjects {present}.")
+        raise NeuroCanvasError(
+            f"split: trials of one subject are needed, or the one to test; got subjects {', '.join(present)}."
+        )
     subject = present[0] if subject is None else check_option("subject", subject, present)
     own = np.flatnonzero(trials.column("subject") == subject)
-    splits = PROTOCOLS[check_option("protocol", settings.protocol, PROTOCOLS)](trials, own, settings)
-    blocks, stimuli = np.where(blocked_trials(trials), groups(trials, "block"), -1), groups(trials, "stimulus")
-    confounded = [_shares(blocks, split) for split in splits]
+    folds = how.split(trials, own, settings)
+    blocks = np.where(blocked_trials(trials), groups(trials, "block"), -1)
+    confounded = [_shares(blocks, fold) for fold in folds]
     if any(confounded) and not settings.accept_block_confound:
-        first = splits[confounded.index(True)].name
+        first = folds[confounded.index(True)].name
         best = "" if settings.protocol == GAPPED else f", best under {GAPPED}"
         raise NeuroCanvasError(
             f"split {first}: concepts came in blocks, and trials of one block would train and test, so drift alone can "
             f"be decoded. Test whole blocks by {whole_block_protocols(trials, own)}; or set accept_block_confound "
             f"= true (--accept-block-confound){best}, for results that carry a warning."
         )
-    confound = GAP_WARNING.format(gap=settings.gap) if settings.protocol == GAPPED else BLOCK_WARNING
+    images = groups(trials, "image") if "image" in trials.metadata else np.full(len(trials), -1)
     marked = []
-    for split, is_confounded in zip(splits, confounded, strict=True):
+    for fold, is_confounded in zip(folds, confounded, strict=True):
         reasons = {
-            confound: is_confounded,
-            REPEAT_WARNING: _shares(stimuli, split),
-            ORDER_WARNING: _repeats_order(trials, split),
+            GAP_WARNING.format(gap=settings.gap) if settings.protocol == GAPPED else BLOCK_WARNING: is_confounded,
+            REPEAT_WARNING: _shares(images, fold),
+            ORDER_WARNING: _repeats_order(trials, fold),
         }
         found = tuple(warning for warning, holds in reasons.items() if holds)
-        marked.append(replace(split, warnings=(*split.warnings, *found)))
-    return marked
+        marked.append(replace(fold, warnings=(*fold.warnings, *found)))
+    return Split(settings.protocol, tuple(marked), trials.names)
 
 
-def _known(split: Split) -> np.ndarray:
+def _known(fold: Fold) -> np.ndarray:
     """Rows that a model has seen before it is tested."""
-    return np.concatenate([split.pretrain, split.train, split.val])
+    return np.concatenate([fold.pretrain, fold.train, fold.validation])
 
 
-def _shares(group: np.ndarray, split: Split) -> bool:
+def _shares(group: np.ndarray, fold: Fold) -> bool:
     """Whether any group has trials on both sides; groups below 0 do not count."""
-    tested = group[split.test]
-    return bool(np.isin(tested[tested >= 0], group[_known(split)]).any())
+    tested = group[fold.test]
+    return bool(np.isin(tested[tested >= 0], group[_known(fold)]).any())
 
 
-def _repeats_order(trials: Trials, split: Split) -> bool:
+def _repeats_order(trials: Trials, fold: Fold) -> bool:
     """Whether blocks of concepts came in nearly the same order in the training recordings and in a tested one."""
-    recording, concept, recorded = groups(trials, "run"), groups(trials, "concept"), in_recorded_order(trials)
+    recording, concept, recorded = _recordings(trials), groups(trials, "concept"), in_recorded_order(trials)
     blocked, place = blocked_trials(trials), np.empty(len(trials))
     for number in np.unique(recording):
         rows = recorded[recording[recorded] == number]
@@ -246,9 +353,9 @@ def _repeats_order(trials: Trials, split: Split) -> bool:
         sums, counts = np.bincount(concept[rows], place[rows], n), np.bincount(concept[rows], minlength=n)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
-    known = _known(split)
+    known = _known(fold)
     known = known[blocked[known]]
-    test = split.test[blocked[split.test] & ~np.isin(recording[split.test], recording[known])]
+    test = fold.test[blocked[fold.test] & ~np.isin(recording[fold.test], recording[known])]
     trained = mean_places(known)
     for number in np.unique(recording[test]):
         places = np.stack([trained, mean_places(test[recording[test] == number])])
@@ -263,23 +370,23 @@ def _repeats_order(trials: Trials, split: Split) -> bool:
 
 
 RELEASED_BLOCK, RELEASED_TRAIN = 50, 30
-TRAIN_TEST, VAL_TEST, TRAIN_VAL = ("train", "test"), ("val", "test"), ("train", "val")
+TRAIN_TEST, VAL_TEST, TRAIN_VAL = ("train", "test"), ("validation", "test"), ("train", "validation")
 
 
-def _by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
+def _by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Hold out `test_fraction` of each concept's stimuli, with all of their trials."""
     rng = np.random.default_rng(settings.seed)
-    rest, test = _hold_out_stimuli(trials, own, settings.test_fraction, rng)
-    train, val = _hold_out_stimuli(trials, rest, settings.val_fraction, rng)
-    split = Split("by-stimulus", train, val, test, _stimulus_rule(settings))
-    return [_proved(split, trials, "stimulus", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
+    rest, test = _hold_out_images(trials, own, settings.test_fraction, rng)
+    train, val = _hold_out_images(trials, rest, settings.val_fraction, rng)
+    fold = Fold("by-stimulus", train, val, test, _stimulus_rule(settings))
+    return [_proved(fold, trials, "image", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
 
 
-def _kfold_by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
+def _kfold_by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Deal each concept's stimuli into `folds` parts, and test each part in turn."""
     rng = np.random.default_rng(settings.seed)
-    stimulus, first = np.unique(trials.column("stimulus")[own], return_index=True)
-    concept, fold = trials.column("concept")[own][first], np.empty(len(stimulus), dtype=np.int64)
+    image, first = np.unique(trials.column("image")[own], return_index=True)
+    concept, part = trials.column("concept")[own][first], np.empty(len(image), dtype=np.int64)
     for name in np.unique(concept):
         (members,) = np.nonzero(concept == name)
         if len(members) < settings.folds:
@@ -287,34 +394,35 @@ def _kfold_by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings)
                 f"protocol kfold-by-stimulus: concept {name} has {len(members)} stimuli, fewer than {settings.folds} "
                 "folds; lower split.folds, or use leave-run-out if every picture was shown in every run."
             )
-        fold[rng.permutation(members)] = np.arange(len(members)) % settings.folds
-    fold_of = fold[np.searchsorted(stimulus, trials.column("stimulus")[own])]
-    splits = []
+        part[rng.permutation(members)] = np.arange(len(members)) % settings.folds
+    part_of = part[np.searchsorted(image, trials.column("image")[own])]
+    folds = []
     for number in range(settings.folds):
-        train, val = _hold_out_stimuli(trials, own[fold_of != number], settings.val_fraction, rng)
+        train, val = _hold_out_images(trials, own[part_of != number], settings.val_fraction, rng)
         name = f"kfold-by-stimulus, fold {number}"
-        split = Split(name, train, val, own[fold_of == number], _stimulus_rule(settings))
-        splits.append(_proved(split, trials, "stimulus", TRAIN_TEST, VAL_TEST, TRAIN_VAL))
-    return splits
+        fold = Fold(name, train, val, own[part_of == number], _stimulus_rule(settings))
+        folds.append(_proved(fold, trials, "image", TRAIN_TEST, VAL_TEST, TRAIN_VAL))
+    return folds
 
 
-def _leave_run_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
+def _leave_run_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Test each run in turn; pictures may repeat across runs, so no stimulus can be held out for validation."""
-    run, session = groups(trials, "run"), trials.column("session")
+    run = groups(trials, "run")
+    session = trials.column("session") if "session" in trials.metadata else np.full(len(trials), "0")
     several_sessions = len(np.unique(session[own])) > 1
     if len(np.unique(run[own])) < 2:
         raise NeuroCanvasError("protocol leave-run-out: at least 2 runs are needed; got 1. Use by-stimulus.")
-    splits = []
+    folds = []
     for number in np.unique(run[own]):
         test = own[run[own] == number]
         where = f"run {trials.column('run')[test[0]]}"
         name = f"leave-run-out, session {session[test[0]]} {where}" if several_sessions else f"leave-run-out, {where}"
         train, val, rule = _cut_tails(trials, own[run[own] != number], settings.val_fraction)
-        splits.append(_proved(Split(name, train, val, test, rule), trials, "run", TRAIN_TEST, VAL_TEST))
-    return splits
+        folds.append(_proved(Fold(name, train, val, test, rule), trials, "run", TRAIN_TEST, VAL_TEST))
+    return folds
 
 
-def _leave_block_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
+def _leave_block_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Test the k-th block of every concept in fold k."""
     if not blocked_trials(trials)[own].all():
         raise NeuroCanvasError(
@@ -333,123 +441,148 @@ def _leave_block_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -
                 f"{whole_block_protocols(trials, own)}; or within-block-gap with accept_block_confound = true."
             )
         turn[rows] = [blocks.index(one) for one in block[rows]]
-    splits = []
+    folds = []
     for number in range(turn[own].max() + 1):
         train, val, rule = _cut_tails(trials, own[turn[own] != number], settings.val_fraction)
         name = f"leave-block-out, block {number} of every concept"
-        split = Split(name, train, val, own[turn[own] == number], rule)
-        splits.append(_proved(split, trials, "block", TRAIN_TEST, VAL_TEST))
-    return splits
+        fold = Fold(name, train, val, own[turn[own] == number], rule)
+        folds.append(_proved(fold, trials, "block", TRAIN_TEST, VAL_TEST))
+    return folds
 
 
-def _leave_session_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
+def _leave_session_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Test each session in turn, trained on the subject's others: CrossPT's cross-time where there are two."""
     check_sessions(trials, own, "leave-session-out")
     session = trials.column("session")[own]
-    splits = []
-    for number in np.unique(session):
+    folds = []
+    for number in unique_names(session):
         train, val, rule = _cut_tails(trials, own[session != number], settings.val_fraction)
         test, lost = _trained_concepts(trials, own[session == number], train)
-        split = Split(f"leave-session-out, session {number}", train, val, test, rule, lost)
-        splits.append(_proved(split, trials, "session", TRAIN_TEST, VAL_TEST))
-    return splits
+        fold = Fold(f"leave-session-out, session {number}", train, val, test, rule, lost)
+        folds.append(_proved(fold, trials, "session", TRAIN_TEST, VAL_TEST))
+    return folds
 
 
-def _leave_subject_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
+def _leave_subject_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Test all trials of the subject, trained on others and chosen on yet others: CrossPT's cross-participant."""
     subject = trials.column("subject")
-    tested, present = subject[own[0]], np.unique(subject)
+    tested, present = str(subject[own[0]]), np.array(unique_names(subject))
     others = present[present != tested]
     if len(others) < 2:
         raise NeuroCanvasError(
             f"protocol leave-subject-out: at least 3 subjects are needed, to test, train and validate; got "
-            f"{present.tolist()}."
+            f"{', '.join(present)}."
         )
     count = min(max(1, round(settings.val_fraction * len(others))), len(others) - 1)
-    chosen = np.random.default_rng([settings.seed, tested]).choice(others, count, replace=False)
+    chosen = np.random.default_rng([settings.seed, seed_of(tested)]).choice(others, count, replace=False)
     val = np.flatnonzero(np.isin(subject, chosen))
     train = np.flatnonzero(np.isin(subject, np.setdiff1d(others, chosen)))
     test, lost = _trained_concepts(trials, own, train)
-    rule = f"all trials of subjects {', '.join(map(str, np.sort(chosen)))}, who do not train"
-    split = Split(f"leave-subject-out, subject {tested}", train, val, test, rule, lost)
-    return [_proved(split, trials, "subject", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
+    rule = f"all trials of subjects {', '.join(unique_names(chosen))}, who do not train"
+    fold = Fold(f"leave-subject-out, subject {tested}", train, val, test, rule, lost)
+    return [_proved(fold, trials, "subject", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
 
 
-def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
+def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Pre-train on others' first sessions, fine-tune on the subject's own, test its later ones: CrossPT's PT."""
     check_sessions(trials, own, "pretrain-finetune")
-    subject, session = trials.column("subject"), trials.column("session")
-    present, code = np.unique(subject, return_inverse=True)
-    if len(present) < 2:
+    subject, code, session = trials.column("subject"), ranks(trials.column("subject")), ranks(trials.column("session"))
+    if not code.any():
         raise NeuroCanvasError("protocol pretrain-finetune: other subjects are needed to pre-train on; got none.")
-    starts = np.array([session[subject == one].min() for one in present])
+    starts = np.array([session[code == one].min() for one in range(code.max() + 1)])
     first = session == starts[code]
     pretrain = np.flatnonzero(first & (subject != subject[own[0]]))
     train, val, rule = _cut_tails(trials, own[first[own]], settings.val_fraction)
     test, lost = _trained_concepts(trials, own[~first[own]], np.concatenate([pretrain, train]))
     name = f"pretrain-finetune, subject {subject[own[0]]}"
-    split = Split(name, train, val, test, f"{rule}, of the subject's own first session", lost, pretrain)
-    _proved(split, trials, "session", TRAIN_TEST, VAL_TEST)
-    return [_proved(split, trials, "subject", *(("pretrain", part) for part in ("train", "val", "test")))]
+    fold = Fold(name, train, val, test, f"{rule}, of the subject's own first session", lost, pretrain)
+    _proved(fold, trials, "session", TRAIN_TEST, VAL_TEST)
+    return [_proved(fold, trials, "subject", *(("pretrain", part) for part in ("train", "validation", "test")))]
 
 
-def _released(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
+def _released(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Train on the first 30 of every 50 trials of a concept in a session, test the last 20, as in the released code."""
     # Only validation is proved: train and test share blocks and may share stimuli, as in the released code.
     place = _places(trials, own, "released") % RELEASED_BLOCK
     rng = np.random.default_rng(settings.seed)
-    train, val = _hold_out_stimuli(trials, own[place < RELEASED_TRAIN], settings.val_fraction, rng)
-    split = Split("released", train, val, own[place >= RELEASED_TRAIN], _stimulus_rule(settings))
-    return [_proved(split, trials, "stimulus", TRAIN_VAL)]
+    train, val = _hold_out_images(trials, own[place < RELEASED_TRAIN], settings.val_fraction, rng)
+    fold = Fold("released", train, val, own[place >= RELEASED_TRAIN], _stimulus_rule(settings))
+    return [_proved(fold, trials, "image", TRAIN_VAL)]
 
 
-def _within_block_gap(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Split]:
-    """Split as `released` does, without the `gap` trials before every test part, and those after it."""
+def _within_block_gap(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+    """Fold as `released` does, without the `gap` trials before every test part, and those after it."""
     turn, place = np.divmod(_places(trials, own, "within-block-gap"), RELEASED_BLOCK)
     until = RELEASED_TRAIN - settings.gap
     starts = until - min(max(1, round(settings.val_fraction * until)), until - 1)
     far = (place < until) & ((turn == 0) | (place >= settings.gap))
     train, val, test = own[far & (place < starts)], own[far & (place >= starts)], own[place >= RELEASED_TRAIN]
     rule = f"the last {until - starts} of the {until} training trials of each block"
-    return [Split("within-block-gap", train, val, test, rule)]
+    return [Fold("within-block-gap", train, val, test, rule)]
 
 
-# How to split, by name.
-PROTOCOLS: Mapping[str, Callable[[Trials, np.ndarray, SplitSettings], list[Split]]] = {
-    "by-stimulus": _by_stimulus,
-    "kfold-by-stimulus": _kfold_by_stimulus,
-    "leave-run-out": _leave_run_out,
-    "leave-block-out": _leave_block_out,
-    "leave-session-out": _leave_session_out,
-    "leave-subject-out": _leave_subject_out,
-    "pretrain-finetune": _pretrain_finetune,
-    "within-block-gap": _within_block_gap,
-    "released": _released,
+@dataclass(frozen=True)
+class Protocol:
+    """How to split: a row of `PROTOCOLS`."""
+
+    split: Callable[[Trials, np.ndarray, SplitSettings], list[Fold]]  # all trials, rows of the tested subject
+    what: str
+    needs: tuple[str, ...] = ()  # columns beside subject, order, block and concept
+    uses_others: bool = False  # whether other subjects' trials train
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "by-stimulus": Protocol(
+        _by_stimulus, "of every concept, test_fraction of the images are held out, with all of their trials", ("image",)
+    ),
+    "kfold-by-stimulus": Protocol(
+        _kfold_by_stimulus, "each concept's images are dealt into folds; each is tested once", ("image",)
+    ),
+    "leave-run-out": Protocol(_leave_run_out, "each run is tested once", ("run",)),
+    "leave-block-out": Protocol(_leave_block_out, "fold k tests the k-th block of every concept"),
+    "leave-session-out": Protocol(
+        _leave_session_out, "each session is tested once; CrossPT's cross-time where there are two", ("session",)
+    ),
+    "leave-subject-out": Protocol(
+        _leave_subject_out, "all trials of the subject; others train and yet others validate", uses_others=True
+    ),
+    "pretrain-finetune": Protocol(
+        _pretrain_finetune,
+        "others' first sessions pre-train, the subject's own trains, its later ones are tested; CrossPT's PT",
+        ("session",),
+        uses_others=True,
+    ),
+    "within-block-gap": Protocol(_within_block_gap, "released, without the gap trials before every test part"),
+    "released": Protocol(
+        _released, "the first 30 of every 50 trials of a concept in a session train, the last 20 test", ("image",)
+    ),
 }
 
 
 def check_sessions(trials: Trials, own: np.ndarray, protocol: str) -> None:
     """Raise unless the subject has several sessions."""
+    check_columns(trials, f"protocol {protocol}", "session")
     subject, session = trials.column("subject"), trials.column("session")
     if len(np.unique(session[own])) > 1:
         return
-    more = [str(one) for one in np.unique(subject) if len(np.unique(session[subject == one])) > 1]
+    more = [one for one in unique_names(subject) if len(np.unique(session[subject == one])) > 1]
     raise NeuroCanvasError(
         f"protocol {protocol}: at least 2 sessions are needed; subject {subject[own[0]]} has one. "
         + (f"Subjects with more: {', '.join(more)}." if more else "No subject that is open has more; -s -1 opens all.")
     )
 
 
-def testable_subjects(trials: Trials, protocol: str) -> list[int]:
+def testable_subjects(trials: Trials, protocol: str) -> list[str]:
     """Subjects that a protocol can test: some need a second session, or a second block of every concept."""
     subject, concept = trials.column("subject"), trials.column("concept")
-    everyone: list[int] = np.unique(subject).tolist()
+    everyone = unique_names(subject)
     if protocol == "leave-block-out":
         codes = np.unique(concept, return_inverse=True)[1]
-        blocks = np.unique(np.stack([subject, codes, groups(trials, "block")]), axis=1)
+        blocks = np.unique(np.stack([ranks(subject), codes, groups(trials, "block")]), axis=1)
         counted, n_blocks = np.unique(blocks[:2], axis=1, return_counts=True)
-        found = [one for one in everyone if n_blocks[counted[0] == one].min() > 1]
-    elif protocol in ("leave-session-out", "pretrain-finetune"):
+        found = [one for place, one in enumerate(everyone) if n_blocks[counted[0] == place].min() > 1]
+    elif "session" in PROTOCOLS[protocol].needs:
+        check_columns(trials, f"protocol {protocol}", "session")
         sessions = trials.column("session")
         found = [one for one in everyone if len(np.unique(sessions[subject == one])) > 1]
     else:
@@ -459,7 +592,9 @@ def testable_subjects(trials: Trials, protocol: str) -> list[int]:
 
 def whole_block_protocols(trials: Trials, own: np.ndarray) -> str:
     """Names of the protocols that keep blocks whole and that the trials allow."""
-    sessions, runs = (len(np.unique(trials.column(name)[own])) for name in ("session", "run"))
+    sessions, runs = (
+        len(np.unique(trials.column(name)[own])) if name in trials.metadata else 1 for name in ("session", "run")
+    )
     concept, block = trials.column("concept")[own], groups(trials, "block")[own]
     fewest = min(len(np.unique(block[concept == name])) for name in np.unique(concept))
     enough = len(np.unique(trials.column("subject"))) > 2
@@ -473,18 +608,18 @@ def whole_block_protocols(trials: Trials, own: np.ndarray) -> str:
     return ", ".join(name for name, holds in allowed.items() if holds)
 
 
-def _proved(split: Split, trials: Trials, column: str, *pairs: tuple[str, str]) -> Split:
-    """Return the split if the pairs of parts share no value of the column."""
+def _proved(fold: Fold, trials: Trials, column: str, *pairs: tuple[str, str]) -> Fold:
+    """Return the fold if the pairs of parts share no value of the column."""
     for pair in pairs:
-        prove_disjoint(split, trials, column, pair)
-    return split
+        prove_disjoint(fold, trials, column, pair)
+    return fold
 
 
-def _hold_out_stimuli(
+def _hold_out_images(
     trials: Trials, rows: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows: the rest, and all trials of the held-out stimuli, `fraction` (at least one) per concept."""
-    stimulus, first = np.unique(trials.column("stimulus")[rows], return_index=True)
+    """Fold rows: the rest, and all trials of the held-out stimuli, `fraction` (at least one) per concept."""
+    stimulus, first = np.unique(trials.column("image")[rows], return_index=True)
     concept = trials.column("concept")[rows][first]
     held: list[str] = []
     for name in np.unique(concept):
@@ -496,7 +631,7 @@ def _hold_out_stimuli(
                 "and train on the rest; use leave-run-out if every picture was shown in every run."
             )
         held.extend(rng.choice(of_concept, count, replace=False))
-    out = np.isin(trials.column("stimulus")[rows], held)
+    out = np.isin(trials.column("image")[rows], held)
     return rows[~out], rows[out]
 
 
@@ -508,7 +643,7 @@ def _cut_tails(trials: Trials, rows: np.ndarray, fraction: float) -> tuple[np.nd
     """Training rows, validation rows (the last of each block, or of each run in mixed order), and the rule in words."""
     # Contiguous tails, so that drift links few validation trials to training trials.
     blocked, block = blocked_trials(trials), groups(trials, "block")
-    stretch = np.where(blocked, block, block.max() + 1 + groups(trials, "run"))
+    stretch = np.where(blocked, block, block.max() + 1 + _recordings(trials))
     recorded = in_recorded_order(trials)
     recorded = recorded[np.isin(recorded, rows)]
     tail = np.zeros(len(trials), dtype=bool)
@@ -531,7 +666,8 @@ def _trained_concepts(trials: Trials, test: np.ndarray, train: np.ndarray) -> tu
 
 def _places(trials: Trials, own: np.ndarray, protocol: str) -> np.ndarray:
     """Place of each of the subject's rows among the trials of its concept and session, as recorded."""
-    recorded, group = in_recorded_order(trials), groups(trials, "session", "concept")
+    recorded = in_recorded_order(trials)
+    group = groups(trials, "session" if "session" in trials.metadata else "subject", "concept")
     place = np.empty(len(trials), dtype=np.int64)
     for number in np.unique(group[own]):
         rows = recorded[group[recorded] == number]

@@ -24,9 +24,9 @@ from neurocanvas.artifacts import (
     write_text,
 )
 from neurocanvas.config import DataSettings
-from neurocanvas.data.eeg_imagenet import N_TIMES, SFREQ, Source, find_released, open_released, released_print
+from neurocanvas.data.eeg_imagenet import SPEC, Source, find_released, open_released, released_print
 from neurocanvas.data.montage import CH_NAMES
-from neurocanvas.data.trials import COLUMNS
+from neurocanvas.data.trials import COLUMNS, Trials, make_metadata, ranks
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option, csv_text, read_csv_cell
 
 # (n_trials, 62, 501), float32, µV; and the columns of Trials, a line per row of the array. The array's sidecar is
@@ -35,7 +35,7 @@ ARRAY, TABLE = "EEG-ImageNet.npy", "EEG-ImageNet.csv"
 
 _BATCH = 200
 _PART = 2000  # trials of a unit of work
-_VERSION = 3  # of the store: raise it when the same file gives another store
+_VERSION = 4  # of the store: raise it when the same file gives another store
 
 
 def convert(
@@ -53,9 +53,9 @@ def convert(
     if is_done(path, inputs) and listing.is_file() and sha256(listing) == read_card(path).get("table"):
         return path
     source = open_released(root, settings.unit)
-    rows = np.argsort(source.table["subject"], kind="stable")
+    rows = np.argsort(ranks(source.trials.column("subject")), kind="stable")
     source.check_unit(rows)
-    advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), N_TIMES)
+    advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), SPEC.n_times)
     with atomic(path) as temporary:
         with temporary.open("wb") as stream:
             start_array(stream, shape, "<f4")
@@ -67,11 +67,11 @@ def convert(
         for written in spread(write_part, parts):
             advance(written)
         card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
-    table = {name: source.table[name][rows].tolist() for name in COLUMNS}
-    write_text(listing, csv_text([list(table), *zip(*table.values())]))
+    table = source.trials.metadata.iloc[rows]
+    write_text(listing, csv_text([list(table), *table.itertuples(index=False)]))
     card = {
-        "table": sha256(listing), "source": source.print_of_files, "unit": settings.unit,
-        "sfreq": SFREQ, "ch_names": list(CH_NAMES), "shape": list(shape), "stored": "µV",
+        "table": sha256(listing), "source": source.trials.source, "unit": settings.unit,
+        "sfreq": SPEC.sfreq, "ch_names": list(CH_NAMES), "shape": list(shape), "stored": "µV",
     }  # fmt: skip
     finish(path, inputs, card)
     return path
@@ -92,11 +92,11 @@ class Part:
 def write_part(part: Part) -> int:
     """Write some rows of the array."""
     source = open_released(part.root, part.unit)  # anew for each part: what was read of a mapped file stays in memory
-    rows = np.argsort(source.table["subject"], kind="stable")[part.start : part.stop]
+    rows = np.argsort(ranks(source.trials.column("subject")), kind="stable")[part.start : part.stop]
     with part.path.open("r+b") as stream:
-        stream.seek(part.begin + part.start * len(CH_NAMES) * N_TIMES * 4)
+        stream.seek(part.begin + part.start * len(CH_NAMES) * SPEC.n_times * 4)
         for start in range(0, len(rows), _BATCH):
-            stream.write(source.read(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
+            stream.write(source.trials.signal(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
     return len(rows)
 
 
@@ -125,16 +125,19 @@ def open_converted(root: Path, unit: str) -> Source:
     try:
         names, *lines = csv.reader(io.StringIO(text))
         cells = dict(zip(names, zip(*lines, strict=True)))
-        columns = {name: [read_csv_cell(cell) for cell in cells[name]] for name in COLUMNS}
-        table: dict[str, np.ndarray] = {name: np.array(columns[name]).astype(kind) for name, kind in COLUMNS.items()}
-    except (ValueError, LookupError, OverflowError, csv.Error) as error:
+        metadata = make_metadata({
+            name: np.array([read_csv_cell(cell) for cell in cells[name]]).astype(kind)
+            for name, kind in COLUMNS.items() if name != "onset"
+        })  # fmt: skip
+    except (ValueError, LookupError, OverflowError, csv.Error, NeuroCanvasError) as error:
         raise NeuroCanvasError(f"{root / TABLE}: not the table of a converted store ({error}); {again}.") from error
-    if shape != (len(lines), len(CH_NAMES), N_TIMES):
+    if shape != (len(lines), len(CH_NAMES), SPEC.n_times):
         raise NeuroCanvasError(
-            f"{path}: shape ({len(lines)}, {len(CH_NAMES)}, {N_TIMES}) belongs to its table; got {shape}; {again}."
+            f"{path}: shape ({len(lines)}, {len(CH_NAMES)}, {SPEC.n_times}) belongs to its table; got {shape}; {again}."
         )
 
     def read(indices: np.ndarray) -> np.ndarray:
         return np.asarray(signal[indices], dtype=np.float32)
 
-    return Source([path], table, read, str(card.get("fingerprint")), str(made), np.zeros(shape[0], dtype=np.int64))
+    trials = Trials(metadata, SPEC, read, str(card.get("fingerprint")))
+    return Source([path], trials, str(made), np.zeros(shape[0], dtype=np.int64))

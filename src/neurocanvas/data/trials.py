@@ -1,28 +1,66 @@
-"""Trials: a table with one row per stimulus shown once to one subject, and the signal on demand."""
+"""Trials: a table with one row per image shown once to one subject, and the signal on demand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import html
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurocanvas.artifacts import fingerprint
 from neurocanvas.errors import NeuroCanvasError
 
-# The columns of every trial table; see GLOSSARY.md for the words. `order` counts a subject's trials as they were
-# recorded; `block` numbers the contiguous stretches of one concept.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from neurocanvas.data.images import Images
+
+# Columns of `Trials.metadata` that the package knows. `order` counts a subject's trials as they were recorded, `block`
+# numbers the contiguous stretches of one concept, `onset` is in s from the start of the run.
 COLUMNS: Mapping[str, type] = {
-    "subject": np.int64,
-    "session": np.int64,
-    "run": np.int64,
+    "subject": str,
+    "session": str,
+    "run": str,
     "block": np.int64,
     "order": np.int64,
-    "stimulus": np.str_,
-    "concept": np.str_,
-    "granularity": np.str_,
+    "onset": np.float64,
+    "image": str,
+    "concept": str,
+    "granularity": str,
 }
+
+# Columns whose values name files and folders.
+NAMING = ("subject", "session", "run")
+# Characters in such a name, or in that of an image or concept: file systems allow 255 bytes.
+LONGEST_NAME = 100
+
+
+def natural_key(name: str) -> tuple[list[Any], str]:
+    """Key that sorts "2" before "10"."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def unique_names(values: Iterable[Any]) -> list[str]:
+    """Distinct names in natural order."""
+    return sorted({str(value) for value in values}, key=natural_key)
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Code of every value, from 0, in natural order."""
+    found, code = np.unique(values, return_inverse=True)
+    if found.dtype.kind in "US":
+        place = {name: number for number, name in enumerate(unique_names(found))}
+        code = np.array([place[str(name)] for name in found], dtype=np.int64)[code]
+    return code.reshape(-1)
+
+
+def seed_of(name: str) -> int:
+    """The number by which a subject enters a seed: itself if it is one, else a hash."""
+    return int(name) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name) else int(fingerprint(name), 16)
 
 
 @dataclass(frozen=True)
@@ -50,106 +88,207 @@ class TrialSpec:
     bands: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trials:
-    """Trials of one or many subjects.
+    """Trials of one or many subjects: `X` of scikit-learn, indexed by rows.
 
     Parameters
     ----------
-    table : dict of str to array, shape (n_trials,)
-        The columns of `COLUMNS`.
-    ch_names : tuple of str
-        Channel names, in the order of the signal.
-    sfreq : float
-        Sampling frequency, Hz.
-    tmin : float
-        Time of the first sample relative to picture onset, s.
+    metadata : pandas.DataFrame
+        One row per trial, indexed by the trial's name, as `make_metadata` makes it. Columns as in `COLUMNS`: subject,
+        session and run are strings; a column that is not known is absent.
+    spec : TrialSpec
+        Channels, rate and window.
     read : callable
-        `read(indices)` gives the signal of those rows, float32, shape (n, n_chans, n_times), in µV; indices
-        count in the table the reader was made for.
+        `read(rows)` gives the signal of those rows, float32, shape (n, n_chans, n_times), in µV; rows count in the
+        table that the reader was made for.
     source : str
-        Fingerprint of the files the signal comes from.
+        Fingerprint of the files that the signal comes from.
+    images : Images, optional
+        The images that were shown.
     rows : array of int, optional
         Which rows of the reader's table these trials are; all of them by default.
 
     Notes
     -----
-    Opening reads the table, indexing reads signal: `signal` touches only the rows that are asked for.
+    Opening reads the table. `trials[rows]` gives Trials that are still unread, `signal` reads.
+
+    Examples
+    --------
+    >>> import neurocanvas as nc
+    >>> trials = nc.from_arrays(np.ones((4, 2, 50)), ["cat", "dog", "cat", "dog"], ch_names=["O1", "O2"], sfreq=100)
+    >>> trials[trials.y == "cat"].shape
+    (2, 2, 50)
     """
 
-    table: Mapping[str, np.ndarray]
-    ch_names: tuple[str, ...]
-    sfreq: float
-    tmin: float
+    metadata: pd.DataFrame
+    spec: TrialSpec
     read: Callable[[np.ndarray], np.ndarray]
     source: str
+    images: Images | None = None
     rows: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        missing = [name for name in COLUMNS if name not in self.table]
-        if missing:
-            raise NeuroCanvasError(f"trial table: the columns {', '.join(COLUMNS)} are needed; {missing} is missing.")
-        lengths = {name: len(column) for name, column in self.table.items()}
-        if len(set(lengths.values())) > 1:
-            raise NeuroCanvasError(f"trial table: every column needs one value per trial; got lengths {lengths}.")
         if self.rows is None:
             object.__setattr__(self, "rows", np.arange(len(self)))
 
     def __len__(self) -> int:
-        return len(self.table["subject"])
+        return len(self.metadata)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n_trials, n_chans, n_times)."""
+        return len(self), len(self.spec.ch_names), self.spec.n_times
+
+    @property
+    def names(self) -> np.ndarray:
+        """Name of every trial, which does not depend on the selection."""
+        return np.array(self.metadata.index, dtype=str)
+
+    @property
+    def y(self) -> np.ndarray:
+        """Concept of every trial."""
+        return self.column("concept")
 
     def column(self, name: str) -> np.ndarray:
-        """Return one column of the table.
+        """Return one column of the metadata, shape (n_trials,)."""
+        check_columns(self, "trials", name)
+        values = self.metadata[name].to_numpy()
+        return values if values.dtype.kind in "biuf" else np.array(values, dtype=str)
 
-        Parameters
-        ----------
-        name : str
-            A name in `COLUMNS`.
+    def __getitem__(self, rows: Any) -> Trials:
+        """Select trials by an integer, a slice, a mask or integers; `trials[rows, ...]` is the same."""
+        if isinstance(rows, tuple):
+            rows, *others = rows
+            if any(other is not Ellipsis for other in others):
+                raise NeuroCanvasError("trials: they are indexed by rows only; cut the array that signal() gives.")
+        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        return replace(self, metadata=self.metadata.iloc[chosen], rows=np.asarray(self.rows)[chosen])
 
-        Returns
-        -------
-        array, shape (n_trials,)
-        """
-        return np.asarray(self.table[name])
+    def signal(self, rows: Any = slice(None)) -> np.ndarray:
+        """Read the signal of some trials: float32, shape (n, n_chans, n_times), µV."""
+        return self.read(np.atleast_1d(np.asarray(self.rows)[rows]))
 
-    def signal(self, indices: Any = slice(None)) -> np.ndarray:
-        """Read the signal of some trials.
-
-        Parameters
-        ----------
-        indices : slice, array of int or array of bool
-            Which trials of this table; all by default.
-
-        Returns
-        -------
-        array, shape (n, n_chans, n_times), float32, µV
-        """
-        rows = np.asarray(self.rows)[indices]
-        return self.read(np.atleast_1d(rows))
-
-    def select(self, indices: Any) -> Trials:
-        """Return some of the trials, still unread.
-
-        Parameters
-        ----------
-        indices : slice, array of int or array of bool
-            Which trials.
-
-        Returns
-        -------
-        Trials
-        """
-        table = {name: np.asarray(column)[indices] for name, column in self.table.items()}
-        rows = np.asarray(self.rows)[indices]
-        return Trials(table, self.ch_names, self.sfreq, self.tmin, self.read, self.source, rows)
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.signal(), dtype=dtype, copy=copy)
 
     def fingerprint(self) -> str:
-        """Hash the table, the channels, the timing and the source files.
+        """Hash the metadata, the channels, the timing and the source files into 16 hex digits."""
+        columns = {name: self.column(name).tolist() for name in self.metadata.columns}
+        return fingerprint(columns, astuple(self.spec), self.source, np.asarray(self.rows))
 
-        Returns
-        -------
-        str
-            16 hex digits.
-        """
-        columns = {name: np.asarray(self.table[name]).tolist() for name in COLUMNS}
-        return fingerprint(columns, self.ch_names, self.sfreq, self.tmin, self.source, np.asarray(self.rows))
+    def _facts(self) -> dict[str, str]:
+        spec = self.spec
+        many = {name: len(set(self.column(name).tolist())) for name in self.metadata if name in COLUMNS}
+        subjects = unique_names(self.column("subject")) if "subject" in many else []
+        counts = {f"{name}s": f"{many[name]:,}" for name in ("concept", "image") if name in many}
+        return {
+            "subjects": ", ".join(subjects[:8]) + (f", … ({len(subjects)})" if len(subjects) > 8 else ""),
+            "trials": f"{len(self):,}",
+            **counts,
+            "channels": f"{len(spec.ch_names)}",
+            "rate": f"{spec.sfreq:g} Hz",
+            "window": f"{spec.tmin:g} to {spec.tmin + spec.n_times / spec.sfreq:g} s",
+        }
+
+    def __repr__(self) -> str:
+        return f"<Trials | {', '.join(f'{name} {value}' for name, value in self._facts().items())}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._facts())
+
+
+def html_table(facts: Mapping[str, str]) -> str:
+    """A small table for notebooks."""
+    rows = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items())
+    return f"<table>{''.join(rows)}</table>"
+
+
+def check_columns(trials: Trials, who: str, *names: str) -> None:
+    """Raise if trials lack a column that `who` needs."""
+    for name in names:
+        if name not in trials.metadata:
+            raise NeuroCanvasError(
+                f"{who}: the column {name} is needed; the trials have {', '.join(trials.metadata)}. Add it to the "
+                "metadata, or do without it."
+            )
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a file, and is no path."""
+    return text.isprintable() and not set("/\\") & set(text) and bool(text.strip(".")) and len(text) <= LONGEST_NAME
+
+
+def make_metadata(columns: Mapping[str, Any], names: Iterable[str] | None = None) -> pd.DataFrame:
+    """Check a table of trials, and add what follows from it: subject "0", `order` of the rows, `block`, and names."""
+    import pandas as pd
+
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise NeuroCanvasError(f"metadata: every column needs one value per trial; got lengths {lengths}.")
+    n = next(iter(lengths.values()))
+    table = {name: _checked(name, np.asarray(values)) for name, values in columns.items()}
+    subject = table.setdefault("subject", np.full(n, "0"))
+    for name in NAMING:
+        for value in set(table.get(name, np.empty(0, str)).tolist()):
+            if not is_name(value) or not re.match(r"\w", value) or set(value) & set(", "):
+                raise NeuroCanvasError(
+                    f"metadata: {name} {value!r}: it names files, so up to {LONGEST_NAME} letters, digits, _ . + - are "
+                    "allowed, a letter or digit first."
+                )
+    if "order" not in table:
+        table["order"] = pd.Series(subject).groupby(subject).cumcount().to_numpy()
+    if "block" not in table and "concept" in table:
+        # a new block begins where a subject's concept, session or run changes, as recorded
+        recorded = np.lexsort([table["order"], ranks(subject)])
+        shown = [table[name][recorded] for name in ("subject", "session", "run", "concept") if name in table]
+        begins = np.any([column[1:] != column[:-1] for column in shown], axis=0)
+        block = np.empty(n, dtype=np.int64)
+        block[recorded] = np.concatenate([np.zeros(min(n, 1), dtype=np.int64), np.cumsum(begins)])
+        first = pd.Series(block).groupby(subject).transform("min").to_numpy()
+        table["block"] = block - first
+    if names is None:
+        session = table.get("session", np.full(n, "0"))
+        names = [f"{one}/{day}/{turn:04d}" for one, day, turn in zip(subject, session, table["order"], strict=True)]
+    index = pd.Index(list(map(str, names)), dtype=object, name="trial")
+    if not index.is_unique:
+        raise NeuroCanvasError(
+            f"metadata: every trial needs a name of its own (subject/session/order, or the index); got "
+            f"{index[index.duplicated()][0]!r} twice."
+        )
+    known = [name for name in COLUMNS if name in table]
+    return pd.DataFrame({name: table[name] for name in [*known, *(set(table) - set(known))]}, index=index)
+
+
+def _checked(name: str, values: np.ndarray) -> np.ndarray:
+    """One column in its type; numbers that name something become their text."""
+    kind = COLUMNS.get(name)
+    if values.ndim != 1:
+        raise NeuroCanvasError(f"metadata: column {name}: one value per trial is needed; got the shape {values.shape}.")
+    if kind is None:
+        return values
+    empty = values != values  # NaN, alone, is not itself
+    if values.dtype.kind == "O":
+        empty = empty | np.array([value is None for value in values], dtype=bool)
+    if empty.any():
+        raise NeuroCanvasError(f"metadata: column {name} has no value in row {int(empty.argmax())}; give it one.")
+    if kind is str:
+        whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
+        return np.array([str(value) for value in (values.astype(np.int64) if whole else values).tolist()], dtype=str)
+    try:
+        numbers = values.astype(kind)
+        if not np.array_equal(numbers, values.astype(np.float64)):
+            raise ValueError
+    except ValueError:
+        raise NeuroCanvasError(
+            f"metadata: column {name} must hold {kind.__name__}; got {values[:3].tolist()}."
+        ) from None
+    return numbers
+
+
+def without_signal(columns: Mapping[str, Any], source: str = "table") -> Trials:
+    """Trials of which only the table is known; names are row numbers."""
+    count = len(next(iter(columns.values())))
+    spec = TrialSpec((), 1.0, 0.0, 0)
+    metadata = make_metadata(columns, map(str, range(count)))
+    return Trials(metadata, spec, lambda rows: np.empty((len(rows), 0, 0), np.float32), source)

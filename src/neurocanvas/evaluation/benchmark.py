@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from neurocanvas.data.trials import natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, csv_text, latex, printable
 from neurocanvas.evaluation.statistics import permutation_p
 
@@ -205,7 +206,7 @@ class Cell:
     granularity: str
     model: str
     title: str
-    subject: int
+    subject: str
     scores: np.ndarray
     true: np.ndarray
     folds: np.ndarray
@@ -218,7 +219,7 @@ class Cell:
 def summarise_cells(cells: Sequence[Cell], *, count: int, seed: int) -> list[dict[str, Any]]:
     """Make one row for every protocol, granularity and model."""
     rng = np.random.default_rng(seed)
-    ordered = sorted(cells, key=lambda cell: (*_row_key(cell), cell.subject, cell.granularity))
+    ordered = sorted(cells, key=lambda cell: (*_row_key(cell), natural_key(cell.subject), cell.granularity))
     groups = [list(group) for _, group in groupby(ordered, key=_row_key)]
     rows = [_row(group) for group in groups]
     _test_against_chance(rows, groups, enough_draws(count, len(rows)), rng)
@@ -240,7 +241,7 @@ def _row_key(cell: Cell) -> tuple[str, str, str]:
 def _row(cells: Sequence[Cell]) -> dict[str, Any]:
     """One row but for its tests."""
     protocol, granularity, model = _row_key(cells[0])
-    subjects = sorted({cell.subject for cell in cells})
+    subjects = unique_names(cell.subject for cell in cells)
     per_subject: dict[str, list[float]] = {}
     for subject in subjects:
         own = [cell for cell in cells if cell.subject == subject]

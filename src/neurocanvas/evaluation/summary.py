@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas.config import EvaluateSettings
+from neurocanvas.data.trials import ranks, unique_names
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.benchmark import holm
 from neurocanvas.evaluation.identification import (
@@ -114,12 +115,12 @@ def forest(
     settings: EvaluateSettings,
 ) -> list[dict[str, Any]]:
     """Two-way score of every arm and subject, from tables (n_trials, n_pictures); Holm over an arm's subjects."""
-    rows = []
+    rows, subject = [], np.asarray(subject).astype(str)
     for arm, given in tables.items():
         table = given[METRIC]
         values = table[np.arange(len(true)), true]
         of_arm: list[dict[str, Any]] = []
-        for one in np.unique(subject):
+        for one in unique_names(subject):
             mine = np.flatnonzero(subject == one)
             place = np.full(len(subject), -1)
             place[mine] = np.arange(len(mine))
@@ -129,7 +130,7 @@ def forest(
             value = float(values[mine].mean())
             null = null_means(table[mine], true[mine], place[permuted[:, mine]])
             of_arm.append({
-                "subject": str(one), "arm": arm, "metric": METRIC, "n": len(mine), "value": value,
+                "subject": one, "arm": arm, "metric": METRIC, "n": len(mine), "value": value,
                 "low": interval and interval[0], "high": interval and interval[1], "p": permutation_p(value, null),
             })  # fmt: skip
         corrected = holm([row["p"] for row in of_arm])
@@ -170,10 +171,10 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
 def exchangeable(trials: Mapping[str, np.ndarray], blocked: bool) -> tuple[str, np.ndarray, np.ndarray]:
     """What may be exchanged, and within what."""
     names = ("subject",) if blocked else ("subject", "fold")
-    strata = np.unique(np.stack([trials[name] for name in names]), axis=1, return_inverse=True)[1]
+    strata = np.unique(np.stack([ranks(trials[name]) for name in names]), axis=1, return_inverse=True)[1]
     if not blocked:
         return "trials", strata, np.arange(len(strata))
-    units = np.unique(np.stack([trials["subject"], trials["block"]]), axis=1, return_inverse=True)[1]
+    units = np.unique(np.stack([ranks(trials["subject"]), trials["block"]]), axis=1, return_inverse=True)[1]
     return "blocks", strata, units
 
 
@@ -248,7 +249,7 @@ def summarise(
     scores = {arm: {**_read_scores(arm, one, true, widths), **values.get(arm, {})} for arm, one in tables.items()}
     exchanged, strata, units = exchangeable(trials, blocked)
     permuted = permutations(strata, units, settings.permutations, rng=rng)
-    unit, units_in = _resampled(settings, trials["subject"], true["stimulus"], exchanged, units)
+    unit, units_in = _resampled(settings, ranks(trials["subject"]), true["stimulus"], exchanged, units)
     seed, within_cells = int(rng.integers(2**62)), permutations(cells.cells, units, settings.permutations, rng=rng)
     nulls = {arm: _permuted(given, true, permuted, within_cells) for arm, given in tables.items()}
     measured, n_way = _measure(scores, nulls, settings, units_in, seed), min(settings.n_way, len(gallery))
@@ -437,13 +438,13 @@ def _subject_scores(
     trials: Mapping[str, np.ndarray], scores: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Every arm's every score, subject by subject."""
-    subjects = np.asarray(trials["subject"])
+    subjects = np.asarray(trials["subject"]).astype(str)
     return {
-        str(subject): {
+        subject: {
             arm: {metric: float(values[subjects == subject].mean()) for metric, values in given.items()}
             for arm, given in scores.items()
         }
-        for subject in np.unique(subjects)
+        for subject in unique_names(subjects)
     }
 
 
@@ -451,7 +452,7 @@ def _rows(trials: Mapping[str, np.ndarray], scores: Mapping[str, Mapping[str, np
     """One row per arm and trial, as trials.csv has them."""
     return [
         {
-            "subject": int(trials["subject"][row]),
+            "subject": str(trials["subject"][row]),
             "trial": int(trials["trial"][row]),
             "stimulus": str(trials["stimulus"][row]),
             "concept": str(trials["concept"][row]),

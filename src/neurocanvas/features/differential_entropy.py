@@ -123,25 +123,26 @@ def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
         If the window leaves the trials, a band lies above half the sampling frequency, or a channel is flat
         or not finite in a trial.
     """
-    check_bands(BANDS, nyquist=trials.sfreq / 2)
-    features = np.empty((len(trials), len(trials.ch_names), len(BANDS)), dtype=np.float32)
+    check_bands(BANDS, nyquist=trials.spec.sfreq / 2)
+    features = np.empty((len(trials), len(trials.spec.ch_names), len(BANDS)), dtype=np.float32)
     for first in range(0, len(trials), CHUNK):
         chunk = slice(first, first + CHUNK)
         window = cut_window(trials.signal(chunk), trials, settings)
         _check_window(window, trials, first)
-        features[chunk] = METHODS[settings.method](window, trials.sfreq)
+        features[chunk] = METHODS[settings.method](window, trials.spec.sfreq)
     return features
 
 
 def cut_window(signal: np.ndarray, trials: Trials, settings: FeatureSettings) -> np.ndarray:
     """Cut the feature window out of whole trials, as a view: (..., n_times) -> (..., window)."""
-    offset = round(trials.tmin * trials.sfreq)
-    start, stop = (round(edge * trials.sfreq) - offset for edge in (settings.tmin, settings.tmax))
+    spec = trials.spec
+    offset = round(spec.tmin * spec.sfreq)
+    start, stop = (round(edge * spec.sfreq) - offset for edge in (settings.tmin, settings.tmax))
     n_times = signal.shape[-1]
     if not 0 <= start < stop <= n_times:
-        last = trials.tmin + n_times / trials.sfreq
+        last = spec.tmin + n_times / spec.sfreq
         raise NeuroCanvasError(
-            f"features.tmin, features.tmax: the trials hold {trials.tmin:.3f} to {last:.3f} s after picture "
+            f"features.tmin, features.tmax: the trials hold {spec.tmin:.3f} to {last:.3f} s after picture "
             f"onset; got {settings.tmin} to {settings.tmax}."
         )
     return signal[..., start:stop]
@@ -156,8 +157,8 @@ def _check_window(window: np.ndarray, trials: Trials, first: int) -> None:
     ):
         if bad.any():
             row, channel = np.argwhere(bad)[0]
-            subject, stimulus = (trials.column(name)[first + row] for name in ("subject", "stimulus"))
+            shown = trials.column("image")[first + row] if "image" in trials.metadata else "unknown"
             raise NeuroCanvasError(
-                f"trial {first + row} (subject {subject}, stimulus {stimulus}): channel "
-                f"{trials.ch_names[channel]} {problem} in the feature window; leave trial or channel out."
+                f"trial {trials.names[first + row]} (image {shown}): channel "
+                f"{trials.spec.ch_names[channel]} {problem} in the feature window; leave trial or channel out."
             )

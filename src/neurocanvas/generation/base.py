@@ -49,7 +49,7 @@ class Generator(Protocol):
         ...
 
 
-def image_seed(seed: int, arm: str, subject: int | str, trial: int) -> int:
+def image_seed(seed: int, arm: str, subject: str | int, trial: int) -> int:
     """Seed (below 2^63) of one image's noise: depends on run, arm, subject and trial, never on the batch."""
     name = f"{seed}/{arm}/{subject}/{trial}".encode()
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1

@@ -17,9 +17,9 @@ from neurocanvas.audit.overlap import OF_PICTURES, PAIRS, SHARED, Answers, Case,
 from neurocanvas.audit.verdict import DESIGNS, percent, short
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.eeg_imagenet import granularity_rows
-from neurocanvas.data.images import Stimuli
-from neurocanvas.data.splits import Split, blocked_trials, groups, make_splits
-from neurocanvas.data.trials import COLUMNS, Trials
+from neurocanvas.data.images import Images
+from neurocanvas.data.splits import Fold, blocked_trials, groups, make_split
+from neurocanvas.data.trials import COLUMNS, Trials, ranks, without_signal
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.classify import COLUMNS as CELL_COLUMNS
 from neurocanvas.pipeline.classify import TRANSDUCTIVE, UNSELECTED
@@ -108,29 +108,29 @@ def drawn_stimuli(folder: Path) -> set[str]:
         raise damaged(manifest, str(error), "generate") from error
 
 
-def kept_tables(folder: Path) -> tuple[Trials, Stimuli] | None:
+def kept_tables(folder: Path) -> tuple[Trials, Images] | None:
     """Read trials and stimuli from the tables beside the features, the longest of every subject."""
     tables: dict[str, dict[str, np.ndarray]] = {}
     for path in sorted(folder.glob("features/**/s*_trials.csv")):
-        found = read_columns(path, list(COLUMNS), "a trial table")
+        found = read_columns(path, ("subject", "order", "block", "image", "concept"), "a trial table")
         if len(found["subject"]) > len(tables.get(path.name, found)["subject"]) or path.name not in tables:
             tables[path.name] = found
     if not tables:
         return None
     try:
+        names = set.intersection(*(set(table) for table in tables.values())) & set(COLUMNS)
         joined: dict[str, np.ndarray] = {
-            name: np.concatenate([table[name] for table in tables.values()]).astype(kind)
-            for name, kind in COLUMNS.items()
+            name: np.concatenate([table[name] for table in tables.values()]).astype(COLUMNS[name]) for name in names
         }
-    except (ValueError, OverflowError) as error:
+        trials = without_signal(joined, NO_DATA)
+    except (ValueError, OverflowError, NeuroCanvasError) as error:
         raise damaged(folder / "features", f"a trial table: {error}", "features") from error
-    trials = Trials(joined, (), 1.0, 0.0, lambda rows: np.empty((len(rows), 0, 0), np.float32), NO_DATA)
-    concepts = dict(zip(joined["stimulus"].tolist(), joined["concept"].tolist(), strict=True))
-    return trials, Stimuli(tuple(sorted(concepts)), concepts, {name: name for name in concepts.values()}, {})
+    concepts = dict(zip(joined["image"].tolist(), joined["concept"].tolist(), strict=True))
+    return trials, Images(tuple(sorted(concepts)), concepts, {name: name for name in concepts.values()}, {})
 
 
 # What is read of the card of a classifier's answers.
-CELL_KINDS = {"subject": int, "model": str, "concepts": list, "warnings": list, "settings": dict}
+CELL_KINDS = {"subject": str, "model": str, "concepts": list, "warnings": list, "settings": dict}
 
 NO_RUN = "a folder without run.toml, and no table; name a run folder, or a .csv or .parquet file of predictions."
 SCORED_ELSEWHERE = (
@@ -148,7 +148,7 @@ class _Audited(Run):
     """A run whose data set may have gone: the trial tables that it keeps say what was tested."""
 
     @cached_property
-    def dataset(self) -> tuple[Trials, Stimuli]:
+    def dataset(self) -> tuple[Trials, Images]:
         """Trials and stimuli, all subjects."""
         try:
             return super().dataset
@@ -201,7 +201,7 @@ def _opened(settings: RunSettings, *, granularity: str, protocol: str = "") -> R
     })  # fmt: skip
 
 
-def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], list[dict[str, Any]], np.ndarray]:
+def _splits(run: Run, subject: str, granularity: str) -> tuple[list[Fold], list[dict[str, Any]], np.ndarray]:
     """A subject's splits, rows of the run's whole table; what mappers' cards say of them; which trials are blocked."""
     if subject not in run.subjects:
         raise NeuroCanvasError(
@@ -210,10 +210,10 @@ def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], list
         )
     trials, pool = run.dataset[0], run.pool(subject)
     rows = np.arange(len(trials)) if pool is trials else np.flatnonzero(trials.column("subject") == subject)
-    rows = rows[granularity_rows(pool.column("concept"), pool.column("granularity"), granularity)]
-    chosen, blocked = trials.select(rows), np.zeros(len(trials), dtype=bool)
+    rows = rows[granularity_rows(pool, granularity)]
+    chosen, blocked = trials[rows], np.zeros(len(trials), dtype=bool)
     blocked[rows] = blocked_trials(chosen)
-    found = make_splits(chosen, run.settings.split, subject)
+    found = make_split(chosen, settings=run.settings.split, subject=subject)
     cards: list[dict[str, Any]] = []
     for one in (split.joined() for split in found):
         cards.append({"name": one.name, **{part: len(own) for part, own in one.parts().items()}})
@@ -222,13 +222,19 @@ def _splits(run: Run, subject: int, granularity: str) -> tuple[list[Split], list
     return [replace(one, **{part: rows[own] for part, own in one.parts().items()}) for one in found], cards, blocked
 
 
+def _parts(fold: Fold) -> dict[str, np.ndarray]:
+    """Parts under the audit's names, which are those of its tables."""
+    return {part.replace("validation", "val"): rows for part, rows in fold.parts().items()}
+
+
 def _columns(run: Run, blocked: np.ndarray, hashed: dict[Path, str]) -> dict[str, np.ndarray]:
     """Codes of what parts are compared by; blocks only where concepts came in blocks."""
     trials, stimuli = run.dataset
-    found = {name: groups(trials, name) for name in SHARED if name != "picture"}
+    shared = {"image" if name == "stimulus" else name: name for name in SHARED}
+    found = {name: groups(trials, column) for column, name in shared.items() if column in trials.metadata}
     found["block"] = np.where(blocked, found["block"], -1)
     found["order"] = trials.column("order")
-    shown, of_trial = np.unique(trials.column("stimulus"), return_inverse=True)
+    shown, of_trial = np.unique(trials.column("image"), return_inverse=True)
     bytes_of = [_picture_print(stimuli, str(one), hashed) for one in shown]
     codes = np.unique(bytes_of, return_inverse=True)[1]
     codes[[not one for one in bytes_of]] = -1
@@ -237,7 +243,7 @@ def _columns(run: Run, blocked: np.ndarray, hashed: dict[Path, str]) -> dict[str
     return found
 
 
-def _picture_print(stimuli: Stimuli, stimulus: str, hashed: dict[Path, str]) -> str:
+def _picture_print(stimuli: Images, stimulus: str, hashed: dict[Path, str]) -> str:
     """Hash of a picture's file, every file read once; nothing where there is no file."""
     path = stimuli.files.get(stimulus)
     if path is None:
@@ -278,7 +284,7 @@ def _classified(run: Run, name: str, granularity: str, paths: Sequence[Path], ha
         warnings |= dict.fromkeys(card["warnings"])
         warnings |= {PRETRAINED: None} if card["settings"].get("pretrained") else {}
     columns = {**_columns(run, blocked, hashed), "concept": concept}
-    parts = [split.parts() for found in splits.values() for split in found]
+    parts = [_parts(split) for found in splits.values() for split in found]
     answers = [_answers(model, found) for model, found in models.items()]
     stale = _stale(others, "made from other trials than the split of run.toml tests", "classify") if others else ""
     return Case(name, columns, parts, blocked, answers, warnings=tuple(warnings), other_split=stale)
@@ -309,7 +315,7 @@ def _answers(model: str, found: Sequence[Mapping[str, Any]]) -> Answers:
     joined = np.concatenate([one["columns"] for one in found], axis=1)
     subject = np.repeat([one["subject"] for one in found], [one["columns"].shape[1] for one in found])
     rows, named, fold, unit = joined
-    within = (np.stack([subject, fold]), np.stack([subject, fold, unit]))
+    within = (np.stack([ranks(subject), fold]), np.stack([ranks(subject), fold, unit]))
     strata, units = (np.unique(one, axis=1, return_inverse=True)[1].reshape(-1) for one in within)
     cards = [one["card"] for one in found]
     steps = tuple(dict.fromkeys(text for card in cards for text in card["warnings"] if text == TRANSDUCTIVE))
@@ -333,7 +339,7 @@ def _mapped(run: Run, summary: Mapping[str, Any] | None, hashed: dict[Path, str]
         found, rebuilt, is_blocked = _splits(run, subject, granularity)
         blocked |= is_blocked
         for fold, split in enumerate(found):
-            splits.append(split.parts())
+            splits.append(_parts(split))
             warnings |= dict.fromkeys(split.warnings)
             path = run.model_path(subject, fold)
             if not path.is_file():
@@ -344,7 +350,7 @@ def _mapped(run: Run, summary: Mapping[str, Any] | None, hashed: dict[Path, str]
             if not card.get("imported") and not rebuilt[fold].items() <= card["split"].items():
                 others.append(path.relative_to(run.folder).as_posix())
     if drawn := drawn_stimuli(run.folder):
-        first = {str(one): row for row, one in reversed(list(enumerate(trials.column("stimulus"))))}
+        first = {str(one): row for row, one in reversed(list(enumerate(trials.column("image"))))}
         gallery = np.array(sorted(first[one] for one in drawn if one in first), dtype=np.int64)
         splits = [{**parts, "gallery": gallery} for parts in splits]
     chosen = {_selection(card) for card in cards}
@@ -365,7 +371,7 @@ def _mapped(run: Run, summary: Mapping[str, Any] | None, hashed: dict[Path, str]
     )  # fmt: skip
 
 
-def _mapped_subjects(run: Run, summary: Mapping[str, Any] | None) -> list[int]:
+def _mapped_subjects(run: Run, summary: Mapping[str, Any] | None) -> list[str]:
     """Whose mappers are audited: of those that were scored, or else of all, those who have one; else everybody."""
     trained = [subject for subject in run.subjects if run.model_path(subject, 0).is_file()]
     scored = [] if summary is None else [subject for subject in trained if str(subject) in summary.get("subjects", {})]

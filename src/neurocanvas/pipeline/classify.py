@@ -15,7 +15,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.config import ClassifySettings
 from neurocanvas.data.eeg_imagenet import fine_groups, granularity_rows
-from neurocanvas.data.splits import Split, is_blocked, make_splits
+from neurocanvas.data.splits import Fold, groups, is_blocked, make_split
 from neurocanvas.data.trials import Trials
 from neurocanvas.encoders.estimators import Network, TrialSpec, find_classifier
 from neurocanvas.errors import NeuroCanvasError, check_file
@@ -88,7 +88,7 @@ class _Job:
     """One subject's trials under one protocol; what the models are given is read once."""
 
     run: Run
-    subject: int
+    subject: str
 
     @cached_property
     def pool(self) -> Trials:
@@ -111,12 +111,11 @@ class _Job:
         signal = _Signal(self.pool, self.run)
         return signal.read() if 4 * math.prod(signal.shape) <= IN_MEMORY else signal
 
-    def splits(self, granularity: str) -> list[Split]:
+    def splits(self, granularity: str) -> list[Fold]:
         """Splits of the trials of a granularity; rows count in the pool."""
         settings, rows = self.run.settings, np.arange(len(self.pool))
         if granularity != settings.data.granularity:
-            columns = self.pool.column("concept"), self.pool.column("granularity")
-            rows = np.flatnonzero(granularity_rows(*columns, granularity))
+            rows = np.flatnonzero(granularity_rows(self.pool, granularity))
         concept = self.pool.column("concept")
         own = concept[rows][self.pool.column("subject")[rows] == self.subject]
         if len(np.unique(own)) < 2:
@@ -124,7 +123,7 @@ class _Job:
                 f"granularity: subject {self.subject} has trials of {len(np.unique(own))} concepts of {granularity}, 2 "
                 "are needed; leave this granularity or subject out."
             )
-        found = make_splits(self.pool.select(rows), settings.split, self.subject)
+        found = make_split(self.pool[rows], settings=settings.split, subject=self.subject)
         found = [replace(split, **{part: rows[own] for part, own in split.parts().items()}) for split in found]
         for split in found:
             trained = np.concatenate([*trained_rows(split, settings.classify).values()])
@@ -137,12 +136,12 @@ class _Job:
 
     def units(self, rows: np.ndarray) -> np.ndarray:
         """What a permutation exchanges as a whole: the block in a blocked design, else the trial."""
-        if not is_blocked(self.pool.select(self.pool.column("subject") == self.subject)):
+        if not is_blocked(self.pool[self.pool.column("subject") == self.subject]):
             return rows
-        blocks = np.stack([self.pool.column("session")[rows], self.pool.column("block")[rows]], axis=1)
+        blocks = np.stack([groups(self.pool, "session")[rows], self.pool.column("block")[rows]], axis=1)
         return np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1)
 
-    def inputs(self, splits: Sequence[Split], model: str) -> str:
+    def inputs(self, splits: Sequence[Fold], model: str) -> str:
         """Fingerprint of everything that a cell depends on."""
         settings, cards = self.run.settings, []
         if find_classifier(model).takes == "features":
@@ -169,7 +168,7 @@ class _Unit:
     """A cell of the table: one model on one subject's trials of a granularity under a protocol."""
 
     protocol: str
-    subject: int
+    subject: str
     granularity: str
     model: str
 
@@ -190,7 +189,7 @@ def _classify(run: Run, unit: _Unit) -> Path:
     used = np.unique(np.concatenate([rows for split in splits for rows in split.parts().values()]))
     y = np.full(len(job.pool), -1)
     concepts, y[used] = np.unique(job.pool.column("concept")[used], return_inverse=True)
-    spec = TrialSpec(job.pool.ch_names, job.pool.sfreq, x.shape[2], len(concepts))
+    spec = TrialSpec(job.pool.spec.ch_names, job.pool.spec.sfreq, x.shape[2], len(concepts))
     outcomes = []
     for split in splits:
         known = y.copy()

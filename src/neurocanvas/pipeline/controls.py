@@ -15,8 +15,8 @@ from neurocanvas.artifacts import number_in, read_csv
 from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.registry import CONTROLS, control_row, correct_for_many, over_subjects, overall_verdict
 from neurocanvas.config import FeatureSettings
-from neurocanvas.data.splits import blocked_trials, groups, make_splits
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.splits import blocked_trials, groups, make_split
+from neurocanvas.data.trials import Trials, ranks
 from neurocanvas.encoders import TargetBasis
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.features.differential_entropy import METHODS, cut_window, extract
@@ -44,7 +44,7 @@ def controls(run: Run) -> list[Path]:
     names = [check_option("controls", name, CONTROLS) for name in settings.names] or list(CONTROLS)
     units = [(subject, name) for subject in run.subjects for name in names]
     found = run.spread("controls", partial(_control, tuple(names)), units)
-    rows: dict[int, list[dict[str, Any]]] = {subject: [] for subject in run.subjects}
+    rows: dict[str, list[dict[str, Any]]] = {subject: [] for subject in run.subjects}
     for (subject, _), row in zip(units, found, strict=True):
         rows[subject].append(row)
     for own in rows.values():
@@ -55,11 +55,11 @@ def controls(run: Run) -> list[Path]:
     artifacts.write_json(folder / "controls.json", {
         "made_from": run.settings.of_trials, "verdict": verdict, "protocol": run.settings.split.protocol,
         "rows": [{**row, "asks": CONTROLS[row["control"]].asks} for row in table],
-        "subjects": {str(subject): own for subject, own in rows.items()},
+        "subjects": rows,
     })  # fmt: skip
     columns = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
     write_table(folder / "controls.csv", {
-        "subject": np.array([str(subject) for subject, own in rows.items() for _ in own]),
+        "subject": np.array([subject for subject, own in rows.items() for _ in own]),
         **{name: np.array([row[name] for own in rows.values() for row in own], dtype=object) for name in columns},
     })  # fmt: skip
     return [folder / "controls.json", folder / "controls.csv"]
@@ -87,19 +87,19 @@ class WindowOfTrials:
         return cut_window(self.trials.signal(rows), self.trials, self.settings)
 
 
-def _inputs(run: Run, subject: int, used: Collection[str]) -> ControlInputs:
+def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
     """What the controls need of one subject; of what not all of them need, the fields that are used."""
     pool, (values, card) = run.pool(subject), read_pooled_features(run, subject)
     settings = run.settings.features
-    splits = [split.joined() for split in make_splits(pool, run.settings.split, subject)]
-    folds = [(np.sort(np.concatenate([split.train, split.val])), split.test) for split in splits]
+    splits = [split.joined() for split in make_split(pool, settings=run.settings.split, subject=subject)]
+    folds = [(np.sort(np.concatenate([split.train, split.validation])), split.test) for split in splits]
     concept = pool.column("concept")
     unseen = any(not np.isin(concept[test], concept[train]).all() for train, test in folds)
     return ControlInputs(
-        features=values, concept=concept, stimulus=pool.column("stimulus"), block=pool.column("block"),
-        run=pool.column("run"), session=groups(pool, "subject", "session"), order=pool.column("order"), splits=folds,
-        baseline=_before_the_picture(pool, settings) if "baseline" in used else None,
-        signal=WindowOfTrials(pool, settings), extract=_as_the_runs(str(card.get("method")), settings, pool.sfreq),
+        features=values, concept=concept, stimulus=pool.column("image"), block=pool.column("block"),
+        run=ranks(pool.column("run")), session=groups(pool, "subject", "session"), order=pool.column("order"),
+        splits=folds, baseline=_before_the_picture(pool, settings) if "baseline" in used else None,
+        signal=WindowOfTrials(pool, settings), extract=_as_the_runs(str(card.get("method")), settings, pool.spec.sfreq),
         embeddings=_concept_embeddings(run, pool) if unseen or "embeddings" in used else None,
         low_level=_low_level(run, pool) if "low_level" in used else None,
         **_arm_scores(run, subject) if "arms" in used else {},
@@ -115,7 +115,7 @@ def _as_the_runs(method: str, settings: FeatureSettings, sfreq: float) -> Callab
 
 def _before_the_picture(trials: Trials, settings: FeatureSettings) -> np.ndarray | None:
     """Features of the time in which the picture cannot have been seen; None where that is too short for them."""
-    window = (max(BEFORE[0], trials.tmin), 0.0) if trials.tmin <= BEFORE[0] / 2 else WEAK
+    window = (max(BEFORE[0], trials.spec.tmin), 0.0) if trials.spec.tmin <= BEFORE[0] / 2 else WEAK
     try:
         return extract(trials, settings.model_copy(update=dict(zip(("tmin", "tmax"), window, strict=True))))
     except NeuroCanvasError:
@@ -143,14 +143,14 @@ def _low_level(run: Run, trials: Trials) -> np.ndarray | None:
     return np.asarray(small.reshape(len(small), -1)[run.stimulus_rows(trials)] / 255)
 
 
-def _arm_scores(run: Run, subject: int) -> dict[str, Any]:
+def _arm_scores(run: Run, subject: str) -> dict[str, Any]:
     """Two-way identification of the subject's pictures in the arm eeg and in null arms, if they are scored."""
     path = run.folder / "scores" / "trials.csv"
     if not path.is_file():
         return {}
     scores: dict[str, dict[int, float]] = {}
     for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "two_way")):
-        if row["subject"] == str(subject) and row["arm"] in ("eeg", *NULL_ARMS):
+        if row["subject"] == subject and row["arm"] in ("eeg", *NULL_ARMS):
             trial, score = (number_in(row, name, path, "evaluate") for name in ("trial", "two_way"))
             scores.setdefault(row["arm"], {})[int(trial) if np.isfinite(trial) else -1] = score
     if "eeg" not in scores or len(scores) < 2:
@@ -164,6 +164,6 @@ def _arm_scores(run: Run, subject: int) -> dict[str, Any]:
             f"{path}: the arms of subject {subject} need scores of the same trials of this data set; run `neurocanvas "
             "evaluate` again."
         )
-    stimulus, block = groups(own, "stimulus"), groups(own, "block")
+    stimulus, block = groups(own, "image"), groups(own, "block")
     units = np.where(blocked_trials(own), -1 - block, stimulus)
     return {"arms": arms, "arm_units": units[shown]}

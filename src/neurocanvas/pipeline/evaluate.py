@@ -26,8 +26,8 @@ from neurocanvas.audit.variants import (
     upper_half,
 )
 from neurocanvas.config import EvaluateSettings
-from neurocanvas.data.splits import is_blocked, make_splits
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.splits import is_blocked, make_split
+from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.encoders import Mapper
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
 from neurocanvas.evaluation import feature_networks
@@ -488,7 +488,7 @@ class Fold:
     true: np.ndarray
     concepts: np.ndarray
     units: np.ndarray
-    subject: int
+    subject: str
 
 
 def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
@@ -507,7 +507,7 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
     said = {"retrieval": _averaged(retrieved), "diversity": _averaged(diverse)}
     if not whose:
         return [], said
-    subject, units = np.concatenate(whose), np.concatenate(exchanged)
+    subject, units = ranks(np.concatenate(whose)), np.concatenate(exchanged)
     strata = subject
     if len(np.unique(subject)) >= MANY_SUBJECTS:
         units, strata = subject, np.zeros(len(subject), np.int64)
@@ -529,7 +529,7 @@ def _folds(run: Run) -> Iterator[Fold]:
     first = 0
     for subject in run.subjects:
         pool = run.pool(subject)
-        splits = make_splits(pool, run.settings.split, subject)
+        splits = make_split(pool, settings=run.settings.split, subject=subject)
         if not _current(run, subject, splits):
             continue
         values, _ = read_pooled_features(run, subject)
@@ -551,7 +551,7 @@ def _folds(run: Run) -> Iterator[Fold]:
             first += len(rows)
 
 
-def _current(run: Run, subject: int, splits: list[Any]) -> bool:
+def _current(run: Run, subject: str, splits: list[Any]) -> bool:
     """Tell whether a subject's predictions were made by what is there now."""
     path = run.folder / "predictions" / f"s{subject}.npy"
     try:
@@ -689,7 +689,8 @@ def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:
         return np.unique(given[name], return_inverse=True)[1] if name in given else np.zeros(n, np.int64)
 
     columns: dict[str, Any] = {
-        "subject": numbered("subject"), "trial": np.arange(n), "fold": np.zeros(n, np.int64),
+        "subject": given.get("subject", np.full(n, "0")).astype(str),
+        "trial": np.arange(n), "fold": np.zeros(n, np.int64),
         "stimulus": np.array(_names(pairing))[pairing.seen],
         "concept": given.get("concept", np.full(n, "")), "block": numbered("block"),
     }  # fmt: skip
@@ -703,9 +704,8 @@ def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:
         recorded = np.lexsort([order, columns["subject"]])
         changes = columns["concept"][recorded][1:] != columns["concept"][recorded][:-1]
         columns["block"][recorded[1:]] = np.cumsum(changes)
-    same = {name: np.zeros(n, np.int64) for name in ("session", "run")}
-    table = {**columns, **same, "order": order, "granularity": np.full(n, "all")}
-    return columns, is_blocked(Trials(table, (), 1.0, 0.0, lambda _: np.empty(0), ""))
+    table = {name: columns[name] for name in ("subject", "block", "concept")}
+    return columns, is_blocked(without_signal({**table, "order": ranks(order)}))
 
 
 def _dealt_out(trials: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray | None:

@@ -330,20 +330,25 @@ def _take_embeddings(run: Run, file: Path, path: Path) -> None:
         artifacts.write_array(path, embeddings, inputs, card)
 
 
-def _take_features(run: Run, file: Path, subject: int, path: Path) -> None:
+def _take_features(run: Run, file: Path, subject: str, path: Path) -> None:
     """Write the features of a feature file."""
     trials = run.opened[subject]
-    values = read_released(file, len(trials.ch_names))
+    values = read_released(file, len(trials.spec.ch_names))
     if len(values) != len(trials):
         raise NeuroCanvasError(
             f"{file}: features of {len(values)} trials, but subject {subject} has {len(trials)} of granularity "
             f"{run.settings.data.granularity}; import it into a run of the data it was made for."
         )
-    card = {"method": "imported", "ch_names": list(trials.ch_names), "bands": list(BANDS), "unit": "as in the file"}
+    card = {
+        "method": "imported",
+        "ch_names": list(trials.spec.ch_names),
+        "bands": list(BANDS),
+        "unit": "as in the file",
+    }
     artifacts.write_array(path, values.astype(np.float32), _inputs(file), {**card, **_card(file)})
 
 
-def _check_reader(run: Run, file: Path, subject: int, features_come_along: bool) -> None:
+def _check_reader(run: Run, file: Path, subject: str, features_come_along: bool) -> None:
     """Raise if the run's mapper or its features are not those that a released mapper is made of."""
     features = run.features_path(subject)
     if run.settings.encoder.name != "mlp_sd":

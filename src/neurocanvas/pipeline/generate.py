@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.data.splits import make_splits
+from neurocanvas.data.splits import make_split
 from neurocanvas.encoders import EEGSpec, RidgeMapper, TargetBasis
 from neurocanvas.encoders.base import standardisation
 from neurocanvas.errors import NeuroCanvasError, check_inside, check_name, printable
@@ -68,7 +68,7 @@ class Shard:
     """Images of one subject and arm that are generated together: entries of the manifest."""
 
     arm: str
-    subject: int
+    subject: str
     entries: tuple[dict[str, Any], ...]
 
 
@@ -77,7 +77,7 @@ def generate(run: Run) -> list[Path]:
     find_family(run.settings.generate.family)  # a misspelt one is refused before anything is looked for
     settings, shards = run.settings.generate, list[Shard]()
     for arm in settings.arms:
-        for subject in (-1,) if ARMS[arm].of_images else run.subjects:
+        for subject in ("",) if ARMS[arm].of_images else run.subjects:
             entries = plan(run, subject, arm)
             shards += [Shard(arm, subject, tuple(entries[part])) for part in batches(len(entries), settings.shard)]
     if "sketched-start" in settings.arms:  # before workers want it at once
@@ -91,9 +91,9 @@ def generate(run: Run) -> list[Path]:
         if not others.is_main_process:
             return []
     made: list[Path] = []
-    if any(shard.subject >= 0 for shard in shards):
-        made.append(_write_manifest(run, [e for shard in shards if shard.subject >= 0 for e in shard.entries]))
-    if any(shard.subject < 0 for shard in shards):
+    if any(shard.subject for shard in shards):
+        made.append(_write_manifest(run, [e for shard in shards if shard.subject for e in shard.entries]))
+    if any(not shard.subject for shard in shards):
         made += _write_pages(run, [entry for shard in shards if shard.subject < 0 for entry in shard.entries])
     return made
 
@@ -125,7 +125,7 @@ def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndar
     return np.sort(np.lexsort((*codes, turn))[:most])
 
 
-def plan(run: Run, subject: int, arm: str) -> list[dict[str, Any]]:
+def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
     """The manifest's entries of a subject and arm, each with its cache key; no prediction is read."""
     settings, row = run.settings.generate, ARMS[arm]
     how = {**_how(run), "arm": arm}
@@ -147,7 +147,7 @@ def plan(run: Run, subject: int, arm: str) -> list[dict[str, Any]]:
     if max(card["trials"]) >= len(trials) or "known" not in card:
         raise NeuroCanvasError(f"{path}: made for other trials or by another version; run `neurocanvas predict` again.")
     _check_arm(run, arm, row)
-    tested = trials.select(np.array(card["trials"]))
+    tested = trials[np.array(card["trials"])]
     beside: list[Any] = [embedded, card["fingerprint"]]
     if row.start is not None:
         beside.append(run.dataset[1].fingerprint())
@@ -155,7 +155,7 @@ def plan(run: Run, subject: int, arm: str) -> list[dict[str, Any]]:
         beside.append(family_print(run.settings.family))
     entries = []
     for place in chosen(tested.column("concept"), np.array(card["folds"]), settings.max_trials):
-        trial, stimulus = card["trials"][place], str(tested.column("stimulus")[place])
+        trial, stimulus = card["trials"][place], str(tested.column("image")[place])
         seed = image_seed(settings.seed, arm, subject, trial)
         entries.append({
             "subject": subject, "arm": arm, "trial": trial, "stimulus": stimulus,
@@ -190,7 +190,7 @@ def _how(run: Run) -> dict[str, Any]:
 
 def draw(run: Run, shard: Shard) -> None:
     """Generate the images of a shard that are not there; its sidecar is written last."""
-    root = run.folder / ("generated_from_captions" if shard.subject < 0 else "images")
+    root = run.folder / ("generated_from_captions" if not shard.subject else "images")
     folder, row, settings = (root / shard.entries[0]["file"]).parent, ARMS[shard.arm], run.settings.generate
     done = images_done(folder)
     missing = [entry for entry in shard.entries if done.get(Path(entry["file"]).name, {}).get("key") != entry["key"]]
@@ -256,13 +256,13 @@ def images_done(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def arm_inputs(run: Run, subject: int, arm: str, trials: Sequence[int]) -> ArmInputs:
+def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmInputs:
     """All that an arm may make conditions from, for some test trials of a subject; only what they need is read."""
     path = run.folder / "predictions" / f"s{subject}.npy"
     predicted = artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
     means = np.asarray(artifacts.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets; run `predict`"))
     card, images, scale = artifacts.read_card(path), run.dataset[1], run.settings.generate.scale
-    tested, folds = run.subjects[subject].select(np.array(card["trials"])), np.array(card["folds"])
+    tested, folds = run.subjects[subject][np.array(card["trials"])], np.array(card["folds"])
     places = np.searchsorted(card["trials"], trials)
     targets, embeddings = run.targets(), run.embeddings()
     known = np.zeros((len(places), len(targets)), bool)
@@ -286,7 +286,7 @@ def arm_inputs(run: Run, subject: int, arm: str, trials: Sequence[int]) -> ArmIn
     seed = partial(image_seed, run.settings.generate.seed, arm, subject)
     return ArmInputs(
         np.asarray(predicted[places], np.float32), rescaled(places), means[folds[places]],
-        np.asarray(embeddings[run.stimulus_rows(tested.select(places))], np.float32), dealt,
+        np.asarray(embeddings[run.stimulus_rows(tested[places])], np.float32), dealt,
         np.array([seed(int(trial)) for trial in trials]), targets, embeddings, known,
         np.array([images.concepts[name] for name in run.stimuli]), np.array(run.stimuli),
         lambda concepts: embed_texts(run, [prompt(images.names[concept]) for concept in concepts]),
@@ -300,7 +300,7 @@ def embed_texts(run: Run, texts: Sequence[str]) -> np.ndarray:
     return encode_distinct(texts, kept(STAGE, "encoder", family, lambda: load_text_encoder(family)))
 
 
-def sketch(run: Run, subject: int) -> np.ndarray:
+def sketch(run: Run, subject: str) -> np.ndarray:
     """Predict a small picture for every test trial, from pictures of the training trials of its fold."""
     path = run.folder / "predictions" / f"s{subject}_sketch.npy"
     card, stimuli = artifacts.read_card(path.with_name(f"s{subject}.npy")), run.dataset[1]
@@ -314,12 +314,12 @@ def sketch(run: Run, subject: int) -> np.ndarray:
     shown, average = run.stimulus_rows(pool), run.settings.split.average_test
     spec = EEGSpec(tuple(features["ch_names"]), tuple(features["bands"]), pictures.shape[1:])
     rows, found = [], []
-    for split in (split.joined() for split in make_splits(pool, run.settings.split, subject)):
+    for split in (split.joined() for split in make_split(pool, settings=run.settings.split, subject=subject)):
         basis = TargetBasis.fit(pictures, np.bincount(shown[split.train], minlength=len(pictures)), COMPONENTS)
         mapper = RidgeMapper(spec, basis, *standardisation(spec.check(values[split.train])))
         x, y = mapper.standardise(values), basis.transform(pictures)[shown]
-        mapper.fit(x[split.train], y[split.train], x[split.val], y[split.val])
-        spread = mapper.coordinates(asked(values, pool, split.val, average)[0]).std(axis=0)
+        mapper.fit(x[split.train], y[split.train], x[split.validation], y[split.validation])
+        spread = mapper.coordinates(asked(values, pool, split.validation, average)[0]).std(axis=0)
         features_of_test, of_test, _ = asked(values, pool, split.test, average)
         gains = np.full(len(of_test), gain(basis.target_sd, spread))
         found.append(rescale(mapper.predict(features_of_test), basis.mean, gains))
@@ -432,7 +432,7 @@ def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
     for subject in run.subjects.keys() & {subject for subject, *_ in drawn}:
         card = artifacts.read_card(run.folder / "predictions" / f"s{subject}.npy")
         rows, made_from[subject] = card["trials"], card["fingerprint"]
-        shown = run.subjects[subject].column("stimulus")
+        shown = run.subjects[subject].column("image")
         predicted |= {(subject, row, str(shown[row])) for row in rows if row < len(shown)}
     for entry in entries:
         if entry.get("predictions") != made_from.get(entry["subject"], entry.get("predictions")):
@@ -440,7 +440,7 @@ def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
                 f"{path}: subject {entry['subject']} was drawn from other predictions; run `neurocanvas generate`."
             )
     if not drawn <= predicted:
-        subject, trial, stimulus = sorted(drawn - predicted)[0]
+        subject, trial, stimulus = min(drawn - predicted, key=str)
         raise NeuroCanvasError(
             f"{path}: names trial {trial} ({stimulus}) of subject {subject}, which this run's settings and predictions "
             "do not; run `neurocanvas generate` again."

@@ -16,13 +16,13 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.config import RunSettings
 from neurocanvas.data import images as picture_files
-from neurocanvas.data.splits import check_sessions, testable_subjects, uses_other_subjects
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.splits import PROTOCOLS, check_sessions, testable_subjects
+from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option, csv_text
 from neurocanvas.scale import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
 
 if TYPE_CHECKING:
-    from neurocanvas.data.images import Stimuli
+    from neurocanvas.data.images import Images
 
 Advance = Callable[[int], None]
 # `track("features", 16)` opens a progress line of 16 units and gives what advances it.
@@ -133,44 +133,46 @@ class Run:
         return lambda line: self.log(stage, **fixed, **line)
 
     @cached_property
-    def dataset(self) -> tuple[Trials, Stimuli]:
+    def dataset(self) -> tuple[Trials, Images]:
         """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder.
 
         All subjects are open where the protocol trains on others than the one that is tested.
         """
-        from neurocanvas.data import open_dataset
+        from neurocanvas.data import open_trials
 
         data = self.settings.data
-        if uses_other_subjects(self.settings.split.protocol):
+        if PROTOCOLS[self.settings.split.protocol].uses_others:
             data = data.model_copy(update={"subjects": ()})
         if self.settings.simulate is not None:
             data = data.model_copy(update={"root": str(self.folder / "data")})
-        trials, stimuli = open_dataset(data)
+        trials = open_trials(data)
         if len(trials) == 0:
             raise NeuroCanvasError(
                 f"{data.root}: no trials of subjects {data.subjects or 'all'}, granularity {data.granularity}."
             )
-        return trials, stimuli
+        if trials.images is None:
+            raise NeuroCanvasError(f"data set {data.name}: it has no images, which a run needs.")
+        return trials, trials.images
 
     @cached_property
-    def opened(self) -> dict[int, Trials]:
+    def opened(self) -> dict[str, Trials]:
         """Trials of every subject that is open: those that are tested, and those whose trials train for them."""
         trials, _ = self.dataset
-        return {int(s): trials.select(trials.column("subject") == s) for s in np.unique(trials.column("subject"))}
+        return {one: trials[trials.column("subject") == one] for one in unique_names(trials.column("subject"))}
 
     @cached_property
-    def subjects(self) -> dict[int, Trials]:
+    def subjects(self) -> dict[str, Trials]:
         """Trials of every subject that is tested; without a choice, of all whom the protocol can test."""
         asked = [check_option("subject", subject, self.opened) for subject in self.settings.data.subjects]
         tested = asked or testable_subjects(self.dataset[0], self.settings.split.protocol)
         return {subject: trials for subject, trials in self.opened.items() if subject in tested}
 
-    def pool(self, subject: int) -> Trials:
+    def pool(self, subject: str) -> Trials:
         """Return the trials from which a subject's splits are made.
 
         Parameters
         ----------
-        subject : int
+        subject : str
             The one that is tested.
 
         Returns
@@ -186,12 +188,12 @@ class Run:
         protocol, trials = self.settings.split.protocol, self.dataset[0]
         if protocol == "leave-session-out":  # the pool does not know the other subjects
             check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
-        return trials if uses_other_subjects(protocol) else self.subjects[subject]
+        return trials if PROTOCOLS[protocol].uses_others else self.subjects[subject]
 
     @cached_property
     def stimuli(self) -> list[str]:
         """Stimuli that any of the trials showed, in alphabetical order: the order of captions and embeddings."""
-        return [str(name) for name in np.unique(self.dataset[0].column("stimulus"))]
+        return [str(name) for name in np.unique(self.dataset[0].column("image"))]
 
     def stimulus_rows(self, trials: Trials) -> np.ndarray:
         """Find every trial's stimulus among the run's.
@@ -206,14 +208,14 @@ class Run:
         array of int, shape (n_trials,)
             Rows of `embeddings`.
         """
-        return np.searchsorted(np.array(self.stimuli), trials.column("stimulus"))
+        return np.searchsorted(np.array(self.stimuli), trials.column("image"))
 
-    def features_path(self, subject: int) -> Path:
+    def features_path(self, subject: str) -> Path:
         """Path of a subject's features; those of one granularity have a folder of their own.
 
         Parameters
         ----------
-        subject : int
+        subject : str
 
         Returns
         -------
@@ -221,12 +223,13 @@ class Run:
         """
         return self.folder / self.settings.data.features_folder / f"s{subject}_de.npy"
 
-    def model_path(self, subject: int, fold: int) -> Path:
+    def model_path(self, subject: str, fold: int) -> Path:
         """Path of a subject's mapper of one fold.
 
         Parameters
         ----------
-        subject, fold : int
+        subject : str
+        fold : int
 
         Returns
         -------

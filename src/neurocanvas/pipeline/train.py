@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.data.splits import Split, groups, is_blocked, make_splits
-from neurocanvas.data.trials import COLUMNS, Trials
+from neurocanvas.data.splits import Fold, groups, is_blocked, make_split
+from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.encoders import Mapper
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.pipeline.run import Run, write_table
@@ -40,7 +40,7 @@ def features(run: Run, *, keep_imported: bool = False) -> list[Path]:
     return list(run.spread("features", work, list(run.opened)))
 
 
-def _extract(run: Run, subject: int, *, keep_imported: bool) -> Path:
+def _extract(run: Run, subject: str, *, keep_imported: bool) -> Path:
     """Compute one subject's features, unless that is done."""
     from neurocanvas.data.montage import BANDS
     from neurocanvas.features.differential_entropy import UNITS, extract
@@ -52,7 +52,7 @@ def _extract(run: Run, subject: int, *, keep_imported: bool) -> Path:
         [values] = artifacts.cached("features", [inputs], lambda _: [extract(trials, settings)])
         card = {
             "method": settings.method,
-            "ch_names": list(trials.ch_names),
+            "ch_names": list(trials.spec.ch_names),
             "bands": list(BANDS),
             "window": [settings.tmin, settings.tmax],
             "unit": UNITS[settings.method],
@@ -62,18 +62,18 @@ def _extract(run: Run, subject: int, *, keep_imported: bool) -> Path:
     return path
 
 
-def write_trials(run: Run, subject: int) -> None:
+def write_trials(run: Run, subject: str) -> None:
     """Write a subject's trial table beside the features."""
     path, trials = run.features_path(subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
-    write_table(path, {name: trials.column(name) for name in COLUMNS})
+    write_table(path, {name: trials.column(name) for name in trials.metadata})
 
 
-def pooled_features_paths(run: Run, subject: int) -> list[Path]:
+def pooled_features_paths(run: Run, subject: str) -> list[Path]:
     """Say where the features of a subject's pool are."""
-    return [run.features_path(int(one)) for one in np.unique(run.pool(subject).column("subject"))]
+    return [run.features_path(one) for one in unique_names(run.pool(subject).column("subject"))]
 
 
-def read_pooled_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any]]:
+def read_pooled_features(run: Run, subject: str) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Read the features of a subject's pool."""
     values, card = _read_features(run, subject)
     whose = run.pool(subject).column("subject")
@@ -89,7 +89,7 @@ def read_pooled_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[st
     return pooled, card
 
 
-def _read_features(run: Run, subject: int) -> tuple[np.ndarray, Mapping[str, Any]]:
+def _read_features(run: Run, subject: str) -> tuple[np.ndarray, Mapping[str, Any]]:
     """A subject's features and their card."""
     path = run.features_path(subject)
     values, card = artifacts.read_array(path, "features; `neurocanvas features` makes them"), artifacts.read_card(path)
@@ -102,19 +102,19 @@ def train(run: Run) -> list[Path]:
     """Train every subject's mapper, one per fold, each beside its baselines."""
     units = []
     for subject in run.subjects:  # what cannot be split is refused before anything is trained
-        folds = len(make_splits(run.pool(subject), run.settings.split, subject))
+        folds = len(make_split(run.pool(subject), settings=run.settings.split, subject=subject))
         units += [(subject, fold) for fold in range(folds)]
     return list(run.spread("train", _train, units))
 
 
-def _train(run: Run, unit: tuple[int, int]) -> Path:
+def _train(run: Run, unit: tuple[str, int]) -> Path:
     """Train the mapper of one subject and fold, unless that is done."""
     from neurocanvas.encoders import EEGSpec
     from neurocanvas.training.compare import train_and_save
 
     subject, fold = unit
     pool, targets, (values, card) = run.pool(subject), run.targets(), read_pooled_features(run, subject)
-    split = make_splits(pool, run.settings.split, subject)[fold]
+    split = make_split(pool, settings=run.settings.split, subject=subject)[fold]
     spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]), targets.shape[1:])
     settings, path = run.settings.encoder, run.model_path(subject, fold)
     left, log = settings.epochs, run.logger("train", subject=subject, fold=fold)
@@ -137,7 +137,7 @@ def asked(
     """Give the features that a mapper is asked about."""
     if not average:
         return values[rows], rows, np.ones(len(rows), dtype=np.int64)
-    shown = groups(trials, "subject", "stimulus")[rows]
+    shown = groups(trials, "subject", "image")[rows]
     _, first, own = np.unique(shown, return_index=True, return_inverse=True)
     showings = np.bincount(own)
     sums = np.zeros((len(first), *values.shape[1:]))
@@ -145,7 +145,7 @@ def asked(
     return (sums / showings[:, None, None]).astype(values.dtype), rows[first], showings
 
 
-def prediction_print(run: Run, subject: int, splits: Sequence[Split]) -> str:
+def prediction_print(run: Run, subject: str, splits: Sequence[Fold]) -> str:
     """Fingerprint everything that a subject's predictions depend on."""
     models = [artifacts.read_card(run.model_path(subject, fold))["sha256"] for fold in range(len(splits))]
     features = [artifacts.read_card(path)["sha256"] for path in pooled_features_paths(run, subject)]
@@ -158,13 +158,13 @@ def predict(run: Run) -> list[Path]:
     return list(run.spread("predict", _predict, list(run.subjects)))
 
 
-def _predict(run: Run, subject: int) -> Path:
+def _predict(run: Run, subject: str) -> Path:
     """Predict the test trials of one subject, unless that is done."""
     from neurocanvas.encoders.checkpoint import load_mapper
     from neurocanvas.generation.arms import gain
 
     pool, (values, _), average = run.pool(subject), read_pooled_features(run, subject), run.settings.split.average_test
-    splits = make_splits(pool, run.settings.split, subject)
+    splits = make_split(pool, settings=run.settings.split, subject=subject)
     models = [run.model_path(subject, fold) for fold in range(len(splits))]
     path = run.folder / "predictions" / f"s{subject}.npy"
     mean = path.with_name(f"s{subject}_mean.npy")
@@ -179,7 +179,7 @@ def _predict(run: Run, subject: int) -> Path:
     folds = np.concatenate([np.full(len(shown), fold) for fold, (_, shown, _) in enumerate(tests)])
     order = np.argsort(rows, kind="stable")
     # by how much predictions are shrunk is read off validation trials that are averaged as the test trials are
-    vals = [asked(values, pool, split.val, average)[0] for split in splits]
+    vals = [asked(values, pool, split.validation, average)[0] for split in splits]
     spreads = [m.coordinates(asked).std(axis=0) for m, asked in zip(mappers, vals, strict=True)]
     most = max(int(showings.max()) for *_, showings in tests)
     warnings = {warning for split in splits for warning in split.warnings}

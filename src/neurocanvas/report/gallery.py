@@ -13,6 +13,7 @@ import numpy as np
 
 from neurocanvas.artifacts import number_in, read_csv, read_text
 from neurocanvas.data.images import open_picture
+from neurocanvas.data.trials import natural_key
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.report.figures import csv_link
 from neurocanvas.report.text import number, ranking_arm
@@ -24,9 +25,9 @@ AS_IT_IS, REDUCED = 128, 192  # px: pictures up to the first are embedded unchan
 PAGE, PAGES = 1400, 2  # of pictures from captions: the longer side in px, and how many pages are embedded
 
 
-def choose_trials(scores: Mapping[tuple[int, int], float]) -> list[tuple[str, list[tuple[int, int]]]]:
+def choose_trials(scores: Mapping[tuple[str, int], float]) -> list[tuple[str, list[tuple[str, int]]]]:
     """Choose by rank alone which trials the page shows."""
-    ranked = sorted(scores, key=lambda key: (-scores[key], key))
+    ranked = sorted(scores, key=lambda key: (-scores[key], natural_key(key[0]), key[1]))
     if len(ranked) <= 3 * GROUP + SAMPLE:
         return [(f"All {len(ranked)} trials, best first", ranked)]
     middle = (len(ranked) - GROUP) // 2
@@ -47,7 +48,7 @@ def ranked_pictures(
     path, by = folder / "scores" / "trials.csv", ranking_arm(arms)
     scored, scores = {}, {}
     for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "stimulus", "concept", "two_way")):
-        key = _whole(row["subject"], path), _whole(row["trial"], path)
+        key = str(row["subject"]), _whole(row["trial"], path)
         if row["arm"] == by:
             scored[key], scores[key] = row, number_in(row, "two_way", path, "evaluate")
     made, images = _drawn(folder / "images" / "manifest.jsonl"), folder / "images"
@@ -72,14 +73,14 @@ def ranked_pictures(
 
 
 def _whole(value: Any, path: Path) -> int:
-    """The number of a subject or trial."""
+    """The number of a trial."""
     try:
         return int(value)
     except (ValueError, TypeError) as error:
         raise NeuroCanvasError(f"{path}: a whole number is needed; got {value!r}; make the file again.") from error
 
 
-def _drawn(path: Path) -> dict[tuple[int, int, str], str]:
+def _drawn(path: Path) -> dict[tuple[str, int, str], str]:
     """Subject, trial and arm -> the file of the picture, as the manifest says."""
     made = {}
     for line, text in enumerate(read_text(path, "the list of pictures; run the verb generate").splitlines(), 1):
@@ -87,7 +88,7 @@ def _drawn(path: Path) -> dict[tuple[int, int, str], str]:
             continue
         try:
             row = json.loads(text)
-            made[_whole(row["subject"], path), _whole(row["trial"], path), str(row["arm"])] = row["file"]
+            made[str(row["subject"]), _whole(row["trial"], path), str(row["arm"])] = row["file"]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise NeuroCanvasError(f"{path}, line {line}: damaged ({error}); run the verb generate again.") from error
     return made

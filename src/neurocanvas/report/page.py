@@ -17,6 +17,7 @@ from neurocanvas import artifacts
 from neurocanvas.artifacts import read_csv
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.montage import BANDS
+from neurocanvas.data.trials import natural_key
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.pipeline.run import Run
 from neurocanvas.report import figures
@@ -164,12 +165,17 @@ def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | 
 
 def _numbered(folder: Path, pattern: str, verb: str, subjects: Collection[str]) -> list[Path]:
     """Files of a pattern and of some subjects, ordered by the numbers in their names; at least one."""
-    named = {path: re.search(r"(?:^|_)s(\d+)_", path.name) for path in folder.glob(pattern)}
-    mine = [path for path, subject in named.items() if subject is None or subject[1] in subjects]
-    found = sorted(mine, key=lambda path: [int(digits) for digits in re.findall(r"\d+", path.name)])
+    mine, anybody = rf"(?:^|_)s(?:{_any_of(subjects)})_(?:fold\d+_)?(?:model|trials|de)\.", r"^s|_fold\d"
+    there = [path for path in folder.glob(pattern) if re.search(mine, path.name) or not re.search(anybody, path.name)]
+    found = sorted(there, key=lambda path: natural_key(path.name))
     if not found:
         raise NeuroCanvasError(f"{folder / pattern}: no such file; run the verb {verb}.")
     return found
+
+
+def _any_of(names: Collection[str]) -> str:
+    """A pattern that any of the names matches."""
+    return "|".join(map(re.escape, names))
 
 
 def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
@@ -224,7 +230,7 @@ def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
     for path in _numbered(folder, "models/*_model.safetensors.json", "train", subjects):
         card = artifacts.read_json(path, "a mapper's card; run the verb train")
         name, subject, fold = re.fullmatch(
-            r"(.+?)(?:_s(\d+))?(?:_fold(\d+))?_model\.safetensors\.json", path.name
+            rf"(.+?)(?:_s({_any_of(subjects)}))?(?:_fold(\d+))?_model\.safetensors\.json", path.name
         ).groups()  # type: ignore[union-attr]
         scores = card.get("scores", {})
         levels = {

@@ -170,7 +170,7 @@ def definitions(
     chosen = f"; granularity {settings.data.granularity}" if settings.data.name == "eeg-imagenet" else ""
     features = settings.features
     layers = f", hidden layers {' · '.join(map(str, mapper.widths))}" if mapper.name == "mlp_sd" else ""
-    stimuli = len({row["stimulus"] for row in trials})
+    stimuli = len({row["image"] for row in trials})
     electrodes = ", ".join(ch_names) if len(ch_names) <= 8 else f"{len(ch_names)}"
     seeds = [f"split {settings.split.seed}", f"mapper {mapper.seed}", f"pictures {made.seed}"]
     seeds += [f"scores {settings.evaluate.seed}"]

@@ -27,10 +27,11 @@ from neurocanvas.artifacts import (
     write_bytes,
     write_json,
 )
-from neurocanvas.config import STAGE2_SUBJECTS, SimulateSettings
-from neurocanvas.data.eeg_imagenet import STAGE2, STAGE2_RUNS, WHOLE
+from neurocanvas.config import STAGE2_SUBJECTS, DataSettings, SimulateSettings
+from neurocanvas.data.eeg_imagenet import STAGE2, STAGE2_RUNS, WHOLE, open_eeg_imagenet
 from neurocanvas.data.images import IMAGENET_CONCEPTS, N_FINE, PICTURES_FOLDER
 from neurocanvas.data.montage import CH_NAMES
+from neurocanvas.data.trials import Trials
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.simulation import eeg as brain
 from neurocanvas.simulation.eeg import N_TIMES
@@ -116,6 +117,16 @@ def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable
                 _save(stream, signal, stimuli, recordings)
         finish(path, inputs, card)
     return paths[0]
+
+
+def open_simulated(root: Path, settings: DataSettings) -> Trials:
+    """Open what `simulate` wrote; another folder is refused, so that real trials never count as simulated ones."""
+    if not card_path(root / WHOLE).is_file():
+        raise NeuroCanvasError(
+            f"{root}: no simulated data in it; `neurocanvas simulate -o {root}` makes them. Released files are the "
+            "data set eeg-imagenet."
+        )
+    return open_eeg_imagenet(root, settings)
 
 
 def chosen_concepts(n_concepts: int) -> tuple[str, ...]:

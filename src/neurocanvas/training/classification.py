@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from neurocanvas.config import ClassifySettings
-from neurocanvas.data.splits import Split
+from neurocanvas.data.splits import Fold
 from neurocanvas.encoders.base import standardisation
 from neurocanvas.encoders.estimators import Estimator, Network, TrialSpec, class_scores, find_classifier, load_network
 from neurocanvas.errors import NeuroCanvasError
@@ -49,7 +49,7 @@ class Inputs:
     sd: np.ndarray
 
     @classmethod
-    def make(cls, x: np.ndarray, split: Split, takes: str, settings: ClassifySettings) -> Inputs:
+    def make(cls, x: np.ndarray, split: Fold, takes: str, settings: ClassifySettings) -> Inputs:
         """Fit the standardisation on training trials; the released recipe has none, and signal in volts."""
         rows = np.concatenate([split.pretrain, split.train])
         if settings.recipe == "released":
@@ -86,7 +86,7 @@ class Outcome:
 
 
 def train_classifier(
-    name: str, x: np.ndarray, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
+    name: str, x: np.ndarray, y: np.ndarray, split: Fold, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
     """Train on the training trials, select on the validation trials, predict the test trials, whose `y` is `HIDDEN`."""
     kind = find_classifier(name)
@@ -116,18 +116,18 @@ def accuracy_by_epoch(outcome: Outcome, true: np.ndarray) -> list[float]:
     return [float(np.mean(named == true)) for named in outcome.every]
 
 
-def trained_rows(split: Split, settings: ClassifySettings) -> dict[str, np.ndarray]:
+def trained_rows(split: Fold, settings: ClassifySettings) -> dict[str, np.ndarray]:
     """Rows of the trials of every phase of training."""
-    train = np.concatenate([split.train, split.val]) if settings.recipe == "released" else split.train
+    train = np.concatenate([split.train, split.validation]) if settings.recipe == "released" else split.train
     return {"pretrain": split.pretrain, "train": train} if len(split.pretrain) else {"train": train}
 
 
 def _fit_estimator(
-    kind: Estimator, inputs: Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
+    kind: Estimator, inputs: Inputs, y: np.ndarray, split: Fold, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
     """Fit every candidate, keep the one with the highest validation accuracy."""
     rows = np.concatenate([*trained_rows(split, settings).values()])
-    x, val, test = (inputs[part].reshape(len(part), -1) for part in (rows, split.val, split.test))
+    x, val, test = (inputs[part].reshape(len(part), -1) for part in (rows, split.validation, split.test))
     candidates = (kind.released,) if settings.recipe == "released" else kind.candidates
     if kind.counts_trials:
         candidates = tuple(value for value in candidates if value <= len(rows)) or (len(rows),)
@@ -136,7 +136,7 @@ def _fit_estimator(
     for value in candidates:
         estimator, line = kind.build(value, settings.seed).fit(x, y[rows]), {"candidate": value}
         if settings.recipe == "default":
-            line["val_accuracy"] = _share_right(class_scores(estimator, val, spec.n_outputs), y[split.val])
+            line["val_accuracy"] = _share_right(class_scores(estimator, val, spec.n_outputs), y[split.validation])
         if line.get("val_accuracy", 0.0) > highest:
             highest, best, chosen = line.get("val_accuracy", 0.0), estimator, value
         if settings.diagnose_selection:
@@ -147,7 +147,7 @@ def _fit_estimator(
 
 
 def _fit_network(
-    kind: Network, inputs: Inputs, y: np.ndarray, split: Split, spec: TrialSpec, settings: ClassifySettings
+    kind: Network, inputs: Inputs, y: np.ndarray, split: Fold, spec: TrialSpec, settings: ClassifySettings
 ) -> Outcome:
     """Train in one phase, or first on the trials of others; each phase ends at its selected epoch."""
     with own_randomness(settings.seed):
@@ -175,7 +175,7 @@ def _train(
     inputs: Inputs,
     y: np.ndarray,
     rows: np.ndarray,
-    split: Split,
+    split: Fold,
     settings: ClassifySettings,
 ) -> tuple[list[dict[str, Any]], int, dict[str, torch.Tensor], list[np.ndarray]]:
     """Train until neither validation loss nor accuracy improved for `patience` epochs; return the best state."""
@@ -195,9 +195,9 @@ def _train(
         loss = train_epoch(network, optimizer, inputs, labels, rows, settings, adversary)
         line = {"epoch": len(lines) + 1, "train_loss": loss}
         if chooses:
-            val = evaluate(network, inputs, split.val)
-            line["val_loss"] = functional.cross_entropy(torch.from_numpy(val), labels[split.val]).item()
-            line["val_accuracy"] = _share_right(val, y[split.val])
+            val = evaluate(network, inputs, split.validation)
+            line["val_loss"] = functional.cross_entropy(torch.from_numpy(val), labels[split.validation]).item()
+            line["val_accuracy"] = _share_right(val, y[split.validation])
         if settings.diagnose_selection:
             every.append(evaluate(network, inputs, split.test).argmax(axis=1))
         if not np.isfinite([*line.values()]).all():

@@ -10,7 +10,7 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.config import EncoderSettings
-from neurocanvas.data.splits import Split
+from neurocanvas.data.splits import Fold
 from neurocanvas.encoders import EEGSpec, Mapper, MeanMapper, MLPMapper, RidgeMapper, TargetBasis
 from neurocanvas.encoders.base import standardisation
 from neurocanvas.encoders.checkpoint import save_mapper
@@ -23,7 +23,7 @@ LICENCE = "MIT for the weights; the terms of the recordings and pictures that th
 
 
 def train_mapper(
-    features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Split, spec: EEGSpec,
+    features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Fold, spec: EEGSpec,
     settings: EncoderSettings, *, state: Path | None = None, log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[Mapper, dict[str, Any]]:  # fmt: skip
     """Train every mapper on one split, score all, return the one that the settings name.
@@ -39,7 +39,7 @@ def train_mapper(
         One per stimulus; may be memory-mapped.
     target_of : array of int, shape (n_trials,)
         Which row of `targets` each trial's stimulus has.
-    split : Split
+    split : Fold
         Rows of `features`.
     spec : EEGSpec
         What the features and targets are.
@@ -70,16 +70,17 @@ def train_mapper(
     counts = np.bincount(target_of[split.train], minlength=len(targets))
     basis = TargetBasis.fit(targets, counts, settings.components, settings.token_weights)
     stimuli = basis.transform(targets), basis.squared_distance(targets)  # which of them a trial has is its label
-    y, distance = ({part: found[target_of[getattr(split, part)]] for part in ("train", "val")} for found in stimuli)
-    known = x[split.train], y["train"], x[split.val], y["val"]
+    known = {"train": split.train, "val": split.validation}
+    y, distance = ({part: found[target_of[rows]] for part, rows in known.items()} for found in stimuli)
+    fitted = x[split.train], y["train"], x[split.validation], y["val"]
 
     ridge, mlp = RidgeMapper(spec, basis, mean, sd), MLPMapper(spec, basis, mean, sd)
     mappers: dict[str, Mapper] = {"mlp_sd": mlp, "ridge": ridge, "mean": MeanMapper(spec, basis, mean, sd)}
-    ridge.fit(*known)
+    ridge.fit(*fitted)
     to_mse = _loss_to_mse(y["train"], distance, basis)
-    mlp.network, losses, selected = fit(*known, settings, state=state, log=lambda line: log(to_mse(line)))
+    mlp.network, losses, selected = fit(*fitted, settings, state=state, log=lambda line: log(to_mse(line)))
     if settings.contrastive:
-        found = mlp.coordinates(features[split.val])
+        found = mlp.coordinates(features[split.validation])
         mlp.posterior = TargetPosterior.fit(y["train"], found, y["val"], settings.temperature * spread(y["train"]))
     inside = np.sum(basis.target_sd.astype(np.float64) ** 2)
     card = {
@@ -102,17 +103,18 @@ def _score(
     features: np.ndarray,
     stimuli: tuple[np.ndarray, np.ndarray],
     target_of: np.ndarray,
-    split: Split,
+    split: Fold,
 ) -> dict[str, dict[str, float]]:
     """Predict validation and test trials with every mapper, set its `prediction_sd` from the former, then score."""
+    rows = {"val": split.validation, "test": split.test}
     predicted = {
-        (name, part): mapper.coordinates(features[getattr(split, part)])
+        (name, part): mapper.coordinates(features[of_part])
         for name, mapper in mappers.items()
-        for part in ("val", "test")
+        for part, of_part in rows.items()
     }
     scores: dict[str, dict[str, float]] = {name: {} for name in mappers}
     for (name, part), found in predicted.items():
-        stimulus = target_of[getattr(split, part)]
+        stimulus = target_of[rows[part]]
         true, distance = (one[stimulus] for one in stimuli)
         scores[name][f"{part}_mse"] = mse_per_element(found, true, distance, mappers[name].basis)
         scores[name][f"{part}_two_way"] = two_way_in_targets(found, true, distance, stimulus)
@@ -142,7 +144,7 @@ def train_and_save(
     features: np.ndarray,
     targets: np.ndarray,
     target_of: np.ndarray,
-    split: Split,
+    split: Fold,
     spec: EEGSpec,
     settings: EncoderSettings,
     *,
@@ -177,7 +179,7 @@ def _loss_to_mse(
     return convert
 
 
-def _check(features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Split, spec: EEGSpec) -> None:
+def _check(features: np.ndarray, targets: np.ndarray, target_of: np.ndarray, split: Fold, spec: EEGSpec) -> None:
     if targets.shape[1:] != spec.target_shape:
         raise NeuroCanvasError(f"targets: shape (n, {spec.target_shape}) is needed; got {targets.shape}; embed again.")
     if len(target_of) != len(features) or target_of.min() < 0 or target_of.max() >= len(targets):
