@@ -22,11 +22,11 @@ from neurocanvas import artifacts, targets
 from neurocanvas.console import progress_lines
 from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import Trials, TrialSpec
-from neurocanvas.encoders import Encoder, build, find_encoder, resolve
+from neurocanvas.encoders import Encoder, build, find_encoder
 from neurocanvas.encoders.target_pca import TargetPCA, TargetPosterior
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option, require
 from neurocanvas.features.differential_entropy import CHUNK, METHODS
-from neurocanvas.targets import TargetSpace
+from neurocanvas.targets import TargetSpace, resolve
 from neurocanvas.training.loop import (
     AT_ONCE,
     Inputs,
@@ -360,7 +360,7 @@ class Decoder(BaseEstimator):
             train, validation = np.concatenate([train, validation]), validation[:0]
         phases = {"train": train} if pretrain is None or not len(pretrain) else {"pretrain": pretrain, "train": train}
         every = np.concatenate([*phases.values()])
-        what = resolve(getattr(self.row, self.kind))
+        what = self._what()
         self.spec_, self.warnings_, self.history_, self.chosen_ = spec, [], [], None
         self.final_, self.every_, self.posterior_, self.unit_ = None, [], None, 1.0
         self.is_module_ = hasattr(what, "forward")
@@ -483,6 +483,11 @@ class Decoder(BaseEstimator):
         samples = self._samples(self.spec_)
         tmin, n_times = self.spec_.tmin + samples.start / self.spec_.sfreq, samples.stop - samples.start
         return replace(self.spec_, tmin=tmin, n_times=n_times, bands=tuple(BANDS) if self.takes == "features" else ())
+
+    def _what(self) -> Any:
+        """What is built and fitted: a module class, or a class or an instance of an estimator."""
+        what = getattr(self.row, self.kind)
+        return resolve(what) if isinstance(what, str) else what
 
     def _of_encoder(self) -> dict[str, Any]:
         """Parameters of the encoder, by their own names."""
@@ -779,7 +784,7 @@ def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
         with safe_open(file, framework="numpy") as opened:
             card = json.loads((opened.metadata() or {})["neurocanvas decoder"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-        return _assembled(card, arrays, encoder)
+        return assemble(card, arrays, encoder)
     except (  # what damaged headers, and arrays that are none of a decoder's, provoke
         SafetensorError, NeuroCanvasError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
     ) as error:  # fmt: skip
@@ -787,8 +792,8 @@ def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
         raise NeuroCanvasError(f"{file}: damaged, or not a decoder ({reason[:300]}); train again.") from error
 
 
-def _assembled(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: Any) -> Decoder:
-    """A fitted decoder from its card and arrays."""
+def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: Any = None) -> Decoder:
+    """Make a fitted decoder from its card and arrays, as files hold them."""
     named = card["encoder"]
     estimator = None if card["module"] else _load_estimator(arrays.pop("estimator").tobytes())
     if not named and card["module"] and encoder is None:
@@ -831,7 +836,7 @@ def _assembled(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: 
         made.encoder_ = estimator
         return made
     state = {name.removeprefix("module."): torch.from_numpy(np.array(one)) for name, one in arrays.items()}
-    made.encoder_ = _with_state(resolve(getattr(made.row, made.kind)), made, state).eval()
+    made.encoder_ = _with_state(made._what(), made, state).eval()
     return made
 
 
@@ -930,6 +935,14 @@ def _dump_estimator(estimator: Any) -> bytes:
     skops = require("skops.io", "saving an estimator of scikit-learn", "skops")
     with zipfile.ZipFile(io.BytesIO(skops.dumps(estimator))) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
+    for name, content in members.items():
+        nodes = np.load(io.BytesIO(content), allow_pickle=False) if name.endswith(".npy") else np.empty(0)
+        if nodes.dtype.names:  # of trees: the bytes between fields are whatever memory held
+            clean, stream = np.zeros(nodes.shape, nodes.dtype), io.BytesIO()
+            for field in nodes.dtype.names:
+                clean[field] = nodes[field]
+            np.save(stream, clean)
+            members[name] = stream.getvalue()
     schema, numbers, files = json.loads(members["schema.json"]), {}, {}  # type: ignore[var-annotated]
 
     def renumber(node: Any) -> None:

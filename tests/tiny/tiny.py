@@ -59,3 +59,18 @@ class Trap:
 
     def __reduce__(self) -> tuple:
         return open, (str(self.path), "w")
+
+
+def trial_spec(n_chans=62, n_times=501, sfreq=1000.0, n_bands=0):
+    """What an encoder is built from: channels of EEG-ImageNet, and bands for encoders of features."""
+    from neurocanvas.data.montage import BANDS, CH_NAMES
+    from neurocanvas.data.trials import TrialSpec
+
+    return TrialSpec(CH_NAMES[:n_chans], sfreq, 0.0, n_times, tuple(BANDS)[:n_bands])
+
+
+def concepts(count):
+    """The target space of so many concepts."""
+    from neurocanvas.targets import TargetSpace
+
+    return TargetSpace("concept", (count,))

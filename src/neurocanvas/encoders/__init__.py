@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from neurocanvas.data.trials import TrialSpec
@@ -89,14 +88,6 @@ def find_encoder(encoder: Any, kind: str = "concept", where: str = "encoder") ->
 def takes_braindecode_arguments(cls: Any) -> bool:
     """Whether a class is built from sizes as the models of braindecode are."""
     return isinstance(cls, type) and {"n_chans", "n_outputs"} <= set(inspect.signature(cls).parameters)
-
-
-def resolve(what: Any) -> Any:
-    """Import "module:class"; other things are what they are."""
-    if not isinstance(what, str):
-        return what
-    module, _, name = what.partition(":")
-    return getattr(import_module(module), name)
 
 
 def build(what: Any, spec: TrialSpec, target: TargetSpace, parameters: Mapping[str, Any]) -> Any:
