@@ -533,6 +533,9 @@ def _call(
     elif config is None and (folder / "run.toml").is_file():
         config = folder / "run.toml"
     settings = load_settings(config, **_changes(options))
+    if verb in ("run", "demo") and options.get("baselines") is None and not settings.encoder.baselines:
+        with_baselines = settings.encoder.model_copy(update={"baselines": ("ridge", "mean")})
+        settings = settings.model_copy(update={"encoder": with_baselines})
     workers = make_engine(*engine.values()) if engine else IN_PROCESS
     with progress_lines(quiet=as_json) as track, closing(workers) as units:
         run = Run(folder, settings, track, units)
@@ -541,9 +544,9 @@ def _call(
     if verb in SCORES:
         scores = json.loads((folder / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
     elif verb == "train":
-        from neurocanvas.training.compare import mapper_table
+        from neurocanvas.pipeline.train import training_table
 
-        scores = mapper_table([artifacts.read_card(path) for path in paths])
+        scores = training_table([artifacts.read_card(path) for path in paths])
     if as_json:
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return

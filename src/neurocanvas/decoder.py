@@ -154,6 +154,13 @@ class Window:
             first += len(source)
         return signal
 
+    def read(self) -> np.ndarray:
+        """All of it."""
+        whole = np.empty(self.shape, np.float32)
+        for first in range(0, len(whole), CHUNK):
+            whole[first : first + CHUNK] = self[first : first + CHUNK]
+        return whole
+
     def fingerprint(self) -> str:
         """Hash the trials and the window."""
         parts = [one if isinstance(one, np.ndarray) else one.fingerprint() for one in self.sources]
@@ -346,21 +353,23 @@ class Decoder(BaseEstimator):
     def fit_prepared(
         self, x: Any, y: Any, spec: TrialSpec, *, train: np.ndarray, validation: np.ndarray,
         pretrain: np.ndarray | None = None, adapt_to: np.ndarray | None = None, watch: np.ndarray | None = None,
-        watch_epochs: bool = False, projected: Projected | None = None, start: str = "", state: Path | None = None,
+        watch_epochs: bool = False, classes: np.ndarray | None = None, projected: Projected | None = None,
+        start: str = "", state: Path | None = None,
         log: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> Decoder:  # fmt: skip
         """Fit on features (n, n_chans, n_bands), or on the window's signal (n, n_chans, n_times) in µV.
 
         `train`, `validation` and `pretrain` are rows; `y` of other rows is not read. RGNN may `adapt_to` rows without
         labels. Outputs of the last epoch on the rows `watch` are kept in `final_`, of every one in `every_`. Training
-        starts from the weights in the file `start`, and goes on from `state` after a kill.
+        starts from the weights in the file `start`, and goes on from `state` after a kill. `classes` are the concepts
+        that get scores, sorted; by default those of the rows.
         """
         check_option("recipe", self.recipe, ("default", "released") if self.kind == "concept" else ("default",))
         if self.recipe == "released":
             train, validation = np.concatenate([train, validation]), validation[:0]
         phases = {"train": train} if pretrain is None or not len(pretrain) else {"pretrain": pretrain, "train": train}
         every = np.concatenate([*phases.values()])
-        what = self._what()
+        what = self.what()
         self.spec_, self.warnings_, self.history_, self.chosen_ = spec, [], [], None
         self.final_, self.every_, self.posterior_, self.unit_ = None, [], None, 1.0
         self.is_module_ = hasattr(what, "forward")
@@ -370,7 +379,7 @@ class Decoder(BaseEstimator):
         self._check(x)
         with bounded(self.threads):
             self._standardise(x, every)
-            wanted, projected = self._learn_targets(y, every, validation, len(x), projected)
+            wanted, projected = self._learn_targets(y, every, validation, len(x), classes, projected)
             to_mse = _to_mse(wanted, y, projected, train, validation)
             task = _Task(
                 x, self._inputs(x, device), wanted, phases, validation, adapt_to, watch, watch_epochs, start, state,
@@ -480,11 +489,11 @@ class Decoder(BaseEstimator):
     @property
     def input_spec(self) -> TrialSpec:
         """What the encoder sees: the window, and the bands of features."""
-        samples = self._samples(self.spec_)
+        samples = self.samples(self.spec_)
         tmin, n_times = self.spec_.tmin + samples.start / self.spec_.sfreq, samples.stop - samples.start
         return replace(self.spec_, tmin=tmin, n_times=n_times, bands=tuple(BANDS) if self.takes == "features" else ())
 
-    def _what(self) -> Any:
+    def what(self) -> Any:
         """What is built and fitted: a module class, or a class or an instance of an estimator."""
         what = getattr(self.row, self.kind)
         return resolve(what) if isinstance(what, str) else what
@@ -494,7 +503,7 @@ class Decoder(BaseEstimator):
         own = {name: value for name, value in vars(self).items() if name.startswith("encoder__")}
         return {name.removeprefix("encoder__"): value for name, value in own.items() if name != "encoder__input"}
 
-    def _samples(self, spec: TrialSpec) -> slice:
+    def samples(self, spec: TrialSpec) -> slice:
         """The samples of a trial that lie in the window."""
         offset = round(spec.tmin * spec.sfreq)
         start, stop = (round(edge * spec.sfreq) - offset for edge in self.window)
@@ -549,7 +558,7 @@ class Decoder(BaseEstimator):
         for X in sources:
             if isinstance(X, np.ndarray) and len(X) and (sd := float(np.median(X.std(axis=-1)))) > LARGEST_VOLTS:
                 raise NeuroCanvasError(f"X: arrays are in volts; a standard deviation of {sd:.3g} is none of EEG in V.")
-        window = Window(sources, spec, self._samples(spec))
+        window = Window(sources, spec, self.samples(spec))
         if self.takes == "signal":
             return window
         entropy = METHODS[check_option("features", self.features, METHODS)]
@@ -622,7 +631,7 @@ class Decoder(BaseEstimator):
             self.mean_, self.sd_ = (one.astype(np.float32).reshape(shape) for one in (mean, sd))
 
     def _learn_targets(
-        self, y: Any, every: np.ndarray, validation: np.ndarray, n: int, projected: Projected | None
+        self, y: Any, every: np.ndarray, validation: np.ndarray, n: int, classes: Any, projected: Projected | None
     ) -> tuple[np.ndarray, Projected | None]:
         """Classes or basis from the trials that train; codes or coordinates of those and the validation trials."""
         used = np.concatenate([every, validation])
@@ -631,7 +640,8 @@ class Decoder(BaseEstimator):
         if used.max() >= n:
             raise NeuroCanvasError(f"split: it names trial {used.max()}, but there are {n} trials.")
         if self.kind == "concept":
-            self.basis_, self.prediction_sd_, self.classes_ = None, None, np.unique(y[used])
+            self.basis_, self.prediction_sd_ = None, None
+            self.classes_ = np.unique(y[used]) if classes is None else np.asarray(classes)
             known = len(np.unique(y[every]))
             if known < 2:
                 raise NeuroCanvasError(
@@ -663,6 +673,7 @@ class Decoder(BaseEstimator):
             predicted: np.ndarray = self.encoder_.predict(values).reshape(len(rows), -1).astype(np.float32)
             return predicted
         device = find_device(self.device)
+        self.device_ = device.type
         found: np.ndarray = evaluate(self.encoder_.to(device), self._inputs(x, device), rows).float().cpu().numpy()
         return found if self.unit_ == 1 else found * np.float32(self.unit_)
 
@@ -836,7 +847,7 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
         made.encoder_ = estimator
         return made
     state = {name.removeprefix("module."): torch.from_numpy(np.array(one)) for name, one in arrays.items()}
-    made.encoder_ = _with_state(made._what(), made, state).eval()
+    made.encoder_ = _with_state(made.what(), made, state).eval()
     return made
 
 

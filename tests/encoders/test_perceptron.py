@@ -44,4 +44,3 @@ def test_other_sizes_and_flattening():
     assert outputs(network, x).shape == (4, 3)
     assert np.array_equal(outputs(network, x), outputs(network, x.reshape(4, 6)))
     assert {name.split(".")[0] for name in network.state_dict()} == {"l1", "bn1", "l2"}
-

@@ -51,7 +51,11 @@ def test_other_electrodes_have_the_same_rule_and_the_pairs_that_are_there():
 @pytest.mark.parametrize("layout", ["channel-major", "scrambled", "module"])
 def test_it_is_the_published_network(layout, with_drawn_weights):
     """And so is the released module, of which our test tools hold a copy."""
-    ours = released.RGNN(electrode_graph(), 80) if layout == "module" else RGNN(trial_spec(n_bands=5), concepts(80), layout=layout)
+    ours = (
+        released.RGNN(electrode_graph(), 80)
+        if layout == "module"
+        else RGNN(trial_spec(n_bands=5), concepts(80), layout=layout)
+    )
     network, state = with_drawn_weights(ours)
     expected = reference(state, flat(features(4), layout))
     assert expected.std() > 0.1

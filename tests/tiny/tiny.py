@@ -7,7 +7,7 @@ TINY = {
     "name": "tiny",
     "simulate": {"concepts": 4, "trials_per_concept": 6, "explained_variance": 0.5},
     "split": {"test_fraction": 0.34, "val_fraction": 0.25},
-    "encoder": {"hidden": [16, 16, 16], "epochs": 12, "patience": 12},
+    "encoder": {"hidden": [16, 16, 16], "epochs": 12, "patience": 12, "baselines": ["ridge", "mean"]},
     "generate": {"steps": 2, "shard": 3},
     "evaluate": {"permutations": 99, "resamples": 100},
 }
