@@ -4,8 +4,8 @@ The names below are loaded on first use; importing the package imports nothing e
 
 Notes
 -----
-Data go from `open_dataset` (`Trials`) through `extract` (features), `make_split`, `train_mapper` and
-`load_generator` to `summarise` (scores). `run_all` does all of it in a run folder. ARCHITECTURE.md describes the
+Data go from `open_dataset` (`Trials`) through `make_split`, `Decoder` and `load_generator` to
+`summarise` (scores). `run_all` does all of it in a run folder. ARCHITECTURE.md describes the
 way, GLOSSARY.md the words.
 
 Examples
@@ -14,10 +14,10 @@ Examples
 >>> settings = nc.load_settings(None, encoder={"name": "ridge"})
 >>> settings.encoder.name
 'ridge'
->>> nc.load_settings(None, encoder={"name": "forest"})
+>>> nc.load_settings(None, encoder={"epochs": 0})
 Traceback (most recent call last):
     ...
-neurocanvas.errors.NeuroCanvasError: settings: encoder.name: Input should be 'mlp_sd', 'ridge' or 'mean'; got 'forest'.
+neurocanvas.errors.NeuroCanvasError: settings: encoder.epochs: Input should be greater than or equal to 1; got 0.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ __version__ = "0.1.0"
 # Public name -> module that defines it.
 _PUBLIC = {
     "NeuroCanvasError": "neurocanvas.errors",
+    "Decoder": "neurocanvas.decoder",
+    "Embeddings": "neurocanvas.decoder",
     "Fold": "neurocanvas.data.splits",
     "Images": "neurocanvas.data.images",
     "Run": "neurocanvas.pipeline.run",
@@ -40,14 +42,13 @@ _PUBLIC = {
     "extract": "neurocanvas.features.differential_entropy",
     "from_arrays": "neurocanvas.data.arrays",
     "from_epochs": "neurocanvas.data.arrays",
+    "load_decoder": "neurocanvas.decoder",
     "load_generator": "neurocanvas.generation",
-    "load_mapper": "neurocanvas.encoders.checkpoint",
     "load_settings": "neurocanvas.config",
     "make_split": "neurocanvas.data.splits",
     "open_dataset": "neurocanvas.data",
     "run_all": "neurocanvas.workflow",
     "summarise": "neurocanvas.evaluation.summary",
-    "train_mapper": "neurocanvas.training.compare",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -345,7 +345,12 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "target": (
         str, ("--target",), ("embed.target",), "What encoders predict: clip-text (77, 768), clip-pooled, clip-image.",
     ),
-    "model": (str, ("-m", "--model"), ("encoder.name",), "mlp_sd, ridge or mean."),
+    "model": (str, ("-m", "--model"), ("encoder.name",), "Encoder of embeddings: mlp_sd, ridge, mean, ..."),
+    "baselines": (
+        str, ("--baselines",), ("encoder.baselines",), "Encoders trained and scored beside it, as ridge,mean; or none.",
+    ),
+    "device": (str, ("--device",), ("execution.device",), "auto, cpu, cuda, cuda:1 or mps."),
+    "precision": (str, ("--precision",), ("execution.precision",), "auto, float32, float16 or bfloat16."),
     "batch": (int, ("-b", "--batch"), ("encoder.batch_size",), "Trials per training batch."),
     "classifiers": (
         str, ("-m", "--model"), ("classify.models",),
@@ -400,14 +405,15 @@ ENGINE: Mapping[str, tuple[Any, Any]] = {
     "engine": (EngineName, "local"), "address": (Address, ""), "workers": (Workers, 0), "threads": (Threads, 0),
 }  # fmt: skip
 
+WHERE = ("device", "precision")
 DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
 # Verb -> its options beside --config, --output and --json.
 VERBS: Mapping[str, tuple[str, ...]] = {
     "features": (*DATA, "method", "protocol"),
     "caption": (*DATA, "family", "captions", "decoding", "protocol"),
     "embed": (*DATA, "family", "target", "protocol"),
-    "train": (*DATA, "model", "batch", "protocol", "accept"),
-    "predict": (*DATA, "model", "protocol", "accept"),
+    "train": (*DATA, "model", "baselines", "batch", "protocol", "accept", *WHERE),
+    "predict": (*DATA, "model", "protocol", "accept", *WHERE),
     "generate": (
         *DATA, "arms", "shard", "scheduler", "steps", "guidance", "samples", "size", "preview", "pictures",
         "family",
@@ -416,23 +422,24 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     "controls": (*DATA, "controls", "protocol", "accept"),
     "report": (),
     "classify": (
-        *DATA, "method", "classifiers", "trials", "recipe", "diagnose", "pretrained", "protocol", "accept",
+        *DATA, "method", "classifiers", "trials", "recipe", "diagnose", "pretrained", "protocol", "accept", *WHERE,
     ),
     "benchmark": (
         *(name for name in DATA if name != "granularity"), "method", "granularities", "classifiers", "recipe",
-        "diagnose", "protocols", "accept",
+        "diagnose", "protocols", "accept", *WHERE,
     ),
     "run": (
-        *DATA, "method", "model", "batch", "protocol", "accept", "steps", "guidance", "pictures", "family",
+        *DATA, "method", "model", "baselines", "batch", "protocol", "accept", "steps", "guidance", "pictures",
+        "family", *WHERE,
     ),
-    "demo": (),
+    "demo": WHERE,
 }  # fmt: skip
 
 HELP: Mapping[str, str] = {
     "features": "Differential entropy of five bands, for every trial.",
     "caption": "Describe every picture in words (BLIP).",
     "embed": "Encode every caption as (77, 768) (CLIP text encoder); or captions or pictures as one vector each.",
-    "train": "Train the mapper from features to embeddings, beside its baselines.",
+    "train": "Train an encoder of embeddings on every subject and fold.",
     "classify": "Train classifiers: which concept did the person see?",
     "benchmark": "Train every classifier on every granularity and subject; make the paper's table.",
     "predict": "Predict the embedding of every test trial.",
@@ -526,6 +533,9 @@ def _call(
     elif config is None and (folder / "run.toml").is_file():
         config = folder / "run.toml"
     settings = load_settings(config, **_changes(options))
+    if verb in ("run", "demo") and options.get("baselines") is None and not settings.encoder.baselines:
+        with_baselines = settings.encoder.model_copy(update={"baselines": ("ridge", "mean")})
+        settings = settings.model_copy(update={"encoder": with_baselines})
     workers = make_engine(*engine.values()) if engine else IN_PROCESS
     with progress_lines(quiet=as_json) as track, closing(workers) as units:
         run = Run(folder, settings, track, units)
@@ -534,9 +544,9 @@ def _call(
     if verb in SCORES:
         scores = json.loads((folder / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
     elif verb == "train":
-        from neurocanvas.training.compare import mapper_table
+        from neurocanvas.pipeline.train import training_table
 
-        scores = mapper_table([artifacts.read_card(path) for path in paths])
+        scores = training_table([artifacts.read_card(path) for path in paths])
     if as_json:
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
@@ -583,7 +593,7 @@ def _names(text: str) -> list[str]:
 # Options that take several values, and what reads them.
 LISTS: Mapping[str, Callable[[str], list[Any]]] = {
     "subject": read_subjects,
-    **dict.fromkeys(("arms", "metrics", "controls", "classifiers", "protocols", "granularities"), _names),
+    **dict.fromkeys(("arms", "metrics", "controls", "classifiers", "protocols", "granularities", "baselines"), _names),
 }  # fmt: skip
 
 

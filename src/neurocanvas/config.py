@@ -171,9 +171,10 @@ ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = MappingProxyType(
 
 
 class EncoderSettings(Settings):
-    """EEG features to (77, 768) (verb `train`)."""
+    """EEG to embeddings (verb `train`)."""
 
-    name: Literal["mlp_sd", "ridge", "mean"] = "mlp_sd"
+    name: str = Field("mlp_sd", description="a name in encoders.ENCODERS, or braindecode:<name of a model there>")
+    parameters: dict[str, Any] = Field({}, description='of the encoder, by name, e.g. input = "signal" of ridge')
     architecture: Literal["four-layer", "released"] = Field("four-layer", description="layers of mlp_sd: ARCHITECTURES")
     hidden: tuple[int, ...] = Field((), description="widths of the hidden layers; empty = those of the architecture")
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -218,7 +219,7 @@ class ClassifySettings(Settings):
     models: tuple[str, ...] = Field(
         ("eegnet", "mlp", "rgnn", "ridge", "knn", "rf", "svm", "dt"),
         min_length=1,
-        description="names in models.classifiers.CLASSIFIERS, or braindecode:<name of a model there>",
+        description="names in encoders.ENCODERS, or braindecode:<name of a model there>",
     )
     recipe: Literal["default", "released"] = Field(
         "default",
@@ -242,6 +243,15 @@ class ClassifySettings(Settings):
         False, description="also report the accuracy that selecting on test trials would give: a diagnostic, no result"
     )
     seed: int = Field(0, ge=0)
+
+
+class ExecutionSettings(Settings):
+    """Where networks run; never frozen, and recorded with what was made."""
+
+    device: str = Field("auto", description="auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1 or mps")
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="of training: auto is mixed on CUDA, float32 elsewhere; predictions are made in float32"
+    )
 
 
 class BenchmarkSettings(Settings):
@@ -352,6 +362,7 @@ class RunSettings(Settings):
     generate: GenerateSettings = GenerateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     controls: ControlsSettings = ControlsSettings()
+    execution: ExecutionSettings = ExecutionSettings()
     family: str = Field("bundled", description="captioner and text encoder")
 
     @property

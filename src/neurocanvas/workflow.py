@@ -24,6 +24,7 @@ from neurocanvas.config import (
     stale_after,
     used_verbs,
 )
+from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.pipeline.run import Run
 from neurocanvas.scale import threads
@@ -72,6 +73,10 @@ NAMES: Mapping[str, str] = MappingProxyType(
 def check_names(settings: RunSettings, verbs: Iterable[str]) -> None:
     """Refuse names that no registry has, before anything is computed."""
     sections = {section for verb in verbs for section in STEPS[verb].settings}
+    for name in (settings.encoder.name, *settings.encoder.baselines) if "encoder" in sections else ():
+        find_encoder(name, "embedding", "encoder.name")
+    for name in settings.classify.models if "classify" in sections else ():
+        find_encoder(name, "concept", "classify.models")
     for name, registry in NAMES.items():
         section, _, key = name.partition(".")
         if section in sections:

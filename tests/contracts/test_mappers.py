@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from neurocanvas.encoders.checkpoint import load_mapper, save_mapper
+from neurocanvas.training.compare import train_mapper
 
 from neurocanvas.config import EncoderSettings
 from neurocanvas.data.splits import Split
 from neurocanvas.encoders import MAPPERS, EEGSpec
-from neurocanvas.encoders.checkpoint import load_mapper, save_mapper
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.training.compare import train_mapper
 
 SPEC = EEGSpec(("O1", "Oz", "O2", "Pz"), ("alpha", "beta"), (7, 24))
 SETTINGS = EncoderSettings(hidden=(24, 24), components=6, epochs=40, patience=15, batch_size=32, dropout=0.2)

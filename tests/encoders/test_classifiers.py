@@ -1,4 +1,4 @@
-"""The registry of classifiers: names, what they take, and models of braindecode by name."""
+"""The registry of encoders: released files, models of braindecode by name, and what is refused."""
 
 import sys
 import types
@@ -7,39 +7,37 @@ import numpy as np
 import pytest
 import released
 import torch
+from sklearn.linear_model import RidgeClassifier
+from tiny import concepts, trial_spec
 
+from neurocanvas import decoder
 from neurocanvas.config import ClassifySettings
-from neurocanvas.data.montage import CH_NAMES, positions_of
-from neurocanvas.encoders.estimators import CLASSIFIERS, Network, TrialSpec, class_scores, find_classifier, load_network
+from neurocanvas.data.montage import positions_of
+from neurocanvas.decoder import Decoder
+from neurocanvas.encoders import ENCODERS, build, find_encoder
 from neurocanvas.encoders.rgnn import electrode_graph
 from neurocanvas.errors import NeuroCanvasError
 
-SPEC = TrialSpec(CH_NAMES, 1000.0, 400, 5)
+
+def test_default_settings_name_encoders_of_concepts():
+    assert all(ENCODERS[name].concept for name in ClassifySettings().models)
+    with pytest.raises(NeuroCanvasError, match=r"encoder of embeddings: allowed are mlp_sd, mean, ridge.*got 'svm'"):
+        find_encoder("svm", "embedding")
 
 
-def test_default_settings_name_every_classifier():
-    assert ClassifySettings().models == tuple(CLASSIFIERS)
-
-
-@pytest.mark.parametrize("name", [name for name, kind in CLASSIFIERS.items() if isinstance(kind, Network)])
-@pytest.mark.parametrize("n_chans", [62, 5])
-def test_networks_take_any_number_of_channels(name, n_chans):
-    kind = CLASSIFIERS[name]
-    n_last = 400 if kind.takes == "signal" else 5
-    network = kind.build(TrialSpec(CH_NAMES[-n_chans:], 1000.0, n_last, 7), ClassifySettings()).eval()
-    assert network(torch.zeros(3, n_chans, n_last)).shape == (3, 7)
-
-
-def test_class_scores_of_two_concepts_and_of_one_that_was_never_seen():
-    x = np.array([[0.0], [1.0], [0.1], [0.9]])
-    y = np.array([0, 2, 0, 2])
-    estimator = CLASSIFIERS["ridge"].build(1.0, 0).fit(x, y)
-    scores = class_scores(estimator, x, 3)
+def test_scores_of_two_concepts_and_of_one_that_was_never_seen():
+    x, y = np.array([[0.0], [1.0], [0.1], [0.9]]), np.array([0, 2, 0, 2])
+    scores = decoder._concept_scores(RidgeClassifier().fit(x, y), x, 3)
     assert scores.shape == (4, 3) and np.isneginf(scores[:, 1]).all()
     assert scores.argmax(axis=1).tolist() == y.tolist()
 
 
-RELEASED = ClassifySettings(recipe="released", rgnn_layout="scrambled")
+def made(name, **parameters):
+    """A network and the decoder around it, of 62 channels and 7 concepts, as the released recipe takes them."""
+    recipe = parameters.pop("recipe", "released")
+    one = Decoder(name, recipe=recipe, **parameters)
+    spec = trial_spec(n_times=400, n_bands=0 if one.takes == "signal" else 5)
+    return build(one.what(), spec, concepts(7), one._of_encoder()), spec
 
 
 @pytest.mark.parametrize("name", ["eegnet", "mlp", "rgnn"])
@@ -47,10 +45,10 @@ def test_a_released_file_gives_the_released_network(name, tmp_path, with_drawn_w
     kinds = {"eegnet": released.EEGNet, "mlp": released.MLP, "rgnn": lambda n: released.RGNN(electrode_graph(), n)}
     theirs, _ = with_drawn_weights(kinds[name](7))
     torch.save(theirs.state_dict(), tmp_path / f"{name}_s0_1x_0.pth")
-    kind, spec = CLASSIFIERS[name], TrialSpec(CH_NAMES, 1000.0, 400 if name == "eegnet" else 5, 7)
-    ours = kind.build(spec, RELEASED)
-    load_network(ours, tmp_path / f"{name}_s0_1x_0.pth", spec, RELEASED)
-    x = torch.from_numpy(np.random.default_rng(1).normal(1, 2, (4, 62, spec.n_last)).astype(np.float32))
+    ours, spec = made(name, **({"encoder__layout": "scrambled"} if name == "rgnn" else {}))
+    decoder._start_from(ours, tmp_path / f"{name}_s0_1x_0.pth", spec, "released")
+    x = np.random.default_rng(1).normal(1, 2, (4, 62, len(spec.bands) or 400)).astype(np.float32)
+    x = torch.from_numpy(x)
     with torch.no_grad():
         expected = theirs.eval()(x if name == "eegnet" else x.transpose(1, 2).flatten(1))
         assert expected.std() > 0.05
@@ -58,18 +56,17 @@ def test_a_released_file_gives_the_released_network(name, tmp_path, with_drawn_w
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "says"),
+    ("name", "recipe", "says"),
     [
-        ("mlp", {"recipe": "default"}, "classify.recipe must be 'released' for them .*, got 'default'"),
-        ("rgnn", {"rgnn_layout": "channel-major"}, "classify.rgnn_layout must be 'scrambled' .* got 'channel-major'"),
+        ("mlp", "default", "classify.recipe must be 'released' for them .*, got 'default'"),
+        ("rgnn", "released", "classify.rgnn_layout must be 'scrambled' .* got 'channel-major'"),
     ],
 )
-def test_a_released_file_is_refused_where_its_inputs_would_mean_something_else(name, change, says, tmp_path):
-    spec, settings = TrialSpec(CH_NAMES, 1000.0, 5, 7), RELEASED.model_copy(update=change)
-    network = CLASSIFIERS[name].build(spec, settings)
+def test_a_released_file_is_refused_where_its_inputs_would_mean_something_else(name, recipe, says, tmp_path):
+    network, spec = made(name)
     torch.save(network.state_dict(), tmp_path / "released.pth")
     with pytest.raises(NeuroCanvasError, match=says) as caught:
-        load_network(network, tmp_path / "released.pth", spec, settings)
+        decoder._start_from(network, tmp_path / "released.pth", spec, recipe)
     assert "\n" not in str(caught.value)
 
 
@@ -96,13 +93,14 @@ def braindecode(monkeypatch):
 
 
 def test_models_of_braindecode_are_found_by_name(braindecode):
-    kind = find_classifier("braindecode:Net")
-    assert (kind.takes, kind.title) == ("signal", "Net*")
-    assert kind.build(SPEC, ClassifySettings())(torch.zeros(2, 62, 400)).shape == (2, 5)
+    row = find_encoder("braindecode:Net")
+    assert (row.inputs, row.title) == (("signal",), "Net*")
+    network, _ = made("braindecode:Net")
+    assert network(torch.zeros(2, 62, 400)).shape == (2, 7)
     with pytest.raises(NeuroCanvasError, match="has no model 'Nett'"):
-        find_classifier("braindecode:Nett")
+        find_encoder("braindecode:Nett")
     with pytest.raises(NeuroCanvasError, match=r"cannot be built for .*too small") as caught:
-        kind.build(TrialSpec(CH_NAMES, 1000.0, 5, 5), ClassifySettings())
+        build(row.concept, trial_spec(n_times=5), concepts(5), {})
     assert "\n" not in str(caught.value)
 
 
@@ -110,13 +108,12 @@ def test_without_braindecode_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "braindecode", None)
     monkeypatch.setitem(sys.modules, "braindecode.models", None)
     with pytest.raises(NeuroCanvasError, match=r"pip install 'neurocanvas\[braindecode\]'"):
-        find_classifier("braindecode:ATCNet")
+        find_encoder("braindecode:ATCNet")
 
 
 def test_real_models_of_braindecode_classify():
     pytest.importorskip("braindecode")
-    kind = find_classifier("braindecode:ShallowFBCSPNet")
-    assert kind.build(SPEC, ClassifySettings())(torch.zeros(2, 62, 400)).shape == (2, 5)
+    assert made("braindecode:ShallowFBCSPNet")[0](torch.zeros(2, 62, 400)).shape == (2, 7)
 
 
 def test_positions_are_those_of_the_montage_or_of_mne():

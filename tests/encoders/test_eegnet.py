@@ -9,9 +9,10 @@ import released
 import torch
 from forward_passes import eegnet as reference
 from forward_passes import outputs
+from tiny import concepts, trial_spec
 
 from neurocanvas.encoders import eegnet
-from neurocanvas.encoders.eegnet import EEGNET_SIZES, build_eegnet, filter_signals, filtered_moments
+from neurocanvas.encoders.eegnet import EEGNET_SIZES, EEGNet, filter_signals, filtered_moments
 from neurocanvas.errors import NeuroCanvasError
 
 BRAINDECODE = json.loads((Path(__file__).parents[1] / "golden" / "braindecode_eegnet.json").read_text(encoding="utf-8"))
@@ -52,7 +53,7 @@ def sizes_of_braindecode(size):
 def test_it_is_the_published_network(size, with_drawn_weights):
     """And so is the released module, of which our test tools hold a copy."""
     sizes = EEGNET_SIZES.get(size, EEGNET_SIZES["released"])
-    ours = build_eegnet(62, 400, 80, size) if size in EEGNET_SIZES else released.EEGNet(80)
+    ours = EEGNet(trial_spec(n_times=400), concepts(80), size=size) if size in EEGNET_SIZES else released.EEGNet(80)
     network, state = with_drawn_weights(ours)
     norms = sizes.max_norms or (np.inf, np.inf)
     expected = reference(state, signal(3), sizes.pools, sizes.eps, norms)
@@ -64,7 +65,7 @@ def test_it_is_the_published_network(size, with_drawn_weights):
 def test_a_training_step_is_the_released_one(unit, random_state, monkeypatch, same_training):
     monkeypatch.setattr(eegnet, "DROPOUT", 0.0)
     x = torch.from_numpy(signal(8, unit=unit))
-    same_training(build_eegnet(62, 400, 7), x, released.EEGNet(7, dropout=0), x, 7)
+    same_training(EEGNet(trial_spec(n_times=400), concepts(7)), x, released.EEGNet(7, dropout=0), x, 7)
 
 
 @pytest.mark.parametrize(("n_times", "length"), [(40, 11), (40, 12), (41, 8), (30, 1), (30, 2), (20, 31), (20, 50)])
@@ -84,7 +85,7 @@ def test_signals_are_filtered_as_by_a_convolution_layer_and_have_its_moments(n_t
 @pytest.mark.parametrize(("n_chans", "n_times"), [(1, 40), (3, 41), (32, 250), (7, 399), (62, 501)])
 def test_any_number_of_channels_and_samples(size, n_chans, n_times, random_state):
     x = torch.randn(4, n_chans, n_times, requires_grad=True)
-    network = build_eegnet(n_chans, n_times, 3, size, sfreq=250.0)
+    network = EEGNet(trial_spec(n_chans, n_times, 250.0), concepts(3), size=size)
     found = network(x)
     assert found.shape == (4, 3)
     found.square().sum().backward()
@@ -93,7 +94,7 @@ def test_any_number_of_channels_and_samples(size, n_chans, n_times, random_state
 
 
 def test_the_papers_weights_are_shortened_to_their_norms():
-    network = build_eegnet(62, 400, 5, "paper").eval()
+    network = EEGNet(trial_spec(n_times=400), concepts(5), size="paper").eval()
     with torch.no_grad():
         network.depthwise_conv.weight.mul_(50)
         network.fc1.weight.mul_(50)
@@ -106,7 +107,7 @@ def test_the_papers_weights_are_shortened_to_their_norms():
 @pytest.mark.parametrize("size", EEGNET_SIZES)
 def test_it_puts_out_what_braindecodes_did(size, with_drawn_weights):
     stored = BRAINDECODE[size]
-    network, _ = with_drawn_weights(build_eegnet(62, 400, 4, size), seed=3)
+    network, _ = with_drawn_weights(EEGNet(trial_spec(n_times=400), concepts(4), size=size), seed=3)
     assert sum(weights.numel() for weights in network.parameters()) == stored["parameters"]
     np.testing.assert_allclose(outputs(network, signal(2)), stored["outputs"], atol=1e-5)
 
@@ -116,7 +117,7 @@ def test_it_is_braindecodes_network(size, with_drawn_weights):
     models = pytest.importorskip("braindecode.models")
     import torch
 
-    network, state = with_drawn_weights(build_eegnet(62, 400, 4, size), seed=3)
+    network, state = with_drawn_weights(EEGNet(trial_spec(n_times=400), concepts(4), size=size), seed=3)
     theirs = models.EEGNet(n_chans=62, n_outputs=4, n_times=400, **sizes_of_braindecode(size)).eval()
     taken = {}
     for name in theirs.state_dict():
@@ -129,6 +130,6 @@ def test_it_is_braindecodes_network(size, with_drawn_weights):
 
 def test_trials_that_are_too_short_and_unknown_sizes_are_refused():
     with pytest.raises(NeuroCanvasError, match="40 samples or more are needed; got 39"):
-        build_eegnet(62, 39, 80)
+        EEGNet(trial_spec(n_times=39), concepts(80))
     with pytest.raises(NeuroCanvasError, match="released, paper"):
-        build_eegnet(62, 400, 80, "large")
+        EEGNet(trial_spec(n_times=400), concepts(80), size="large")

@@ -2,37 +2,35 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+import torch
+from sklearn.linear_model import Ridge as Reference
+from tiny import trial_spec
 
-from neurocanvas.encoders import EEGSpec, MeanMapper, RidgeMapper, TargetBasis
-from neurocanvas.encoders.linear import PENALTIES
-from neurocanvas.errors import NeuroCanvasError
-
-
-@pytest.fixture
-def parts():
-    """A spec of 6 features, a basis of 5 axes, no standardisation."""
-    basis = TargetBasis.fit(np.random.default_rng(0).normal(size=(9, 4, 16)), np.ones(9, int), 5)
-    return EEGSpec(("O1", "O2", "Oz"), ("alpha", "beta"), (4, 16)), basis, np.zeros(6, "f4"), np.ones(6, "f4")
+from neurocanvas.encoders.linear import PENALTIES, Mean, Ridge
+from neurocanvas.targets import TargetSpace
 
 
-def test_ridge_is_the_best_of_the_closed_forms(parts):
+@pytest.mark.parametrize("n_train", [40, 5], ids=["more trials than inputs", "fewer"])
+def test_ridge_is_the_best_of_the_closed_forms(n_train):
     rng = np.random.default_rng(1)
-    x = rng.normal(size=(90, 6)).astype(np.float32)
-    y = x @ rng.normal(size=(6, 5)) + 4 * rng.normal(size=(90, 5))
-    ridge = RidgeMapper(*parts)
-    ridge.fit(x[:40], y[:40], x[40:], y[40:])
-    tried = PENALTIES * np.mean(np.linalg.svd(x[:40])[1] ** 2)
-    models = [Ridge(alpha=penalty, fit_intercept=False).fit(x[:40], y[:40]) for penalty in tried]
-    errors = [np.sum((model.predict(x[40:]) - y[40:]) ** 2) for model in models]
+    x = rng.normal(size=(90, 3, 2)).astype(np.float32)
+    y = (x.reshape(90, 6) @ rng.normal(size=(6, 5)) + 4 * rng.normal(size=(90, 5))).astype(np.float32)
+    y -= y[:n_train].mean(axis=0)
+    ridge = Ridge(trial_spec(3, n_bands=2), TargetSpace("clip-text", (5,)))
+    ridge.fit_closed_form(*map(torch.from_numpy, (x[:n_train], y[:n_train], x[50:], y[50:])))
+    flat = x.reshape(90, 6)
+    centred = flat[:n_train] - flat[:n_train].mean(axis=0)
+    singular = np.linalg.svd(centred.astype(np.float64))[1][: min(6, n_train - 1)]
+    tried = PENALTIES * np.mean(np.concatenate([singular, np.zeros(min(6, n_train) - len(singular))]) ** 2)
+    if n_train < 6:
+        tried = PENALTIES * np.mean(singular**2)
+    models = [Reference(alpha=penalty).fit(flat[:n_train], y[:n_train]) for penalty in tried]
+    errors = [np.sum((model.predict(flat[50:]) - y[50:]) ** 2) for model in models]
     best = int(np.argmin(errors))
-    assert 0 < best < len(tried) - 1
-    assert ridge.penalty == pytest.approx(tried[best], rel=1e-4)
-    np.testing.assert_allclose(ridge.coefficients, models[best].coef_.T, atol=1e-4)
+    assert ridge.penalty.item() == pytest.approx(tried[best], rel=1e-4)
+    np.testing.assert_allclose(ridge(torch.from_numpy(x)).numpy(), models[best].predict(flat), atol=1e-4)
 
 
-def test_weights_that_do_not_fit_are_refused(parts):
-    with pytest.raises(NeuroCanvasError, match=r"shape \(6, 5\)"):
-        RidgeMapper(*parts).load_weights({"coefficients": np.zeros((6, 4)), "penalty": np.ones(1)})
-    with pytest.raises(NeuroCanvasError, match="no weights"):
-        MeanMapper(*parts).load_weights({"coefficients": np.zeros((6, 5))})
+def test_mean_says_nothing_of_the_trial():
+    mean = Mean(trial_spec(3, n_bands=2), TargetSpace("clip-text", (5,)))
+    assert torch.equal(mean(torch.ones(4, 3, 2)), torch.zeros(4, 5))

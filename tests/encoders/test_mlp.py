@@ -1,27 +1,31 @@
-"""The network of mlp_sd: its layers, and the fold into one network from features to (77, 768)."""
+"""The network of mlp_sd, its posterior, and the fold into one network from features to (77, 768)."""
 
 import numpy as np
 import pytest
 import torch
+from tiny import concepts, trial_spec
 
 from neurocanvas.config import EncoderSettings
-from neurocanvas.encoders import EEGSpec, MLPMapper, TargetBasis
-from neurocanvas.encoders.mlp import TEMPERATURES, TargetPosterior, build_network
+from neurocanvas.decoder import Decoder, Embeddings
+from neurocanvas.encoders.mlp import MLPSD
+from neurocanvas.encoders.target_pca import TEMPERATURES, TargetPosterior
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.pipeline.exchange import fold
+from neurocanvas.targets import TargetSpace
 
 
-@pytest.fixture
-def mapper():
-    """An untrained mapper of the real target shape whose BatchNorm statistics are not the initial ones."""
+def fitted(token_weights=()):
+    """An mlp_sd of the real target shape, its features, and BatchNorm statistics that are not the initial ones."""
     rng = np.random.default_rng(0)
-    basis = TargetBasis.fit(rng.normal(size=(9, 77, 768)).astype(np.float32), np.ones(9, int), 5)
-    spec = EEGSpec(("O1", "O2", "Oz"), ("alpha", "beta"))
-    mean, sd = rng.normal(size=6).astype(np.float32), rng.uniform(0.5, 2, 6).astype(np.float32)
-    made = MLPMapper(spec, basis, mean, sd)
-    with torch.random.fork_rng(devices=[]):
-        made.network = build_network(6, (8, 7, 6), 5, dropout=0.5, input_dropout=0.2)
-        made.network.train()(torch.randn(32, 6))
-    return made
+    features = rng.normal(size=(32, 3, 5)).astype(np.float32) * rng.uniform(0.5, 2, (3, 5)).astype(np.float32) + 1
+    table = rng.normal(size=(32, 77, 768)).astype(np.float32)
+    network = {"encoder__hidden": (8, 7, 6), "encoder__input_dropout": 0.2}
+    decoder = Decoder(
+        "mlp_sd", "clip-text@none", contrastive=0.0, epochs=2, n_components=5, token_weights=token_weights, **network
+    )
+    y = Embeddings(TargetSpace("clip-text", (77, 768), "none"), [], table)
+    decoder.fit_prepared(features, y, trial_spec(3), train=np.arange(24), validation=np.arange(24, 32))
+    return decoder, features[:4]
 
 
 @pytest.mark.parametrize(
@@ -32,47 +36,27 @@ def mapper():
     ],
 )
 def test_the_architectures_are_the_published_and_the_released_one(architecture, layers, widths):
-    settings = EncoderSettings(architecture=architecture)
-    network = build_network(310, settings.widths, 64, activation=settings.activation)
+    settings, spec = EncoderSettings(architecture=architecture), trial_spec(n_bands=5)
+    network = MLPSD(spec, concepts(64), hidden=settings.widths, activation=settings.activation)
     assert [type(layer).__name__ for layer in network] == ["Dropout", *layers, "Linear"]
     assert settings.widths == widths
     assert EncoderSettings(architecture=architecture, hidden=(8,)).widths == (8,)
     with pytest.raises(NeuroCanvasError, match="activation: allowed are gelu, relu; got 'tanh'"):
-        build_network(6, (8,), 5, activation="tanh")
-
-
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
-def test_weights_say_which_activation_they_need_and_loading_draws_no_random_number(mapper, activation):
-    with torch.random.fork_rng(devices=[]):
-        mapper.network = build_network(6, (8, 7), 5, activation=activation)
-        again = MLPMapper(mapper.spec, mapper.basis, mapper.feature_mean, mapper.feature_sd)
-        before = torch.get_rng_state()
-        again.load_weights(mapper.weights())
-        assert torch.equal(before, torch.get_rng_state())
-    assert (again.activation, again.hidden) == (activation, (8, 7))
-    features = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
-    assert np.array_equal(again.predict(features), mapper.predict(features))
+        MLPSD(spec, concepts(5), activation="tanh")
 
 
 @pytest.mark.parametrize("token_weights", [(), (5.0, 1.0, 0.2)])
-def test_folded_network_maps_raw_features_to_whole_targets(mapper, token_weights):
-    features = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
-    counts, targets = np.ones(9, int), np.random.default_rng(2).normal(size=(9, 77, 768)).astype(np.float32)
-    mapper.basis = TargetBasis.fit(targets, counts, 5, token_weights)
-    before = mapper.predict(features)
-    network = mapper.folded()
+def test_folded_network_maps_raw_features_to_whole_targets(token_weights):
+    decoder, features = fitted(token_weights)
+    before = decoder.basis_.inverse(decoder.outputs(features))
+    network = fold(decoder)
     with torch.no_grad():
-        found = network(torch.from_numpy(features.reshape(4, 6))).numpy()
+        found = network(torch.from_numpy(features.reshape(4, 15))).numpy()
     assert found.shape == (4, 77, 768)
-    assert np.std(found - mapper.basis.mean) > 1e-3
-    np.testing.assert_allclose(found, mapper.predict(features), atol=1e-5)
-    assert np.array_equal(before, mapper.predict(features)), "folding leaves the mapper as it was"
-
-
-def test_a_mapper_with_a_posterior_is_not_folded_into_one_network(mapper):
-    mapper.posterior = TargetPosterior(np.eye(5, dtype=np.float32), np.ones(5, np.float32), 1.0)
-    with pytest.raises(NeuroCanvasError, match="contrastive = 0"):
-        mapper.folded()
+    assert np.std(found - decoder.basis_.mean) > 1e-3
+    np.testing.assert_allclose(found, before, atol=1e-5)
+    after = decoder.basis_.inverse(decoder.outputs(features))
+    assert np.array_equal(before, after), "folding leaves the decoder as it was"
 
 
 def test_the_temperature_has_the_least_validation_error():
@@ -97,19 +81,3 @@ def test_the_posterior_is_bayes_rule():
         likelihood = [count * np.exp(a / 0.5) for count, a in zip(counts, along, strict=True)]
         mean = sum(share * atom for share, atom in zip(likelihood, atoms, strict=True)) / sum(likelihood)
         np.testing.assert_allclose(expected, mean, atol=1e-6)
-
-
-@pytest.mark.parametrize("change", ["missing", "narrow", "atoms", "foreign"])
-def test_weights_that_do_not_fit_are_refused_in_one_line(mapper, change):
-    weights = mapper.weights()
-    if change == "missing":
-        del weights["network.1.bias"]
-    elif change == "narrow":
-        weights["network.1.weight"] = weights["network.1.weight"][:, :4]
-    elif change == "atoms":
-        weights |= {"posterior.atoms": np.zeros((9, 4), np.float32), "posterior.counts": np.ones(9, np.float32)}
-    else:
-        weights = {"coefficients": np.zeros((6, 5), np.float32)}
-    with pytest.raises(NeuroCanvasError, match="do not fit 6 features") as caught:
-        mapper.load_weights(weights)
-    assert "\n" not in str(caught.value)

@@ -5,10 +5,9 @@ import pytest
 import released
 import torch
 from forward_passes import outputs, perceptron
+from tiny import concepts, trial_spec
 
-from neurocanvas.config import ClassifySettings
-from neurocanvas.data.montage import CH_NAMES
-from neurocanvas.encoders.estimators import CLASSIFIERS, TrialSpec, build_perceptron
+from neurocanvas.encoders.mlp import MLP
 
 LAYERS, NORMS = ("l1", "l2", "l3"), ("bn1", "bn2")
 
@@ -19,7 +18,7 @@ def features(n, *shape):
 
 @pytest.mark.parametrize("whose", ["ours", "released"])
 def test_it_is_the_published_network(whose, with_drawn_weights):
-    network = build_perceptron(310, 80) if whose == "ours" else released.MLP(80)
+    network = MLP(trial_spec(n_bands=5), concepts(80)) if whose == "ours" else released.MLP(80)
     network, state = with_drawn_weights(network)
     x = features(4, 310)
     expected = perceptron(state, x, LAYERS, NORMS)
@@ -36,23 +35,12 @@ def test_the_released_mapper_is_stated_right(with_drawn_weights):
 
 def test_a_training_step_is_the_released_one(random_state, same_training):
     x = torch.from_numpy(features(20, 62, 5))
-    same_training(build_perceptron(310, 7, dropout=0), x, released.MLP(7, dropout=0), x, 7)
+    same_training(MLP(trial_spec(n_bands=5), concepts(7), dropout=0), x, released.MLP(7, dropout=0), x, 7)
 
 
 def test_other_sizes_and_flattening():
-    network = build_perceptron(6, 3, hidden=(5,)).eval()
+    network = MLP(trial_spec(3, n_bands=2), concepts(3), hidden=(5,)).eval()
     x = features(4, 3, 2)
     assert outputs(network, x).shape == (4, 3)
     assert np.array_equal(outputs(network, x), outputs(network, x.reshape(4, 6)))
     assert {name.split(".")[0] for name in network.state_dict()} == {"l1", "bn1", "l2"}
-
-
-@pytest.mark.parametrize("name", ["mlp", "eegnet", "rgnn"])
-def test_dropout_is_active_in_training_only(name, random_state):
-    kind = CLASSIFIERS[name]
-    n_last = {"features": 5, "signal": 40}[kind.takes]
-    network = kind.build(TrialSpec(CH_NAMES, 1000.0, n_last, 3), ClassifySettings())
-    x = torch.from_numpy(features(9, 62, n_last))
-    assert not torch.equal(network(x), network(x))
-    network.eval()
-    assert torch.equal(network(x), network(x))

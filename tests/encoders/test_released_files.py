@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,13 @@ from forward_passes import draw_state, perceptron
 from released import MLPMapper as Module
 
 from neurocanvas.config import ARCHITECTURES
-from neurocanvas.encoders import MLPMapper, RidgeMapper, TargetBasis
-from neurocanvas.encoders.checkpoint import load_mapper, save_mapper
-from neurocanvas.encoders.mlp import TargetPosterior, build_network
+from neurocanvas.data.montage import CH_NAMES
+from neurocanvas.decoder import Decoder, Embeddings, load_decoder
+from neurocanvas.encoders.target_pca import TargetPosterior
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import exchange as released_files
 from neurocanvas.pipeline.exchange import SPEC, read_released_mapper, write_released_mapper
+from neurocanvas.targets import TargetSpace
 
 NORMS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -52,15 +55,20 @@ def narrow(monkeypatch):
     return draw_state(shapes(16, 8), 0)
 
 
-def make_mapper(hidden):
-    """A mapper of the released inputs and outputs, standardised and with BatchNorm statistics of data."""
+def targets(decoder, features):
+    """Whole targets that a decoder predicts from features."""
+    return decoder.basis_.inverse(decoder.outputs(features))
+
+
+def make_decoder(hidden, encoder="mlp_sd", activation="relu", spec=SPEC, contrastive=0.0):
+    """A decoder of the released inputs and outputs, standardised and with BatchNorm statistics of data."""
     rng = np.random.default_rng(2)
-    basis = TargetBasis.fit(rng.normal(size=(9, 77, 768)).astype(np.float32), np.ones(9, int), 5)
-    made = MLPMapper(SPEC, basis, rng.normal(-3, 1, 310).astype("f4"), rng.uniform(0.5, 2, 310).astype("f4"))
-    with torch.random.fork_rng(devices=[]):
-        made.network = build_network(310, hidden, 5, activation="relu")
-        made.network.train()(torch.randn(32, 310))
-    return made
+    table = rng.normal(size=(24, 77, 768)).astype(np.float32)
+    x = (rng.normal(size=(24, 62, 5)) * rng.uniform(0.5, 2, (62, 5)) - 3).astype(np.float32)
+    network = {"encoder__hidden": hidden, "encoder__activation": activation} if encoder == "mlp_sd" else {}
+    made = Decoder(encoder, "clip-text@sd14", epochs=1, n_components=5, contrastive=contrastive, **network)
+    y = Embeddings(TargetSpace("clip-text", (77, 768), "sd14"), [], table)
+    return made.fit_prepared(x, y, spec, train=np.arange(16), validation=np.arange(16, 24))
 
 
 @pytest.mark.parametrize("widths", [(16, 8), pytest.param((1024, 2048), marks=pytest.mark.slow)])
@@ -68,14 +76,14 @@ def test_a_released_file_predicts_what_the_released_module_does(widths, monkeypa
     monkeypatch.setattr(released_files, "ARCHITECTURES", {"released": (widths, "relu")})
     state = draw_state(shapes(*widths), 0)
     mapper = read_released_mapper(write_state(tmp_path / "mlpsd_s0_0.pth", state))
-    np.testing.assert_allclose(mapper.predict(features).reshape(4, -1), expected(state, features), atol=1e-5)
-    np.testing.assert_allclose(mapper.basis.axes @ mapper.basis.axes.T, np.eye(8), atol=1e-5)
-    save_mapper(mapper, tmp_path / "model.safetensors", "0" * 16, {})
-    assert np.array_equal(load_mapper(tmp_path / "model.safetensors").predict(features), mapper.predict(features))
+    np.testing.assert_allclose(targets(mapper, features).reshape(4, -1), expected(state, features), atol=1e-5)
+    np.testing.assert_allclose(mapper.basis_.axes @ mapper.basis_.axes.T, np.eye(8), atol=1e-5)
+    mapper.save(tmp_path / "model.safetensors")
+    assert np.array_equal(load_decoder(tmp_path / "model.safetensors").outputs(features), mapper.outputs(features))
 
 
 def test_a_written_file_is_the_released_modules_own(features, tmp_path):
-    mapper = make_mapper(ARCHITECTURES["released"][0])
+    mapper = make_decoder(ARCHITECTURES["released"][0])
     write_released_mapper(mapper, tmp_path / "mlpsd_s0_0.pth")
     state = torch.load(tmp_path / "mlpsd_s0_0.pth", weights_only=True)
     assert {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.ndim} == {
@@ -84,30 +92,27 @@ def test_a_written_file_is_the_released_modules_own(features, tmp_path):
     with torch.device("meta"):
         Module().load_state_dict(state, assign=True)
     some = {name: tensor.numpy()[::77] if "fc3" in name else tensor.numpy() for name, tensor in state.items()}
-    np.testing.assert_allclose(expected(some, features), mapper.predict(features).reshape(4, -1)[:, ::77], atol=1e-5)
-    assert np.std(mapper.predict(features) - mapper.basis.mean) > 1e-3
+    np.testing.assert_allclose(expected(some, features), targets(mapper, features).reshape(4, -1)[:, ::77], atol=1e-5)
+    assert np.std(targets(mapper, features) - mapper.basis_.mean) > 1e-3
 
 
 def test_there_and_back_changes_nothing(narrow, features, tmp_path):
     mapper = read_released_mapper(write_state(tmp_path / "one.pth", narrow))
     write_released_mapper(mapper, tmp_path / "two.pth")
     again = read_released_mapper(tmp_path / "two.pth")
-    np.testing.assert_allclose(again.predict(features), mapper.predict(features), atol=1e-5)
+    np.testing.assert_allclose(targets(again, features), targets(mapper, features), atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.pth", "two.pth"]
 
 
 def test_what_the_released_module_has_no_room_for_is_refused(tmp_path, narrow):
-    posterior, gelu, wide, channels = (make_mapper((16, 8)) for _ in range(4))
-    posterior.posterior = TargetPosterior(np.eye(5, dtype="f4"), np.ones(5, "f4"), 1.0)
-    gelu.network = build_network(310, (16, 8), 5)
-    wide.network = build_network(310, (16, 9), 5, activation="relu")
-    ridge = RidgeMapper(SPEC, gelu.basis, gelu.feature_mean, gelu.feature_sd)
-    for mapper in (posterior, gelu, wide, ridge):
-        with pytest.raises(NeuroCanvasError, match=r"architecture = 'released' and mapper\.contrastive = 0"):
-            write_released_mapper(mapper, tmp_path / "mlpsd_s0_0.pth")
-    channels.spec = type(SPEC)(SPEC.ch_names[::-1], SPEC.bands)
+    posterior, gelu, wide = make_decoder((16, 8)), make_decoder((16, 8), activation="gelu"), make_decoder((16, 9))
+    posterior.posterior_ = TargetPosterior(np.eye(5, dtype="f4"), np.ones(5, "f4"), 1.0)
+    for decoder in (posterior, gelu, wide, make_decoder((), "ridge")):
+        with pytest.raises(NeuroCanvasError, match=r"architecture = 'released' and encoder\.contrastive = 0"):
+            write_released_mapper(decoder, tmp_path / "mlpsd_s0_0.pth")
+    other = make_decoder((16, 8), spec=replace(SPEC, ch_names=CH_NAMES[::-1]))
     with pytest.raises(NeuroCanvasError, match="reads 62 channels and 5 bands"):
-        write_released_mapper(channels, tmp_path / "mlpsd_s0_0.pth")
+        write_released_mapper(other, tmp_path / "mlpsd_s0_0.pth")
     assert not list(tmp_path.iterdir())
 
 

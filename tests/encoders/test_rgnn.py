@@ -9,10 +9,10 @@ import released
 import torch
 from forward_passes import outputs
 from forward_passes import rgnn as reference
+from tiny import concepts, trial_spec
 
 from neurocanvas.data.montage import CH_NAMES, POSITIONS
-from neurocanvas.encoders import rgnn
-from neurocanvas.encoders.rgnn import GLOBAL_PAIRS, build_rgnn, electrode_graph
+from neurocanvas.encoders.rgnn import GLOBAL_PAIRS, RGNN, electrode_graph
 from neurocanvas.errors import NeuroCanvasError
 
 RELEASED = json.loads((Path(__file__).parents[1] / "golden" / "released_graph.json").read_text(encoding="utf-8"))
@@ -51,7 +51,11 @@ def test_other_electrodes_have_the_same_rule_and_the_pairs_that_are_there():
 @pytest.mark.parametrize("layout", ["channel-major", "scrambled", "module"])
 def test_it_is_the_published_network(layout, with_drawn_weights):
     """And so is the released module, of which our test tools hold a copy."""
-    ours = released.RGNN(electrode_graph(), 80) if layout == "module" else build_rgnn(80, layout=layout)
+    ours = (
+        released.RGNN(electrode_graph(), 80)
+        if layout == "module"
+        else RGNN(trial_spec(n_bands=5), concepts(80), layout=layout)
+    )
     network, state = with_drawn_weights(ours)
     expected = reference(state, flat(features(4), layout))
     assert expected.std() > 0.1
@@ -60,14 +64,14 @@ def test_it_is_the_published_network(layout, with_drawn_weights):
 
 
 @pytest.mark.parametrize("layout", ["channel-major", "scrambled"])
-def test_a_training_step_is_the_released_one(layout, random_state, monkeypatch, same_training):
-    monkeypatch.setattr(rgnn, "DROPOUT", 0.0)
+def test_a_training_step_is_the_released_one(layout, random_state, same_training):
     x, vectors = (torch.from_numpy(array) for array in (features(12), flat(features(12), layout)))
-    same_training(build_rgnn(7, layout=layout), x, released.RGNN(electrode_graph(), 7, dropout=0), vectors, 7)
+    ours = RGNN(trial_spec(n_bands=5), concepts(7), layout=layout, dropout=0)
+    same_training(ours, x, released.RGNN(electrode_graph(), 7, dropout=0), vectors, 7)
 
 
 def test_domains_of_all_nodes_and_their_reversed_gradient_are_the_released_ones(random_state):
-    ours = build_rgnn(7, layout="scrambled", domain_adaptation=True)
+    ours = RGNN(trial_spec(n_bands=5), concepts(7), layout="scrambled", domain_adaptation=True)
     theirs = released.RGNN(electrode_graph(), 7, domains=True)
     theirs.load_state_dict(ours.state_dict())
     x = features(6)
@@ -84,20 +88,20 @@ def test_domains_of_all_nodes_and_their_reversed_gradient_are_the_released_ones(
 
 
 def test_a_channel_without_edges_is_no_division_by_zero():
-    network = build_rgnn(3).eval()
+    network = RGNN(trial_spec(n_bands=5), concepts(3)).eval()
     with torch.no_grad():
         network.edge_weight.zero_()
     assert np.isfinite(outputs(network, features(2))).all()
 
 
 def test_other_montages_and_numbers_of_bands():
-    network = build_rgnn(3, POSITIONS[:7], n_bands=2).eval()
+    network = RGNN(trial_spec(7, n_bands=2), concepts(3)).eval()
     assert outputs(network, features(4, 7)[..., :2]).shape == (4, 3)
 
 
 @pytest.mark.parametrize("positions", [np.zeros((62, 2)), np.zeros(62), np.full((3, 3), np.nan)])
 def test_bad_positions_and_unknown_layouts_are_refused(positions):
     with pytest.raises(NeuroCanvasError, match="positions"):
-        build_rgnn(3, positions)
+        electrode_graph(positions)
     with pytest.raises(NeuroCanvasError, match="channel-major, scrambled"):
-        build_rgnn(3, layout="band-major")
+        RGNN(trial_spec(n_bands=5), concepts(3), layout="band-major")

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from neurocanvas.encoders.estimators import TrialSpec
+from neurocanvas.training.classification import HIDDEN, score, train_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from neurocanvas.config import ClassifySettings, DataSettings, FeatureSettings, load_settings
 from neurocanvas.data import open_dataset
 from neurocanvas.data.splits import Split
-from neurocanvas.encoders.estimators import TrialSpec
 from neurocanvas.features.differential_entropy import extract
 from neurocanvas.pipeline.run import Run
 from neurocanvas.simulation.dataset import simulate
-from neurocanvas.training.classification import HIDDEN, score, train_classifier
 from neurocanvas.workflow import run_stage
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -7,11 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+from neurocanvas.encoders.checkpoint import load_mapper
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas import artifacts
 from neurocanvas.data.splits import make_splits
-from neurocanvas.encoders.checkpoint import load_mapper
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import asked, pooled_features_paths, read_pooled_features, train

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from neurocanvas.encoders.checkpoint import load_mapper
 from PIL import Image
 from tiny import embed_captions, tiny_settings, write_true_captions, written_files
 
 from neurocanvas import artifacts
 from neurocanvas.config import load_settings
-from neurocanvas.encoders.checkpoint import load_mapper
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.arms import ARMS, likeness
 from neurocanvas.generation.base import sample_seed

@@ -7,7 +7,7 @@ TINY = {
     "name": "tiny",
     "simulate": {"concepts": 4, "trials_per_concept": 6, "explained_variance": 0.5},
     "split": {"test_fraction": 0.34, "val_fraction": 0.25},
-    "encoder": {"hidden": [16, 16, 16], "epochs": 12, "patience": 12},
+    "encoder": {"hidden": [16, 16, 16], "epochs": 12, "patience": 12, "baselines": ["ridge", "mean"]},
     "generate": {"steps": 2, "shard": 3},
     "evaluate": {"permutations": 99, "resamples": 100},
 }
@@ -59,3 +59,18 @@ class Trap:
 
     def __reduce__(self) -> tuple:
         return open, (str(self.path), "w")
+
+
+def trial_spec(n_chans=62, n_times=501, sfreq=1000.0, n_bands=0):
+    """What an encoder is built from: channels of EEG-ImageNet, and bands for encoders of features."""
+    from neurocanvas.data.montage import BANDS, CH_NAMES
+    from neurocanvas.data.trials import TrialSpec
+
+    return TrialSpec(CH_NAMES[:n_chans], sfreq, 0.0, n_times, tuple(BANDS)[:n_bands])
+
+
+def concepts(count):
+    """The target space of so many concepts."""
+    from neurocanvas.targets import TargetSpace
+
+    return TargetSpace("concept", (count,))

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from neurocanvas.encoders.checkpoint import load_mapper
+from neurocanvas.training.compare import mapper_table, train_and_save, train_mapper
 
 from neurocanvas import artifacts
 from neurocanvas.config import EncoderSettings
 from neurocanvas.data.splits import BLOCK_WARNING, Split
 from neurocanvas.encoders import EEGSpec, Mapper
-from neurocanvas.encoders.checkpoint import load_mapper
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.training.compare import mapper_table, train_and_save, train_mapper
 
 SPEC = EEGSpec(("O1", "Oz", "O2"), ("alpha", "beta"), (5, 8))
 SETTINGS = EncoderSettings(hidden=(8,), components=3, epochs=12, patience=12, batch_size=16)

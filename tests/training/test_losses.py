@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurocanvas.encoders import TargetBasis
+from neurocanvas.encoders.target_pca import TargetPCA
 from neurocanvas.training.losses import (
     contrastive_error,
     cosine_error,
@@ -19,7 +19,7 @@ def world():
     """12 targets, a basis of 4 axes from the first 8, predictions near the truth."""
     rng = np.random.default_rng(0)
     targets = rng.normal(size=(12, 4, 16)).astype(np.float32)
-    basis = TargetBasis.fit(targets, np.r_[np.ones(8, int), np.zeros(4, int)], 4)
+    basis = TargetPCA.fit(targets, np.r_[np.ones(8, int), np.zeros(4, int)], 4)
     predicted = basis.transform(targets) + rng.normal(size=(12, 4)).astype(np.float32)
     return targets, basis, predicted
 

@@ -1,24 +1,106 @@
-"""Mappers: EEG features of a trial to the embedding of what the person saw."""
+"""Encoders: signal or features of a trial to scores of concepts, or to coordinates of an embedding."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from neurocanvas.encoders.base import TARGET_SHAPE, EEGSpec, Mapper
-from neurocanvas.encoders.linear import MeanMapper, RidgeMapper
-from neurocanvas.encoders.mlp import MLPMapper
-from neurocanvas.encoders.target_pca import TargetBasis
+from neurocanvas.data.trials import TrialSpec
+from neurocanvas.errors import NeuroCanvasError, check_option, require
+from neurocanvas.targets import TargetSpace
 
-# Every mapper by the name that settings and file names use.
-MAPPERS: Mapping[str, type[Mapper]] = {"mlp_sd": MLPMapper, "ridge": RidgeMapper, "mean": MeanMapper}
+BRAINDECODE = "braindecode:"
 
-__all__ = [
-    "MAPPERS",
-    "TARGET_SHAPE",
-    "EEGSpec",
-    "MLPMapper",
-    "Mapper",
-    "MeanMapper",
-    "RidgeMapper",
-    "TargetBasis",
-]
+
+@dataclass(frozen=True)
+class Encoder:
+    """A row of `ENCODERS`."""
+
+    title: str  # * marks those that see the signal instead of features
+    concept: Any = None  # what fits concepts: a class or "module:class", of torch or scikit-learn; None: nothing does
+    embedding: Any = None  # what fits embeddings
+    inputs: tuple[str, ...] = ("features",)  # what it can take; the first by default
+    learning_rate: float = 1e-3  # for concepts
+    weight_decay: float = 1e-2
+    released: tuple[str, float, float] | None = None  # optimiser, learning rate, weight decay of the released code
+    # Of estimators: the parameter that validation trials choose, what is tried, and what the released code takes.
+    parameter: str = ""
+    candidates: tuple[Any, ...] = ()
+    released_candidate: Any = None
+    fixed: Mapping[str, Any] | None = None
+    counts_trials: bool = False  # no candidate may be larger than the number of training trials
+
+
+# Every encoder by the name that `-m` takes.
+ENCODERS: dict[str, Encoder] = {
+    "mlp_sd": Encoder(
+        "MLP-SD", "neurocanvas.encoders.mlp:MLPSD", "neurocanvas.encoders.mlp:MLPSD", weight_decay=1e-1
+    ),
+    "mean": Encoder("Mean", None, "neurocanvas.encoders.linear:Mean"),
+    "eegnet": Encoder(
+        "EEGNet*", "neurocanvas.encoders.eegnet:EEGNet", inputs=("signal",), learning_rate=1e-2,
+        released=("sgd", 1e-2, 1e-3),
+    ),
+    "mlp": Encoder("MLP", "neurocanvas.encoders.mlp:MLP", weight_decay=1e-1, released=("sgd", 1e-4, 1e-4)),
+    "rgnn": Encoder("RGNN", "neurocanvas.encoders.rgnn:RGNN", learning_rate=3e-3, released=("adam", 1e-3, 0.0)),
+    "ridge": Encoder(
+        "Ridge", "sklearn.linear_model:RidgeClassifier", "neurocanvas.encoders.linear:Ridge",
+        inputs=("features", "signal"), parameter="alpha", candidates=(1e4, 1e3, 1e2, 1e1, 1.0), released_candidate=1.0,
+    ),
+    "knn": Encoder(
+        "KNN", "sklearn.neighbors:KNeighborsClassifier", parameter="n_neighbors", candidates=(33, 17, 9, 5, 3, 1),
+        released_candidate=5, counts_trials=True,
+    ),
+    "rf": Encoder(
+        "RandomForest", "sklearn.ensemble:RandomForestClassifier", parameter="max_features", candidates=("sqrt",),
+        released_candidate="sqrt", fixed={"n_estimators": 200},
+    ),
+    "svm": Encoder(
+        "SVM", "sklearn.svm:SVC", parameter="C", candidates=(1e-3, 1e-2, 1e-1, 1.0), released_candidate=1.0,
+        fixed={"kernel": "linear"},
+    ),
+    "dt": Encoder(
+        "DecisionTree", "sklearn.tree:DecisionTreeClassifier", parameter="max_depth", candidates=(3, 6, 12, None),
+        fixed={"criterion": "entropy"},
+    ),
+}  # fmt: skip
+
+
+def find_encoder(encoder: Any, kind: str = "concept", where: str = "encoder") -> Encoder:
+    """Return the row of an encoder that fits this kind of target: of a name, a module class or an estimator."""
+    if not isinstance(encoder, str):
+        name = getattr(encoder, "__name__", type(encoder).__name__)
+        undeclared = "signal" if takes_braindecode_arguments(encoder) else None
+        takes = getattr(encoder, "input", undeclared if isinstance(encoder, type) else "features")
+        return Encoder(name, encoder, encoder, (check_option(f"{name}.input", takes, ("features", "signal")),))
+    if encoder.startswith(BRAINDECODE):
+        wanted = encoder.removeprefix(BRAINDECODE)
+        found = getattr(require("braindecode.models", f"the encoder {encoder}", "braindecode"), wanted, None)
+        if not isinstance(found, type):
+            raise NeuroCanvasError(f"{where} {encoder}: the installed braindecode has no model {wanted!r}.")
+        return Encoder(f"{wanted}*", found, found, ("signal",))
+    fits = [name for name, row in ENCODERS.items() if getattr(row, kind)]
+    return ENCODERS[check_option(f"{where} of {kind}s", encoder, [*fits, f"{BRAINDECODE}<model>"])]
+
+
+def takes_braindecode_arguments(cls: Any) -> bool:
+    """Whether a class is built from sizes as the models of braindecode are."""
+    return isinstance(cls, type) and {"n_chans", "n_outputs"} <= set(inspect.signature(cls).parameters)
+
+
+def build(what: Any, spec: TrialSpec, target: TargetSpace, parameters: Mapping[str, Any]) -> Any:
+    """Make a module from what it must know about trials and its outputs."""
+    name = what.__name__
+    try:
+        if takes_braindecode_arguments(what):
+            sizes = {"n_chans": len(spec.ch_names), "n_times": spec.n_times, "n_outputs": target.width}
+            return what(**sizes, sfreq=spec.sfreq, **parameters)
+        return what(spec, target, **parameters)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        trials = f"{len(spec.ch_names)} channels of {len(spec.bands) or spec.n_times} numbers"
+        raise NeuroCanvasError(
+            f"encoder {name}: cannot be built for {trials} and {target.width} outputs ({reason})."
+        ) from error

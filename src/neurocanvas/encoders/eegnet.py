@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neurocanvas.data.trials import TrialSpec
 from neurocanvas.errors import NeuroCanvasError, check_option
-
-if TYPE_CHECKING:
-    import torch
+from neurocanvas.targets import TargetSpace
 
 # F1 temporal kernels, D spatial filters for each, F2 maps after the separable convolution.
 N_KERNELS, N_SPATIAL, N_SEPARABLE = 8, 2, 16
@@ -39,29 +41,15 @@ EEGNET_SIZES: Mapping[str, EEGNetSize] = MappingProxyType(
 )
 
 
-def build_eegnet(
-    n_chans: int, n_times: int, n_outputs: int, size: str = "released", *, sfreq: float = 1000.0
-) -> torch.nn.Module:
-    """Build EEGNet [Lawhern2018]."""
-    sizes = EEGNET_SIZES[check_option("eegnet size", size, EEGNET_SIZES)]
-    shortest = sizes.pools[0] * sizes.pools[1]
-    if n_times < shortest:
-        raise NeuroCanvasError(f"eegnet: trials of {shortest} samples or more are needed; got {n_times}.")
-    network: torch.nn.Module = _network_class()(n_chans, n_times, n_outputs, max(1, round(sizes.kernel * sfreq)), sizes)
-    return network
-
-
-def filtered_moments(x: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def filtered_moments(x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of all signals correlated with each kernel, over signals and times, without filtering them."""
-    from torch.nn import functional
-
     length, n_times = kernels.shape[1], x.shape[-1]
     pad = length // 2
     n_out = n_times + 2 * pad - length + 1
     signals = x.reshape(-1, n_times)
     count = len(signals) * n_out
 
-    def windowed(values: torch.Tensor) -> torch.Tensor:
+    def windowed(values: Tensor) -> Tensor:
         """Sums over n_out successive rows, for every place of the window."""
         sums = functional.pad(values.double().cumsum(dim=0), (0, 0, 1, 0))
         return (sums[n_out:] - sums[:length]).to(x.dtype)
@@ -79,10 +67,9 @@ def filtered_moments(x: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tens
     return mean, variance.clamp_min(0)  # rounding
 
 
-def filter_signals(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+def filter_signals(x: Tensor, kernels: Tensor) -> Tensor:
     """Correlate signals with kernels as a convolution layer with half a kernel of padding does, by Fourier
     transform."""
-    import torch
     from scipy.fft import next_fast_len
 
     length, n_times = kernels.shape[1], x.shape[-1]
@@ -92,66 +79,67 @@ def filter_signals(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     return torch.fft.irfft(spectrum, n)[..., length - 1 - pad : n_times + pad]
 
 
-@lru_cache(1)
-def _network_class() -> type[torch.nn.Module]:
-    """The module's class, made once torch is asked for."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
+class EEGNet(nn.Module):
+    """EEGNet [Lawhern2018], with the released sizes or the paper's."""
 
-    class EEGNet(nn.Module):
-        def __init__(self, n_chans: int, n_times: int, n_outputs: int, length: int, size: EEGNetSize) -> None:
-            super().__init__()
-            maps = N_KERNELS * N_SPATIAL
-            norm: dict[str, Any] = {"eps": size.eps, "momentum": size.momentum}
-            self.size = size
-            self.conv1 = nn.Conv2d(1, N_KERNELS, (1, length), bias=False)  # these two only hold weights
-            self.bn1 = nn.BatchNorm2d(N_KERNELS, **norm)
-            self.depthwise_conv = nn.Conv2d(N_KERNELS, maps, (n_chans, 1), groups=N_KERNELS, bias=False)
-            self.bn2 = nn.BatchNorm2d(maps, **norm)
-            self.separable_conv1 = nn.Conv2d(maps, maps, (1, 16), padding=(0, 8), groups=maps, bias=False)
-            self.separable_conv2 = nn.Conv2d(maps, N_SEPARABLE, 1, bias=False)
-            self.bn3 = nn.BatchNorm2d(N_SEPARABLE, **norm)
-            pooled = ((n_times + (length + 1) % 2) // size.pools[0] + 1) // size.pools[1]
-            self.dropout = nn.Dropout(DROPOUT)
-            self.fc1 = nn.Linear(N_SEPARABLE * pooled, n_outputs)
+    input: ClassVar = "signal"
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            first, second = self.size.pools
-            maps = self.dropout(functional.avg_pool2d(functional.elu(self.bn2(self._filtered(x))), (1, first)))
-            maps = self.bn3(self.separable_conv2(self.separable_conv1(maps)))
-            maps = self.dropout(functional.avg_pool2d(functional.elu(maps), (1, second)))
-            return functional.linear(maps.flatten(1), self._weight(self.fc1, 1), self.fc1.bias)
+    def __init__(self, spec: TrialSpec, target: TargetSpace, *, size: str = "released") -> None:
+        super().__init__()
+        sizes = EEGNET_SIZES[check_option("eegnet size", size, EEGNET_SIZES)]
+        n_chans, n_times, length = len(spec.ch_names), spec.n_times, max(1, round(sizes.kernel * spec.sfreq))
+        shortest = sizes.pools[0] * sizes.pools[1]
+        if n_times < shortest:
+            raise NeuroCanvasError(f"eegnet: trials of {shortest} samples or more are needed; got {n_times}.")
+        maps = N_KERNELS * N_SPATIAL
+        norm: dict[str, Any] = {"eps": sizes.eps, "momentum": sizes.momentum}
+        self.sizes = sizes
+        self.conv1 = nn.Conv2d(1, N_KERNELS, (1, length), bias=False)  # these two only hold weights
+        self.bn1 = nn.BatchNorm2d(N_KERNELS, **norm)
+        self.depthwise_conv = nn.Conv2d(N_KERNELS, maps, (n_chans, 1), groups=N_KERNELS, bias=False)
+        self.bn2 = nn.BatchNorm2d(maps, **norm)
+        self.separable_conv1 = nn.Conv2d(maps, maps, (1, 16), padding=(0, 8), groups=maps, bias=False)
+        self.separable_conv2 = nn.Conv2d(maps, N_SEPARABLE, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(N_SEPARABLE, **norm)
+        pooled = ((n_times + (length + 1) % 2) // sizes.pools[0] + 1) // sizes.pools[1]
+        self.dropout = nn.Dropout(DROPOUT)
+        self.fc1 = nn.Linear(N_SEPARABLE * pooled, target.width)
 
-        def _filtered(self, x: torch.Tensor) -> torch.Tensor:
-            """What conv1, bn1 and depthwise_conv give, (n, maps, 1, n_out): channels are weighed first."""
-            kernels = self.conv1.weight.flatten(1)
-            spatial = self._weight(self.depthwise_conv, 0).flatten(1)
-            mean, variance = self._statistics(x, kernels)
-            scale = self.bn1.weight * (variance + self.bn1.eps).rsqrt()
-            shift = self.bn1.bias - mean * scale
-            weighed = torch.bmm(spatial.expand(len(x), -1, -1), x).unflatten(1, (N_KERNELS, N_SPATIAL))
-            filtered = filter_signals(weighed, kernels * scale[:, None])
-            shifts = shift[:, None] * spatial.sum(dim=1).view(N_KERNELS, N_SPATIAL)
-            return (filtered + shifts[..., None]).flatten(1, 2)[:, :, None]
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.sizes.pools
+        maps = self.dropout(functional.avg_pool2d(functional.elu(self.bn2(self._filtered(x))), (1, first)))
+        maps = self.bn3(self.separable_conv2(self.separable_conv1(maps)))
+        maps = self.dropout(functional.avg_pool2d(functional.elu(maps), (1, second)))
+        return functional.linear(maps.flatten(1), self._weight(self.fc1, 1), self.fc1.bias)
 
-        def _statistics(self, x: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            """Mean and variance for bn1: in training those of the batch, which move the running ones."""
-            bn: Any = self.bn1
-            if not self.training:
-                return bn.running_mean, bn.running_var
-            mean, variance = filtered_moments(x, kernels)
-            n_out = x.shape[-1] + (kernels.shape[1] + 1) % 2
-            count = len(x) * x.shape[1] * n_out
-            with torch.no_grad():
-                bn.num_batches_tracked += 1
-                bn.running_mean.lerp_(mean, bn.momentum)
-                bn.running_var.lerp_(variance * count / (count - 1), bn.momentum)
-            return mean, variance
+    def _filtered(self, x: Tensor) -> Tensor:
+        """What conv1, bn1 and depthwise_conv give, (n, maps, 1, n_out): channels are weighed first."""
+        kernels = self.conv1.weight.flatten(1)
+        spatial = self._weight(self.depthwise_conv, 0).flatten(1)
+        mean, variance = self._statistics(x, kernels)
+        scale = self.bn1.weight * (variance + self.bn1.eps).rsqrt()
+        shift = self.bn1.bias - mean * scale
+        weighed = torch.bmm(spatial.expand(len(x), -1, -1), x).unflatten(1, (N_KERNELS, N_SPATIAL))
+        filtered = filter_signals(weighed, kernels * scale[:, None])
+        shifts = shift[:, None] * spatial.sum(dim=1).view(N_KERNELS, N_SPATIAL)
+        return (filtered + shifts[..., None]).flatten(1, 2)[:, :, None]
 
-        def _weight(self, layer: nn.Conv2d | nn.Linear, which: int) -> torch.Tensor:
-            """A layer's weights, shortened to the largest norm that the size allows."""
-            norms = self.size.max_norms
-            return layer.weight if norms is None else layer.weight.renorm(2, 0, norms[which])
+    def _statistics(self, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance for bn1: in training those of the batch, which move the running ones."""
+        bn: Any = self.bn1
+        if not self.training:
+            return bn.running_mean, bn.running_var
+        with torch.autocast(x.device.type, enabled=False):  # a small difference of large numbers
+            mean, variance = filtered_moments(x.float(), kernels)
+        n_out = x.shape[-1] + (kernels.shape[1] + 1) % 2
+        count = len(x) * x.shape[1] * n_out
+        with torch.no_grad():
+            bn.num_batches_tracked += 1
+            bn.running_mean.lerp_(mean, bn.momentum)
+            bn.running_var.lerp_(variance * count / (count - 1), bn.momentum)
+        return mean, variance
 
-    return EEGNet
+    def _weight(self, layer: nn.Conv2d | nn.Linear, which: int) -> Tensor:
+        """A layer's weights, shortened to the largest norm that the size allows."""
+        norms = self.sizes.max_norms
+        return layer.weight if norms is None else layer.weight.renorm(2, 0, norms[which])

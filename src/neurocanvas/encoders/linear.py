@@ -1,63 +1,78 @@
-"""The two baselines: ridge regression, and the mean training target."""
+"""Encoders in closed form: ridge regression, and the mean training target."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from neurocanvas.encoders.base import Mapper
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.data.trials import TrialSpec
+from neurocanvas.targets import TargetSpace
 
-# Penalties that are tried, in units of the mean squared singular value of the training features.
+# Penalties that are tried, in units of the mean squared singular value of the training inputs.
 PENALTIES = np.logspace(-3, 4, 29)
 
 
-class MeanMapper(Mapper):
+def n_inputs(spec: TrialSpec) -> int:
+    """Numbers per trial: channels times bands, or times samples."""
+    return len(spec.ch_names) * (len(spec.bands) or spec.n_times)
+
+
+class Mean(nn.Module):
     """Predicts the mean training target whatever the EEG: it knows the data set, not the trial."""
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """Nothing: the mean is part of the basis."""
-        return {}
+    input: ClassVar = "features"
 
-    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        if weights:
-            raise NeuroCanvasError(f"mean mapper: has no weights; got {', '.join(weights)}.")
+    def __init__(self, spec: TrialSpec, target: TargetSpace) -> None:  # noqa: ARG002
+        super().__init__()
+        self.width = target.width
 
-    def _map(self, standardised: np.ndarray) -> np.ndarray:
-        return np.zeros((len(standardised), len(self.basis.target_sd)), np.float32)
+    def fit_closed_form(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor) -> None:
+        """Nothing to fit: zero is the mean training target in its principal coordinates."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x), self.width)
 
 
-class RidgeMapper(Mapper):
-    """Ridge regression without intercept: features and coordinates both have mean zero over training trials."""
+class Ridge(nn.Module):
+    """Ridge regression; coordinates have mean zero over training trials, so there is no intercept but that of x."""
 
-    coefficients: np.ndarray
-    penalty: float
+    input: ClassVar = "features"
+    mean: Tensor
+    coefficients: Tensor
+    penalty: Tensor
 
-    def fit(self, train: np.ndarray, coordinates: np.ndarray, val: np.ndarray, val_coordinates: np.ndarray) -> None:
-        """Solve for all `PENALTIES` by one SVD, (n, n_features) -> (n, k); keep the best on validation trials."""
-        left, singular, right = np.linalg.svd(train.astype(np.float64), full_matrices=False)
-        rotated, val_rotated = left.T @ coordinates, val @ right.T
-        lowest = np.inf
-        for penalty in PENALTIES * np.mean(singular**2):
-            gain = singular / (singular**2 + penalty)
-            error = np.mean(np.sum(((val_rotated * gain) @ rotated - val_coordinates) ** 2, axis=1))
+    def __init__(self, spec: TrialSpec, target: TargetSpace) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_inputs(spec)))
+        self.register_buffer("coefficients", torch.zeros(n_inputs(spec), target.width))
+        self.register_buffer("penalty", torch.zeros((), dtype=torch.float32))
+
+    @torch.no_grad()
+    def fit_closed_form(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor) -> None:
+        """Solve for all `PENALTIES` by one decomposition; keep the best on validation trials."""
+        device = torch.device("cpu") if x.device.type == "mps" else x.device  # which has no float64
+        x, y, x_val, y_val = (part.flatten(1).to(device, torch.float64) for part in (x, y, x_val, y_val))
+        self.mean.copy_(x.mean(dim=0))
+        x, x_val = x - self.mean, x_val - self.mean
+        if x.shape[1] > len(x):  # more numbers than trials: the products of trials are the smaller matrix
+            squared, left = torch.linalg.eigh(x @ x.T)
+            some = squared > squared[-1] * 1e-12
+            left, singular = left[:, some], squared[some].sqrt()
+            right = (left / singular).T @ x
+        else:
+            left, singular, right = torch.linalg.svd(x, full_matrices=False)
+        rotated, rotated_val = left.T @ y, x_val @ right.T
+        lowest = float("inf")
+        for penalty in (torch.from_numpy(PENALTIES) * singular.square().mean().cpu()).tolist():
+            gain = singular / (singular.square() + penalty)
+            error = ((rotated_val * gain) @ rotated - y_val).square().sum(dim=1).mean().item()
             if error < lowest:
-                lowest, self.penalty = error, float(penalty)
-                self.coefficients = ((right.T * gain) @ rotated).astype(np.float32)
+                lowest = error
+                self.coefficients.copy_((right.T * gain) @ rotated)
+                self.penalty.fill_(penalty)
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """Coefficients, (n_features, k), and the chosen penalty, (1,)."""
-        return {"coefficients": self.coefficients, "penalty": np.array([self.penalty])}
-
-    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        needed = (self.spec.n_features, len(self.basis.target_sd))
-        if set(weights) != {"coefficients", "penalty"} or weights["coefficients"].shape != needed:
-            shapes = {name: array.shape for name, array in weights.items()}
-            raise NeuroCanvasError(
-                f"ridge mapper: coefficients of shape {needed} and a penalty are needed; got {shapes}."
-            )
-        self.coefficients, self.penalty = weights["coefficients"], float(weights["penalty"][0])
-
-    def _map(self, standardised: np.ndarray) -> np.ndarray:
-        return standardised @ self.coefficients
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) - self.mean) @ self.coefficients

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from neurocanvas.data.montage import CH_NAMES, POSITIONS
+from neurocanvas.data.montage import CH_NAMES, POSITIONS, positions_of
+from neurocanvas.data.trials import TrialSpec
 from neurocanvas.errors import NeuroCanvasError, check_option
-
-if TYPE_CHECKING:
-    import torch
+from neurocanvas.targets import TargetSpace
 
 Layout = Literal["channel-major", "scrambled"]
 
@@ -29,7 +29,6 @@ GLOBAL_PAIRS = (
 
 N_HOPS = 2
 N_HIDDEN = 200
-DROPOUT = 0.5
 
 
 def electrode_graph(positions: np.ndarray = POSITIONS) -> np.ndarray:
@@ -44,70 +43,55 @@ def electrode_graph(positions: np.ndarray = POSITIONS) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def build_rgnn(
-    n_outputs: int,
-    positions: np.ndarray = POSITIONS,
-    *,
-    n_bands: int = 5,
-    layout: Layout = "channel-major",
-    domain_adaptation: bool = False,
-) -> torch.nn.Module:
-    """Build RGNN [Zhong2020] with the released sizes, as products with a dense (n_chans, n_chans) matrix."""
-    scrambled = check_option("rgnn layout", layout, LAYOUTS) == "scrambled"
-    network: torch.nn.Module = _network_class()(
-        electrode_graph(positions), n_bands, n_outputs, scrambled, domain_adaptation
-    )
-    return network
+class RGNN(nn.Module):
+    """RGNN [Zhong2020] with the released sizes, as products with a dense (n_chans, n_chans) matrix."""
 
+    input: ClassVar = "features"
+    place: Tensor
 
-@lru_cache(1)
-def _network_class() -> type[torch.nn.Module]:
-    """The module's class, made once torch is asked for."""
-    import torch
-    from torch import nn
+    def __init__(
+        self, spec: TrialSpec, target: TargetSpace, *, layout: Layout = "channel-major",
+        domain_adaptation: bool = False, edge_penalty: float = 0.0, dropout: float = 0.5,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        graph, n_bands = electrode_graph(positions_of(spec.ch_names)), len(spec.bands)
+        self.scrambled = check_option("rgnn layout", layout, LAYOUTS) == "scrambled"
+        self.edge_penalty = edge_penalty
+        n_chans = len(graph)
+        self.shape = (n_chans, n_bands)
+        self.edge_weight = nn.Parameter(torch.from_numpy(graph[np.tril_indices(n_chans)]))
+        row, column = np.indices(graph.shape)
+        low, high = np.minimum(row, column), np.maximum(row, column)
+        self.register_buffer("place", torch.from_numpy(high * (high + 1) // 2 + low), persistent=False)
+        self.conv1 = nn.ModuleDict({"lin": nn.Linear(n_bands, N_HIDDEN)})
+        self.fc = nn.Linear(N_HIDDEN, target.width)
+        if domain_adaptation:
+            self.domain_classifier = nn.Linear(N_HIDDEN, 2)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_normal_(layer.weight)
+        self.bn = nn.BatchNorm1d(n_chans * n_bands)
+        self.bn1 = nn.BatchNorm1d(N_HIDDEN)
+        self.dropout = nn.Dropout(dropout)
 
-    class RGNN(nn.Module):
-        place: torch.Tensor
+    def forward(self, x: Tensor, alpha: float | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        features = (x.transpose(1, 2) if self.scrambled else x).flatten(1)
+        nodes = self.bn(features).view(-1, *self.shape)
+        hidden = self.conv1["lin"](self._hops() @ nodes).relu_()
+        pooled = self.bn1(hidden.sum(dim=1))
+        logits: Tensor = self.fc(self.dropout(pooled))
+        if alpha is None:
+            return logits
+        fixed = hidden.detach()
+        reversed_ = fixed + alpha * (fixed - hidden)  # the value of hidden, -alpha times its gradient
+        return logits, self.domain_classifier(reversed_)
 
-        def __init__(
-            self, graph: np.ndarray, n_bands: int, n_outputs: int, scrambled: bool, domain_adaptation: bool
-        ) -> None:
-            super().__init__()
-            n_chans = len(graph)
-            self.shape, self.scrambled = (n_chans, n_bands), scrambled
-            self.edge_weight = nn.Parameter(torch.from_numpy(graph[np.tril_indices(n_chans)]))
-            row, column = np.indices(graph.shape)
-            low, high = np.minimum(row, column), np.maximum(row, column)
-            self.register_buffer("place", torch.from_numpy(high * (high + 1) // 2 + low), persistent=False)
-            self.conv1 = nn.ModuleDict({"lin": nn.Linear(n_bands, N_HIDDEN)})
-            self.fc = nn.Linear(N_HIDDEN, n_outputs)
-            if domain_adaptation:
-                self.domain_classifier = nn.Linear(N_HIDDEN, 2)
-            for layer in self.modules():
-                if isinstance(layer, nn.Linear):
-                    nn.init.xavier_normal_(layer.weight)
-            self.bn = nn.BatchNorm1d(n_chans * n_bands)
-            self.bn1 = nn.BatchNorm1d(N_HIDDEN)
-            self.dropout = nn.Dropout(DROPOUT)
+    def penalty(self) -> Tensor | float:
+        """What the loss gets beside: the mean absolute edge weight, weighted."""
+        return self.edge_penalty * self.edge_weight.abs().mean() if self.edge_penalty else 0.0
 
-        def forward(
-            self, x: torch.Tensor, alpha: float | None = None
-        ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-            features = (x.transpose(1, 2) if self.scrambled else x).flatten(1)
-            nodes = self.bn(features).view(-1, *self.shape)
-            hidden = self.conv1["lin"](self._hops() @ nodes).relu_()
-            pooled = self.bn1(hidden.sum(dim=1))
-            logits: torch.Tensor = self.fc(self.dropout(pooled))
-            if alpha is None:
-                return logits
-            fixed = hidden.detach()
-            reversed_ = fixed + alpha * (fixed - hidden)  # the value of hidden, -alpha times its gradient
-            return logits, self.domain_classifier(reversed_)
-
-        def _hops(self) -> torch.Tensor:
-            """Matrix of all hops: the normalised edge weights to the power N_HOPS."""
-            weights = self.edge_weight[self.place]
-            scale = weights.abs().sum(dim=1).clamp_min(torch.finfo(weights.dtype).tiny).rsqrt()
-            return torch.linalg.matrix_power(scale[:, None] * weights * scale, N_HOPS)
-
-    return RGNN
+    def _hops(self) -> Tensor:
+        """Matrix of all hops: the normalised edge weights to the power N_HOPS."""
+        weights = self.edge_weight[self.place]
+        scale = weights.abs().sum(dim=1).clamp_min(torch.finfo(weights.dtype).tiny).rsqrt()
+        return torch.linalg.matrix_power(scale[:, None] * weights * scale, N_HOPS)

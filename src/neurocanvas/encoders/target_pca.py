@@ -1,4 +1,4 @@
-"""Principal coordinates of the training targets: where a mapper is trained, and the way back to (77, 768)."""
+"""Principal coordinates of the training targets: where encoders are trained, and the way back to (77, 768)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSES, SPARE = 6, 16
 
 
 @dataclass(frozen=True)
-class TargetBasis:
+class TargetPCA:
     """Orthonormal principal axes of the training targets around their mean; all float32."""
 
     mean: np.ndarray  # (77, 768) or another target shape, over trials
@@ -53,7 +53,7 @@ class TargetBasis:
     @classmethod
     def fit(
         cls, targets: np.ndarray, counts: np.ndarray, components: int, token_weights: tuple[float, ...] = ()
-    ) -> TargetBasis:
+    ) -> TargetPCA:
         """Fit to distinct targets, (n_targets, 77, 768), each with its count of *training* trials, (n_targets,)."""
         # In chunks: neither the covariance nor a copy of the targets, which may be memory-mapped, is ever formed.
         # The last of `token_weights` holds for all tokens that follow.
@@ -95,6 +95,42 @@ class TargetBasis:
             left = (part - self.inverse(self.transform(part))).reshape(len(part), -1).astype(np.float64) * self.scale
             distances[rows] = np.einsum("nd,nd->n", left, left)
         return distances
+
+
+# Pairs of trial and training target per batch; sets memory, not results.
+PAIRS_AT_ONCE = 16_000_000
+
+# Temperatures of the posterior to try on validation trials, as multiples of the contrastive loss's.
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
+
+
+@dataclass(frozen=True)
+class TargetPosterior:
+    """Posterior over the training targets, given the output of a contrastively trained network."""
+
+    # The least-squares prediction is Σ_j p_j atoms_j, p_j ∝ counts_j exp(output @ atoms_j / |atoms_j| / temperature).
+    atoms: np.ndarray  # (m, k), coordinates of the distinct training targets
+    counts: np.ndarray  # (m,), training trials of each
+    temperature: float  # in the unit of the coordinates; the larger, the closer to the mean training target
+
+    @classmethod
+    def fit(
+        cls, coordinates: np.ndarray, output: np.ndarray, val_coordinates: np.ndarray, unit: float
+    ) -> TargetPosterior:
+        """Training targets, (n, k), become atoms; the temperature has the least squared error on validation trials."""
+        atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
+        tried = [cls(atoms, counts.astype(np.float32), float(np.float32(t * unit))) for t in TEMPERATURES]
+        return min(tried, key=lambda one: float(np.mean((one.mean(output) - val_coordinates) ** 2)))
+
+    def mean(self, output: np.ndarray) -> np.ndarray:
+        """Posterior mean: network output (n, k) -> coordinates (n, k)."""
+        length = np.maximum(np.linalg.norm(self.atoms, axis=1), np.finfo(np.float32).tiny)
+        directions, found = (self.atoms / length[:, None]).T, np.empty_like(output)
+        for rows in batches(len(output), max(1, PAIRS_AT_ONCE // len(self.atoms))):
+            logits = output[rows] @ directions / np.float32(self.temperature) + np.log(self.counts)
+            share = np.exp(logits - logits.max(axis=1, keepdims=True))
+            found[rows] = (share / share.sum(axis=1, keepdims=True)) @ self.atoms
+        return found
 
 
 def _axes_by_products(

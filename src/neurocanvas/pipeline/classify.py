@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,7 +17,8 @@ from neurocanvas.config import ClassifySettings
 from neurocanvas.data.eeg_imagenet import fine_groups, granularity_rows
 from neurocanvas.data.splits import Fold, groups, is_blocked, make_split
 from neurocanvas.data.trials import Trials
-from neurocanvas.encoders.estimators import Network, TrialSpec, find_classifier
+from neurocanvas.decoder import Decoder
+from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.evaluation.benchmark import (
     Cell,
@@ -28,25 +29,15 @@ from neurocanvas.evaluation.benchmark import (
     paper_tables,
     summarise_cells,
 )
-from neurocanvas.features.differential_entropy import cut_window
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import features, pooled_features_paths, read_pooled_features, simulate
+from neurocanvas.pipeline.train import features, made_from, read_inputs, simulate
 from neurocanvas.scale import kept
-from neurocanvas.training.classification import (
-    HIDDEN,
-    Outcome,
-    accuracy_by_epoch,
-    score,
-    train_classifier,
-    trained_rows,
-)
 
 # What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording.
 COLUMNS = ("order", "concept", "fold", "unit")
 
-READ_AT_ONCE = 200
-# Bytes up to which the signal is read once and kept; that of more trials is read batch by batch, in every epoch.
-IN_MEMORY = 500_000_000
+# Stands for the concept of a test trial while decoders are fitted: no concept has it.
+HIDDEN = ""
 
 UNSELECTED = "none: the last epoch, and the validation trials train too"
 TRANSDUCTIVE = "Domain adaptation saw the test trials without their labels: these scores are transductive."
@@ -56,31 +47,6 @@ OPTIONS_OF: Mapping[str, frozenset[str]] = MappingProxyType(
     {"eegnet": frozenset({"eegnet"}), "rgnn": frozenset({"rgnn_layout", "domain_adaptation", "edge_penalty"})}
 )
 OF_NETWORKS = frozenset({"pretrained", "batch_size", "epochs", "patience"})
-
-
-@dataclass(frozen=True)
-class _Signal:
-    """The signal of trials in the feature window, µV, read when it is asked for."""
-
-    trials: Trials
-    run: Run
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        signal = self.trials.signal(rows)
-        return cut_window(signal, self.trials, self.run.settings.features).astype(np.float32, copy=False)
-
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """(n_trials, n_chans, n_times)."""
-        return (len(self.trials), *self[np.array([0])].shape[1:])
-
-    def read(self) -> np.ndarray:
-        """All of it at once."""
-        whole = np.empty(self.shape, np.float32)
-        for start in range(0, len(whole), READ_AT_ONCE):
-            rows = np.arange(start, min(start + READ_AT_ONCE, len(whole)))
-            whole[rows] = self[rows]
-        return whole
 
 
 @dataclass(frozen=True)
@@ -100,16 +66,9 @@ class _Job:
         """What names the pool."""
         return self.pool.fingerprint()
 
-    @cached_property
-    def features(self) -> np.ndarray:
-        """Features of the pool."""
-        return read_pooled_features(self.run, self.subject)[0]
-
-    @cached_property
-    def signal(self) -> Any:
-        """Signal of the pool: in memory where it is small, else batch by batch from the file."""
-        signal = _Signal(self.pool, self.run)
-        return signal.read() if 4 * math.prod(signal.shape) <= IN_MEMORY else signal
+    def inputs(self, decoder: Decoder) -> Any:
+        """Features or signal of the pool, read once."""
+        return kept("classify", decoder.takes, self, lambda: read_inputs(self.run, self.subject, decoder))
 
     def splits(self, granularity: str) -> list[Fold]:
         """Splits of the trials of a granularity; rows count in the pool."""
@@ -126,8 +85,14 @@ class _Job:
         found = make_split(self.pool[rows], settings=settings.split, subject=self.subject)
         found = [replace(split, **{part: rows[own] for part, own in split.parts().items()}) for split in found]
         for split in found:
-            trained = np.concatenate([*trained_rows(split, settings.classify).values()])
-            lost = np.setdiff1d(concept[split.test], concept[trained])
+            validation = split.validation if settings.classify.recipe == "released" else split.validation[:0]
+            trained = concept[np.concatenate([split.pretrain, split.train, validation])]
+            lost = np.setdiff1d(concept[split.test], trained)
+            if len(np.unique(trained)) < 2:
+                raise NeuroCanvasError(
+                    f"split {split.name}: training trials of 2 or more concepts are needed, got 1; choose another "
+                    "granularity or protocol."
+                )
             if len(lost):
                 raise NeuroCanvasError(
                     f"split {split.name}: concept {lost[0]} is tested but never trained; choose another protocol."
@@ -141,21 +106,37 @@ class _Job:
         blocks = np.stack([groups(self.pool, "session")[rows], self.pool.column("block")[rows]], axis=1)
         return np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1)
 
-    def inputs(self, splits: Sequence[Fold], model: str) -> str:
+    def cache_key(self, splits: Sequence[Fold], decoder: Decoder) -> str:
         """Fingerprint of everything that a cell depends on."""
-        settings, cards = self.run.settings, []
-        if find_classifier(model).takes == "features":
-            cards = [artifacts.read_card(path)["sha256"] for path in pooled_features_paths(self.run, self.subject)]
+        settings = self.run.settings
+        prints = made_from(self.run, self.subject, decoder)[1] if decoder.takes == "features" else []
         return artifacts.fingerprint(
-            "classify 3", model, _read_by(model, settings.classify), settings.features, cards,
+            "classify 4", decoder.encoder, _read_by(decoder, settings.classify), settings.features, prints,
             self.pool_print, [split.fingerprint() for split in splits],
         )  # fmt: skip
 
 
-def _read_by(model: str, settings: ClassifySettings) -> dict[str, Any]:
+def _make_decoder(run: Run, model: str) -> Decoder:
+    """The unfitted decoder of concepts that the settings describe."""
+    settings, of_features, where = run.settings.classify, run.settings.features, run.settings.execution
+    of_model: dict[str, dict[str, Any]] = {
+        "eegnet": {"encoder__size": settings.eegnet},
+        "rgnn": {
+            "encoder__layout": settings.rgnn_layout, "encoder__domain_adaptation": settings.domain_adaptation,
+            "encoder__edge_penalty": settings.edge_penalty,
+        },
+    }  # fmt: skip
+    return Decoder(
+        model, "concept", window=(of_features.tmin, of_features.tmax), features=of_features.method,
+        epochs=settings.epochs, patience=settings.patience, batch_size=settings.batch_size, recipe=settings.recipe,
+        seed=settings.seed, device=where.device, precision=where.precision, **of_model.get(model, {}),
+    )  # fmt: skip
+
+
+def _read_by(decoder: Decoder, settings: ClassifySettings) -> dict[str, Any]:
     """The settings that a model reads, weights by their bytes."""
-    unread = {"models"}.union(*(names for other, names in OPTIONS_OF.items() if other != model))
-    if not isinstance(find_classifier(model), Network):
+    unread = {"models"}.union(*(names for other, names in OPTIONS_OF.items() if other != decoder.encoder))
+    if decoder.row.parameter:
         unread |= OF_NETWORKS
     read = settings.model_dump(mode="json", exclude=unread)
     if read.get("pretrained"):
@@ -177,68 +158,61 @@ def _classify(run: Run, unit: _Unit) -> Path:
     """Train a model on every fold of a subject and write its scores of the test trials, unless that is done."""
     run = kept("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
     job = kept("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
-    granularity, model, kind = unit.granularity, unit.model, find_classifier(unit.model)
-    splits = job.splits(granularity)
+    granularity, model, settings = unit.granularity, unit.model, run.settings.classify
+    splits, decoder = job.splits(granularity), _make_decoder(run, model)
     where = Path(run.settings.split.protocol) / granularity
     name = f"{model.replace(':', '_')}_s{job.subject}"
     path = run.folder / "classification" / where / f"{name}.npy"
-    inputs = job.inputs(splits, model)
-    if artifacts.is_done(path, inputs):
+    key = job.cache_key(splits, decoder)
+    if artifacts.is_done(path, key):
         return path
-    x = job.features if kind.takes == "features" else job.signal
-    used = np.unique(np.concatenate([rows for split in splits for rows in split.parts().values()]))
-    y = np.full(len(job.pool), -1)
-    concepts, y[used] = np.unique(job.pool.column("concept")[used], return_inverse=True)
-    spec = TrialSpec(job.pool.spec.ch_names, job.pool.spec.sfreq, x.shape[2], len(concepts))
-    outcomes = []
+    x, column = job.inputs(decoder), job.pool.column("concept")
+    concepts = np.unique(column[np.concatenate([rows for split in splits for rows in split.parts().values()])])
+    decoders, scores, seconds = [], [], 0.0
     for split in splits:
-        known = y.copy()
+        known, started = column.copy(), time.perf_counter()
         known[split.test] = HIDDEN
-        outcomes.append(train_classifier(model, x, known, split, spec, run.settings.classify))
-    adapted = {TRANSDUCTIVE} if run.settings.classify.domain_adaptation and model == "rgnn" else set()
+        decoders.append(_make_decoder(run, model).fit_prepared(
+            x, known, job.pool.spec, train=split.train, validation=split.validation, pretrain=split.pretrain,
+            adapt_to=split.test if settings.domain_adaptation else None, watch=split.test,
+            watch_epochs=settings.diagnose_selection, classes=concepts, start=settings.pretrained,
+        ))  # fmt: skip
+        scores.append(decoders[-1].outputs(x[split.test]))
+        seconds += time.perf_counter() - started
+    adapted = {TRANSDUCTIVE} if settings.domain_adaptation and model == "rgnn" else set()
     card = {
-        "model": model, "title": kind.title, "subject": job.subject, "granularity": granularity,
-        "protocol": run.settings.split.protocol, "settings": run.settings.classify.model_dump(mode="json"),
-        "concepts": concepts.tolist(),
-        "selection": UNSELECTED if run.settings.classify.recipe == "released" else splits[0].selection,
-        "warnings": sorted(adapted.union(*(split.warnings for split in splits), *(one.warnings for one in outcomes))),
+        "model": model, "title": decoder.row.title, "subject": job.subject, "granularity": granularity,
+        "protocol": run.settings.split.protocol, "settings": settings.model_dump(mode="json"),
+        "device": decoders[0].device_, "precision": decoders[0].precision_, "concepts": concepts.tolist(),
+        "selection": UNSELECTED if settings.recipe == "released" else splits[0].selection,
+        "warnings": sorted(adapted.union(*(split.warnings for split in splits), *(one.warnings_ for one in decoders))),
     }  # fmt: skip
-    for fold, outcome in enumerate(outcomes):
-        if outcome.weights:
+    for fold, one in enumerate(decoders):
+        if one.is_module_:
             weights = run.folder / "models" / where / f"{name}_fold{fold}.safetensors"
-            _save_weights(weights, outcome, inputs, {**card, "split": splits[fold].fingerprint()})
-    tests, sizes = np.concatenate([split.test for split in splits]), [len(split.test) for split in splits]
-    folds = np.repeat(np.arange(len(splits)), sizes)
-    columns = [job.pool.column("order")[tests], y[tests], folds, job.units(tests)]
-    scores = np.concatenate([outcome.scores for outcome in outcomes])
+            one.save(weights)
+            artifacts.finish(weights, key, {**card, "split": splits[fold].fingerprint(), "chosen": one.chosen_})
     # from here on test labels are read: every prediction has been made
-    true = [y[split.test] for split in splits]
-    reached = [score(*one) for one in zip(outcomes, true, strict=True)]
-    diagnosis = {}
-    if run.settings.classify.diagnose_selection:
-        by_epoch = [accuracy_by_epoch(*one) for one in zip(outcomes, true, strict=True)]
-        diagnosis = {"test_accuracy_by_epoch_diagnostic": by_epoch}
-    artifacts.write_array(path, np.column_stack([*columns, scores]).astype(np.float32), inputs, {
+    tests, sizes = np.concatenate([split.test for split in splits]), [len(split.test) for split in splits]
+    true = [np.searchsorted(concepts, column[split.test]) for split in splits]
+    by_epoch = [[float(np.mean(named == own)) for named in one.every_] for one, own in zip(decoders, true, strict=True)]
+    reached = {"selected": [], "final": [], **({"best_on_test": list(map(max, by_epoch))} if by_epoch[0] else {})}
+    for one, found, own in zip(decoders, scores, true, strict=True):
+        named = found.argmax(axis=1)
+        reached["selected"].append(float(np.mean(named == own)))
+        reached["final"].append(float(np.mean((named if one.final_ is None else one.final_) == own)))
+    folds = np.repeat(np.arange(len(splits)), sizes)
+    columns = [job.pool.column("order")[tests], np.concatenate(true), folds, job.units(tests)]
+    artifacts.write_array(path, np.column_stack([*columns, np.concatenate(scores)]).astype(np.float32), key, {
         **card,
         "columns": [*COLUMNS, "scores of concepts"],
-        "accuracy": {
-            which: float(np.average([fold[which] for fold in reached], weights=sizes)) for which in reached[0]
-        },
-        "chosen": [outcome.chosen for outcome in outcomes],
-        "seconds": round(sum(outcome.seconds for outcome in outcomes), 3),
-        "history": [outcome.history for outcome in outcomes],
-        **diagnosis,
-    })  # fmt: skip
+        "accuracy": {which: float(np.average(values, weights=sizes)) for which, values in reached.items()},
+        "chosen": [one.chosen_ for one in decoders],
+        "seconds": round(seconds, 3),
+        "history": [one.history_ for one in decoders],
+        **({"test_accuracy_by_epoch_diagnostic": by_epoch} if by_epoch[0] else {}),
+    }, made_from(run, job.subject, decoder)[0])  # fmt: skip
     return path
-
-
-def _save_weights(path: Path, outcome: Outcome, inputs: str, card: Mapping[str, Any]) -> None:
-    """Write a network as safetensors with its card."""
-    from safetensors.numpy import save
-
-    tensors = {name: np.ascontiguousarray(array) for name, array in outcome.weights.items()}
-    content = save(tensors)  # a full disk is an OSError then, which `save_file` hides
-    artifacts.write_artifact(path, content, inputs, {**card, "chosen": outcome.chosen})
 
 
 def _read_cell(path: Path) -> Cell:
@@ -288,13 +262,13 @@ def _tasks(run: Run) -> list[str]:
 
 def _run_grid(run: Run, protocols: Sequence[str], granularities: Sequence[str], name: str) -> list[Path]:
     """Check everything that can be known before, do every cell, then write the tables."""
-    kinds = [find_classifier(model) for model in run.settings.classify.models]
+    takes = {find_encoder(model).inputs[0] for model in run.settings.classify.models}
     runs = [_with_protocol(run, protocol) for protocol in protocols]
     for one in runs:
         for subject in one.subjects:
             for granularity in granularities:
                 _Job(one, subject).splits(granularity)
-    if any(kind.takes == "features" for kind in kinds):
+    if "features" in takes:
         for one in runs:
             features(one, keep_imported=True)
     units = [

@@ -17,7 +17,7 @@ from neurocanvas.audit.controls.registry import CONTROLS, control_row, correct_f
 from neurocanvas.config import FeatureSettings
 from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.trials import Trials, ranks
-from neurocanvas.encoders import TargetBasis
+from neurocanvas.encoders.target_pca import TargetPCA
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.features.differential_entropy import METHODS, cut_window, extract
 from neurocanvas.pipeline.run import Run, write_table
@@ -127,7 +127,7 @@ def _concept_embeddings(run: Run, trials: Trials) -> np.ndarray | None:
     if not run.embeddings_path("clip-text").is_file():
         return None
     embeddings = run.embeddings()
-    basis = TargetBasis.fit(embeddings, np.ones(len(embeddings), np.int64), COMPONENTS)
+    basis = TargetPCA.fit(embeddings, np.ones(len(embeddings), np.int64), COMPONENTS)
     concept = np.unique(trials.column("concept"), return_inverse=True)[1]
     own = basis.transform(embeddings)[run.stimulus_rows(trials)]
     means = np.stack([own[concept == one].mean(axis=0) for one in range(concept.max() + 1)])

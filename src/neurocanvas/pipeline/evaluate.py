@@ -28,7 +28,7 @@ from neurocanvas.audit.variants import (
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.data.splits import is_blocked
 from neurocanvas.data.trials import ranks, without_signal
-from neurocanvas.encoders import Mapper
+from neurocanvas.decoder import Decoder
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
 from neurocanvas.evaluation import feature_networks
 from neurocanvas.evaluation.feature_networks import (
@@ -63,7 +63,7 @@ from neurocanvas.evaluation.summary import (
 from neurocanvas.generation.arms import derangement
 from neurocanvas.pipeline.generate import read_manifest
 from neurocanvas.pipeline.run import Run, read_picture, write_table
-from neurocanvas.pipeline.train import asked, prediction_print, read_pooled_features
+from neurocanvas.pipeline.train import asked, decoders_of, read_inputs
 from neurocanvas.scale import kept
 from neurocanvas.targets.captions import prompt
 from neurocanvas.targets.pretrained import batches, find_family, load_picture_encoder, source_print
@@ -477,9 +477,9 @@ FEWEST_PICTURES = 6
 
 @dataclass(frozen=True)
 class Fold:
-    """One subject's test trials of one fold, as the mapper sees them."""
+    """One subject's test trials of one fold, as the decoder sees them."""
 
-    mapper: Mapper
+    decoder: Decoder
     features: np.ndarray
     training_mean: np.ndarray
     targets: np.ndarray
@@ -496,7 +496,7 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
     rng = np.random.default_rng(run.settings.evaluate.seed)
     retrieved, diverse, whose, exchanged = [], [], [], []
     lost: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    for fold in _folds(run):  # one mapper in memory at a time
+    for fold in _folds(run):
         n_trials = len(fold.true)
         retrieved.append((_retrieved(fold, run.settings.embed.target), n_trials))
         diverse.append((_diversity(fold), n_trials))
@@ -523,47 +523,42 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _folds(run: Run) -> Iterator[Fold]:
-    """Every fold whose predictions come from the mapper and the features that are there."""
-    from neurocanvas.encoders.checkpoint import load_mapper
-
+    """Every fold whose predictions come from decoders and features that are still there."""
     first = 0
     for subject in run.subjects:
-        pool = run.pool(subject)
-        splits = run.split(subject)
-        if not _current(run, subject, splits):
+        path, pool = run.folder / "predictions" / f"s{subject}.npy", run.pool(subject)
+        try:
+            made_from = {path.parent / name: key for name, key in artifacts.read_card(path)["made_from"].items()}
+            current = all(artifacts.read_card(one)["fingerprint"] == key for one, key in made_from.items())
+            decoders = decoders_of(run, subject) if current else []
+        except (NeuroCanvasError, KeyError):
             continue
-        values, _ = read_pooled_features(run, subject)
-        shown, blocked = run.stimulus_rows(pool), is_blocked(pool)
-        for fold, split in enumerate(splits):
-            mapper = load_mapper(run.model_path(subject, fold))
+        if not decoders:
+            continue
+        values, shown, blocked = read_inputs(run, subject, decoders[0]), run.stimulus_rows(pool), is_blocked(pool)
+        splits = run.split(subject)
+        for decoder, split in zip(decoders, splits, strict=True):
+            decoder.set_params(device=run.settings.execution.device)
             features, rows, _ = asked(values, pool, split.test, run.settings.split.average_test)
             of_test, true = np.unique(shown[rows], return_inverse=True)
             targets = run.targets()[of_test]
-            if len(of_test) < 2 or mapper.basis.mean.shape != targets.shape[1:]:
+            if len(of_test) < 2 or decoder.space_.shape != targets.shape[1:]:
                 continue
             stimuli = run.dataset[1]
             units = np.unique(pool.column("block")[rows], return_inverse=True)[1] if blocked else np.arange(len(rows))
             yield Fold(
-                mapper, np.asarray(features), values[split.joined().train].mean(axis=0),
-                targets, mapper.basis.transform(targets), mapper.basis.squared_distance(targets), true,
+                decoder, np.asarray(features), values[split.joined().train].mean(axis=0),
+                targets, decoder.basis_.transform(targets), decoder.basis_.squared_distance(targets), true,
                 np.array([stimuli.concepts[run.stimuli[row]] for row in of_test]), first + units, subject,
             )  # fmt: skip
             first += len(rows)
 
 
-def _current(run: Run, subject: str, splits: list[Any]) -> bool:
-    """Tell whether a subject's predictions were made by what is there now."""
-    path = run.folder / "predictions" / f"s{subject}.npy"
-    try:
-        made_from: object = artifacts.read_card(path)["fingerprint"]
-        return made_from == prediction_print(run, subject, splits)
-    except (NeuroCanvasError, KeyError):
-        return False
-
-
 def _lost(fold: Fold, rng: np.random.Generator) -> Iterator[tuple[tuple[str, str, str], np.ndarray]]:
     """What every trial of a fold loses without each band and each electrode."""
-    every, spec = slice(None), fold.mapper.spec
+    every, spec = slice(None), fold.decoder.input_spec
+    if not spec.bands:
+        return  # what signal loses without a band or electrode is not asked
     groups: dict[tuple[str, str], tuple[int | slice, int | slice]] = {
         **{("electrode", name): (row, every) for row, name in enumerate(spec.ch_names)},
         **{("band", name): (every, row) for row, name in enumerate(spec.bands)},
@@ -579,7 +574,7 @@ def _lost(fold: Fold, rng: np.random.Generator) -> Iterator[tuple[tuple[str, str
 
 def _identified(fold: Fold, features: np.ndarray) -> np.ndarray:
     """Two-way identification of every trial: in coordinates, but with the whole length of targets, so it is exact."""
-    predicted = fold.mapper.coordinates(features)
+    predicted = fold.decoder.outputs(features)
     return two_way_of_trials(predicted, fold.coordinates[fold.true], fold.distance[fold.true], fold.true)
 
 
@@ -587,7 +582,7 @@ def cosines(fold: Fold, centring: str) -> np.ndarray:
     """Cosine of every prediction with every target of the gallery, in the whole target space."""
     # A prediction is the mean training target plus a weighted sum of a few axes, so its products with a target are the
     # same sum of the target's products with these: exact, and no prediction is ever expanded.
-    basis, predicted = fold.mapper.basis, fold.mapper.coordinates(fold.features)
+    basis, predicted = fold.decoder.basis_, fold.decoder.outputs(fold.features)
     rows = np.concatenate([basis.mean.reshape(1, -1), basis.axes / basis.scale]).astype(np.float64)
     weights = centred(np.column_stack([np.ones(len(predicted)), predicted]).astype(np.float64), centring)
     flat = fold.targets.reshape(len(fold.targets), -1)
@@ -604,7 +599,7 @@ def cosines(fold: Fold, centring: str) -> np.ndarray:
 def _retrieved(fold: Fold, target: str) -> dict[str, dict[str, Any]]:
     """Scores of every centring and assignment rule that the trials allow."""
     gallery, true = fold.targets, fold.true
-    if len(gallery) < FEWEST_PICTURES or not np.ptp(fold.mapper.coordinates(fold.features), axis=0).any():
+    if len(gallery) < FEWEST_PICTURES or not np.ptp(fold.decoder.outputs(fold.features), axis=0).any():
         return {}
     found: dict[str, dict[str, Any]] = {}
     for centring, transductive in CENTRINGS.items():
@@ -626,7 +621,7 @@ def _retrieved(fold: Fold, target: str) -> dict[str, dict[str, Any]]:
 def _diversity(fold: Fold) -> dict[str, dict[str, float]]:
     """Effective rank and mean cosine of predictions, and of the targets of the same trials."""
     found: dict[str, dict[str, float]] = {}
-    predicted = fold.mapper.coordinates(fold.features)
+    predicted = fold.decoder.outputs(fold.features)
     for what, rows in (("predictions", predicted), ("targets", fold.coordinates[fold.true])):
         found[what] = {"n_trials": len(rows), "effective_rank": effective_rank(rows)}
         if (np.linalg.norm(rows, axis=1) > 0).all() and len(rows) > 1:

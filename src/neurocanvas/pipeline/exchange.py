@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +17,11 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.artifacts import atomic, read_torch, write_torch
 from neurocanvas.config import ARCHITECTURES
+from neurocanvas.data.eeg_imagenet import N_TIMES, SFREQ
 from neurocanvas.data.montage import BANDS, CH_NAMES
-from neurocanvas.encoders.base import TARGET_SHAPE, EEGSpec, Mapper
-from neurocanvas.encoders.checkpoint import load_mapper, save_mapper
-from neurocanvas.encoders.mlp import MLPMapper
-from neurocanvas.encoders.target_pca import TargetBasis
+from neurocanvas.data.trials import TrialSpec
+from neurocanvas.decoder import Decoder, assemble, load_decoder
+from neurocanvas.encoders.mlp import MLPSD
 from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check_inside
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import write_trials
@@ -105,58 +108,90 @@ def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.n
 
 
 # Input and output of the released mapper: 62 channels, 5 bands, (77, 768).
-SPEC = EEGSpec(CH_NAMES, tuple(BANDS), TARGET_SHAPE)
+TARGET_SHAPE = SHAPE[1:]
+SPEC = TrialSpec(CH_NAMES, SFREQ, 0.0, N_TIMES)
+N_FEATURES, N_OUTPUTS = len(CH_NAMES) * len(BANDS), math.prod(TARGET_SHAPE)
 
 ROWS_AT_ONCE = 4096
 SMALLEST_SHARE = 1e-12  # of the largest squared length: what is below is rounding
 NORMS = ("weight", "bias", "running_mean", "running_var")
 
 
-def read_released_mapper(path: Path | str) -> MLPMapper:
-    """Read a mapper that the released code trained; it takes *released* features, (n, 62, 5), not standardised."""
+def read_released_mapper(path: Path | str, family: str = "sd14") -> Decoder:
+    """Read a decoder that the released code trained; it takes *released* features, (n, 62, 5), not standardised."""
     # The axes span the last layer's columns: predictions are the released module's up to rounding. `target_sd` is
     # unknown and 0.
     import torch
 
     state = _checked(Path(path))
     axes, last = _factors(state["fc3.weight"])
-    first = state["fc1.weight"].reshape(-1, len(BANDS), len(CH_NAMES)).transpose(1, 2).reshape(-1, SPEC.n_features)
-    mean = state["fc3.bias"].numpy().reshape(TARGET_SHAPE)
-    basis = TargetBasis(mean, axes.numpy(), np.zeros(len(axes), np.float32))
+    first = state["fc1.weight"].reshape(-1, len(BANDS), len(CH_NAMES)).transpose(1, 2).reshape(-1, N_FEATURES)
     layers = {"1.weight": first, "1.bias": state["fc1.bias"], "5.weight": state["fc2.weight"]}
     layers |= {"5.bias": state["fc2.bias"], "9.weight": last, "9.bias": torch.zeros(len(axes))}
     for number, place in ((1, 2), (2, 6)):
         layers |= {f"{place}.{name}": state[f"bn{number}.{name}"] for name in NORMS}
         layers[f"{place}.num_batches_tracked"] = torch.tensor(0)
-    mapper = MLPMapper(SPEC, basis, np.zeros(SPEC.n_features, np.float32), np.ones(SPEC.n_features, np.float32))
-    weights = {f"network.{name}": tensor.numpy() for name, tensor in layers.items()}
-    mapper.load_weights({**weights, "activation.relu": np.ones(1, np.float32)})
-    return mapper
+    hidden, activation = ARCHITECTURES["released"]
+    target, unknown = f"clip-text@{family}", np.zeros(len(axes), np.float32)
+    parameters = {"encoder__hidden": hidden, "encoder__activation": activation, "contrastive": 0.0}
+    space = {"name": "clip-text", "shape": TARGET_SHAPE, "network": family, "layer": "last hidden state"}
+    card = {
+        "encoder": "mlp_sd", "class": "MLPSD", "module": True, "spec": asdict(SPEC), "space": space, "classes": None,
+        "parameters": {"target": target, "features": "eeg-imagenet", **parameters}, "chosen": None, "unit": 1.0,
+        "warnings": [],
+    }  # fmt: skip
+    whole = (len(CH_NAMES), len(BANDS))
+    return assemble(card, {
+        "input_mean": np.zeros(whole, np.float32), "input_sd": np.ones(whole, np.float32),
+        "target_mean": state["fc3.bias"].numpy().reshape(TARGET_SHAPE), "target_axes": axes.numpy(),
+        "target_sd": unknown, "prediction_sd": unknown,
+        **{f"module.{name}": tensor.numpy() for name, tensor in layers.items()},
+    })  # fmt: skip
 
 
-def write_released_mapper(mapper: Mapper, path: Path) -> None:
-    """Write a mapper as the released code saves its own: 490 MB, standardisation and basis folded in, band-major."""
+def write_released_mapper(decoder: Decoder, path: Path) -> None:
+    """Write a decoder as the released code saves its own: 490 MB, standardisation and basis folded in, band-major."""
     import torch
 
-    released = ARCHITECTURES["released"]
-    if not isinstance(mapper, MLPMapper) or mapper.posterior or (mapper.hidden, mapper.activation) != released:
+    released, network = ARCHITECTURES["released"], decoder.encoder_
+    fits = isinstance(network, MLPSD) and (network.hidden, network.activation) == released
+    if not fits or decoder.posterior_ is not None:
         raise NeuroCanvasError(
             f"{path.name}: the released module has hidden layers {released[0]} with ReLU and no posterior; train "
-            "mlp_sd with mapper.architecture = 'released' and mapper.contrastive = 0."
+            "mlp_sd with encoder.architecture = 'released' and encoder.contrastive = 0."
         )
-    if mapper.spec != SPEC:
+    spec = decoder.input_spec
+    if spec.ch_names != CH_NAMES or spec.bands != tuple(BANDS):
         raise NeuroCanvasError(
             f"{path.name}: the released module reads {len(CH_NAMES)} channels and {len(BANDS)} bands of EEG-ImageNet; "
-            f"this mapper reads {len(mapper.spec.ch_names)} and {len(mapper.spec.bands)}, or in another order."
+            f"this decoder reads {len(spec.ch_names)} and {len(spec.bands)}, or in another order."
         )
-    network = mapper.folded()
     state: dict[str, torch.Tensor] = {}
+    folded = fold(decoder)
     for kind, word in ((torch.nn.Linear, "fc"), (torch.nn.BatchNorm1d, "bn")):
-        layers = [layer for layer in network if isinstance(layer, kind)]
+        layers = [layer for layer in folded if isinstance(layer, kind)]
         for number, layer in enumerate(layers, 1):
             state |= {f"{word}{number}.{name}": tensor for name, tensor in layer.state_dict().items()}
     first = state["fc1.weight"].reshape(-1, len(CH_NAMES), len(BANDS)).transpose(1, 2)
-    write_torch(path, {**state, "fc1.weight": first.reshape(-1, SPEC.n_features)})
+    write_torch(path, {**state, "fc1.weight": first.reshape(-1, N_FEATURES)})
+
+
+def fold(decoder: Decoder) -> torch.nn.Sequential:
+    """Fold standardisation and basis of an mlp_sd into its outer layers: raw (n, n_features) -> whole targets."""
+    # Equals `predict` up to rounding. The last layer has 59,136 x width weights, which is why training avoids it.
+    import torch
+
+    basis, layers = decoder.basis_, list(copy.deepcopy(decoder.encoder_.eval()))
+    sd, mean = (torch.from_numpy(one.reshape(-1)) for one in (decoder.sd_, decoder.mean_))
+    axes = torch.from_numpy(basis.axes / basis.scale)
+    with torch.no_grad():
+        first, last = layers[1], layers[-1]
+        first.weight /= sd
+        first.bias -= first.weight @ mean
+        whole = torch.nn.utils.skip_init(torch.nn.Linear, last.in_features, basis.mean.size)
+        whole.weight.copy_(axes.T @ last.weight)
+        whole.bias.copy_(axes.T @ last.bias + torch.from_numpy(basis.mean.reshape(-1)))
+    return torch.nn.Sequential(*layers[:-1], whole, torch.nn.Unflatten(1, basis.mean.shape)).eval()
 
 
 def _factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,8 +212,8 @@ def _checked(path: Path) -> dict[str, torch.Tensor]:
 
     found = read_torch(path, "the released mapper's state dict")
     one, two = ARCHITECTURES["released"][0]
-    shapes = {"fc1.weight": (one, SPEC.n_features), "fc1.bias": (one,), "fc2.weight": (two, one), "fc2.bias": (two,)}
-    shapes |= {"fc3.weight": (SPEC.n_outputs, two), "fc3.bias": (SPEC.n_outputs,)}
+    shapes = {"fc1.weight": (one, N_FEATURES), "fc1.bias": (one,), "fc2.weight": (two, one), "fc2.bias": (two,)}
+    shapes |= {"fc3.weight": (N_OUTPUTS, two), "fc3.bias": (N_OUTPUTS,)}
     shapes |= {f"bn{number}.{name}": (width,) for number, width in ((1, one), (2, two)) for name in NORMS}
     state = {}
     for name, shape in shapes.items():
@@ -228,15 +263,15 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
         stimuli = artifacts.read_card(embeddings).get("stimuli", run.stimuli)
         write_released_embeddings(written[-1], stimuli, artifacts.read_array(embeddings, "CLIP embeddings"))
     for subject in run.subjects:
-        fold = 0
-        while (model := run.model_path(subject, fold)).is_file():
-            path, mapper = output / f"mlpsd_s{subject}_{fold}.pth", load_mapper(model)
+        number = 0
+        while (model := run.model_path(subject, number)).is_file():
+            path, decoder = output / f"mlpsd_s{subject}_{number}.pth", load_decoder(model)
             try:
-                write_released_mapper(mapper, path)
+                write_released_mapper(decoder, path)
                 written.append(path)
             except NeuroCanvasError as error:
                 tell(f"left out {error}")
-            fold += 1
+            number += 1
     if not written:
         raise NeuroCanvasError(f"{run.folder}: holds nothing to export yet; run `neurocanvas features` first.")
     return written
@@ -299,7 +334,8 @@ def _take(run: Run, files: Mapping[str, Path], staged: Path) -> list[Path]:
                 waiting, inputs = place(path), _inputs(file)
                 if not artifacts.is_done(path, inputs):
                     card = {**_card(file), "warnings": [UNKNOWN_TRAINING]}
-                    save_mapper(read_released_mapper(file), waiting, inputs, card)
+                    read_released_mapper(file, run.settings.family).save(waiting)
+                    artifacts.finish(waiting, inputs, card)
     return taken
 
 

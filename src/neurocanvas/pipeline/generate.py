@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.encoders import EEGSpec, RidgeMapper, TargetBasis
-from neurocanvas.encoders.base import standardisation
+from neurocanvas.decoder import Decoder, Embeddings
 from neurocanvas.errors import NeuroCanvasError, check_inside, check_name, printable
 from neurocanvas.generation import GENERATORS
 from neurocanvas.generation.arms import (
@@ -32,9 +31,9 @@ from neurocanvas.generation.arms import (
 )
 from neurocanvas.generation.base import image_seed, sample_seed
 from neurocanvas.pipeline.run import Run, read_picture, write_picture
-from neurocanvas.pipeline.train import asked, pooled_features_paths, read_pooled_features
+from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths, read_pooled_features
 from neurocanvas.scale import NEEDS, Needs, kept
-from neurocanvas.targets import resolve
+from neurocanvas.targets import TargetSpace, resolve
 from neurocanvas.targets.captions import load_captioner, prompt, read_captions
 from neurocanvas.targets.clip import encode_distinct, load_text_encoder
 from neurocanvas.targets.pretrained import (
@@ -258,8 +257,8 @@ def images_done(folder: Path) -> dict[str, dict[str, Any]]:
 def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmInputs:
     """All that an arm may make conditions from, for some test trials of a subject; only what they need is read."""
     path = run.folder / "predictions" / f"s{subject}.npy"
-    predicted = artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
-    means = np.asarray(artifacts.read_array(path.with_name(f"s{subject}_mean.npy"), "mean targets; run `predict`"))
+    predicted = kept(STAGE, "predictions", (run, subject), lambda: Predictions(run, subject))
+    means = predicted.means
     card, images, scale = artifacts.read_card(path), run.dataset[1], run.settings.generate.scale
     tested, folds = run.subjects[subject][np.array(card["trials"])], np.array(card["folds"])
     places = np.searchsorted(card["trials"], trials)
@@ -309,19 +308,19 @@ def sketch(run: Run, subject: str) -> np.ndarray:
     if artifacts.is_done(path, inputs):
         return artifacts.read_array(path, "small pictures")
     pictures = np.stack([stimuli.picture(name, size=SIDE) for name in run.stimuli]).reshape(-1, SIDE * SIDE, 3) / 255
-    pool, (values, features) = run.pool(subject), read_pooled_features(run, subject)
-    shown, average = run.stimulus_rows(pool), run.settings.split.average_test
-    spec = EEGSpec(tuple(features["ch_names"]), tuple(features["bands"]), pictures.shape[1:])
+    pool, (values, _) = run.pool(subject), read_pooled_features(run, subject)
+    average, where = run.settings.split.average_test, run.settings.execution
+    space = TargetSpace("pixels", pictures.shape[1:], f"{SIDE}px")
+    y = Embeddings(space, run.stimuli, pictures, run.stimulus_rows(pool))
     rows, found = [], []
-    for split in (split.joined() for split in run.split(subject)):
-        basis = TargetBasis.fit(pictures, np.bincount(shown[split.train], minlength=len(pictures)), COMPONENTS)
-        mapper = RidgeMapper(spec, basis, *standardisation(spec.check(values[split.train])))
-        x, y = mapper.standardise(values), basis.transform(pictures)[shown]
-        mapper.fit(x[split.train], y[split.train], x[split.validation], y[split.validation])
-        spread = mapper.coordinates(asked(values, pool, split.validation, average)[0]).std(axis=0)
-        features_of_test, of_test, _ = asked(values, pool, split.test, average)
-        gains = np.full(len(of_test), gain(basis.target_sd, spread))
-        found.append(rescale(mapper.predict(features_of_test), basis.mean, gains))
+    for fold in (fold.joined() for fold in run.split(subject)):
+        decoder = Decoder("ridge", str(space), n_components=COMPONENTS, device=where.device)
+        decoder.fit_prepared(values, y, pool.spec, train=fold.train, validation=fold.validation)
+        spread = decoder.outputs(asked(values, pool, fold.validation, average)[0]).std(axis=0)
+        features_of_test, of_test, _ = asked(values, pool, fold.test, average)
+        gains = np.full(len(of_test), gain(decoder.basis_.target_sd, spread))
+        predicted = decoder.basis_.inverse(decoder.outputs(features_of_test))
+        found.append(rescale(predicted, decoder.basis_.mean, gains))
         rows.append(of_test)
     order = np.argsort(np.concatenate(rows), kind="stable")
     drawn = np.clip(np.concatenate(found)[order], 0, 1).reshape(-1, SIDE, SIDE, 3)

@@ -232,19 +232,10 @@ class Run:
         """
         return self.folder / self.settings.data.features_folder / f"s{subject}_de.npy"
 
-    def model_path(self, subject: str, fold: int) -> Path:
-        """Path of a subject's mapper of one fold.
-
-        Parameters
-        ----------
-        subject : str
-        fold : int
-
-        Returns
-        -------
-        Path
-        """
-        return self.folder / "models" / f"{self.settings.encoder.name}_s{subject}_fold{fold}_model.safetensors"
+    def model_path(self, subject: str, fold: int, encoder: str = "") -> Path:
+        """Path of the decoder of a subject and fold, by the encoder of the settings or another one."""
+        name = (encoder or self.settings.encoder.name).replace(":", "_")
+        return self.folder / "models" / f"{name}_s{subject}_fold{fold}_model.safetensors"
 
     def embeddings(self) -> np.ndarray:
         """Memory-map the embeddings of captions, from which the generator draws.

@@ -1,8 +1,10 @@
-"""From data to predictions: the stages simulate, features, train and predict."""
+"""From data to predictions: the verbs simulate, features, train and predict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,31 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.data.splits import Fold, groups, is_blocked, make_split
+from neurocanvas.data.splits import Fold, groups, is_blocked
 from neurocanvas.data.trials import Trials, unique_names
-from neurocanvas.encoders import Mapper
-from neurocanvas.errors import NeuroCanvasError, check_file
+from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Projected, Window, load_decoder
+from neurocanvas.encoders import find_encoder
+from neurocanvas.errors import NeuroCanvasError, check_file, check_name
+from neurocanvas.generation.arms import gain
 from neurocanvas.pipeline.run import Run, write_table
+from neurocanvas.scale import kept
+from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.pretrained import batches
+from neurocanvas.training.losses import mse_per_element, two_way_in_targets
 
 # What the cards of features that train together must agree on.
 MADE_BY = ("method", "window", "ch_names", "bands")
 
 # Trials that are predicted at once.
 AT_ONCE = 64
+
+# Bytes up to which the signal is read once and stays in memory; that of more trials is read batch by batch.
+IN_MEMORY = 500_000_000
+
+LICENCE = "MIT for the weights; the terms of the recordings and images that they were trained on apply as well"
+
+# Parameters that decide what an encoder in closed form is.
+OF_CLOSED_FORM = ("encoder", "target", "window", "features", "n_components", "token_weights")
 
 
 def simulate(run: Run) -> list[Path]:
@@ -98,43 +113,138 @@ def _read_features(run: Run, subject: str) -> tuple[np.ndarray, Mapping[str, Any
     return values, card
 
 
+def read_inputs(run: Run, subject: str, decoder: Decoder) -> Any:
+    """What a decoder is fitted on: features of a subject's pool, or its signal in the window."""
+    if decoder.takes == "features":
+        return read_pooled_features(run, subject)[0]
+    pool = run.pool(subject)
+    window = Window([pool], pool.spec, decoder.samples(pool.spec))
+    return window.read() if 4 * math.prod(window.shape) <= IN_MEMORY else window
+
+
+def made_from(run: Run, subject: str, decoder: Decoder) -> tuple[list[Path], list[str]]:
+    """The artifacts that a decoder's inputs are read from, and what names their content."""
+    if decoder.takes == "signal":
+        return [], [run.pool(subject).fingerprint()]
+    paths = pooled_features_paths(run, subject)
+    return paths, [artifacts.read_card(path)["sha256"] for path in paths]
+
+
+def make_decoder(run: Run, encoder: str) -> Decoder:
+    """The unfitted decoder of embeddings that the settings describe."""
+    settings, of_features, where = run.settings.encoder, run.settings.features, run.settings.execution
+    parameters = dict(settings.parameters) if encoder == settings.name else {}
+    if encoder == "mlp_sd":
+        network = {name: getattr(settings, name) for name in ("dropout", "input_dropout", "activation")}
+        parameters = {"hidden": settings.widths, **network, **parameters}
+    same = (
+        "token_weights", "mse", "cosine", "contrastive", "temperature", "learning_rate", "weight_decay", "epochs",
+        "batch_size", "patience", "seed",
+    )  # fmt: skip
+    return Decoder(
+        encoder, f"{run.settings.embed.target}@{run.settings.family}", window=(of_features.tmin, of_features.tmax),
+        features=of_features.method, n_components=settings.components, device=where.device, precision=where.precision,
+        **{name: getattr(settings, name) for name in same},
+        **{f"encoder__{name}": value for name, value in parameters.items()},
+    )  # fmt: skip
+
+
 def train(run: Run) -> list[Path]:
-    """Train every subject's mapper, one per fold, each beside its baselines."""
+    """Train the encoder, and its baselines, for every subject and fold."""
+    names = dict.fromkeys((run.settings.encoder.name, *run.settings.encoder.baselines))
+    for name in names:
+        find_encoder(name, "embedding")
     units = []
     for subject in run.subjects:  # what cannot be split is refused before anything is trained
-        folds = len(make_split(run.pool(subject), settings=run.settings.split, subject=subject))
-        units += [(subject, fold) for fold in range(folds)]
+        folds = len(run.split(subject))
+        units += [(subject, fold, name) for fold in range(folds) for name in names]
     return list(run.spread("train", _train, units))
 
 
-def _train(run: Run, unit: tuple[str, int]) -> Path:
-    """Train the mapper of one subject and fold, unless that is done."""
-    from neurocanvas.encoders import EEGSpec
-    from neurocanvas.training.compare import train_and_save
+def _train(run: Run, unit: tuple[str, int, str]) -> Path:
+    """Train one encoder for one subject and fold, unless that is done; continue after a kill."""
+    subject, number, name = unit
+    pool, decoder, path = run.pool(subject), make_decoder(run, name), run.model_path(subject, number, name)
+    fold = run.split(subject)[number].joined()
+    read, prints = made_from(run, subject, decoder)
+    parameters = {key: value for key, value in decoder.get_params(deep=False).items() if key not in EXECUTION}
+    if hasattr(decoder.what(), "fit_closed_form"):
+        of_encoder = {key: value for key, value in parameters.items() if key.startswith("encoder__")}
+        parameters = {key: parameters[key] for key in OF_CLOSED_FORM} | of_encoder
+    embedded = run.embeddings_path(run.settings.embed.target)
+    targets = artifacts.read_card(check_file(embedded, "embeddings; `neurocanvas embed` makes them"))["sha256"]
+    inputs = artifacts.fingerprint("train 3", prints, targets, run.stimuli, fold.fingerprint(), parameters)
+    state = path.with_name(path.name + ".state")
+    if artifacts.is_done(path, inputs):
+        state.unlink(missing_ok=True)  # which a killed run left here
+        return path
+    space = TargetSpace(run.settings.embed.target, run.targets().shape[1:], run.settings.family)
+    y = Embeddings(space, run.stimuli, run.targets(), run.stimulus_rows(pool))
+    common = run.settings.encoder.components, run.settings.encoder.token_weights
+    projected = kept("train", "targets", (run, unit[:2]), lambda: Projected.make(y, fold.train, *common))
+    gradient = not hasattr(decoder.what(), "fit_closed_form")
+    left, log = decoder.epochs if gradient else 0, run.logger("train", subject=subject, fold=number)
+    advance = run.track(f"train {name} s{subject} fold{number}", left)
 
-    subject, fold = unit
-    pool, targets, (values, card) = run.pool(subject), run.targets(), read_pooled_features(run, subject)
-    split = make_split(pool, settings=run.settings.split, subject=subject)[fold]
-    spec = EEGSpec(tuple(card["ch_names"]), tuple(card["bands"]), targets.shape[1:])
-    settings, path = run.settings.encoder, run.model_path(subject, fold)
-    left, log = settings.epochs, run.logger("train", subject=subject, fold=fold)
-    advance = run.track(f"train s{subject} fold{fold}", left)
-
-    def note(line: Mapping[str, Any]) -> None:
-        nonlocal left
-        left -= 1
+    def note(line: dict[str, Any]) -> None:
         log(line)
         advance(1)
 
-    train_and_save(values, targets, run.stimulus_rows(pool), split.joined(), spec, settings, path=path, log=note)
-    advance(left)  # most trainings end early
+    x = kept("train", decoder.takes, (run, subject), lambda: read_inputs(run, subject, decoder))
+    decoder.fit_prepared(
+        x, y, pool.spec, train=fold.train, validation=fold.validation, projected=projected, state=state, log=note
+    )
+    advance(left - len(decoder.history_))  # most trainings end early
+    inside = np.sum(projected.basis.target_sd.astype(np.float64) ** 2)
+    outside = np.mean(projected.distance[y.row_of_trial[fold.train]])
+    card = {
+        "encoder": name, "target": decoder.target, "spec": asdict(decoder.input_spec), "settings": parameters,
+        "device": decoder.device_, "precision": decoder.precision_,
+        "split": {"name": fold.name, "fingerprint": fold.fingerprint()}
+        | {part: len(rows) for part, rows in fold.parts().items()},
+        "selection": f"lowest validation error; validation trials are {fold.selection}",
+        "history": decoder.history_, "selected_epoch": decoder.chosen_,
+        "scores": {name: _scores(decoder, projected, x, y.row_of_trial, fold)},
+        "explained": float(inside / (inside + outside)), "licence": LICENCE, "warnings": list(fold.warnings),
+    }  # fmt: skip
+    decoder.save(path)
+    artifacts.finish(path, inputs, card, [*read, embedded])
+    state.unlink(missing_ok=True)
     return path
 
 
-def asked(
-    values: np.ndarray, trials: Trials, rows: np.ndarray, average: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the features that a mapper is asked about."""
+def _scores(decoder: Decoder, projected: Projected, x: Any, shown: np.ndarray, fold: Fold) -> dict[str, float]:
+    """Error and two-way identification on validation and test trials; these are read here, after every prediction."""
+    predicted = {part: decoder.outputs(x[rows]) for part, rows in (("val", fold.validation), ("test", fold.test))}
+    scores = {}
+    for part, found in predicted.items():
+        own = shown[fold.validation if part == "val" else fold.test]
+        true, distance = projected.coordinates[own], projected.distance[own]
+        scores[f"{part}_mse"] = mse_per_element(found, true, distance, projected.basis)
+        scores[f"{part}_two_way"] = two_way_in_targets(found, true, distance, own)
+    return scores
+
+
+def training_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Scores of encoders and baselines, mean over trainings, as a table; None without cards that hold scores."""
+    cards = [card for card in cards if card.get("scores")]
+    if not cards:
+        return None
+    lines = []
+    for name in dict.fromkeys(name for card in cards for name in card["scores"]):
+        of_name = [card["scores"][name] for card in cards if name in card["scores"]]
+        lines.append([name, *(f"{np.mean([scores[key] for scores in of_name]):.4f}" for key in of_name[0])])
+    count = sum(next(iter(cards[0]["scores"])) in card["scores"] for card in cards)
+    return {
+        "title": f"Encoders, mean of {count} trainings; MSE per number of the target, two-way chance .5",
+        "header": ["encoder", "val MSE", "val two-way", "test MSE", "test two-way"],
+        "lines": lines,
+        "warnings": list(dict.fromkeys(warning for card in cards for warning in card["warnings"])),
+    }
+
+
+def asked(values: Any, trials: Trials, rows: np.ndarray, average: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The inputs of trials, or their mean over the showings of each image; rows of the first; numbers of showings."""
     if not average:
         return values[rows], rows, np.ones(len(rows), dtype=np.int64)
     shown = groups(trials, "subject", "image")[rows]
@@ -142,69 +252,100 @@ def asked(
     showings = np.bincount(own)
     sums = np.zeros((len(first), *values.shape[1:]))
     np.add.at(sums, own, values[rows])
-    return (sums / showings[:, None, None]).astype(values.dtype), rows[first], showings
-
-
-def prediction_print(run: Run, subject: str, splits: Sequence[Fold]) -> str:
-    """Fingerprint everything that a subject's predictions depend on."""
-    models = [artifacts.read_card(run.model_path(subject, fold))["sha256"] for fold in range(len(splits))]
-    features = [artifacts.read_card(path)["sha256"] for path in pooled_features_paths(run, subject)]
-    of_splits = [split.fingerprint() for split in splits]
-    return artifacts.fingerprint("predict 2", models, of_splits, features, run.settings.split.average_test)
+    return (sums / showings[:, None, None]).astype(np.float32), rows[first], showings
 
 
 def predict(run: Run) -> list[Path]:
-    """Predict every test trial by the mapper of its fold."""
+    """Predict every test trial by the decoder of its fold."""
     return list(run.spread("predict", _predict, list(run.subjects)))
 
 
 def _predict(run: Run, subject: str) -> Path:
-    """Predict the test trials of one subject, unless that is done."""
-    from neurocanvas.encoders.checkpoint import load_mapper
-    from neurocanvas.generation.arms import gain
-
-    pool, (values, _), average = run.pool(subject), read_pooled_features(run, subject), run.settings.split.average_test
-    splits = make_split(pool, settings=run.settings.split, subject=subject)
-    models = [run.model_path(subject, fold) for fold in range(len(splits))]
+    """Predict the test trials of one subject in coordinates of their fold's basis, unless that is done."""
+    pool, average = run.pool(subject), run.settings.split.average_test
+    folds_of = run.split(subject)
+    models = [run.model_path(subject, number) for number in range(len(folds_of))]
+    cards = [artifacts.read_card(check_file(model, "a decoder; `neurocanvas train` makes it")) for model in models]
+    decoders = [load_decoder(model) for model in models]
+    for decoder in decoders:
+        decoder.set_params(device=run.settings.execution.device, precision=run.settings.execution.precision)
+    read, prints = made_from(run, subject, decoders[0])
     path = run.folder / "predictions" / f"s{subject}.npy"
-    mean = path.with_name(f"s{subject}_mean.npy")
-    cards = [artifacts.read_card(check_file(model, "a mapper; `neurocanvas train` makes it")) for model in models]
-    inputs = prediction_print(run, subject, splits)
-    if artifacts.is_done(path, inputs) and artifacts.is_done(mean, inputs):
+    hashes = [card["sha256"] for card in cards]
+    inputs = artifacts.fingerprint("predict 3", hashes, [fold.fingerprint() for fold in folds_of], prints, average)
+    if artifacts.is_done(path, inputs):
         return path
-    mappers = [load_mapper(model) for model in models]
-    tests = [asked(values, pool, split.test, average) for split in splits]
+    values = read_inputs(run, subject, decoders[0])
+    tests = [asked(values, pool, fold.test, average) for fold in folds_of]
     own = np.flatnonzero(pool.column("subject") == subject)
     rows = np.searchsorted(own, np.concatenate([shown for _, shown, _ in tests]))  # in the subject's own table
-    folds = np.concatenate([np.full(len(shown), fold) for fold, (_, shown, _) in enumerate(tests)])
+    folds = np.concatenate([np.full(len(shown), number) for number, (_, shown, _) in enumerate(tests)])
     order = np.argsort(rows, kind="stable")
     # by how much predictions are shrunk is read off validation trials that are averaged as the test trials are
-    vals = [asked(values, pool, split.validation, average)[0] for split in splits]
-    spreads = [m.coordinates(asked).std(axis=0) for m, asked in zip(mappers, vals, strict=True)]
+    spreads = [
+        decoder.outputs(asked(values, pool, fold.validation, average)[0]).std(axis=0)
+        for decoder, fold in zip(decoders, folds_of, strict=True)
+    ]
+    warnings = {warning for one in (*folds_of, *decoders) for warning in getattr(one, "warnings", ())}
+    warnings |= {warning for card in cards for warning in card.get("warnings", ())}  # of imported ones
     most = max(int(showings.max()) for *_, showings in tests)
-    warnings = {warning for split in splits for warning in split.warnings}
-    warnings |= {warning for model in cards for warning in model.get("warnings", ())}  # of imported ones
     if most > 1:
         warnings.add(
             f"Features of each test picture are averaged over up to {most} showings: these are not single-trial scores."
         )
-    artifacts.write_array(mean, np.stack([m.basis.mean for m in mappers]), inputs)
+    tested, folds = np.concatenate([inputs_of for inputs_of, *_ in tests])[order], folds[order]
+    coordinates = np.zeros((len(rows), max(len(decoder.basis_.target_sd) for decoder in decoders)), np.float32)
+    for part in batches(len(tested), AT_ONCE):
+        for number in np.unique(folds[part]):
+            members = np.flatnonzero(folds[part] == number) + part.start
+            found = decoders[number].outputs(tested[members])
+            coordinates[members, : found.shape[1]] = found
     seen = run.stimulus_rows(pool)
-    parts = _predicted(mappers, np.concatenate([features for features, *_ in tests])[order], folds[order])
-    artifacts.write_in_parts(path, (len(rows), *mappers[0].basis.mean.shape), np.float32, parts, inputs, {
-        "known": [np.unique(seen[split.joined().train]).tolist() for split in splits],
-        "trials": rows[order].tolist(), "folds": folds[order].tolist(),
-        "gains": [gain(m.basis.target_sd, sd) for m, sd in zip(mappers, spreads, strict=True)],
+    artifacts.write_array(path, coordinates, inputs, {
+        "encoder": cards[0].get("encoder", "mlp_sd"), "device": decoders[0].device_, "precision": "float32",
+        "decoders": [[one.relative_to(run.folder).as_posix(), sha] for one, sha in zip(models, hashes, strict=True)],
+        "known": [np.unique(seen[fold.joined().train]).tolist() for fold in folds_of],
+        "trials": rows[order].tolist(), "folds": folds.tolist(),
+        "gains": [gain(one.basis_.target_sd, sd) for one, sd in zip(decoders, spreads, strict=True)],
         "blocked": is_blocked(run.subjects[subject]), "warnings": sorted(warnings),
-    })  # fmt: skip
+    }, [*read, *models])  # fmt: skip
     return path
 
 
-def _predicted(mappers: Sequence[Mapper], features: np.ndarray, folds: np.ndarray) -> Iterator[np.ndarray]:
-    """Predictions of trials, each by the mapper of its fold, a few at a time: all of them can be gigabytes."""
-    for part in batches(len(features), AT_ONCE):
-        predicted = np.empty((part.stop - part.start, *mappers[0].basis.mean.shape), np.float32)
-        for fold in np.unique(folds[part]):
-            rows = folds[part] == fold
-            predicted[rows] = mappers[fold].predict(features[part][rows])
-        yield predicted
+def decoders_of(run: Run, subject: str) -> list[Decoder]:
+    """The decoders that made a subject's predictions, one per fold, as the predictions say."""
+    path, decoders = run.folder / "predictions" / f"s{subject}.npy", []
+    for name, sha256 in artifacts.read_card(path)["decoders"]:
+        model = run.folder / check_name(run.folder, name, str(path))
+        if artifacts.read_card(check_file(model, "the decoder of these predictions"))["sha256"] != sha256:
+            raise NeuroCanvasError(f"{path}: {name} was trained anew since; run `neurocanvas predict` again.")
+        decoders.append(load_decoder(model))
+    return decoders
+
+
+class Predictions:
+    """Predicted targets of a subject's test trials, rebuilt from their coordinates when they are indexed."""
+
+    def __init__(self, run: Run, subject: str) -> None:
+        path = run.folder / "predictions" / f"s{subject}.npy"
+        self.coordinates = artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
+        self.bases = [decoder.basis_ for decoder in decoders_of(run, subject)]
+        self.folds = np.array(artifacts.read_card(path)["folds"])
+        self.means = np.stack([basis.mean for basis in self.bases])
+        self.shape = (len(self.coordinates), *self.means.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """(n, *shape), float32."""
+        rows = np.atleast_1d(np.arange(len(self))[rows])
+        found = np.empty((len(rows), *self.shape[1:]), np.float32)
+        for part in batches(len(self), AT_ONCE):  # always these, so that no number depends on which rows are wanted
+            wanted = np.flatnonzero((rows >= part.start) & (rows < part.stop))
+            for number in np.unique(self.folds[rows[wanted]]):
+                members, basis = np.flatnonzero(self.folds[part] == number) + part.start, self.bases[number]
+                whole = basis.inverse(self.coordinates[members, : len(basis.target_sd)])
+                own = wanted[self.folds[rows[wanted]] == number]
+                found[own] = whole[np.searchsorted(members, rows[own])]
+        return found

@@ -20,6 +20,7 @@ from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import natural_key
 from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.train import training_table
 from neurocanvas.report import figures
 from neurocanvas.report import sections as evidence
 from neurocanvas.report.figures import confusion, csv_link, gradient, scalp_map
@@ -35,7 +36,6 @@ from neurocanvas.report.sections import (
 )
 from neurocanvas.report.text import ARMS, METRICS, classification_sentence, definitions, is_blocked, number, verdict
 from neurocanvas.targets.captions import read_captions
-from neurocanvas.training.compare import mapper_table
 
 PANELS = 6  # training curves shown at most
 
@@ -122,7 +122,8 @@ def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | 
     trials = [row for path in tables for row in read_csv(path, "features")]
     scalp = _scalp(folder / settings.data.features_folder, summary["subjects"])
     captions = read_captions(folder / "targets" / "caption.txt")
-    models = [model for model in _models(folder, summary["subjects"]) if model["name"] == settings.encoder.name]
+    trained = _models(folder, summary["subjects"])
+    models = [model for model in trained if model["name"] == settings.encoder.name]
     arms = [arm for arm in ARMS if arm in summary["arms"]]
     known = [metric for metric in METRICS if any(metric in summary["arms"][arm] for arm in arms)]
     names = {concept: row["name"] for concept, row in summary["concepts"].items()}
@@ -158,7 +159,7 @@ def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | 
         "models": models[:PANELS],
         "n_models": len(models),
         "curves_link": _curves_link(models[:PANELS]),
-        "mappers": _linked(mapper_table(models)),
+        "mappers": _linked(training_table([*models, *(model for model in trained if model not in models)])),
         "glossary": [(METRICS[metric][0].format(n=n_way), METRICS[metric][1].format(n=n_way)) for metric in known],
     }
 
@@ -225,19 +226,20 @@ LOSSES = ("epoch", "train_loss", "val_loss")
 
 
 def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
-    """Training curve and scores of every mapper that was trained."""
+    """Training curve and scores of every decoder that was trained."""
     models = []
     for path in _numbered(folder, "models/*_model.safetensors.json", "train", subjects):
-        card = artifacts.read_json(path, "a mapper's card; run the verb train")
+        card = artifacts.read_json(path, "a decoder's card; run the verb train")
         name, subject, fold = re.fullmatch(
             rf"(.+?)(?:_s({_any_of(subjects)}))?(?:_fold(\d+))?_model\.safetensors\.json", path.name
         ).groups()  # type: ignore[union-attr]
-        scores = card.get("scores", {})
-        levels = {
-            line: scores[mapper]["val_mse"]
-            for mapper, line in (("ridge", "ridge"), ("mean", "constant"))
-            if "val_mse" in scores.get(mapper, {})
-        }
+        scores, beside = card.get("scores", {}), {}
+        for baseline, line in (("ridge", "ridge"), ("mean", "constant")):
+            other = path.with_name(path.name.replace(name, baseline, 1))
+            if other.is_file():
+                about = artifacts.read_json(other, "a decoder's card; run the verb train")
+                beside[line] = about.get("scores", {}).get(baseline, {}).get("val_mse")
+        levels = {line: value for line, value in beside.items() if value is not None}
         history = card.get("history", [])
         models.append({
             "name": name, "subject": subject, "fold": fold, "scores": scores, "warnings": card.get("warnings", []),

@@ -1,1 +1,1 @@
-"""Training mappers: losses, the loop, and the scores that always stand together."""
+"""Training: one loop for every network, and what it trains them by."""

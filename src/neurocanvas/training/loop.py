@@ -1,186 +1,290 @@
-"""The training loop of `mlp_sd`; a resumed run gives the same bytes as one that was never stopped."""
+"""The training loop of every network; on a CPU, a resumed training gives the bytes of one that was never stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from neurocanvas import artifacts
 from neurocanvas.artifacts import write_torch
-from neurocanvas.config import EncoderSettings
-from neurocanvas.encoders.mlp import build_network
-from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.training.losses import contrastive_error, cosine_error, spread, squared_error
-
-if TYPE_CHECKING:
-    import torch
+from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.training.losses import ConceptLoss, EmbeddingLoss
 
 # Epochs between two writes of the training state: a killed training repeats at most this many.
 CHECKPOINT_EVERY = 5
 
+# Trials of signal that are read or evaluated at once: memory, not result.
+AT_ONCE = 400
 
-def fit(
-    train: np.ndarray,
-    coordinates: np.ndarray,
-    val: np.ndarray,
-    val_coordinates: np.ndarray,
-    settings: EncoderSettings,
-    *,
-    state: Path | None = None,
-    log: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> tuple[torch.nn.Sequential, list[dict[str, float]], int]:
-    """Train (n, n_features) -> (n, k); stop after `patience` epochs without a better val_objective, keep the best."""
-    # History: losses as shares of the training targets' variance in coordinates (predicting the mean gives about 1);
-    # epochs count from 1. A `state` of other data or settings is not used.
-    import torch
-
-    # Targets in units of their own spread (undone in the last layer): one learning rate fits all targets.
-    scale = spread(coordinates)
-    x, y = torch.from_numpy(train), torch.from_numpy((coordinates / scale).astype(np.float32))
-    x_val, y_val = torch.from_numpy(val), torch.from_numpy((val_coordinates / scale).astype(np.float32))
-    made_from = artifacts.fingerprint(train, coordinates, val, val_coordinates, settings)
-    with own_randomness(settings.seed):
-        sizes = (train.shape[1], settings.widths, coordinates.shape[1])
-        network = build_network(*sizes, settings.dropout, settings.input_dropout, settings.activation)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
-        best: dict[str, Any] = {"epoch": 0, "loss": float("inf"), "network": _copy(network)}
-        history = _restore(state, made_from, network, optimizer, best)
-        while len(history) < settings.epochs and len(history) - best["epoch"] < settings.patience:
-            train_loss = _epoch(network, optimizer, x, y, settings)
-            validation = _validate(network, x_val, y_val, settings)
-            history.append({"epoch": len(history) + 1, "train_loss": train_loss, **validation})
-            reached = validation["val_objective"]
-            if not np.isfinite(reached):
-                raise NeuroCanvasError(f"training: loss {reached} in epoch {len(history)}; lower learning_rate.")
-            log(history[-1])
-            if reached < best["loss"]:
-                best.update(epoch=len(history), loss=reached, network=_copy(network))
-            if len(history) % CHECKPOINT_EVERY == 0:
-                _save(state, made_from, network, optimizer, best, history)
-    network.load_state_dict(best["network"])
-    with torch.no_grad():
-        last: Any = network[-1]
-        last.weight *= scale
-        last.bias *= scale
-    return network.eval(), history, best["epoch"]
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
-def objective(predicted: torch.Tensor, true: torch.Tensor, settings: EncoderSettings) -> torch.Tensor:
-    """The training loss: weighted sum of squared, cosine and contrastive error of (n, k) in units of `spread`."""
-    loss = settings.mse * squared_error(predicted, true)
-    if settings.cosine:
-        loss = loss + settings.cosine * cosine_error(predicted, true)
-    if settings.contrastive:
-        loss = loss + settings.contrastive * contrastive_error(predicted, true, settings.temperature)
-    return loss
+@dataclass(frozen=True)
+class Inputs:
+    """Trials, standardised when they are indexed: features all at once, signal batch by batch."""
+
+    x: Any  # (n, n_chans, n_bands) or (n, n_chans, n_times): an array, or what is indexed like one
+    mean: np.ndarray
+    sd: np.ndarray
+    device: torch.device
+    whole: bool  # whether all of it is on the device, and evaluated, at once
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
+        if self.whole:
+            return self._all[rows]
+        standardised = ((self.x[rows] - self.mean) / self.sd).astype(np.float32, copy=False)
+        return torch.from_numpy(standardised).to(self.device)
+
+    @cached_property
+    def _all(self) -> Tensor:
+        standardised = ((self.x[:] - self.mean) / self.sd).astype(np.float32, copy=False)
+        return torch.from_numpy(standardised).to(self.device)
 
 
-def _validate(
-    network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, settings: EncoderSettings
-) -> dict[str, float]:
-    """Squared error and objective on validation trials; the latter in shuffled batches, as in training."""
-    import torch
+@dataclass(frozen=True)
+class Recipe:
+    """How long and by which optimiser a network is trained."""
 
-    with torch.no_grad():
-        found = network(x)
-    # The contrastive error depends on the batch: same size as in training, and the same batches in every epoch.
-    mixed = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed))
-    parts = [
-        objective(found[rows], y[rows], settings).item() * len(rows)
-        for rows in mixed.tensor_split(-(-len(x) // settings.batch_size))
-    ]
-    return {"val_loss": squared_error(found, y).item(), "val_objective": sum(parts) / len(x)}
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    optimizer: str = "adamw"  # or adam, sgd
+
+    def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
+        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "fused": True}
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(network.parameters(), momentum=0.9, **options)
+        kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+        return kinds[self.optimizer](network.parameters(), **options)
 
 
-def _epoch(
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    settings: EncoderSettings,
-) -> float:
-    """Train one epoch in random order; return the mean squared error, with the network in evaluation mode."""
-    import torch
+@dataclass
+class Training:
+    """What a training was like; the network itself ends in the state of the selected epoch."""
 
-    network.train()
-    total = 0.0
-    for batch in torch.randperm(len(x)).split(settings.batch_size):
-        if len(batch) > 1:  # BatchNorm has no variance of a single trial
-            found = network(x[batch])
-            loss = objective(found, y[batch], settings)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += squared_error(found.detach(), y[batch]).item() * len(batch)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    selected: int = 0  # epochs count from 1
+    final: Tensor | None = None  # outputs of the last epoch on the trials that are watched
+    every: list[Tensor] = field(default_factory=list)  # and of each epoch
+
+
+def train(
+    network: nn.Module, inputs: Inputs, y: Tensor, rows: np.ndarray, validation: np.ndarray,
+    objective: ConceptLoss | EmbeddingLoss, recipe: Recipe, *, precision: str = "float32",
+    adapt_to: np.ndarray | None = None, watch: np.ndarray | None = None, watch_epochs: bool = False,
+    state: Path | None = None, made_from: str = "", log: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Training:  # fmt: skip
+    """Train until the objective has not improved for `patience` epochs on `validation`; without any, to the end."""
+    device, done, best = inputs.device, Training(), _Best()
+    optimizer = recipe.optimizer_of(network)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "scaler": scaler}
+    _restore(state, made_from, parts, best, done)
+    adapts = adapt_to is not None and hasattr(network, "domain_classifier")
+    while len(done.history) < recipe.epochs and len(done.history) - max(best.epochs, default=0) < recipe.patience:
+        progress = len(done.history) / recipe.epochs
+        others = _Others(inputs, adapt_to, progress) if adapts and adapt_to is not None else None
+        loss = _epoch(network, inputs, y, rows, objective, recipe, optimizer, scaler, precision, others)
+        line: dict[str, Any] = {"epoch": len(done.history) + 1, "train_loss": loss}
+        if len(validation):
+            wanted = y[torch.from_numpy(validation).to(device)]
+            with torch.no_grad():
+                line |= objective.validate(evaluate(network, inputs, validation), wanted)
+        if watch_epochs and watch is not None:
+            done.every.append(evaluate(network, inputs, watch).cpu())
+        bad = {name: value for name, value in line.items() if not np.isfinite(value)}
+        if bad:
+            name, value = next(iter(bad.items()))
+            raise NeuroCanvasError(
+                f"training: {name} {value} in epoch {line['epoch']}; lower learning_rate, or leave broken trials out."
+            )
+        done.history.append(line)
+        log(line)
+        if len(validation):
+            best.see(objective.qualities(line), len(done.history), network)
+        if state is not None and len(done.history) % CHECKPOINT_EVERY == 0:
+            _save(state, made_from, parts, best, done)
+    if watch is not None:
+        done.final = evaluate(network, inputs, watch).cpu()
+    done.selected = best.epochs[0] if best.epochs else len(done.history)
+    if best.state:
+        network.load_state_dict(best.state)
+    return done
+
+
+def evaluate(network: nn.Module, inputs: Inputs, rows: np.ndarray) -> Tensor:
+    """Outputs of some trials, in float32 whatever the precision of training."""
+    parts = [rows] if inputs.whole else np.array_split(rows, max(1, -(-len(rows) // AT_ONCE)))
     network.eval()
-    return total / len(x)
+    with torch.no_grad():
+        return torch.cat([network(inputs[part]) for part in parts])
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device of a setting; `auto` is CUDA, else MPS, else the CPU."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kind = next(kind for kind, ready in there.items() if ready) if name == "auto" else name
+    check_option("device", kind.partition(":")[0], ("cpu", "cuda", "mps"))
+    number = kind.partition(":")[2]
+    fits = (
+        kind == "cpu" or kind == "mps" or not number or (number.isdigit() and int(number) < torch.cuda.device_count())
+    )
+    if not there[kind.partition(":")[0]] or not fits:
+        ready = ", ".join(kind for kind, ready in there.items() if ready)
+        raise NeuroCanvasError(f"device: this machine has {ready}; got {name!r}. Use auto.")
+    return torch.device(kind)
+
+
+def find_precision(name: str, device: torch.device) -> str:
+    """The precision of a setting; `auto` is mixed on CUDA, and float32 elsewhere."""
+    check_option("precision", name, PRECISIONS)
+    if device.type != "cuda":
+        if name not in ("auto", "float32"):
+            raise NeuroCanvasError(f"precision: on {device.type} auto and float32 are allowed; got {name!r}.")
+        return "float32"
+    return ("bfloat16" if torch.cuda.is_bf16_supported() else "float16") if name == "auto" else name
 
 
 @contextmanager
-def own_randomness(seed: int) -> Iterator[None]:
-    """Run a block with torch's global CPU generator seeded, and restore its state afterwards."""
+def own_randomness(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Run a block with torch's global generators seeded, and restore their states afterwards."""
     # Initialisation and dropout draw from the global state and take no generator.
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
-        yield
-
-
-def _copy(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-
-def _save(
-    path: Path | None,
-    made_from: str,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    best: dict[str, Any],
-    history: list[dict[str, float]],
-) -> None:
-    """Write all that the next epoch depends on, including the random state of dropout and shuffling."""
-    import torch
-
-    if path is None:
-        return
-    parts = {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "best": best,
-        "history": history,
-    }
-    write_torch(path, {"made_from": made_from, "random": torch.get_rng_state(), **parts})
-
-
-def _restore(
-    path: Path | None,
-    made_from: str,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    best: dict[str, Any],
-) -> list[dict[str, float]]:
-    """Continue from a state of the same data and settings; return the history so far."""
-    import pickle
-
-    import torch
-
-    if path is None or not path.is_file():
-        return []
+    kind = "cpu" if device is None else device.type
+    of_mps = torch.mps.get_rng_state() if kind == "mps" else None  # which `fork_rng` does not know
     try:
-        saved = torch.load(path, weights_only=True)
+        with torch.random.fork_rng(devices=[device] if device is not None and kind == "cuda" else []):
+            torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+            if kind != "cpu":
+                getattr(torch, kind).manual_seed(seed)
+            yield
+    finally:
+        if of_mps is not None:
+            torch.mps.set_rng_state(of_mps)
+
+
+@contextmanager
+def bounded(threads: int | None) -> Iterator[None]:
+    """Run a block with this number of threads, of torch and of NumPy's libraries; None leaves them as they are."""
+    from threadpoolctl import threadpool_limits
+
+    if threads is None:
+        yield
+        return
+    if threads < 1:
+        raise NeuroCanvasError(f"threads: 1 or more, or None, is allowed; got {threads}.")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _epoch(
+    network: nn.Module, inputs: Inputs, y: Tensor, rows: np.ndarray, objective: ConceptLoss | EmbeddingLoss,
+    recipe: Recipe, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, precision: str,
+    others: _Others | None,
+) -> float:  # fmt: skip
+    """Train once on every trial, in random order; return the mean training loss."""
+    network.train()
+    losses = []
+    penalty = getattr(network, "penalty", None)
+    for batch in torch.from_numpy(rows)[torch.randperm(len(rows))].split(recipe.batch_size):
+        if len(batch) == 1:  # BatchNorm has no variance of a single trial
+            continue
+        x, wanted = inputs[batch.numpy()], y[batch.to(y.device)]
+        with torch.autocast(x.device.type, getattr(torch, precision), enabled=precision != "float32"):
+            if others is None:
+                output, domain = network(x), 0.0
+            else:
+                output, domain = others.outputs(network, x)
+        loss: Any = objective.loss(output.float(), wanted) + domain
+        if penalty is not None:
+            loss = loss + penalty()
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append((objective.shown(output.detach().float(), wanted), len(batch)))
+    network.eval()
+    return sum(loss.item() * count for loss, count in losses) / len(rows)
+
+
+@dataclass(frozen=True)
+class _Others:
+    """Node-wise domain adversarial training (NodeDAT) of RGNN: hide from every node whether a trial is a test trial."""
+
+    inputs: Inputs
+    rows: np.ndarray
+    progress: float
+
+    def outputs(self, network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of trials, and the loss of telling their domain from that of as many others, its gradient
+        reversed."""
+        # the schedule of Ganin and Lempitsky (2015): from 0 to 1 as training goes on
+        alpha = 2 / (1 + np.exp(-10 * self.progress)) - 1
+        drawn = torch.randint(len(self.rows), (len(x),)).numpy()
+        output, domains = network(torch.cat([x, self.inputs[self.rows[drawn]]]), alpha)  # (2 n, ...), (2 n, n_nodes, 2)
+        domain = torch.zeros(domains.shape[:2], dtype=torch.int64, device=x.device)
+        domain[len(x) :] = 1
+        return output[: len(x)], functional.cross_entropy(domains.flatten(0, 1).float(), domain.flatten())
+
+
+@dataclass
+class _Best:
+    """Epoch and value of each quality at its best, and the weights of the first one's."""
+
+    epochs: list[int] = field(default_factory=list)
+    values: list[tuple[float, ...]] = field(default_factory=list)
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def see(self, qualities: list[tuple[float, ...]], epoch: int, network: nn.Module) -> None:
+        """Take note of an epoch."""
+        if not self.epochs:
+            self.epochs, self.values = [0] * len(qualities), [(-float("inf"),)] * len(qualities)
+        for which, quality in enumerate(qualities):
+            if quality > self.values[which]:
+                self.epochs[which], self.values[which] = epoch, quality
+                if which == 0:
+                    self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _save(path: Path, made_from: str, parts: Mapping[str, Any], best: _Best, done: Training) -> None:
+    """Write all that the next epoch depends on, including the random state of dropout and shuffling."""
+    saved = {name: part.state_dict() for name, part in parts.items()}
+    random = {"cpu": torch.get_rng_state()} | (
+        {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    )
+    beside = {"best": vars(best), "history": done.history, "every": done.every}
+    write_torch(path, {"made_from": made_from, "random": random, **beside, **saved})
+
+
+def _restore(path: Path | None, made_from: str, parts: Mapping[str, Any], best: _Best, done: Training) -> None:
+    """Continue from a state of the same data and settings, if there is one."""
+    if path is None or not path.is_file():
+        return
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
-        return []  # damaged: start again
+        return  # damaged: start again
     if not isinstance(saved, dict) or saved.get("made_from") != made_from:
-        return []
-    network.load_state_dict(saved["network"])
-    optimizer.load_state_dict(saved["optimizer"])
-    best.update(saved["best"])
-    torch.set_rng_state(saved["random"])
-    return list(saved["history"])
+        return
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    vars(best).update(saved["best"])
+    done.history, done.every = list(saved["history"]), list(saved["every"])
+    torch.set_rng_state(saved["random"]["cpu"])
+    if "cuda" in saved["random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved["random"]["cuda"])

@@ -1,17 +1,18 @@
-"""Losses and scores of mappers, all in principal coordinates: zero is the mean training target."""
+"""What networks are trained and selected by; and scores in principal coordinates, where zero is the mean target."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from neurocanvas.encoders.target_pca import TargetBasis
+from neurocanvas.encoders.target_pca import TargetPCA
 from neurocanvas.targets.pretrained import batches
-
-if TYPE_CHECKING:
-    import torch
-
 
 # Pairs of trial and target per batch; sets memory, not results.
 AT_ONCE = 4_000_000
@@ -22,36 +23,85 @@ def spread(coordinates: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.sum(coordinates.astype(np.float64) ** 2, axis=1))))
 
 
-def squared_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+def squared_error(predicted: Tensor, true: Tensor) -> Tensor:
     """Squared distance of (n, k), mean over trials: the MSE of the target up to a factor and a constant."""
     return ((predicted - true) ** 2).sum(dim=1).mean()
 
 
-def cosine_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+def cosine_error(predicted: Tensor, true: Tensor) -> Tensor:
     """One minus the cosine of prediction and target, (n, k), around the mean training target; mean over trials."""
     # Around zero, sharing the mean target would count too. The part of a target outside the axes would only shorten its
     # cosine by a factor that no prediction changes, so it is left out.
-    from torch.nn import functional
-
     return 1 - functional.cosine_similarity(predicted, true, dim=1).mean()
 
 
-def contrastive_error(predicted: torch.Tensor, true: torch.Tensor, temperature: float) -> torch.Tensor:
+def contrastive_error(predicted: Tensor, true: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of finding the true target among the batch's, both ways: InfoNCE [vandenOord2018]."""
     # Targets count by direction, predictions with their length, so that a short one can express doubt. At the minimum,
-    # exp(predicted @ direction / temperature) ∝ p(target | EEG) / p(target), which `models.mlp.TargetPosterior` needs.
-    import torch
-    from torch.nn import functional
-
+    # exp(predicted @ direction / temperature) ∝ p(target | EEG) / p(target), which `TargetPosterior` needs.
     unit = functional.normalize(true, dim=1)
     logits = predicted @ unit.T / temperature
     # Trials of the same target, as of a picture shown twice, count as right for one another.
-    right = ((unit @ unit.T > 1 - 1e-5) | torch.eye(len(true), dtype=torch.bool)).to(logits.dtype)
+    right = ((unit @ unit.T > 1 - 1e-5) | torch.eye(len(true), dtype=torch.bool, device=true.device)).to(logits.dtype)
     right = right / right.sum(dim=1, keepdim=True)
     return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
 
 
-def mse_per_element(predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, basis: TargetBasis) -> float:
+@dataclass(frozen=True)
+class ConceptLoss:
+    """Cross-entropy; the most accurate epoch is selected, of several the one with the lowest loss."""
+
+    def loss(self, output: Tensor, codes: Tensor) -> Tensor:
+        return functional.cross_entropy(output, codes)
+
+    shown = loss  # the training loss of the history
+
+    def validate(self, output: Tensor, codes: Tensor) -> dict[str, float]:
+        right = (output.argmax(dim=1) == codes).cpu().numpy()
+        return {"val_loss": self.loss(output, codes).item(), "val_accuracy": float(np.mean(right))}
+
+    def qualities(self, line: Mapping[str, Any]) -> list[tuple[float, ...]]:
+        """What epochs are selected by; then what else must stall before patience runs out."""
+        return [(line["val_accuracy"], -line["val_loss"]), (-line["val_loss"],)]
+
+
+@dataclass(frozen=True)
+class EmbeddingLoss:
+    """Weighted sum of squared, cosine and contrastive error of (n, k) in units of `spread`; the lowest is selected."""
+
+    mse: float = 1.0
+    cosine: float = 0.0
+    contrastive: float = 10.0
+    temperature: float = 0.1
+    batch_size: int = 80
+    seed: int = 0
+
+    def loss(self, predicted: Tensor, true: Tensor) -> Tensor:
+        loss = self.mse * squared_error(predicted, true)
+        if self.cosine:
+            loss = loss + self.cosine * cosine_error(predicted, true)
+        if self.contrastive:
+            loss = loss + self.contrastive * contrastive_error(predicted, true, self.temperature)
+        return loss
+
+    def shown(self, predicted: Tensor, true: Tensor) -> Tensor:
+        return squared_error(predicted, true)
+
+    def validate(self, predicted: Tensor, true: Tensor) -> dict[str, float]:
+        """Squared error, and the objective in shuffled batches, as in training."""
+        # The contrastive error depends on the batch: same size as in training, and the same batches in every epoch.
+        mixed = torch.randperm(len(true), generator=torch.Generator().manual_seed(self.seed)).to(true.device)
+        parts = [
+            self.loss(predicted[rows], true[rows]).item() * len(rows)
+            for rows in mixed.tensor_split(-(-len(true) // self.batch_size))
+        ]
+        return {"val_loss": squared_error(predicted, true).item(), "val_objective": sum(parts) / len(true)}
+
+    def qualities(self, line: Mapping[str, Any]) -> list[tuple[float, ...]]:
+        return [(-line["val_objective"],)]
+
+
+def mse_per_element(predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, basis: TargetPCA) -> float:
     """Mean squared error over trials and all numbers of the target, from coordinates (n, k) alone; token-weighted."""
     inside = np.sum((predicted.astype(np.float64) - true) ** 2, axis=1)
     return float(np.mean(inside + squared_distance) / basis.mean.size)

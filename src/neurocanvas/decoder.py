@@ -1,0 +1,1027 @@
+"""Decoder: window, features, encoder and target space in one estimator of scikit-learn's kind, and its file."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import ClassifierTags, RegressorTags
+from torch import Tensor, nn
+
+from neurocanvas import artifacts, targets
+from neurocanvas.console import progress_lines
+from neurocanvas.data.montage import BANDS
+from neurocanvas.data.trials import Trials, TrialSpec
+from neurocanvas.encoders import Encoder, build, find_encoder
+from neurocanvas.encoders.target_pca import TargetPCA, TargetPosterior
+from neurocanvas.errors import NeuroCanvasError, check_file, check_option, require
+from neurocanvas.features.differential_entropy import CHUNK, METHODS
+from neurocanvas.targets import TargetSpace, resolve
+from neurocanvas.training.loop import (
+    AT_ONCE,
+    Inputs,
+    Recipe,
+    bounded,
+    evaluate,
+    find_device,
+    find_precision,
+    own_randomness,
+    train,
+)
+from neurocanvas.training.losses import ConceptLoss, EmbeddingLoss, spread, two_way_in_targets
+
+MICROVOLTS = 1e6
+LARGEST_VOLTS = 0.01  # standard deviation within a trial, beyond which an array is not EEG in volts
+
+# Share of the images, or trials, of each concept that is held out where no validation trials are named.
+HELD_OUT = 0.15
+
+RELEASED_EPOCHS = 1000
+
+# Parameters that say where to compute, not what.
+EXECUTION = ("device", "precision", "threads", "verbose")
+
+PRETRAINED_WARNING = (
+    "Training started from the weights of a file, which does not say which trials trained it or chose its epoch: if "
+    "trials that are tested here were among them, the scores are too high."
+)
+
+# Types of scikit-learn that files may hold beside those that skops trusts by itself.
+TRUSTED = (
+    "sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.neighbors._kd_tree.KDTree", "sklearn.tree._tree.Tree",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Embeddings of images, one row per image, and the row of every trial.
+
+    Parameters
+    ----------
+    space : TargetSpace
+        What made them.
+    ids : sequence of str, length n_images
+        Names of the images.
+    table : array, shape (n_images, *space.shape)
+        May be memory-mapped.
+    rows : array of int, shape (n_trials,), optional
+        Row of every trial; by default there is one trial per image.
+
+    Examples
+    --------
+    >>> table = Embeddings(TargetSpace("clip-image", (1, 2), "bundled"), ["a", "b"], np.ones((2, 1, 2)))
+    >>> len(table.of(["b", "a", "b"]))
+    3
+    """
+
+    space: TargetSpace
+    ids: Sequence[str]
+    table: np.ndarray
+    rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.row_of_trial)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n_trials, *space.shape)."""
+        return len(self), *self.table.shape[1:]
+
+    @property
+    def row_of_trial(self) -> np.ndarray:
+        """Row of every trial, shape (n_trials,)."""
+        return np.arange(len(self.table)) if self.rows is None else self.rows
+
+    def __getitem__(self, trials: Any) -> Embeddings:
+        trials = trials[0] if isinstance(trials, tuple) else trials
+        return replace(self, rows=np.atleast_1d(self.row_of_trial[trials]))
+
+    def of(self, images: Sequence[str] | np.ndarray) -> Embeddings:
+        """Return the embeddings of trials that showed these images."""
+        row = {str(name): number for number, name in enumerate(self.ids)}
+        missing = [str(name) for name in images if str(name) not in row]
+        if missing:
+            raise NeuroCanvasError(f"embeddings: {missing[0]} has none; embed the images of these trials.")
+        return replace(self, rows=np.array([row[str(name)] for name in images], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Embeddings in the principal coordinates of those of the training trials."""
+
+    basis: TargetPCA
+    coordinates: np.ndarray  # (n_images, k)
+    distance: np.ndarray  # (n_images,), squared, from the subspace
+
+    @classmethod
+    def make(
+        cls, embeddings: Embeddings, train: np.ndarray, n_components: int, weights: tuple[float, ...]
+    ) -> Projected:
+        counts = np.bincount(embeddings.row_of_trial[train], minlength=len(embeddings.table))
+        basis = TargetPCA.fit(embeddings.table, counts, n_components, tuple(weights))
+        return cls(basis, basis.transform(embeddings.table), basis.squared_distance(embeddings.table))
+
+
+class Window:
+    """The signal of trials in a decoder's window, µV, read when it is indexed."""
+
+    def __init__(self, sources: Sequence[Trials | np.ndarray], spec: TrialSpec, samples: slice) -> None:
+        self.sources, self.samples = sources, samples
+        self.shape = (sum(map(len, sources)), len(spec.ch_names), samples.stop - samples.start)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        rows = np.atleast_1d(np.arange(len(self))[rows])
+        signal, first = np.empty((len(rows), *self.shape[1:]), np.float32), 0
+        for source in self.sources:
+            inside = (rows >= first) & (rows < first + len(source))
+            if inside.any():
+                part = rows[inside] - first
+                read = source[part] * MICROVOLTS if isinstance(source, np.ndarray) else source.signal(part)
+                signal[inside] = read[..., self.samples] if read.shape[-1] != self.shape[-1] else read
+            first += len(source)
+        return signal
+
+    def read(self) -> np.ndarray:
+        """All of it."""
+        whole = np.empty(self.shape, np.float32)
+        for first in range(0, len(whole), CHUNK):
+            whole[first : first + CHUNK] = self[first : first + CHUNK]
+        return whole
+
+    def fingerprint(self) -> str:
+        """Hash the trials and the window."""
+        parts = [one if isinstance(one, np.ndarray) else one.fingerprint() for one in self.sources]
+        return artifacts.fingerprint(*parts, self.samples.start, self.samples.stop)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What an encoder is fitted to."""
+
+    x: Any
+    inputs: Inputs
+    wanted: np.ndarray  # codes of concepts (n,), or coordinates (n, k); -1 or NaN where they are not known
+    phases: Mapping[str, np.ndarray]
+    validation: np.ndarray
+    adapt_to: np.ndarray | None
+    watch: np.ndarray | None
+    watch_epochs: bool
+    start: str
+    state: Path | None
+    log: Callable[[dict[str, Any]], None]
+
+
+class Decoder(BaseEstimator):
+    """Decode trials of EEG into concepts, or into embeddings of what was seen.
+
+    An estimator of scikit-learn's kind: `clone`, `cross_val_score` and `GridSearchCV` work, with `Trials` or arrays.
+
+    Parameters
+    ----------
+    encoder : str, type or estimator
+        A key of `encoders.ENCODERS`, "braindecode:<model>", an unfitted module class that declares `input` and is
+        built from a `TrialSpec` and a `TargetSpace`, or an estimator of scikit-learn.
+    target : str
+        "concept", or "<space>@<network>", as "clip-text@bundled".
+    spec : TrialSpec, optional
+        What arrays hold; `Trials` say it themselves.
+    window : (float, float)
+        Part of each trial that is used, s after image onset, end exclusive.
+    features : {"gaussian", "eeg-imagenet"}
+        How band features are made, for encoders of features.
+    n_components : int
+        Principal coordinates of the training targets that are predicted.
+    token_weights : tuple of float
+        Of every token's squared error, from the first; the last one holds for all that follow.
+    mse, cosine, contrastive : float
+        Weights of the errors of embeddings in the training loss.
+    temperature : float
+        Of the contrastive error, in units of the targets' spread.
+    learning_rate, weight_decay, epochs, batch_size, patience : float or int, optional
+        Of networks; by default those of the encoder. Training stops after `patience` epochs without improvement.
+    recipe : {"default", "released"}
+        Released, of concepts: the optimiser of the released code for 1000 epochs, or its penalty; nothing is
+        standardised or selected.
+    seed : int
+        Of initialisation, batches and dropout.
+    device : str
+        "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
+    precision : {"auto", "float32", "float16", "bfloat16"}
+        Of training; auto is mixed on CUDA. Predictions are made in float32.
+    threads : int, optional
+        Threads while fitting; None leaves them as they are.
+    verbose : bool
+        Show a progress line while fitting.
+    **encoder_parameters
+        ``encoder__<name>``: parameters of the encoder, as ``encoder__dropout=0.3``.
+
+    Attributes
+    ----------
+    classes_ : array
+        Concepts, in the order of scores; None for embeddings.
+    basis_ : TargetPCA
+        Principal axes of the training targets; None for concepts.
+    encoder_ : module or estimator
+        What was fitted.
+    history_ : list of dict
+        One line per epoch, or per candidate of an estimator.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GroupKFold, cross_val_score
+    >>> rng, y = np.random.default_rng(0), np.repeat(["cat", "dog"], 30)
+    >>> x = rng.normal(size=(60, 2, 50)) * 1e-5
+    >>> x[y == "dog", :, 20:30] += 2e-5
+    >>> decoder = Decoder("ridge", spec=TrialSpec(("O1", "O2"), 100.0, 0.0, 50), encoder__input="signal")
+    >>> cross_val_score(decoder, x, y, groups=np.arange(60) % 6, cv=GroupKFold(3)).round(1).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self, encoder: Any = "mlp_sd", target: str = "concept", *, spec: TrialSpec | None = None,
+        window: tuple[float, float] = (0.04, 0.44), features: str = "gaussian", n_components: int = 64,
+        token_weights: tuple[float, ...] = (), mse: float = 1.0, cosine: float = 0.0, contrastive: float = 10.0,
+        temperature: float = 0.1, learning_rate: float | None = None, weight_decay: float | None = None,
+        epochs: int | None = None, batch_size: int | None = None, patience: int | None = None,
+        recipe: str = "default", seed: int = 0, device: str = "auto", precision: str = "auto",
+        threads: int | None = None, verbose: bool = False, **encoder_parameters: Any,
+    ) -> None:  # fmt: skip
+        self.encoder, self.target, self.spec, self.window, self.features = encoder, target, spec, window, features
+        self.n_components, self.token_weights = n_components, token_weights
+        self.mse, self.cosine, self.contrastive, self.temperature = mse, cosine, contrastive, temperature
+        self.learning_rate, self.weight_decay, self.epochs = learning_rate, weight_decay, epochs
+        self.batch_size, self.patience, self.recipe, self.seed = batch_size, patience, recipe, seed
+        self.device, self.precision, self.threads, self.verbose = device, precision, threads, verbose
+        self.set_params(**encoder_parameters)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return all parameters, those of the encoder as ``encoder__<name>``."""
+        own = {name: value for name, value in vars(self).items() if name.startswith("encoder__")}
+        return {**super().get_params(deep), **own}
+
+    def set_params(self, **parameters: Any) -> Decoder:
+        """Set parameters, those of the encoder as ``encoder__<name>``."""
+        of_encoder = {name: value for name, value in parameters.items() if name.startswith("encoder__")}
+        super().set_params(**{name: value for name, value in parameters.items() if name not in of_encoder})
+        if hasattr(self.encoder, "set_params"):
+            super().set_params(**of_encoder)
+        else:
+            vars(self).update(of_encoder)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "classifier" if self.target == "concept" else "regressor"
+        tags.classifier_tags, tags.regressor_tags = ClassifierTags(), RegressorTags()
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(getattr(self, "encoder_", None), nn.Module):
+            self.encoder_.cpu()  # a pickle can be read where there is no GPU
+        state: dict[str, Any] = super().__getstate__()
+        return state
+
+    @property
+    def kind(self) -> str:
+        """Kind of target: concept or embedding."""
+        return "concept" if self.target == "concept" else "embedding"
+
+    @property
+    def row(self) -> Encoder:
+        """The encoder's row of `ENCODERS`, or what stands for it."""
+        return find_encoder(self.encoder, self.kind)
+
+    @property
+    def takes(self) -> str:
+        """What the encoder sees: features or signal."""
+        allowed = self.row.inputs
+        return str(check_option("encoder__input", getattr(self, "encoder__input", allowed[0]), allowed))
+
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Decoder:
+        """Fit on trials.
+
+        Parameters
+        ----------
+        X : Trials, or array of shape (n_trials, n_chans, n_times)
+            Arrays are in volts, as MNE gives them, and need `spec`; µV are computed from them inside.
+        y : array of shape (n_trials,), array of shape (n_trials, ...), or Embeddings, optional
+            Concepts, or embeddings. By default the concepts of `X`, or the embeddings of the images that it shows.
+            A table of `Embeddings` without rows is looked up by the images of `X`.
+        validation : Trials, or (X, y), optional
+            Trials on which epochs, penalties and temperatures are chosen. By default the last 15 % of the images of
+            every concept (of all trials where neither is known), in the order of `X`, which then do not train.
+
+        Returns
+        -------
+        Decoder
+
+        Raises
+        ------
+        NeuroCanvasError
+            If trials, targets and encoder do not fit one another.
+        """
+        spec, targets_ = self._spec_of(X), self._targets(X, y)
+        if validation is None:
+            sources, held_out = [X], _held_out(X, targets_)
+        else:
+            other, wanted = validation if isinstance(validation, tuple) else (validation, None)
+            wanted = y if wanted is None and isinstance(y, Embeddings) and y.rows is None else wanted
+            _check_same(self._spec_of(other), spec, "validation")
+            sources, held_out = [X, other], np.arange(len(X) + len(other)) >= len(X)
+            targets_ = _joined(targets_, self._targets(other, wanted))
+        if len(targets_) != len(held_out):
+            raise NeuroCanvasError(f"y: one target for each of {len(held_out)} trials is needed; got {len(targets_)}.")
+        x = self._prepared(sources, spec)
+        rows, chosen = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        with progress_lines(quiet=not self.verbose) as track:
+            advance = track(f"fit {self.row.title}", self.epochs or 0)
+            return self.fit_prepared(x, targets_, spec, train=rows, validation=chosen, log=lambda _: advance(1))
+
+    def fit_prepared(
+        self, x: Any, y: Any, spec: TrialSpec, *, train: np.ndarray, validation: np.ndarray,
+        pretrain: np.ndarray | None = None, adapt_to: np.ndarray | None = None, watch: np.ndarray | None = None,
+        watch_epochs: bool = False, classes: np.ndarray | None = None, projected: Projected | None = None,
+        start: str = "", state: Path | None = None,
+        log: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> Decoder:  # fmt: skip
+        """Fit on features (n, n_chans, n_bands), or on the window's signal (n, n_chans, n_times) in µV.
+
+        `train`, `validation` and `pretrain` are rows; `y` of other rows is not read. RGNN may `adapt_to` rows without
+        labels. Outputs of the last epoch on the rows `watch` are kept in `final_`, of every one in `every_`. Training
+        starts from the weights in the file `start`, and goes on from `state` after a kill. `classes` are the concepts
+        that get scores, sorted; by default those of the rows.
+        """
+        check_option("recipe", self.recipe, ("default", "released") if self.kind == "concept" else ("default",))
+        if self.recipe == "released":
+            train, validation = np.concatenate([train, validation]), validation[:0]
+        phases = {"train": train} if pretrain is None or not len(pretrain) else {"pretrain": pretrain, "train": train}
+        every = np.concatenate([*phases.values()])
+        what = self.what()
+        self.spec_, self.warnings_, self.history_, self.chosen_ = spec, [], [], None
+        self.final_, self.every_, self.posterior_, self.unit_ = None, [], None, 1.0
+        self.is_module_ = hasattr(what, "forward")
+        device = find_device(self.device if self.is_module_ else "cpu")
+        self.device_ = device.type
+        self.precision_ = find_precision(self.precision, device) if self.is_module_ else "float32"
+        self._check(x)
+        with bounded(self.threads):
+            self._standardise(x, every)
+            wanted, projected = self._learn_targets(y, every, validation, len(x), classes, projected)
+            to_mse = _to_mse(wanted, y, projected, train, validation)
+            task = _Task(
+                x, self._inputs(x, device), wanted, phases, validation, adapt_to, watch, watch_epochs, start, state,
+                lambda line: log(to_mse(line)),
+            )  # fmt: skip
+            (self._fit_module if self.is_module_ else self._fit_estimator)(what, task)
+            self.history_ = [to_mse(line) for line in self.history_]
+            if self.kind == "embedding":
+                found = self._raw(x, validation)
+                if self.is_module_ and self.contrastive and not hasattr(self.encoder_, "fit_closed_form"):
+                    unit = self.temperature * spread(wanted[train])
+                    self.posterior_ = TargetPosterior.fit(wanted[train], found, wanted[validation], unit)
+                    found = self.posterior_.mean(found)
+                self.prediction_sd_ = found.std(axis=0)
+        return self
+
+    def outputs(self, x: Any) -> np.ndarray:
+        """Scores of concepts, or coordinates, of features or signal in µV as `fit_prepared` takes them."""
+        self._check(x)
+        found = self._raw(x, np.arange(len(x)))
+        return found if self.posterior_ is None else self.posterior_.mean(found)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Scores of concepts, the larger the more probable: (n_trials, n_concepts), or (n_concepts,) of one window."""
+        if self.kind != "concept":
+            raise NeuroCanvasError(f"decision_function: for the target concept; this one is {self.target}: predict.")
+        return self._of(X, self.outputs)
+
+    def coordinates(self, X: Any) -> np.ndarray:
+        """Predictions in the principal axes of `basis_`: (n_trials, k), or (k,) of one window."""
+        if self.kind == "concept":
+            raise NeuroCanvasError("coordinates: for embeddings; the target is concept: use decision_function.")
+        return self._of(X, self.outputs)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the concept or the embedding of trials.
+
+        Parameters
+        ----------
+        X : Trials, or array of shape (n_trials, n_chans, n_times) or (n_chans, n_times)
+            Arrays are in volts: whole trials as in fitting, or the decoder's window alone.
+
+        Returns
+        -------
+        array
+            Concepts, (n_trials,), or embeddings, (n_trials, *space.shape); of one window without the first axis.
+
+        Raises
+        ------
+        NeuroCanvasError
+            If channels, sampling rate or window are others than those that the decoder was fitted on.
+        """
+        if self.kind == "concept":
+            found: np.ndarray = np.asarray(self.classes_)[self.decision_function(X).argmax(axis=-1)]
+            return found
+        return self._of(X, lambda x: self.basis_.inverse(self.outputs(x)))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Accuracy, or two-way identification of the true embedding among those of all trials; chance is .5."""
+        wanted = self._targets(X, y)
+        if self.kind == "concept":
+            return float(np.mean(self.predict(X) == wanted))
+        rows, own = np.unique(wanted.row_of_trial, return_inverse=True)
+        table = wanted.table[rows]
+        true, distance = self.basis_.transform(table), self.basis_.squared_distance(table)
+        return two_way_in_targets(self.coordinates(X), true[own], distance[own], own)
+
+    def save(self, path: Path | str) -> None:
+        """Write the decoder as one safetensors file, from which `load_decoder` makes it again; no pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            Equal decoders give equal bytes.
+        """
+        parameters = {
+            name: value for name, value in self.get_params(deep=False).items()
+            if name not in (*EXECUTION, "encoder", "spec")
+        }  # fmt: skip
+        named = self.encoder if isinstance(self.encoder, str) else ""
+        card = {
+            "encoder": named, "class": type(self.encoder_).__qualname__, "module": self.is_module_,
+            "parameters": parameters, "spec": asdict(self.spec_), "space": asdict(self.space_),
+            "classes": None if self.classes_ is None else np.asarray(self.classes_).tolist(),
+            "chosen": self.chosen_, "unit": self.unit_, "warnings": list(self.warnings_),
+        }  # fmt: skip
+        arrays: dict[str, np.ndarray] = {"input_mean": self.mean_, "input_sd": self.sd_}
+        if self.basis_ is not None:
+            basis = self.basis_
+            arrays |= {"target_mean": basis.mean, "target_axes": basis.axes, "target_sd": basis.target_sd}
+            arrays |= {"prediction_sd": self.prediction_sd_}
+            arrays |= {} if basis.token_scale is None else {"token_scale": basis.token_scale}
+        if self.posterior_ is not None:
+            arrays |= {"posterior.atoms": self.posterior_.atoms, "posterior.counts": self.posterior_.counts}
+            arrays["posterior.temperature"] = np.array([self.posterior_.temperature], np.float32)
+        if self.is_module_:
+            arrays |= {f"module.{name}": one.cpu().numpy() for name, one in self.encoder_.state_dict().items()}
+        else:
+            arrays["estimator"] = np.frombuffer(_dump_estimator(self.encoder_), np.uint8)
+        try:  # one entry only: the order of several is not the same from one process to the next
+            head = {"neurocanvas decoder": json.dumps(card, sort_keys=True)}
+        except TypeError as error:
+            raise NeuroCanvasError(f"save: parameters must be numbers, texts and lists of them ({error}).") from error
+        content = save({name: np.array(array, order="C") for name, array in arrays.items()}, metadata=head)
+        artifacts.write_bytes(Path(path), content)
+
+    @property
+    def input_spec(self) -> TrialSpec:
+        """What the encoder sees: the window, and the bands of features."""
+        samples = self.samples(self.spec_)
+        tmin, n_times = self.spec_.tmin + samples.start / self.spec_.sfreq, samples.stop - samples.start
+        return replace(self.spec_, tmin=tmin, n_times=n_times, bands=tuple(BANDS) if self.takes == "features" else ())
+
+    def what(self) -> Any:
+        """What is built and fitted: a module class, or a class or an instance of an estimator."""
+        what = getattr(self.row, self.kind)
+        return resolve(what) if isinstance(what, str) else what
+
+    def _of_encoder(self) -> dict[str, Any]:
+        """Parameters of the encoder, by their own names."""
+        own = {name: value for name, value in vars(self).items() if name.startswith("encoder__")}
+        return {name.removeprefix("encoder__"): value for name, value in own.items() if name != "encoder__input"}
+
+    def samples(self, spec: TrialSpec) -> slice:
+        """The samples of a trial that lie in the window."""
+        offset = round(spec.tmin * spec.sfreq)
+        start, stop = (round(edge * spec.sfreq) - offset for edge in self.window)
+        if not 0 <= start < stop <= spec.n_times:
+            last = spec.tmin + spec.n_times / spec.sfreq
+            raise NeuroCanvasError(
+                f"window: the trials hold {spec.tmin:.3f} to {last:.3f} s after image onset; got {self.window[0]} to "
+                f"{self.window[1]}; choose a window inside the trials."
+            )
+        return slice(start, stop)
+
+    def _spec_of(self, X: Any) -> TrialSpec:
+        """What the trials are, as they say or as the parameter `spec` does."""
+        if isinstance(X, Trials):
+            return X.spec
+        if self.spec is None:
+            raise NeuroCanvasError("spec: arrays need a TrialSpec (channels, rate, first sample); got none.")
+        wanted = len(self.spec.ch_names), self.spec.n_times
+        if not isinstance(X, np.ndarray) or X.ndim != 3 or X.shape[1:] != wanted:
+            got = X.shape if isinstance(X, np.ndarray) else type(X).__name__
+            raise NeuroCanvasError(
+                f"X: Trials, or an array in volts of shape (n_trials, {wanted[0]} channels, {wanted[1]} samples) as "
+                f"spec says, is needed; got {got}."
+            )
+        return self.spec
+
+    def _targets(self, X: Any, y: Any) -> Any:
+        """Concepts, (n_trials,), or Embeddings with one row per trial."""
+        if self.kind == "concept":
+            if y is None and not isinstance(X, Trials):
+                raise NeuroCanvasError("y: arrays need a concept for each trial; got none.")
+            return np.asarray(X.y if y is None else y)
+        name, _, network = self.target.partition("@")
+        if y is None:
+            embed = getattr(targets, "embed", None)
+            if embed is None or not isinstance(X, Trials):
+                raise NeuroCanvasError(f"y: the embeddings of {self.target} are needed, as an array or as Embeddings.")
+            ids = np.unique(X.column("image"))
+            y = embed(X.images, ids, self.target)
+            y = y if isinstance(y, Embeddings) else Embeddings(TargetSpace(name, y.shape[1:], network), ids, y)
+        if not isinstance(y, Embeddings):
+            y = np.asarray(y)
+            if y.ndim < 2:
+                raise NeuroCanvasError(f"y: embeddings of shape (n_trials, ...) are needed; got {y.shape}.")
+            return Embeddings(TargetSpace(name, y.shape[1:], network), [], y, np.arange(len(y)))
+        if str(y.space) != self.target:
+            raise NeuroCanvasError(f"y: embeddings of {self.target} are needed; got those of {y.space}.")
+        return y.of(X.column("image")) if y.rows is None and isinstance(X, Trials) else y
+
+    def _prepared(self, sources: Sequence[Any], spec: TrialSpec) -> Any:
+        """Features of whole trials, or their signal in the window, read when it is indexed."""
+        for X in sources:
+            if isinstance(X, np.ndarray) and len(X) and (sd := float(np.median(X.std(axis=-1)))) > LARGEST_VOLTS:
+                raise NeuroCanvasError(f"X: arrays are in volts; a standard deviation of {sd:.3g} is none of EEG in V.")
+        window = Window(sources, spec, self.samples(spec))
+        if self.takes == "signal":
+            return window
+        entropy = METHODS[check_option("features", self.features, METHODS)]
+        parts = [entropy(window[first : first + CHUNK], spec.sfreq) for first in range(0, len(window), CHUNK)]
+        return np.concatenate(parts).astype(np.float32)
+
+    def _of(self, X: Any, answer: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """Answer for trials, or for one window."""
+        if not hasattr(self, "spec_"):
+            raise NeuroCanvasError("decoder: it is not fitted yet; call fit, or load_decoder.")
+        if isinstance(X, Trials):
+            spec = X.spec
+            _check_same(spec, self.spec_, "X")
+        else:
+            single = np.ndim(X) == 2
+            X = np.asarray(X)[None] if single else np.asarray(X)
+            spec, n_times = self.spec_, self.input_spec.n_times
+            if X.ndim != 3 or X.shape[1] != len(spec.ch_names) or X.shape[2] not in (spec.n_times, n_times):
+                raise NeuroCanvasError(
+                    f"X: {len(spec.ch_names)} channels and {spec.n_times} samples, or the {n_times} of the window, are "
+                    f"needed; got {X.shape[1:]}. Select the channels and samples that the decoder was fitted on."
+                )
+            if single:
+                return answer(self._prepared([X], spec))[0]
+        return answer(self._prepared([X], spec))
+
+    def _check(self, x: Any) -> None:
+        """Raise if prepared inputs have another shape than those that the encoder sees, or features are not finite."""
+        spec = self.input_spec
+        allowed = len(spec.ch_names), len(spec.bands) or spec.n_times
+        if len(x.shape) != 3 or tuple(x.shape[1:]) != allowed:
+            what = "bands" if spec.bands else "samples"
+            raise NeuroCanvasError(
+                f"{self.takes}: shape (n, {allowed[0]} channels, {allowed[1]} {what}) is needed; got {tuple(x.shape)}; "
+                f"use the {self.takes} that this decoder was fitted on."
+            )
+        if not spec.bands:
+            return
+        bad = np.argwhere(~np.isfinite(x))
+        if len(bad):
+            trial, chan, band = bad[0]
+            raise NeuroCanvasError(
+                f"features: NaN or infinite at trial {trial}, channel {spec.ch_names[chan]}, band {spec.bands[band]}; "
+                "drop that trial or channel and make the features again."
+            )
+
+    def _inputs(self, x: Any, device: torch.device) -> Inputs:
+        """Standardised inputs; features of embeddings are evaluated all at once."""
+        return Inputs(x, self.mean_, self.sd_, device, self.kind == "embedding" and self.takes == "features")
+
+    def _standardise(self, x: Any, rows: np.ndarray) -> None:
+        """Mean and deviation over training trials: of every feature, or of every channel's signal."""
+        shape = (x.shape[1], 1) if self.takes == "signal" else x.shape[1:]
+        if self.recipe == "released":  # none, and signal in volts
+            unit = 1 if self.takes == "features" else MICROVOLTS
+            self.mean_, self.sd_ = np.zeros(1, np.float32), np.array([unit], np.float32)
+        elif self.takes == "features":
+            values = x[rows].reshape(len(rows), -1).astype(np.float64)
+            mean, sd = values.mean(axis=0), values.std(axis=0)
+            constant = sd <= 1e-6 * np.maximum(1e-6, np.abs(mean))
+            self.mean_ = mean.astype(np.float32).reshape(shape)
+            self.sd_ = np.where(constant, 1.0, sd).astype(np.float32).reshape(shape)
+        else:
+            sums = np.zeros((2, x.shape[1]))
+            for part in np.array_split(rows, -(-len(rows) // AT_ONCE)):
+                signal = x[part]
+                sums += signal.sum(axis=(0, 2), dtype=np.float64), np.square(signal, dtype=np.float64).sum(axis=(0, 2))
+            mean, square = sums / (len(rows) * x.shape[2])
+            sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
+            self.mean_, self.sd_ = (one.astype(np.float32).reshape(shape) for one in (mean, sd))
+
+    def _learn_targets(
+        self, y: Any, every: np.ndarray, validation: np.ndarray, n: int, classes: Any, projected: Projected | None
+    ) -> tuple[np.ndarray, Projected | None]:
+        """Classes or basis from the trials that train; codes or coordinates of those and the validation trials."""
+        used = np.concatenate([every, validation])
+        if len(y) != n:
+            raise NeuroCanvasError(f"y: one target for each of {n} trials is needed; got {len(y)}.")
+        if used.max() >= n:
+            raise NeuroCanvasError(f"split: it names trial {used.max()}, but there are {n} trials.")
+        if self.kind == "concept":
+            self.basis_, self.prediction_sd_ = None, None
+            self.classes_ = np.unique(y[used]) if classes is None else np.asarray(classes)
+            known = len(np.unique(y[every]))
+            if known < 2:
+                raise NeuroCanvasError(
+                    f"training trials of 2 or more concepts are needed, got {known}; choose another granularity or "
+                    "protocol."
+                )
+            self.space_ = TargetSpace("concept", (len(self.classes_),))
+            codes = np.full(n, -1)
+            codes[used] = np.searchsorted(self.classes_, y[used])
+            return codes, None
+        self.classes_, self.space_ = None, y.space
+        projected = projected or Projected.make(y, every, self.n_components, self.token_weights)
+        self.basis_ = projected.basis
+        wanted = np.full((n, len(self.basis_.target_sd)), np.nan, np.float32)
+        wanted[used] = projected.coordinates[y.row_of_trial[used]]
+        return wanted, projected
+
+    @property
+    def _output_space(self) -> TargetSpace:
+        """What the encoder puts out: scores of concepts, or coordinates."""
+        return self.space_ if self.basis_ is None else replace(self.space_, shape=(len(self.basis_.target_sd),))
+
+    def _raw(self, x: Any, rows: np.ndarray) -> np.ndarray:
+        """What the encoder puts out for some trials."""
+        if not self.is_module_:
+            values = self._inputs(x, torch.device("cpu"))[rows].flatten(1).numpy()
+            if self.kind == "concept":
+                return _concept_scores(self.encoder_, values, len(np.asarray(self.classes_)))
+            predicted: np.ndarray = self.encoder_.predict(values).reshape(len(rows), -1).astype(np.float32)
+            return predicted
+        device = find_device(self.device)
+        self.device_ = device.type
+        found: np.ndarray = evaluate(self.encoder_.to(device), self._inputs(x, device), rows).float().cpu().numpy()
+        return found if self.unit_ == 1 else found * np.float32(self.unit_)
+
+    def _fit_module(self, what: Any, task: _Task) -> None:
+        """Train in one phase, or first on the trials of others; each phase ends at its selected epoch."""
+        with own_randomness(self.seed, task.inputs.device):
+            network = build(what, self.input_spec, self._output_space, self._of_encoder())
+            if task.start:
+                _start_from(network, task.start, self.input_spec, self.recipe)
+                self.warnings_ = [PRETRAINED_WARNING]
+            self.encoder_ = network.to(task.inputs.device)
+            train_rows = task.phases["train"]
+            if hasattr(network, "fit_closed_form"):
+                parts = (train_rows, task.validation)
+                known = [
+                    (task.inputs[rows], torch.from_numpy(task.wanted[rows]).to(task.inputs.device)) for rows in parts
+                ]
+                network.eval().fit_closed_form(*known[0], *known[1])
+                return
+            concept = self.kind == "concept"
+            self.unit_ = 1.0 if concept else spread(task.wanted[train_rows])
+            wanted = task.wanted if concept else (task.wanted / self.unit_).astype(np.float32)
+            recipe = self._recipe()
+            weights = self.mse, self.cosine, self.contrastive, self.temperature, recipe.batch_size, self.seed
+            made_from = "" if task.state is None else self._made_from(task)
+            for phase, rows in task.phases.items():
+                last = phase == "train"
+                done = train(
+                    network, task.inputs, torch.from_numpy(wanted).to(task.inputs.device), rows, task.validation,
+                    ConceptLoss() if concept else EmbeddingLoss(*weights), recipe, precision=self.precision_,
+                    adapt_to=task.adapt_to, watch=task.watch if last else None, watch_epochs=task.watch_epochs,
+                    state=task.state if last else None, made_from=made_from, log=task.log,
+                )  # fmt: skip
+                self.history_ += [{"phase": phase, **line} for line in done.history]
+        self.chosen_, self.every_ = done.selected, [one.argmax(dim=1).numpy() for one in done.every]
+        self.final_ = None if done.final is None else done.final.argmax(dim=1).numpy()
+        if hasattr(network, "scale_outputs"):
+            network.scale_outputs(self.unit_)
+            self.unit_ = 1.0
+        network.eval()
+
+    def _fit_estimator(self, what: Any, task: _Task) -> None:
+        """Fit every candidate, keep the one with the highest validation accuracy."""
+        row, rows = self.row, np.concatenate([*task.phases.values()])
+        x, val = (task.inputs[part].flatten(1).numpy() for part in (rows, task.validation))
+        options = {**(row.fixed or {}), **self._of_encoder()}
+        candidates = (row.released_candidate,) if self.recipe == "released" else row.candidates or (None,)
+        if row.parameter in options:
+            candidates = (options[row.parameter],)
+        if row.counts_trials:
+            candidates = tuple(value for value in candidates if value <= len(rows)) or (len(rows),)
+        highest, n_outputs = -1.0, self._output_space.width
+        for value in candidates:
+            if isinstance(what, type):
+                chosen = {row.parameter: value} if row.parameter else {}
+                made = what(**{**options, **chosen})
+            else:
+                made = clone(what)
+            if "random_state" in made.get_params() and "random_state" not in options:
+                made.set_params(random_state=self.seed)
+            made.fit(x, task.wanted[rows])
+            line = {"candidate": value}
+            if self.kind == "concept" and len(val):
+                scores = _concept_scores(made, val, n_outputs)
+                line["val_accuracy"] = float(np.mean(scores.argmax(axis=1) == task.wanted[task.validation]))
+            if line.get("val_accuracy", 0.0) > highest:
+                highest, self.encoder_, self.chosen_ = line.get("val_accuracy", 0.0), made, value
+            if task.watch_epochs and task.watch is not None:
+                watched = task.inputs[task.watch].flatten(1).numpy()
+                self.every_.append(_concept_scores(made, watched, n_outputs).argmax(axis=1))
+            self.history_.append(line)
+
+    def _recipe(self) -> Recipe:
+        """How a network is trained; what is not set is as its row says."""
+        row = self.row
+        if self.kind == "embedding":
+            optimizer, rate, decay, epochs, patience = "adamw", 1e-3, 3.0, 200, 30
+        else:
+            optimizer, rate, decay, epochs, patience = "adamw", row.learning_rate, row.weight_decay, 300, 20
+        if self.recipe == "released":
+            optimizer, rate, decay = row.released or (optimizer, rate, decay)
+            return Recipe(RELEASED_EPOCHS, RELEASED_EPOCHS, self.batch_size or 80, rate, decay, optimizer)
+        return Recipe(
+            self.epochs or epochs, self.patience or patience, self.batch_size or 80,
+            rate if self.learning_rate is None else self.learning_rate,
+            decay if self.weight_decay is None else self.weight_decay, optimizer,
+        )  # fmt: skip
+
+    def _made_from(self, task: _Task) -> str:
+        """Fingerprint of all that a training depends on; a state of something else is not used."""
+        known = task.x if isinstance(task.x, np.ndarray) else task.x.fingerprint()
+        parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in EXECUTION}
+        rows = [*task.phases.values(), task.validation]
+        return artifacts.fingerprint(known, task.wanted, *rows, parameters, self.device_, self.precision_)
+
+
+def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
+    """Read a decoder that `Decoder.save` wrote; neither data set nor run folder is needed.
+
+    Parameters
+    ----------
+    path : path-like
+        The safetensors file.
+    encoder : type, optional
+        The module class, if the encoder is not one of `encoders.ENCODERS`: a file cannot name code to run.
+
+    Returns
+    -------
+    Decoder
+        Fitted.
+
+    Raises
+    ------
+    NeuroCanvasError
+        If the file is missing, damaged, not a decoder, or its arrays do not fit one another.
+    """
+    file = check_file(path, "a trained decoder; run the verb train")
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            card = json.loads((opened.metadata() or {})["neurocanvas decoder"])
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+        return assemble(card, arrays, encoder)
+    except (  # what damaged headers, and arrays that are none of a decoder's, provoke
+        SafetensorError, NeuroCanvasError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise NeuroCanvasError(f"{file}: damaged, or not a decoder ({reason[:300]}); train again.") from error
+
+
+def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: Any = None) -> Decoder:
+    """Make a fitted decoder from its card and arrays, as files hold them."""
+    named = card["encoder"]
+    estimator = None if card["module"] else _load_estimator(arrays.pop("estimator").tobytes())
+    if not named and card["module"] and encoder is None:
+        raise NeuroCanvasError(
+            f"its encoder is the class {card['class']}, not one of ENCODERS; pass it: load_decoder(path, encoder="
+            f"{card['class']})"
+        )
+    parameters = {name: tuple(one) if isinstance(one, list) else one for name, one in card["parameters"].items()}
+    whole = {name: value for name, value in parameters.items() if named or card["module"] or "__" not in name}
+    spec, space = (
+        {key: tuple(v) if isinstance(v, list) else v for key, v in card[one].items()} for one in ("spec", "space")
+    )
+    made = Decoder(encoder or named or clone(estimator), **whole)
+    made.spec_, made.space_, made.is_module_ = TrialSpec(**spec), TargetSpace(**space), bool(card["module"])
+    made.classes_ = None if card["classes"] is None else np.array(card["classes"])
+    made.chosen_, made.unit_, made.warnings_ = card["chosen"], float(card["unit"]), list(card["warnings"])
+    made.history_, made.final_, made.every_, made.posterior_, made.basis_ = [], None, [], None, None
+    made.mean_, made.sd_ = arrays.pop("input_mean"), arrays.pop("input_sd")
+    made.device_ = made.precision_ = made.prediction_sd_ = None
+    if made.kind == "embedding":
+        if arrays["target_mean"].shape != made.space_.shape:
+            raise NeuroCanvasError(f"target_mean: {made.space_.shape} is needed; got {arrays['target_mean'].shape}")
+        axes, sd, scale = arrays.pop("target_axes"), arrays.pop("target_sd"), arrays.pop("token_scale", None)
+        made.basis_ = TargetPCA(arrays.pop("target_mean"), axes, sd, scale)
+        made.prediction_sd_ = arrays.pop("prediction_sd")
+        if made.prediction_sd_.shape != sd.shape or (scale is not None and scale.shape != made.space_.shape[:1]):
+            raise NeuroCanvasError(f"prediction_sd and token_scale: {sd.shape} and {made.space_.shape[:1]} are needed")
+    if "posterior.atoms" in arrays:
+        atoms, counts = arrays.pop("posterior.atoms"), arrays.pop("posterior.counts")
+        if atoms.shape != (len(counts), len(made.basis_.target_sd)):
+            raise NeuroCanvasError(f"posterior: {len(counts)} atoms of {len(made.basis_.target_sd)} are needed")
+        made.posterior_ = TargetPosterior(atoms, counts, float(arrays.pop("posterior.temperature")[0]))
+    n, spec_ = made._output_space.width, made.input_spec
+    allowed = {(1,), (len(spec_.ch_names), 1), (len(spec_.ch_names), len(spec_.bands) or spec_.n_times)}
+    if not {made.mean_.shape, made.sd_.shape} <= allowed or (made.classes_ is not None and len(made.classes_) != n):
+        raise NeuroCanvasError(
+            f"input_mean, input_sd or classes do not fit {len(spec_.ch_names)} channels, {n} outputs"
+        )
+    if estimator is not None:
+        made.encoder_ = estimator
+        return made
+    state = {name.removeprefix("module."): torch.from_numpy(np.array(one)) for name, one in arrays.items()}
+    made.encoder_ = _with_state(made.what(), made, state).eval()
+    return made
+
+
+def _with_state(what: Any, made: Decoder, state: dict[str, Tensor]) -> nn.Module:
+    """A module with these weights; no memory is taken for others, and no random number drawn."""
+    parts = what, made.input_spec, made._output_space, made._of_encoder()
+    with torch.device("meta"):
+        module: nn.Module = build(*parts)
+    module.load_state_dict(state, assign=True)
+    if any(one.is_meta for one in module.buffers()):  # buffers that are not saved
+        with own_randomness(0):
+            module = build(*parts)
+        module.load_state_dict(state)
+    return module
+
+
+def _held_out(X: Any, y: Any) -> np.ndarray:
+    """Mask of the trials that are held out for validation: the last images, or trials, of every concept."""
+    known = X.metadata.columns if isinstance(X, Trials) else ()
+    concept = X.y if "concept" in known else np.zeros(len(X)) if isinstance(y, Embeddings) else y
+    image = (
+        X.column("image") if "image" in known else y.row_of_trial if isinstance(y, Embeddings) else np.arange(len(X))
+    )
+    mask = np.zeros(len(X), dtype=bool)
+    for one in np.unique(concept):
+        shown, first = np.unique(image[concept == one], return_index=True)
+        if len(shown) > 1:
+            count = max(1, round(HELD_OUT * len(shown)))
+            mask |= (concept == one) & np.isin(image, shown[np.argsort(first)][-count:])
+    if not mask.any() or mask.all():
+        raise NeuroCanvasError("validation: no trials can be held out of so few; name some by validation=.")
+    return mask
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """Targets of two sets of trials."""
+    if not isinstance(one, Embeddings):
+        return np.concatenate([one, other])
+    if one.table is other.table:
+        return replace(one, rows=np.concatenate([one.row_of_trial, other.row_of_trial]))
+    rows = np.concatenate([one.row_of_trial, len(one.table) + other.row_of_trial])
+    return replace(one, ids=[], table=np.concatenate([one.table, other.table]), rows=rows)
+
+
+def _check_same(spec: TrialSpec, wanted: TrialSpec, who: str) -> None:
+    """Raise if trials are others than those that the decoder was fitted on."""
+    for name, ours, theirs in (
+        ("channels", spec.ch_names, wanted.ch_names), ("Hz", spec.sfreq, wanted.sfreq),
+        ("s of window", *((one.tmin, one.tmin + one.n_times / one.sfreq) for one in (spec, wanted))),
+    ):  # fmt: skip
+        if ours != theirs:
+            if name == "channels" and len(ours) == len(theirs):
+                differ = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
+                ours, theirs = (f"{one} where the other has {two}" for one, two in (differ, differ[::-1]))
+            elif name == "channels":
+                ours, theirs = len(ours), len(theirs)
+            raise NeuroCanvasError(
+                f"{who}: these trials have {ours} {name}, the decoder was fitted on {theirs}; select or resample the "
+                "trials to those, or fit a decoder of their own."
+            )
+
+
+def _to_mse(
+    wanted: np.ndarray, y: Any, projected: Projected | None, train: np.ndarray, validation: np.ndarray
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Make the function that converts losses of embeddings, in a line of history, to MSE per number of the target."""
+    if projected is None:
+        return lambda line: line
+    variance = float(np.mean(np.sum(wanted[train].astype(np.float64) ** 2, axis=1)))
+    rows = {"train": train, "val": validation}
+    outside = {part: float(np.mean(projected.distance[y.row_of_trial[own]])) for part, own in rows.items()}
+    size = projected.basis.mean.size
+
+    def convert(line: dict[str, Any]) -> dict[str, Any]:
+        losses = {f"{part}_loss": left for part, left in outside.items() if f"{part}_loss" in line}
+        return {**line, **{name: (line[name] * variance + left) / size for name, left in losses.items()}}
+
+    return convert
+
+
+def _concept_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray:
+    """Scores of all concepts from a fitted estimator: the larger, the more probable."""
+    answers = [name for name in ("decision_function", "predict_proba", "predict") if hasattr(estimator, name)]
+    found = getattr(estimator, answers[0])(x)
+    if answers[0] == "predict":
+        found = (found[:, None] == estimator.classes_).astype(np.float32)
+    elif found.ndim == 1:  # two concepts: one number, positive for the second
+        found = np.stack([-found, found], axis=1)
+    scores = np.full((len(x), n_outputs), -np.inf, dtype=np.float32)
+    scores[:, estimator.classes_] = found
+    return scores
+
+
+def _dump_estimator(estimator: Any) -> bytes:
+    """An estimator as skops writes it, without the addresses and times that differ between equal ones."""
+    skops = require("skops.io", "saving an estimator of scikit-learn", "skops")
+    with zipfile.ZipFile(io.BytesIO(skops.dumps(estimator))) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name, content in members.items():
+        nodes = np.load(io.BytesIO(content), allow_pickle=False) if name.endswith(".npy") else np.empty(0)
+        if nodes.dtype.names:  # of trees: the bytes between fields are whatever memory held
+            clean, stream = np.zeros(nodes.shape, nodes.dtype), io.BytesIO()
+            for field in nodes.dtype.names:
+                clean[field] = nodes[field]
+            np.save(stream, clean)
+            members[name] = stream.getvalue()
+    schema, numbers, files = json.loads(members["schema.json"]), {}, {}  # type: ignore[var-annotated]
+
+    def renumber(node: Any) -> None:
+        for one in node if isinstance(node, list) else list(node.values()) if isinstance(node, dict) else ():
+            renumber(one)
+        if isinstance(node, dict) and "__id__" in node:
+            key = object() if node.get("__loader__") == "JsonNode" else node["__id__"]
+            node["__id__"] = numbers.setdefault(key, len(numbers))
+        if isinstance(node, dict) and node.get("file") in members:
+            node["file"] = files.setdefault(node["file"], f"{len(files)}{Path(node['file']).suffix}")
+
+    renumber(schema)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for old, new in files.items():
+            archive.writestr(zipfile.ZipInfo(new), members[old])
+        archive.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema))
+    return stream.getvalue()
+
+
+def _load_estimator(content: bytes) -> Any:
+    """An estimator of types that are known; others are refused before anything is made."""
+    skops = require("skops.io", "this decoder, an estimator of scikit-learn,", "skops")
+    try:
+        unknown = set(skops.get_untrusted_types(data=content)) - set(TRUSTED)
+        if unknown:
+            raise NeuroCanvasError(f"it holds the types {', '.join(sorted(unknown))}, which are not trusted")
+        return skops.loads(content, trusted=list(TRUSTED))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise NeuroCanvasError(f"the estimator in it cannot be read ({error})") from error
+
+
+def _start_from(network: nn.Module, path: Path | str, spec: TrialSpec, recipe: str) -> None:
+    """Give a network the weights of a file of ours, or of the released code as its ``-p`` does."""
+    file = check_file(path, "weights of a network")
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                names = [name for name in opened.keys() if name.startswith("module.")]  # noqa: SIM118
+                state = {name.removeprefix("module."): opened.get_tensor(name) for name in names}
+        else:
+            state = artifacts.read_torch(file, "weights of a network")
+            if not isinstance(state, dict):
+                kind = type(state).__name__
+                raise NeuroCanvasError(f"{file}: allowed is a state dict, names of weights to tensors; got a {kind}.")
+            state = _from_released(state, file, spec, network, recipe)
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError, OSError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise NeuroCanvasError(f"{file}: does not fit this network, or is damaged ({reason[:300]}).") from error
+
+
+def _from_released(
+    state: dict[str, Tensor], file: Path, spec: TrialSpec, network: nn.Module, recipe: str
+) -> dict[str, Tensor]:
+    """Weights of the released code for inputs in our order, if the settings give the inputs that they know."""
+    if recipe != "released":
+        raise NeuroCanvasError(
+            f"{file}: weights of the released code know inputs that are not standardised, and signal in volts; "
+            f"classify.recipe must be 'released' for them (--recipe released), got {recipe!r}."
+        )
+    if "edge_weight" in state and not getattr(network, "scrambled", True):
+        raise NeuroCanvasError(
+            f"{file}: weights of the released RGNN mean something in its own layout only; classify.rgnn_layout must "
+            "be 'scrambled' for them, got 'channel-major'."
+        )
+    first = state.get("l1.weight")
+    if first is None:
+        return state
+    by_band = first.reshape(-1, len(spec.bands), len(spec.ch_names))
+    return {**state, "l1.weight": by_band.transpose(1, 2).flatten(1)}
