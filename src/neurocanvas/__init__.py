@@ -1,23 +1,19 @@
-"""EEG recorded while a person looks at pictures, turned into pictures, with scores that say how much is real.
+"""EEG recorded while a person looks at images, turned into images, with scores that say how much is real.
 
 The names below are loaded on first use; importing the package imports nothing else.
 
-Notes
------
-Data go from `open_dataset` (`Trials`) through `make_split`, `Decoder` and `load_generator` to
-`summarise` (scores). `run_all` does all of it in a run folder. ARCHITECTURE.md describes the
-way, GLOSSARY.md the words.
-
 Examples
 --------
+>>> import numpy as np
 >>> import neurocanvas as nc
->>> settings = nc.load_settings(None, encoder={"name": "ridge"})
->>> settings.encoder.name
-'ridge'
->>> nc.load_settings(None, encoder={"epochs": 0})
+>>> signal = np.random.default_rng(0).normal(size=(40, 2, 100)) * 1e-5
+>>> trials = nc.from_arrays(signal, ["cat", "dog"] * 20, ch_names=["O1", "O2"], sfreq=100)
+>>> trials.shape
+(40, 2, 100)
+>>> split = nc.make_split(trials, "by-stimulus")
 Traceback (most recent call last):
     ...
-neurocanvas.errors.NeuroCanvasError: settings: encoder.epochs: Input should be greater than or equal to 1; got 0.
+neurocanvas.errors.NeuroCanvasError: protocol by-stimulus: the column image is needed; the trials have subject, block, ...order, concept. Add it to the metadata, or do without it.
 """
 
 from __future__ import annotations
@@ -34,21 +30,16 @@ _PUBLIC = {
     "Embeddings": "neurocanvas.decoder",
     "Fold": "neurocanvas.data.splits",
     "Images": "neurocanvas.data.images",
-    "Run": "neurocanvas.pipeline.run",
-    "RunSettings": "neurocanvas.config",
     "Split": "neurocanvas.data.splits",
     "TrialSpec": "neurocanvas.data.trials",
     "Trials": "neurocanvas.data.trials",
-    "extract": "neurocanvas.features.differential_entropy",
     "from_arrays": "neurocanvas.data.arrays",
     "from_epochs": "neurocanvas.data.arrays",
     "load_decoder": "neurocanvas.decoder",
     "load_generator": "neurocanvas.generation",
-    "load_settings": "neurocanvas.config",
     "make_split": "neurocanvas.data.splits",
     "open_dataset": "neurocanvas.data",
-    "run_all": "neurocanvas.workflow",
-    "summarise": "neurocanvas.evaluation.summary",
+    "reconstruct": "neurocanvas.reconstruction",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -38,9 +38,10 @@ FLOORS = {
     "pipeline": 12,
     "report": 13,
     "workflow": 14,
-    "doctor": 14,
-    "cli": 14,
-    "__main__": 14,
+    "reconstruction": 15,
+    "doctor": 15,
+    "cli": 15,
+    "__main__": 15,
 }
 """File or folder of the package -> its place in the order of imports; ARCHITECTURE.md shows the same numbers."""
 

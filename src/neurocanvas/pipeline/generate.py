@@ -166,7 +166,8 @@ def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
 
 def _check_arm(run: Run, arm: str, row: Arm) -> None:
     """Refuse an arm that generates from predictions in a space which the generator does not take."""
-    predicted, accepted = run.settings.embed.target, GENERATORS[run.settings.generate.generator].accepts
+    accepted = (run.generator or GENERATORS[run.settings.generate.generator]).accepts
+    predicted = run.settings.embed.target
     if row.from_prediction and predicted not in accepted:
         others = ", ".join(name for name, other in ARMS.items() if not other.from_prediction)
         raise NeuroCanvasError(
@@ -206,7 +207,7 @@ def draw(run: Run, shard: Shard) -> None:
         sys.stderr.write(f"neurocanvas: {text}\n")
 
     load = resolve(GENERATORS[settings.generator].load)
-    generator = kept(STAGE, "generator", run, lambda: load(settings, tell=tell))
+    generator = run.generator or kept(STAGE, "generator", run, lambda: load(settings, tell=tell))
     init = None
     if inputs is not None and row.start is not None:
         from PIL import Image

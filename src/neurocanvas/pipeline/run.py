@@ -48,6 +48,8 @@ class Run:
         Opens progress lines; see `Track`.
     engine : Engine
         Does units of work.
+    trials, decoder, generator : optional
+        Objects that a script has, instead of what the settings describe; work stays in this process then.
 
     Notes
     -----
@@ -59,6 +61,9 @@ class Run:
     settings: RunSettings
     track: Track = untracked
     engine: Engine = IN_PROCESS
+    trials: Trials | None = None
+    decoder: Any = None
+    generator: Any = None
 
     def __reduce__(self) -> tuple[Callable[[str, str], Run], tuple[str, str]]:
         return _in_worker, (str(self.folder), self.settings.model_dump_json())
@@ -140,6 +145,10 @@ class Run:
         """
         from neurocanvas.data import open_trials
 
+        if self.trials is not None and self.trials.images is not None:
+            return self.trials, self.trials.images
+        if self.trials is not None:
+            raise NeuroCanvasError("trials: they have no images; give them as images= where the trials are made.")
         data = self.settings.data
         if PROTOCOLS[self.settings.split.protocol].uses_others:
             data = data.model_copy(update={"subjects": ()})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from neurocanvas import artifacts
 from neurocanvas.data.splits import Fold, groups, is_blocked
@@ -131,7 +132,10 @@ def made_from(run: Run, subject: str, decoder: Decoder) -> tuple[list[Path], lis
 
 
 def make_decoder(run: Run, encoder: str) -> Decoder:
-    """The unfitted decoder of embeddings that the settings describe."""
+    """The unfitted decoder of embeddings that the settings describe, or the one that a script gave."""
+    if run.decoder is not None and encoder == run.settings.encoder.name:
+        given: Decoder = clone(run.decoder)
+        return given
     settings, of_features, where = run.settings.encoder, run.settings.features, run.settings.execution
     parameters = dict(settings.parameters) if encoder == settings.name else {}
     if encoder == "mlp_sd":
@@ -152,7 +156,7 @@ def make_decoder(run: Run, encoder: str) -> Decoder:
 def train(run: Run) -> list[Path]:
     """Train the encoder, and its baselines, for every subject and fold."""
     names = dict.fromkeys((run.settings.encoder.name, *run.settings.encoder.baselines))
-    for name in names:
+    for name in names if run.decoder is None else ():
         find_encoder(name, "embedding")
     units = []
     for subject in run.subjects:  # what cannot be split is refused before anything is trained
@@ -266,7 +270,7 @@ def _predict(run: Run, subject: str) -> Path:
     folds_of = run.split(subject)
     models = [run.model_path(subject, number) for number in range(len(folds_of))]
     cards = [artifacts.read_card(check_file(model, "a decoder; `neurocanvas train` makes it")) for model in models]
-    decoders = [load_decoder(model) for model in models]
+    decoders = [read_decoder(run, model) for model in models]
     for decoder in decoders:
         decoder.set_params(device=run.settings.execution.device, precision=run.settings.execution.precision)
     read, prints = made_from(run, subject, decoders[0])
@@ -312,6 +316,12 @@ def _predict(run: Run, subject: str) -> Path:
     return path
 
 
+def read_decoder(run: Run, path: Path) -> Decoder:
+    """Load a decoder of this run."""
+    given = None if run.decoder is None or isinstance(run.decoder.encoder, str) else run.decoder.encoder
+    return load_decoder(path, given)
+
+
 def decoders_of(run: Run, subject: str) -> list[Decoder]:
     """The decoders that made a subject's predictions, one per fold, as the predictions say."""
     path, decoders = run.folder / "predictions" / f"s{subject}.npy", []
@@ -319,7 +329,7 @@ def decoders_of(run: Run, subject: str) -> list[Decoder]:
         model = run.folder / check_name(run.folder, name, str(path))
         if artifacts.read_card(check_file(model, "the decoder of these predictions"))["sha256"] != sha256:
             raise NeuroCanvasError(f"{path}: {name} was trained anew since; run `neurocanvas predict` again.")
-        decoders.append(load_decoder(model))
+        decoders.append(read_decoder(run, model))
     return decoders
 
 

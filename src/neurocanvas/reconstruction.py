@@ -1,0 +1,158 @@
+"""`reconstruct`: trials, a decoder and a generator to images with scores, in one call."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurocanvas import artifacts
+from neurocanvas.config import load_settings
+from neurocanvas.data.splits import Split
+from neurocanvas.data.trials import Trials
+from neurocanvas.decoder import Decoder
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.generation.base import Generator
+from neurocanvas.pipeline.run import Run, read_picture, untracked
+from neurocanvas.workflow import run_stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERBS = ("features", "caption", "embed", "train", "predict", "generate", "evaluate")
+
+
+class Reconstruction:
+    """What `reconstruct` made.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder: predictions, images, scores; `neurocanvas report` and `audit` read it too.
+    temporary : TemporaryDirectory, optional
+        Deletes the folder when the object goes.
+    """
+
+    def __init__(self, folder: Path, temporary: Any = None) -> None:
+        self.folder = folder
+        self._temporary = temporary
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """All scores with chance, interval and p, as in scores/summary.json."""
+        found: dict[str, Any] = artifacts.read_json(self.folder / "scores" / "summary.json", "the scores")
+        return found
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per metric and arm: value, low, high, chance, p."""
+        import pandas as pd
+
+        rows = {
+            (metric, arm): {name: score.get(name) for name in ("value", "low", "high", "chance", "p")}
+            for arm, metrics in self.summary["arms"].items()
+            for metric, score in metrics.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "arm"]).sort_index(level=0)
+
+    def images(self, arm: str = "eeg") -> dict[str, np.ndarray]:
+        """Generated images of an arm by the name of the seen image, (height, width, 3), uint8."""
+        lines = artifacts.read_text(self.folder / "images" / "manifest.jsonl", "the images").splitlines()
+        entries = [entry for entry in map(json.loads, lines) if entry["arm"] == arm]
+        return {entry["stimulus"]: read_picture(self.folder / "images" / entry["file"]) for entry in entries}
+
+    def audit(self) -> dict[str, Any]:
+        """Say what can be concluded, as `neurocanvas audit` does."""
+        from neurocanvas.pipeline.audit import audit
+
+        return audit(self.folder)
+
+    def report(self, path: Path | str) -> Path:
+        """Write the report page."""
+        run = Run(self.folder, load_settings(self.folder / "run.toml"))
+        [page] = run_stage(run, "report")
+        return Path(shutil.copyfile(page, path))
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.summary['n_trials']} test trials</p>{self.scores.to_html(float_format='%.3f')}"
+
+
+def reconstruct(
+    trials: Trials,
+    decoder: Decoder,
+    generator: Generator,
+    split: Split | Mapping[str, Split],
+    arms: Sequence[str] = ("eeg", "shuffled", "mean", "oracle"),
+    *,
+    folder: Path | str | None = None,
+    progress: bool = True,
+    **settings: Mapping[str, Any],
+) -> Reconstruction:
+    """Fit on the training trials of every fold, predict the test trials, generate images, and score them.
+
+    Parameters
+    ----------
+    trials : Trials
+        With images, which captions and targets are made of.
+    decoder : Decoder
+        Unfitted, of embeddings; a clone of it is fitted for every fold.
+    generator : Generator
+        Takes the decoder's target space; see `load_generator`.
+    split : Split, or mapping of subject to Split
+        What `make_split` gave for these trials.
+    arms : sequence of str
+        Keys of `generation.arms.ARMS`: from EEG, and the controls that say what its scores mean.
+    folder : path-like, optional
+        A run folder to keep; by default a temporary one that lives as long as the result.
+    progress : bool
+        Show progress lines.
+    **settings
+        Sections of the settings of a run, as ``evaluate={"permutations": 500}``.
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    NeuroCanvasError
+        If trials, split, decoder and generator do not fit one another.
+    """
+    from neurocanvas.console import progress_lines
+
+    if decoder.kind != "embedding":
+        raise NeuroCanvasError(
+            f"decoder: images are generated from embeddings; its target is {decoder.target}, make it for example "
+            "Decoder(target='clip-text@bundled')."
+        )
+    splits = split if isinstance(split, Mapping) else {str(trials.column("subject")[split[0].test[0]]): split}
+    space, _, network = decoder.target.partition("@")
+    made = getattr(generator, "settings", None)
+    how = {} if made is None else made.model_dump(mode="json", exclude={"arms"}, exclude_none=True)
+    encoder = {"name": decoder.encoder if isinstance(decoder.encoder, str) else type(decoder.encoder).__name__}
+    sections: dict[str, Any] = {
+        "family": network or "bundled", "embed": {"target": space}, "encoder": encoder,
+        "data": {"subjects": [*splits]}, "split": {"protocol": next(iter(splits.values())).protocol},
+        "features": {"method": decoder.features, "tmin": decoder.window[0], "tmax": decoder.window[1]},
+        "generate": {**how, "arms": [*arms]},
+    }  # fmt: skip
+    for name, values in settings.items():
+        sections[name] = {**sections.get(name, {}), **values}
+    temporary = None if folder else tempfile.TemporaryDirectory(prefix="neurocanvas-")
+    where = Path(folder) if folder else Path(temporary.name)  # type: ignore[union-attr]
+    with progress_lines(quiet=not progress) as track:
+        run = Run(
+            where, load_settings(None, **sections), track if progress else untracked, trials=trials,
+            decoder=decoder, generator=generator,
+        )  # fmt: skip
+        for subject, one in splits.items():
+            artifacts.write_json(where / "splits" / f"{subject}.json", one.to_dict())
+        for verb in VERBS:
+            if verb != "features" or decoder.takes == "features":
+                run_stage(run, verb)
+    return Reconstruction(where, temporary)
