@@ -106,7 +106,7 @@ def convert(
 ) -> None:
     """Write EEG-ImageNet files as one memory-mapped array and a table, which open in a moment."""
     from neurocanvas.data.store import convert as write_store
-    from neurocanvas.scale import NEEDS, make_engine
+    from neurocanvas.parallel import NEEDS, make_engine
 
     settings = _data_settings(None, root=str(data), unit=unit)
     found = make_engine(engine, address, workers, threads)
@@ -518,8 +518,8 @@ def _call(
 ) -> None:
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
+    from neurocanvas.parallel import IN_PROCESS, make_engine
     from neurocanvas.pipeline.run import Run
-    from neurocanvas.scale import IN_PROCESS, make_engine
     from neurocanvas.workflow import run_all, run_stage
 
     if verb == "demo":

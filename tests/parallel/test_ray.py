@@ -17,8 +17,8 @@ from tiny import tiny_settings, write_true_captions, written_files
 
 from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.parallel import Needs, make_engine
 from neurocanvas.pipeline.run import Run
-from neurocanvas.scale import Needs, make_engine
 from neurocanvas.workflow import STAGES, run_stage
 
 ray = pytest.importorskip("ray")

@@ -29,9 +29,9 @@ from neurocanvas.evaluation.benchmark import (
     summarise_cells,
 )
 from neurocanvas.features.differential_entropy import cut_window
+from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import features, pooled_features_paths, read_pooled_features, simulate
-from neurocanvas.scale import kept
 from neurocanvas.training.classification import (
     HIDDEN,
     Outcome,
@@ -176,8 +176,8 @@ class _Unit:
 
 def _classify(run: Run, unit: _Unit) -> Path:
     """Train a model on every fold of a subject and write its scores of the test trials, unless that is done."""
-    run = kept("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
-    job = kept("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
+    run = process_cache("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
+    job = process_cache("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
     granularity, model, kind = unit.granularity, unit.model, find_classifier(unit.model)
     splits = job.splits(granularity)
     where = Path(run.settings.split.protocol) / granularity

@@ -26,10 +26,10 @@ from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, CENTRINGS, centre
 from neurocanvas.evaluation.statistics import OTHERS, Cells, bootstrap_interval
 from neurocanvas.evaluation.summary import MANY_SUBJECTS, sign
 from neurocanvas.generation.arms import derangement
+from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.generate import read_manifest
 from neurocanvas.pipeline.run import Run, read_picture, write_table
 from neurocanvas.pipeline.train import asked, prediction_print, read_pooled_features
-from neurocanvas.scale import kept
 from neurocanvas.targets.captions import prompt
 from neurocanvas.targets.pretrained import batches, find_family, load_picture_encoder, source_print
 from neurocanvas.training.losses import two_way_of_trials
@@ -205,7 +205,7 @@ def _judged_texts(run: Run, prompts: Sequence[str]) -> np.ndarray:
 def _embed(run: Run, pictures: Pictures) -> np.ndarray:
     """The judge's embeddings of some pictures."""
     judge = find_family(run.settings.evaluate.judge).judge
-    encode, _ = kept("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
+    encode, _ = process_cache("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
     return encode(list(pictures[:]))
 
 

@@ -32,9 +32,9 @@ from neurocanvas.generation.arms import (
     token_norms,
 )
 from neurocanvas.generation.base import image_seed, sample_seed
+from neurocanvas.parallel import NEEDS, Needs, process_cache
 from neurocanvas.pipeline.run import Run, read_picture, write_picture
 from neurocanvas.pipeline.train import asked, pooled_features_paths, read_pooled_features
-from neurocanvas.scale import NEEDS, Needs, kept
 from neurocanvas.targets import resolve
 from neurocanvas.targets.captions import load_captioner, prompt, read_captions
 from neurocanvas.targets.clip import encode_distinct, load_text_encoder
@@ -182,7 +182,7 @@ def _how(run: Run) -> dict[str, Any]:
     settings = run.settings.generate
     how = settings.model_dump(mode="json", include=set(DECIDE))
     how["precision"] = precision_of(settings)
-    how["weights"] = kept(STAGE, "weights", settings.family, lambda: family_print(settings.family))
+    how["weights"] = process_cache(STAGE, "weights", settings.family, lambda: family_print(settings.family))
     if settings.preview:
         how["taesd"] = source_print(find_family(settings.family).preview)
     return how
@@ -208,7 +208,7 @@ def draw(run: Run, shard: Shard) -> None:
         sys.stderr.write(f"neurocanvas: {text}\n")
 
     load = resolve(GENERATORS[settings.generator].load)
-    generator = kept(STAGE, "generator", run, lambda: load(settings, tell=tell))
+    generator = process_cache(STAGE, "generator", run, lambda: load(settings, tell=tell))
     init = None
     if inputs is not None and row.start is not None:
         from PIL import Image
@@ -222,7 +222,7 @@ def draw(run: Run, shard: Shard) -> None:
     samples = np.stack([generator.generate(conditions, own, init) for own in seeds])
     if inputs is not None and row.best_of:  # no judge, and nothing that was seen
         family = run.settings.family
-        captioner = kept(STAGE, "captioner", family, lambda: load_captioner(family))
+        captioner = process_cache(STAGE, "captioner", family, lambda: load_captioner(family))
         captions = embed_texts(run, captioner.describe(list(samples.reshape(-1, *samples.shape[2:])))).astype(
             np.float32
         )
@@ -272,7 +272,7 @@ def arm_inputs(run: Run, subject: int, arm: str, trials: Sequence[int]) -> ArmIn
     def rescaled(places: np.ndarray) -> np.ndarray:
         values = np.asarray(predicted[places], np.float32)
         if scale == "token-norm":
-            norms = kept(STAGE, "norms", (run, subject), lambda: np.stack(
+            norms = process_cache(STAGE, "norms", (run, subject), lambda: np.stack(
                 [token_norms(targets, np.array(trained)) for trained in card["known"]]
             ))  # fmt: skip
             return match_norms(values, norms[folds[places]])
@@ -297,7 +297,7 @@ def arm_inputs(run: Run, subject: int, arm: str, trials: Sequence[int]) -> ArmIn
 def embed_texts(run: Run, texts: Sequence[str]) -> np.ndarray:
     """Encode a few texts while drawing; the encoder stays loaded."""
     family = run.settings.family
-    return encode_distinct(texts, kept(STAGE, "encoder", family, lambda: load_text_encoder(family)))
+    return encode_distinct(texts, process_cache(STAGE, "encoder", family, lambda: load_text_encoder(family)))
 
 
 def sketch(run: Run, subject: int) -> np.ndarray:
