@@ -31,10 +31,13 @@ Subjects = Annotated[str | None, typer.Option("-s", "--subject", help="Subjects,
 EngineName = Annotated[str, typer.Option("--engine", help="local, or ray for a cluster.")]
 Address = Annotated[str, typer.Option("--address", help="Of the cluster: auto, host:port or ray://host:port.")]
 Workers = Annotated[
-    int, typer.Option("--workers", envvar="NEUROCANVAS_WORKERS", help="Units at once; 0 = as many as there is room.")
+    int,
+    typer.Option(
+        "--workers", min=0, envvar="NEUROCANVAS_WORKERS", help="Tasks at once; 0: as many as there is room for."
+    ),
 ]
 Threads = Annotated[
-    int, typer.Option("--threads", envvar="NEUROCANVAS_THREADS", help="Of each unit; 0 = as many as it needs.")
+    int, typer.Option("--threads", min=0, envvar="NEUROCANVAS_THREADS", help="Of each task; 0: as many as it needs.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
