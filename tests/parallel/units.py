@@ -47,7 +47,7 @@ def who(_):
 
 def grow(number):
     """Load 400 MB, as a network that a later task needs, and say which process this is."""
-    if number > 1:
+    if number in (2, 3):
         globals().setdefault("loaded", np.ones(5 * 10**7))
         time.sleep(1.1)
     return pid(number)
@@ -71,6 +71,11 @@ def wait_for(folder, number):
     begin(folder, number)
     wait_until((Path(folder) / "go").exists)
     return number
+
+
+def wait_for_all_but_first(folder, number):
+    """Give the first unit at once; the others wait."""
+    return wait_for(folder, number) if number else number
 
 
 def wait_or_refuse(folder, number):
