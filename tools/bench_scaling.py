@@ -27,8 +27,8 @@ def _prepared(folder: Path) -> None:
 def _run(folder: Path, engine: object = None) -> object:
     """The run, with an engine."""
     from neurocanvas.config import load_settings
+    from neurocanvas.parallel import IN_PROCESS
     from neurocanvas.pipeline.run import Run
-    from neurocanvas.scale import IN_PROCESS
 
     settings = load_settings(
         None, simulate=SIMULATION, encoder={"epochs": 5}, classify={"models": ["mlp", "svm", "rf"], "epochs": 40},
@@ -40,10 +40,10 @@ def _run(folder: Path, engine: object = None) -> object:
 
 def _seconds(prepared: Path, verb: str, wanted: str, workers: int) -> float:
     """Time one verb in a fresh copy of the run; the workers are there and have loaded what they need."""
-    from neurocanvas.scale import Local
+    from neurocanvas.parallel import Engine
     from neurocanvas.workflow import run_stage
 
-    with tempfile.TemporaryDirectory() as made, closing(Local(workers)) as engine:
+    with tempfile.TemporaryDirectory() as made, closing(Engine(workers)) as engine:
         for name in ("warm", "timed"):
             folder = Path(made) / name
             shutil.copytree(prepared, folder, symlinks=True)
@@ -57,7 +57,7 @@ def _seconds(prepared: Path, verb: str, wanted: str, workers: int) -> float:
 
 def _scaling(verb: str, wanted: str, what: str) -> list[Row]:
     """One process against 2 and 4 workers."""
-    from neurocanvas.scale import cores
+    from neurocanvas.parallel import cores
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "run"

@@ -10,10 +10,8 @@ Examples
 >>> trials = nc.from_arrays(signal, ["cat", "dog"] * 20, ch_names=["O1", "O2"], sfreq=100)
 >>> trials.shape
 (40, 2, 100)
->>> split = nc.make_split(trials, "by-stimulus")
-Traceback (most recent call last):
-    ...
-neurocanvas.errors.NeuroCanvasError: protocol by-stimulus: the column image is needed; the trials have subject, block, ...order, concept. Add it to the metadata, or do without it.
+>>> [len(fold.test) for fold in nc.make_split(trials, "leave-block-out", accept_block_confound=True)][:2]
+[2, 2]
 """
 
 from __future__ import annotations

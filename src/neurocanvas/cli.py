@@ -31,10 +31,13 @@ Subjects = Annotated[str | None, typer.Option("-s", "--subject", help="Subjects,
 EngineName = Annotated[str, typer.Option("--engine", help="local, or ray for a cluster.")]
 Address = Annotated[str, typer.Option("--address", help="Of the cluster: auto, host:port or ray://host:port.")]
 Workers = Annotated[
-    int, typer.Option("--workers", envvar="NEUROCANVAS_WORKERS", help="Units at once; 0 = as many as there is room.")
+    int,
+    typer.Option(
+        "--workers", min=0, envvar="NEUROCANVAS_WORKERS", help="Tasks at once; 0: as many as there is room for."
+    ),
 ]
 Threads = Annotated[
-    int, typer.Option("--threads", envvar="NEUROCANVAS_THREADS", help="Of each unit; 0 = as many as it needs.")
+    int, typer.Option("--threads", min=0, envvar="NEUROCANVAS_THREADS", help="Of each task; 0: as many as it needs.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -105,7 +108,7 @@ def convert(
 ) -> None:
     """Write EEG-ImageNet files as one memory-mapped array and a table, which open in a moment."""
     from neurocanvas.data.store import convert as write_store
-    from neurocanvas.scale import NEEDS, make_engine
+    from neurocanvas.parallel import NEEDS, make_engine
 
     settings = _data_settings(None, root=str(data), unit=unit)
     found = make_engine(engine, address, workers, threads)
@@ -524,8 +527,8 @@ def _call(
 ) -> None:
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
+    from neurocanvas.parallel import IN_PROCESS, make_engine
     from neurocanvas.pipeline.run import Run
-    from neurocanvas.scale import IN_PROCESS, make_engine
     from neurocanvas.workflow import run_all, run_stage
 
     if verb == "demo":

@@ -26,8 +26,8 @@ from neurocanvas.config import (
 )
 from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.parallel import threads
 from neurocanvas.pipeline.run import Run
-from neurocanvas.scale import threads
 from neurocanvas.targets import resolve
 
 # Every verb from data to report, in its order -> the module of its function, which is imported when it runs.

@@ -1,4 +1,4 @@
-"""Units of work for the tests of engines: functions that workers can import."""
+"""Tasks for the tests of engines: functions that workers can import."""
 
 from __future__ import annotations
 
@@ -15,23 +15,8 @@ from neurocanvas.errors import NeuroCanvasError
 
 def twice(number):
     """Double a number; later ones are done sooner."""
-    time.sleep(0.02 if number == 0 else 0)
+    time.sleep(0.05 if number == 0 else 0)
     return 2 * number
-
-
-def meet(folder, number):
-    """Wait until another worker is at a unit as well; then say who this is."""
-    (Path(folder) / f"met_{os.getpid()}").touch()
-    deadline = time.monotonic() + 120
-    while len(list(Path(folder).glob("met_*"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return who(number)
-
-
-def who(_):
-    """Which process this is, and with how many threads its libraries work."""
-    np.ones((2, 2)) @ np.ones((2, 2))
-    return os.getpid(), {library["num_threads"] for library in threadpool_info()}, os.environ["OMP_NUM_THREADS"]
 
 
 def refuse(number):
@@ -41,13 +26,31 @@ def refuse(number):
     return number
 
 
-def die_once(folder, number):
-    """Kill the worker that does unit 2 first, note who began what, and give the number."""
-    with (Path(folder) / f"unit_{number}").open("a") as stream:
-        stream.write(f"{os.getpid()}\n")
-    if number == 2 and len((Path(folder) / "unit_2").read_text().splitlines()) == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
+def pid(number):
+    time.sleep(0.1)
+    return os.getpid()
+
+
+def meet(folder, number):
+    """Wait until another worker runs a task as well; then say which process this is, its threads and its GPU."""
+    (Path(folder) / f"met_{os.getpid()}").touch()
+    wait_until(lambda: len(list(Path(folder).glob("met_*"))) > 1)
+    return who(number)
+
+
+def who(_):
+    """Which process this is, with how many threads its libraries work, and its GPU."""
+    np.ones((2, 2)) @ np.ones((2, 2))
+    used = {library["num_threads"] for library in threadpool_info()}
+    return os.getpid(), used, os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def grow(number):
+    """Load 400 MB, as a network that a later task needs, and say which process this is."""
+    if number in (2, 3):
+        globals().setdefault("loaded", np.ones(5 * 10**7))
+        time.sleep(1.1)
+    return pid(number)
 
 
 def die(_):
@@ -55,11 +58,18 @@ def die(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_once(folder, number):
+    """Kill the worker that runs unit 2 first."""
+    begin(folder, number)
+    if number == 2 and len(begun(folder, 2)) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
 def wait_for(folder, number):
-    """Say that the unit was begun, and go on when the test allows it."""
-    (Path(folder) / f"begun_{number}_{os.getpid()}").touch()
-    while not (Path(folder) / "go").exists():
-        time.sleep(0.02)
+    """Say that the task has begun, and go on when the test allows it."""
+    begin(folder, number)
+    wait_until((Path(folder) / "go").exists)
     return number
 
 
@@ -69,16 +79,23 @@ def wait_for_all_but_first(folder, number):
 
 
 def wait_or_refuse(folder, number):
-    """Refuse the unit 1 once unit 0 is at work, which would go on for a minute."""
+    """Refuse unit 1 once unit 0 runs, which would go on."""
     if number == 0:
-        (Path(folder) / f"begun_{number}_{os.getpid()}").touch()
-        time.sleep(60)
-    while not list(Path(folder).glob("begun_0_*")):
-        time.sleep(0.02)
+        return wait_for(folder, number)
+    wait_until(lambda: begun(folder, 0))
     raise NeuroCanvasError("no.")
 
 
-def card(folder, number):
-    """Which card this worker has."""
-    meet(folder, number)
-    return os.environ["CUDA_VISIBLE_DEVICES"]
+def begin(folder, number):
+    (Path(folder) / f"begun_{number}_{os.getpid()}").touch()
+
+
+def begun(folder, number="*"):
+    """Processes that have begun a unit, or any."""
+    return [int(path.name.split("_")[2]) for path in Path(folder).glob(f"begun_{number}_*")]
+
+
+def wait_until(is_so, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.02)

@@ -10,9 +10,9 @@ from neurocanvas import artifacts
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.splits import Split
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.parallel import Engine
 from neurocanvas.pipeline import classify as classifying
 from neurocanvas.pipeline.run import Run
-from neurocanvas.scale import Local
 from neurocanvas.simulation.dataset import simulate
 from neurocanvas.workflow import run_stage
 
@@ -83,7 +83,7 @@ def test_scores_belong_to_the_trials_that_their_rows_name(done, data):
 
 
 def test_workers_and_a_second_call_change_no_byte(done, data, tmp_path):
-    with closing(Local(workers=2)) as engine:
+    with closing(Engine(workers=2)) as engine:
         run_stage(Run(tmp_path, settings_for(data), engine=engine), "benchmark")
     # estimators and a small network, one thread each: the same bytes
     assert scores_in(tmp_path) == scores_in(done)

@@ -29,9 +29,9 @@ from neurocanvas.evaluation.benchmark import (
     paper_tables,
     summarise_cells,
 )
+from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import features, made_from, read_inputs, simulate
-from neurocanvas.scale import kept
 
 # What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording.
 COLUMNS = ("order", "concept", "fold", "unit")
@@ -68,7 +68,7 @@ class _Job:
 
     def inputs(self, decoder: Decoder) -> Any:
         """Features or signal of the pool, read once."""
-        return kept("classify", decoder.takes, self, lambda: read_inputs(self.run, self.subject, decoder))
+        return process_cache("classify", decoder.takes, self, lambda: read_inputs(self.run, self.subject, decoder))
 
     def splits(self, granularity: str) -> list[Fold]:
         """Splits of the trials of a granularity; rows count in the pool."""
@@ -156,8 +156,8 @@ class _Unit:
 
 def _classify(run: Run, unit: _Unit) -> Path:
     """Train a model on every fold of a subject and write its scores of the test trials, unless that is done."""
-    run = kept("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
-    job = kept("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
+    run = process_cache("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
+    job = process_cache("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
     granularity, model, settings = unit.granularity, unit.model, run.settings.classify
     splits, decoder = job.splits(granularity), _make_decoder(run, model)
     where = Path(run.settings.split.protocol) / granularity

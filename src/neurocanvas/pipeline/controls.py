@@ -20,9 +20,9 @@ from neurocanvas.data.trials import Trials, ranks
 from neurocanvas.encoders.target_pca import TargetPCA
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.features.differential_entropy import METHODS, cut_window, extract
+from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run, write_table
 from neurocanvas.pipeline.train import read_pooled_features
-from neurocanvas.scale import kept
 
 # Windows in which the picture cannot have been seen: before onset; or, where trials begin there, at once after it.
 BEFORE, WEAK = (-0.2, 0.0), (0.0, 0.04)
@@ -69,7 +69,7 @@ def _control(names: Sequence[str], run: Run, unit: tuple[int, str]) -> dict[str,
     """One control of one subject; the inputs of all controls are read once in each worker."""
     subject, name = unit
     used = {field for one in names for field in (*CONTROLS[one].needs, *CONTROLS[one].may_use)}
-    inputs = kept("controls", "inputs", (run, subject), lambda: _inputs(run, subject, used))
+    inputs = process_cache("controls", "inputs", (run, subject), lambda: _inputs(run, subject, used))
     return control_row(inputs, name, seed=run.settings.controls.seed)
 
 

@@ -61,10 +61,10 @@ from neurocanvas.evaluation.summary import (
     summarise,
 )
 from neurocanvas.generation.arms import derangement
+from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.generate import read_manifest
 from neurocanvas.pipeline.run import Run, read_picture, write_table
 from neurocanvas.pipeline.train import asked, decoders_of, read_inputs
-from neurocanvas.scale import kept
 from neurocanvas.targets.captions import prompt
 from neurocanvas.targets.pretrained import batches, find_family, load_picture_encoder, source_print
 from neurocanvas.training.losses import two_way_of_trials
@@ -208,7 +208,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def _judge(run: Run, pictures: Pictures) -> np.ndarray:
     """The judge's embeddings of some pictures."""
     judge = find_family(run.settings.evaluate.judge).judge
-    encode, _ = kept("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
+    encode, _ = process_cache("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
     return encode(list(pictures[:]))
 
 

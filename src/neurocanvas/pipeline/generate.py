@@ -30,9 +30,9 @@ from neurocanvas.generation.arms import (
     token_norms,
 )
 from neurocanvas.generation.base import image_seed, sample_seed
+from neurocanvas.parallel import NEEDS, Needs, process_cache
 from neurocanvas.pipeline.run import Run, read_picture, write_picture
 from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths, read_pooled_features
-from neurocanvas.scale import NEEDS, Needs, kept
 from neurocanvas.targets import TargetSpace, resolve
 from neurocanvas.targets.captions import load_captioner, prompt, read_captions
 from neurocanvas.targets.clip import encode_distinct, load_text_encoder
@@ -181,7 +181,7 @@ def _how(run: Run) -> dict[str, Any]:
     settings = run.settings.generate
     how = settings.model_dump(mode="json", include=set(DECIDE))
     how["precision"] = precision_of(settings)
-    how["weights"] = kept(STAGE, "weights", settings.family, lambda: family_print(settings.family))
+    how["weights"] = process_cache(STAGE, "weights", settings.family, lambda: family_print(settings.family))
     if settings.preview:
         how["taesd"] = source_print(find_family(settings.family).preview)
     return how
@@ -207,7 +207,7 @@ def draw(run: Run, shard: Shard) -> None:
         sys.stderr.write(f"neurocanvas: {text}\n")
 
     load = resolve(GENERATORS[settings.generator].load)
-    generator = run.generator or kept(STAGE, "generator", run, lambda: load(settings, tell=tell))
+    generator = run.generator or process_cache(STAGE, "generator", run, lambda: load(settings, tell=tell))
     init = None
     if inputs is not None and row.start is not None:
         from PIL import Image
@@ -221,7 +221,7 @@ def draw(run: Run, shard: Shard) -> None:
     samples = np.stack([generator.generate(conditions, own, init) for own in seeds])
     if inputs is not None and row.best_of:  # no judge, and nothing that was seen
         family = run.settings.family
-        captioner = kept(STAGE, "captioner", family, lambda: load_captioner(family))
+        captioner = process_cache(STAGE, "captioner", family, lambda: load_captioner(family))
         captions = embed_texts(run, captioner.describe(list(samples.reshape(-1, *samples.shape[2:])))).astype(
             np.float32
         )
@@ -258,7 +258,7 @@ def images_done(folder: Path) -> dict[str, dict[str, Any]]:
 def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmInputs:
     """All that an arm may make conditions from, for some test trials of a subject; only what they need is read."""
     path = run.folder / "predictions" / f"s{subject}.npy"
-    predicted = kept(STAGE, "predictions", (run, subject), lambda: Predictions(run, subject))
+    predicted = process_cache(STAGE, "predictions", (run, subject), lambda: Predictions(run, subject))
     means = predicted.means
     card, images, scale = artifacts.read_card(path), run.dataset[1], run.settings.generate.scale
     tested, folds = run.subjects[subject][np.array(card["trials"])], np.array(card["folds"])
@@ -271,7 +271,7 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
     def rescaled(places: np.ndarray) -> np.ndarray:
         values = np.asarray(predicted[places], np.float32)
         if scale == "token-norm":
-            norms = kept(STAGE, "norms", (run, subject), lambda: np.stack(
+            norms = process_cache(STAGE, "norms", (run, subject), lambda: np.stack(
                 [token_norms(targets, np.array(trained)) for trained in card["known"]]
             ))  # fmt: skip
             return match_norms(values, norms[folds[places]])
@@ -296,7 +296,7 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
 def embed_texts(run: Run, texts: Sequence[str]) -> np.ndarray:
     """Encode a few texts while drawing; the encoder stays loaded."""
     family = run.settings.family
-    return encode_distinct(texts, kept(STAGE, "encoder", family, lambda: load_text_encoder(family)))
+    return encode_distinct(texts, process_cache(STAGE, "encoder", family, lambda: load_text_encoder(family)))
 
 
 def sketch(run: Run, subject: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from neurocanvas.data import images as picture_files
 from neurocanvas.data.splits import PROTOCOLS, Split, check_sessions, make_split, testable_subjects
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option, csv_text
-from neurocanvas.scale import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
+from neurocanvas.parallel import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
 
 if TYPE_CHECKING:
     from neurocanvas.data.images import Images

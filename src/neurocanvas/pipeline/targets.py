@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
+from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run
-from neurocanvas.scale import kept
 from neurocanvas.targets import TARGETS, resolve, target_space
 from neurocanvas.targets.captions import (
     captioner_of,
@@ -68,7 +68,7 @@ def caption_keys(run: Run) -> list[str]:
 def _describe(run: Run, names: list[str]) -> list[str]:
     """Captions of some images by the captioner."""
     source, recipe = run.settings.caption.source or run.settings.family, run.settings.caption.recipe
-    captioner = kept("caption", "captioner", (source, recipe), lambda: load_captioner(source, recipe))
+    captioner = process_cache("caption", "captioner", (source, recipe), lambda: load_captioner(source, recipe))
     return captioner.describe([run.dataset[1].picture(name) for name in names])
 
 
@@ -106,6 +106,6 @@ def _encode(run: Run, unit: tuple[str, Sequence[Any]]) -> np.ndarray:
     """Embeddings of some captions, or of images by their names."""
     name, some = unit
     kind, _, network = name.partition("@")
-    encode = kept("embed", "encoder", name, lambda: resolve(TARGETS[kind].load)(network))
+    encode = process_cache("embed", "encoder", name, lambda: resolve(TARGETS[kind].load)(network))
     encoded: np.ndarray = encode([run.dataset[1].picture(one) for one in some] if TARGETS[kind].of == "image" else some)
     return encoded

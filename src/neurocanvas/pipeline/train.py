@@ -19,8 +19,8 @@ from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Projected, Windo
 from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file, check_name
 from neurocanvas.generation.arms import gain
+from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run, write_table
-from neurocanvas.scale import kept
 from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.pretrained import batches
 from neurocanvas.training.losses import mse_per_element, two_way_in_targets
@@ -185,7 +185,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     space = TargetSpace(run.settings.embed.target, run.targets().shape[1:], run.settings.family)
     y = Embeddings(space, run.stimuli, run.targets(), run.stimulus_rows(pool))
     common = run.settings.encoder.components, run.settings.encoder.token_weights
-    projected = kept("train", "targets", (run, unit[:2]), lambda: Projected.make(y, fold.train, *common))
+    projected = process_cache("train", "targets", (run, unit[:2]), lambda: Projected.make(y, fold.train, *common))
     gradient = not hasattr(decoder.what(), "fit_closed_form")
     left, log = decoder.epochs if gradient else 0, run.logger("train", subject=subject, fold=number)
     advance = run.track(f"train {name} s{subject} fold{number}", left)
@@ -194,7 +194,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         log(line)
         advance(1)
 
-    x = kept("train", decoder.takes, (run, subject), lambda: read_inputs(run, subject, decoder))
+    x = process_cache("train", decoder.takes, (run, subject), lambda: read_inputs(run, subject, decoder))
     decoder.fit_prepared(
         x, y, pool.spec, train=fold.train, validation=fold.validation, projected=projected, state=state, log=note
     )
