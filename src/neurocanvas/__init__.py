@@ -6,12 +6,14 @@ Examples
 --------
 >>> import numpy as np
 >>> import neurocanvas as nc
->>> signal = np.random.default_rng(0).normal(size=(40, 2, 100)) * 1e-5
->>> trials = nc.from_arrays(signal, ["cat", "dog"] * 20, ch_names=["O1", "O2"], sfreq=100)
+>>> signal, shown = np.random.default_rng(0).normal(size=(40, 2, 100)) * 1e-5, [f"{n}.png" for n in range(40)]
+>>> trials = nc.from_arrays(
+...     signal, ["cat", "dog"] * 20, ch_names=["O1", "O2"], sfreq=100, metadata={"image": shown}
+... )
 >>> trials.shape
 (40, 2, 100)
->>> [len(fold.test) for fold in nc.make_split(trials, "leave-block-out", accept_block_confound=True)][:2]
-[2, 2]
+>>> [len(fold.test) for fold in nc.make_split(trials, "kfold-by-stimulus", folds=4)]
+[10, 10, 10, 10]
 """
 
 from __future__ import annotations

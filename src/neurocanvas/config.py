@@ -343,11 +343,7 @@ class EvaluateSettings(Settings):
 
 
 class RunSettings(Settings):
-    """Every setting of a run: one section per stage, as in `run.toml`.
-
-    Frozen. Unknown keys and values out of range raise a `NeuroCanvasError` in `load_settings`; each field says in its
-    description what it is.
-    """
+    """Every setting of a run: one section per stage, as in `run.toml`."""
 
     name: str = "run"
     simulate: SimulateSettings | None = None
@@ -440,24 +436,7 @@ def stale_after(before: RunSettings, after: RunSettings) -> set[str]:
 
 
 def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
-    """Read a run's settings from TOML.
-
-    Parameters
-    ----------
-    path : path-like or None
-        The TOML file; None for the defaults.
-    **changes : mapping
-        Sections whose keys replace what the file says, e.g. ``data={"root": "/my/eeg"}``.
-
-    Returns
-    -------
-    RunSettings
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the file is missing, is not TOML, has an unknown key, or a value that is not allowed.
-    """
+    """Read a run's settings from TOML."""
     raw: dict[str, Any] = {}
     try:
         if path is not None:

@@ -138,17 +138,7 @@ def _settled(run: Run, path: Path, used: Sequence[str]) -> RunSettings:
 
 
 def run_all(run: Run) -> Path:
-    """Run every verb from the data to the report.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    Path
-        The report.
-    """
+    """Run every verb from the data to the report."""
     with artifacts.hold(run.folder, "run"):
         _settled(run, run.folder / "run.toml", used_verbs(run.folder / "run.toml"))
         check_names(run.settings, STAGES)

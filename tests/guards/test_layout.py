@@ -66,9 +66,8 @@ FUNCTION_LINES, DOCSTRING_LINES = 80, 2
 
 # Contracts, and what exported functions return; with the exported names they have numpydoc docstrings.
 CONTRACTS = {
-    "TrialSpec": "neurocanvas.data.trials", "TargetSpace": "neurocanvas.targets",
-    "Encoder": "neurocanvas.encoders",
-    "Generator": "neurocanvas.generation.stable_diffusion", "Split": "neurocanvas.data.splits",
+    "TrialSpec": "neurocanvas.data.trials", "TargetSpace": "neurocanvas.targets", "Target": "neurocanvas.targets",
+    "Generator": "neurocanvas.generation.base", "Reconstruction": "neurocanvas.reconstruction",
 }  # fmt: skip
 
 Problems = list[str]

@@ -197,50 +197,7 @@ def summarise(
     warnings: Sequence[str] = (),
     values: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score every arm.
-
-    Parameters
-    ----------
-    arms : dict of str to dict of str to array
-        The `TABLES` of each arm, for the same trials in the same order; `pixcorr` and `ssim` as ``cells.partners``.
-    trials : dict of str to array, shape (n_trials,)
-        The columns `TRIAL_COLUMNS`.
-    gallery : sequence of str
-        The distinct stimuli behind the columns of `similarity`.
-    concepts : dict of str to str
-        Concept to English name, in the order of the columns of `concept`; empty where concepts are not known.
-    settings : EvaluateSettings
-    blocked : bool
-        Whether each concept was shown in a block: then whole blocks are exchanged.
-    cells : Cells
-        The pictures that PixCorr and SSIM were computed with: see `draw_cells`.
-    rng : numpy.random.Generator
-        Where permutations and resamples are drawn from; every arm and metric gets the same ones.
-    warnings : sequence of str
-        What is already known to be wrong (from the splits); kept, in front.
-    values : dict of str to dict of str to array, shape (n_trials,)
-        Of every arm, metrics of true pairs alone: they have no p-value and no chance level, but `eeg` is compared with
-        `shuffled`. Of distances the negative.
-
-    Returns
-    -------
-    summary : dict
-        ``arms`` (per arm and metric: value, low, high, p, chance, place; p_vs_shuffled too for `eeg`), ``concepts``,
-        ``subjects``, ``forest`` (from `forest`), ``n_trials``, ``n_pictures``, ``n_way`` (pictures really chosen from),
-        ``unit`` (what intervals resample), ``exchanged`` (what p-values exchange), ``n_seeds`` (one), ``warnings``.
-    rows : list of dict
-        One per arm and trial, with every score.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If a table does not fit the trials, the gallery or the concepts, or holds NaN where it is read.
-
-    Notes
-    -----
-    Chance is exact for identification (1/2, 1/n, k/n_concepts), the mean with other pictures of the cell for PixCorr
-    and SSIM, whose p-values permute within cells, and the permutation mean for distances.
-    """
+    """Score every arm."""
     true = {"stimulus": _true_columns(trials, "stimulus", gallery), "pixels": cells.columns}
     if concepts:
         true["concept"] = _true_columns(trials, "concept", list(concepts))

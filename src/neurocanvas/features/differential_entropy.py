@@ -103,26 +103,7 @@ UNITS = {"gaussian": "nats", "eeg-imagenet": "sum of ln PSD over bins, PSD in V�
 
 
 def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
-    """Compute the features of all trials, a chunk of trials at a time.
-
-    Parameters
-    ----------
-    trials : Trials
-        Any trials; the window must lie inside them.
-    settings : FeatureSettings
-        Method and window, s after picture onset: samples round(tmin·sfreq) to round(tmax·sfreq), exclusive.
-
-    Returns
-    -------
-    array, shape (n_trials, n_chans, n_bands), float32
-        Channel-major when flattened; bands in the order of `montage.BANDS`.
-
-    Raises
-    ------
-    NeuroCanvasError
-        If the window leaves the trials, a band lies above half the sampling frequency, or a channel is flat
-        or not finite in a trial.
-    """
+    """Compute the features of all trials, a chunk of trials at a time."""
     check_bands(BANDS, nyquist=trials.spec.sfreq / 2)
     features = np.empty((len(trials), len(trials.spec.ch_names), len(BANDS)), dtype=np.float32)
     for first in range(0, len(trials), CHUNK):

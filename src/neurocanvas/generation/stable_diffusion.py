@@ -63,20 +63,7 @@ def _read_published(source: str) -> Any:
 
 @dataclass
 class StableDiffusion:
-    """Text embeddings to images; any batch gives the same images, to 2/255 on a CPU.
-
-    Parameters
-    ----------
-    pipeline : diffusers.StableDiffusionPipeline
-    settings : GenerateSettings
-        Scheduler, steps, guidance, negative prompt, size and strength.
-    tell : callable
-        Is told, once, that batches must be smaller because memory is short.
-    batch : int
-        Pictures at a time; halved whenever memory does not hold as many.
-    preview : diffusers.AutoencoderTiny, optional
-        Decodes instead of the pipeline's own VAE.
-    """
+    """Text embeddings to images; any batch gives the same images, to 2/255 on a CPU."""
 
     pipeline: Any
     settings: GenerateSettings
@@ -218,17 +205,7 @@ class StableDiffusion:
         return pictures
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Decode latents, one picture after the other.
-
-        Parameters
-        ----------
-        latents : tensor, shape (n, channels, height / 8, width / 8)
-            Scaled as the UNet sees them.
-
-        Returns
-        -------
-        array, shape (n, height, width, 3), uint8
-        """
+        """Decode latents, one picture after the other."""
         import torch
 
         vae = self.pipeline.vae if self.preview is None else self.preview

@@ -36,26 +36,7 @@ def untracked(title: str, total: int) -> Advance:  # noqa: ARG001
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run folder with its settings.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the artifacts are.
-    settings : RunSettings
-        What to do.
-    track : callable
-        Opens progress lines; see `Track`.
-    engine : Engine
-        Does units of work.
-    trials, decoder, generator : optional
-        Objects that a script has, instead of what the settings describe; work stays in this process then.
-
-    Notes
-    -----
-    Pickled, it is its folder and settings; in a worker the same of these give the same object, which keeps what it has
-    opened.
-    """
+    """A run folder with its settings."""
 
     folder: Path
     settings: RunSettings
@@ -78,28 +59,7 @@ class Run:
         title: str = "",
         sizes: Sequence[int] | None = None,
     ) -> Iterator[Result]:
-        """Let the engine do units of a stage, and show how far it is.
-
-        Parameters
-        ----------
-        stage : str
-            A key of `NEEDS`.
-        work : callable
-            ``work(run, unit)``; a function of a module.
-        units : sequence
-            What can be pickled.
-        needs : Needs, optional
-            Else those of the stage.
-        title : str
-            Of the progress line; else the stage.
-        sizes : sequence of int, optional
-            By how much each unit advances the progress line; else by 1.
-
-        Yields
-        ------
-        object
-            What `work` gave, in the order of the units.
-        """
+        """Let the engine do units of a stage, and show how far it is."""
         advance = self.track(title or stage, len(units) if sizes is None else sum(sizes))
         done = self.engine.map(partial(work, self), units, needs or NEEDS[stage])
         for result, size in zip(done, sizes or [1] * len(units), strict=True):
@@ -107,42 +67,18 @@ class Run:
             yield result
 
     def log(self, stage: str, **what: Any) -> None:
-        """Append one line to the log.
-
-        Parameters
-        ----------
-        stage : str
-            Name of the stage.
-        **what : object
-            Values to log, as JSON.
-        """
+        """Append one line to the log."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **what}) + "\n")
 
     def logger(self, stage: str, **fixed: Any) -> Callable[[Mapping[str, Any]], None]:
-        """Make a function that logs dictionaries.
-
-        Parameters
-        ----------
-        stage : str
-            Name of the stage.
-        **fixed : object
-            Values that every line has.
-
-        Returns
-        -------
-        callable
-            Takes what one line says beside that.
-        """
+        """Make a function that logs dictionaries."""
         return lambda line: self.log(stage, **fixed, **line)
 
     @cached_property
     def dataset(self) -> tuple[Trials, Images]:
-        """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder.
-
-        All subjects are open where the protocol trains on others than the one that is tested.
-        """
+        """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder."""
         from neurocanvas.data import open_trials
 
         if self.trials is not None and self.trials.images is not None:
@@ -177,23 +113,7 @@ class Run:
         return {subject: trials for subject, trials in self.opened.items() if subject in tested}
 
     def pool(self, subject: str) -> Trials:
-        """Return the trials from which a subject's splits are made.
-
-        Parameters
-        ----------
-        subject : str
-            The one that is tested.
-
-        Returns
-        -------
-        Trials
-            The subject's own, or all that are open where the protocol uses others'.
-
-        Raises
-        ------
-        NeuroCanvasError
-            If the protocol needs several sessions and the subject has one; it names the subjects who have more.
-        """
+        """Return the trials from which a subject's splits are made."""
         protocol, trials = self.settings.split.protocol, self.dataset[0]
         if protocol == "leave-session-out":  # the pool does not know the other subjects
             check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
@@ -214,31 +134,11 @@ class Run:
         return [str(name) for name in np.unique(self.dataset[0].column("image"))]
 
     def stimulus_rows(self, trials: Trials) -> np.ndarray:
-        """Find every trial's stimulus among the run's.
-
-        Parameters
-        ----------
-        trials : Trials
-            Of this run.
-
-        Returns
-        -------
-        array of int, shape (n_trials,)
-            Rows of `embeddings`.
-        """
+        """Find every trial's stimulus among the run's."""
         return np.searchsorted(np.array(self.stimuli), trials.column("image"))
 
     def features_path(self, subject: str) -> Path:
-        """Path of a subject's features; those of one granularity have a folder of their own.
-
-        Parameters
-        ----------
-        subject : str
-
-        Returns
-        -------
-        Path
-        """
+        """Path of a subject's features; those of one granularity have a folder of their own."""
         return self.folder / self.settings.data.features_folder / f"s{subject}_de.npy"
 
     def model_path(self, subject: str, fold: int, encoder: str = "") -> Path:
@@ -247,21 +147,11 @@ class Run:
         return self.folder / "models" / f"{name}_s{subject}_fold{fold}_model.safetensors"
 
     def embeddings(self) -> np.ndarray:
-        """Memory-map the embeddings of captions, from which the generator draws.
-
-        Returns
-        -------
-        array, shape (n_stimuli, 77, 768), float16
-        """
+        """Memory-map the embeddings of captions, from which the generator draws."""
         return self._read_targets(self.embeddings_path("clip-text"))
 
     def targets(self) -> np.ndarray:
-        """Map what encoders predict: `embeddings`, or what `embed.target` says.
-
-        Returns
-        -------
-        array, shape (n_stimuli, 77, 768), or (n_stimuli, 1, width) of pooled and image targets, float16
-        """
+        """Map what encoders predict: `embeddings`, or what `embed.target` says."""
         return self._read_targets(self.embeddings_path(self.settings.embed.target))
 
     def embeddings_path(self, target: str) -> Path:

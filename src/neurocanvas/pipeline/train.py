@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 
 from neurocanvas import artifacts
 from neurocanvas.data.splits import Fold, groups, is_blocked
@@ -134,6 +133,8 @@ def made_from(run: Run, subject: str, decoder: Decoder) -> tuple[list[Path], lis
 def make_decoder(run: Run, encoder: str) -> Decoder:
     """The unfitted decoder of embeddings that the settings describe, or the one that a script gave."""
     if run.decoder is not None and encoder == run.settings.encoder.name:
+        from sklearn.base import clone
+
         given: Decoder = clone(run.decoder)
         return given
     settings, of_features, where = run.settings.encoder, run.settings.features, run.settings.execution
