@@ -18,7 +18,7 @@ import typer
 
 from neurocanvas import __version__, artifacts
 from neurocanvas.artifacts import hold
-from neurocanvas.console import print_benchmark, print_controls, print_scores, print_table, progress_lines
+from neurocanvas.console import print_tables, progress_lines
 from neurocanvas.errors import NeuroCanvasError, printable
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ def inspect_data(
     data: DataFolder, images: Images = "", unit: Unit = "auto", subject: Subjects = None, as_json: Json = False
 ) -> None:
     """Say what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing pictures."""
-    from neurocanvas.console import print_tables
     from neurocanvas.data.inspect import describe, inspect_dataset
 
     report = inspect_dataset(_data_settings(subject, root=str(data), pictures=images, unit=unit))
@@ -202,7 +201,6 @@ def doctor(
 ) -> None:
     """List packages, devices, weights and missing pictures; no network."""
     from neurocanvas.config import load_settings
-    from neurocanvas.console import print_tables
     from neurocanvas.doctor import describe, examine
 
     settings = None if data is None else load_settings(None, data={"root": str(data), "pictures": images}).data
@@ -227,16 +225,15 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Say what can be concluded: what training and testing share, how weights were selected, chance, the block."""
-    from neurocanvas.console import print_tables
     from neurocanvas.pipeline.audit import audit as examine
-    from neurocanvas.pipeline.audit import describe
+    from neurocanvas.report.text import audited, verdict
 
     found = examine(path, selection=selection, transductive=transductive or (), pictures=images)
     if as_json:
         typer.echo(json.dumps(found))
     else:
-        typer.echo(printable(found["verdict"]))
-        print_tables(*describe(found))
+        typer.echo(printable(verdict(found)))
+        print_tables(*audited(found))
 
 
 def verify(
@@ -554,23 +551,15 @@ def _call(
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
     if scores is not None:
-        if verb in SHOW:
-            SHOW[verb](scores)
-        else:
-            from neurocanvas.report.text import notes
+        from neurocanvas.report.text import shown, verdict
 
-            print_scores(scores, notes(scores))
-    if verb in ("run", "demo"):
-        audit = json.loads((folder / "scores" / "audit.json").read_text(encoding="utf-8"))
-        typer.echo(printable(f"Audit: {audit['verdict']}"))
+        tables, notes = shown(verb, scores)
+        if verb in ("run", "demo"):
+            audit = json.loads((folder / "scores" / "audit.json").read_text(encoding="utf-8"))
+            notes.append(("Verdict", verdict(audit)))
+        print_tables(tables, notes)
     for path in paths:
         typer.echo(printable(str(path)))
-
-
-# Verb -> what prints its scores, if not as those of pictures.
-SHOW: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
-    "train": print_table, "classify": print_benchmark, "benchmark": print_benchmark, "controls": print_controls,
-}  # fmt: skip
 
 
 def _changes(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,11 +51,6 @@ RELEASED_EPOCHS = 1000
 # Parameters that say where to compute, not what.
 EXECUTION = ("device", "precision", "threads", "verbose")
 
-PRETRAINED_WARNING = (
-    "Training started from the weights of a file, which does not say which trials trained it or chose its epoch: if "
-    "trials that are tested here were among them, the scores are too high."
-)
-
 # Types of scikit-learn that files may hold beside those that skops trusts by itself.
 TRUSTED = (
     "sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.neighbors._kd_tree.KDTree", "sklearn.tree._tree.Tree",
@@ -370,7 +365,7 @@ class Decoder(BaseEstimator):
         phases = {"train": train} if pretrain is None or not len(pretrain) else {"pretrain": pretrain, "train": train}
         every = np.concatenate([*phases.values()])
         what = self.what()
-        self.spec_, self.warnings_, self.history_, self.chosen_ = spec, [], [], None
+        self.spec_, self.findings_, self.history_, self.chosen_ = spec, [], [], None
         self.final_, self.every_, self.posterior_, self.unit_ = None, [], None, 1.0
         self.is_module_ = hasattr(what, "forward")
         device = find_device(self.device if self.is_module_ else "cpu")
@@ -464,7 +459,7 @@ class Decoder(BaseEstimator):
             "encoder": named, "class": type(self.encoder_).__qualname__, "module": self.is_module_,
             "parameters": parameters, "spec": asdict(self.spec_), "space": asdict(self.space_),
             "classes": None if self.classes_ is None else np.asarray(self.classes_).tolist(),
-            "chosen": self.chosen_, "unit": self.unit_, "warnings": list(self.warnings_),
+            "chosen": self.chosen_, "unit": self.unit_, "findings": list(self.findings_),
         }  # fmt: skip
         arrays: dict[str, np.ndarray] = {"input_mean": self.mean_, "input_sd": self.sd_}
         if self.basis_ is not None:
@@ -683,7 +678,7 @@ class Decoder(BaseEstimator):
             network = build(what, self.input_spec, self._output_space, self._of_encoder())
             if task.start:
                 _start_from(network, task.start, self.input_spec, self.recipe)
-                self.warnings_ = [PRETRAINED_WARNING]
+                self.findings_ = ["pretrained-unknown"]
             self.encoder_ = network.to(task.inputs.device)
             train_rows = task.phases["train"]
             if hasattr(network, "fit_closed_form"):
@@ -820,7 +815,7 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
     made = Decoder(encoder or named or clone(estimator), **whole)
     made.spec_, made.space_, made.is_module_ = TrialSpec(**spec), TargetSpace(**space), bool(card["module"])
     made.classes_ = None if card["classes"] is None else np.array(card["classes"])
-    made.chosen_, made.unit_, made.warnings_ = card["chosen"], float(card["unit"]), list(card["warnings"])
+    made.chosen_, made.unit_, made.findings_ = card["chosen"], float(card["unit"]), list(card["findings"])
     made.history_, made.final_, made.every_, made.posterior_, made.basis_ = [], None, [], None, None
     made.mean_, made.sd_ = arrays.pop("input_mean"), arrays.pop("input_sd")
     made.device_ = made.precision_ = made.prediction_sd_ = None

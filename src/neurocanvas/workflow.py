@@ -47,8 +47,8 @@ STAGES: Mapping[str, str] = MappingProxyType(
 # Verbs that `run` leaves out.
 BESIDE: Mapping[str, str] = MappingProxyType(
     {
-        "classify": "neurocanvas.pipeline.classify",
-        "benchmark": "neurocanvas.pipeline.classify",
+        "classify": "neurocanvas.report.tables",
+        "benchmark": "neurocanvas.report.tables",
         "controls": "neurocanvas.pipeline.controls",
     }
 )

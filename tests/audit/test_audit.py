@@ -15,10 +15,11 @@ from neurocanvas.audit.overlap import (
     neighbour_errors,
     overlaps,
 )
-from neurocanvas.audit.verdict import FINDINGS, SAME_ORDER, verdict
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.benchmark import chance_p
 from neurocanvas.evaluation.statistics import permutation_p
+from neurocanvas.findings import CODES, finding
+from neurocanvas.report.text import sentence, verdict
 
 N_CONCEPTS, OF_EACH, N_TRAIN = 6, 20, 12
 
@@ -112,7 +113,7 @@ def test_few_blocks_say_that_p_cannot_be_small():
     kept = Answers("mlp", some.rows[few], some.predicted[few], some.strata[few], some.units[few])
     said = found(replace(one, answers=[kept]))
     assert said["results"][0]["least_p"] == pytest.approx(0.5) and said["results"][0]["needed"] is None
-    assert any("2 units give .500 at the least" in text for text in said["cannot"])
+    assert any("2 units give .500 at the least" in sentence(one) for one in said["cannot"])
 
 
 def test_the_block_alone_names_the_concept_where_blocks_hold_one():
@@ -147,17 +148,32 @@ def test_neighbours_need_an_order_and_errors():
     assert neighbour_errors(one.columns, rows, concept[rows], rng=rng) is None
 
 
+def pictures(value=0.8, low=0.7, p=0.001, floor=0.5, **changes):
+    """A mixed case of generated pictures, scored as `evaluate` does; a floor of None was not drawn."""
+    beside = None if floor is None else {"value": floor, "low": floor - 0.05, "high": floor + 0.05}
+    score = {
+        "model": "mlp_sd", "metric": "two-way", "n": 48, "value": value, "chance": 0.5, "low": low, "high": 0.9, "p": p,
+        "p_holm": p, "place": 0.6, "floor": beside, "p_floor": None, "least_p": None, "n_units": None,
+        "selection": "validation", "transductive": [],
+    }  # fmt: skip
+    return replace(case(), answers=[], scores=[{**score, **changes}])
+
+
+STALE = {"file": "weights", "more": 1, "stage": "train"}
 VERDICTS = {
-    "other-split": (case("block", other_split="the weights are old; train again"), "concluded: the weights are old;"),
-    "block": (case("block"), "The accuracy cannot be told from the recording block: concepts came in blocks, 100 %"),
-    "untold-block": (
+    "other-split": (case("block", other_split=STALE), "weights and 1 more were trained on another split"),
+    "block-confounded": (case("block"), "Accuracy is confounded with recording block: concepts came in blocks, 100 %"),
+    "block-unknown": (
         case("block", splits=[{"test": case("block").splits[0]["test"]}]),
-        "cannot be told from the recording block: concepts came in blocks, and nothing says which blocks train",
+        "concepts came in blocks, and nothing says which blocks train; add the trials that train",
     ),
-    "nothing": (replace(case(), answers=[]), "no answers to test trials"),
+    "no-answers": (replace(case(), answers=[]), "no answers to test trials"),
     "chance": (case(right=0.0), "Nothing can be concluded: no result is above chance"),
+    "no-floor": (pictures(floor=None), "without the shuffled arm there is no floor"),
+    "no-interval": (pictures(low=None), "too few units for an interval"),
+    "not-above-floor": (pictures(floor=0.7), "not reliably above that of shuffled EEG (70 %, 95 % interval 65–75 %)"),
     "unchecked": (case("unknown"), "without the column order or block, the recording block cannot"),
-    "selected-on-test": (case(answers={"selection": "test"}), "too high by an unknown amount"),
+    "selection-on-test": (case(answers={"selection": "test"}), "too high by an unknown amount"),
     "transductive": (case(answers={"selection": "validation", "transductive": ("CSLS",)}), "not for one alone: CSLS"),
     "known-pictures": (
         case(answers={"selection": "validation"}, columns={"stimulus": np.arange(120) % 40}),
@@ -168,21 +184,32 @@ VERDICTS = {
         "without the column stimulus, picture or sha256, repeated pictures cannot be ruled out",
     ),
     "same-order": (
-        case(answers={"selection": "validation"}, warnings=(f"{SAME_ORDER} in training and test recordings.",)),
-        "Drift since the start",
+        case(answers={"selection": "validation"}, findings=(finding("order-repeats"),)), "Drift since the start",
     ),
-    "unknown-selection": (case(), "How much of the accuracy is selection is unknown"),
+    "selection-unknown": (case(), "How much of the accuracy is selection is unknown"),
     "clean": (case(answers={"selection": "validation"}), "Nothing was found that explains the accuracy away"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("finding", FINDINGS)
-def test_every_finding_has_a_case_of_which_it_is_the_verdict(finding):
-    one, says = VERDICTS[finding]
+@pytest.mark.parametrize("code", VERDICTS)
+def test_every_verdict_has_a_case(code):
+    one, says = VERDICTS[code]
     audited = audit_cases("here", [one], rng=np.random.default_rng(0))
-    assert audited["cases"][0]["finding"] == finding, audited["verdict"]
-    assert says in audited["verdict"] and audited["verdict"] == verdict(audited) and audited["verdict"].endswith(".")
-    assert ("recording block:" in audited["verdict"]) == (finding in ("block", "untold-block"))
+    said = verdict(audited).replace("\N{NO-BREAK SPACE}", " ")
+    assert audited["verdict"]["code"] == code, said
+    assert says in said and said.endswith(".")
+    assert said.startswith("Accuracy is confounded") == (code in ("block-confounded", "block-unknown"))
+    codes = list(CODES)
+    assert codes[codes.index("other-split") : codes.index("clean") + 1] == list(VERDICTS), "no verdict without a case"
+
+
+def test_pictures_are_claimed_only_above_the_floor():
+    assert found(pictures())["verdict"]["code"] == "clean" and found(pictures())["can"][0]["code"] == "tells-seen"
+    assert found(pictures(p_floor=0.2))["verdict"]["code"] == "not-above-floor"
+    assert found(pictures(p=0.06))["verdict"]["code"] == "chance"
+    assert not [one for code in ("no-floor", "no-interval", "chance") for one in found(VERDICTS[code][0])["can"]]
+    said = verdict({"cases": [found(pictures())], "verdict": found(pictures())["verdict"]})
+    assert "60 % of the way from shuffled EEG to the true caption" in said.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_blocks_held_out_whole_are_no_confound_and_inside_blocks_they_are():
@@ -191,11 +218,13 @@ def test_blocks_held_out_whole_are_no_confound_and_inside_blocks_they_are():
     test = split["test"]
     answers = Answers("mlp", test, columns["concept"][test], np.zeros(60, int), twice[test], "validation")
     apart = Case("leave-block-out", columns | {"block": twice}, [split], np.ones(120, bool), [answers])
-    assert found(apart)["finding"] == "clean" and "whole blocks were held out" in found(apart)["text"]
-    assert found(replace(apart, columns=columns | {"block": columns["concept"]}))["finding"] == "block"
+    said = found(apart)["verdict"]
+    assert said["code"] == "clean" and said["numbers"]["design"] == "block"
+    said = found(replace(apart, columns=columns | {"block": columns["concept"]}))
+    assert said["verdict"]["code"] == "block-confounded"
     del apart.columns["stimulus"]
     said = found(apart)
-    assert said["finding"] == "unchecked-pictures" and "the recording block" not in said["text"]
+    assert said["verdict"]["code"] == "unchecked-pictures" and "the recording block" not in sentence(said["verdict"])
 
 
 def test_blocks_of_few_concepts_explain_an_accuracy_only_if_it_is_no_higher():
@@ -209,19 +238,20 @@ def test_blocks_of_few_concepts_explain_an_accuracy_only_if_it_is_no_higher():
 
     def answered(named):
         answers = Answers("mlp", test, named, np.zeros(60, int), test, "validation")
-        return found(Case("table", columns, [split], np.zeros(120, bool), [answers]))
+        return found(Case("table", columns, [split], np.zeros(120, bool), [answers]))["verdict"]
 
     by_block = answered(2 * pair[test] + rng.integers(2, size=60))
-    assert by_block["finding"] == "block" and "blocks differ in their concepts" in by_block["text"]
-    assert answered(concept[test])["finding"] == "clean"  # by the block alone one is right in half of the trials only
+    assert by_block["code"] == "block-confounded" and "blocks differ in their concepts" in sentence(by_block)
+    # by the block alone one is right in half of the trials only
+    assert answered(concept[test])["code"] == "clean"
     columns["block"] = np.arange(120) // 2 % 3  # blocks that say nothing of the concept
-    assert answered(concept[test])["finding"] == "clean"
+    assert answered(concept[test])["code"] == "clean"
 
 
 def test_the_verdict_of_several_cases_begins_with_the_gravest_and_names_them():
     cases = [case(answers={"selection": "validation"}), case("block"), case("block")]
-    said = audit_cases("here", cases, rng=np.random.default_rng(0))["verdict"]
-    assert said.startswith("The accuracy cannot be told from the recording block")
+    said = verdict(audit_cases("here", cases, rng=np.random.default_rng(0)))
+    assert said.startswith("Accuracy is confounded with recording block")
     assert "(released, all and 1 more); nothing was found" in said
     with pytest.raises(NeuroCanvasError, match="nothing to audit"):
         audit_cases("here", [], rng=np.random.default_rng(0))
@@ -230,29 +260,31 @@ def test_the_verdict_of_several_cases_begins_with_the_gravest_and_names_them():
 def test_what_carries_over_is_what_no_training_trial_shares():
     other = np.where(np.isin(np.arange(120), case().splits[0]["test"]), 1, 0)
     said = clean(columns={"subject": other})
-    assert "it carries over to persons who did not train" in said["can"]
-    assert "how it does on another day" in said["cannot"]
-    unknown = clean(columns={"subject": None})
-    assert any(text.endswith("which subject trains is not known") for text in unknown["cannot"])
+    assert ("carries-over", "subject") in scope(said["can"]) and ("shared", "session") in scope(said["cannot"])
+    assert ("sharing-unknown", "subject") in scope(clean(columns={"subject": None})["cannot"])
+
+
+def scope(findings):
+    """Codes and columns."""
+    return [(one["code"], one["numbers"].get("column")) for one in findings]
 
 
 def test_pictures_are_known_by_name_or_by_bytes():
     said = clean(columns={"picture": np.arange(120) // 2})  # equal bytes under another name
-    assert said["finding"] == "known-pictures" and any("same bytes" in text for text in said["cannot"])
+    assert said["verdict"]["code"] == "known-pictures" and ("shared", "picture") in scope(said["cannot"])
     named = np.where(np.isin(np.arange(120), case().splits[0]["test"]), np.arange(120), -1)  # training trials name none
     said = clean(columns={"stimulus": named})
-    assert said["finding"] == "unchecked-pictures" and not any("pictures that did not" in text for text in said["can"])
-    assert clean(columns={"stimulus": None, "picture": np.arange(120)})["finding"] == "clean"
+    assert said["verdict"]["code"] == "unchecked-pictures" and ("carries-over", "stimulus") not in scope(said["can"])
+    assert clean(columns={"stimulus": None, "picture": np.arange(120)})["verdict"]["code"] == "clean"
 
 
 def test_pictures_made_elsewhere_are_not_asked_for_rows_of_a_table():
     test = {"test": case("block").splits[0]["test"]}
     for design in ("block", "unknown"):
         said = found(case(design, splits=[test], made_elsewhere=True, answers={"selection": "validation"}))
-        assert "split = train" not in " ".join([said["text"], *said["can"], *said["cannot"]])
+        assert "split = train" not in " ".join(map(sentence, [said["verdict"], *said["can"], *said["cannot"]]))
 
 
 def test_steps_computed_beside_the_score_do_not_make_it_transductive():
-    said = clean(transductive=("CSLS",))
-    assert said["finding"] == "clean"
-    assert any("beside the score: transductive (CSLS)" in text for text in said["cannot"])
+    said = clean(transductive={"rules": "csls", "alone": "greedy"})
+    assert said["verdict"]["code"] == "clean" and "whole-set-beside" in dict(scope(said["cannot"]))

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 from scipy.stats import combine_pvalues
 
-from neurocanvas.audit.controls.registry import CANNOT, CONTROLS, over_subjects, overall_verdict
+from neurocanvas.audit.controls.registry import CONTROLS, over_subjects, overall
+from neurocanvas.findings import finding, listed
+from neurocanvas.report.text import control_sentence, controls_verdict
 
 BLOCK = CONTROLS["leave-block-out"]
 
 
 def row(fired, effect=0.1, p=0.01, control="leave-block-out", share=0.6, **changed):
-    verdict = {True: "it is the block", False: "it holds", None: "cannot be computed: why"}[fired]
     return {
         "control": control, "effect": effect, "low": 0.0, "high": 1.0, "p": p, "p_holm": p, "fired": fired,
-        "share": None if fired is None else share, "verdict": verdict, "measures": "", "note": "", "decisive": "",
+        "share": None if fired is None else share, "measures": "", "notes": [], "reasons": [], "subjects": None,
         "bound": False, "details": {}, **changed,
     }  # fmt: skip
 
@@ -31,14 +32,15 @@ def test_one_subject_is_left_as_it_is_and_several_are_averaged_and_counted():
     assert found["fired"] is True and np.isclose(found["effect"], 0.2) and found["low"] <= 0.2 <= found["high"]
     assert np.isclose(found["p"], combine_pvalues([0.01, 0.02, 0.5]).pvalue) and np.isclose(found["p_holm"], found["p"])
     # the words are those of the joined share, not of the first subject's
-    assert found["share"] == 0.3 and found["verdict"] == f"{BLOCK.fires.format(some='part')} (fired in 2 of 3 subjects)"
+    assert found["share"] == 0.3
+    assert control_sentence(found) == f"{BLOCK.fires.format(some='part')} (fired in 2 of 3 subjects)"
     assert join(row(None, None, None), row(None, None, None))["fired"] is None
 
 
 def test_more_than_half_must_be_joined_by_a_small_p():
     found = join(row(True, p=0.001), row(False, p=0.4))
     assert found["p"] <= 0.05 and not found["fired"]
-    assert found["verdict"] == f"{BLOCK.silent} (fired in 1 of 2 subjects)"
+    assert control_sentence(found) == f"{BLOCK.silent} (fired in 1 of 2 subjects)"
     weak = (row(True, p=0.05), row(True, p=0.05), row(True, p=0.9), row(False, p=1.0), row(False, p=1.0))
     assert not join(*weak)["fired"]
     assert join(row(True, p=0.01), row(True, p=0.01), row(False, p=1.0))["fired"]
@@ -61,16 +63,20 @@ def test_pictures_are_better_than_null_generators_only_where_that_is_shown():
 
 
 def test_a_note_that_all_subjects_share_stays():
-    assert join(row(False, note="a"), row(False, note="a"))["note"] == "a"
-    assert join(row(False, note="a"), row(False, note="b"))["note"] == ""
+    first, second = listed([finding("no-repeats")]), listed([finding("whole-runs")])
+    assert join(row(False, notes=first), row(False, notes=first))["notes"] == first
+    assert join(row(False, notes=first), row(False, notes=second))["notes"] == []
 
 
 @pytest.mark.parametrize("computed", [0, 1])
-def test_what_is_decisive_in_some_subjects_is_not_lost_in_the_others(computed):
-    reason = "every concept has one block only"
-    alone = row(None, None, None, verdict=f"{CANNOT}{reason}", decisive=reason)
-    found = join(*[row(False, p=0.5)] * computed, alone, alone, row(None, None, None))
-    said = f"in 2 of {3 + computed} subjects {reason}"
-    assert found["decisive"] == said and found["verdict"].endswith(said)
-    assert overall_verdict([found]).startswith(f"{said.capitalize()}. No control")
-    assert join(alone, alone)["decisive"] == reason and join(alone, alone)["verdict"] == f"{CANNOT}{reason}"
+def test_a_serious_reason_in_some_subjects_is_not_lost_in_the_others(computed):
+    alone, other = (
+        row(None, None, None, reasons=[{**listed([finding(code)])[0], "subjects": 1}])
+        for code in ("one-block-only", "no-errors")
+    )
+    found = join(*[row(False, p=0.5)] * computed, alone, alone, other)
+    assert [one["code"] for one in found["reasons"]] == ["one-block-only"]
+    said = f"in 2 of {3 + computed} subjects every concept has one block only"
+    assert said in control_sentence(found)
+    assert controls_verdict({"rows": [found], "overall": listed([overall([found])])[0]}).startswith(said.capitalize())
+    assert control_sentence(join(alone, alone)).startswith("cannot be computed: every concept has one block only")

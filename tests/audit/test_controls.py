@@ -12,8 +12,10 @@ from scipy.stats import binom
 
 from neurocanvas.audit.controls.base import Measured, Refusal
 from neurocanvas.audit.controls.inputs import ControlInputs
-from neurocanvas.audit.controls.registry import COLUMNS, CONTROLS, PROVIDED, compute_control, overall_verdict
+from neurocanvas.audit.controls.registry import COLUMNS, CONTROLS, compute_control, overall
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.findings import CODES, finding, listed
+from neurocanvas.report.text import control_sentence, controls_verdict
 
 PAGE = Path(__file__).parents[2] / "docs" / "controls.md"
 FEW_SEEDS, SEEDS = 20, 200
@@ -102,8 +104,10 @@ def test_what_cannot_be_computed_says_why_and_has_no_numbers() -> None:
     }  # fmt: skip
     for name, words in provided.items():
         assert rows[name]["fired"] is None and rows[name]["p"] is None and rows[name]["effect"] is None
-        assert rows[name]["verdict"].startswith("cannot be computed: ") and words in rows[name]["verdict"], rows[name]
-    assert {need for control in CONTROLS.values() for need in control.needs} == set(PROVIDED)
+        said = control_sentence(rows[name])
+        assert said.startswith("cannot be computed: ") and words in said, rows[name]
+    needs = {need for control in CONTROLS.values() for need in control.needs}
+    assert {f"no-{need.replace('_', '-')}" for need in needs} <= CODES.keys()
 
 
 def test_nothing_is_explained_where_nothing_is_decoded() -> None:
@@ -111,48 +115,62 @@ def test_nothing_is_explained_where_nothing_is_decoded() -> None:
     for seed in range(10):
         inputs = CLEAN["nothing-answered"](rng=np.random.default_rng(seed))
         found = compute_control("drift-removal", inputs, rng=np.random.default_rng(seed))
-        whose = "the control's decoder (shrinkage LDA on single trials) is not above chance"
-        refused += isinstance(found, Refusal) and whose in found.reason
+        refused += isinstance(found, Refusal) and found.reason.code == "nothing-decoded"
     assert refused >= 8
 
 
-def test_the_sentence_names_the_worst_that_is_firm() -> None:
+def verdict_of(rows: list[dict]) -> str:
+    """What the rows of controls come to."""
+    return controls_verdict({"rows": rows, "overall": listed([overall(rows)])[0]})
+
+
+def test_the_verdict_names_the_worst_that_is_firm() -> None:
     rows = run_controls(PLANTED["blocks-come-back"](rng=np.random.default_rng(0)))
-    said = overall_verdict(rows)
+    said = verdict_of(rows)
     assert "of this accuracy is" in said and said[0].isupper() and "leave-block-out" in said
     assert "could not be computed" in said
 
 
-def test_the_sentence_tells_what_does_not_survive_the_correction() -> None:
-    def row(name: str, fired: bool | None, p_holm: float | None, share: float | None = None) -> dict[str, object]:
-        return {"control": name, "fired": fired, "p_holm": p_holm, "share": share, "verdict": f"{name} says so"}
+A, B, C, NULL = "leave-block-out", "block-surrogate", "noise-eeg", "null-generators"
 
-    assert overall_verdict([row("a", None, None)]) == "No control could be computed."
-    said = overall_verdict([row("a", False, 1.0), row("b", None, None)])
+
+def outcome(name: str, fired: bool | None, p_holm: float | None, share: float | None = None, **changed: object) -> dict:
+    """A row as far as the verdict reads it."""
+    row = {"control": name, "fired": fired, "p_holm": p_holm, "share": share, "bound": False, "reasons": []}
+    return {**row, "subjects": None, "notes": [], **changed}
+
+
+def test_the_verdict_tells_what_does_not_survive_the_correction() -> None:
+    def numbers(*rows: dict) -> tuple:
+        found = overall(rows).numbers
+        return found["fired"], found["loose"], found.get("worst")
+
+    assert verdict_of([outcome(A, None, None)]) == "No control could be computed."
+    said = verdict_of([outcome(A, False, 1.0), outcome(B, None, None)])
     assert said == "No control fired (1 computed). 1 could not be computed."
-    assert "None of them survives" in overall_verdict([row("a", True, 0.2), row("b", False, 1.0)])
-    said = overall_verdict([row("a", True, 0.01, 0.3), row("b", True, 0.01, 0.9), row("c", True, 0.06, 1.0)])
-    assert said.startswith("B says so. 3 of 3 controls fired (a, b, c). Without Holm's correction only: c.")
+    assert "None of them survives" in verdict_of([outcome(A, True, 0.2), outcome(B, False, 1.0)])
+    rows = [outcome(A, True, 0.01, 0.3), outcome(B, True, 0.01, 0.9), outcome(C, True, 0.06, 1.0)]
+    assert numbers(*rows) == (f"{A}, {B}, {C}", C, B)
+    assert verdict_of(rows).startswith("Most of this accuracy is the recording block")
+    assert verdict_of(rows).endswith(f"Without Holm's correction only: {C}.")
     # a null generator that is not beaten has a large p, and counts all the same, but gives the verdict alone only
-    null = row("null-generators", True, None)
-    assert overall_verdict([null, row("a", False, 1.0)]).startswith("Null-generators says so.")
-    assert overall_verdict([row("a", True, 0.06, 1.0), null]) == (
-        "2 of 2 controls fired (a, null-generators). Without Holm's correction only: a."
-    )
-    assert overall_verdict([null, row("a", True, 0.01)]).startswith("A says so.")
+    null = outcome(NULL, True, None)
+    assert numbers(null, outcome(A, False, 1.0))[2] == NULL
+    assert numbers(outcome(A, True, 0.06, 1.0), null) == (f"{A}, {NULL}", A, None)
+    assert numbers(null, outcome(A, True, 0.01))[2] == A
     # without a share behind those with one, and last what had to fire
-    assert overall_verdict([row("a", True, 0.01), row("b", True, 0.01, 0.0)]).startswith("B says so.")
-    had_to = {**row("a", True, 0.01, 1.0), "bound": True}
-    assert overall_verdict([had_to, row("b", True, 0.01, 0.3)]).startswith("B says so.")
+    assert numbers(outcome(A, True, 0.01), outcome(B, True, 0.01, 0.0))[2] == B
+    assert numbers(outcome(A, True, 0.01, 1.0, bound=True), outcome(B, True, 0.01, 0.3))[2] == B
 
 
-def test_what_is_decisive_comes_first_whether_the_control_was_computed_or_not() -> None:
-    refused = {"control": "a", "fired": None, "p_holm": None, "share": None, "verdict": "no", "decisive": "it is so"}
-    computed = {**refused, "fired": False, "p_holm": 1.0}
-    other = {**computed, "control": "b", "decisive": ""}
-    assert overall_verdict([refused, other]) == "It is so. No control fired (1 computed)."
-    assert overall_verdict([computed, other]) == "It is so. No control fired (2 computed)."
-    assert overall_verdict([refused]) == "It is so. No control could be computed."
+def test_a_serious_reason_comes_first_whether_the_control_was_computed_or_not() -> None:
+    reasons = [{**listed([finding("one-block-only")])[0], "subjects": 1}]
+    refused, computed = outcome(A, None, None, reasons=reasons), outcome(A, False, 1.0, reasons=reasons)
+    other = outcome(B, False, 1.0)
+    for rows, n in (([refused, other], 1), ([computed, other], 2)):
+        assert verdict_of(rows).startswith("Every concept has one block only")
+        assert verdict_of(rows).endswith(f". No control fired ({n} computed).")
+    assert verdict_of([refused]).endswith(". No control could be computed.")
 
 
 def test_an_unknown_control_is_refused() -> None:

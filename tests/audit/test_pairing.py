@@ -10,6 +10,7 @@ from PIL import Image
 
 from neurocanvas.audit.external import choose_size, inside, pictures_in, read_pairing, read_pictures
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.findings import finding
 
 
 def picture(path, size=(8, 8), seed=0, mode="RGB"):
@@ -45,9 +46,9 @@ def test_a_table_pairs_by_what_it_says_in_its_own_order(folders):
     assert {name: column.tolist() for name, column in pairing.columns.items()} == {
         "subject": ["1", "1", "2"], "trial": ["5", "6", "5"],
     }  # fmt: skip
-    assert pairing.notes == ("Paired by pairs.csv: 3 rows.",)
+    assert pairing.findings == (finding("paired-by-table", table="pairs.csv", n=3),)
     pairing = read_pairing(*folders, table(folders, *ROWS, header="Image, against ,Subjekt,=1+1"))
-    assert pairing.columns == {} and pairing.notes[1] == "Columns that were not read: subjekt, =1+1."
+    assert pairing.columns == {} and pairing.findings[1].numbers == {"columns": "subjekt, =1+1"}
 
 
 def test_without_a_table_only_equal_names_are_paired(folders, tmp_path):
@@ -61,13 +62,13 @@ def test_without_a_table_only_equal_names_are_paired(folders, tmp_path):
     pairing = read_pairing(tmp_path / "one", tmp_path / "two")
     names = [path.relative_to(tmp_path / "one").as_posix() for path in pairing.images]
     assert names == ["a.png", "b.png", "deep/a.png"] and pairing.seen.tolist() == [0, 1, 2]
-    assert "Paired by name: both folders hold the same 3 file names." in pairing.notes
+    assert finding("paired-by-name", n=3) in pairing.findings
 
 
 def test_seen_pictures_that_are_equal_are_said(folders):
     shutil.copyfile(folders[1] / "cat.png", folders[1] / "dog.png")
-    notes = read_pairing(*folders, table(folders, *ROWS)).notes
-    assert notes[1] == "2 seen pictures are equal to another one, as cat.png and dog.png: they cannot be told apart."
+    found = read_pairing(*folders, table(folders, *ROWS)).findings
+    assert found[1] == finding("equal-pictures", n=2, first="cat.png", second="dog.png")
 
 
 # What a row says, and the error.
@@ -136,8 +137,8 @@ def test_pictures_of_another_size_are_cut_and_resized_and_that_is_said(folders):
     pairing = read_pairing(*folders, table(folders, *ROWS))
     assert choose_size(pairing) == ((8, 8), ())
     large = picture(folders[1] / "dog.png", (32, 20), seed=4)
-    size, notes = choose_size(pairing)
-    assert size == (8, 8) and notes[0].startswith("1 of 5 pictures had another size and were brought to 8 x 8 px")
+    size, [found] = choose_size(pairing)
+    assert size == (8, 8) and found.numbers == {"n": 1, "of": 5, "width": 8, "height": 8}
     found = read_pictures(pairing.gallery, size)
     assert found.shape == (2, 8, 8, 3) and found.dtype == np.uint8
     np.testing.assert_array_equal(found[0], np.asarray(Image.open(folders[1] / "cat.png")))
@@ -145,8 +146,8 @@ def test_pictures_of_another_size_are_cut_and_resized_and_that_is_said(folders):
         expected = whole.resize((8, 8), Image.Resampling.LANCZOS, box=(6, 0, 26, 20))
     np.testing.assert_array_equal(found[1], np.asarray(expected))
     picture(folders[0] / "r9.png", (12, 6))
-    size, notes = choose_size(pairing)
-    assert size == (6, 6) and notes[0].startswith("5 of 5")
+    size, [found] = choose_size(pairing)
+    assert size == (6, 6) and found.numbers["n"] == 5
 
 
 def test_grey_and_transparent_pictures_are_read_as_colour_and_deep_ones_refused(tmp_path):

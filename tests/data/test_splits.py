@@ -8,11 +8,7 @@ import pytest
 
 from neurocanvas.config import SplitSettings
 from neurocanvas.data.splits import (
-    BLOCK_WARNING,
-    GAP_WARNING,
-    ORDER_WARNING,
     PROTOCOLS,
-    REPEAT_WARNING,
     Fold,
     blocked_trials,
     groups,
@@ -22,6 +18,7 @@ from neurocanvas.data.splits import (
 )
 from neurocanvas.data.trials import without_signal
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.findings import finding
 
 
 def make_trials(concept, image=None, run=None, order=None, subject=None):
@@ -178,7 +175,7 @@ def test_by_image_holds_out_pictures_of_every_concept(rapid):
     concept = rapid.column("concept")
     assert np.unique(concept[split.test], return_counts=True)[1].tolist() == [5] * 6
     assert np.unique(concept[split.validation], return_counts=True)[1].tolist() == [7] * 6
-    assert split.warnings == ()
+    assert split.findings == ()
     (other,) = folds_of(rapid, SplitSettings(seed=1))
     assert set(split.test) != set(other.test)
 
@@ -188,7 +185,7 @@ def test_leave_run_out_tests_each_run_once_and_validates_at_the_end_of_the_other
     assert [len(split.test) for split in splits] == [80, 80, 80]
     assert np.array_equal(np.sort(np.concatenate([split.test for split in splits])), np.arange(240))
     assert splits[0].validation.tolist() == [*range(140, 160), *range(220, 240)]
-    assert all(split.warnings == (REPEAT_WARNING,) for split in splits)
+    assert all(split.findings == (finding("pictures-repeat"),) for split in splits)
     for split in splits:
         prove_disjoint(split, gratings, "run")
 
@@ -200,7 +197,7 @@ def test_released_takes_the_first_30_of_50_in_recorded_order(blocked):
     position = backwards.column("order") % 50
     assert position[split.test].min() == 30
     assert np.array_equal(np.sort(position[np.r_[split.train, split.validation]]), np.repeat(np.arange(30), 6))
-    assert split.warnings == (BLOCK_WARNING,)
+    assert split.findings == (finding("block-on-both-sides"),)
 
 
 def test_kfold_deals_the_stimuli_of_every_concept_evenly(rapid):
@@ -220,8 +217,7 @@ def test_the_gap_lies_before_the_test_part_and_validation_before_the_gap(blocked
     assert np.unique(place[split.train]).tolist() == list(range(20))
     assert np.unique(place[split.validation]).tolist() == [20, 21, 22]
     assert np.unique(place[split.test]).tolist() == list(range(30, 50))
-    assert split.warnings == (GAP_WARNING.format(gap=7),)
-    assert "7 trials" in split.warnings[0] and split.warnings[0].startswith("Block design")
+    assert split.findings == (finding("gap-on-both-sides", gap=7),)
 
 
 def test_in_longer_blocks_a_gap_lies_on_both_sides_of_a_test_part():
@@ -239,7 +235,7 @@ def test_a_second_visit_is_split_by_passes_as_released(visits):
     (split,) = folds_of(visits[visits.column("session") == "1"], SplitSettings(protocol="released"), 1)
     run = visits.column("run")[visits.column("session") == "1"]
     assert set(run[split.test]) == {"1"} and set(run[np.r_[split.train, split.validation]]) == {"0"}
-    assert BLOCK_WARNING not in split.warnings
+    assert finding("block-on-both-sides") not in split.findings
 
 
 def test_places_are_counted_anew_in_every_session():
@@ -261,7 +257,7 @@ def test_leave_block_out_tests_the_kth_block_of_every_concept(visits):
     assert [len(split.test) for split in splits] == [400, 240, 160]
     for split, pair in zip(splits, [("0", "0"), ("1", "0"), ("1", "1")]):
         assert set(zip(session[split.test].tolist(), run[split.test].tolist())) == {pair}
-        assert BLOCK_WARNING not in split.warnings
+        assert finding("block-on-both-sides") not in split.findings
     assert len(splits[0].validation) == 8 * (6 + 4)
     order, block = visits.column("order"), groups(visits, "block")
     for number in np.unique(block[splits[0].validation]):
@@ -279,8 +275,8 @@ def test_leave_session_out_is_cross_time(visits):
 def test_concepts_that_never_train_are_left_out_and_said(visits):
     kept = ~((visits.column("session") == "1") & np.isin(visits.column("concept"), ["a", "b"]))
     first, second = folds_of(visits[kept], SplitSettings(protocol="leave-session-out"), 1)
-    assert len(first.test) == 6 * 50 and first.warnings[0].startswith("100 test trials are left out")
-    assert len(second.test) == 6 * 50 and not any("left out" in warning for warning in second.warnings)
+    assert len(first.test) == 6 * 50 and first.findings[0] == finding("untrained-concepts", n=100)
+    assert len(second.test) == 6 * 50 and all(one.code != "untrained-concepts" for one in second.findings)
 
 
 def test_leave_subject_out_validates_on_whole_others(visits):
@@ -308,11 +304,11 @@ def test_pretrain_finetune_goes_from_others_through_the_first_visit_to_the_secon
 def test_a_picture_known_from_any_part_is_marked(part, visits):
     settings = SplitSettings(protocol="pretrain-finetune")
     (split,) = folds_of(visits, settings, 3)
-    assert REPEAT_WARNING not in split.warnings
+    assert finding("pictures-repeat") not in split.findings
     shown = visits.column("image").copy()
     shown[split.parts()[part][0]] = shown[split.test[0]]
     changed = replace(visits, metadata=visits.metadata.assign(image=shown))
-    assert REPEAT_WARNING in folds_of(changed, settings, 3)[0].warnings
+    assert finding("pictures-repeat") in folds_of(changed, settings, 3)[0].findings
 
 
 def test_a_rapid_session_does_not_hide_a_blocked_one():
@@ -335,7 +331,7 @@ def test_block_and_run_numbers_mean_nothing_across_subjects(visits):
         prove_disjoint(split, visits, column)
     with pytest.raises(NeuroCanvasError, match="share the concept a"):
         prove_disjoint(split, visits, "concept")
-    assert BLOCK_WARNING not in split.warnings
+    assert finding("block-on-both-sides") not in split.findings
 
 
 def test_one_order_of_blocks_in_several_recordings_is_marked():
@@ -347,12 +343,13 @@ def test_one_order_of_blocks_in_several_recordings_is_marked():
     for shown, marked in ((same, True), (mixed, False)):
         subjects = concatenate(*((subject, 0, 0, names) for subject, names in enumerate(shown)))
         (split,) = folds_of(subjects, SplitSettings(protocol="leave-subject-out"), 2)
-        assert (ORDER_WARNING in split.warnings) == marked
+        assert (finding("order-repeats") in split.findings) == marked
         sessions = concatenate((0, 0, 0, shown[0]), (0, 1, 0, shown[2]))
         splits = folds_of(sessions, SplitSettings(protocol="leave-session-out"))
-        assert [ORDER_WARNING in split.warnings for split in splits] == [marked] * 2
+        assert [finding("order-repeats") in split.findings for split in splits] == [marked] * 2
     rapid = concatenate(*((subject, 0, 0, rng.permutation(same[0])) for subject in range(3)))
-    assert ORDER_WARNING not in folds_of(rapid, SplitSettings(protocol="leave-subject-out"), 0)[0].warnings
+    (split,) = folds_of(rapid, SplitSettings(protocol="leave-subject-out"), 0)
+    assert finding("order-repeats") not in split.findings
 
 
 def test_random_orders_are_hardly_ever_marked():
@@ -360,7 +357,7 @@ def test_random_orders_are_hardly_ever_marked():
     for seed in range(40):
         trials = people(np.random.default_rng(seed), n_subjects=3, returning=())
         (split,) = folds_of(trials, SplitSettings(protocol="leave-subject-out"), 0)
-        marked += ORDER_WARNING in split.warnings
+        marked += finding("order-repeats") in split.findings
     assert marked <= 3
 
 
@@ -390,14 +387,14 @@ def test_a_split_inside_blocks_is_refused_unless_accepted_and_then_marked(protoc
     with pytest.raises(NeuroCanvasError, match="accept_block_confound"):
         folds_of(blocked, SplitSettings(protocol=protocol))
     for split in folds_of(blocked, SplitSettings(protocol=protocol, accept_block_confound=True)):
-        assert BLOCK_WARNING in split.warnings
+        assert finding("block-on-both-sides") in split.findings
 
 
 def test_whole_blocks_in_other_runs_are_no_confound():
     names = np.concatenate([np.repeat(list(order), 10) for order in ("abcd", "cadb")])
     trials = make_trials(names, run=np.repeat([1, 2], 40))
     splits = folds_of(trials, SplitSettings(protocol="leave-run-out"))
-    assert [split.warnings for split in splits] == [(), ()]
+    assert [split.findings for split in splits] == [(), ()]
 
 
 REFUSED = {

@@ -93,7 +93,7 @@ def test_without_signal_only_splits_inside_blocks_score(design, tmp_path):
             assert row["p_holm"] >= 0.05, row
         elif row["model"] in ("mlp", "svm", "ridge"):
             assert row["p_holm"] < 0.05 and row["mean"] > 1.3 * row["chance"], row
-            assert any(warning.startswith("Block design") for warning in row["warnings"])
+            assert any(one["severity"] == "serious" for one in row["findings"])
 
 
 def test_without_signal_blocks_are_decoded_and_sessions_are_not(tmp_path):

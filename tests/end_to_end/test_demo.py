@@ -28,7 +28,7 @@ def check_form(summary, arms):
             assert {"value", "low", "high", "p", "chance"} <= set(score)
             assert score["low"] <= score["value"] <= score["high"]
             assert score["p"] is None if metric.endswith("@mindeye") else 0 < score["p"] <= 1
-    assert isinstance(summary["warnings"], list)
+    assert isinstance(summary["findings"], list)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def test_a_file_in_the_released_layout_goes_all_the_way(ask, tmp_path):
     assert {row["model"] for row in found["rows"]} == {"ridge", "mlp"}
     assert all(row["subjects"] == [0, 1] and row["mean"] > row["chance"] for row in found["rows"])
     found = ask("benchmark", "-o", run, "-m", "ridge", "-g", "all", *split)["scores"]
-    assert any(warning.startswith("Block design") for warning in found["rows"][0]["warnings"])
+    assert any(one["severity"] == "serious" for one in found["rows"][0]["findings"])
     for verb in ("caption", "embed"):
         ask(verb, "-o", run)
     table = ask("train", "-o", run, "-b", "40", *split)["scores"]
@@ -27,7 +27,7 @@ def test_a_file_in_the_released_layout_goes_all_the_way(ask, tmp_path):
     ask("generate", "-o", run, "-b", "8", "--steps", "2", "--pictures", "6", "--arm", arms)
     scores = ask("evaluate", "-o", run)["scores"]
     assert list(scores["arms"]) == ["eeg", "shuffled", "mean", "oracle"] and scores["n_trials"] == 12
-    assert any(warning.startswith("Block design") for warning in scores["warnings"])
+    assert any(one["severity"] == "serious" for one in scores["findings"])
     ask("report", "-o", run)
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Block design" in page and "Ridge" in page

@@ -12,16 +12,19 @@ from neurocanvas.evaluation.benchmark import (
     EXPLAINED,
     Cell,
     as_csv,
-    as_latex,
-    as_text,
     cell_text,
     explanation,
     paper_tables,
     summarise_cells,
 )
+from neurocanvas.findings import finding
+from neurocanvas.report.tables import as_latex, as_text
+from neurocanvas.report.text import sentence
+
+BLOCK = finding("block-on-both-sides")
 
 
-def make_cell(model, subject, hit_rate, granularity="all", protocol="released", n=400, warnings=(), diagnosed=False):
+def make_cell(model, subject, hit_rate, granularity="all", protocol="released", n=400, findings=(), diagnosed=False):
     """A model that is right in a share of the trials of all concepts, and one trial per unit."""
     rng = np.random.default_rng([subject, len(model), len(granularity)])
     n_concepts = {"a": 80, "c": 40, "f": 8}[granularity[0]]
@@ -34,12 +37,12 @@ def make_cell(model, subject, hit_rate, granularity="all", protocol="released", 
     reached |= {"best_on_test": accuracy + 0.03} if diagnosed else {}
     return Cell(
         protocol, granularity, model, model.upper(), subject, scores, true, np.zeros(n, int), np.arange(n), reached,
-        2.0, warnings,
+        2.0, findings,
     )  # fmt: skip
 
 
 def make_rows(**options):
-    cells = [make_cell("svm", s, 0.6, warnings=("Block design: drift.",), **options) for s in range(8)]
+    cells = [make_cell("svm", s, 0.6, findings=(BLOCK,), **options) for s in range(8)]
     cells += [make_cell("dt", s, 0.0, **options) for s in range(8)]
     cells += [make_cell("svm", s, 0.5, granularity=f"fine{k}", **options) for s in range(8) for k in range(5)]
     return summarise_cells(cells, count=499, seed=0)
@@ -71,8 +74,9 @@ def test_text_csv_and_latex_say_the_same(rows):
     assert mean in text and mean.replace("±", r"$\pm$") in latex
     read = list(csv.DictReader(io.StringIO(table)))
     assert len(read) == 24 and float(read[0]["accuracy"]) == pytest.approx(rows[0]["accuracy"][0], abs=1e-5)
-    for written in (text, table, latex):
-        assert "Block design: drift." in written
+    for written in (text, latex):
+        assert sentence(BLOCK) in " ".join(written.split())
+    assert read[0]["findings"] == BLOCK.code
     assert ".392" in text  # the published number beside ours
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
 
@@ -130,8 +134,9 @@ def test_a_subject_that_lacks_a_concept_does_not_hide_the_published_number(place
 def test_too_few_subjects_for_a_dagger_is_said_in_every_output(n_subjects, possible):
     cells = [small_cell(name, s, "released", right=name == "svm") for name in ("svm", "dt") for s in range(n_subjects)]
     rows = summarise_cells(cells, count=99, seed=0)
-    written = [as_text(rows), as_csv(rows), as_latex(rows).replace(r"$^\dagger$", "†"), str(paper_tables(rows))]
-    assert [("No † can appear: comparing 2 models over" in text) for text in written] == [not possible] * 4
+    written = [as_text(rows), as_latex(rows).replace(r"$^\dagger$", "†")]
+    assert [("No † can appear: comparing 2 models over" in text) for text in written] == [not possible] * 2
+    assert [("best-out-of-reach" in text) for text in (as_csv(rows), str(paper_tables(rows)))] == [not possible] * 2
     assert ("†" in cell_text(rows[1])) == possible
     assert "No †" not in as_text(summarise_cells(cells[:n_subjects], count=99, seed=0))  # of one model
 

@@ -8,6 +8,7 @@ import pytest
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.summary import METRICS, draw_cells, exchangeable, score_tables, summarise
+from neurocanvas.findings import finding
 
 SETTINGS = EvaluateSettings(permutations=199, resamples=200)
 CONCEPTS = {"n1": "banana", "n2": "apple", "n3": "piano", "n4": "owl", "n5": "car", "n6": "shoe"}
@@ -78,7 +79,7 @@ def test_every_arm_gets_every_metric_with_chance_interval_p_and_place() -> None:
     assert eeg["place"] == pytest.approx((eeg["value"] - shuffled["value"]) / span)
     assert shuffled["place"] == 0 and oracle["place"] == 1
     assert (summary["n_trials"], summary["n_pictures"], summary["unit"]) == (30, 30, "trials")
-    assert summary["warnings"] == []
+    assert summary["findings"] == []
 
 
 def test_chance_is_exact_for_identification_and_of_other_pictures_for_pixels() -> None:
@@ -122,10 +123,10 @@ def test_the_same_seed_gives_the_same_summary_whichever_arms_there_are() -> None
 def test_blocks_are_exchanged_whole_and_the_design_is_named() -> None:
     trials = trial_table(n_subjects=2)
     rapid, _ = summary_of(trials)
-    blocked, _ = summary_of(trials, blocked=True, warnings=["from the split"])
+    blocked, _ = summary_of(trials, blocked=True, findings=[finding("pictures-repeat")])
     assert (rapid["unit"], blocked["unit"]) == ("trials", "blocks")
-    for warning, words in zip(blocked["warnings"], ("from the split", "recording block", "Only 12 blocks")):
-        assert words in warning
+    assert [one["code"] for one in blocked["findings"]] == ["blocked-design", "pictures-repeat", "few-units"]
+    assert blocked["findings"][2]["numbers"] == {"n": 12, "unit": "blocks"}
     for key in ("p", "low"):
         assert rapid["arms"]["shuffled"]["two_way"][key] != blocked["arms"]["shuffled"]["two_way"][key]
 
@@ -142,7 +143,7 @@ def test_units_never_cross_subjects_or_folds() -> None:
 def test_many_subjects_are_resampled_themselves() -> None:
     summary, _ = summary_of(trial_table(n_subjects=5))
     assert (summary["unit"], summary["exchanged"]) == ("subjects", "trials")
-    assert any("Only 5 subjects" in warning for warning in summary["warnings"])
+    assert {"n": 5, "unit": "subjects"} in [one["numbers"] for one in summary["findings"]]
 
 
 def test_pixels_must_be_there_for_the_seen_picture_and_may_have_no_chance_level() -> None:
@@ -160,11 +161,11 @@ def test_pixels_must_be_there_for_the_seen_picture_and_may_have_no_chance_level(
 def test_controls_that_fail_are_named() -> None:
     trials = trial_table()
     weak, _ = summary_of(trials, {**STRENGTH, "oracle": 0.3})
-    assert [w for w in weak["warnings"] if "oracle arm reaches only" in w]
+    assert "low-oracle" in [one["code"] for one in weak["findings"]]
     for arm in ("shuffled", "mean"):
         for strength in (2.0, -2.0):
             leaking, _ = summary_of(trials, {**STRENGTH, arm: strength})
-            assert [w for w in leaking["warnings"] if f"The {arm} arm differs from chance" in w]
+            assert arm in [one["numbers"].get("arm") for one in leaking["findings"] if one["code"] == "floor-differs"]
 
 
 def test_a_run_without_anything_to_exchange_says_so() -> None:
@@ -173,7 +174,7 @@ def test_a_run_without_anything_to_exchange_says_so() -> None:
     summary, _ = score(trials, {"eeg": arm_tables(trials, 1.0, seed=1, blocked=True)}, blocked=True)
     found = summary["arms"]["eeg"]["two_way"]
     assert (found["low"], found["high"], found["p"]) == (None, None, 1.0)
-    assert any("p cannot go below 1." in warning for warning in summary["warnings"])
+    assert {"least": 1.0} in [one["numbers"] for one in summary["findings"]]
 
 
 @pytest.mark.parametrize(

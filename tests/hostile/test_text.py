@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from neurocanvas.audit.external import read_columns
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option, csv_cell, latex, printable, read_csv_cell
-from neurocanvas.evaluation.benchmark import as_csv, as_latex, as_text
+from neurocanvas.evaluation.benchmark import as_csv
+from neurocanvas.findings import finding, listed
 from neurocanvas.report.sections import csv_link, file_link, read_csv
+from neurocanvas.report.tables import as_latex, as_text
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=HYPERLINK(\"http://x\",\"y\")", "-", "=",
             "-1e5x", "+inf+", "'=1", "''=1", "−1", "=cmd|' /C calc'!A0"]  # fmt: skip
@@ -70,7 +72,7 @@ def test_messages_cannot_steer_the_terminal(tmp_path):
 ROW = {"protocol": f"p{STEERING}", "granularity": "all", "model": f"=m{STEERING}", "title": f"=m_&{STEERING}",
        "subjects": [0], "accuracy": [0.5], "final": [0.5], "best_on_test": [0.4], "two_way": [0.5], "upper_half": [0.5],
        "seconds": [1.0], "mean": 0.5, "sd": None, "gap": -0.1, "chance": 0.5, "p": 0.5, "p_holm": 0.5, "p_best": None,
-       "released": None, "warnings": [f"=w{STEERING}"]}  # fmt: skip
+       "released": None, "findings": listed([finding("columns-unread", columns=f"=w{STEERING}")])}  # fmt: skip
 
 
 def test_tables_of_the_benchmark(capsys):
@@ -79,7 +81,7 @@ def test_tables_of_the_benchmark(capsys):
     cells = [cell for row in csv.reader(io.StringIO(as_csv([ROW]), newline="")) for cell in row]
     assert [cell for cell in cells if cell.startswith(DANGEROUS)] == ["-0.1"]
     odd = r"\input{/etc/passwd}$x$ #1 50% ~ ^ _ & < >"
-    tex = as_latex([{**ROW, "title": odd, "warnings": [odd]}])
+    tex = as_latex([{**ROW, "title": odd, "findings": listed([finding("columns-unread", columns=odd)])}])
     assert r"\input{" not in tex and latex(odd) in tex
     left = re.sub(r"\\[&%$#_{}]|\\text(backslash|asciitilde|asciicircum)\{\}|\$[<>]\$", "", latex(odd))
     assert not set(left) & set("\\{}$&#_^~%<>")

@@ -16,13 +16,14 @@ from PIL import Image
 from neurocanvas import artifacts
 from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.pipeline import audit as auditing
-from neurocanvas.pipeline.audit import audit, describe
-from neurocanvas.pipeline.classify import TRANSDUCTIVE
+from neurocanvas.findings import finding, listed
+from neurocanvas.pipeline.audit import audit
 from neurocanvas.pipeline.run import Run
+from neurocanvas.report.text import audited, sentence, verdict
 from neurocanvas.workflow import run_stage
 
-SAYS_BLOCK = "The accuracy cannot be told from the recording block"
+SAYS_BLOCK = "Accuracy is confounded with recording block"
+ADAPTED = listed([finding("transductive-training")])
 
 
 def settings_of(design, **sections):
@@ -85,12 +86,12 @@ def test_a_run_folder_says_what_its_parts_share(runs):
 def test_a_picture_under_two_names_is_found_by_its_bytes(rapid):
     files = sorted(rapid.glob("data/imageNet_images/*/*"))
     trials = Run(rapid, settings_of("rapid")).dataset[0]
-    tested = trials.column("stimulus")[trials.column("concept") == trials.column("concept")[0]]
+    tested = trials.column("image")[trials.column("concept") == trials.column("concept")[0]]
     first, last = (next(file for file in files if file.name == name) for name in (tested[0], tested[-1]))
     shutil.copyfile(first, last)  # the first of a concept trains, the last is tested
     found = audit(rapid)
     assert rows_of(found, "stimulus")["known/test"] == (0, 80) and rows_of(found, "picture")["known/test"] == (1, 80)
-    assert "1 of 80 tested pictures train too" in found["verdict"]
+    assert "1 of 80 tested pictures train too" in verdict(found)
 
 
 def change_card(folder, **changes):
@@ -100,25 +101,25 @@ def change_card(folder, **changes):
 
 
 def test_what_cards_say_of_selection_and_test_trials_is_said(rapid):
-    change_card(rapid, warnings=[TRANSDUCTIVE])
+    change_card(rapid, findings=ADAPTED)
     found = audit(rapid)
-    assert "transductive" in found["verdict"] and found["cases"][0]["results"][0]["transductive"] == [TRANSDUCTIVE]
-    change_card(rapid, warnings=[], selection="none: the last epoch, and the validation trials train too")
-    assert "by no trials: the last epoch" in audit(rapid)["verdict"]
+    assert "transductive" in verdict(found) and found["cases"][0]["results"][0]["transductive"] == ["domain adaptation"]
+    change_card(rapid, findings=[], selection="none: the last epoch, and the validation trials train too")
+    assert "by no trials: the last epoch" in verdict(audit(rapid))
     change_card(rapid, imported=True)
     found = audit(rapid)
-    assert found["cases"][0]["results"][0]["selection"] == "unknown" and "selection is unknown" in found["verdict"]
+    assert found["cases"][0]["results"][0]["selection"] == "unknown" and "selection is unknown" in verdict(found)
 
 
 def test_answers_to_other_trials_than_the_split_tests_are_noticed(rapid):
     run_toml = (rapid / "run.toml").read_text(encoding="utf-8")
-    assert not audit(rapid)["cases"][0]["warnings"]
+    assert not audit(rapid)["cases"][0]["findings"]
     path = rapid / "classification" / "released" / "all" / "svm_s0.npy"
     table = np.load(path)
     np.save(path, table[:40])
     found = audit(rapid)
-    assert "svm_s0.npy was made from other trials" in found["cases"][0]["warnings"][0]
-    assert found["cases"][0]["finding"] == "other-split" and "run `neurocanvas classify` again" in found["verdict"]
+    assert "svm_s0.npy was made from other trials" in sentence(found["cases"][0]["findings"][0])
+    assert found["verdict"]["code"] == "other-split" and "run `neurocanvas classify` again" in verdict(found)
     path.write_bytes(b"no array")
     with pytest.raises(NeuroCanvasError, match=r"svm_s0.npy: damaged"):
         audit(rapid)
@@ -131,8 +132,8 @@ def test_without_its_data_the_trial_tables_of_a_run_are_read(rapid):
     before = audit(rapid)
     shutil.rmtree(rapid / "data")
     after = audit(rapid)
-    assert after["verdict"] == before["verdict"] and rows_of(after, "picture") == {}
-    assert "data set is not there" in after["cases"][0]["warnings"][0]
+    assert verdict(after) == verdict(before) and rows_of(after, "picture") == {}
+    assert after["cases"][0]["findings"][0]["code"] == "data-missing"
     shutil.rmtree(rapid / "features")
     with pytest.raises(NeuroCanvasError, match=r"no such folder"):
         audit(rapid)
@@ -145,11 +146,12 @@ def test_every_protocol_and_subject_of_a_benchmark_is_a_case(tmp_path):
     run_stage(Run(tmp_path, settings), "benchmark")
     found = audit(tmp_path)
     cases = {case["name"].partition(",")[0]: case for case in found["cases"] if case["name"].endswith(", all")}
-    assert cases["released"]["finding"] == "block" and cases["leave-subject-out"]["finding"] == "chance"
-    assert found["verdict"].startswith(SAYS_BLOCK) and "(leave-subject-out, " in found["verdict"]
+    assert cases["released"]["verdict"]["code"] == "block-confounded"
+    assert cases["leave-subject-out"]["verdict"]["code"] == "chance"
+    assert verdict(found).startswith(SAYS_BLOCK) and "(leave-subject-out, " in verdict(found)
     apart = {row["column"]: row for row in cases["leave-subject-out"]["overlaps"] if row["pair"] == "known/test"}
     assert apart["subject"]["shared"] == apart["block"]["shared"] == 0 and apart["subject"]["values"] == 3
-    assert len(describe(found)[0][0][2]) == len(found["cases"]) and SAYS_BLOCK not in describe(found)[1][0]
+    assert len(audited(found)[0][0][2]) == len(found["cases"]) and SAYS_BLOCK not in audited(found)[1][0]
 
 
 def test_a_run_that_draws_pictures_is_audited_with_its_gallery(tiny_run, tmp_path):
@@ -161,13 +163,13 @@ def test_a_run_that_draws_pictures_is_audited_with_its_gallery(tiny_run, tmp_pat
     assert result["metric"] == "two-way" and case["name"] == "by-stimulus, mapper"
     shared = rows_of(found, "stimulus")
     assert shared["test/gallery"] == (8, 8) and shared["train/gallery"] == (0, 8)
-    [_, (_, header, lines)] = describe(found)[0]
+    [_, (_, header, lines)] = audited(found)[0]
     cells = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     assert cells["session"]["train/gallery"] == cells["block"]["train/test"] == "–"
     assert cells["picture"]["test/gallery"] == "8 of 8" and cells["trials"]["val/test"] == "4/8"
     copy = shutil.copytree(tiny_run, tmp_path / "copy")
     shutil.rmtree(copy / "scores")
-    assert audit(copy)["verdict"].startswith("Nothing can be concluded yet")
+    assert verdict(audit(copy)).startswith("Nothing can be concluded yet")
     (copy / "images" / "manifest.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(NeuroCanvasError, match=r"manifest.jsonl: damaged"):
         audit(copy)
@@ -209,8 +211,8 @@ def test_a_table_says_block_where_concepts_came_in_blocks(design, columns, tmp_p
     asked = ("true", "predicted", "split", "stimulus", *(columns or ("order", "block")))
     found = audit(write(tmp_path / "theirs.csv", rows, *asked), selection="validation")
     [case] = found["cases"]
-    assert found["verdict"].startswith(SAYS_BLOCK) == (design == "block")
-    assert case["finding"] == ("block" if design == "block" else "clean")
+    assert verdict(found).startswith(SAYS_BLOCK) == (design == "block")
+    assert case["verdict"]["code"] == ("block-confounded" if design == "block" else "clean")
     near = case["results"][0]["neighbours"]
     assert (near is None) == (columns == ("block",))
     if near:
@@ -220,7 +222,7 @@ def test_a_table_says_block_where_concepts_came_in_blocks(design, columns, tmp_p
 def test_a_table_without_order_and_training_says_that_nothing_can_be_checked(tmp_path):
     rows = [row for row in predictions("rapid", np.random.default_rng(0)) if row["predicted"]]
     found = audit(write(tmp_path / "bare.csv", rows, "true", "predicted"))
-    assert found["verdict"].startswith("What the accuracy shows cannot be concluded: without the column order or block")
+    assert verdict(found).startswith("The accuracy cannot be interpreted: without the column order or block")
     [result] = found["cases"][0]["results"]
     right = np.mean([row["true"] == row["predicted"] for row in rows])
     assert result["value"] == right and result["p"] < 0.01 and result["low"] < right < result["high"]
@@ -228,20 +230,20 @@ def test_a_table_without_order_and_training_says_that_nothing_can_be_checked(tmp
     assert result["majority"] == pytest.approx(share) and abs(result["chance"] - 1 / 8) < 0.02
     in_blocks = [row for row in predictions("block", np.random.default_rng(0)) if row["predicted"]]
     found = audit(write(tmp_path / "order.csv", in_blocks, "true", "predicted", "order"))
-    assert found["verdict"].startswith(SAYS_BLOCK) and "nothing says which blocks train" in found["verdict"]
+    assert verdict(found).startswith(SAYS_BLOCK) and "nothing says which blocks train" in verdict(found)
 
 
 def test_a_table_without_pictures_says_that_these_may_repeat(tmp_path):
     rows = predictions("rapid", np.random.default_rng(0))
     path = write(tmp_path / "theirs.csv", rows, "true", "predicted", "split", "order")
     found = audit(path, selection="validation")
-    assert found["verdict"].startswith("What the accuracy shows cannot be concluded: without the column stimulus")
-    assert "repeated pictures cannot be ruled out" in found["verdict"] and "recording block" not in found["verdict"]
-    assert "too high by an unknown amount" in audit(path, selection="test")["verdict"]
+    assert verdict(found).startswith("The accuracy cannot be interpreted: without the column stimulus")
+    assert "repeated pictures cannot be ruled out" in verdict(found) and "the recording block" not in verdict(found)
+    assert "too high by an unknown amount" in verdict(audit(path, selection="test"))
     for row in rows:
         row["sha256"] = f"{row['order']:064x}"
     path = write(path, rows, "true", "predicted", "split", "order", "sha256")
-    assert audit(path, selection="validation")["cases"][0]["finding"] == "clean"
+    assert audit(path, selection="validation")["cases"][0]["verdict"]["code"] == "clean"
 
 
 def test_blocks_are_those_of_their_subject_and_session(tmp_path):
@@ -251,7 +253,8 @@ def test_blocks_are_those_of_their_subject_and_session(tmp_path):
     found = audit(write(tmp_path / "apart.csv", rows), selection="validation")
     assert rows_of(found, "block")["train/test"] == (0, 8) and rows_of(found, "subject")["train/test"] == (1, 1)
     [case] = found["cases"]
-    assert case["finding"] == "clean" and "it carries over to a session" in " ".join(case["can"])
+    assert case["verdict"]["code"] == "clean"
+    assert {"column": "session"} in [one["numbers"] for one in case["can"]]
 
 
 def test_pictures_of_a_table_are_compared_by_bytes_and_stay_inside_their_folder(tmp_path):
@@ -263,10 +266,13 @@ def test_pictures_of_a_table_are_compared_by_bytes_and_stay_inside_their_folder(
     shutil.copyfile(tmp_path / "pictures" / "a.png", tmp_path / "pictures" / "b.png")
     path = write(tmp_path / "theirs.csv", rows)
     found = audit(path, selection="validation", pictures=tmp_path / "pictures")
-    assert found["cases"][0]["finding"] == "known-pictures" and rows_of(found, "picture")["train/test"] == (1, 1)
+    assert found["verdict"]["code"] == "known-pictures" and rows_of(found, "picture")["train/test"] == (
+        1,
+        1,
+    )
     Image.new("RGB", (5, 5)).save(tmp_path / "pictures" / "b.png")
     found = audit(path, selection="validation", pictures=tmp_path / "pictures")
-    assert found["cases"][0]["finding"] == "clean" and rows_of(found, "picture")["train/test"] == (0, 1)
+    assert found["verdict"]["code"] == "clean" and rows_of(found, "picture")["train/test"] == (0, 1)
     rows[3]["picture"] = "../theirs.csv"
     with pytest.raises(NeuroCanvasError, match=r"picture, row 4: a name inside"):
         audit(write(path, rows), pictures=tmp_path / "pictures")
@@ -275,12 +281,12 @@ def test_pictures_of_a_table_are_compared_by_bytes_and_stay_inside_their_folder(
 def test_what_the_table_or_the_caller_says_of_selection_and_transduction_is_said(tmp_path, call):
     rows = predictions("rapid", np.random.default_rng(0))
     path = write(tmp_path / "theirs.csv", rows)
-    assert "too high by an unknown amount" in audit(path, selection="test")["verdict"]
+    assert "too high by an unknown amount" in verdict(audit(path, selection="test"))
     code, stdout, _ = call("audit", path, "--selection", "validation", "--transductive", "Hungarian", "--json")
-    assert code == 0 and "not for one alone: Hungarian" in json.loads(stdout)["verdict"]
-    for cell, finding in (("z-scored on test", "transductive"), ("no", "clean")):
+    assert code == 0 and "not for one alone: Hungarian" in verdict(json.loads(stdout))
+    for cell, code in (("z-scored on test", "transductive"), ("no", "clean")):
         write(path, [{**row, "transductive": cell} for row in rows])
-        assert audit(path, selection="validation")["cases"][0]["finding"] == finding
+        assert audit(path, selection="validation")["cases"][0]["verdict"]["code"] == code
     code, stdout, stderr = call("audit", path, "--selection", "none")
     assert (code, stdout, stderr.count("\n")) == (2, "", 1) and "allowed are validation, final, test" in stderr
 
@@ -365,7 +371,7 @@ def test_parquet_says_what_csv_says(tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "theirs.parquet")
     same = audit(write(tmp_path / "theirs.csv", predictions("block", np.random.default_rng(0))))
     found = audit(tmp_path / "theirs.parquet")
-    assert found["verdict"] == same["verdict"] and found["cases"][0]["results"] == same["cases"][0]["results"]
+    assert verdict(found) == verdict(same) and found["cases"][0]["results"] == same["cases"][0]["results"]
     content = (tmp_path / "theirs.parquet").read_bytes()
     (tmp_path / "theirs.parquet").write_bytes(content[: len(content) // 2])
     with pytest.raises(NeuroCanvasError, match=r"damaged, or not a parquet file"):
@@ -373,9 +379,11 @@ def test_parquet_says_what_csv_says(tmp_path):
 
 
 def test_sentences_of_many_cases_are_said_once():
-    case = {"name": "a", "can": ["x"], "cannot": ["y", "z"]}
-    others = [{**case, "name": name, "cannot": ["y"]} for name in "bcde"]
-    said = auditing._sentences("Cannot", [case, *others], "cannot")
-    assert said == [("Cannot", "y."), ("Cannot (a)", "z.")]
-    said = auditing._sentences("Cannot", [{**case, "cannot": []}, *others], "cannot")
-    assert said == [("Cannot (b; c; d and 1 more)", "y.")]
+    same, other = listed([finding("share-unknown")]), listed([finding("untouched-unknown")])
+    whole = {"name": "a", "can": [], "cannot": [*same, *other], "results": [], "overlaps": [], "findings": []}
+    whole |= {"design": "mixed", "trials": {}}
+    others = [{**whole, "name": name, "cannot": same} for name in "bcde"]
+    titles = [title for title, _ in audited({"cases": [whole, *others], "source": "x"})[1]]
+    assert titles == ["Cannot be concluded", "Cannot be concluded (a)"]
+    titles = [title for title, _ in audited({"cases": [{**whole, "cannot": []}, *others], "source": "x"})[1]]
+    assert titles == ["Cannot be concluded (b; c; d and 1 more)"]

@@ -74,7 +74,7 @@ def test_a_window_that_is_too_short_for_the_features_costs_one_control_only(tiny
     run_stage(run, "features")
     run_stage(run, "controls")
     rows = {row["control"]: row for row in json.loads((tiny_copy / "scores" / "controls.json").read_text())["rows"]}
-    assert "the data set holds no time before the picture" in rows["baseline-window"]["verdict"]
+    assert rows["baseline-window"]["reasons"][0]["code"] == "no-baseline"
     assert rows["noise-eeg"]["fired"] is not None
 
 
@@ -131,8 +131,8 @@ def test_without_scores_the_verb_that_makes_them_is_named(tiny_copy):
     (tiny_copy / "scores" / "trials.csv").unlink()
     run = Run(tiny_copy, tiny_settings(controls={"permutations": 19, "names": ["null-generators"]}))
     run_stage(run, "controls")
-    verdict = json.loads((tiny_copy / "scores" / "controls.json").read_text())["rows"][0]["verdict"]
-    assert "`neurocanvas generate --arm eeg,shuffled,mean,random`" in verdict
+    [row] = json.loads((tiny_copy / "scores" / "controls.json").read_text())["rows"]
+    assert [one["code"] for one in row["reasons"]] == ["no-arms"]
 
 
 def test_features_of_a_run_hardly_depend_on_phases(tiny_copy):

@@ -12,24 +12,29 @@ from tiny import tiny_settings, write_true_captions
 from neurocanvas import artifacts
 from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.pipeline.audit import audit, describe
+from neurocanvas.pipeline.audit import audit
 from neurocanvas.pipeline.run import Run
+from neurocanvas.report.text import audited, sentence, verdict
 from neurocanvas.workflow import run_stage
 
 OTHER = {"protocol": "kfold-by-stimulus", "folds": 2}
 
 
+def codes(findings):
+    return [one["code"] for one in findings]
+
+
 @pytest.mark.parametrize("change", [OTHER, {"seed": 1}, {"val_fraction": 0.5}], ids=["protocol", "seed", "fraction"])
 def test_weights_of_another_split_than_run_toml_says_claim_nothing(tiny_copy, change):
-    assert audit(tiny_copy)["cases"][0]["other_split"] == ""
+    assert audit(tiny_copy)["cases"][0]["other_split"] == {}
     save_settings(tiny_settings(split=change), tiny_copy / "run.toml")
     found = audit(tiny_copy)
     [case] = found["cases"]
-    assert case["finding"] == "other-split" and case["can"] == []
-    assert found["verdict"].startswith("Nothing can be concluded: ")
-    assert "was trained on another split than run.toml says" in found["verdict"]
-    assert "mlp_sd_s0_fold0_model.safetensors" in found["verdict"] and "`neurocanvas train`" in found["verdict"]
-    assert any("what training and testing share" in text for text in case["cannot"])
+    assert case["verdict"]["code"] == "other-split" and case["can"] == []
+    assert found["verdict"]["code"] == "other-split"
+    assert "was trained on another split than run.toml says" in verdict(found)
+    assert "mlp_sd_s0_fold0_model.safetensors" in verdict(found) and "`neurocanvas train`" in verdict(found)
+    assert "not-shared" in codes(case["cannot"])
 
 
 @pytest.mark.parametrize("protocol", ["leave-subject-out", "pretrain-finetune"])
@@ -41,11 +46,13 @@ def test_a_split_that_pools_subjects_is_the_one_that_trained(protocol, tmp_path)
     write_true_captions(run)
     for name in ("embed", "train"):
         run_stage(run, name)
-    assert audit(tmp_path)["cases"][0]["finding"] == "nothing"
+    assert audit(tmp_path)["cases"][0]["verdict"]["code"] == "no-answers"
     shutil.rmtree(tmp_path / "data")
-    assert audit(tmp_path)["cases"][0]["finding"] == "nothing"  # the tables beside the features, in another order
+    assert (
+        audit(tmp_path)["cases"][0]["verdict"]["code"] == "no-answers"
+    )  # tables beside the features
     save_settings(tiny_settings(simulate=simulate), tmp_path / "run.toml")
-    assert audit(tmp_path)["cases"][0]["finding"] == "other-split"
+    assert audit(tmp_path)["cases"][0]["verdict"]["code"] == "other-split"
 
 
 def test_imported_weights_say_nothing_of_their_split(tiny_copy):
@@ -57,21 +64,21 @@ def test_imported_weights_say_nothing_of_their_split(tiny_copy):
         audit(tiny_copy)
     artifacts.write_json(artifacts.card_path(path), {**card, "imported": True})
     [case] = audit(tiny_copy)["cases"]
-    assert case["finding"] != "other-split" and case["results"][0]["selection"] == "unknown"
+    assert case["verdict"]["code"] != "other-split" and case["results"][0]["selection"] == "unknown"
 
 
 def test_transductive_rules_of_retrieval_are_said_beside_the_score(tiny_copy):
     path = tiny_copy / "scores" / "summary.json"
     rules = {"greedy": False, "hungarian": True, "csls": True, "centred greedy": True}
     summary = json.loads(path.read_text(encoding="utf-8"))
-    plain = audit(tiny_copy)["verdict"]
+    plain = verdict(audit(tiny_copy))
     artifacts.write_json(path, {**summary, "retrieval": {rule: {"transductive": one} for rule, one in rules.items()}})
     [case] = audit(tiny_copy)["cases"]
-    says = "hungarian, csls, centred greedy in scores/summary.json: retrieval; the greedy rule is not"
-    assert case["transductive"] == [says] and any(says in text for text in case["cannot"])
-    assert case["results"][0]["transductive"] == [] and audit(tiny_copy)["verdict"] == plain
+    assert case["transductive"] == {"rules": "hungarian, csls, centred greedy", "alone": "greedy"}
+    assert "whole-set-beside" in codes(case["cannot"])
+    assert case["results"][0]["transductive"] == [] and verdict(audit(tiny_copy)) == plain
     artifacts.write_json(path, {**summary, "retrieval": {"greedy": {"transductive": False}}})
-    assert audit(tiny_copy)["cases"][0]["transductive"] == []
+    assert audit(tiny_copy)["cases"][0]["transductive"] == {}
 
 
 EEG = {"value": 0.5, "chance": 0.5, "low": None, "high": None, "p": 0.5}
@@ -82,7 +89,7 @@ SUMMARIES = {
     "p is a text": {"arms": {"eeg": {"two_way": {**EEG, "p": "small"}}}, "n_trials": 8},
     "no number of trials": {"arms": {"eeg": {"two_way": EEG}}},
     "rules are texts": {"arms": {"eeg": {"two_way": EEG}}, "n_trials": 8, "retrieval": {"greedy": "yes"}},
-    "warnings are numbers": {"arms": {"eeg": {"two_way": EEG}}, "n_trials": 8, "warnings": [[1]]},
+    "findings are numbers": {"arms": {"eeg": {"two_way": EEG}}, "n_trials": 8, "findings": [[1]]},
 }  # fmt: skip
 
 
@@ -116,8 +123,8 @@ def classified(tmp_path_factory):
 
 
 BROKEN_CARDS = {
-    "list": lambda card: [], "nothing": lambda card: {}, "subject": lambda card: {**card, "subject": "0"},
-    "warnings": lambda card: {**card, "warnings": [[1]]}, "concepts": lambda card: {**card, "concepts": [1, 2, 3, 4]},
+    "list": lambda card: [], "nothing": lambda card: {}, "subject": lambda card: {**card, "subject": 0},
+    "findings": lambda card: {**card, "findings": [[1]]}, "concepts": lambda card: {**card, "concepts": [1, 2, 3, 4]},
     "others": lambda card: {**card, "concepts": [f"none{number}" for number in range(4)]},
     "settings": lambda card: {**card, "settings": []},
 }  # fmt: skip
@@ -132,7 +139,7 @@ BROKEN_TABLES = {
 def test_damaged_answers_of_classifiers_are_one_sentence(fault, classified, tmp_path):
     folder = shutil.copytree(classified, tmp_path / "run")
     path = folder / "classification" / "by-stimulus" / "all" / "ridge_s0.npy"
-    assert audit(folder)["cases"][0]["other_split"] == ""
+    assert audit(folder)["cases"][0]["other_split"] == {}
     if fault in BROKEN_CARDS:
         artifacts.write_json(artifacts.card_path(path), BROKEN_CARDS[fault](artifacts.read_card(path)))
     elif fault in BROKEN_TABLES:
@@ -154,22 +161,22 @@ def test_pictures_made_elsewhere_are_audited_by_their_scores_and_table(theirs):
     assert all(result[name] == given[name] for name in ("value", "chance", "low", "high", "p"))
     assert result["selection"] == "unknown" and result["n"] == 8 and case["design"] == "mixed"
     assert case["trials"] == {"test": 8, "gallery": 8} and case["block"] is None
-    assert case["finding"] == "unchecked" and "without the trials that trained what made" in found["verdict"]
-    assert "pictures made elsewhere" in found["verdict"] and "split = train" not in json.dumps(case)
-    assert any("which trials selected it is not known" in text for text in case["cannot"])
-    assert any("Paired by pairs.csv" in text for text in case["warnings"]) and describe(found)[0]
+    assert case["verdict"]["code"] == "unchecked" and "without the trials that trained what made" in verdict(found)
+    assert "pictures made elsewhere" in verdict(found) and "split = train" not in json.dumps(case)
+    assert "share-unknown" in codes(case["cannot"])
+    assert "paired-by-table" in codes(case["findings"]) and audited(found)[0]
 
 
 def test_what_the_table_of_pictures_does_not_say_is_unknown(theirs):
     theirs.score(header=("image", "against"))
     [case] = audit(theirs.folder)["cases"]
-    assert case["design"] == "unknown" and "without the columns concept and order or block" in case["text"]
+    assert case["design"] == "unknown" and "without the columns concept and order or block" in sentence(case["verdict"])
     theirs.score(rows=theirs.blocks)
     for change in (lambda: None, theirs.pairs.unlink):  # without the table the scores say that blocks were exchanged
         change()
         [case] = audit(theirs.folder)["cases"]
-        assert case["design"] == "block" and case["finding"] == "untold-block"
-        assert "ask whoever made the pictures" in case["text"] and case["trials"]["test"] == 8
-    assert any("pairs.csv is not there" in text for text in case["warnings"])
+        assert case["design"] == "block" and case["verdict"]["code"] == "block-unknown"
+        assert "ask whoever made the pictures" in sentence(case["verdict"]) and case["trials"]["test"] == 8
+    assert "pairs-missing" in codes(case["findings"])
     shutil.rmtree(theirs.folder / "scores")
-    assert audit(theirs.folder)["cases"][0]["finding"] == "nothing"
+    assert audit(theirs.folder)["cases"][0]["verdict"]["code"] == "no-answers"

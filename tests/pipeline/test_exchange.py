@@ -13,7 +13,7 @@ from tiny import tiny_settings, written_files
 from neurocanvas import artifacts
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import exchange as released_files
-from neurocanvas.pipeline.exchange import STAGED, UNKNOWN_TRAINING, export, import_files
+from neurocanvas.pipeline.exchange import STAGED, export, import_files
 from neurocanvas.pipeline.run import Run
 from neurocanvas.targets.captions import write_captions
 from neurocanvas.workflow import run_stage
@@ -59,7 +59,7 @@ def test_a_run_goes_out_and_another_goes_on_with_it(exported, empty):
     ours, theirs = (np.load(one.folder / "predictions" / "s0.npy") for one in (run, empty))
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
     card = artifacts.read_card(empty.folder / "predictions" / "s0.npy")
-    assert UNKNOWN_TRAINING in card["warnings"] and card["gains"] == [1.0]
+    assert [one["code"] for one in card["findings"]] == ["imported-unknown"] and card["gains"] == [1.0]
     before = written_files(empty.folder)
     import_files(empty, folder)
     assert written_files(empty.folder) == before, "a second time changes nothing"

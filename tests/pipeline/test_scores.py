@@ -25,6 +25,7 @@ from neurocanvas.evaluation.identification import cosine_similarity
 from neurocanvas.pipeline import evaluate as comparing
 from neurocanvas.pipeline import evaluate as explaining
 from neurocanvas.pipeline.run import Run, read_picture
+from neurocanvas.report.text import controls_verdict
 from neurocanvas.workflow import STAGES, fork, run_stage
 
 
@@ -183,12 +184,12 @@ def test_controls_go_to_one_table(tiny_copy):
     run = Run(tiny_copy, tiny_settings(controls={"permutations": 19, "repeats": 1}))
     run_stage(run, "controls")
     found = json.loads((tiny_copy / "scores" / "controls.json").read_text())
-    assert [row["control"] for row in found["rows"]] == list(CONTROLS) and found["verdict"]
+    assert [row["control"] for row in found["rows"]] == list(CONTROLS) and found["overall"]["numbers"]["computed"]
     by_name = {row["control"]: row for row in found["rows"]}
     assert by_name["null-generators"]["fired"] is not None and by_name["baseline-window"]["fired"] is not None
     assert len(table(tiny_copy / "scores" / "controls.csv")) == len(CONTROLS)
     run_stage(run, "report")
-    assert found["verdict"] in html.unescape((tiny_copy / "report.html").read_text())
+    assert controls_verdict(found) in html.unescape((tiny_copy / "report.html").read_text())
     with pytest.raises(NeuroCanvasError, match=r"controls.*noise-eeg"):
         run_stage(
             replace(run, settings=tiny_settings(controls={"names": ["nothing"], "permutations": 19, "repeats": 1})),
@@ -198,7 +199,7 @@ def test_controls_go_to_one_table(tiny_copy):
 
 def test_the_report_leaves_an_audit(tiny_run):
     found = json.loads((tiny_run / "scores" / "audit.json").read_text())
-    assert "cannot be told from the recording block" not in found["verdict"] and found["verdict"]
+    assert not found["verdict"]["code"].startswith("block")
 
 
 def test_pictures_made_elsewhere_get_the_scores_of_our_own(tiny_run, theirs):
@@ -232,7 +233,7 @@ def test_without_concepts_or_table_what_can_be_scored_is(theirs):
 def test_concepts_in_blocks_are_exchanged_as_blocks(theirs):
     theirs.score(rows=theirs.blocks)
     found = summary(theirs.folder)
-    assert found["exchanged"] == "blocks" and any("Block design" in warning for warning in found["warnings"])
+    assert found["exchanged"] == "blocks" and found["findings"][0]["code"] == "blocked-design"
 
 
 @pytest.mark.parametrize("weights", [(), (3.0, 1.0, 0.5)], ids=["plain", "tokens weighted"])

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from neurocanvas import artifacts
-from neurocanvas.audit.controls.registry import CANNOT, CONTROLS
 from neurocanvas.config import RunSettings, save_settings
 from neurocanvas.data.montage import BANDS, CH_NAMES
 from neurocanvas.data.trials import COLUMNS
+from neurocanvas.findings import Finding, finding, listed
 from neurocanvas.simulation.images import CONCEPTS, render, sample_drawing
 
 LEVELS = {"eeg": 0.78, "shuffled": 0.5, "mean": 0.5, "oracle": 0.97}
@@ -35,7 +35,7 @@ def score(metric: str, level: float) -> dict[str, float]:
 
 def make_folder(
     folder: Path, *, n_trials: int = 30, ch_names: tuple[str, ...] = tuple(CH_NAMES), levels: dict[str, float] = LEVELS,
-    warnings: tuple[str, ...] = (), exchanged: str = "trials", captions: dict[int, str] | None = None,
+    findings: tuple[Finding, ...] = (), exchanged: str = "trials", captions: dict[int, str] | None = None,
     names: dict[str, str] | None = None, folds: int = 1, evidence: dict[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """Write a run of one subject, `n_trials` trials and six concepts; `evidence` holds settings of `write_evidence`."""
@@ -77,7 +77,7 @@ def make_folder(
         "concepts": of_concept,
         "subjects": {"0": {arm: dict.fromkeys(CHANCE, 0.5) for arm in levels}},
         "n_trials": n_trials, "n_pictures": n_trials, "n_way": 10,
-        "unit": exchanged, "exchanged": exchanged, "warnings": list(warnings),
+        "unit": exchanged, "exchanged": exchanged, "findings": listed(findings),
     }  # fmt: skip
     if evidence is not None:
         summary |= write_evidence(folder / "scores", of_concept, levels, ch_names, rng, **evidence)
@@ -98,7 +98,7 @@ CONTROL_ROWS = (("leave-block-out", 0.012, False), ("block-surrogate", 0.31, Tru
 
 def write_evidence(
     folder: Path, concepts: dict[str, Any], levels: dict[str, float], ch_names: tuple[str, ...],
-    rng: np.random.Generator, *, n_concepts: int = 6, n_subjects: int = 8, finding: str = "clean", hostile: str = "",
+    rng: np.random.Generator, *, n_concepts: int = 6, n_subjects: int = 8, verdict: str = "clean", hostile: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Write evidence, `hostile` in every string; return what summary.json has beside the scores of six metrics."""
     names = {wnid: row["name"] for wnid, row in concepts.items()}
@@ -123,28 +123,31 @@ def write_evidence(
             drop = share * 0.03 * place / len(ch_names) + rng.normal(0, 0.002)
             lines.append([kind, "electrode", name, drop, drop - 0.01, drop + 0.01])
     write_table(folder / "importance.csv", ["kind", "group", "name", "drop", "low", "high"], lines)
-    said = {
-        "clean": "Nothing was found that explains the accuracy away: concepts came in mixed order, no tested picture "
-        "trains, selection was on validation trials; two-way identification .78, chance .50, p .0005.",
-        "block": "The accuracy cannot be told from the recording block: concepts came in blocks, 100 % of the test "
-        "trials are of blocks that train too, and the block alone names the concept in 100 %.",
-    }.get(finding, f"The accuracy is of unknown worth: {finding}.")  # fmt: skip
-    cases = [{
-        "name": f"mlp_sd{hostile}", "finding": finding, "can": ["More is known of the concept than chance gives."],
-        "cannot": [f"How it does on persons whose EEG did not train.{hostile}"],
-    }]  # fmt: skip
-    artifacts.write_json(folder / "audit.json", {"verdict": said + hostile, "finding": finding, "cases": cases})
+    best = {"metric": "two-way", "model": f"mlp_sd{hostile}", "value": 0.78, "chance": 0.5, "low": 0.74, "high": 0.82,
+            "p": 0.0005, "place": 0.6}  # fmt: skip
+    numbers = {
+        "clean": {"design": "mixed", "compared": 1, "selection": "validation"},
+        "block-confounded": {"design": "block", "inside": 1.0, "by_block": 1.0},
+        "other-split": {"file": f"s0{hostile}", "more": 0, "stage": "train"},
+    }.get(verdict, {})  # fmt: skip
+    [said] = listed([finding(verdict, **numbers, **({} if verdict == "other-split" else best))])
+    case = {
+        "name": f"mlp_sd{hostile}", "verdict": said, "can": listed([finding("tells-seen", **best)]),
+        "cannot": listed([finding("shared", column="subject", shared=1, values=1)]),
+    }  # fmt: skip
+    artifacts.write_json(folder / "audit.json", {"verdict": said, "cases": [case]})
     controls = []
     for name, effect, fired in CONTROL_ROWS:
-        control, p = CONTROLS[name], None if effect is None else 0.0005 if fired else 0.4
-        words = {None: f"{CANNOT}embeddings not given", False: control.silent, True: control.fires.format(some="most")}
+        reasons = [] if effect is not None else [{**listed([finding("no-embeddings")])[0], "subjects": 1}]
         controls.append({
-            "control": name + hostile, "asks": control.asks + hostile, "effect": effect, "fired": fired,
+            "control": name, "effect": effect, "fired": fired, "share": 0.9, "subjects": None, "reasons": reasons,
             "low": None if effect is None else effect - 0.03, "high": None if effect is None else effect + 0.03,
-            "p": p, "p_holm": None if effect is None else 0.002, "verdict": words[fired] + hostile,
+            "p": None if effect is None else 0.0005 if fired else 0.4, "p_holm": None if effect is None else 0.002,
+            "notes": listed([finding("hardest-arm", arm=f"mean{hostile}")]),
         })  # fmt: skip
-    verdict = f"Most of this accuracy is the recording block. 1 of 3 controls fired (block-surrogate).{hostile}"
-    artifacts.write_json(folder / "controls.json", {"verdict": verdict, "rows": controls})
+    [overall] = listed([finding("controls", computed=3, missing=1, fired="block-surrogate", loose="",
+                                worst="block-surrogate")])  # fmt: skip
+    artifacts.write_json(folder / "controls.json", {"overall": overall, "rows": controls})
     forest = []
     for subject, (arm, level) in product(range(n_subjects), levels.items()):
         value = float(np.clip(level + rng.normal(0, 0.05 if arm == "eeg" else 0.01), 0, 1))
@@ -216,7 +219,7 @@ def write_card(path: Path, rng: np.random.Generator) -> None:
     values = {"mlp_sd": (0.0239, 0.8, 0.0241, 0.79), "ridge": (0.0252, 0.76, 0.0254, 0.75),
               "mean": (0.0291, 0.5, 0.0292, 0.5)}  # fmt: skip
     scores = {mapper: dict(zip(names, row, strict=True)) for mapper, row in values.items()}
-    card = {"history": history, "selected_epoch": int(epochs[val.argmin()]), "scores": scores, "warnings": []}
+    card = {"history": history, "selected_epoch": int(epochs[val.argmin()]), "scores": scores, "findings": []}
     artifacts.write_json(artifacts.card_path(path), card)
 
 

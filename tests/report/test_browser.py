@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from neurocanvas.findings import finding
 from neurocanvas.report import write_report
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -128,8 +129,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Pat
     folder = tmp_path_factory.mktemp("pages")
     cap = ("TP9", "AF7", "AF8", "TP10", "POz")
     many = dict.fromkeys(("eeg", "shuffled", "mean", "oracle", "retrieval", "retrieved-start", "best-of"), 0.6)
-    large = {"n_concepts": 80, "n_subjects": 16, "finding": "block"}
-    hostile = {"captions": {0: HOSTILE}, "warnings": (HOSTILE,), "evidence": {"hostile": HOSTILE}}
+    large = {"n_concepts": 80, "n_subjects": 16, "verdict": "block-confounded"}
+    unread = finding("columns-unread", columns=HOSTILE)
+    hostile = {"captions": {0: HOSTILE}, "findings": (unread,), "evidence": {"hostile": HOSTILE}}
     runs: dict[str, dict[str, Any]] = {
         "full": {"n_trials": 30, "evidence": {}}, "large": {"n_trials": 6, "levels": many, "evidence": large},
         "hostile": {"n_trials": 6, **hostile},

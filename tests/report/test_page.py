@@ -15,9 +15,10 @@ from neurocanvas import artifacts
 from neurocanvas.config import RunSettings, save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.benchmark import explanation, paper_tables
+from neurocanvas.findings import Finding, finding, listed
 from neurocanvas.report import write_report
 from neurocanvas.report.page import script_hash
-from neurocanvas.report.text import number, p_value, verdict
+from neurocanvas.report.text import number, p_value, sentence
 from neurocanvas.simulation.images import CONCEPTS
 
 MUSE = ("TP9", "AF7", "AF8", "TP10", "POz")
@@ -78,15 +79,6 @@ def assert_only_our_script(page: Page) -> None:
     assert all(re.fullmatch(r"[a-z][a-z0-9:-]*", name) and not name.startswith("on") for name in names)
 
 
-def two_way(value: float, low: float | None, high: float | None, p: float = 0.0005) -> dict[str, object]:
-    """One arm of a summary."""
-    score = {"value": value, "low": low, "high": high, "p": p, "chance": 0.5, "place": (value - 0.5) / 0.47}
-    return {"two_way": score}
-
-
-FLOOR = two_way(0.5, 0.46, 0.54, 0.5)
-
-
 def test_page_is_complete_self_contained_and_the_same_each_time(make_run: Make) -> None:
     folder = make_run(n_trials=30)
     page = read(folder)
@@ -95,8 +87,7 @@ def test_page_is_complete_self_contained_and_the_same_each_time(make_run: Make) 
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     sections = ["What was run", "Scores", "Pictures", "Concepts", "Features on the scalp", "Training", "Glossary"]
     assert not page.open and page.headings == sections
-    assert page.words.index("identify the seen picture in 78 % of pairs") < page.words.index("What was run")
-    for words in ("60 % of the way from shuffled EEG to the true caption", "74.0 – 82.0", ".0005", "Best 4", "Middle 4",
+    for words in ("74.0 – 82.0", ".0005", "Best 4", "Middle 4",
                   "Worst 4", "12 others"):  # fmt: skip
         assert words in page.words
     assert len([1 for tag, attrs in page.tags if tag == "img" and attrs.get("alt")]) == 24 * 5
@@ -115,7 +106,11 @@ def test_page_is_complete_self_contained_and_the_same_each_time(make_run: Make) 
 
 
 def test_hostile_strings_are_shown_as_text(make_run: Make) -> None:
-    words = {"captions": {0: HOSTILE}, "names": dict.fromkeys(CONCEPTS, HOSTILE), "warnings": (HOSTILE,)}
+    words = {
+        "captions": {0: HOSTILE},
+        "names": dict.fromkeys(CONCEPTS, HOSTILE),
+        "findings": (finding("columns-unread", columns=HOSTILE),),
+    }
     evidence = {"hostile": HOSTILE, "n_concepts": 8}
     folder = make_run(n_trials=6, ch_names=(*MUSE[:4], HOSTILE), evidence=evidence, **words)
     toml = folder / "run.toml"
@@ -130,7 +125,13 @@ def test_hostile_strings_are_shown_as_text(make_run: Make) -> None:
 
 def test_halves_of_surrogate_pairs_and_formulas_are_no_danger(make_run: Make) -> None:
     names = dict.fromkeys(CONCEPTS, "=HYPERLINK(1)")
-    folder = make_run(n_trials=6, ch_names=MUSE, names=names, warnings=("WARNING",), evidence={"n_concepts": 8})
+    folder = make_run(
+        n_trials=6,
+        ch_names=MUSE,
+        names=names,
+        findings=(finding("columns-unread", columns="WARNING"),),
+        evidence={"n_concepts": 8},
+    )
     summary = folder / "scores" / "summary.json"
     summary.write_text(summary.read_text(encoding="utf-8").replace("WARNING", r"\ud800 \u0000 =1+1"), encoding="utf-8")
     page = read(folder)
@@ -140,39 +141,11 @@ def test_halves_of_surrogate_pairs_and_formulas_are_no_danger(make_run: Make) ->
     assert "'=HYPERLINK(1)" in saved and not re.search(r"(^|,)=", saved, re.MULTILINE)
 
 
-def test_block_design_is_warned_of_and_claims_nothing(make_run: Make) -> None:
-    page = read(make_run(n_trials=6, ch_names=MUSE, exchanged="blocks"))
-    assert page.classes("p").count("block") == 1
-    assert "cannot be told from decoding the recording block" in page.words and "of the way from" not in page.words
-
-
-def test_block_warning_of_the_splits_stands_before_other_warnings(make_run: Make) -> None:
-    page = read(make_run(n_trials=6, ch_names=MUSE, warnings=("Only 6 trials.", "Block design: slow drift.")))
-    assert page.words.index("Block design: slow drift.") < page.words.index("Only 6 trials.")
-    assert "but every concept was recorded in one stretch of time" in page.words
-
-
-@pytest.mark.parametrize(
-    ("arms", "words"),
-    [
-        ({"eeg": two_way(0.56, 0.52, 0.6, 0.01), "shuffled": FLOOR}, "cannot be told from shuffled EEG (50 %"),
-        ({"eeg": two_way(0.6, 0.55, 0.65, 0.06), "shuffled": FLOOR}, "chance alone can give (p .06)"),
-        ({"eeg": two_way(0.6, None, None), "shuffled": FLOOR}, "too few units for an interval"),
-        ({"eeg": two_way(0.6, 0.55, 0.65)}, "without the shuffled arm"),
-        ({"shuffled": FLOOR}, "the arm eeg was not drawn"),
-    ],
-)
-def test_verdict_claims_nothing_without_evidence(arms: dict[str, dict[str, object]], words: str) -> None:
-    found = verdict({"arms": arms})
-    assert not found["claimed"] and found["text"].startswith("Nothing can be claimed")
-    assert words in found["text"].replace("\N{NO-BREAK SPACE}", " ")
-
-
-def test_verdict_heeds_the_comparison_with_shuffled() -> None:
-    arms: dict[str, dict[str, dict[str, object]]] = {"eeg": two_way(0.6, 0.55, 0.65), "shuffled": FLOOR}  # type: ignore[dict-item]
-    assert verdict({"arms": arms})["claimed"]
-    arms["eeg"]["two_way"]["p_vs_shuffled"] = 0.2
-    assert "not reliably more than from shuffled EEG (p .20)" in verdict({"arms": arms})["text"]
+def test_serious_findings_stand_before_others(make_run: Make) -> None:
+    block, few = finding("block-on-both-sides"), finding("few-units", n=6, unit="trials")
+    page = read(make_run(n_trials=6, ch_names=MUSE, findings=(few, block)))
+    assert page.words.index(sentence(block)) < page.words.index(sentence(few))
+    assert [name for name in page.classes("p") if name in ("serious", "warning")] == ["serious", "warning"]
 
 
 @pytest.mark.parametrize(
@@ -216,15 +189,15 @@ def test_every_fold_has_its_curve_up_to_a_limit(make_run: Make) -> None:
 
 
 def test_numbers_are_written_alike_everywhere() -> None:
-    assert (number(1.0, "two_way"), number(-0.5, "ssim")) == ("100.0\N{NO-BREAK SPACE}%", "−0.500")
+    assert (number(1.0, True), number(-0.5, False)) == ("100.0\N{NO-BREAK SPACE}%", "−0.500")
     assert [p_value(p) for p in (1.0, 0.05, 0.0024, 0.00001)] == ["1.00", ".05", ".002", "< .0001"]
 
 
-def write_benchmark(folder: Path, warning: str = "", p_holm: float = 0.001) -> None:
+def write_benchmark(folder: Path, *findings: Finding, p_holm: float = 0.001) -> None:
     """Scores of the verb benchmark for two models under one protocol."""
     row = {"protocol": "released", "granularity": "all", "chance": 0.0125, "p_holm": p_holm, "p_best": None, "sd": 0.1}
     row |= {"subjects": list(range(16)), "released": None, "seconds": [1.0], "final": [0.377], "gap": 0.027}
-    row["warnings"] = [warning] if warning else []
+    row["findings"] = listed(findings)
     mlp, svm = ({"model": "mlp", "title": "MLP", "mean": 0.404}, {"model": "svm", "title": "<b>SVM</b>", "mean": 0.392})
     rows = [{**row, **mlp, "best_on_test": [0.431]}, {**row, **svm, "best_on_test": [0.419], "p_best": 0.01}]
     content = {"explanation": explanation(rows), "rows": rows, "tables": paper_tables(rows)}
@@ -233,12 +206,14 @@ def write_benchmark(folder: Path, warning: str = "", p_holm: float = 0.001) -> N
 
 def test_a_benchmark_alone_makes_a_page_with_selection_below_its_scores_and_says_things_once(tmp_path: Path) -> None:
     save_settings(RunSettings(name="table"), tmp_path / "run.toml")
-    write_benchmark(tmp_path, "Block design: drift.")
+    block = finding("block-on-both-sides")
+    write_benchmark(tmp_path, block)
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert ".392±.100 †" in text and "† differs from the best model" in text and "<b>SVM" not in text
-    assert "40.4\u00a0%" in text and "cannot tell the brain" in text and "Pictures" not in text
-    assert '<p class="block">Block design: drift.</p>' in text
-    assert text.count("<h2>Classification · released, 16 subjects</h2>") == text.count("Block design: drift.") == 1
+    assert (
+        "40.4\u00a0%" in text and "whose accuracy is confounded with recording block" in text and "Pictures" not in text
+    )
+    assert text.count("<h2>Classification · released, 16 subjects</h2>") == text.count("Block design: trials") == 1
     below = text.split("<h3>released, 16 subjects: selection</h3>")[1]
     named = "best on test (diagnostic, not a result)"
     assert f'<th class="num">{named}</th>' in below and f"{named} is the highest" in below.lower()
@@ -263,8 +238,9 @@ def test_evidence_is_shown_where_it_is_and_left_out_where_it_is_not(make_run: Ma
     folder = make_run(n_trials=6, ch_names=MUSE, evidence={})
     page = read(folder)
     assert not page.open and page.headings == SECTIONS
-    assert page.words.index("Nothing was found") < page.words.index("Pictures made from EEG")
-    assert "Not computed:AlexNet(2), alexnet5: torchvision is not installedclip: openai" in page.words
+    assert page.words.index("Nothing was found") < page.words.index("What was run")
+    assert "60 % of the way from shuffled EEG to the true caption" in page.words
+    assert "Not computed:AlexNet(2), AlexNet(5): torchvision is not installedCLIP: openai" in page.words
     assert (folder / "report.html").read_bytes() == write_report(folder).read_bytes()
     for part, section in (("confusion.csv", "Confusions"), ("importance.csv", "What the prediction rests on"),
                           ("controls.json", "Controls")):  # fmt: skip
@@ -272,45 +248,37 @@ def test_evidence_is_shown_where_it_is_and_left_out_where_it_is_not(make_run: Ma
         page = read(folder)
         assert not page.open and section not in page.headings
     (folder / "scores" / "audit.json").unlink()
-    assert "audit clean" not in read(folder).classes()
-
-
-@pytest.mark.parametrize("finding", ["block", "untold-block"])
-def test_an_audit_that_finds_the_block_stands_in_red_above_a_verdict_that_claims_nothing(make_run, finding) -> None:
-    changes = {"n_trials": 6, "ch_names": MUSE, "evidence": {"finding": finding}}
-    page = read(make_run(**changes, exchanged="blocks", warnings=("Block design: slow drift.",)))
-    assert "Block design: slow drift." in page.words and "of the way from" not in page.words
-    assert [name for name in page.classes("div") if "audit" in str(name)] == ["audit block"]
-    assert "block" not in page.classes("p")  # said once, in red
+    assert "audit info" not in read(folder).classes()
 
 
 @pytest.mark.parametrize(
-    ("finding", "tone", "says", "claimed"),
+    ("verdict", "severity", "says"),
     [
-        ("clean", "clean", "60 % of the way from", True), ("selected-on-test", "doubt", "60 % of the way from", True),
-        ("block", "block", "but the audit found that this cannot be told from decoding the recording block.", False),
-        ("other-split", "doubt", "Nothing can be claimed: models were trained on another split.", False),
+        ("clean", "info", "Nothing was found"), ("selection-on-test", "warning", "too high by an unknown amount"),
+        ("block-confounded", "serious", "Accuracy is confounded with recording block"),
+        ("other-split", "serious", "Nothing can be concluded: s0 was trained on another split"),
     ],
 )  # fmt: skip
-def test_the_audit_overrules_the_verdict_where_it_must(make_run: Make, finding, tone, says, claimed) -> None:
-    page = read(make_run(n_trials=6, ch_names=MUSE, evidence={"finding": finding}))
-    assert f"audit {tone}" in page.classes()
-    assert says in page.words and ("of the way from" in page.words) == claimed
+def test_there_is_one_verdict_which_is_that_of_the_audit(make_run: Make, verdict, severity, says) -> None:
+    page = read(make_run(n_trials=6, ch_names=MUSE, evidence={"verdict": verdict}))
+    assert f"audit {severity}" in page.classes() and page.classes("p").count("verdict") == 1
+    assert says in page.words and page.words.count("Verdict") == 1
 
 
 def test_an_audit_of_classifiers_alone_is_shown_too(tmp_path: Path) -> None:
     save_settings(RunSettings(name="table"), tmp_path / "run.toml")
     write_benchmark(tmp_path)
-    artifacts.write_json(tmp_path / "scores" / "audit.json", {"verdict": "It is the block.", "finding": "block"})
+    [said] = listed([finding("no-answers")])
+    cases = [{"name": "svm", "verdict": said, "can": [], "cannot": []}]
+    artifacts.write_json(tmp_path / "scores" / "audit.json", {"verdict": said, "cases": cases})
     page = read(tmp_path)
-    assert page.words.index("It is the block.") < page.words.index("MLP names the concept")
-    assert "audit block" in page.classes()
+    assert page.words.index("Nothing can be concluded yet") < page.words.index("MLP names the concept")
 
 
 @pytest.mark.parametrize(
     ("file", "content", "verb"),
     [
-        ("audit.json", '{"finding": "clean"}', "audit"),
+        ("audit.json", '{"verdict": "clean"}', "report"),
         ("controls.json", '{"verdict": "x"}', "controls"),
         ("controls.json", "[", "run again"),
         ("confusion.csv", "arm,true,named,count\neeg,a,b,many\n", "evaluate"),

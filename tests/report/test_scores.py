@@ -66,7 +66,7 @@ def test_values_of_whole_sets_stand_by_arm() -> None:
     said = {"fid": {"title": "FID", "direction": "lower"}}
     found = set_table({"sets": sets, "metrics": said}, ["eeg", "mean", "oracle"])
     assert found["header"] == ["metric", "eeg", "oracle", "n"]
-    assert found["lines"] == [["FID", "143.3", "–", "144"], ["kid", "–", "0.010", "–"]]
+    assert found["lines"] == [["FID", "143.3", "–", "144"], ["KID", "–", "0.010", "–"]]
     assert found["notes"] == ["FID: lower is better"]
     assert set_table({"sets": {"eeg": {}}}, ["eeg"]) is None and set_table({}, ["eeg"]) is None
 

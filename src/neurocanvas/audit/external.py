@@ -28,6 +28,7 @@ from neurocanvas.errors import (
     read_csv_cell,
     require,
 )
+from neurocanvas.findings import Finding, finding, read_findings
 
 PAIR_COLUMNS = ("image", "against")
 # The arm of pictures that were made elsewhere.
@@ -42,26 +43,28 @@ def damaged(path: Path, what: str, verb: str) -> NeuroCanvasError:
     return NeuroCanvasError(f"{path}: damaged ({what}); run `neurocanvas {verb}` again.")
 
 
-def is_number(value: object) -> bool:
-    """Tell whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, selection: str) -> list[dict[str, Any]]:
-    """Give two-way identification of an arm, as `evaluate` tested it."""
+    """Give two-way identification of an arm, and of the floor, as `evaluate` tested it."""
     if arm not in summary["arms"]:
         return []
-    path, scored = folder / "scores" / "summary.json", summary["arms"][arm].get("two_way")
-    if not isinstance(scored, dict):
-        raise damaged(path, f"arms.{arm} has no two_way", "evaluate")
-    for name in ("value", "chance", "low", "high", "p"):
-        if not (is_number(scored.get(name)) or (scored.get(name) is None and name in ("low", "high", "p"))):
-            raise damaged(path, f"arms.{arm}.two_way.{name} is no number", "evaluate")
-    if not is_number(summary.get("n_trials")):
+    path, scores = folder / "scores" / "summary.json", {}
+    for name in (arm, "shuffled") if "shuffled" in summary["arms"] else (arm,):
+        scored = scores[name] = summary["arms"][name].get("two_way")
+        if not isinstance(scored, dict):
+            raise damaged(path, f"arms.{name} has no two_way", "evaluate")
+        for key in ("value", "chance", "low", "high", "p"):
+            value = scored.get(key)
+            if value is None and key in ("low", "high", "p"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise damaged(path, f"arms.{name}.two_way.{key} is no number", "evaluate")
+    if not isinstance(summary.get("n_trials"), int):
         raise damaged(path, "n_trials is no number", "evaluate")
+    scored = scores[arm]
     return [{
         "model": model, "metric": "two-way", "n": summary["n_trials"], "correct": None,
-        **{name: scored.get(name) for name in ("value", "chance", "low", "high", "p")}, "p_holm": scored.get("p"),
+        **{name: scored.get(name) for name in ("value", "chance", "low", "high", "p", "place")},
+        "p_holm": scored.get("p"), "floor": scores.get("shuffled"), "p_floor": scored.get("p_vs_shuffled"),
         "needed": None, "needed_binomial": None, "least_p": None, "majority": None, "n_units": None,
         "selection": selection, "transductive": [],
     }]  # fmt: skip
@@ -75,7 +78,7 @@ class Pairing:
     gallery: tuple[Path, ...]  # distinct seen pictures, by name
     seen: np.ndarray  # (n_images,), place in `gallery` of each image
     columns: Mapping[str, np.ndarray]
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 def read_columns(path: Path, needed: Sequence[str], purpose: str) -> dict[str, np.ndarray]:
@@ -149,12 +152,12 @@ def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pair
     if table is None:
         _check_same_names(images, made, against, shown)
         rows: dict[str, np.ndarray] = {name: np.array(made) for name in PAIR_COLUMNS}
-        notes = [f"Paired by name: both folders hold the same {len(made)} file names."]
+        found = [finding("paired-by-name", n=len(made))]
     else:
         rows = read_columns(table, PAIR_COLUMNS, "one row per picture: image, against")
-        notes = [f"Paired by {table.name}: {len(rows['image'])} rows."]
+        found = [finding("paired-by-table", table=table.name, n=len(rows["image"]))]
         unread = [name for name in rows if name not in (*PAIR_COLUMNS, *KNOWN_OF_PAIRS)]
-        notes += [f"Columns that were not read: {', '.join(unread)}."] if unread else []
+        found += [finding("columns-unread", columns=", ".join(unread))] if unread else []
     source = str(table or images)
     made_paths = _found(images, rows["image"], f"{source}: image")
     shown_paths = _found(against, rows["against"], f"{source}: against")
@@ -165,8 +168,13 @@ def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pair
     place = {path: number for number, path in enumerate(gallery)}
     columns = {name: rows[name] for name in KNOWN_OF_PAIRS if name in rows}
     seen = np.array([place[path] for path in shown_paths])
-    notes += _equal_files(gallery, against)
-    return Pairing(tuple(made_paths), tuple(gallery), seen, columns, tuple(notes))
+    by_bytes: dict[str, list[str]] = {}
+    for path in gallery:
+        by_bytes.setdefault(sha256(path), []).append(path.relative_to(against).as_posix())
+    equal = [names for names in by_bytes.values() if len(names) > 1]
+    if equal:
+        found.append(finding("equal-pictures", n=sum(map(len, equal)), first=equal[0][0], second=equal[0][1]))
+    return Pairing(tuple(made_paths), tuple(gallery), seen, columns, tuple(found))
 
 
 def _found(folder: Path, names: np.ndarray, where: str) -> list[Path]:
@@ -208,30 +216,16 @@ def _check_complete(table: Path, folder: Path, names: Sequence[str], paths: Sequ
         )
 
 
-def _equal_files(gallery: Sequence[Path], folder: Path) -> list[str]:
-    """Note on seen pictures that are the same file under two names, which cannot be told apart."""
-    by_bytes: dict[str, list[str]] = {}
-    for path in gallery:
-        by_bytes.setdefault(sha256(path), []).append(path.relative_to(folder).as_posix())
-    equal = [names for names in by_bytes.values() if len(names) > 1]
-    if not equal:
-        return []
-    said = f"{equal[0][0]} and {equal[0][1]}"
-    return [f"{sum(map(len, equal))} seen pictures are equal to another one, as {said}: they cannot be told apart."]
-
-
-def choose_size(pairing: Pairing) -> tuple[tuple[int, int], tuple[str, ...]]:
-    """Size for the comparison: that of the images if they agree, else a square of their shortest side; and notes."""
+def choose_size(pairing: Pairing) -> tuple[tuple[int, int], tuple[Finding, ...]]:
+    """Size for the comparison: that of the images if they agree, else a square of their shortest side."""
     made = [_opened_size(path) for path in pairing.images]
     shortest = min(min(size) for size in made)
     size = made[0] if len(set(made)) == 1 else (shortest, shortest)
     others = sum(one != size for one in [*made, *map(_opened_size, pairing.gallery)])
     if not others:
         return size, ()
-    return size, (
-        f"{others} of {len(made) + len(pairing.gallery)} pictures had another size and were brought to "
-        f"{size[0]} x {size[1]} px: the largest centred part of that shape, Lanczos.",
-    )
+    n = len(made) + len(pairing.gallery)
+    return size, (finding("resized", n=others, of=n, width=size[0], height=size[1]),)
 
 
 def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
@@ -295,18 +289,18 @@ def table_case(
     steps = tuple(dict.fromkeys([*transductive, *_steps(table)]))
     answers = Answers("the table", test, predicted[test], strata, units[test], selection, steps)
     splits = [{name: np.flatnonzero(part == name) for name in PARTS if (part == name).any()}]
-    return Case(path.name, columns, splits, blocked, [answers], warnings=_notes(table, names, concept, test))
+    return Case(path.name, columns, splits, blocked, [answers], findings=_findings(table, names, concept, test))
 
 
 def pictures_case(folder: Path, summary: Mapping[str, Any] | None, pairs: Path | None) -> Case:
     """Read what is known of pictures that were made elsewhere and scored by `evaluate --images A --against B`."""
-    warnings = list(summary.get("warnings", ())) if summary else []
+    found = list(read_findings(summary["findings"])) if summary else []
     if pairs is not None and not pairs.is_file():
-        warnings.append(f"The pairing table {pairs} is not there: block and order are read from nowhere else.")
+        found.append(finding("pairs-missing", path=str(pairs)))
     table, source = _paired(folder, pairs if pairs is not None and pairs.is_file() else None)
     n, scored = len(table["stimulus"]), summary.get("n_trials") if summary else None
     if scored is not None and n and n != scored:
-        warnings.append(f"{source} has {n} rows, but {scored} pictures were scored; run `neurocanvas evaluate` again.")
+        found.append(finding("rows-differ", source=str(source), rows=n, scored=scored))
     columns = _codes(table)
     if "concept" in table and (table["concept"] != "").any():
         columns["concept"] = _numbered(table["concept"])
@@ -318,7 +312,7 @@ def pictures_case(folder: Path, summary: Mapping[str, Any] | None, pairs: Path |
         blocked = np.ones(n, dtype=bool)
     splits = [{"test": np.arange(n), "gallery": np.unique(columns["stimulus"], return_index=True)[1]}] if n else []
     return Case(
-        MADE_ELSEWHERE, columns, splits, blocked, warnings=tuple(warnings), made_elsewhere=True,
+        MADE_ELSEWHERE, columns, splits, blocked, findings=tuple(found), made_elsewhere=True,
         scores=two_way(folder, summary, GIVEN, model=MADE_ELSEWHERE, selection="unknown") if summary else [],
     )  # fmt: skip
 
@@ -488,15 +482,15 @@ def _steps(table: Mapping[str, np.ndarray]) -> list[str]:
     return [("the table says so" if one.lower() in ("1", "yes", "true") else one) for one in yes]
 
 
-def _notes(
+def _findings(
     table: Mapping[str, np.ndarray], names: np.ndarray, concept: np.ndarray, test: np.ndarray
-) -> tuple[str, ...]:
+) -> tuple[Finding, ...]:
     """What a reader should know of the table."""
     unread = [name for name in table if name not in READ]
-    found = [f"Columns that were not read: {', '.join(unread)}."] if unread else []
+    found = [finding("columns-unread", columns=", ".join(unread))] if unread else []
     unseen = len(np.setdiff1d(np.unique(table["predicted"][test]), np.unique(names[concept[test]])))
     if unseen:
-        found.append(f"{unseen} of the concepts that were predicted are those of no test trial.")
+        found.append(finding("unseen-answers", n=unseen))
     if len(np.unique(table.get("subject", np.empty(0)))) > 1:
-        found.append("All rows of train are taken to have trained what answered the test trials of every subject.")
+        found.append(finding("pooled-training"))
     return tuple(found)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from neurocanvas.audit.verdict import conclude, verdict
+from neurocanvas.audit.verdict import conclude, gravest
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.benchmark import SIGNIFICANT, holm
 from neurocanvas.evaluation.statistics import (
@@ -19,6 +19,7 @@ from neurocanvas.evaluation.statistics import (
     smallest_p,
     smallest_significant_count,
 )
+from neurocanvas.findings import Finding
 
 # Parts that a model has seen before it is tested.
 KNOWN = ("pretrain", "train", "val")
@@ -62,7 +63,19 @@ def neighbour_errors(
     order, session = columns["order"], columns.get("session", np.zeros(len(concept), np.int64))
     ranked = np.lexsort([order[rows], session[rows]])
     rows, named = rows[ranked], predicted[ranked]
-    apart = _trials_apart(concept, order, session, rows, max(concept.max(), named.max()) + 1)
+    # trials from each row to the nearest trial of every concept in its session; NaN if none
+    apart = np.full((len(rows), max(concept.max(), named.max()) + 1), np.nan)
+    for number in np.unique(session[rows]):
+        own = np.flatnonzero((session == number) & (concept >= 0))
+        own = own[np.argsort(order[own], kind="stable")]
+        place = np.full(len(concept), -1)
+        place[own] = np.arange(len(own))
+        asked = np.flatnonzero(session[rows] == number)
+        for one in np.unique(concept[own]):
+            there, at = place[own[concept[own] == one]], place[rows[asked]]
+            after = np.searchsorted(there, at)
+            beside = np.stack([there[np.maximum(after - 1, 0)], there[np.minimum(after, len(there) - 1)]])
+            apart[asked, one] = np.abs(beside - at).min(axis=0)
     shifts = rng.permutation(np.arange(1, len(rows)))[:count]
 
     def mean_distance(shift: int) -> float:
@@ -76,25 +89,6 @@ def neighbour_errors(
         return None
     errors = int((named != concept[rows]).sum())
     return {"distance": near, "expected": float(null.mean()), "p": permutation_p(-near, -null), "errors": errors}
-
-
-def _trials_apart(
-    concept: np.ndarray, order: np.ndarray, session: np.ndarray, rows: np.ndarray, n_concepts: int
-) -> np.ndarray:
-    """Trials from each row to the nearest trial of every concept in its session, (n_rows, n_concepts); NaN if none."""
-    apart = np.full((len(rows), n_concepts), np.nan)
-    for number in np.unique(session[rows]):
-        own = np.flatnonzero((session == number) & (concept >= 0))
-        own = own[np.argsort(order[own], kind="stable")]
-        place = np.full(len(concept), -1)
-        place[own] = np.arange(len(own))
-        asked = np.flatnonzero(session[rows] == number)
-        for one in np.unique(concept[own]):
-            there, at = place[own[concept[own] == one]], place[rows[asked]]
-            after = np.searchsorted(there, at)
-            beside = np.stack([there[np.maximum(after - 1, 0)], there[np.minimum(after, len(there) - 1)]])
-            apart[asked, one] = np.abs(beside - at).min(axis=0)
-    return apart
 
 
 PARTS = ("pretrain", "train", "val", "test", "gallery")
@@ -128,8 +122,8 @@ class Answers:
     predicted: np.ndarray  # (n_test,), codes as in the column `concept`
     strata: np.ndarray
     units: np.ndarray  # concepts are exchanged among units of one stratum
-    selection: str = "unknown"  # a key of `conclusions.SELECTIONS`
-    transductive: tuple[str, ...] = ()  # steps that used test trials together, in words
+    selection: str = "unknown"  # one of `verdict.SELECTIONS`
+    transductive: tuple[str, ...] = ()  # names of steps that used test trials together
 
 
 @dataclass(frozen=True)
@@ -142,9 +136,9 @@ class Case:
     blocked: np.ndarray | None  # (n_trials,), whether the session came in blocks; None: unknown
     answers: Sequence[Answers] = ()
     scores: Sequence[Mapping[str, Any]] = ()  # results tested elsewhere, with the keys of `answer_scores`
-    warnings: tuple[str, ...] = ()
-    transductive: tuple[str, ...] = ()  # such steps computed beside the results
-    other_split: str = ""  # what was trained on another split than `splits`, and what to run
+    findings: tuple[Finding, ...] = ()
+    transductive: Mapping[str, str] = field(default_factory=dict)  # `rules` that are so beside the results, `alone`
+    other_split: Mapping[str, Any] = field(default_factory=dict)  # what was made on another split than `splits`
     made_elsewhere: bool = False  # only pictures are there, so nobody can add the training trials
 
 
@@ -186,10 +180,11 @@ def answer_scores(
         first = answers[places[0]]
         true, n = concept[first.rows], len(first.rows)
         predicted = np.stack([answers[place].predicted for place in places])
-        hits = np.concatenate([
-            np.stack([(true[dealt] == one).sum(axis=1) for one in predicted], axis=1)
-            for dealt in _deals(first, count, rng)
-        ])  # fmt: skip
+        step, parts = max(1, 4_000_000 // n), []  # tens of megabytes at a time
+        for start in range(0, count, step):
+            dealt = permutations(first.strata, first.units, min(step, count - start), rng=rng)
+            parts.append(np.stack([(true[dealt] == one).sum(axis=1) for one in predicted], axis=1))
+        hits = np.concatenate(parts)
         least, n_units = smallest_p(first.strata, first.units, count), len(np.unique(first.units))
         majority = np.unique(true, return_counts=True)[1].max() / n
         for column, place in enumerate(places):
@@ -213,13 +208,6 @@ def answer_scores(
     return [{**result, "p_holm": p} for result, p in zip(scored, adjusted, strict=True)]
 
 
-def _deals(answers: Answers, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Permutations of the tested trials in chunks of tens of megabytes."""
-    step = max(1, 4_000_000 // len(answers.rows))
-    for start in range(0, count, step):
-        yield permutations(answers.strata, answers.units, min(step, count - start), rng=rng)
-
-
 def _needed(hits: np.ndarray, n: int) -> int | None:
     """Smallest number of correct answers with a permutation p below .05."""
     allowed = int(np.ceil(SIGNIFICANT * (1 + len(hits)))) - 2  # permutations that may have as many
@@ -230,11 +218,11 @@ def _needed(hits: np.ndarray, n: int) -> int | None:
 
 
 def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator) -> dict[str, Any]:
-    """Count, test and conclude for every case; the verdict is one sentence over all of them."""
+    """Count, test and conclude for every case; the verdict is the gravest of them."""
     if not cases:
         raise NeuroCanvasError(f"{source}: nothing to audit.")
     found = [conclude(_facts(case, rng)) for case in cases]
-    return {"verdict": verdict({"cases": found}), "source": source, "cases": found}
+    return {"verdict": gravest(found)[0]["verdict"], "source": source, "cases": found}
 
 
 def _facts(case: Case, rng: np.random.Generator) -> dict[str, Any]:
@@ -247,31 +235,22 @@ def _facts(case: Case, rng: np.random.Generator) -> dict[str, Any]:
         results.append({**result, "neighbours": near})
     rows = {part: [split[part] for split in case.splits if len(split.get(part, ()))] for part in PARTS}
     counts = {part: len(np.unique(np.concatenate(found))) for part, found in rows.items() if found}
-    design = "unknown"
+    design, block = "unknown", None
     if case.blocked is not None:
         design = "block" if case.blocked[np.concatenate(rows["test"])].any() else "mixed"
+    if any(part in counts for part in KNOWN) and {"block", "concept"} <= set(case.columns):
+        tested, named, inside = block_answers(case.columns, case.splits)
+        if (case.columns["block"][tested] >= 0).any():
+            block = {"inside": inside, "accuracy": float(np.mean(named == concept[tested])), "chance": None, "p": None}
+        if block and design != "block":
+            alone = Answers("block", tested, named, np.zeros(len(tested), np.int64), np.arange(len(tested)))
+            [scored] = answer_scores([alone], concept, np.zeros(len(concept), np.int64), rng=rng)
+            block |= {"chance": scored["chance"], "p": scored["p"]}
     tested = np.concatenate([np.empty(0, np.int64), *rows["test"]])
     known = [name for name in SHARED if name in case.columns and (case.columns[name][tested] >= 0).any()]
     return {
         "name": case.name, "trials": counts, "design": design, "columns": known,
-        "overlaps": overlaps(case.columns, case.splits),
-        "block": _block_facts(case, design, rng) if any(part in counts for part in KNOWN) else None,
-        "results": results, "warnings": list(case.warnings), "transductive": list(case.transductive),
-        "other_split": case.other_split, "made_elsewhere": case.made_elsewhere,
+        "overlaps": overlaps(case.columns, case.splits), "block": block, "results": results,
+        "findings": [asdict(one) for one in case.findings], "transductive": dict(case.transductive),
+        "other_split": dict(case.other_split), "made_elsewhere": case.made_elsewhere,
     }  # fmt: skip
-
-
-def _block_facts(case: Case, design: str, rng: np.random.Generator) -> dict[str, Any] | None:
-    """How well the block alone names the concept; None where no tested trial has a known block."""
-    if not {"block", "concept"} <= set(case.columns):
-        return None
-    rows, named, inside = block_answers(case.columns, case.splits)
-    if (case.columns["block"][rows] < 0).all():
-        return None
-    found = {"inside": inside, "accuracy": float(np.mean(named == case.columns["concept"][rows]))}
-    if design == "block":
-        return {**found, "chance": None, "p": None}
-    alone = Answers("block", rows, named, np.zeros(len(rows), np.int64), np.arange(len(rows)))
-    concept = case.columns["concept"]
-    [tested] = answer_scores([alone], concept, np.zeros(len(concept), np.int64), rng=rng)
-    return {**found, "chance": tested["chance"], "p": tested["p"]}

@@ -1,4 +1,4 @@
-"""Folds of training, validation and test trials, proved disjoint by what their protocol promises, with warnings."""
+"""Folds of training, validation and test trials, proved disjoint by what their protocol promises."""
 
 from __future__ import annotations
 
@@ -12,24 +12,8 @@ from neurocanvas.artifacts import fingerprint
 from neurocanvas.config import SplitSettings, load_settings
 from neurocanvas.data.trials import NAMING, Trials, check_columns, html_table, ranks, seed_of, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.findings import Finding, finding, listed, read_findings
 
-BLOCK_WARNING = (
-    "Block design: trials of one block are on both sides of the split, so slow drift of the recording alone "
-    "can give these scores; they are no evidence that the brain's response to a picture was decoded."
-)
-GAP_WARNING = (
-    "Block design: the {gap} trials before the test part of every block were dropped, but drift slower than that gap "
-    "still links both sides and alone can give these scores; they are no evidence that the brain's response to a "
-    "picture was decoded."
-)
-REPEAT_WARNING = (
-    "Pictures of test trials were shown in training trials too: the scores say which known picture was seen, "
-    "not what a new one looks like."
-)
-ORDER_WARNING = (
-    "Concepts came in nearly the same order in training and test recordings, so drift that follows the time since "
-    "a recording began can be decoded across them."
-)
 GAPPED = "within-block-gap"
 SAME_ORDER = 0.5  # rank correlation of the concepts' mean places
 # Columns that are numbered anew in every subject (and session) -> the columns that make them unique.
@@ -48,7 +32,7 @@ class Fold:
         Sorted row numbers; no row is in two of them.
     selection : str
         What the validation part is: the rule by which epochs and penalties are chosen on it.
-    warnings : tuple of str
+    findings : tuple of Finding
         What everything made from this fold must say.
     pretrain : array of int, shape (n,)
         Rows that train before `train` does; mostly none. Disjoint from the others too.
@@ -69,7 +53,7 @@ class Fold:
     validation: np.ndarray
     test: np.ndarray
     selection: str
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     pretrain: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
@@ -128,15 +112,15 @@ class Split:
         return self.folds[number]
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """Warnings of all folds, each once."""
-        return tuple(dict.fromkeys(warning for fold in self for warning in fold.warnings))
+    def findings(self) -> tuple[Finding, ...]:
+        """What must be said of the folds, each once."""
+        return tuple(dict.fromkeys(one for fold in self for one in fold.findings))
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads: the names of the trials per fold and part, ready for JSON."""
         folds = [
             {
-                "name": fold.name, "selection": fold.selection, "warnings": list(fold.warnings),
+                "name": fold.name, "selection": fold.selection, "findings": listed(fold.findings),
                 **{part: self.names[rows].tolist() for part, rows in fold.parts().items()},
             }
             for fold in self
@@ -176,9 +160,9 @@ class Split:
                             f"{len(trials)} trials; open the data that the split was made for, or make it anew."
                         )
                 texts = {"name": str(one["name"]), "selection": str(one["selection"])}
-                folds.append(Fold(**texts, warnings=tuple(map(str, one["warnings"])), **rows))
+                folds.append(Fold(**texts, findings=read_findings(one["findings"]), **rows))
             return cls(str(content["protocol"]), tuple(folds), trials.names)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise NeuroCanvasError(f"split: not what to_dict gives ({error}); make it anew.") from error
 
     def _repr_html_(self) -> str:
@@ -187,7 +171,7 @@ class Split:
         )
         return html_table({
             "protocol": self.protocol, "folds": str(len(self)), "trials": parts,
-            **{f"warning {number}": text for number, text in enumerate(self.warnings, 1)},
+            **{f"finding {number}": one.code for number, one in enumerate(self.findings, 1)},
         })  # fmt: skip
 
 
@@ -317,15 +301,17 @@ def make_split(
             f"= true (--accept-block-confound){best}, for results that carry a warning."
         )
     images = groups(trials, "image") if "image" in trials.metadata else np.full(len(trials), -1)
+    gap = settings.gap if settings.protocol == GAPPED else None
+    confound = finding("block-on-both-sides") if gap is None else finding("gap-on-both-sides", gap=gap)
     marked = []
     for fold, is_confounded in zip(folds, confounded, strict=True):
         reasons = {
-            GAP_WARNING.format(gap=settings.gap) if settings.protocol == GAPPED else BLOCK_WARNING: is_confounded,
-            REPEAT_WARNING: _shares(images, fold),
-            ORDER_WARNING: _repeats_order(trials, fold),
+            confound: is_confounded,
+            finding("pictures-repeat"): _shares(images, fold),
+            finding("order-repeats"): _repeats_order(trials, fold),
         }
-        found = tuple(warning for warning, holds in reasons.items() if holds)
-        marked.append(replace(fold, warnings=(*fold.warnings, *found)))
+        found = tuple(one for one, holds in reasons.items() if holds)
+        marked.append(replace(fold, findings=(*fold.findings, *found)))
     return Split(settings.protocol, tuple(marked), trials.names)
 
 
@@ -656,12 +642,12 @@ def _cut_tails(trials: Trials, rows: np.ndarray, fraction: float) -> tuple[np.nd
     return rows[~tail[rows]], rows[tail[rows]], rule
 
 
-def _trained_concepts(trials: Trials, test: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Test trials whose concepts are trained on, and a warning if others are left out."""
+def _trained_concepts(trials: Trials, test: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[Finding, ...]]:
+    """Test trials whose concepts are trained on, and a finding if others are left out."""
     concept = trials.column("concept")
     trained = np.isin(concept[test], concept[train])
     lost = int(np.sum(~trained))
-    return test[trained], (f"{lost} test trials are left out: their concepts have no training trials.",) if lost else ()
+    return test[trained], (finding("untrained-concepts", n=lost),) if lost else ()
 
 
 def _places(trials: Trials, own: np.ndarray, protocol: str) -> np.ndarray:

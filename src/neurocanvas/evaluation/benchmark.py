@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from neurocanvas.data.trials import natural_key, unique_names
-from neurocanvas.errors import NeuroCanvasError, csv_text, latex, printable
+from neurocanvas.errors import NeuroCanvasError, csv_text
 from neurocanvas.evaluation.statistics import permutation_p
+from neurocanvas.findings import Finding, finding, listed, read_findings
 
 SIGNIFICANT = 0.05
 AT_ONCE = 4_000_000  # labels dealt out at a time: tens of megabytes
@@ -170,7 +170,6 @@ def smallest_best_p(n_subjects: int, n_models: int) -> float:
     return min(1.0, 2 * (n_models - 1) / 2**n_subjects)
 
 
-WIDTH = 120
 # Table -> what stands below it.
 EXPLAINED = {
     "scores": "Mean ± sd over subjects of the accuracy on test trials, the epoch or penalty chosen on validation "
@@ -213,7 +212,7 @@ class Cell:
     units: np.ndarray
     accuracy: Mapping[str, float]
     seconds: float
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 def summarise_cells(cells: Sequence[Cell], *, count: int, seed: int) -> list[dict[str, Any]]:
@@ -228,7 +227,11 @@ def summarise_cells(cells: Sequence[Cell], *, count: int, seed: int) -> list[dic
         compared = mark_best({row["model"]: np.array(row["accuracy"]) for row in same}, rng=rng, count=count)
         for row in same:
             row["p_best"] = compared[row["model"]]
-            row["warnings"] = sorted({*row["warnings"], *_out_of_reach(len(row["subjects"]), len(same))})
+            n_subjects = len(row["subjects"])
+            least = smallest_best_p(n_subjects, len(same))
+            if len(same) > 1 and least >= SIGNIFICANT:
+                reach = finding("best-out-of-reach", models=len(same), subjects=n_subjects, least=least)
+                row["findings"] = listed([*read_findings(row["findings"]), reach])
     first_seen = {cell.model: place for place, cell in reversed(list(enumerate(cells)))}
     return sorted(rows, key=lambda row: (row["protocol"], row["granularity"], first_seen[row["model"]]))
 
@@ -261,7 +264,7 @@ def _row(cells: Sequence[Cell]) -> dict[str, Any]:
         "mean": float(accuracy.mean()), "sd": float(accuracy.std(ddof=1)) if len(subjects) > 1 else None,
         **({"gap": float(np.mean(best) - accuracy.mean())} if best else {}),
         "released": released_score(model, granularity, protocol, n_concepts),
-        "warnings": sorted({warning for cell in cells for warning in cell.warnings}),
+        "findings": listed(one for cell in cells for one in cell.findings),
     }  # fmt: skip
 
 
@@ -292,18 +295,6 @@ def _exchanged(cells: Sequence[Cell]) -> np.ndarray:
     return np.stack([true, strata, units]).astype(np.int64)
 
 
-def _out_of_reach(n_subjects: int, n_models: int) -> list[str]:
-    """Say it where no difference from the best model can be significant."""
-    least = smallest_best_p(n_subjects, n_models)
-    if n_models < 2 or least < SIGNIFICANT:
-        return []
-    subjects = f"{n_subjects} subject{'s' if n_subjects > 1 else ''}"
-    return [
-        f"No † can appear: comparing {n_models} models over {subjects} gives p {_short(least)} at the least after "
-        "Holm's correction, which is not below .05."
-    ]
-
-
 def cell_text(row: Mapping[str, Any]) -> str:
     """Say a row's accuracy as the paper's table does."""
     text = _short(row["mean"]) + (f"±{_short(row['sd'])}" if row["sd"] is not None else "")
@@ -325,17 +316,17 @@ def paper_tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         own = [row for row in rows if row["protocol"] == protocol]
         n_subjects = max(len(row["subjects"]) for row in own)
         title = f"{protocol}, {n_subjects} subject{'s' if n_subjects > 1 else ''}"
-        warnings = sorted({warning for row in own for warning in row["warnings"]})
+        findings = listed(one for row in own for one in read_findings(row["findings"]))
         header, *lines = _score_lines(own)
         tables.append({
             "protocol": protocol, "title": title, "explanation": EXPLAINED["scores"], "header": header, "lines": lines,
-            "warnings": warnings,
+            "findings": findings,
         })  # fmt: skip
         header, *lines = _selection_lines(own)
         told = f"{EXPLAINED['selection']} {EXPLAINED['diagnosis']}" if _diagnosed(own) else EXPLAINED["selection"]
         tables.append({
             "protocol": protocol, "title": f"{title}: selection", "explanation": told, "header": header, "lines": lines,
-            "warnings": [],
+            "findings": [],
         })  # fmt: skip
     return tables
 
@@ -382,45 +373,20 @@ def _published(row: Mapping[str, Any] | None) -> str:
     return f"{_short(value)} (ours {_short(float(np.mean(row[metric])))})"
 
 
-def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write the tables as plain text."""
-    parts = []
-    for table in paper_tables(rows):
-        lines = [list(map(printable, line)) for line in [table["header"], *table["lines"]]]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        parts.append(printable(table["title"]))
-        for line in lines:
-            parts.append("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
-        parts += [*(textwrap.fill(printable(f"Warning: {warning}"), WIDTH) for warning in table["warnings"]), ""]
-    return "\n".join([*parts, textwrap.fill(explanation(rows), WIDTH), ""])
-
-
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write every subject's scores as CSV, one line per protocol, granularity, model and subject."""
     named = ("protocol", "granularity", "model")
     measured = ("accuracy", "final", "two_way", "upper_half", "seconds")
     diagnosed = _diagnosed(rows)
-    header = [*named, "subject", *measured, "chance", "p_holm", "warnings"]
+    header = [*named, "subject", *measured, "chance", "p_holm", "findings"]
     lines: list[list[Any]] = [header + ["best_on_test_diagnostic", "gap"] * diagnosed]
     for row in rows:
         for place, subject in enumerate(row["subjects"]):
             values = [row[name][place] for name in measured] + [row["chance"], row["p_holm"]]
             line = [*(row[name] for name in named), subject, *(f"{value:.6g}" for value in values)]
-            line.append(" ".join(row["warnings"]))
+            line.append(" ".join(one["code"] for one in row["findings"]))
             if diagnosed:
                 best = row["best_on_test"][place]
                 line += [f"{best:.6g}", f"{best - row['accuracy'][place]:.6g}"]
             lines.append(line)
     return csv_text(lines)
-
-
-def as_latex(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write the tables as LaTeX (booktabs)."""
-    parts = []
-    for table in paper_tables(rows):
-        caption = latex(" ".join([f"{table['title']}. {table['explanation']}", *table["warnings"]]))
-        body = [" & ".join(map(latex, line)) + r" \\" for line in [table["header"], *table["lines"]]]
-        columns = "l" + "c" * (len(table["header"]) - 1)
-        parts += [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-        parts += [body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-    return "\n".join(parts)

@@ -29,6 +29,7 @@ from neurocanvas.evaluation.statistics import (
     place,
     smallest_p,
 )
+from neurocanvas.findings import Finding, finding, listed
 
 
 def confusion_counts(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -56,50 +57,40 @@ def semantic_order(embeddings: np.ndarray) -> np.ndarray:
     return places
 
 
-# Below this many units, intervals are rough and a warning says so.
+# Below this many units, intervals are rough and a finding says so.
 FEW_UNITS = 20
 
-# Where no p-value can be below this, a warning says so.
+# Where no p-value can be below this, a finding says so.
 LARGE_SMALLEST_P = 0.01
 
 # An oracle arm with a lower two-way score cannot serve as ceiling.
 LOW_ORACLE = 0.75
 
 
-def design_warnings(blocked: bool, unit: str, n_units: int, smallest: float) -> list[str]:
-    found = []
-    if blocked:
-        found.append(
-            "Block design: each concept was shown in one stretch of time, so slow drift alone tells concepts "
-            "apart. These scores, whatever their p-value, cannot be told from decoding the recording block."
-        )
+def design_findings(blocked: bool, unit: str, n_units: int, smallest: float) -> list[Finding]:
+    """Say that concepts came in blocks, that there are few units, and that p cannot be small."""
+    found = [finding("blocked-design")] if blocked else []
     if n_units < FEW_UNITS:
-        found.append(f"Only {n_units} {unit}: intervals are rough.")
+        found.append(finding("few-units", n=n_units, unit=unit))
     if smallest > LARGE_SMALLEST_P:
-        found.append(f"So few units can be exchanged that p cannot go below {smallest:.2g}.")
+        found.append(finding("coarse-p", least=smallest))
     return found
 
 
-def arm_warnings(
+def arm_findings(
     measured: Mapping[str, Mapping[str, Mapping[str, Any]]], nulls: Mapping[str, Mapping[str, np.ndarray]]
-) -> list[str]:
-    """Warn of an oracle arm too low to be a ceiling, and of null arms that differ from chance."""
+) -> list[Finding]:
+    """Say that the oracle arm is too low to be a ceiling, and that null arms differ from chance."""
     found = []
     oracle = measured["oracle"]["two_way"]["value"] if "oracle" in measured else 1.0
     if oracle < LOW_ORACLE:
-        found.append(
-            f"The oracle arm reaches only {oracle:.2f} in two-way identification: the generator cannot draw "
-            "what it is told, or the judge cannot see it. A low eeg score says little here."
-        )
+        found.append(finding("low-oracle", value=oracle))
     for arm in ("shuffled", "mean"):
         if arm in measured:
             value = measured[arm]["two_way"]["value"]
             p = permutation_p(value, nulls[arm]["two_way"], two_sided=True)
             if p <= 0.01:
-                found.append(
-                    f"The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), "
-                    "though it knows nothing of the trial: something else gives the pictures away."
-                )
+                found.append(finding("floor-differs", arm=arm, value=value, p=p))
     return found
 
 
@@ -194,7 +185,7 @@ def summarise(
     blocked: bool,
     cells: Cells,
     rng: np.random.Generator,
-    warnings: Sequence[str] = (),
+    findings: Sequence[Finding] = (),
     values: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score every arm."""
@@ -212,13 +203,13 @@ def summarise(
     measured, n_way = _measure(scores, nulls, settings, units_in, seed), min(settings.n_way, len(gallery))
     _set_chance(measured, tables, cells.shows_another(true["stimulus"]), n_way, len(concepts))
     of_one = units_in[0] if unit == "stimuli" else units  # resampled within a single subject
-    found = design_warnings(blocked, unit, len(np.unique(units_in[0])), smallest_p(strata, units, len(permuted)))
+    found = design_findings(blocked, unit, len(np.unique(units_in[0])), smallest_p(strata, units, len(permuted)))
     summary = {
         "arms": measured, "concepts": _concept_scores(trials, concepts, scores),
         "subjects": _subject_scores(trials, scores),
         "forest": forest(tables, true["stimulus"], trials["subject"], of_one, permuted, settings),
         "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
-        "n_seeds": 1, "warnings": [*warnings, *found, *arm_warnings(measured, nulls)],
+        "n_seeds": 1, "findings": listed([*findings, *found, *arm_findings(measured, nulls)]),
     }  # fmt: skip
     return _upright(summary), _rows(trials, scores)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 
 import numpy as np
 
@@ -142,6 +141,8 @@ class Arm:
     """One way of making pictures."""
 
     condition: Callable[[ArmInputs], np.ndarray]  # -> (n_trials, 77, 768)
+    meaning: str = ""  # what its pictures are made from, for the report
+    informed: bool = True  # knows something of the trial's EEG; the report ranks trials by the first such arm
     from_prediction: bool = False  # conditions are in the mapper's target space, which must be the generator's
     start: Callable[[ArmInputs], list[Start]] | None = None  # None: from noise alone
     of_images: bool = False  # made once per image, from `true`, whatever the EEG
@@ -164,18 +165,55 @@ def _sketches(inputs: ArmInputs) -> list[Start]:
 
 
 # Every arm by name.
-ARMS: Mapping[str, Arm] = MappingProxyType(
-    {
-        "eeg": Arm(lambda inputs: inputs.rescaled, from_prediction=True),
-        "shuffled": Arm(lambda inputs: inputs.dealt(), from_prediction=True),
-        "mean": Arm(lambda inputs: inputs.mean, from_prediction=True),
-        "random": Arm(_random_training),
-        "oracle": Arm(lambda inputs: inputs.true),
-        "retrieval": Arm(lambda inputs: np.asarray(inputs.embeddings[inputs.nearest], np.float32)),
-        "class-name": Arm(lambda inputs: inputs.embed_concepts(inputs.named.tolist())),
-        "retrieved-start": Arm(lambda inputs: inputs.rescaled, from_prediction=True, start=_nearest_stimuli),
-        "sketched-start": Arm(lambda inputs: inputs.rescaled, from_prediction=True, start=_sketches),
-        "best-of": Arm(lambda inputs: inputs.rescaled, from_prediction=True, best_of=True),
-        "caption": Arm(lambda inputs: inputs.true, of_images=True),
-    }
-)
+ARMS: dict[str, Arm] = {
+    "eeg": Arm(
+        lambda inputs: inputs.rescaled, "Made from what the mapper predicts from this trial's EEG.",
+        from_prediction=True,
+    ),
+    "shuffled": Arm(
+        lambda inputs: inputs.dealt(),
+        "Made from the prediction for another trial of the same subject: the floor. What it scores above chance "
+        "does not come from this trial's EEG.",
+        informed=False, from_prediction=True,
+    ),
+    "mean": Arm(
+        lambda inputs: inputs.mean,
+        "Made from the mean of the training targets, the same for every trial: what knowing nothing looks like.",
+        informed=False, from_prediction=True,
+    ),
+    "random": Arm(
+        _random_training,
+        "Made from the caption of a training picture that is drawn at random, whatever the EEG says.",
+        informed=False,
+    ),
+    "oracle": Arm(
+        lambda inputs: inputs.true,
+        "Made from the true target, the embedding of the seen picture's own caption: the ceiling that the "
+        "generator and the judge leave to any EEG.",
+        informed=False,
+    ),
+    "retrieval": Arm(
+        lambda inputs: np.asarray(inputs.embeddings[inputs.nearest], np.float32),
+        "Made from the caption of the training picture whose embedding is nearest to the prediction.",
+    ),
+    "class-name": Arm(
+        lambda inputs: inputs.embed_concepts(inputs.named.tolist()),
+        "Made from the words “a photo of a …” with the concept that is nearest to the prediction.",
+    ),
+    "retrieved-start": Arm(
+        lambda inputs: inputs.rescaled,
+        "Made from the prediction, but drawn over the training picture that is nearest to it.",
+        from_prediction=True, start=_nearest_stimuli,
+    ),
+    "sketched-start": Arm(
+        lambda inputs: inputs.rescaled,
+        "Made from the prediction, but drawn over a small picture that ridge regression predicts.",
+        from_prediction=True, start=_sketches,
+    ),
+    "best-of": Arm(
+        lambda inputs: inputs.rescaled,
+        "Made from the prediction several times; the picture whose own caption is nearest to it is chosen.",
+        from_prediction=True, best_of=True,
+    ),
+    "caption": Arm(lambda inputs: inputs.true, of_images=True),
+}  # fmt: skip

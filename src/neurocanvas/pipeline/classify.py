@@ -23,12 +23,11 @@ from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.evaluation.benchmark import (
     Cell,
     as_csv,
-    as_latex,
-    as_text,
     explanation,
     paper_tables,
     summarise_cells,
 )
+from neurocanvas.findings import finding, listed, read_findings
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import features, made_from, read_inputs, simulate
@@ -40,7 +39,6 @@ COLUMNS = ("order", "concept", "fold", "unit")
 HIDDEN = ""
 
 UNSELECTED = "none: the last epoch, and the validation trials train too"
-TRANSDUCTIVE = "Domain adaptation saw the test trials without their labels: these scores are transductive."
 
 # Settings that one network alone reads; those of networks are no estimator's.
 OPTIONS_OF: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -179,13 +177,16 @@ def _classify(run: Run, unit: _Unit) -> Path:
         ))  # fmt: skip
         scores.append(decoders[-1].outputs(x[split.test]))
         seconds += time.perf_counter() - started
-    adapted = {TRANSDUCTIVE} if settings.domain_adaptation and model == "rgnn" else set()
+    findings = [one for fold in splits for one in fold.findings]
+    findings += [finding(code) for decoder in decoders for code in decoder.findings_]
+    if settings.domain_adaptation and model == "rgnn":
+        findings.append(finding("transductive-training"))
     card = {
         "model": model, "title": decoder.row.title, "subject": job.subject, "granularity": granularity,
         "protocol": run.settings.split.protocol, "settings": settings.model_dump(mode="json"),
         "device": decoders[0].device_, "precision": decoders[0].precision_, "concepts": concepts.tolist(),
         "selection": UNSELECTED if settings.recipe == "released" else splits[0].selection,
-        "warnings": sorted(adapted.union(*(split.warnings for split in splits), *(one.warnings_ for one in decoders))),
+        "findings": listed(findings),
     }  # fmt: skip
     for fold, one in enumerate(decoders):
         if one.is_module_:
@@ -221,7 +222,7 @@ def _read_cell(path: Path) -> Cell:
     _, true, folds, units = table[:, : len(COLUMNS)].astype(np.int64).T
     return Cell(
         card["protocol"], card["granularity"], card["model"], card["title"], card["subject"], table[:, len(COLUMNS) :],
-        true, folds, units, card["accuracy"], card["seconds"], tuple(card["warnings"]),
+        true, folds, units, card["accuracy"], card["seconds"], read_findings(card["findings"]),
     )  # fmt: skip
 
 
@@ -289,15 +290,13 @@ def _with_protocol(run: Run, protocol: str) -> Run:
 
 
 def _write_tables(run: Run, cells: Sequence[Cell], name: str) -> list[Path]:
-    """Write the rows as JSON, text, CSV and LaTeX."""
+    """Write the rows as JSON and CSV; `report.tables` writes them as text and LaTeX."""
     asked = run.settings.benchmark
     models = list(run.settings.classify.models)
     cells = sorted(cells, key=lambda cell: models.index(cell.model))
     rows = summarise_cells(cells, count=asked.permutations, seed=asked.seed)
     stem = run.folder / "scores" / name
-    texts = {".txt": as_text(rows), ".csv": as_csv(rows), ".tex": as_latex(rows)}
-    for suffix, text in texts.items():
-        artifacts.write_text(stem.with_suffix(suffix), text)
+    artifacts.write_text(stem.with_suffix(".csv"), as_csv(rows))
     content = {"explanation": explanation(rows), "tables": paper_tables(rows), "rows": rows}
     artifacts.write_json(stem.with_suffix(".json"), content)
-    return [stem.with_suffix(suffix) for suffix in (*texts, ".json")]
+    return [stem.with_suffix(suffix) for suffix in (".csv", ".json")]

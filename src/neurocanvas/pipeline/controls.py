@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.artifacts import number_in, read_csv
 from neurocanvas.audit.controls.inputs import ControlInputs
-from neurocanvas.audit.controls.registry import CONTROLS, control_row, correct_for_many, over_subjects, overall_verdict
+from neurocanvas.audit.controls.registry import COLUMNS, CONTROLS, control_row, correct_for_many, over_subjects, overall
 from neurocanvas.config import FeatureSettings
 from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.trials import Trials, ranks
@@ -50,17 +50,14 @@ def controls(run: Run) -> list[Path]:
     for own in rows.values():
         correct_for_many(own)
     table = over_subjects(rows, rng=np.random.default_rng(settings.seed))
-    verdict = overall_verdict(table)
     folder = run.folder / "scores"
     artifacts.write_json(folder / "controls.json", {
-        "made_from": run.settings.of_trials, "verdict": verdict, "protocol": run.settings.split.protocol,
-        "rows": [{**row, "asks": CONTROLS[row["control"]].asks} for row in table],
-        "subjects": rows,
+        "made_from": run.settings.of_trials, "overall": asdict(overall(table)),
+        "protocol": run.settings.split.protocol, "rows": table, "subjects": rows,
     })  # fmt: skip
-    columns = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
     write_table(folder / "controls.csv", {
         "subject": np.array([subject for subject, own in rows.items() for _ in own]),
-        **{name: np.array([row[name] for own in rows.values() for row in own], dtype=object) for name in columns},
+        **{name: np.array([row[name] for own in rows.values() for row in own], dtype=object) for name in COLUMNS},
     })  # fmt: skip
     return [folder / "controls.json", folder / "controls.csv"]
 

@@ -60,6 +60,7 @@ from neurocanvas.evaluation.summary import (
     sign,
     summarise,
 )
+from neurocanvas.findings import Finding, read_findings
 from neurocanvas.generation.arms import derangement
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.generate import read_manifest
@@ -669,7 +670,7 @@ def evaluate_elsewhere(run: Run) -> list[Path]:
     add_upper_half(compared, np.searchsorted(list(concepts), trials["concept"]) if concepts else np.array([]), settings)
     summary, rows = summarise(
         compared.tables, trials, _names(pairing), concepts, settings, blocked=blocked, cells=cells,
-        rng=np.random.default_rng(settings.seed), warnings=[*pairing.notes, *notes], values=compared.values,
+        rng=np.random.default_rng(settings.seed), findings=[*pairing.findings, *notes], values=compared.values,
     )  # fmt: skip
     paths = write_scores(run.folder / "scores", summary | described(compared), rows)
     return paths + write_confusions(run.folder / "scores", compared, trials, concepts, blocked=blocked)
@@ -756,13 +757,13 @@ def _evaluate(run: Run) -> list[Path]:
         Pictures(tuple(images / "seen" / f"{stimulus}.png" for stimulus in gallery)),
         {arm: np.searchsorted(gallery, [entry["stimulus"] for entry in of_arm[arm]]) for arm in arms},
     )
-    trials, blocked, warnings = _what_is_known(run, of_arm[arms[0]])
+    trials, blocked, findings = _what_is_known(run, of_arm[arms[0]])
     cells = draw_cells(trials, blocked, settings.seed)
     compared = compare(run, given, [prompt(name) for name in concepts.values()], cells)
     add_upper_half(compared, np.searchsorted(list(concepts), trials["concept"]), settings)
     summary, rows = summarise(
         compared.tables, trials, gallery, concepts, settings, blocked=blocked, cells=cells,
-        rng=np.random.default_rng(settings.seed), warnings=warnings, values=compared.values,
+        rng=np.random.default_rng(settings.seed), findings=findings, values=compared.values,
     )  # fmt: skip
     made, said = explain(run)
     for arm, what in (("eeg", "predictions"), ("oracle", "targets")):
@@ -775,8 +776,8 @@ def _evaluate(run: Run) -> list[Path]:
     return [*paths, *write_confusions(run.folder / "scores", compared, trials, concepts, blocked=blocked), *made]
 
 
-def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool, list[str]]:
-    """Trial columns for the statistics, whether the design is blocked, and the splits' warnings."""
+def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool, list[Finding]]:
+    """Trial columns for the statistics, whether the design is blocked, and what must be said of the splits."""
     cards = {
         s: artifacts.read_card(run.folder / "predictions" / f"s{s}.npy")
         for s in {entry["subject"] for entry in entries}
@@ -788,5 +789,5 @@ def _what_is_known(run: Run, entries: list[dict[str, Any]]) -> tuple[dict[str, n
     pairs = list(zip(columns["subject"].tolist(), columns["trial"].tolist(), strict=True))
     columns["block"] = np.array([run.subjects[subject].column("block")[trial] for subject, trial in pairs])
     columns["fold"] = np.array([fold[subject][trial] for subject, trial in pairs])
-    warnings = sorted({warning for card in cards.values() for warning in card["warnings"]})
-    return columns, any(card["blocked"] for card in cards.values()), warnings
+    findings = [one for card in cards.values() for one in read_findings(card["findings"])]
+    return columns, any(card["blocked"] for card in cards.values()), findings

@@ -23,6 +23,7 @@ from neurocanvas.data.trials import TrialSpec
 from neurocanvas.decoder import Decoder, assemble, load_decoder
 from neurocanvas.encoders.mlp import MLPSD
 from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check_inside
+from neurocanvas.findings import finding, listed
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import write_trials
 from neurocanvas.targets.captions import read_captions, read_captions_of, write_captions
@@ -138,7 +139,7 @@ def read_released_mapper(path: Path | str, family: str = "sd14") -> Decoder:
     card = {
         "encoder": "mlp_sd", "class": "MLPSD", "module": True, "spec": asdict(SPEC), "space": space, "classes": None,
         "parameters": {"target": target, "features": "eeg-imagenet", **parameters}, "chosen": None, "unit": 1.0,
-        "warnings": [],
+        "findings": [],
     }  # fmt: skip
     whole = (len(CH_NAMES), len(BANDS))
     return assemble(card, {
@@ -239,11 +240,6 @@ KNOWN = re.compile(r"caption\.txt|clip_embeddings\.pth|\d+_\w+_de\.npy|mlpsd_s\d
 # Folder of a run where imported files wait until all of them are good; what a killed call left there is deleted.
 STAGED = ".part-import"
 
-UNKNOWN_TRAINING = (
-    "A mapper was imported, and its file does not say which trials trained it. The released code trains on the first "
-    "30 of every 50 pictures and keeps the epoch that is best on the other 20: scores of any of them are too high."
-)
-
 
 def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: None) -> list[Path]:
     """Write what a run folder holds as the files that the released code reads."""
@@ -333,7 +329,7 @@ def _take(run: Run, files: Mapping[str, Path], staged: Path) -> list[Path]:
                 path = run.model_path(subject, int(named[1] or 0))
                 waiting, inputs = place(path), _inputs(file)
                 if not artifacts.is_done(path, inputs):
-                    card = {**_card(file), "warnings": [UNKNOWN_TRAINING]}
+                    card = {**_card(file), "findings": listed([finding("imported-unknown")])}
                     read_released_mapper(file, run.settings.family).save(waiting)
                     artifacts.finish(waiting, inputs, card)
     return taken

@@ -17,6 +17,7 @@ from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Projected, Window, load_decoder
 from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file, check_name
+from neurocanvas.findings import finding, listed, read_findings
 from neurocanvas.generation.arms import gain
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run, write_table
@@ -210,7 +211,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         "selection": f"lowest validation error; validation trials are {fold.selection}",
         "history": decoder.history_, "selected_epoch": decoder.chosen_,
         "scores": {name: _scores(decoder, projected, x, y.row_of_trial, fold)},
-        "explained": float(inside / (inside + outside)), "licence": LICENCE, "warnings": list(fold.warnings),
+        "explained": float(inside / (inside + outside)), "licence": LICENCE, "findings": listed(fold.findings),
     }  # fmt: skip
     decoder.save(path)
     artifacts.finish(path, inputs, card, [*read, embedded])
@@ -244,7 +245,7 @@ def training_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "title": f"Encoders, mean of {count} trainings; MSE per number of the target, two-way chance .5",
         "header": ["encoder", "val MSE", "val two-way", "test MSE", "test two-way"],
         "lines": lines,
-        "warnings": list(dict.fromkeys(warning for card in cards for warning in card["warnings"])),
+        "findings": listed(one for card in cards for one in read_findings(card["findings"])),
     }
 
 
@@ -291,13 +292,11 @@ def _predict(run: Run, subject: str) -> Path:
         decoder.outputs(asked(values, pool, fold.validation, average)[0]).std(axis=0)
         for decoder, fold in zip(decoders, folds_of, strict=True)
     ]
-    warnings = {warning for one in (*folds_of, *decoders) for warning in getattr(one, "warnings", ())}
-    warnings |= {warning for card in cards for warning in card.get("warnings", ())}  # of imported ones
+    findings = [one for fold in folds_of for one in fold.findings]
+    findings += [one for card in cards for one in read_findings(card.get("findings", []))]  # of imported ones
     most = max(int(showings.max()) for *_, showings in tests)
     if most > 1:
-        warnings.add(
-            f"Features of each test picture are averaged over up to {most} showings: these are not single-trial scores."
-        )
+        findings.append(finding("averaged-showings", most=most))
     tested, folds = np.concatenate([inputs_of for inputs_of, *_ in tests])[order], folds[order]
     coordinates = np.zeros((len(rows), max(len(decoder.basis_.target_sd) for decoder in decoders)), np.float32)
     for part in batches(len(tested), AT_ONCE):
@@ -312,7 +311,7 @@ def _predict(run: Run, subject: str) -> Path:
         "known": [np.unique(seen[fold.joined().train]).tolist() for fold in folds_of],
         "trials": rows[order].tolist(), "folds": folds.tolist(),
         "gains": [gain(one.basis_.target_sd, sd) for one, sd in zip(decoders, spreads, strict=True)],
-        "blocked": is_blocked(run.subjects[subject]), "warnings": sorted(warnings),
+        "blocked": is_blocked(run.subjects[subject]), "findings": listed(findings),
     }, [*read, *models])  # fmt: skip
     return path
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from neurocanvas.artifacts import csv_cells, number_in, read_csv
 from neurocanvas.data.montage import CH_NAMES, POSITIONS, standard_positions
 from neurocanvas.errors import NeuroCanvasError, csv_text
-from neurocanvas.report.text import ORDERS, number, ranking_arm
+from neurocanvas.report.text import ORDERS, percent, ranking_arm
 
 # Arm -> its mark; the page's style sheet gives it its colour, so shape and colour both tell arms apart.
 MARKS: dict[str, str] = {
@@ -30,6 +30,9 @@ MARKS: dict[str, str] = {
     "sketched-start": '<path d="M6 0-5-6-5 6Z"/>',
     "best-of": '<path d="M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4Z"/>',
 }
+
+# Of an arm that has none of its own.
+MARK = '<path d="M0-6 5 2-5 2Z"/>'
 
 ROW, AXIS = 26, 20  # heights in CSS pixels
 
@@ -96,14 +99,15 @@ def strip(
             whisker = Markup('<line class="whisker {}" x1="{}" x2="{}" y1="50%" y2="50%"/>')
             parts.append(whisker.format(arm, scale.at(low), scale.at(high)))
         mark = Markup('<svg x="{}" y="50%" overflow="visible" class="mark {}">{}</svg>')
-        parts.append(mark.format(scale.at(value), arm, Markup(MARKS[arm])))
+        parts.append(mark.format(scale.at(value), arm, Markup(MARKS.get(arm, MARK))))
     return Markup('<svg class="strip" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
         ROW, Markup("").join(parts)
     )
 
 
-def axis(scale: Scale, labels: Sequence[str]) -> Markup:
-    """Draw the labels under the rows of a dot plot."""
+def axis(scale: Scale, share: bool) -> Markup:
+    """Draw the labels under the rows of a dot plot, percentages of shares."""
+    labels = [f"{100 * tick:g} %" if share else f"{tick:g}".replace("-", "−") for tick in scale.ticks]
     text = Markup('<text x="{}" y="14" text-anchor="middle">{}</text>')
     parts = [text.format(scale.at(tick), label) for tick, label in zip(scale.ticks, labels, strict=True)]
     return Markup('<svg class="strip axis" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
@@ -201,70 +205,42 @@ def electrode_positions(ch_names: Sequence[str]) -> np.ndarray:
 
 
 def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, float]) -> Markup:
-    """Draw one value per electrode on a head seen from above, nose up."""
+    """Draw one value per electrode on a head seen from above, nose up; dots where there are few electrodes."""
     if np.shape(values) != (len(ch_names),):
         raise NeuroCanvasError(f"values: one per channel, {len(ch_names)}, is needed; got shape {np.shape(values)}.")
     positions = electrode_positions(ch_names)
     known = np.isfinite(positions).all(axis=1)
     names = [name for name, there in zip(ch_names, known, strict=True) if there]
-    if len(names) < FEW_CHANNELS:
-        return _dots(np.asarray(values)[known], names, positions[known], limits)
-    return _interpolated(np.asarray(values)[known], positions[known], limits)
-
-
-def gradient() -> str:
-    """Return the colours of the scalp maps, low to high, as a CSS gradient."""
-    return f"linear-gradient(90deg, {', '.join(_colour(share) for share in np.linspace(0, 1, 9))})"
-
-
-def _colour(share: float) -> str:
-    """Colour at a share (0 to 1) of the colour map, as #rrggbb."""
-    import matplotlib as mpl
-    from matplotlib.colors import to_hex
-
-    return to_hex(mpl.colormaps[COLOUR_MAP](float(np.clip(share, 0, 1))))
-
-
-def _flatten(positions: np.ndarray) -> np.ndarray:
-    """Positions seen from above with equal steps of angle: the lowest electrode or the equator lies at radius 1."""
+    values, positions = np.asarray(values)[known], positions[known]
+    # with equal steps of angle: the lowest electrode or the equator lies at radius 1
     radius = np.maximum(np.linalg.norm(positions, axis=1), 1e-9)
     angle = np.arccos(np.clip(positions[:, 2] / radius, -1, 1)) / (np.pi / 2)
     direction = positions[:, :2] / np.maximum(np.linalg.norm(positions[:, :2], axis=1, keepdims=True), 1e-9)
-    flat: np.ndarray = (angle / max(float(angle.max(initial=1.0)), 1.0))[:, None] * direction
-    return flat
-
-
-def _dots(values: np.ndarray, names: Sequence[str], positions: np.ndarray, limits: tuple[float, float]) -> Markup:
-    """Electrodes as coloured dots with their names."""
-    span = (limits[1] - limits[0]) or 1.0
-    places = 100 + 70 * _flatten(positions) * [1, -1]
-    dot = '<circle class="dot" cx="{0}" cy="{1}" r="13" fill="{2}"/>'
-    label = '<text x="{0}" y="{3}" text-anchor="middle">{4}</text>'
-    dots = [
-        # The name stands on the side of the head's middle, clear of the outline.
-        Markup(dot + label).format(
-            f"{x:.1f}", f"{y:.1f}", _colour((value - limits[0]) / span), f"{y + (27 if y < 100 else -18):.1f}", name
+    flat = (angle / max(float(angle.max(initial=1.0)), 1.0))[:, None] * direction
+    if len(names) < FEW_CHANNELS:
+        places, colours = 100 + 70 * flat * [1, -1], _colours((values - limits[0]) / ((limits[1] - limits[0]) or 1.0))
+        dot = '<circle class="dot" cx="{0}" cy="{1}" r="13" fill="{2}"/>'
+        label = '<text x="{0}" y="{3}" text-anchor="middle">{4}</text>'
+        dots = [
+            # The name stands on the side of the head's middle, clear of the outline.
+            Markup(dot + label).format(f"{x:.1f}", f"{y:.1f}", colour, f"{y + (27 if y < 100 else -18):.1f}", name)
+            for (x, y), colour, name in zip(places, colours, names, strict=True)
+        ]
+        head = '<path class="head" d="M88 14 100 2 112 14"/><circle class="head" cx="100" cy="100" r="87"/>'
+        ears = '<path class="head" d="M13 82q-9 18 0 36M187 82q9 18 0 36"/>'
+        return Markup('<svg class="scalp" viewBox="0 0 200 200" aria-hidden="true">{}{}</svg>').format(
+            Markup(head + ears), Markup("").join(dots)
         )
-        for (x, y), value, name in zip(places, values, names, strict=True)
-    ]
-    head = '<path class="head" d="M88 14 100 2 112 14"/><circle class="head" cx="100" cy="100" r="87"/>'
-    ears = '<path class="head" d="M13 82q-9 18 0 36M187 82q9 18 0 36"/>'
-    return Markup('<svg class="scalp" viewBox="0 0 200 200" aria-hidden="true">{}{}</svg>').format(
-        Markup(head + ears), Markup("").join(dots)
-    )
-
-
-def _interpolated(values: np.ndarray, positions: np.ndarray, limits: tuple[float, float]) -> Markup:
-    """A smooth map as a transparent PNG with mid-grey outlines and no text."""
     import mne
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # a smooth map as a transparent PNG with mid-grey outlines and no text
     figure = Figure(figsize=(2.0, 2.0), dpi=180)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     mne.viz.plot_topomap(
-        values, 0.95 * _flatten(positions), sphere=(0.0, 0.0, 0.0, 1.0), extrapolate="head", axes=axes, show=False,
+        values, 0.95 * flat, sphere=(0.0, 0.0, 0.0, 1.0), extrapolate="head", axes=axes, show=False,
         sensors=False, contours=0, cmap=COLOUR_MAP, vlim=limits,
     )  # fmt: skip
     for line in axes.lines:
@@ -274,6 +250,19 @@ def _interpolated(values: np.ndarray, positions: np.ndarray, limits: tuple[float
     return Markup('<img class="scalp" alt="" src="data:image/png;base64,{}">').format(
         base64.b64encode(stream.getvalue()).decode()
     )
+
+
+def gradient() -> str:
+    """Return the colours of the scalp maps, low to high, as a CSS gradient."""
+    return f"linear-gradient(90deg, {', '.join(_colours(np.linspace(0, 1, 9)))})"
+
+
+def _colours(shares: np.ndarray) -> list[str]:
+    """Colours at shares (0 to 1) of the colour map, as #rrggbb."""
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    return [to_hex(mpl.colormaps[COLOUR_MAP](float(share))) for share in np.clip(shares, 0, 1)]
 
 
 # Shares of a concept's pictures above which a cell takes the next darker colour.
@@ -293,7 +282,8 @@ def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> di
     concepts = read_csv(ordered, "evaluate", ("concept", "name", "semantic", "block"))
     if not rows or not concepts:
         return None
-    ids = list(dict.fromkeys([row["concept"] for row in concepts] + [row[key] for row in rows for key in KEYS]))
+    keys = ("true", "named")
+    ids = list(dict.fromkeys([row["concept"] for row in concepts] + [row[key] for row in rows for key in keys]))
     at = {concept: place for place, concept in enumerate(ids)}
     tables = {arm: np.zeros((len(ids), len(ids))) for arm in arms if any(row["arm"] == arm for row in rows)}
     for row in rows:
@@ -311,16 +301,28 @@ def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> di
         {"arm": arm, "order": order, **_figure(tables[arm][np.ix_(places, places)], [words[p] for p in places], arm)}
         for arm in shown for order, places in orders.items()
     ]  # fmt: skip
+    # the confusions that take the largest share of a concept's pictures; the more frequent first among equals
+    counts, sums = tables[main], tables[main].sum(axis=1)
+    pairs = [(row, column) for row, column in np.argwhere(counts > 0) if row != column]
+    pairs.sort(key=lambda pair: (-counts[pair] / sums[pair[0]], -counts[pair], *pair))
+    listed = [
+        {
+            "seen": words[row], "named": words[column], "count": f"{counts[row, column]:g}", "of": f"{sums[row]:g}",
+            "share": percent(counts[row, column] / sums[row]),
+        }
+        for row, column in pairs[:LISTED]
+    ]  # fmt: skip
+    # sizes of the labels in px, the widest the cells may get, and the page widths below which labels do not fit
+    n = len(ids)
+    size = 12.5 if n <= 40 else 9.5
+    needed = n * size * 1.1
     return {
-        "n": len(ids), "orders": {order: ORDERS[order] for order in orders}, "arms": shown, "arm": main,
-        "arm_options": [(arm, arm) for arm in shown],
-        "figures": drawn, "listed": _listed(tables[main], words),
+        "n": n, "orders": {order: ORDERS[order] for order in orders}, "arms": shown, "arm": main,
+        "arm_options": [(arm, arm) for arm in shown], "figures": drawn, "listed": listed,
         "links": [file_link(path, "evaluate") for path in (counted, ordered)],
-        "levels": [f"{100 * low:g}" for low in LEVELS], **_label_sizes(len(ids)),
+        "levels": [f"{100 * low:g}" for low in LEVELS], "label": size, "widest": min(34 * n, 852),
+        "hide_below": int(needed + 270) if needed <= 852 else 100_000, "hide_below_on_phone": int(n * 10.2 + 152),
     }  # fmt: skip
-
-
-KEYS = ("true", "named")
 
 
 def draw_matrix(counts: np.ndarray, style: str) -> Markup:
@@ -354,43 +356,13 @@ def near_errors(counts: np.ndarray, near: int = NEAR) -> tuple[float, float] | N
 def _figure(counts: np.ndarray, words: list[str], arm: str) -> dict[str, Any]:
     """One matrix with its labels and what it comes to."""
     total, near = counts.sum(), near_errors(counts)
-    right = f"{_percent(np.trace(counts) / total)} named right" if total else "nothing named"
+    right = f"{percent(np.trace(counts) / total)} named right" if total else "nothing named"
     if near is None:
         sentence = f"{right}."
     else:
         sentence = (
-            f"{right}; of the errors, {_percent(near[0])} go to one of the {2 * NEAR} nearest concepts in this order "
-            f"({_percent(near[1])} if they fell evenly)."
+            f"{right}; of the errors, {percent(near[0])} go to one of the {2 * NEAR} nearest concepts in this order "
+            f"({percent(near[1])} if they fell evenly)."
         )
     cells = ";".join(f"{row},{column}:{counts[row, column]:g}" for row, column in np.argwhere(counts > 0))
     return {"svg": draw_matrix(counts, arm), "names": words, "cells": cells, "sentence": sentence}
-
-
-def _listed(counts: np.ndarray, words: Sequence[str]) -> list[dict[str, Any]]:
-    """The confusions that take the largest share of a concept's pictures; the more frequent first among equals."""
-    sums = counts.sum(axis=1)
-    pairs = [(row, column) for row, column in np.argwhere(counts > 0) if row != column]
-    pairs.sort(key=lambda pair: (-counts[pair] / sums[pair[0]], -counts[pair], *pair))
-    return [
-        {
-            "seen": words[row], "named": words[column], "count": f"{counts[row, column]:g}", "of": f"{sums[row]:g}",
-            "share": _percent(counts[row, column] / sums[row]),
-        }
-        for row, column in pairs[:LISTED]
-    ]  # fmt: skip
-
-
-def _percent(share: float) -> str:
-    """A share as whole percent."""
-    return number(share, "concept_top1", digits=0)
-
-
-def _label_sizes(n: int) -> dict[str, Any]:
-    """Sizes of the labels in px, the widest the cells may get, and the page widths below which labels do not fit."""
-    size = 12.5 if n <= 40 else 9.5
-    needed = n * size * 1.1
-    return {
-        "label": size, "widest": min(34 * n, 852),
-        "hide_below": int(needed + 270) if needed <= 852 else 100_000,
-        "hide_below_on_phone": int(n * 10.2 + 152),
-    }  # fmt: skip

@@ -16,7 +16,7 @@ from neurocanvas.data.images import open_picture
 from neurocanvas.data.trials import natural_key
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.report.figures import csv_link
-from neurocanvas.report.text import number, ranking_arm
+from neurocanvas.report.text import percent, ranking_arm
 
 # Trials shown from the top, the middle and the end of the ranking, and spread over the rest.
 GROUP, SAMPLE = 4, 12
@@ -48,10 +48,24 @@ def ranked_pictures(
     path, by = folder / "scores" / "trials.csv", ranking_arm(arms)
     scored, scores = {}, {}
     for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "stimulus", "concept", "two_way")):
-        key = str(row["subject"]), _whole(row["trial"], path)
+        trial = number_in(row, "trial", path, "evaluate")
+        if not trial.is_integer():
+            raise NeuroCanvasError(f"{path}: trial must be a whole number; got {row['trial']!r}; run evaluate again.")
+        key = str(row["subject"]), int(trial)
         if row["arm"] == by:
             scored[key], scores[key] = row, number_in(row, "two_way", path, "evaluate")
-    made, images = _drawn(folder / "images" / "manifest.jsonl"), folder / "images"
+    images, made = folder / "images", {}
+    manifest = images / "manifest.jsonl"
+    lines = read_text(manifest, "the list of pictures; run the verb generate").splitlines()
+    for line, text in enumerate(lines, 1):
+        try:
+            drawn = json.loads(text) if text else None
+            if drawn:
+                made[str(drawn["subject"]), int(drawn["trial"]), str(drawn["arm"])] = drawn["file"]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise NeuroCanvasError(
+                f"{manifest}, line {line}: damaged ({error}); run the verb generate again."
+            ) from error
     groups, table = [], []
     for title, keys in choose_trials(scores):
         shown = []
@@ -62,7 +76,7 @@ def ranked_pictures(
             shown.append({
                 "subject": key[0], "trial": key[1], "caption": captions.get(stimulus, ""),
                 "concept": names.get(concept, concept),
-                "two_way": number(scores[key], "two_way", digits=0),
+                "two_way": percent(scores[key]),
                 "pictures": [
                     (arm, _data_uri(check_inside(images, file, "images")) if file else None) for arm, file in pictures
                 ],
@@ -70,28 +84,6 @@ def ranked_pictures(
         groups.append({"title": title, "trials": shown})
     columns = ["group", "subject", "trial", "stimulus", "concept", f"two_way of {by}", "caption"]
     return {"groups": groups, "by": by, "link": csv_link("pictures.csv", columns, table)}
-
-
-def _whole(value: Any, path: Path) -> int:
-    """The number of a trial."""
-    try:
-        return int(value)
-    except (ValueError, TypeError) as error:
-        raise NeuroCanvasError(f"{path}: a whole number is needed; got {value!r}; make the file again.") from error
-
-
-def _drawn(path: Path) -> dict[tuple[str, int, str], str]:
-    """Subject, trial and arm -> the file of the picture, as the manifest says."""
-    made = {}
-    for line, text in enumerate(read_text(path, "the list of pictures; run the verb generate").splitlines(), 1):
-        if not text:
-            continue
-        try:
-            row = json.loads(text)
-            made[str(row["subject"]), _whole(row["trial"], path), str(row["arm"])] = row["file"]
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise NeuroCanvasError(f"{path}, line {line}: damaged ({error}); run the verb generate again.") from error
-    return made
 
 
 def caption_pages(folder: Path) -> dict[str, Any]:

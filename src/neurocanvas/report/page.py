@@ -19,25 +19,31 @@ from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import natural_key
 from neurocanvas.errors import NeuroCanvasError, check_file
+from neurocanvas.evaluation.metrics import METRICS
+from neurocanvas.findings import listed, read_findings
+from neurocanvas.generation.arms import ARMS
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import training_table
-from neurocanvas.report import figures
-from neurocanvas.report import sections as evidence
+from neurocanvas.report import figures, sections
 from neurocanvas.report.figures import confusion, csv_link, gradient, scalp_map
 from neurocanvas.report.gallery import caption_pages, ranked_pictures
-from neurocanvas.report.sections import (
-    comparison,
-    forest,
-    metric_tables,
-    not_computed,
-    retrieval_table,
-    score_link,
-    set_table,
+from neurocanvas.report.text import (
+    classification_sentence,
+    definitions,
+    metric_words,
+    percent,
+    sentence,
+    verdict,
 )
-from neurocanvas.report.text import ARMS, METRICS, classification_sentence, definitions, is_blocked, number, verdict
 from neurocanvas.targets.captions import read_captions
 
 PANELS = 6  # training curves shown at most
+LOSSES = ("epoch", "train_loss", "val_loss")
+
+# What the template needs of a run that classifies only.
+NO_PICTURES: Mapping[str, Any] = {
+    "pictured": False, "arms": {}, "models": [], "concepts": {"arms": []}, "scalp": {"maps": []}, "confusion": None,
+    "importance": None,
+}  # fmt: skip
 
 
 def write_report(folder: Path) -> Path:
@@ -45,11 +51,23 @@ def write_report(folder: Path) -> Path:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = Path(folder)
+    check_file(folder / "run.toml", "the settings of the run; run the verb run")
+    settings = load_settings(folder / "run.toml")
+    if settings.evaluate.against:
+        raise NeuroCanvasError(f"{folder}: pictures that were made elsewhere have no page; see {folder / 'scores'}.")
+    script = _source("page.js").strip()
+    tables = _classification(folder)
+    pictured = (folder / "scores" / "summary.json").is_file() or not tables
+    content = {
+        **(_pictured(folder, settings) | {"pictured": True} if pictured else NO_PICTURES),
+        "name": settings.name, "classification": tables, "audit": _audit(folder),
+        "controls": sections.controls(folder, settings), "gradient": gradient(),
+        "marks": {arm: Markup(figures.MARKS.get(arm, figures.MARK)) for arm in ARMS},
+        "script": Markup(script), "script_hash": script_hash(script),
+    }  # fmt: skip
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    script = _source("page.js").strip()
-    content = {**_content(folder), "script": Markup(script), "script_hash": script_hash(script)}
     target = folder / "report.html"
     page = environment.get_template("page.html.j2").render(content)
     artifacts.write_bytes(target, page.encode("utf-8", "replace"))  # JSON of others may hold halves of surrogate pairs
@@ -66,30 +84,20 @@ def _source(name: str) -> str:
     return (files("neurocanvas.report") / name).read_text(encoding="utf-8")
 
 
-def _content(folder: Path) -> dict[str, Any]:
-    """Everything that the template shows."""
-    check_file(folder / "run.toml", "the settings of the run; run the verb run")
-    settings = load_settings(folder / "run.toml")
-    if settings.evaluate.against:
-        raise NeuroCanvasError(f"{folder}: pictures that were made elsewhere have no page; see {folder / 'scores'}.")
-    tables = _classification(folder)
-    # what the audit found stands above all else, whatever the run did
-    audited = evidence.audit(folder)
-    always = {
-        "name": settings.name, "classification": tables, "audit": audited,
-        "controls": evidence.controls(folder, settings), "gradient": gradient(),
-        "marks": {arm: Markup(mark) for arm, mark in figures.MARKS.items()},
-    }  # fmt: skip
-    if tables and not (folder / "scores" / "summary.json").is_file():
-        return {**NO_PICTURES, **always}
-    return {**_pictured(folder, settings, audited), **always, "pictured": True}
-
-
-# What the template needs of a run that classifies only.
-NO_PICTURES: Mapping[str, Any] = {
-    "pictured": False, "arms": {}, "models": [], "concepts": {"arms": []}, "scalp": {"maps": []}, "confusion": None,
-    "importance": None,
-}  # fmt: skip
+def _audit(folder: Path) -> dict[str, Any] | None:
+    """The verdict, and what can and cannot be concluded."""
+    path = folder / "scores" / "audit.json"
+    if not path.is_file():
+        return None
+    found = artifacts.read_json(path, "what the verb audit found; run it again")
+    try:
+        cases = [
+            {"name": case["name"], **{kind: list(map(sentence, case[kind])) for kind in ("can", "cannot")}}
+            for case in found["cases"]
+        ]
+        return {"verdict": verdict(found), "severity": found["verdict"]["severity"], "cases": cases}
+    except (LookupError, TypeError, ValueError) as error:
+        raise NeuroCanvasError(f"{path}: damaged ({error}); run the verb report again.") from error
 
 
 def _classification(folder: Path) -> list[dict[str, Any]]:
@@ -99,20 +107,20 @@ def _classification(folder: Path) -> list[dict[str, Any]]:
     if path is None:
         return []
     found = artifacts.read_json(path, "the tables of the verb benchmark; run it again")
-    sections: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
     for protocol in dict.fromkeys(table["protocol"] for table in found["tables"]):
         tables = [table for table in found["tables"] if table["protocol"] == protocol]
-        warnings = dict.fromkeys(text for table in tables for text in table["warnings"])
-        sections.append({
+        findings = listed(one for table in tables for one in read_findings(table["findings"]))
+        parts.append({
             "sentence": classification_sentence([row for row in found["rows"] if row["protocol"] == protocol]),
-            "warnings": [(text, text.startswith("Block design")) for text in warnings],
-            "tables": [{**table, "link": csv_link(f"{path.stem}_{number}.csv", table["header"], table["lines"])}
-                       for number, table in enumerate(tables, len([t for s in sections for t in s["tables"]]) + 1)],
+            "findings": [(sentence(one), one["severity"]) for one in findings],
+            "tables": [{**table, "link": csv_link(f"{path.stem}_{place}.csv", table["header"], table["lines"])}
+                       for place, table in enumerate(tables, len([t for s in parts for t in s["tables"]]) + 1)],
         })  # fmt: skip
-    return sections
+    return parts
 
 
-def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | None) -> dict[str, Any]:
+def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
     """What the page shows of a run that made pictures."""
     summary = artifacts.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
@@ -125,58 +133,59 @@ def _pictured(folder: Path, settings: RunSettings, audited: Mapping[str, Any] | 
     trained = _models(folder, summary["subjects"])
     models = [model for model in trained if model["name"] == settings.encoder.name]
     arms = [arm for arm in ARMS if arm in summary["arms"]]
-    known = [metric for metric in METRICS if any(metric in summary["arms"][arm] for arm in arms)]
     names = {concept: row["name"] for concept, row in summary["concepts"].items()}
     n_way = summary.get("n_way", settings.evaluate.n_way)
-    warnings = list(dict.fromkeys([*summary.get("warnings", []), *(w for m in models for w in m["warnings"])]))
+    findings = listed(one for made in (summary, *models) for one in read_findings(made["findings"]))
     subjects = {key: {"name": f"Subject {key}", "n": None, **row} for key, row in summary["subjects"].items()}
-    found_block = audited is not None and audited["tone"] == "block"
-    over_subjects = forest(summary, arms)
+    over_subjects = sections.forest(summary, arms)
+    measured = summary["arms"]
+    shown = models[:PANELS]
+    mappers = training_table([*models, *(model for model in trained if model not in models)])
+    curves = [[m["name"], m["subject"], m["fold"], *map(line.get, LOSSES)] for m in shown for line in m["history"]]
+    scores = [[arm, metric, *map(score.get, sections.SCORE_COLUMNS)] for arm in arms
+              for metric, score in measured[arm].items()]  # fmt: skip
+    known = [metric for metric in measured[arms[0]] if metric in METRICS and METRICS[metric].meaning] if arms else []
     return {
-        "verdict": verdict(summary, blocked=found_block, other_split=bool(audited and audited["other_split"])),
-        "blocked": is_blocked(summary, warnings) and not found_block,
-        "warnings": [(text, text.lower().startswith("block design") and not found_block) for text in warnings],
+        "findings": [(sentence(one), one["severity"]) for one in findings],
         "definitions": definitions(settings, summary, trials, len(tables), scalp["ch_names"]),
-        "arms": {arm: ARMS[arm] for arm in arms},
-        "tiles": [(arm, number(summary["arms"][arm]["two_way"]["value"], "two_way")) for arm in arms],
-        "metrics": metric_tables(summary, arms, n_way),
-        "scores_link": score_link(summary["arms"], arms),
-        "not_computed": not_computed(summary),
-        "sets": set_table(summary, arms),
-        "retrieval": retrieval_table(summary),
+        "arms": {arm: ARMS[arm].meaning for arm in arms},
+        "tiles": [(arm, percent(measured[arm]["two_way"]["value"], 1)) for arm in arms],
+        "metrics": sections.metric_tables(summary, arms, n_way),
+        "scores_link": csv_link("scores.csv", ["arm", "metric", *sections.SCORE_COLUMNS], scores),
+        "not_computed": sections.not_computed(summary),
+        "sets": sections.set_table(summary, arms),
+        "retrieval": sections.retrieval_table(summary),
         "unit": summary.get("unit", "trials"),
         "exchanged": summary.get("exchanged", "trials"),
         "arm_options": [("all", "all arms"), *((arm, arm) for arm in arms)],
         "ends": {"shuffled": "floor", "oracle": "ceiling"},
         "pictures": ranked_pictures(folder, arms, captions, names),
         "caption_pages": caption_pages(folder),
-        "concepts": comparison(summary["concepts"], arms, "concepts.csv"),
+        "concepts": sections.comparison(summary["concepts"], arms, "concepts.csv"),
         "confusion": confusion(folder, arms, names),
-        "importance": evidence.importance(folder),
+        "importance": sections.importance(folder),
         "forest": over_subjects,
-        "subjects": comparison(subjects, arms, "subjects.csv") if len(subjects) > 1 and not over_subjects else None,
+        "subjects": sections.comparison(subjects, arms, "subjects.csv")
+        if len(subjects) > 1 and not over_subjects
+        else None,
         "scalp": scalp,
-        "models": models[:PANELS],
+        "models": shown,
         "n_models": len(models),
-        "curves_link": _curves_link(models[:PANELS]),
-        "mappers": _linked(training_table([*models, *(model for model in trained if model not in models)])),
-        "glossary": [(METRICS[metric][0].format(n=n_way), METRICS[metric][1].format(n=n_way)) for metric in known],
+        "curves_link": csv_link("training.csv", ["mapper", "subject", "fold", *LOSSES], curves),
+        "mappers": mappers and {**mappers, "link": csv_link("mappers.csv", mappers["header"], mappers["lines"])},
+        "glossary": [metric_words(summary, metric, n_way) for metric in known],
     }
 
 
 def _numbered(folder: Path, pattern: str, verb: str, subjects: Collection[str]) -> list[Path]:
     """Files of a pattern and of some subjects, ordered by the numbers in their names; at least one."""
-    mine, anybody = rf"(?:^|_)s(?:{_any_of(subjects)})_(?:fold\d+_)?(?:model|trials|de)\.", r"^s|_fold\d"
+    whose = "|".join(map(re.escape, subjects))
+    mine, anybody = rf"(?:^|_)s(?:{whose})_(?:fold\d+_)?(?:model|trials|de)\.", r"^s|_fold\d"
     there = [path for path in folder.glob(pattern) if re.search(mine, path.name) or not re.search(anybody, path.name)]
     found = sorted(there, key=lambda path: natural_key(path.name))
     if not found:
         raise NeuroCanvasError(f"{folder / pattern}: no such file; run the verb {verb}.")
     return found
-
-
-def _any_of(names: Collection[str]) -> str:
-    """A pattern that any of the names matches."""
-    return "|".join(map(re.escape, names))
 
 
 def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
@@ -208,30 +217,13 @@ def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
     return {"maps": maps, "n": count, "unit": unit, "ch_names": card["ch_names"], "link": link}
 
 
-def _linked(table: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The table of mappers with the link to its numbers."""
-    return table and {**table, "link": csv_link("mappers.csv", table["header"], table["lines"])}
-
-
-def _curves_link(models: Collection[Mapping[str, Any]]) -> str:
-    """The losses of the training curves that are drawn."""
-    rows = [
-        [model["name"], model["subject"], model["fold"], *(line.get(key) for key in LOSSES)]
-        for model in models for line in model["history"]
-    ]  # fmt: skip
-    return csv_link("training.csv", ["mapper", "subject", "fold", *LOSSES], rows)
-
-
-LOSSES = ("epoch", "train_loss", "val_loss")
-
-
 def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
     """Training curve and scores of every decoder that was trained."""
-    models = []
+    models, whose = [], "|".join(map(re.escape, subjects))
     for path in _numbered(folder, "models/*_model.safetensors.json", "train", subjects):
         card = artifacts.read_json(path, "a decoder's card; run the verb train")
         name, subject, fold = re.fullmatch(
-            rf"(.+?)(?:_s({_any_of(subjects)}))?(?:_fold(\d+))?_model\.safetensors\.json", path.name
+            rf"(.+?)(?:_s({whose}))?(?:_fold(\d+))?_model\.safetensors\.json", path.name
         ).groups()  # type: ignore[union-attr]
         scores, beside = card.get("scores", {}), {}
         for baseline, line in (("ridge", "ridge"), ("mean", "constant")):
@@ -242,7 +234,7 @@ def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
         levels = {line: value for line, value in beside.items() if value is not None}
         history = card.get("history", [])
         models.append({
-            "name": name, "subject": subject, "fold": fold, "scores": scores, "warnings": card.get("warnings", []),
+            "name": name, "subject": subject, "fold": fold, "scores": scores, "findings": card.get("findings", []),
             "selected": card.get("selected_epoch"), "epochs": len(history), "history": history,
             "curves": figures.curves(history, card.get("selected_epoch"), levels) if history else None,
         })  # fmt: skip

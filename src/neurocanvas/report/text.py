@@ -1,158 +1,425 @@
-"""What the page says in words: the verdict, what was run, what arms and metrics mean, how numbers are written."""
+"""All sentences: of every finding, the verdict, controls and scores; for the console, the page and the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from string import Formatter
 from typing import Any
 
+from neurocanvas.audit.controls.base import LARGE_SHARE, SIGNIFICANT
+from neurocanvas.audit.controls.registry import CONTROLS
+from neurocanvas.audit.external import MADE_ELSEWHERE
+from neurocanvas.audit.overlap import OF_PICTURES, PAIRS, SHARED
+from neurocanvas.audit.verdict import gravest
 from neurocanvas.config import RunSettings
-from neurocanvas.console import short
+from neurocanvas.evaluation.metrics import METRICS, SHARE
+from neurocanvas.findings import OF_BLOCKS, Finding, read_findings
+from neurocanvas.generation.arms import ARMS
 
-# Arm -> what its pictures are made from; in the order in which the page shows them.
-ARMS: dict[str, str] = {
-    "eeg": "Made from what the mapper predicts from this trial's EEG.",
-    "shuffled": "Made from the prediction for another trial of the same subject: the floor. What it scores above "
-    "chance does not come from this trial's EEG.",
-    "mean": "Made from the mean of the training targets, the same for every trial: what knowing nothing looks like.",
-    "oracle": "Made from the true target, the embedding of the seen picture's own caption: the ceiling that the "
-    "generator and the judge leave to any EEG.",
-    "random": "Made from the caption of a training picture that is drawn at random, whatever the EEG says.",
-    "retrieval": "Made from the caption of the training picture whose embedding is nearest to the prediction.",
-    "class-name": "Made from the words “a photo of a …” with the concept that is nearest to the prediction.",
-    "retrieved-start": "Made from the prediction, but drawn over the training picture that is nearest to it.",
-    "sketched-start": "Made from the prediction, but drawn over a small picture that ridge regression predicts.",
-    "best-of": "Made from the prediction several times; kept is the picture whose own caption is nearest to it.",
-}
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+Note = str | tuple[str, str]
 
-# Arms that say nothing of the trial's EEG.
-CONTROL_ARMS = ("shuffled", "mean", "random", "oracle")
+# The overlaps of so many cases are printed; --json has all.
+FEW_CASES = 3
 
-# Metric -> title and meaning, in the page's order; ``{n}`` stands for the number of pictures to choose from.
-METRICS: dict[str, tuple[str, str]] = {
-    "two_way": (
-        "Two-way identification",
-        "share of the other seen pictures that are less like the generated picture than the one that was seen, to "
-        "the judge; ties count one half",
-    ),
-    "n_way": (
-        "{n}-way identification",
-        "how often the seen picture is the most similar of {n}, the others drawn from the seen pictures",
-    ),
-    "concept_top1": ("Concept top-1", "how often the judge names the seen concept first"),
-    "concept_top5": ("Concept top-5", "how often the seen concept is among the judge's first five"),
-    "pixcorr": ("PixCorr", "correlation of the pixels of the generated and the seen picture"),
-    "ssim": ("SSIM", "structural similarity of the two pictures in grey, from −1 to 1"),
-}
-
-# Metrics written in percent.
-PERCENT = frozenset({"two_way", "n_way", "concept_top1", "concept_top5"})
-
-ALPHA = 0.05
-
-# Findings of the audit that mean that the accuracy cannot be told from the recording block.
-BLOCK_FINDINGS = frozenset({"block", "untold-block"})
+DESIGNS = {"block": "concepts in blocks", "mixed": "concepts in mixed order", "unknown": "order unknown"}
 
 # Order of the concepts in the confusion matrix -> its name.
-ORDERS: dict[str, str] = {"semantic": "by meaning", "block": "by time of recording"}
+ORDERS = {"semantic": "by meaning", "block": "by time of recording"}
 
-# How importance is measured -> title and meaning.
-KINDS: dict[str, tuple[str, str]] = {
-    "permutation": ("Permuted", "its values exchanged between test trials"),
-    "occlusion": ("Occluded", "its values replaced by the training mean"),
+# Column -> what is not known where test trials share it with those that train, and what holds where none does.
+SCOPE = {
+    "subject": ("performance on persons who did not train", "the result carries over to persons who did not train"),
+    "session": ("performance on another day", "the result carries over to a session that did not train"),
+    "run": ("performance in another run of the recording", "the result carries over to runs that did not train"),
+    "stimulus": (
+        "performance on pictures that did not train", "the result carries over to pictures that did not train",
+    ),
+    "picture": (
+        "performance on pictures that did not train, by the bytes of their files",
+        "no file of a tested picture holds the same bytes as one that trains",
+    ),
+    "concept": (
+        "performance on concepts that did not train", "the result carries over to concepts that did not train",
+    ),
+}  # fmt: skip
+
+SELECTED = {"validation": "on validation trials", "final": "by no trials: the last epoch", "test": "on the test trials"}
+NO_DRIFT = "They are no evidence that the brain's response to a picture was decoded."
+
+# Code of a finding -> its sentence. Names stand for its numbers, or for what `DERIVED` makes of them; `%` writes a
+# percentage, `3` three decimals.
+SENTENCES: dict[str, str] = {
+    "block-on-both-sides": "Block design: trials of one block train and test. Accuracy is confounded with recording "
+    "block, because slow drift of the recording alone can give these scores. " + NO_DRIFT,
+    "gap-on-both-sides": "Block design: the {gap} trials before the test part of every block were dropped, but slower "
+    "drift still links both sides. Accuracy is confounded with recording block. " + NO_DRIFT,
+    "pictures-repeat": "Pictures of test trials were shown in training trials too. The scores say which known picture "
+    "was seen, not what a new one looks like.",
+    "order-repeats": "Concepts came in nearly the same order in training and test recordings. Drift that follows the "
+    "time since a recording began can be decoded across them.",
+    "untrained-concepts": "{n} test trials are left out: their concepts have no training trials.",
+    "pretrained-unknown": "Training started from the weights of a file, which does not say which trials trained it or "
+    "chose its epoch. If tested trials were among them, the scores are too high.",
+    "imported-unknown": "A mapper was imported, and its file does not say which trials trained it. The released code "
+    "trains on the first 30 of every 50 pictures and chooses the epoch that is best on the other 20: scores of any of "
+    "them are too high.",
+    "transductive-training": "Domain adaptation saw the test trials without their labels: these scores are "
+    "transductive.",
+    "averaged-showings": "Features of each test picture are averaged over up to {most} showings: these are not "
+    "single-trial scores.",
+    "blocked-design": "Block design: each concept was shown in one stretch of time, so slow drift alone can tell "
+    "concepts apart. Unless whole blocks were held out, scores are confounded with recording block, whatever their "
+    "p-value.",
+    "few-units": "Only {n} {unit}: intervals are rough.",
+    "coarse-p": "So few units can be exchanged that p cannot go below {least:.2g}.",
+    "low-oracle": "The oracle arm reaches only {value:.2f} in two-way identification: the generator cannot draw what "
+    "it is asked for, or the judge cannot see it. A low eeg score says little here.",
+    "floor-differs": "The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), though it "
+    "knows nothing of the trial: something else gives the pictures away.",
+    "best-out-of-reach": "No † can appear: comparing {models} models over {subjects} subjects gives p {least:3} at the "
+    "least after Holm's correction, which is not below .05.",
+    "paired-by-name": "Paired by name: both folders hold the same {n} file names.",
+    "paired-by-table": "Paired by {table}: {n} rows.",
+    "columns-unread": "Columns that were not read: {columns}.",
+    "equal-pictures": "{n} seen pictures are equal to another one, as {first} and {second}: identification cannot "
+    "distinguish them.",
+    "resized": "{n} of {of} pictures had another size and were brought to {width} x {height} px: the largest centred "
+    "part of that shape, Lanczos.",
+    "pairs-missing": "The pairing table {path} is not there: block and order are read from nowhere else.",
+    "rows-differ": "{source} has {rows} rows, but {scored} pictures were scored; run `neurocanvas evaluate` again.",
+    "unseen-answers": "{n} of the concepts that were predicted are those of no test trial.",
+    "pooled-training": "All rows of train are taken to have trained what answered the test trials of every subject.",
+    "data-missing": "The data set is not there: the run's trial tables were read instead, and no picture's bytes "
+    "compared.",
+    "scored-elsewhere": "scores/summary.json is of pictures that were made elsewhere; run `neurocanvas evaluate` again "
+    "for the run's own.",
+    "other-trials": "{file} was made from other trials than the split of run.toml gives; what is said of overlap holds "
+    "for the latter.",
+    "other-split": "Nothing can be concluded: {stale}.",
+    "block-confounded": "Accuracy is confounded with recording block: {came}, {inside:%} of the test trials are of "
+    "blocks that train too, and the block alone names the concept in {by_block:%}; {said}.",
+    "block-unknown": "Accuracy is confounded with recording block for all that is known: concepts came in blocks, and "
+    "nothing says which blocks train; {ask}.",
+    "no-answers": "Nothing can be concluded yet: there are no answers to test trials, and no scores of the arm eeg.",
+    "chance": "Nothing can be concluded: no result is above chance; {said}.",
+    "no-floor": "Nothing can be concluded: without the shuffled arm there is no floor to compare with; {said}.",
+    "no-interval": "Nothing can be concluded: there are too few units for an interval; {said}.",
+    "not-above-floor": "Nothing can be concluded: the score is not reliably above that of shuffled EEG ({beside}); "
+    "{said}.",
+    "unchecked": "The accuracy cannot be interpreted: without {missing}, {risks} cannot be ruled out; {said}.",
+    "selection-on-test": "The accuracy is too high by an unknown amount: epoch, penalty or model was selected on the "
+    "test trials; {said}.",
+    "transductive": "The accuracy is transductive: it holds for a whole set of test trials, not for one alone: "
+    "{steps}; {said}.",
+    "known-pictures": "The accuracy says which known picture was seen, not what a new one looks like: {shared} of "
+    "{values} tested pictures train too; {said}.",
+    "unchecked-pictures": "The accuracy cannot be interpreted: without {missing}, {risks} cannot be ruled out; {said}.",
+    "same-order": "Drift since the start of a recording may explain the accuracy: concepts came in nearly the same "
+    "order in training and test recordings; {said}.",
+    "selection-unknown": "How much of the accuracy is selection is unknown: nothing says on which trials epoch, "
+    "penalty or model were selected; {said}.",
+    "clean": "Nothing was found that explains the accuracy away: {looked}; {said}.",
+    "tells-blocks": "EEG distinguishes recording blocks ({said}).",
+    "goes-with-seen": "Answers go with what was seen, or with something that goes with it ({said}).",
+    "tells-unless-selected": "EEG distinguishes concepts, unless selection on the test trials made it so ({said}).",
+    "tells-seen": "EEG distinguishes {what} ({said}).",
+    "carries-over": "{carries}.",
+    "not-response": "That the brain's response to a picture was decoded: drift of the recording alone can give this.",
+    "not-shared": "Anything of what training and testing share: {stale}.",
+    "source-unknown": "Whether it comes from {risks}: {missing} would have to be known.",
+    "untouched-unknown": "What the accuracy on untouched trials is: it was selected on the test trials.",
+    "share-unknown": "How much of the accuracy is selection: which trials selected it is not known.",
+    "whole-set": "Performance on one trial alone: transductive ({step}).",
+    "whole-set-beside": "Performance of one trial alone by what was computed beside the score: transductive ({rules} "
+    "in scores/summary.json: retrieval{others}).",
+    "p-out-of-reach": "Anything from p: {units} units give {least:3} at the least.",
+    "neighbours": "That errors are about content: wrong answers of {model} name concepts recorded {distance:.0f} "
+    "trials away, {expected:.0f} if answers were shifted along the recording.",
+    "shared": "{lacks}: {shared} of {values} tested train too.",
+    "sharing-unknown": "{lacks}: which {column} trains is not known.",
+    "one-block-only": "every concept has one block only, so accuracy within this recording is confounded with the "
+    "block; test across sessions or subjects",
+    "nothing-decoded": "the control's decoder ({decoder}, on single trials) is not above chance (p {p:.2g}), so there "
+    "is nothing to explain",
+    "no-baseline": "the data set holds no time before the picture that is long enough for the features",
+    "no-signal": "there is no signal; the data set has it",
+    "no-embeddings": "there are no embeddings of the concepts; `neurocanvas embed` makes them",
+    "no-low-level": "there are no pictures to compare; `neurocanvas pictures` puts them into place",
+    "no-arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` and "
+    "then `neurocanvas evaluate` do that",
+    "too-few-pictures": "{pictures} pictures of {concepts} concepts are too few to be mixed",
+    "one-concept-per-fold": "every fold tests one concept only",
+    "no-training-in-session": "no tested trial has a training trial of its concept in its session",
+    "equal-distances": "all tested trials are equally far from training trials of their concept",
+    "few-shifts": "the {blocks} blocks can be shifted in {ways:.0f} ways only, too few for a p below .05",
+    "few-concepts": "{concepts} concepts can exchange names in too few ways for a p below .05",
+    "no-errors": "no tested trial is named wrongly",
+    "whole-blocks": "The splits keep blocks whole, so no trial of a tested block trains.",
+    "whole-runs": "Concepts came in mixed order and the splits keep runs whole, so no trial of a tested run trains.",
+    "mixed-order": "Concepts came in mixed order, so this is a change of the recording between runs, not a label that "
+    "follows time.",
+    "concepts-left-out": "{n} concepts with one block only are left out.",
+    "no-repeats": "No tested picture was trained.",
+    "repeats": "{share:%} of the tested trials show a picture that was trained.",
+    "codes-bound": "The tested concepts were trained, so random codes were bound to do well.",
+    "phases-bound": "These features hardly depend on phases, so random ones are bound to serve as well.",
+    "hardest-arm": "Hardest to beat is the arm {arm}.",
+    "semantic-errors": "Errors {to} to semantic neighbours (r {r:.2f}, p {p:.2g}).",
+    "controls": "{overall}",
 }
 
 
-def number(value: float, metric: str, *, unit: bool = True, digits: int = 1) -> str:
-    """Write a score."""
-    text = f"{100 * value:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")
-    plain = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-    return (text if metric in PERCENT else plain).replace("-", "−")
+def _said(one: Mapping[str, Any]) -> str:
+    """The best result in words."""
+    if "metric" not in one:
+        return "none was tested"
+    p = f"p {p_value(one['p'])}" if "p" in one else "not tested"
+    if one["metric"] != "two-way":
+        return f"{one['metric']} {short(one['value'])} of {one['model']}, chance {short(one['chance'])}, {p}"
+    spread = f"95 % interval {100 * one['low']:.0f}–{percent(one['high'])}" if "low" in one else "no interval"
+    place = one.get("place")
+    way = "" if place is None or place <= 0 else f", {percent(place)} of the way from shuffled EEG to the true caption"
+    whose = one["model"] if one["model"] == MADE_ELSEWHERE else f"pictures made from EEG by {one['model']}"
+    scored = f"identify the seen picture in {percent(one['value'])} of pairs (chance {percent(one['chance'])}"
+    return f"{whose} {scored}, {spread}, {p}){way}"
 
 
-def interval(score: Mapping[str, Any], metric: str) -> str:
-    """Write the interval of a score."""
-    low, high = score.get("low"), score.get("high")
-    if low is None or high is None:
-        return "–"
-    return f"{number(low, metric, unit=False)} – {number(high, metric, unit=False)}"
+def _missing(one: Mapping[str, Any]) -> str:
+    """What a table or run lacks, or what is not known of pictures made elsewhere."""
+    names = ("the column order or block", "the column stimulus, picture or sha256", "the trials that train (rows with "
+             "split = train)")  # fmt: skip
+    if one["elsewhere"]:
+        names = ("the columns concept and order or block of the pairing table", "the seen pictures", "the trials that "
+                 "trained what made the pictures")  # fmt: skip
+    found = [name for name, key in zip(names, ("order", "pictures", "training"), strict=True) if one[key]]
+    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 
 
-def p_value(p: float) -> str:
-    """Write a p-value with two figures, or as a bound below .0001."""
-    if p < 0.0001:
-        return "< .0001"
-    digits = 2 if p >= 0.01 else 3 if p >= 0.001 else 4
-    return f"{p:.{digits}f}".removeprefix("0")
+def _stale(one: Mapping[str, Any]) -> str:
+    """What was made on another split than run.toml says, and what to run."""
+    files = f"{one['file']} and {one['more']} more were" if one["more"] else f"{one['file']} was"
+    if one["stage"] == "classify":
+        return f"{files} made from other trials than the split of run.toml tests; run `neurocanvas classify` again"
+    verbs = ", ".join(f"`neurocanvas {verb}`" for verb in ("train", "predict", "generate", "evaluate"))
+    return f"{files} trained on another split than run.toml says; run {verbs} again"
 
 
-def ranking_arm(arms: Sequence[str]) -> str:
-    """Choose the arm whose pictures rank the trials."""
-    return next((arm for arm in arms if arm not in CONTROL_ARMS), arms[0])
+def _looked(one: Mapping[str, Any]) -> str:
+    looked = ["whole blocks were held out" if one["design"] == "block" else "concepts came in mixed order"]
+    looked += ["no tested picture trains"] * bool(one["compared"])
+    return ", ".join([*looked, f"selection was {SELECTED[one['selection']]}"])
 
 
-def is_blocked(summary: Mapping[str, Any], warnings: Sequence[str] = ()) -> bool:
-    """Tell whether scores come from a block design."""
-    said = (text.lower().startswith("block design") for text in [*summary.get("warnings", []), *warnings])
-    return "blocks" in (summary.get("exchanged"), summary.get("unit")) or any(said)
+def _beside(one: Mapping[str, Any]) -> str:
+    p = f", p {p_value(one['p_floor'])}" if "p_floor" in one else ""
+    return f"{percent(one['floor'])}, 95 % interval {100 * one['floor_low']:.0f}–{percent(one['floor_high'])}{p}"
 
 
-def verdict(summary: Mapping[str, Any], *, blocked: bool = False, other_split: bool = False) -> dict[str, Any]:
-    """Say in one sentence what the scores allow to conclude."""
-    scores = {arm: given.get("two_way") for arm, given in summary["arms"].items()}
-    eeg, shuffled = scores.get("eeg"), scores.get("shuffled")
-    if other_split:
-        return {"claimed": False, "text": "Nothing can be claimed: models were trained on another split."}
-    if "given" in scores:
-        given = scores["given"]
-        text = (
-            f"These pictures identify the seen one in {_whole(given['value'])} of pairs (chance "
-            f"{_whole(given['chance'])}, {_interval(given)}, p {p_value(given['p'])}); what they were made from is not "
-            "known here, so no more can be claimed."
-        )
-        return {"claimed": False, "text": text}
-    if eeg is None:
-        return {"claimed": False, "text": "Nothing can be claimed: the arm eeg was not drawn."}
-    fact = (
-        f"ictures made from EEG identify the seen picture in {_whole(eeg['value'])} of pairs "
-        f"(chance {_whole(eeg['chance'])}, {_interval(eeg)})"
+def _overall(one: Mapping[str, Any]) -> str:
+    """What all controls come to; the sentence of the worst one stands before this."""
+    missing = f" {one['missing']} could not be computed." if one["missing"] else ""
+    if not one["computed"]:
+        return "No control could be computed."
+    if not one["fired"]:
+        return f"No control fired ({one['computed']} computed).{missing}"
+    fired, loose = one["fired"].split(", "), one["loose"].split(", ") if one["loose"] else []
+    counted = f"{len(fired)} of {one['computed']} controls fired ({one['fired']})."
+    if len(loose) == len(fired):
+        return f"{counted} None of them survives Holm's correction for their number.{missing}"
+    return counted + (f" Without Holm's correction only: {one['loose']}." if loose else "") + missing
+
+
+# Name in `SENTENCES` -> what a finding's numbers make of it.
+DERIVED: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "said": _said, "missing": _missing, "stale": _stale, "looked": _looked, "beside": _beside, "overall": _overall,
+    "came": lambda one: "concepts came in blocks" if one["design"] == "block" else "blocks differ in their concepts",
+    "risks": lambda one: " and ".join(
+        ["the recording block"] * bool(one["order"] or one["training"])
+        + ["repeated pictures"] * bool(one["pictures"] or one["training"])
+    ),
+    "ask": lambda one: "ask whoever made the pictures"
+    if one["elsewhere"]
+    else "add the trials that train (rows with split = train)",
+    "what": lambda one: "concepts" if one["metric"] == "accuracy" else "pictures",
+    "lacks": lambda one: capitalised(SCOPE[one["column"]][0]),
+    "carries": lambda one: capitalised(SCOPE[one["column"]][1]),
+    "others": lambda one: f"; the {one['alone']} rule is not" if one["alone"] else "",
+    "to": lambda one: "go" if one["p"] <= SIGNIFICANT else "are not shown to go",
+}  # fmt: skip
+
+
+class _Sentence(Formatter):
+    """Writes percentages for `%` and three decimals for `3`."""
+
+    def get_value(self, key: int | str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        return DERIVED[str(key)](kwargs) if key in DERIVED else super().get_value(key, args, kwargs)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        forms = {"%": percent, "3": short}
+        return forms[format_spec](value) if format_spec in forms else str(super().format_field(value, format_spec))
+
+
+def sentence(one: Finding | Mapping[str, Any]) -> str:
+    """Say a finding, or what a JSON file has of it."""
+    found = one if isinstance(one, Finding) else read_findings([one])[0]
+    return _Sentence().vformat(SENTENCES[found.code], (), found.numbers)
+
+
+def warned(rows: Sequence[Mapping[str, Any]]) -> list[Note]:
+    """Findings of a JSON file as notes."""
+    return [("Note" if row["severity"] == "info" else "Warning", sentence(row)) for row in rows]
+
+
+def verdict(audit: Mapping[str, Any]) -> str:
+    """Sum an audit up; the gravest finding comes first, with the cases that it is of."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for case in gravest(audit["cases"]):
+        found.setdefault(case["verdict"]["code"], []).append(case)
+    if len(found) < 2:
+        return sentence(audit["verdict"])
+    parts = []
+    for cases in found.values():
+        others = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+        parts.append(f"{sentence(cases[0]['verdict']).removesuffix('.')} ({cases[0]['name']}{others})")
+    return "; ".join([parts[0], *(part[0].lower() + part[1:] for part in parts[1:])]) + "."
+
+
+def control_sentence(row: Mapping[str, Any]) -> str:
+    """Say what came of a control, in the words of its row of `CONTROLS`."""
+    of = row["subjects"]
+    reasons = "; ".join(
+        sentence(one) if of is None or one["subjects"] == of["of"] else f"in {one['subjects']} of {of['of']} subjects "
+        f"{sentence(one)}"
+        for one in row["reasons"]
+    )  # fmt: skip
+    if row["fired"] is None:
+        return f"cannot be computed: {reasons}"
+    said = CONTROLS[row["control"]].silent
+    if row["fired"]:
+        share = row["share"]
+        some = "an unknown part" if share is None else "most" if share >= LARGE_SHARE else "part"
+        said = CONTROLS[row["control"]].fires.format(some=some)
+    counted = f" (fired in {of['fired']} of {of['computed']} subjects)" if of else ""
+    return f"{said}{counted}" + (f"; {reasons}" if reasons else "")
+
+
+def controls_verdict(found: Mapping[str, Any]) -> str:
+    """Sum the controls up: serious reasons first, then the worst that is firm."""
+    reasons = []
+    for row in found["rows"]:
+        serious = [one for one in row["reasons"] if one["severity"] == "serious"]
+        said = control_sentence({**row, "fired": None, "reasons": serious}).removeprefix("cannot be computed: ")
+        reasons += [f"{capitalised(said)}."] if serious else []
+    worst = [row for row in found["rows"] if row["control"] == found["overall"]["numbers"].get("worst")]
+    said = [f"{capitalised(control_sentence(row))}." for row in worst]
+    return " ".join([*dict.fromkeys(reasons), *said, sentence(found["overall"])])
+
+
+def shown(verb: str, found: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
+    """Tables and sentences that the command line prints of what a verb found."""
+    if verb == "train":
+        return [(found["title"], found["header"], found["lines"])], warned(found["findings"])
+    if verb in ("classify", "benchmark"):
+        tables = [(table["title"], table["header"], table["lines"]) for table in found["tables"]]
+        said = dict.fromkeys(note for table in found["tables"] for note in warned(table["findings"]))
+        return tables, [*said, found["explanation"]]
+    if verb == "controls":
+        header = ["control", "", "effect", "low", "high", "p", "Holm", "what it says"]
+        lines = []
+        for row in found["rows"]:
+            numbers = [
+                "–" if row[name] is None else f"{row[name]:.3f}" for name in ("effect", "low", "high", "p", "p_holm")
+            ]
+            said = " ".join([f"{control_sentence(row)}.", *map(sentence, row["notes"])])
+            lines.append([row["control"], OUTCOMES[row["fired"]], *numbers, said])
+        notes: list[Note] = [
+            "The decoder is a shrinkage LDA on the features of single trials, under the split of the settings.",
+            ("Controls", controls_verdict(found)),
+        ]
+        return [(f"Controls, {found['protocol']}", header, lines)], notes
+    arms = found["arms"]
+    first = next(iter(arms))
+    title = (
+        f"{found['n_trials']} test trials of {found['n_pictures']} pictures; "
+        f"95 % intervals over {found['unit']}, p of {first} by permuting {found['exchanged']}"
     )
-    doubts = _doubts(eeg, shuffled)
-    if doubts:
-        return {"claimed": False, "text": f"Nothing can be claimed: p{fact}, {doubts}."}
-    if blocked or is_blocked(summary):
-        why = "every concept was recorded in one stretch of time, so" if is_blocked(summary) else "the audit found that"
-        text = f"P{fact}, but {why} this cannot be told from decoding the recording block."
-        return {"claimed": False, "text": text}
-    place = eeg.get("place")
-    way = "" if place is None else f": {_whole(place)} of the way from shuffled EEG to the true caption"
-    return {"claimed": True, "text": f"P{fact}{way}."}
+    lines = []
+    for metric, score in arms[first].items():
+        cells = [" ".join(short(one[key], 2) for key in ("value", "low", "high") if one[key] is not None)
+                 for one in (scores[metric] for scores in arms.values())]  # fmt: skip
+        p = "–" if score["p"] is None else f"{score['p']:.4f}"
+        lines.append([metric, *cells, short(score["chance"], 2), p])
+    notes = []
+    for rule, one in found.get("retrieval", {}).items():
+        if not one["transductive"] or one.get("rule") == "greedy":  # summary.json has the others
+            how = f"cosine with {one['space']}" if "space" in one else rule
+            how += ", both sides centred, which uses all test trials" if one["transductive"] else ""
+            notes.append(
+                f"Predictions retrieve the seen stimulus among {one['n_pictures']:g} ({how}): top-1 "
+                f"{short(one['top1'], 2)} (chance {short(one['chance1'], 2)}), top-5 {short(one['top5'], 2)} "
+                f"({short(one['chance5'], 2)}), median rank {one['median_rank']:g}."
+            )
+    if found.get("not_computed"):
+        notes.append(f"Not computed, because weights are not here: {', '.join(found['not_computed'])}.")
+    return [(title, ["score", *arms, "chance", "p"], lines)], [*notes, *warned(found["findings"])]
 
 
-def _doubts(eeg: Mapping[str, Any], shuffled: Mapping[str, Any] | None) -> str:
-    """What speaks against a claim; empty if nothing does."""
-    if shuffled is None:
-        return "and without the shuffled arm there is no floor to hold that against"
-    if eeg["low"] is None or shuffled["low"] is None:
-        return "and there are too few units for an interval"
-    if eeg["low"] <= shuffled["high"]:
-        return f"which cannot be told from shuffled EEG ({_whole(shuffled['value'])}, {_interval(shuffled)})"
-    if eeg["p"] >= ALPHA:
-        return f"which chance alone can give (p {p_value(eeg['p'])})"
-    if eeg.get("p_vs_shuffled", 0.0) >= ALPHA:
-        return f"which is not reliably more than from shuffled EEG (p {p_value(eeg['p_vs_shuffled'])})"
-    return ""
+# Whether a control fired -> in words.
+OUTCOMES: Mapping[bool | None, str] = {True: "fired", False: "silent", None: "not computed"}
 
 
-def _whole(share: float) -> str:
-    """A share as whole percent."""
-    return number(share, "two_way", digits=0)
+def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
+    """Tables and sentences that the command line prints of an audit after its verdict."""
+    cases, lines = audit["cases"], []
+    for case in cases:
+        for one in case["results"]:
+            interval = "–" if one["low"] is None else f"{short(one['low'])} {short(one['high'])}"
+            lines.append([
+                case["name"], one["model"], one["metric"], short(one["value"]), interval, short(one["chance"]),
+                short(one["p"], 4), "–" if one["needed"] is None else f"{one['needed']} of {one['n']}",
+                "–" if one["majority"] is None else percent(one["majority"]),
+                one["selection"] + (", transductive" if one["transductive"] else ""),
+            ])  # fmt: skip
+    header = ["tested", "model", "score", "value", "95 %", "chance", "p", "needed", "majority", "selected"]
+    tables: list[Table] = [(f"Audit of {audit['source']}", header, lines)] if lines else []
+    for case in cases[:FEW_CASES]:
+        there = {row["pair"] for row in case["overlaps"]} - {"known/test"}
+        pairs = [pair for pair in PAIRS if pair in there]
+        cells = {(row["column"], row["pair"]): f"{row['shared']} of {row['values']}" for row in case["overlaps"]}
+        for pair in pairs:
+            cells["trials", pair] = "/".join(str(case["trials"].get(part, 0)) for part in pair.split("/"))
+            for name in SHARED:  # a dash where there is nothing to share: blocks in mixed order, sessions of a gallery
+                nothing = (name == "block" and case["design"] == "mixed") or (
+                    pair.endswith("gallery") and name not in OF_PICTURES
+                )
+                cells.setdefault((name, pair), "–" if nothing else "?")
+        rows = [[name, *(cells[name, pair] for pair in pairs)] for name in ("trials", *SHARED)]
+        tables += [(f"{case['name']}: {DESIGNS[case['design']]}", ["shared values", *pairs], rows)] if pairs else []
+    notes: list[Note] = []
+    for title, kind in (("Can be concluded", "can"), ("Cannot be concluded", "cannot")):
+        names: dict[str, list[str]] = {}  # every sentence once, with the cases where it does not hold for all
+        for case in cases:
+            for text in map(sentence, case[kind]):
+                names.setdefault(text, []).append(case["name"])
+        for text, of in names.items():
+            more = f" and {len(of) - FEW_CASES} more" if len(of) > FEW_CASES else ""
+            notes.append((f"{title} ({'; '.join(of[:FEW_CASES])}{more})" if len(of) < len(cases) else title, text))
+    return tables, [*notes, *dict.fromkeys(note for case in cases for note in warned(case["findings"]))]
 
 
-def _interval(score: Mapping[str, Any]) -> str:
-    """A 95 % interval in words."""
-    if score["low"] is None:
-        return "no interval"
-    return f"95\N{NO-BREAK SPACE}% interval {100 * score['low']:.0f}–{_whole(score['high'])}"
+def classification_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say what one protocol's rows of the benchmark come to."""
+    first = [row for row in rows if row["granularity"] == rows[0]["granularity"]]
+    best = max(first, key=lambda row: row["mean"])
+    right, chance = 100 * best["mean"], 100 * best["chance"]
+    name = best["title"].rstrip("*")
+    scored = f"{name} names the concept of {right:.1f}\u00a0% of the trials (chance {chance:.1f}\u00a0%)"
+    if any(one["code"] in OF_BLOCKS for row in rows for one in row["findings"]):
+        return f"{scored}, on a split whose accuracy is confounded with recording block."
+    corrected = f"p {p_value(best['p_holm'])} after correction for all tests"
+    chance_only = best["p_holm"] >= SIGNIFICANT
+    return f"No model is above chance: {scored}, {corrected}." if chance_only else f"{scored}, {corrected}."
 
 
 def definitions(
@@ -192,32 +459,70 @@ def definitions(
     ]  # fmt: skip
 
 
-def classification_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say what one protocol's rows of the benchmark come to."""
-    first = [row for row in rows if row["granularity"] == rows[0]["granularity"]]
-    best = max(first, key=lambda row: row["mean"])
-    right, chance = 100 * best["mean"], 100 * best["chance"]
-    name = best["title"].rstrip("*")
-    scored = f"{name} names the concept of {right:.1f}\u00a0% of the trials (chance {chance:.1f}\u00a0%)"
-    if any(warning.startswith("Block design") for row in rows for warning in row["warnings"]):
-        return f"{scored} on a split that cannot tell the brain's response from the recording block."
-    corrected = f"p {p_value(best['p_holm'])} after correction for all tests"
-    return f"No model is above chance: {scored}, {corrected}." if best["p_holm"] >= 0.05 else f"{scored}, {corrected}."
+def metric_words(
+    summary: Mapping[str, Any], metric: str, n_way: int | str, *, numbered: bool = False
+) -> tuple[str, str]:
+    """Title and meaning of a metric: of its row in `METRICS`, of what summary.json says of it, or its name alone."""
+    said, known = summary.get("metrics", {}).get(metric, {}), METRICS.get(metric)
+    if known and known.meaning:
+        title = "{n}-way identification" if metric == "n_way" else capitalised(known.title)
+        return title.format(n=n_way), known.meaning.format(n=n_way)
+    chance = str(said.get("chance") or "")
+    if numbered and chance.replace(".", "", 1).isdigit():  # it has a column of its own
+        chance = ""
+    parts = [
+        "lower is better" if said.get("direction") == "lower" else "higher is better",
+        f"chance: {chance}" if chance else "",
+        f"as in {said['variant']}" if said.get("variant") else "",
+        str(said.get("reference", "")),
+    ]
+    return said.get("title", known.title if known else metric), "; ".join(part for part in parts if part)
 
 
-def notes(summary: Mapping[str, Any]) -> Iterator[str | tuple[str, str]]:
-    """What is said below the scores of pictures."""
-    for rule, found in summary.get("retrieval", {}).items():
-        if not found["transductive"] or found.get("rule") == "greedy":  # summary.json has the others
-            how = f"cosine with {found['space']}" if "space" in found else rule
-            if found["transductive"]:
-                how += ", both sides centred, which uses all test trials"
-            yield (
-                f"Predictions retrieve the seen stimulus among {found['n_pictures']:g} ({how}): top-1 "
-                f"{short(found['top1'])} (chance {short(found['chance1'])}), top-5 {short(found['top5'])} "
-                f"({short(found['chance5'])}), median rank {found['median_rank']:g}."
-            )
-    if summary.get("not_computed"):
-        yield f"Not computed, because weights are not here: {', '.join(summary['not_computed'])}."
-    yield from (("Warning", warning) for warning in summary["warnings"])
-    yield "Verdict", verdict(summary)["text"]
+def is_share(metric: str, summary: Mapping[str, Any] | None = None) -> bool:
+    """Whether a metric is written in percent."""
+    said = (summary or {}).get("metrics", {}).get(metric, {})
+    known = METRICS.get(metric)
+    return said["unit"] == SHARE if "unit" in said else known is not None and known.unit == SHARE
+
+
+def ranking_arm(arms: Sequence[str]) -> str:
+    """Choose the arm whose pictures rank the trials: the first that knows something of the EEG."""
+    return next((arm for arm in arms if arm not in ARMS or ARMS[arm].informed), arms[0])
+
+
+def number(value: float, share: bool, *, unit: bool = True, digits: int = 1) -> str:
+    """Write a score, as a percentage if it is a share."""
+    text = f"{100 * value:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")
+    plain = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return (text if share else plain).replace("-", "−")
+
+
+def interval(score: Mapping[str, Any], share: bool) -> str:
+    """Write the interval of a score."""
+    low, high = score.get("low"), score.get("high")
+    if low is None or high is None:
+        return "–"
+    return f"{number(low, share, unit=False)} – {number(high, share, unit=False)}"
+
+
+def p_value(p: float) -> str:
+    """Write a p-value with two figures, or as a bound below .0001."""
+    if p < 0.0001:
+        return "< .0001"
+    digits = 2 if p >= 0.01 else 3 if p >= 0.001 else 4
+    return f"{p:.{digits}f}".removeprefix("0")
+
+
+def short(value: float | None, digits: int = 3) -> str:
+    """A number without the zero before the point; a dash for None."""
+    text = "–" if value is None else f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%".replace("-", "−")
+
+
+def capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

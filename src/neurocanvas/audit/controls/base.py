@@ -15,6 +15,7 @@ from neurocanvas.evaluation.statistics import (
     permutation_p,
     permutations,
 )
+from neurocanvas.findings import Finding, finding
 
 SIGNIFICANT = 0.05
 
@@ -38,7 +39,7 @@ class Measured:
     fired: bool
     share: float = float("nan")  # of the accuracy above chance, explained by the confound
     details: Mapping[str, float] = field(default_factory=dict)
-    note: str = ""
+    note: Finding | None = None
     bound: bool = False  # had to fire wherever anything is decoded, so that other controls say more
 
 
@@ -46,11 +47,10 @@ class Measured:
 class Refusal:
     """Why a control cannot be computed."""
 
-    reason: str  # the end of a sentence that begins with "cannot be computed:"
-    decisive: bool = False  # the reason alone says what the accuracy is worth
+    reason: Finding  # a serious one alone says what the accuracy is worth
 
 
-def nothing_to_ask(note: str, **details: float) -> Measured:
+def nothing_to_ask(note: Finding, **details: float) -> Measured:
     """Result of a control whose confound the splits rule out: silent, with effect 0 and p 1."""
     return Measured(0.0, float("nan"), float("nan"), 1.0, fired=False, details=details, note=note)
 
@@ -80,8 +80,9 @@ def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.
     p, _ = label_p(named, inputs.labels[tested], inputs.strata, units, inputs.permutations, rng=rng)
     if p <= SIGNIFICANT:
         return None
-    decoder = "shrinkage LDA on single trials" if inputs.decode is None else "the given one, on single trials"
-    return Refusal(f"the control's decoder ({decoder}) is not above chance (p {p:.2g}), so there is nothing to explain")
+    return Refusal(
+        finding("nothing-decoded", decoder="shrinkage LDA" if inputs.decode is None else "the given one", p=p)
+    )
 
 
 def relabelled_p(named: np.ndarray, true: np.ndarray, count: int, *, rng: np.random.Generator) -> tuple[float, float]:

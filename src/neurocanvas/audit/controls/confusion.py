@@ -11,6 +11,7 @@ from neurocanvas.audit.controls.inputs import ControlInputs, coded, pieces
 from neurocanvas.audit.controls.time import cyclic_shifts
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import permutation_p
+from neurocanvas.findings import finding
 
 # Drift leaves a trace in the mean of a concept's training trials even in mixed order; it explains correlations up to
 # this one. A block design with nothing but drift gives about one half.
@@ -31,14 +32,12 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Me
     true, session = (column[tested][first][recorded] for column in (inputs.labels, np.asarray(inputs.session)))
     orders = float(np.prod(np.unique(session, return_counts=True)[1].astype(float)))
     if orders < 1 / SIGNIFICANT:
-        return Refusal(
-            f"the {len(true)} blocks can be shifted in {orders:.0f} ways only, too few for a p below {SIGNIFICANT:g}"
-        )
+        return Refusal(finding("few-shifts", blocks=len(true), ways=orders))
     answers = _by_unit(inputs.named[:, None] == np.arange(n_concepts), units)[recorded]
     near = _by_unit(near, units)[recorded]
     others = np.arange(n_concepts) != true[:, None]
     if not answers[others].any():
-        return Refusal("no tested trial is named wrongly")
+        return Refusal(finding("no-errors"))
     alike = None if inputs.embeddings is None else likeness(inputs)[true]
     effect = _correlation(answers, near, alike, others)
     starts = np.unique(session, return_index=True)[1]  # where a session begins says by how much it was shifted
@@ -51,7 +50,8 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Me
         null.append(found[key])
     p = permutation_p(effect - TOLERATED_CORRELATION, np.array(null))
     details = {} if alike is None else _semantic(inputs, rng)
-    return Measured(effect, *NO_INTERVAL, p, fired=p <= SIGNIFICANT, details=details, note=_semantic_note(details))
+    note = finding("semantic-errors", r=details["r_semantic"], p=details["p_semantic"]) if details else None
+    return Measured(effect, *NO_INTERVAL, p, fired=p <= SIGNIFICANT, details=details, note=note)
 
 
 def _semantic(inputs: ControlInputs, rng: np.random.Generator) -> dict[str, float]:
@@ -68,13 +68,6 @@ def _semantic(inputs: ControlInputs, rng: np.random.Generator) -> dict[str, floa
     orders = np.concatenate([*cyclic_shifts(np.zeros(n_concepts), inputs.permutations, rng=rng)])
     r, p = partial_mantel(confusion, alike, near, orders)
     return {"r_semantic": r, "p_semantic": p}
-
-
-def _semantic_note(details: dict[str, float]) -> str:
-    if not details:
-        return ""
-    to = "go" if details["p_semantic"] <= SIGNIFICANT else "are not shown to go"
-    return f"Errors {to} to semantic neighbours (r {details['r_semantic']:.2f}, p {details['p_semantic']:.2g})."
 
 
 def nearness(inputs: ControlInputs) -> np.ndarray:

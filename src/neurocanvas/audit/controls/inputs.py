@@ -13,8 +13,11 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import AT_ONCE
 from neurocanvas.targets.pretrained import batches
 
-# Values permuted among trials [Breiman2001], or replaced by their mean over training trials.
-KINDS = ("permutation", "occlusion")
+# How importance is measured -> title and meaning; the first as in [Breiman2001].
+KINDS = {
+    "permutation": ("Permuted", "its values exchanged between test trials"),
+    "occlusion": ("Occluded", "its values replaced by the training mean"),
+}
 
 
 def importance(

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from neurocanvas.audit.controls.base import (
-    LARGE_SHARE,
-    SIGNIFICANT,
-    Measured,
-    Refusal,
-    nothing_decoded,
-)
+from neurocanvas.audit.controls.base import SIGNIFICANT, Measured, Refusal, nothing_decoded
 from neurocanvas.audit.controls.confusion import confusions_in_time
 from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.stimulus import (
@@ -35,9 +27,8 @@ from neurocanvas.audit.controls.time import (
 )
 from neurocanvas.errors import check_option
 from neurocanvas.evaluation.benchmark import holm
-from neurocanvas.evaluation.statistics import (
-    bootstrap_interval,
-)
+from neurocanvas.evaluation.statistics import bootstrap_interval
+from neurocanvas.findings import Finding, finding, read_findings
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class Control:
 
 
 # Every control by name, in the order in which tables show them.
-CONTROLS: Mapping[str, Control] = MappingProxyType({
+CONTROLS: dict[str, Control] = {
     "leave-block-out": Control(
         leave_block_out,
         "Does accuracy fall when no trial of a tested block (run, in mixed order) trains?",
@@ -181,22 +172,10 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({
         "accuracy does not come from tested pictures in training",
         explains=True,
     ),
-})  # fmt: skip
+}  # fmt: skip
 
-CANNOT = "cannot be computed: "
-
-# Optional input -> why it is missing, and the verb that provides it.
-PROVIDED: Mapping[str, str] = MappingProxyType({
-    "baseline": "the data set holds no time before the picture that is long enough for the features",
-    "signal": "there is no signal; the data set has it",
-    "embeddings": "there are no embeddings of the concepts; `neurocanvas embed` makes them",
-    "low_level": "there are no pictures to compare; `neurocanvas pictures` puts them into place",
-    "arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` and then "
-    "`neurocanvas evaluate` do that",
-})  # fmt: skip
-
-# Main columns of a row; it has `share`, `measures`, `note`, `decisive`, `bound` and `details` too.
-COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired", "verdict")
+# Main columns of a row; it has `share`, `measures`, `subjects`, `notes`, `reasons`, `bound` and `details` too.
+COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired")
 
 
 def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
@@ -204,7 +183,7 @@ def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generato
     control = CONTROLS[check_option("control", name, CONTROLS)]
     missing = [need for need in control.needs if getattr(inputs, need) is None]
     if missing:
-        return Refusal("; ".join(PROVIDED[need] for need in missing))
+        return Refusal(finding(f"no-{missing[0].replace('_', '-')}"))
     refused = nothing_decoded(inputs, inputs.named, rng=rng) if control.explains else None
     return control.measure(inputs, rng=rng) if refused is None else refused
 
@@ -212,7 +191,24 @@ def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generato
 def control_row(inputs: ControlInputs, name: str, *, seed: int) -> dict[str, Any]:
     """Row of one control, `p_holm` still None; its numbers do not depend on which others are computed."""
     found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
-    return _row(name, CONTROLS[name], found)
+    row = {"control": name, "measures": CONTROLS[name].effect, "p_holm": None, "subjects": None}
+    if isinstance(found, Refusal):
+        empty = dict.fromkeys(("effect", "low", "high", "p", "fired", "share"))
+        return {**row, **empty, "bound": False, "notes": [], "reasons": _counted([found.reason]), "details": {}}
+
+    def number(value: float) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
+    return {
+        **row, **{key: number(getattr(found, key)) for key in ("effect", "low", "high", "p", "share")},
+        "fired": found.fired, "bound": found.bound, "notes": [asdict(found.note)] if found.note else [], "reasons": [],
+        "details": {key: number(value) for key, value in found.details.items()},
+    }  # fmt: skip
+
+
+def _counted(reasons: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Every reason once, with the number of subjects that have it."""
+    return [{**asdict(one), "subjects": reasons.count(one)} for one in dict.fromkeys(reasons)]
 
 
 def correct_for_many(rows: Sequence[dict[str, Any]]) -> None:
@@ -220,35 +216,6 @@ def correct_for_many(rows: Sequence[dict[str, Any]]) -> None:
     tested = [row for row in rows if row["p"] is not None and CONTROLS[row["control"]].by_p]
     for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = adjusted
-
-
-def _row(name: str, control: Control, found: Measured | Refusal) -> dict[str, Any]:
-    if isinstance(found, Refusal):
-        empty = dict.fromkeys((*COLUMNS[1:6], "fired", "share"))
-        verdict = f"{CANNOT}{found.reason}"
-        decisive = found.reason if found.decisive else ""
-        said = {"verdict": verdict, "measures": control.effect, "note": "", "decisive": decisive, "bound": False}
-        return {**empty, "control": name, **said, "details": {}}
-    words = sentence(name, fired=found.fired, share=found.share)
-    numbers = {key: _number(getattr(found, key)) for key in ("effect", "low", "high", "p", "share")}
-    details = {key: _number(value) for key, value in found.details.items()}
-    return {
-        "control": name, **numbers, "p_holm": None, "fired": found.fired, "verdict": words, "measures": control.effect,
-        "note": found.note, "decisive": "", "bound": found.bound, "details": details,
-    }  # fmt: skip
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def sentence(name: str, *, fired: bool, share: float | None) -> str:
-    """Verdict in words; `share` is the part of the accuracy above chance that the confound explains."""
-    if not fired:
-        return CONTROLS[name].silent
-    if share is None or not np.isfinite(share):
-        return CONTROLS[name].fires.format(some="an unknown part")
-    return CONTROLS[name].fires.format(some="most" if share >= LARGE_SHARE else "part")
 
 
 def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -266,9 +233,12 @@ def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.ra
 def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
     from scipy.stats import combine_pvalues
 
-    computed, decisive = [row for row in rows if row["fired"] is not None], _decisive(rows)
+    computed = [row for row in rows if row["fired"] is not None]
+    # a serious reason says what the accuracy is worth, whether or not the control was computed for other subjects
+    reasons = _counted([read_findings([one])[0] for row in rows for one in row["reasons"]])
+    serious = [one for one in reasons if one["severity"] == "serious"]
     if not computed:
-        return {**rows[0], "decisive": decisive, "verdict": f"{CANNOT}{decisive}" if decisive else rows[0]["verdict"]}
+        return {**rows[0], "reasons": serious or reasons[:1], "subjects": {"fired": 0, "computed": 0, "of": len(rows)}}
     name = rows[0]["control"]
     effects, p_values, shares = (
         np.array([row[key] for row in computed if row[key] is not None], dtype=float)
@@ -281,57 +251,33 @@ def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[s
         fired = 2 * times > len(computed) and is_shown
     else:
         fired = 2 * times > len(computed) or not is_shown
-    share = float(np.median(shares)) if len(shares) else None
     interval = bootstrap_interval(effects, np.arange(len(effects)), rng=rng) if len(effects) > 1 else None
     low, high = interval or (None, None)
-    notes = {row["note"] for row in computed}
-    aside = f"; {decisive}" if decisive else ""
+    same = all(row["notes"] == computed[0]["notes"] for row in computed)
     return {
         **computed[0], "effect": float(effects.mean()) if len(effects) else None, "low": low, "high": high, "p": p,
-        "p_holm": None, "fired": fired, "share": share, "note": notes.pop() if len(notes) == 1 else "",
-        "verdict": f"{sentence(name, fired=fired, share=share)} (fired in {times} of {len(computed)} subjects){aside}",
-        "decisive": decisive, "bound": all(row.get("bound", False) for row in computed if row["fired"]) and fired,
-        "details": {},
+        "p_holm": None, "fired": fired, "share": float(np.median(shares)) if len(shares) else None,
+        "notes": computed[0]["notes"] if same else [], "reasons": serious,
+        "subjects": {"fired": times, "computed": len(computed), "of": len(rows)},
+        "bound": all(row.get("bound", False) for row in computed if row["fired"]) and fired, "details": {},
     }  # fmt: skip
 
 
-def _decisive(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Reasons, with their number of subjects, for which no control is needed to judge the accuracy."""
-    said = Counter(row["decisive"] for row in rows if row.get("decisive"))
-    return "; ".join(
-        words if times == len(rows) else f"in {times} of {len(rows)} subjects {words}" for words, times in said.items()
-    )
-
-
-def overall_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Sum up the controls: decisive reasons first, then the fired one with the largest share that survives Holm."""
-    decisive = dict.fromkeys(row["decisive"] for row in rows if row.get("decisive"))
-    said = [f"{words[0].upper()}{words[1:]}." for words in decisive]
-    return " ".join([*said, _what_fired([row for row in rows if row["fired"] is not None or not row.get("decisive")])])
-
-
-def _what_fired(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The verdict without the decisive reasons."""
+def overall(rows: Sequence[Mapping[str, Any]]) -> Finding:
+    """Sum up the controls; `worst` is the fired one with the largest share that survives Holm's correction."""
     computed = [row for row in rows if row["fired"] is not None]
-    missing = f" {len(rows) - len(computed)} could not be computed." if len(rows) > len(computed) else ""
-    if not computed:
-        return "No control could be computed."
     fired = [row for row in computed if row["fired"]]
-    if not fired:
-        return f"No control fired ({len(computed)} computed).{missing}"
-    counted = f"{len(fired)} of {len(computed)} controls fired ({', '.join(row['control'] for row in fired)})."
     corrected = [row for row in fired if row["p_holm"] is not None]
     firm = [row for row in corrected if row["p_holm"] <= SIGNIFICANT]
     loose = [row["control"] for row in corrected if row["p_holm"] > SIGNIFICANT]
-    if len(loose) == len(fired):
-        return f"{counted} None of them survives Holm's correction for their number.{missing}"
-    weak = f" Without Holm's correction only: {', '.join(loose)}." if loose else ""
-    if corrected and not firm:
-        return f"{counted}{weak}{missing}"
-    worst = max(firm or fired, key=_weight)["verdict"]
-    return f"{worst[0].upper()}{worst[1:]}. {counted}{weak}{missing}"
-
-
-def _weight(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
-    """Sort key for the worst finding: controls with a share first, those that were bound to fire last."""
-    return not row.get("bound", False), row["share"] is not None, row["share"] or 0.0
+    missing = [
+        row for row in rows if row["fired"] is None and all(one["severity"] != "serious" for one in row["reasons"])
+    ]
+    worst = None
+    if fired and len(loose) < len(fired) and (firm or not corrected):
+        # controls with a share first, those that were bound to fire last
+        worst = max(firm or fired, key=lambda row: (not row["bound"], row["share"] is not None, row["share"] or 0.0))
+    return finding(
+        "controls", computed=len(computed), missing=len(missing), fired=", ".join(row["control"] for row in fired),
+        loose=", ".join(loose), worst=worst and worst["control"],
+    )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 from neurocanvas.audit.controls.base import Measured, Refusal, chance_of, lost, nothing_to_ask, survives
 from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened, named_labels
 from neurocanvas.evaluation.statistics import paired_permutation_p
+from neurocanvas.findings import finding
 
 # Ridge penalty per training trial, for standardised features.
 RIDGE = 0.1
@@ -24,7 +25,7 @@ def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     """Decode as many pseudo-concepts, each an even mix of true ones: if that works, single pictures are recognised."""
     stimuli, first = np.unique(inputs.stimulus, return_index=True)
     if len(stimuli) < 2 * inputs.n_concepts:
-        return Refusal(f"{len(stimuli)} pictures of {inputs.n_concepts} concepts are too few to be mixed")
+        return Refusal(finding("too-few-pictures", pictures=len(stimuli), concepts=inputs.n_concepts))
     of_stimulus, stimulus = inputs.labels[first], coded(inputs.stimulus)
     tested, hits, chances = inputs.tested, np.zeros(len(inputs.tested)), []
     for _ in range(inputs.repeats):
@@ -47,7 +48,7 @@ def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     # Where tested concepts were trained, random codes must do well: retrieval among them is classification, whatever
     # the targets. Only concepts that were not trained can show that the embeddings' geometry is decoded.
     if inputs.embeddings is None:
-        return Refusal("there are no embeddings of the concepts")
+        return Refusal(finding("no-embeddings"))
     first = np.unique(inputs.labels, return_index=True)[1]
     given = flattened(np.asarray(inputs.embeddings)[first])
     smoothers = [_ridge_smoother(inputs.flat[train], inputs.flat[test]) for train, test in inputs.splits]
@@ -56,15 +57,14 @@ def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     scores = np.mean([_two_way(inputs, smoothers, code) for code in codes], axis=0)
     kept = np.isfinite(real)
     if not kept.any():
-        return Refusal("every fold tests one concept only")
+        return Refusal(finding("one-concept-per-fold"))
     units = inputs.labels[inputs.tested][kept]  # a code is lucky or not for all trials of its concept
     real, scores = real[kept], scores[kept]
     above = paired_permutation_p(scores, np.full(len(scores), 0.5), units, rng=rng, count=inputs.permutations)
     found = survives(real, scores, (0.5, 0.5), above, units, inputs.permutations, rng=rng)
     trained = np.mean([np.isin(inputs.labels[test], inputs.labels[train]).mean() for train, test in inputs.splits])
     bound = found.fired and bool(trained == 1)
-    note = "The tested concepts were trained, so random codes were bound to do well." if bound else ""
-    return replace(found, note=note, bound=bound)
+    return replace(found, note=finding("codes-bound") if bound else None, bound=bound)
 
 
 def _ridge_smoother(train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     # Look-alikes of other concepts stay: a decoder of looks names those instead. The picture itself never trains. Where
     # look-alikes also mean more similar things (one breed of dog), accuracy falls for that reason too.
     if inputs.low_level is None:
-        return Refusal("there are no low-level descriptors of the pictures")
+        return Refusal(finding("no-low-level"))
     looks = flattened(inputs.low_level)
     looks = (looks - looks.mean(axis=0)) / np.maximum(looks.std(axis=0), 1e-12)
     stimulus, chosen = coded(inputs.stimulus), inputs.tested
@@ -151,13 +151,12 @@ def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Mea
                     )
     share = float(with_picture[tested].mean())
     if not share:
-        return nothing_to_ask("No tested picture was trained.", share_of_trials=0.0)
+        return nothing_to_ask(finding("no-repeats"), share_of_trials=0.0)
     rows = tested[with_picture[tested]]
     before, after = (named[:, rows] == inputs.labels[rows]).astype(float)
     chance = chance_of(named[0, rows], inputs.labels[rows])
     found = lost(before, after, chance, stimulus[rows], inputs.permutations, rng=rng)
-    note = f"{share:.0%} of the tested trials show a picture that was trained."
-    return replace(found, details={**found.details, "share_of_trials": share}, note=note)
+    return replace(found, details={**found.details, "share_of_trials": share}, note=finding("repeats", share=share))
 
 
 def _with_and_without(

@@ -20,6 +20,7 @@ from neurocanvas.audit.controls.base import (
 from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened, named_labels
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p
+from neurocanvas.findings import finding
 
 # Time bins per channel in `time_course_and_power`.
 COURSE_BINS = 10
@@ -87,7 +88,7 @@ def _above_chance(
 def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
     """Train on shuffled labels and test on true ones: firing means that the decoder knows answers from elsewhere."""
     if factorial(inputs.n_concepts) < 1 / SIGNIFICANT:
-        return Refusal(f"{inputs.n_concepts} concepts can exchange names in too few ways for a p below {SIGNIFICANT:g}")
+        return Refusal(finding("few-concepts", concepts=inputs.n_concepts))
     tested = inputs.tested
     named = np.empty((inputs.repeats, len(tested)), dtype=np.int64)
     for repeat in range(inputs.repeats):
@@ -123,7 +124,7 @@ def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> M
     # Band power hardly changes under random phases, so with it this fires whenever enough is decoded; the note says so.
     # Silence never shows that timing counts: too few trials make it silent too.
     if inputs.signal is None:
-        return Refusal("there is no signal to randomise phases in")
+        return Refusal(finding("no-signal"))
     tested = inputs.tested
     true, units = inputs.labels[tested], inputs.units[tested]
     real, *surrogates = _with_surrogates(inputs, rng)
@@ -138,8 +139,7 @@ def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> M
     found = survives(right, hits, chances, above, units, inputs.permutations, rng=rng)
     alike = float(np.mean([_correlation(real[tested], features[tested]) for features in surrogates]))
     details, same = {**found.details, "features_r": alike}, alike >= SAME_FEATURES
-    note = "These features hardly depend on phases, so random ones are bound to serve as well." if same else ""
-    return replace(found, details=details, note=note, bound=found.fired and same)
+    return replace(found, details=details, note=finding("phases-bound") if same else None, bound=found.fired and same)
 
 
 def _with_surrogates(inputs: ControlInputs, rng: np.random.Generator) -> list[np.ndarray]:
@@ -171,7 +171,7 @@ def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     """Compare the scores of the arm `eeg` with arms that draw with little or nothing of this trial's EEG."""
     # Fires unless `eeg` is shown to be better than the null arm hardest to beat: the burden of proof is with the EEG.
     if inputs.arms is None or "eeg" not in inputs.arms or len(inputs.arms) < 2:
-        return Refusal("there are no scores of the arm eeg and of a null arm")
+        return Refusal(finding("no-arms"))
     scores = np.asarray(inputs.arms["eeg"], dtype=np.float64)
     units = np.arange(len(scores)) if inputs.arm_units is None else coded(inputs.arm_units)
     details: dict[str, float] = {}
@@ -185,5 +185,5 @@ def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     name, p = hardest
     difference = scores - np.asarray(inputs.arms[name], dtype=np.float64)
     low, high = bootstrap_interval(difference, units, rng=rng, resamples=inputs.permutations + 1) or (np.nan, np.nan)
-    note = f"Hardest to beat is the arm {name}."
-    return Measured(float(difference.mean()), low, high, p, fired=p > SIGNIFICANT, details=details, note=note)
+    note, effect = finding("hardest-arm", arm=name), float(difference.mean())
+    return Measured(effect, low, high, p, fired=p > SIGNIFICANT, details=details, note=note)

@@ -25,6 +25,7 @@ from neurocanvas.evaluation.statistics import (
     permutation_p,
     permutations,
 )
+from neurocanvas.findings import finding
 from neurocanvas.targets.pretrained import batches
 
 # Parts of a single run in mixed order that are held out in turn.
@@ -40,28 +41,18 @@ RETRAINED = 199
 # in the mean of a concept's training trials even in mixed order.
 TOLERATED_SLOPE = 0.1
 
-WHOLE_BLOCKS = "The splits keep blocks whole, so no trial of a tested block trains."
-WHOLE_RUNS = "Concepts came in mixed order and the splits keep runs whole, so no trial of a tested run trains."
-MIXED_ORDER = (
-    "Concepts came in mixed order, so this is a change of the recording between runs, not a label that follows time."
-)
-
 
 def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
     """Compare training on other blocks alone with as many trials that include half of the tested blocks' trials."""
     # k-th blocks of all concepts are tested together; in mixed order runs, or fifths of one run. Each concept has the
     # same number of training trials on both sides, so that only where they come from differs.
     if inputs.keeps_blocks_whole:
-        return nothing_to_ask(WHOLE_BLOCKS)
+        return nothing_to_ask(finding("whole-blocks"))
     if inputs.keeps_runs_whole:
-        return nothing_to_ask(WHOLE_RUNS)
+        return nothing_to_ask(finding("whole-runs"))
     turn = _turns(inputs)
     if turn.max() < 1:
-        return Refusal(
-            "every concept has one block only, so no accuracy within this recording can be told from the block; test "
-            "across sessions or subjects",
-            decisive=True,
-        )
+        return Refusal(finding("one-block-only"))
     used = np.flatnonzero(turn >= 0)
     within, apart = np.full(len(turn), -1), np.full(len(turn), -1)
     for test, others in ((used[turn[used] == one], used[turn[used] != one]) for one in range(turn.max() + 1)):
@@ -76,8 +67,9 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
         before.astype(float), after.astype(float), chance_of(within[used], true), inputs.units[used],
         inputs.permutations, rng=rng,
     )  # fmt: skip
-    note = f"{left_out} concepts with one block only are left out." if left_out else ""
-    return replace(found, note=note if inputs.is_blocked else MIXED_ORDER * found.fired)
+    if not inputs.is_blocked:
+        return replace(found, note=finding("mixed-order") if found.fired else None)
+    return replace(found, note=finding("concepts-left-out", n=left_out) if left_out else None)
 
 
 def _named(inputs: ControlInputs, train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -130,7 +122,7 @@ def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     # A shifted block is half of one concept's trials and half of the next one's: a response to the concept alone keeps
     # half of its accuracy, drift all of it. In mixed order a block is one trial, and surrogate labels are random.
     if inputs.keeps_blocks_whole:
-        return nothing_to_ask(WHOLE_BLOCKS)
+        return nothing_to_ask(finding("whole-blocks"))
     blocks = inputs.blocks
     shown = blocks[inputs.recorded]
     half = int(np.median(np.bincount(blocks))) // 2
@@ -156,7 +148,7 @@ def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
     """Decode the concept from before the picture could have been seen: -200 to 0 ms, or (weaker) 0 to 40 ms."""
     if inputs.baseline is None:
-        return Refusal("there are no features of the time before the picture")
+        return Refusal(finding("no-baseline"))
     tested = inputs.tested
     before, true = flattened(inputs.baseline), inputs.labels[tested]
     named = inputs.predict(before, inputs.labels)[tested]
@@ -202,11 +194,11 @@ def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> 
     distance = distances_to_training(inputs)
     kept = np.isfinite(distance)
     if not kept.any():
-        return Refusal("no tested trial has a training trial of its concept in its session")
+        return Refusal(finding("no-training-in-session"))
     x, y, rows = np.log2(distance[kept]), inputs.hits[kept], inputs.tested[kept]
     x, spread = x - x.mean(), float(np.var(x))
     if spread < 1e-12:
-        return Refusal("all tested trials are equally far from training trials of their concept")
+        return Refusal(finding("equal-distances"))
     stretch = (inputs.blocks if inputs.is_blocked else inputs.runs)[rows]
     slope = float(x @ y) / len(x) / spread
     null = np.concatenate([y[part] @ x for part in cyclic_shifts(stretch, inputs.permutations, rng=rng)])

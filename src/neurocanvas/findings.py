@@ -1,0 +1,152 @@
+"""What a reader must know of a result, as a code with numbers; `report.text` has the sentence of every code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["info", "warning", "serious"]
+SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "info")
+
+# What a finding says of the best result: of eeg pictures `place` and the floor too.
+RESULT = "metric model value chance low high p place "
+# What is not known (0 or 1), and whether only the pictures are there.
+LACKS = "order pictures training elsewhere "
+
+# Code -> how serious it is, and the names of its numbers, which may be missing. Verdicts stand gravest first.
+CODES: dict[str, tuple[Severity, str]] = {
+    # of folds
+    "block-on-both-sides": ("serious", ""),
+    "gap-on-both-sides": ("serious", "gap"),
+    "pictures-repeat": ("warning", ""),
+    "order-repeats": ("warning", ""),
+    "untrained-concepts": ("info", "n"),
+    # of training and prediction
+    "pretrained-unknown": ("warning", ""),
+    "imported-unknown": ("warning", ""),
+    "transductive-training": ("warning", ""),
+    "averaged-showings": ("warning", "most"),
+    # of scores
+    "blocked-design": ("serious", ""),
+    "few-units": ("warning", "n unit"),
+    "coarse-p": ("warning", "least"),
+    "low-oracle": ("warning", "value"),
+    "floor-differs": ("warning", "arm value p"),
+    "best-out-of-reach": ("info", "models subjects least"),
+    # of pictures and tables of others
+    "paired-by-name": ("info", "n"),
+    "paired-by-table": ("info", "table n"),
+    "columns-unread": ("info", "columns"),
+    "equal-pictures": ("warning", "n first second"),
+    "resized": ("info", "n of width height"),
+    "pairs-missing": ("warning", "path"),
+    "rows-differ": ("warning", "source rows scored"),
+    "unseen-answers": ("info", "n"),
+    "pooled-training": ("info", ""),
+    "data-missing": ("warning", ""),
+    "scored-elsewhere": ("warning", ""),
+    "other-trials": ("warning", "file"),
+    # verdicts of the audit
+    "other-split": ("serious", "file more stage"),
+    "block-confounded": ("serious", "inside by_block design " + RESULT),
+    "block-unknown": ("serious", LACKS + RESULT),
+    "no-answers": ("warning", ""),
+    "chance": ("warning", RESULT),
+    "no-floor": ("warning", RESULT),
+    "no-interval": ("warning", RESULT),
+    "not-above-floor": ("warning", RESULT + "floor floor_low floor_high p_floor"),
+    "unchecked": ("warning", LACKS + RESULT),
+    "selection-on-test": ("warning", RESULT),
+    "transductive": ("warning", "steps " + RESULT),
+    "known-pictures": ("warning", "shared values " + RESULT),
+    "unchecked-pictures": ("warning", LACKS + RESULT),
+    "same-order": ("warning", RESULT),
+    "selection-unknown": ("warning", RESULT),
+    "clean": ("info", "design compared selection " + RESULT),
+    # what can be concluded
+    "tells-blocks": ("info", RESULT),
+    "goes-with-seen": ("info", RESULT),
+    "tells-unless-selected": ("info", RESULT),
+    "tells-seen": ("info", RESULT),
+    "carries-over": ("info", "column"),
+    # what cannot
+    "not-response": ("info", ""),
+    "not-shared": ("info", "file more stage"),
+    "source-unknown": ("info", LACKS),
+    "untouched-unknown": ("info", ""),
+    "share-unknown": ("info", ""),
+    "whole-set": ("info", "step"),
+    "whole-set-beside": ("info", "rules alone"),
+    "p-out-of-reach": ("info", "units least"),
+    "neighbours": ("info", "model distance expected"),
+    "shared": ("info", "column shared values"),
+    "sharing-unknown": ("info", "column"),
+    # why a control cannot be computed
+    "one-block-only": ("serious", ""),
+    "nothing-decoded": ("info", "decoder p"),
+    "no-baseline": ("info", ""),
+    "no-signal": ("info", ""),
+    "no-embeddings": ("info", ""),
+    "no-low-level": ("info", ""),
+    "no-arms": ("info", ""),
+    "too-few-pictures": ("info", "pictures concepts"),
+    "one-concept-per-fold": ("info", ""),
+    "no-training-in-session": ("info", ""),
+    "equal-distances": ("info", ""),
+    "few-shifts": ("info", "blocks ways"),
+    "few-concepts": ("info", "concepts"),
+    "no-errors": ("info", ""),
+    # notes on controls, and what all of them come to
+    "whole-blocks": ("info", ""),
+    "whole-runs": ("info", ""),
+    "mixed-order": ("info", ""),
+    "concepts-left-out": ("info", "n"),
+    "no-repeats": ("info", ""),
+    "repeats": ("info", "share"),
+    "codes-bound": ("info", ""),
+    "phases-bound": ("info", ""),
+    "hardest-arm": ("info", "arm"),
+    "semantic-errors": ("info", "r p"),
+    "controls": ("info", "computed missing fired loose worst"),
+}
+
+# Scores are confounded with the recording block.
+OF_BLOCKS = frozenset({"block-on-both-sides", "gap-on-both-sides", "blocked-design"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A code of `CODES`, how serious it is, and its numbers (or names)."""
+
+    code: str
+    severity: Severity
+    numbers: Mapping[str, float | int | str] = field(default_factory=dict, hash=False)
+
+
+def finding(code: str, **numbers: float | int | str | None) -> Finding:
+    """Make a finding of a code; what is None is left out."""
+    severity, names = CODES[code]
+    if unknown := numbers.keys() - set(names.split()):
+        raise TypeError(f"finding {code}: has {names or 'no numbers'}; got {', '.join(sorted(unknown))}.")
+    return Finding(code, severity, {name: value for name, value in numbers.items() if value is not None})
+
+
+def listed(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Findings for a JSON file: each once, the gravest first."""
+    order = list(CODES)
+    return [
+        asdict(one)
+        for one in sorted(
+            dict.fromkeys(findings),
+            key=lambda one: (SEVERITIES.index(one.severity), order.index(one.code), str(one.numbers)),
+        )
+    ]
+
+
+def read_findings(rows: Any) -> tuple[Finding, ...]:
+    """Findings of a JSON file; `ValueError` where it is not a list of them."""
+    try:
+        return tuple(finding(row["code"], **row["numbers"]) for row in rows)
+    except (TypeError, LookupError) as error:
+        raise ValueError("findings must be a list of known codes with their numbers") from error
