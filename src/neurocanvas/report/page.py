@@ -23,6 +23,7 @@ from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.findings import listed, read_findings
 from neurocanvas.generation.arms import ARMS
 from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.train import training_table
 from neurocanvas.report import figures, sections
 from neurocanvas.report.figures import confusion, csv_link, gradient, scalp_map
 from neurocanvas.report.gallery import caption_pages, ranked_pictures
