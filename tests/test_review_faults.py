@@ -58,7 +58,7 @@ def done(*words: object) -> str:
 @contextlib.contextmanager
 def counted_splits():
     """Count how often splits are derived, whoever imports the function that derives them."""
-    calls, original = [], splits.make_splits
+    calls, original = [], splits.make_split
     modules = [
         importlib.import_module(found.name)
         for found in pkgutil.walk_packages(neurocanvas.__path__, "neurocanvas.")
@@ -71,8 +71,8 @@ def counted_splits():
 
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
-            if vars(module).get("make_splits") is original:
-                patch.setattr(module, "make_splits", counting)
+            if vars(module).get("make_split") is original:
+                patch.setattr(module, "make_split", counting)
         yield calls
 
 

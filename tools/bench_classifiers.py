@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.data.montage import CH_NAMES
-from neurocanvas.data.splits import Split
+from neurocanvas.data.splits import Fold
 from neurocanvas.encoders.estimators import CLASSIFIERS, Network, TrialSpec
 from neurocanvas.encoders.rgnn import electrode_graph
 from neurocanvas.training.classification import Inputs, evaluate, make_optimizer, train_epoch
@@ -55,7 +55,7 @@ def epoch(name: str, model: torch.nn.Module, rounds: int) -> list[Row]:
     window = x[:, :, 40 : 40 + N_TIMES].numpy() * np.float32(1e6) if from_signal else x.numpy()
 
     settings = ClassifySettings(batch_size=BATCH)
-    split = Split("bench", train, test[:1], test[1:], "")  # only its training trials count here
+    split = Fold("bench", train, test[:1], test[1:], "")  # only its training trials count here
     inputs = Inputs.make(window, split, kind.takes, settings)
     network = kind.build(TrialSpec(CH_NAMES, 1000.0, window.shape[2], N_CONCEPTS), settings)
     y = torch.from_numpy(numbers)

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import Row, compare, peak_mb
 
 from neurocanvas.config import DataSettings, SimulateSettings
-from neurocanvas.data import open_dataset
+from neurocanvas.data import open_trials
 from neurocanvas.data.store import convert
 from neurocanvas.simulation.dataset import simulate
 
@@ -33,12 +33,12 @@ def peak_of_convert() -> None:
 
 def peak_of_open() -> None:
     """Open the data set of the first argument."""
-    peak(lambda: open_dataset(DataSettings(root=sys.argv[1])))
+    peak(lambda: open_trials(DataSettings(root=sys.argv[1])))
 
 
 def peak_of_reading_a_subject() -> None:
     """Open the data set of the first argument and read the signal of one of its subjects."""
-    peak(lambda: open_dataset(DataSettings(root=sys.argv[1], subjects=(1,)))[0].signal())
+    peak(lambda: open_trials(DataSettings(root=sys.argv[1], subjects=("1",))).signal())
 
 
 def peak_of_plain_load() -> None:

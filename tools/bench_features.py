@@ -64,7 +64,7 @@ def memory() -> list[Row]:
     """Peak memory above the input."""
     trials, volts = make_trials(N_TRIALS)
     settings = FeatureSettings(method="eeg-imagenet", tmin=0.0, tmax=0.4)
-    for warm_up in (lambda: released(volts[:2]), lambda: extract(trials.select(np.arange(2)), settings)):
+    for warm_up in (lambda: released(volts[:2]), lambda: extract(trials[np.arange(2)], settings)):
         warm_up()  # imports
     ours, theirs = peak_mb(lambda: extract(trials, settings)), peak_mb(lambda: released(volts))
     what = f"most memory above the input, for {N_TRIALS:,} trials x {len(CH_NAMES)} x {N_TIMES}, as in `de_features`"

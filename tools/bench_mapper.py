@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
 from tiny import embed_captions, true_captions
 
 from neurocanvas.config import DataSettings, EncoderSettings, FeatureSettings, SimulateSettings
-from neurocanvas.data import open_dataset
+from neurocanvas.data import open_trials
 from neurocanvas.encoders.base import standardisation
 from neurocanvas.encoders.mlp import TargetPosterior
 from neurocanvas.encoders.target_pca import TargetBasis
@@ -45,9 +45,9 @@ def data() -> Data:
     captions = true_captions(WORLD)
     with TemporaryDirectory() as folder:
         simulate(WORLD, Path(folder))
-        trials, _ = open_dataset(DataSettings(root=folder))
+        trials = open_trials(DataSettings(root=folder))
         features = extract(trials, FeatureSettings(method="eeg-imagenet")).reshape(len(trials), -1)
-        targets = embed_captions([captions[name] for name in trials.column("stimulus")], "bundled")
+        targets = embed_captions([captions[name] for name in trials.column("image")], "bundled")
     mixed = np.random.default_rng(0).permutation(len(features))
     train, val = mixed[:N_TRAIN], mixed[N_TRAIN:]
     mean, sd = standardisation(features[train])

@@ -10,8 +10,8 @@ from neurocanvas.audit.controls.inputs import COLUMNS, ControlInputs
 from neurocanvas.audit.controls.registry import overall
 from neurocanvas.audit.controls.surrogate import time_course_and_power
 from neurocanvas.config import DataSettings, FeatureSettings, SimulateSettings, SplitSettings
-from neurocanvas.data import open_dataset
-from neurocanvas.data.splits import make_splits
+from neurocanvas.data import open_trials
+from neurocanvas.data.splits import make_split
 from neurocanvas.features.differential_entropy import extract
 from neurocanvas.simulation.dataset import simulate
 
@@ -19,13 +19,13 @@ from neurocanvas.simulation.dataset import simulate
 def recorded(folder: Path, **asked: object) -> ControlInputs:
     """Simulate one subject and give the controls what a run has of it."""
     simulate(SimulateSettings(concepts=8, trials_per_concept=50, **asked), folder)
-    trials, _ = open_dataset(DataSettings(root=str(folder)))
-    splits = make_splits(trials, SplitSettings(protocol="kfold-by-stimulus", accept_block_confound=True))
+    trials = open_trials(DataSettings(root=str(folder)))
+    splits = make_split(trials, "kfold-by-stimulus", accept_block_confound=True)
     signal = trials.signal()
     return ControlInputs(
         features=extract(trials, FeatureSettings()),
         **{name: trials.column(name) for name in COLUMNS},
-        splits=[(np.concatenate([split.train, split.val]), split.test) for split in splits],
+        splits=[(np.concatenate([split.train, split.validation]), split.test) for split in splits],
         baseline=time_course_and_power(signal[:, :, :40]),
         signal=signal[:, :, 40:440],
         permutations=199,

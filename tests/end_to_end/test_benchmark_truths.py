@@ -10,7 +10,7 @@ from neurocanvas.training.classification import HIDDEN, score, train_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from neurocanvas.config import ClassifySettings, DataSettings, FeatureSettings, load_settings
-from neurocanvas.data import open_dataset
+from neurocanvas.data import open_trials
 from neurocanvas.data.splits import Split
 from neurocanvas.features.differential_entropy import extract
 from neurocanvas.pipeline.run import Run
@@ -25,10 +25,10 @@ def planted(folder, trials_per_concept, explained_variance):
     """Features and concepts of simulated trials in random order, and their rows shuffled."""
     asked = {"concepts": 8, "trials_per_concept": trials_per_concept, "explained_variance": explained_variance}
     simulate(load_settings(None, simulate=asked).simulate, folder)
-    trials, _ = open_dataset(DataSettings(root=str(folder)))
+    trials = open_trials(DataSettings(root=str(folder)))
     y = np.unique(trials.column("concept"), return_inverse=True)[1]
     rows = np.random.default_rng(0).permutation(len(y))
-    spec = TrialSpec(trials.ch_names, trials.sfreq, 5, 8)
+    spec = TrialSpec(trials.spec.ch_names, trials.spec.sfreq, 5, 8)
     return extract(trials, FeatureSettings()), y, rows, spec
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from neurocanvas import artifacts
-from neurocanvas.data.images import Stimuli
+from neurocanvas.data.images import Images
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.pipeline.audit import drawn_stimuli
 from neurocanvas.report.gallery import ranked_pictures
@@ -25,7 +25,7 @@ def test_names_that_are_no_place_in_a_folder(name, tmp_path):
     assert str(caught.value).isprintable()
     if isinstance(name, str) and name.strip("."):
         with pytest.raises(NeuroCanvasError, match="stimulus: a name inside"):
-            Stimuli.from_folder(tmp_path, [name])
+            Images.from_folder(tmp_path, [name])
 
 
 def test_names_inside_and_links(tmp_path):
@@ -54,7 +54,7 @@ def test_pictures_that_are_links(tmp_path, secret):
     folder.mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(folder / "n01_1.png")
     os.symlink(secret, folder / "n01_2.png")
-    stimuli = Stimuli.from_folder(tmp_path / "data")
+    stimuli = Images.from_folder(tmp_path / "data")
     assert stimuli.picture("n01_1.png").shape == (4, 4, 3) and stimuli.print_of("n01_1.png")
     for read in (stimuli.picture, stimuli.path, stimuli.print_of):
         with pytest.raises(NeuroCanvasError, match=r"stimulus n01_2.png: .* is a link that leaves"):
@@ -63,7 +63,7 @@ def test_pictures_that_are_links(tmp_path, secret):
         stimuli.fingerprint()
     (folder / "n01_\x1b[2J.png").write_bytes(b"")
     with pytest.raises(NeuroCanvasError, match="stimulus: a name inside"):
-        Stimuli.from_folder(tmp_path / "data")
+        Images.from_folder(tmp_path / "data")
 
 
 MANIFEST = {"subject": 0, "arm": "eeg", "trial": 0, "stimulus": "a.png", "concept": "c", "file": "s0/eeg/0.png"}

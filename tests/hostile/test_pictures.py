@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import neurocanvas
-from neurocanvas.data.images import FORMATS, Stimuli, read_picture
+from neurocanvas.data.images import FORMATS, Images, read_picture
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.report.gallery import _data_uri
 
@@ -86,7 +86,7 @@ def test_what_is_refused(name, tmp_path, recwarn):
     path.write_bytes(content)
     for read in (
         lambda: read_picture(path, "put the right one there"), lambda: _data_uri(path),
-        lambda: Stimuli.from_folder(tmp_path, ["n01_1.JPEG"]).picture("n01_1.JPEG"),
+        lambda: Images.from_folder(tmp_path, ["n01_1.JPEG"]).picture("n01_1.JPEG"),
     ):  # fmt: skip
         with pytest.raises(NeuroCanvasError, match=says) as caught:
             read()

@@ -97,7 +97,7 @@ def test_units_of_arms_are_pictures_in_mixed_order_and_blocks_in_a_blocked_desig
 
     trials = np.array([int(row["trial"]) for row in own])
     monkeypatch.setattr(checking, "blocked_trials", lambda trials: np.ones(len(trials), bool))
-    run.subjects[0].table["block"][:] = np.arange(24) // 12
+    run.subjects["0"].table["block"][:] = np.arange(24) // 12
     units = checking._arm_scores(run, 0)["arm_units"]
     assert len(np.unique(units)) == 2 and ((units[:, None] == units) == (trials[:, None] // 12 == trials // 12)).all()
 

@@ -159,9 +159,9 @@ def test_features_of_a_part_stay_beside_those_of_all(data, tmp_path):
     settings = settings_for(data, data={"granularity": "coarse"}, classify={"models": ["ridge"]})
     run = Run(tmp_path, settings)
     run_stage(run, "features")
-    before = run.features_path(0).read_bytes()
+    before = run.features_path("0").read_bytes()
     run_stage(run, "benchmark")
-    assert run.features_path(0).read_bytes() == before and run.features_path(0).parent.name == "coarse"
+    assert run.features_path("0").read_bytes() == before and run.features_path("0").parent.name == "coarse"
     assert (tmp_path / "features" / "s0_de.npy").is_file()
 
 
@@ -182,7 +182,7 @@ def test_a_concept_that_is_tested_but_never_trained_is_refused_before_anything_i
         others = np.flatnonzero(~first)
         return [Split("unfair", others[::2], others[1::2], np.flatnonzero(first), "")]
 
-    monkeypatch.setattr(classifying, "make_splits", unfair)
+    monkeypatch.setattr(classifying, "make_split", unfair)
     with pytest.raises(NeuroCanvasError, match=r"split unfair: concept n\d+ is tested but never trained"):
         run_stage(Run(tmp_path, settings_for(data)), "classify")
 

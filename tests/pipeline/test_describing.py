@@ -97,7 +97,7 @@ def test_a_sketched_start_is_predicted_from_training_pictures(tiny_fork):
     path = tiny_copy / "predictions" / "s0_sketch.npy"
     sketches, card = np.load(path), artifacts.read_card(tiny_copy / "predictions" / "s0.npy")
     assert sketches.shape == (8, 16, 16, 3) and sketches.dtype == np.uint8
-    shown = run.subjects[0].column("stimulus")[card["trials"]]
+    shown = run.subjects["0"].column("image")[card["trials"]]
     seen = np.stack([run.dataset[1].picture(name, size=16) for name in shown]).astype(float)
     centred = [rows - rows.mean(axis=0) for rows in (sketches.astype(float), seen)]
     own = np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*centred, strict=True)])

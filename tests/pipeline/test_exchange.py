@@ -70,19 +70,19 @@ def test_imported_features_and_embeddings_train_the_same_mapper(exported, empty)
     (folder / "output" / "mlpsd_s0_0.pth").unlink()
     import_files(empty, folder)
     run_stage(empty, "train")
-    assert empty.model_path(0, 0).read_bytes() == run.model_path(0, 0).read_bytes()
+    assert empty.model_path("0", 0).read_bytes() == run.model_path("0", 0).read_bytes()
 
 
 def test_imported_features_are_classified_as_they_are(exported, empty):
     _, folder = exported
     import_files(empty, folder)
-    before = empty.features_path(0).read_bytes()
+    before = empty.features_path("0").read_bytes()
     other = empty.settings.model_copy(update={"features": empty.settings.features.model_copy(update={"tmax": 0.3})})
     classify = other.classify.model_copy(update={"models": ("ridge",)})
     run_stage(Run(empty.folder, other.model_copy(update={"classify": classify})), "classify")
-    assert empty.features_path(0).read_bytes() == before
+    assert empty.features_path("0").read_bytes() == before
     run_stage(Run(empty.folder, other), "features")
-    assert empty.features_path(0).read_bytes() != before
+    assert empty.features_path("0").read_bytes() != before
 
 
 def test_imported_captions_are_embedded(exported, empty):
@@ -100,7 +100,7 @@ def test_the_other_name_of_the_mapper_and_files_beside_one_another_are_found(exp
     (folder / "de_feat" / "0_all_de.npy").rename(tmp_path / "flat" / "0_all_de.npy")
     (folder / "output" / "mlpsd_s0_0.pth").rename(tmp_path / "flat" / "mlp_sd_s0_model.pth")
     paths = import_files(empty, tmp_path / "flat")
-    assert paths == [empty.features_path(0), empty.model_path(0, 0)]
+    assert paths == [empty.features_path("0"), empty.model_path("0", 0)]
 
 
 def test_a_mapper_that_has_no_room_there_is_left_out_with_a_word(tiny_copy, tmp_path):
@@ -149,7 +149,7 @@ def test_what_a_killed_import_left_is_not_taken(exported, empty):
     _, folder = exported
     import_files(empty, folder)
     before = written_files(empty.folder)
-    waiting = empty.folder / STAGED / empty.model_path(0, 0).relative_to(empty.folder)
+    waiting = empty.folder / STAGED / empty.model_path("0", 0).relative_to(empty.folder)
     waiting.parent.mkdir(parents=True)
     waiting.write_bytes(b"half a mapper")
     import_files(empty, folder)
@@ -174,7 +174,7 @@ def test_a_mapper_is_refused_where_features_or_the_runs_mapper_are_others(export
     with pytest.raises(NeuroCanvasError, match=r"mapper\.name is 'ridge'"):
         import_files(ridge, folder)
     released = Run(empty.folder, tiny_settings(mapper=RELEASED, features={"method": "eeg-imagenet"}))
-    assert empty.model_path(0, 0) in import_files(released, folder)
+    assert empty.model_path("0", 0) in import_files(released, folder)
 
 
 def test_released_files_that_are_links(empty, tmp_path):

@@ -310,10 +310,10 @@ def test_test_trials_of_one_picture_can_be_averaged(tmp_path):
     for name in MAPPING[1:]:
         run_stage(run, name)
     card = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
-    trials, features = run.subjects[0], np.load(tmp_path / "features" / "s0_de.npy")
-    shown = trials.column("stimulus")
+    trials, features = run.subjects["0"], np.load(tmp_path / "features" / "s0_de.npy")
+    shown = trials.column("image")
     assert len(trials) == 72 and len(card["trials"]) == 8 == len(set(shown[card["trials"]]))
     assert ("averaged-showings", {"most": 3}) in [(one["code"], one["numbers"]) for one in card["findings"]]
     expected = np.stack([features[shown == shown[row]].mean(axis=0) for row in card["trials"]])
-    mapper = load_mapper(run.model_path(0, 0))
+    mapper = load_mapper(run.model_path("0", 0))
     np.testing.assert_allclose(np.load(tmp_path / "predictions" / "s0.npy"), mapper.predict(expected), atol=1e-3)

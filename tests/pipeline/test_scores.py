@@ -249,7 +249,7 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
         ("clip-text targets, 77 x 768", 8, 8, 1 / 8)
     }
     card = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
-    rows, concept = (run.subjects[0].select(card["trials"]), run.subjects[0].column("concept")[card["trials"]])
+    rows, concept = (run.subjects["0"][card["trials"]], run.subjects["0"].column("concept")[card["trials"]])
     targets = np.asarray(run.embeddings()[run.stimulus_rows(rows)], np.float64).reshape(8, -1)
     [fold] = explaining._folds(run)
     for centring, name in (("none", "greedy"), ("both sides", "centred greedy")):

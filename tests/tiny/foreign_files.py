@@ -22,7 +22,7 @@ from neurocanvas.config import DataSettings, RecordingSettings
 from neurocanvas.data import eeg_imagenet, imagenet
 from neurocanvas.data import inspect as inspection
 from neurocanvas.data.eeg_imagenet import STAGE2, WHOLE
-from neurocanvas.data.images import Stimuli
+from neurocanvas.data.images import Images
 from neurocanvas.data.recordings import open_recordings
 from neurocanvas.encoders import EEGSpec, TargetBasis, checkpoint
 from neurocanvas.encoders.linear import RidgeMapper
@@ -231,7 +231,7 @@ def read_eeg_imagenet(folder: Path, content: bytes) -> None:
     (folder / other).unlink(missing_ok=True)
     put(folder / name, content)
     settings = DataSettings(root=str(folder), unit="uV")
-    signal = eeg_imagenet.open_eeg_imagenet(folder, settings)[0].signal(slice(20))
+    signal = eeg_imagenet.open_eeg_imagenet(folder, settings).signal(slice(20))
     assert signal.shape[1:] == (62, 501) and np.isfinite(signal).all()
     json.dumps(inspection.describe(inspection.inspect_dataset(settings)))
 
@@ -272,9 +272,9 @@ def read_recording(name: str, events: dict[str, object], folder: Path, content: 
         put(folder / beside, its_content)
     put(folder / name, content)
     settings = RecordingSettings.model_validate({"files": name, "tmin": -0.1, "tmax": 0.2, **events})
-    trials, _ = open_recordings(folder, DataSettings(name="recordings", recording=settings))
+    trials = open_recordings(folder, DataSettings(name="recordings", recording=settings))
     signal = trials.signal(slice(20))
-    assert signal.shape[1] == len(trials.ch_names) and np.isfinite(signal).all()
+    assert signal.shape[1] == len(trials.spec.ch_names) and np.isfinite(signal).all()
 
 
 def read_predictions(name: str, folder: Path, content: bytes) -> None:
@@ -290,7 +290,7 @@ def read_pairs(folder: Path, content: bytes) -> None:
 
 def read_stimulus(folder: Path, content: bytes) -> None:
     put(folder / "imageNet_images" / "n02106662" / IMAGE, content)
-    assert Stimuli.from_folder(folder).picture(IMAGE, size=16).shape == (16, 16, 3)
+    assert Images.from_folder(folder).picture(IMAGE, size=16).shape == (16, 16, 3)
 
 
 def read_tar(folder: Path, content: bytes) -> None:

@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 import released
 import torch
-from neurocanvas.encoders.estimators import CLASSIFIERS, Estimator, Network, TrialSpec
-from neurocanvas.training.classification import HIDDEN, PRETRAINED_WARNING, accuracy_by_epoch, make_optimizer, score
 from safetensors.numpy import save_file
 from sklearn.svm import SVC
 from tiny import Trap
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.data.montage import CH_NAMES
-from neurocanvas.data.splits import Split
+from neurocanvas.data.splits import Fold
+from neurocanvas.encoders.estimators import CLASSIFIERS, Estimator, Network, TrialSpec
 from neurocanvas.encoders.rgnn import electrode_graph
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.training import classification
+from neurocanvas.training.classification import HIDDEN, PRETRAINED_WARNING, accuracy_by_epoch, make_optimizer, score
 
 N, N_CLASSES = 240, 4
 QUICK = ClassifySettings(epochs=30, patience=10, batch_size=32)
-SPLIT = Split("by hand", np.arange(0, 140), np.arange(140, 180), np.arange(180, N), "trials 140 to 179")
+SPLIT = Fold("by hand", np.arange(0, 140), np.arange(140, 180), np.arange(180, N), "trials 140 to 179")
 
 
 def make_data(takes, signal=1.5, seed=0):
@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_callers_random_state_
 
 @pytest.mark.parametrize("name", ["mlp", "svm"])
 def test_the_trials_of_others_help_where_ones_own_are_few(name):
-    few = Split("alone", np.arange(100, 124), SPLIT.val, SPLIT.test, "")
+    few = Fold("alone", np.arange(100, 124), SPLIT.validation, SPLIT.test, "")
     right = []
     for split in (few, replace(few, name="with others", pretrain=np.arange(100))):
         seeds = [QUICK.model_copy(update={"seed": seed}) for seed in range(3 if name == "mlp" else 1)]
@@ -277,7 +277,7 @@ def test_a_single_concept_is_refused():
 
 @pytest.mark.parametrize(("n", "recipe", "tried"), [(20, "default", [17, 9, 5, 3, 1]), (2, "released", [3])])
 def test_knn_asks_for_no_more_neighbours_than_there_are_training_trials(n, recipe, tried):
-    few = Split("few", np.arange(n), np.arange(140, 140 + n // 2), np.flatnonzero(np.isin(Y, Y[:n]))[-20:], "")
+    few = Fold("few", np.arange(n), np.arange(140, 140 + n // 2), np.flatnonzero(np.isin(Y, Y[:n]))[-20:], "")
     outcome = train("knn", X, Y, few, SPEC, ClassifySettings(recipe=recipe))
     assert [line["candidate"] for line in outcome.history] == tried
 

@@ -7,7 +7,7 @@ from neurocanvas.training.compare import mapper_table, train_and_save, train_map
 
 from neurocanvas import artifacts
 from neurocanvas.config import EncoderSettings
-from neurocanvas.data.splits import BLOCK_WARNING, Split
+from neurocanvas.data.splits import BLOCK_WARNING, Fold
 from neurocanvas.encoders import EEGSpec, Mapper
 from neurocanvas.errors import NeuroCanvasError
 
@@ -23,7 +23,7 @@ def data():
     targets = rng.normal(size=(20, 5, 8)).astype(np.float16)
     features = rng.normal(size=(60, 3, 2)) + targets[target_of, :3, :2]
     parts = [np.flatnonzero(np.isin(target_of, ids)) for ids in (range(12), range(12, 16), range(16, 20))]
-    return features.astype(np.float32), targets, target_of, Split("by hand", *parts, "4 stimuli", (BLOCK_WARNING,))
+    return features.astype(np.float32), targets, target_of, Fold("by hand", *parts, "4 stimuli", (BLOCK_WARNING,))
 
 
 def test_the_card_holds_what_a_reader_needs(data, tmp_path):
@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_saved_mapper(data, tmp_path):
     mapper = load_mapper(tmp_path / "m.safetensors")
     errors = mapper.predict(features[split.test]) - targets[target_of[split.test]].astype(np.float32)
     assert card["scores"]["mlp_sd"]["test_mse"] == pytest.approx(np.mean(errors**2), rel=1e-5)
-    predicted = mapper.coordinates(features[split.val])
+    predicted = mapper.coordinates(features[split.validation])
     np.testing.assert_allclose(mapper.prediction_sd, predicted.std(axis=0), rtol=1e-5)
 
 
