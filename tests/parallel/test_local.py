@@ -103,10 +103,12 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, end):
     (tmp_path / "program.py").write_text(program)
     paths = os.pathsep.join([str(Path(units.__file__).parent), *sys.path])
     command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, start_new_session=True
+    ) as parent:
         units.wait_until(lambda: len(units.begun(tmp_path)) == 2)
         workers = [psutil.Process(pid) for pid in units.begun(tmp_path)]
-        parent.send_signal(end)
+        parent.kill() if end == signal.SIGKILL else os.killpg(parent.pid, end)  # a terminal interrupts the whole group
         gone, alive = psutil.wait_procs(workers, timeout=20)
         _, said = parent.communicate(timeout=20)
     assert len(gone) == 2 and not alive
