@@ -9,14 +9,14 @@ import numpy as np
 import released
 import torch
 from bench import Row, compare, in_turn
+from neurocanvas.encoders.estimators import CLASSIFIERS, Network, TrialSpec
+from neurocanvas.training.classification import Inputs, evaluate, make_optimizer, train_epoch
 from torch.utils.data import Subset
 
 from neurocanvas.config import ClassifySettings
 from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.data.splits import Fold
-from neurocanvas.encoders.estimators import CLASSIFIERS, Network, TrialSpec
 from neurocanvas.encoders.rgnn import electrode_graph
-from neurocanvas.training.classification import Inputs, evaluate, make_optimizer, train_epoch
 
 N_TRAIN, N_TEST, N_CONCEPTS, N_TIMES, BATCH = 2400, 1600, 80, 400, 80
 """One subject's trials of all concepts, in the released split."""

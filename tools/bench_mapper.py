@@ -15,11 +15,11 @@ from bench import Row, compare, in_turn
 from threadpoolctl import threadpool_limits
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
+from neurocanvas.encoders.base import standardisation
 from tiny import embed_captions, true_captions
 
 from neurocanvas.config import DataSettings, EncoderSettings, FeatureSettings, SimulateSettings
 from neurocanvas.data import open_trials
-from neurocanvas.encoders.base import standardisation
 from neurocanvas.encoders.mlp import TargetPosterior
 from neurocanvas.encoders.target_pca import TargetBasis
 from neurocanvas.features.differential_entropy import extract

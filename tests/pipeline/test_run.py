@@ -8,18 +8,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from neurocanvas.encoders.checkpoint import load_mapper
 from PIL import Image
 from tiny import embed_captions, tiny_settings, write_true_captions, written_files
 
 from neurocanvas import artifacts
 from neurocanvas.config import load_settings
+from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.arms import ARMS, likeness
 from neurocanvas.generation.base import sample_seed
 from neurocanvas.pipeline import generate as drawing
 from neurocanvas.pipeline.generate import CELL, GAP, LINE, arm_inputs, chosen
 from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.train import Predictions
 from neurocanvas.targets.captions import read_captions
 from neurocanvas.workflow import run_all, run_stage
 
@@ -87,9 +88,9 @@ def test_a_second_run_writes_nothing(tiny_copy):
     [
         ({"features": {"tmax": 0.4}}, {"features", "models", "predictions"}),
         ({"encoder": {"seed": 1}}, {"models", "predictions"}),
-        ({"split": {"seed": 1}}, {"models", "predictions"}),
+        ({"split": {"seed": 1}}, {"splits", "models", "predictions"}),
         ({"generate": {"seed": 1}}, set()),
-        ({"simulate": {"seed": 1}}, {"data", "features", "targets", "models", "predictions"}),
+        ({"simulate": {"seed": 1}}, {"data", "features", "splits", "targets", "models", "predictions"}),
     ],
     ids=["features", "mapper", "split", "generate", "simulate"],
 )
@@ -128,7 +129,6 @@ def test_other_steps_draw_every_picture_anew(tiny_run, tiny_fork):
         ("targets/clip_embeddings.npy", "embed"),
         ("models/*.safetensors", "train"),
         ("predictions/s0.npy", "predict"),
-        ("predictions/s0_mean.npy", "predict"),
         ("images/s0/oracle/*.png", "generate"),
         ("images/seen/*.png", "generate"),
     ],
@@ -224,14 +224,13 @@ def test_best_of_keeps_the_picture_whose_caption_is_nearest(tiny_fork, monkeypat
     run_stage(run, "generate")
     files = [json.loads(line)["file"] for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
     path = tiny_copy / "predictions" / "s0.npy"
-    card, predicted = artifacts.read_card(path), np.load(path)
-    mean = np.load(tiny_copy / "predictions" / "s0_mean.npy")[0]
+    card, predicted = artifacts.read_card(path), Predictions(run, "0")
     for file in files:
         samples = [file, *(f"{file.removesuffix('.png')}_{number}.png" for number in (1, 2))]
         pictures = [np.asarray(Image.open(tiny_copy / "images" / name)) for name in samples]
         said = embed_captions([captions[int(picture.mean()) % len(captions)] for picture in pictures], "bundled")
         trial = json.loads(Image.open(tiny_copy / "images" / file).text["neurocanvas"])["trial"]
-        near = likeness(predicted[card["trials"].index(trial)], said.astype(np.float32), mean)
+        near = likeness(predicted[card["trials"].index(trial)], said.astype(np.float32), predicted.means[0])
         assert list(near) == sorted(near, reverse=True)
 
 
@@ -294,9 +293,9 @@ def test_what_is_drawn_does_not_depend_on_the_shard(tiny_copy):
     trials = artifacts.read_card(tiny_copy / "predictions" / "s0.npy")["trials"]
     made = {}
     for arm in ("eeg", "shuffled", "mean", "random", "oracle", "retrieval", "class-name"):
-        made[arm] = ARMS[arm].condition(arm_inputs(run, 0, arm, trials))
+        made[arm] = ARMS[arm].condition(arm_inputs(run, "0", arm, trials))
         parts = [trials[start : start + 3] for start in (0, 3, 6)]
-        some = [ARMS[arm].condition(arm_inputs(run, 0, arm, part)) for part in parts]
+        some = [ARMS[arm].condition(arm_inputs(run, "0", arm, part)) for part in parts]
         np.testing.assert_array_equal(np.concatenate(some), made[arm])
     origin = [int(np.flatnonzero((made["eeg"] == row).all(axis=(1, 2)))[0]) for row in made["shuffled"]]
     assert sorted(origin) == list(range(8)) and not np.any(np.array(origin) == np.arange(8))
@@ -315,5 +314,5 @@ def test_test_trials_of_one_picture_can_be_averaged(tmp_path):
     assert len(trials) == 72 and len(card["trials"]) == 8 == len(set(shown[card["trials"]]))
     assert ("averaged-showings", {"most": 3}) in [(one["code"], one["numbers"]) for one in card["findings"]]
     expected = np.stack([features[shown == shown[row]].mean(axis=0) for row in card["trials"]])
-    mapper = load_mapper(run.model_path("0", 0))
-    np.testing.assert_allclose(np.load(tmp_path / "predictions" / "s0.npy"), mapper.predict(expected), atol=1e-3)
+    predicted = load_decoder(run.model_path("0", 0)).outputs(expected)
+    np.testing.assert_allclose(np.load(tmp_path / "predictions" / "s0.npy"), predicted, atol=1e-3)

@@ -5,7 +5,7 @@ import pytest
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.simulation.images import CONCEPTS, render, sample_drawing
-from neurocanvas.targets.captions import caption_stimuli, load_captioner, read_captions, tidy, write_captions
+from neurocanvas.targets.captions import load_captioner, read_captions, tidy, write_captions
 
 
 def test_captions_are_read_back_in_their_order_and_the_released_file_is_read(tmp_path):
@@ -38,38 +38,6 @@ def test_captions_follow_the_pictures_and_not_their_company():
     together = captioner.describe(pictures)
     assert together == [captioner.describe([picture])[0] for picture in pictures]
     assert all(caption and caption == caption.strip() and "\t" not in caption for caption in together)
-
-
-class Counting:
-    """Describes a picture by its number, and dies when it is told to."""
-
-    def __init__(self, dies_after=None):
-        self.described, self.dies_after = [], dies_after
-
-    def __call__(self, parts):
-        for part in parts:
-            if self.dies_after is not None and len(self.described) >= self.dies_after:
-                raise KeyboardInterrupt
-            self.described += [int(picture(name)[0, 0, 0]) for name in part]
-            yield [f"picture {picture(name)[0, 0, 0]}" for name in part]
-
-
-def picture(name):
-    """Stimuli n0, n1, ...: n0 and n50 are the same picture."""
-    return np.full((2, 2, 3), int(name[1:]) % 50, np.uint8)
-
-
-def test_every_distinct_picture_is_described_once_and_a_killed_call_goes_on(tmp_path):
-    ids, begun = [f"n{number}" for number in range(100)], tmp_path / "begun.json"
-    first, second = Counting(dies_after=32), Counting()
-    with pytest.raises(KeyboardInterrupt):
-        caption_stimuli(ids, picture, first, begun, "a")
-    captions = caption_stimuli(ids, picture, second, begun, "a")
-    assert captions == {name: f"picture {int(name[1:]) % 50}" for name in ids}
-    assert sorted(first.described + second.described) == list(range(50)) and len(second.described) == 18
-    other = Counting()
-    caption_stimuli(ids, picture, other, begun, "b")
-    assert len(other.described) == 50, "what other settings left is not taken"
 
 
 def test_the_released_recipe_samples_and_gives_the_same_twice():

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import released
 import torch
+from neurocanvas.encoders.estimators import CLASSIFIERS, Estimator, Network, TrialSpec
+from neurocanvas.training.classification import HIDDEN, PRETRAINED_WARNING, accuracy_by_epoch, make_optimizer, score
 from safetensors.numpy import save_file
 from sklearn.svm import SVC
 from tiny import Trap
@@ -14,11 +16,9 @@ from tiny import Trap
 from neurocanvas.config import ClassifySettings
 from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.data.splits import Fold
-from neurocanvas.encoders.estimators import CLASSIFIERS, Estimator, Network, TrialSpec
 from neurocanvas.encoders.rgnn import electrode_graph
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.training import classification
-from neurocanvas.training.classification import HIDDEN, PRETRAINED_WARNING, accuracy_by_epoch, make_optimizer, score
 
 N, N_CLASSES = 240, 4
 QUICK = ClassifySettings(epochs=30, patience=10, batch_size=32)
