@@ -17,9 +17,8 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.artifacts import atomic, read_torch, write_torch
 from neurocanvas.config import ARCHITECTURES
-from neurocanvas.data.eeg_imagenet import N_TIMES, SFREQ
+from neurocanvas.data.eeg_imagenet import SPEC
 from neurocanvas.data.montage import BANDS, CH_NAMES
-from neurocanvas.data.trials import TrialSpec
 from neurocanvas.decoder import Decoder, assemble, load_decoder
 from neurocanvas.encoders.mlp import MLPSD
 from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check_inside
@@ -110,7 +109,6 @@ def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.n
 
 # Input and output of the released mapper: 62 channels, 5 bands, (77, 768).
 TARGET_SHAPE = SHAPE[1:]
-SPEC = TrialSpec(CH_NAMES, SFREQ, 0.0, N_TIMES)
 N_FEATURES, N_OUTPUTS = len(CH_NAMES) * len(BANDS), math.prod(TARGET_SHAPE)
 
 ROWS_AT_ONCE = 4096
