@@ -48,9 +48,7 @@ def test_a_split_that_pools_subjects_is_the_one_that_trained(protocol, tmp_path)
         run_stage(run, name)
     assert audit(tmp_path)["cases"][0]["verdict"]["code"] == "no-answers"
     shutil.rmtree(tmp_path / "data")
-    assert (
-        audit(tmp_path)["cases"][0]["verdict"]["code"] == "no-answers"
-    )  # tables beside the features
+    assert audit(tmp_path)["cases"][0]["verdict"]["code"] == "no-answers"  # tables beside the features
     save_settings(tiny_settings(simulate=simulate), tmp_path / "run.toml")
     assert audit(tmp_path)["cases"][0]["verdict"]["code"] == "other-split"
 

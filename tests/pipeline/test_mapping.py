@@ -7,11 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+from neurocanvas.encoders.checkpoint import load_mapper
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas import artifacts
 from neurocanvas.data.splits import make_split
-from neurocanvas.encoders.checkpoint import load_mapper
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import asked, pooled_features_paths, read_pooled_features, train
@@ -67,7 +67,9 @@ def test_predictions_name_rows_of_the_subjects_own_table(without_one):
     )
     model = json.loads(without_one.model_path("1", 0).with_suffix(".safetensors.json").read_text())
     (split,) = make_split(without_one.pool("1"), settings=without_one.settings.split, subject="1")
-    assert model["split"]["train"] == len(split.train) and "1" not in without_one.pool("1").column("subject")[split.train]
+    assert (
+        model["split"]["train"] == len(split.train) and "1" not in without_one.pool("1").column("subject")[split.train]
+    )
 
 
 def test_features_made_in_another_way_do_not_train_together(without_one, tmp_path):
