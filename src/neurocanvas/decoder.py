@@ -841,7 +841,7 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
     if estimator is not None:
         made.encoder_ = estimator
         return made
-    state = {name.removeprefix("module."): torch.from_numpy(np.array(one)) for name, one in arrays.items()}
+    state = {name.removeprefix("module."): torch.from_numpy(np.array(one, order="C")) for name, one in arrays.items()}
     made.encoder_ = _with_state(made.what(), made, state).eval()
     return made
 

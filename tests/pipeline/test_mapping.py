@@ -7,11 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+from neurocanvas.encoders.checkpoint import load_mapper
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas import artifacts
 from neurocanvas.data.splits import make_split
-from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import asked, pooled_features_paths, read_pooled_features, train
@@ -44,7 +44,7 @@ def test_all_subjects_train_but_only_those_asked_for_are_tested(without_one):
     assert list(run.subjects) == [1] and list(run.opened) == [0, 1, 2]
     made = {path.name for part in ("features", "models", "predictions") for path in (run.folder / part).iterdir()}
     features = {f"s{subject}_{name}" for subject in (0, 1, 2) for name in ("de.npy", "de.npy.json", "trials.csv")}
-    tested = {"s1.npy", run.model_path("1", 0).name}
+    tested = {"s1.npy", "s1_mean.npy", run.model_path("1", 0).name}
     assert made == features | tested | {f"{name}.json" for name in tested}
 
 
@@ -61,14 +61,15 @@ def test_features_of_the_pool_stand_in_its_order(without_one):
 def test_predictions_name_rows_of_the_subjects_own_table(without_one):
     card = json.loads((without_one.folder / "predictions" / "s1.npy.json").read_text())
     assert card["trials"] == list(range(24))
-    decoder, own = load_decoder(without_one.model_path("1", 0)), np.load(without_one.features_path("1"))
+    mapper, own = load_mapper(without_one.model_path("1", 0)), np.load(without_one.features_path("1"))
     np.testing.assert_allclose(
-        np.load(without_one.folder / "predictions" / "s1.npy"), decoder.outputs(own), rtol=1e-4, atol=1e-4
+        np.load(without_one.folder / "predictions" / "s1.npy"), mapper.predict(own), rtol=1e-4, atol=1e-4
     )
     model = json.loads(without_one.model_path("1", 0).with_suffix(".safetensors.json").read_text())
     (split,) = make_split(without_one.pool("1"), settings=without_one.settings.split, subject="1")
-    assert model["split"]["train"] == len(split.train)
-    assert "1" not in without_one.pool("1").column("subject")[split.train]
+    assert (
+        model["split"]["train"] == len(split.train) and "1" not in without_one.pool("1").column("subject")[split.train]
+    )
 
 
 def test_features_made_in_another_way_do_not_train_together(without_one, tmp_path):
@@ -117,22 +118,23 @@ def captions_of(folder):
     return read_captions(folder / "targets" / "caption.txt")
 
 
-def test_captions_can_be_concepts_names_or_a_file(tiny_fork, tmp_path):
-    run = tiny_fork(caption={"source": "class-names"})
+def test_captions_can_be_concepts_names_or_a_file(tiny_copy, tmp_path):
+    run = Run(tiny_copy, tiny_settings(caption={"source": "class-names"}))
     run_stage(run, "caption")
     names, concepts = run.dataset[1].names, run.dataset[1].concepts
-    assert all(caption == prompt(names[concepts[name]]) for name, caption in captions_of(run.folder).items())
+    assert all(caption == prompt(names[concepts[name]]) for name, caption in captions_of(tiny_copy).items())
     write_captions(tmp_path / "mine.txt", {name: f"my {name}" for name in [*run.stimuli, "another"]})
-    run = tiny_fork(caption={"source": str(tmp_path / "mine.txt")})
-    run_stage(run, "caption")
-    assert captions_of(run.folder) == {name: f"my {name}" for name in run.stimuli}
+    mine = tiny_settings(caption={"source": str(tmp_path / "mine.txt")})
+    run_stage(Run(tiny_copy, mine), "caption")
+    assert captions_of(tiny_copy) == {name: f"my {name}" for name in run.stimuli}
     write_captions(tmp_path / "mine.txt", dict.fromkeys(run.stimuli[1:], "x"))
     with pytest.raises(NeuroCanvasError, match=f"mine.txt: no caption of {run.stimuli[0]}"):
-        run_stage(run, "caption")
+        run_stage(Run(tiny_copy, mine), "caption")
 
 
-def test_an_image_to_text_model_in_a_folder_captions(tiny_fork):
-    run = tiny_fork(caption={"source": str(BUNDLED / "blip")})
+def test_an_image_to_text_model_in_a_folder_captions(tiny_copy):
+    run = Run(tiny_copy, tiny_settings(caption={"source": str(BUNDLED / "blip")}))
+    before = captions_of(tiny_copy)
     run_stage(run, "caption")
-    assert set(captions_of(run.folder)) == set(run.stimuli)
-    assert artifacts.read_card(run.folder / "targets" / "caption.txt")["source"] == str(BUNDLED / "blip")
+    assert set(captions_of(tiny_copy)) == set(before)
+    assert artifacts.read_card(tiny_copy / "targets" / "caption.txt")["source"] == str(BUNDLED / "blip")

@@ -74,3 +74,13 @@ def concepts(count):
     from neurocanvas.targets import TargetSpace
 
     return TargetSpace("concept", (count,))
+
+
+class Planted:
+    """An object that is no estimator, and would leave a file if something in it were called."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __setstate__(self, state):
+        Path(state["path"]).write_text("ran")

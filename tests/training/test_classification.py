@@ -1,28 +1,28 @@
-"""Training classifiers: what is chosen on which trials, what is refused, and that every classifier learns."""
+"""Decoders of concepts: what is chosen on which trials, what is refused, and that every encoder learns."""
 
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import released
 import torch
-from neurocanvas.encoders.estimators import CLASSIFIERS, Estimator, Network, TrialSpec
-from neurocanvas.training.classification import HIDDEN, PRETRAINED_WARNING, accuracy_by_epoch, make_optimizer, score
-from safetensors.numpy import save_file
 from sklearn.svm import SVC
-from tiny import Trap
+from tiny import Trap, trial_spec
 
-from neurocanvas.config import ClassifySettings
+from neurocanvas import decoder
 from neurocanvas.data.montage import CH_NAMES
-from neurocanvas.data.splits import Fold
+from neurocanvas.decoder import Decoder
+from neurocanvas.encoders import ENCODERS
+from neurocanvas.encoders.eegnet import EEGNet
 from neurocanvas.encoders.rgnn import electrode_graph
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.training import classification
+from neurocanvas.training import loop
 
 N, N_CLASSES = 240, 4
-QUICK = ClassifySettings(epochs=30, patience=10, batch_size=32)
-SPLIT = Fold("by hand", np.arange(0, 140), np.arange(140, 180), np.arange(180, N), "trials 140 to 179")
+QUICK = {"epochs": 30, "patience": 10, "batch_size": 32, "device": "cpu"}
+PARTS = {"train": np.arange(0, 140), "validation": np.arange(140, 180)}
+TEST = np.arange(180, N)
+NAMES = [name for name, row in ENCODERS.items() if row.concept and name != "mlp_sd"]
 
 
 def make_data(takes, signal=1.5, seed=0):
@@ -38,217 +38,197 @@ def make_data(takes, signal=1.5, seed=0):
         wave = np.sin(2 * np.pi * 20 * np.arange(400) / 1000)
         x = rng.normal(0, 10, (N, 62, 400))
         x[:, where] += 10 * signal * strength[:, None, None] * wave
-    return x.astype(np.float32), y, TrialSpec(CH_NAMES, 1000.0, x.shape[2], N_CLASSES)
+    return x.astype(np.float32), y
 
 
-X, Y, SPEC = make_data("features")
+X, Y = make_data("features")
+SIGNAL, Y_SIGNAL = make_data("signal")
 
 
-def train(name, x, y, split, spec, settings):
-    """Train as the stages do: without the labels of the test trials."""
+def fit(name, x=X, y=Y, *, parts=PARTS, diagnose=False, adapt_to=None, start="", **changes):
+    """Fit as `classify` does: without the labels of the test trials."""
     known = y.copy()
-    known[split.test] = HIDDEN
-    return classification.train_classifier(name, x, known, split, spec, settings)
+    known[TEST] = -1
+    made = Decoder(name, "concept", **{**QUICK, **changes})
+    return made.fit_prepared(
+        x, known, trial_spec(), **parts, watch=TEST, watch_epochs=diagnose, adapt_to=adapt_to, start=start
+    )
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_classifier_learns_what_is_there_and_diagnosing_its_selection_changes_nothing(name):
-    x, y, spec = make_data(CLASSIFIERS[name].takes)
-    outcome = train(name, x, y, SPLIT, spec, QUICK)
-    assert outcome.scores.shape == (60, N_CLASSES) and outcome.scores.dtype == np.float32
-    reached = score(outcome, y[180:])
-    assert reached["selected"] == np.mean(outcome.scores.argmax(axis=1) == y[180:]) > 0.45
-    assert outcome.seconds > 0 and set(reached) == {"selected", "final"}
-    diagnosed = train(name, x, y, SPLIT, spec, QUICK.model_copy(update={"diagnose_selection": True}))
-    np.testing.assert_array_equal(outcome.scores, diagnosed.scores)
-    by_epoch = accuracy_by_epoch(diagnosed, y[180:])
-    tried = [line.get("epoch", line.get("candidate")) for line in diagnosed.history]
-    final = tried.index(diagnosed.chosen) if isinstance(CLASSIFIERS[name], Estimator) else -1
-    assert len(by_epoch) == len(tried) and by_epoch[tried.index(diagnosed.chosen)] == reached["selected"]
-    assert score(diagnosed, y[180:]) == {**reached, "final": by_epoch[final], "best_on_test": max(by_epoch)}
+def right(scores, rows=TEST, y=Y):
+    return np.mean(scores.argmax(axis=1) == y[rows])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_encoder_learns_what_is_there_and_watching_the_test_trials_changes_nothing(name):
+    x, y = (X, Y) if ENCODERS[name].inputs[0] == "features" else (SIGNAL, Y_SIGNAL)
+    plain, watched = fit(name, x, y), fit(name, x, y, diagnose=True)
+    scores = plain.outputs(x[TEST])
+    assert scores.shape == (60, N_CLASSES) and scores.dtype == np.float32
+    assert right(scores, y=y) > 0.45
+    np.testing.assert_array_equal(scores, watched.outputs(x[TEST]))
+    tried = [line.get("epoch", line.get("candidate")) for line in watched.history_]
+    assert len(watched.every_) == len(tried) and plain.every_ == []
+    np.testing.assert_array_equal(watched.every_[tried.index(watched.chosen_)], scores.argmax(axis=1))
+    if plain.is_module_:
+        np.testing.assert_array_equal(plain.final_, watched.every_[-1])
 
 
 @pytest.mark.parametrize("name", ["eegnet", "svm"])
-def test_test_trials_are_predicted_at_the_end_alone_unless_selection_is_diagnosed(name, monkeypatch):
-    """Counted: 5 epochs and the selected one's last epoch; 4 candidates of SVM."""
-    x, y, spec = make_data(CLASSIFIERS[name].takes)
+def test_test_trials_are_predicted_at_the_end_alone_unless_they_are_watched(name, monkeypatch):
+    """Counted: the last of 5 epochs; of SVM, which has 4 candidates, none."""
     tested = []
-    watched = {"eegnet": "evaluate", "svm": "class_scores"}[name]
-    real = getattr(classification, watched)
+    watched = {"eegnet": (loop, "evaluate"), "svm": (decoder, "_concept_scores")}[name]
+    real = getattr(*watched)
 
     def watching(model, inputs, rows):
-        tested.append(len(rows) == 60 if name == "eegnet" else len(inputs) == 60)
+        tested.append(len(rows if name == "eegnet" else inputs) == 60)
         return real(model, inputs, rows)
 
-    monkeypatch.setattr(classification, watched, watching)
-    for diagnose, expected in ((False, {"eegnet": 2, "svm": 1}), (True, {"eegnet": 7, "svm": 5})):
+    monkeypatch.setattr(*watched, watching)
+    x, y = (SIGNAL, Y_SIGNAL) if name == "eegnet" else (X, Y)
+    for diagnose, expected in ((False, {"eegnet": 1, "svm": 0}), (True, {"eegnet": 6, "svm": 4})):
         tested.clear()
-        train(name, x, y, SPLIT, spec, QUICK.model_copy(update={"epochs": 5, "diagnose_selection": diagnose}))
+        fit(name, x, y, epochs=5, diagnose=diagnose)
         assert sum(tested) == expected[name]
-        assert not any(tested[: -expected[name]]) or diagnose
-
-
-def test_labels_of_test_trials_are_refused_in_training():
-    with pytest.raises(NeuroCanvasError, match="y: labels of test trials must be -1"):
-        classification.train_classifier("ridge", X, Y, SPLIT, SPEC, QUICK)
 
 
 @pytest.mark.parametrize("name", ["mlp", "svm"])
 def test_test_trials_do_not_enter_the_standardisation(name):
     moved = X.copy()
     moved[200:] *= 100
-    first, second = (train(name, data, Y, SPLIT, SPEC, QUICK) for data in (X, moved))
-    np.testing.assert_array_equal(first.scores[:20], second.scores[:20])
+    first, second = (fit(name, data).outputs(data[180:200]) for data in (X, moved))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_the_epoch_is_the_most_accurate_on_validation_trials_and_patience_ends_it():
-    outcome = train("mlp", X, Y, SPLIT, SPEC, ClassifySettings(epochs=200, patience=8))
-    losses = [line["val_loss"] for line in outcome.history]
-    right = [line["val_accuracy"] for line in outcome.history]
-    assert right[outcome.chosen - 1] == max(right)
-    assert losses[outcome.chosen - 1] == min(np.extract(np.equal(right, max(right)), losses))
-    assert len(losses) - 8 == max(outcome.chosen, 1 + int(np.argmin(losses))) < 192
+    made = fit("mlp", epochs=200, patience=8, batch_size=80)
+    losses = [line["val_loss"] for line in made.history_]
+    accurate = [line["val_accuracy"] for line in made.history_]
+    assert accurate[made.chosen_ - 1] == max(accurate)
+    assert losses[made.chosen_ - 1] == min(np.extract(np.equal(accurate, max(accurate)), losses))
+    assert len(losses) - 8 == max(made.chosen_, 1 + int(np.argmin(losses))) < 192
 
 
 def test_the_same_seed_gives_the_same_bytes_and_leaves_the_callers_random_state_alone():
     before = torch.get_rng_state()
-    first, second = (train("rgnn", X, Y, SPLIT, SPEC, ClassifySettings(epochs=3)) for _ in range(2))
+    first, second, third = (fit("rgnn", epochs=3, seed=seed).outputs(X) for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
-    np.testing.assert_array_equal(first.scores, second.scores)
-    third = train("rgnn", X, Y, SPLIT, SPEC, ClassifySettings(epochs=3, seed=1))
-    assert np.abs(third.scores - first.scores).max() > 0
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(third - first).max() > 0
 
 
 @pytest.mark.parametrize("name", ["mlp", "svm"])
 def test_the_trials_of_others_help_where_ones_own_are_few(name):
-    few = Fold("alone", np.arange(100, 124), SPLIT.validation, SPLIT.test, "")
-    right = []
-    for split in (few, replace(few, name="with others", pretrain=np.arange(100))):
-        seeds = [QUICK.model_copy(update={"seed": seed}) for seed in range(3 if name == "mlp" else 1)]
-        outcomes = [train(name, X, Y, split, SPEC, settings) for settings in seeds]
-        right.append(np.mean([score(outcome, Y[SPLIT.test])["selected"] for outcome in outcomes]))
-    assert right[1] > right[0] + 0.05
+    few = {**PARTS, "train": np.arange(100, 124)}
+    reached = []
+    for parts in (few, {**few, "pretrain": np.arange(100)}):
+        made = [fit(name, parts=parts, seed=seed) for seed in range(3 if name == "mlp" else 1)]
+        reached.append(np.mean([right(one.outputs(X[TEST])) for one in made]))
+    assert reached[1] > reached[0] + 0.05
     if name == "mlp":
-        assert {line["phase"] for line in outcomes[0].history} == {"pretrain", "train"}
+        assert {line["phase"] for line in made[0].history_} == {"pretrain", "train"}
 
 
 def test_domain_adaptation_reads_the_features_of_test_trials():
-    settings = ClassifySettings(epochs=4, domain_adaptation=True)
     moved = X.copy()
     moved[180:] *= 2
-    first, second = (train("rgnn", data, Y, SPLIT, SPEC, settings).weights["fc.weight"] for data in (X, moved))
-    assert np.abs(first - second).max() > 1e-4
+    first, second = (
+        fit("rgnn", data, epochs=4, adapt_to=TEST, encoder__domain_adaptation=True).encoder_.fc.weight
+        for data in (X, moved)
+    )
+    assert (first - second).abs().max() > 1e-4
 
 
-def test_domain_adaptation_and_edge_penalty_change_the_training_of_rgnn_alone():
-    plain = ClassifySettings(epochs=4)
-    for change in ({"domain_adaptation": True}, {"edge_penalty": 10.0}, {"rgnn_layout": "scrambled"}):
-        changed = plain.model_copy(update=change)
-        rgnn = [train("rgnn", X, Y, SPLIT, SPEC, settings).scores for settings in (plain, changed)]
-        assert np.abs(rgnn[0] - rgnn[1]).max() > 1e-4, change
-        mlp = [train("mlp", X, Y, SPLIT, SPEC, settings).scores for settings in (plain, changed)]
-        np.testing.assert_array_equal(*mlp)
+def test_domain_adaptation_edge_penalty_and_layout_change_the_training_of_rgnn():
+    plain = fit("rgnn", epochs=4).outputs(X)
+    for change in ({"domain_adaptation": True}, {"edge_penalty": 10.0}, {"layout": "scrambled"}):
+        changed = {f"encoder__{name}": value for name, value in change.items()}
+        assert np.abs(fit("rgnn", epochs=4, adapt_to=TEST, **changed).outputs(X) - plain).max() > 1e-4, change
 
 
 def test_the_edge_penalty_shrinks_edges():
-    asked = [ClassifySettings(epochs=10, edge_penalty=penalty) for penalty in (0.0, 100.0)]
-    edges = [train("rgnn", X, Y, SPLIT, SPEC, settings).weights["edge_weight"] for settings in asked]
-    assert np.abs(edges[1]).mean() < np.abs(edges[0]).mean() - 0.005
+    edges = [fit("rgnn", epochs=10, encoder__edge_penalty=penalty).encoder_.edge_weight for penalty in (0.0, 100.0)]
+    assert edges[1].abs().mean() < edges[0].abs().mean() - 0.005
 
 
 class Watching(torch.nn.Module):
     """A small network on signal that keeps what it is trained on."""
 
-    def __init__(self, spec):
+    input = "signal"
+    seen: list = []  # noqa: RUF012
+
+    def __init__(self, spec, target):
         super().__init__()
-        self.layer, self.seen = torch.nn.Linear(len(spec.ch_names), spec.n_outputs), []
+        self.layer = torch.nn.Linear(len(spec.ch_names), target.width)
+        Watching.seen = []
 
     def forward(self, x):
         if self.training:
-            self.seen.append(x)
+            Watching.seen.append(x)
         return self.layer(x.mean(dim=2))
 
 
-@pytest.fixture
-def watching(monkeypatch):
-    """Networks that were built for the classifier `watching`, and 3 epochs for the released 1000."""
-    assert classification.RELEASED_EPOCHS == 1000
-    monkeypatch.setattr(classification, "RELEASED_EPOCHS", 3)
-    built = []
-
-    def build(spec, settings):
-        built.append(Watching(spec))
-        return built[-1]
-
-    kind = Network("Watching", "signal", build, released=("sgd", 1e-2, 1e-3))
-    monkeypatch.setattr(classification, "find_classifier", {"watching": kind, **CLASSIFIERS}.__getitem__)
-    return built
-
-
-def test_the_released_recipe_gives_volts_and_does_not_choose(watching):
-    signal, y, spec = make_data("signal")
-    outcome = train("watching", signal, y, SPLIT, spec, ClassifySettings(recipe="released", epochs=1))
-    seen = torch.cat(watching[0].seen).numpy().reshape(3, 180, 62, 400)  # three epochs of train and val
+def test_the_released_recipe_gives_volts_and_does_not_choose(monkeypatch):
+    assert decoder.RELEASED_EPOCHS == 1000
+    monkeypatch.setattr(decoder, "RELEASED_EPOCHS", 3)
+    made = fit(Watching, SIGNAL, Y_SIGNAL, recipe="released", epochs=1, batch_size=80)
+    seen = torch.cat(Watching.seen).numpy().reshape(3, 180, 62, 400)  # three epochs of train and validation
     for epoch in seen:
         in_order = np.argsort(epoch[:, 0, 0])
-        expected = signal[:180][np.argsort(signal[:180, 0, 0])] / 1e6
+        expected = SIGNAL[:180][np.argsort(SIGNAL[:180, 0, 0])] / 1e6
         np.testing.assert_allclose(epoch[in_order], expected, rtol=1e-5)
-    assert outcome.chosen == 3 and set(outcome.history[0]) == {"phase", "epoch", "train_loss"}
-    np.testing.assert_array_equal(outcome.final, outcome.scores.argmax(axis=1))
+    assert made.chosen_ == 3 and set(made.history_[0]) == {"phase", "epoch", "train_loss"}
+    np.testing.assert_array_equal(made.final_, made.outputs(SIGNAL[TEST]).argmax(axis=1))
 
 
 def test_the_released_recipe_fits_one_estimator_to_features_as_they_are():
-    outcome = train("svm", X, Y, SPLIT, SPEC, ClassifySettings(recipe="released"))
-    assert outcome.chosen == 1.0 and set(outcome.history[0]) == {"candidate"}
+    made = fit("svm", recipe="released")
+    assert made.chosen_ == 1.0 and set(made.history_[0]) == {"candidate"}
     flat = X.reshape(N, -1)
     expected = SVC(kernel="linear", C=1.0).fit(flat[:180], Y[:180]).decision_function(flat[180:])
-    np.testing.assert_allclose(outcome.scores, expected, rtol=1e-5)
+    np.testing.assert_allclose(made.outputs(X[TEST]), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["eegnet", "mlp", "rgnn"])
 def test_the_released_recipe_has_the_released_optimisers(name):
     theirs = {"eegnet": released.EEGNet, "mlp": released.MLP, "rgnn": lambda n: released.RGNN(electrode_graph(), n)}
     expected = released.make_optimizer(theirs[name](4))
-    found = make_optimizer(torch.nn.Linear(2, 2), CLASSIFIERS[name], ClassifySettings(recipe="released"))
+    found = Decoder(name, recipe="released")._recipe().optimizer_of(torch.nn.Linear(2, 2))
     assert type(found) is type(expected)
     for option in {"lr", "weight_decay", "momentum", "betas", "nesterov"} & set(expected.defaults):
         assert found.defaults[option] == expected.defaults[option], option
 
 
-def test_by_default_every_channel_of_the_signal_is_standardised_on_training_trials(watching):
-    signal, y, spec = make_data("signal")
-    weights = train("watching", signal, y, SPLIT, spec, QUICK).weights
-    assert weights["sd"].shape == (62, 1)
-    np.testing.assert_allclose(weights["sd"][:, 0], signal[:140].std(axis=(0, 2)), rtol=1e-4)
-    first = torch.cat(watching[0].seen[:5]).numpy()
+def test_by_default_every_channel_of_the_signal_is_standardised_on_training_trials():
+    made = fit(Watching, SIGNAL, Y_SIGNAL)
+    assert made.sd_.shape == (62, 1)
+    np.testing.assert_allclose(made.sd_[:, 0], SIGNAL[:140].std(axis=(0, 2)), rtol=1e-4)
+    first = torch.cat(Watching.seen[:5]).numpy()
     np.testing.assert_allclose(first.mean(axis=(0, 2)), 0, atol=1e-3)
     np.testing.assert_allclose(first.std(axis=(0, 2)), 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_training_can_start_from_saved_weights_and_says_so(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(classification, "RELEASED_EPOCHS", 1)
-    trained = train("mlp", X, Y, SPLIT, SPEC, QUICK)
-    path = tmp_path / f"mlp{suffix}"
+    monkeypatch.setattr(decoder, "RELEASED_EPOCHS", 1)
+    trained, path = fit("mlp"), tmp_path / f"mlp{suffix}"
     if suffix == ".pth":
-        state = {name: torch.from_numpy(a) for name, a in trained.weights.items() if name not in ("mean", "sd")}
+        state = dict(trained.encoder_.state_dict())
         state["l1.weight"] = state["l1.weight"].reshape(-1, 62, 5).transpose(1, 2).reshape(-1, 310)  # band-major
         torch.save(state, path)
     else:
-        save_file(dict(trained.weights), path)
-    settings = ClassifySettings(epochs=1, recipe="released" if suffix == ".pth" else "default")
-    fresh = train("mlp", X, Y, SPLIT, SPEC, settings)
-    from_file = settings.model_copy(update={"pretrained": str(path)})
-    again = train("mlp", X, Y, SPLIT, SPEC, from_file)
-    assert again.history[0]["train_loss"] < fresh.history[0]["train_loss"] - 0.3
-    assert (again.warnings, fresh.warnings) == ((PRETRAINED_WARNING,), ())
-    assert train("ridge", X, Y, SPLIT, SPEC, from_file).warnings == ()  # no network, nothing is loaded
+        trained.save(path)
+    how = {"epochs": 1, "batch_size": 80, "recipe": "released" if suffix == ".pth" else "default"}
+    fresh, again = fit("mlp", **how), fit("mlp", start=str(path), **how)
+    assert again.history_[0]["train_loss"] < fresh.history_[0]["train_loss"] - 0.3
+    assert (again.findings_, fresh.findings_) == (["pretrained-unknown"], [])
+    assert fit("ridge", start=str(path), **how).findings_ == []  # no network, nothing is loaded
 
 
 def test_bad_weights_are_refused_in_one_line_and_run_no_code(tmp_path):
-
     def start_from(path):
-        return train("mlp", X, Y, SPLIT, SPEC, ClassifySettings(recipe="released", pretrained=str(path)))
+        return fit("mlp", recipe="released", start=str(path))
 
     with pytest.raises(NeuroCanvasError, match="no such file"):
         start_from(tmp_path / "none.pth")
@@ -269,22 +249,30 @@ def test_bad_weights_are_refused_in_one_line_and_run_no_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_single_concept_is_refused():
+def test_a_single_concept_and_labels_that_do_not_fit_are_refused():
     for name in ("svm", "mlp"):
         with pytest.raises(NeuroCanvasError, match="training trials of 2 or more concepts are needed, got 1"):
-            train(name, X, np.zeros_like(Y), SPLIT, replace(SPEC, n_outputs=1), QUICK)
+            fit(name, y=np.zeros_like(Y))
+    with pytest.raises(NeuroCanvasError, match="one target for each of 240 trials is needed; got 239"):
+        Decoder("ridge").fit_prepared(X, Y[:-1], trial_spec(), **PARTS)
+    with pytest.raises(NeuroCanvasError, match=r"features: NaN or infinite at trial 3, channel FP1, band delta"):
+        fit("ridge", np.where(np.arange(N)[:, None, None] == 3, np.nan, X))
+    with pytest.raises(NeuroCanvasError, match=r"shape \(n, 62 channels, 5 bands\) is needed; got \(240, 61, 5\)"):
+        fit("ridge", X[:, 1:])
 
 
 @pytest.mark.parametrize(("n", "recipe", "tried"), [(20, "default", [17, 9, 5, 3, 1]), (2, "released", [3])])
 def test_knn_asks_for_no_more_neighbours_than_there_are_training_trials(n, recipe, tried):
-    few = Fold("few", np.arange(n), np.arange(140, 140 + n // 2), np.flatnonzero(np.isin(Y, Y[:n]))[-20:], "")
-    outcome = train("knn", X, Y, few, SPEC, ClassifySettings(recipe=recipe))
-    assert [line["candidate"] for line in outcome.history] == tried
+    few = {"train": np.arange(n), "validation": np.arange(140, 140 + n // 2)}
+    made = fit("knn", parts=few, recipe=recipe)
+    assert [line["candidate"] for line in made.history_] == tried
 
 
 def test_in_volts_the_first_batchnorm_of_eegnet_is_all_epsilon(test_data):
+    from neurocanvas.targets import TargetSpace
+
     trial = np.load(test_data / "eeg_imagenet_trials" / "trials.npz")["trial0_volts"][:, 40:440]
-    network = CLASSIFIERS["eegnet"].build(TrialSpec(CH_NAMES, 1000.0, 400, 80), QUICK)
+    network = EEGNet(trial_spec(n_times=400), TargetSpace("concept", (80,)))
     kernels = network.conv1.weight.detach().numpy().reshape(8, -1)
     filtered = [np.convolve(channel, kernel, "same") for channel in trial for kernel in kernels]
     assert np.mean(np.var(filtered, axis=1)) < 1e-5 * network.bn1.eps

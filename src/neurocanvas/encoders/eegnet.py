@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -129,7 +130,8 @@ class EEGNet(nn.Module):
         bn: Any = self.bn1
         if not self.training:
             return bn.running_mean, bn.running_var
-        with torch.autocast(x.device.type, enabled=False):  # a small difference of large numbers
+        # in full precision: the variance is a small difference of large numbers
+        with torch.autocast("cuda", enabled=False) if x.is_cuda else nullcontext():
             mean, variance = filtered_moments(x.float(), kernels)
         n_out = x.shape[-1] + (kernels.shape[1] + 1) % 2
         count = len(x) * x.shape[1] * n_out

@@ -59,14 +59,15 @@ class Ridge(nn.Module):
         x, x_val = x - self.mean, x_val - self.mean
         if x.shape[1] > len(x):  # more numbers than trials: the products of trials are the smaller matrix
             squared, left = torch.linalg.eigh(x @ x.T)
-            some = squared > squared[-1] * 1e-12
+            unit, some = squared.clamp_min(0).mean().item(), squared > squared[-1] * 1e-12
             left, singular = left[:, some], squared[some].sqrt()
             right = (left / singular).T @ x
         else:
             left, singular, right = torch.linalg.svd(x, full_matrices=False)
+            unit = singular.square().mean().item()
         rotated, rotated_val = left.T @ y, x_val @ right.T
         lowest = float("inf")
-        for penalty in (torch.from_numpy(PENALTIES) * singular.square().mean().cpu()).tolist():
+        for penalty in (PENALTIES * unit).tolist():
             gain = singular / (singular.square() + penalty)
             error = ((rotated_val * gain) @ rotated - y_val).square().sum(dim=1).mean().item()
             if error < lowest:

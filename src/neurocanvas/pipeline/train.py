@@ -162,8 +162,7 @@ def train(run: Run) -> list[Path]:
         find_encoder(name, "embedding")
     units = []
     for subject in run.subjects:  # what cannot be split is refused before anything is trained
-        folds = len(run.split(subject))
-        units += [(subject, fold, name) for fold in range(folds) for name in names]
+        units += [(subject, fold, name) for fold in range(len(run.split(subject))) for name in names]
     return list(run.spread("train", _train, units))
 
 

@@ -1,0 +1,257 @@
+"""What holds for every row of ENCODERS, and for a row that a test adds."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from safetensors.numpy import load_file, save_file
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from tiny import Planted, trial_spec
+
+from neurocanvas.data.trials import TrialSpec
+from neurocanvas.decoder import Decoder, Embeddings, _held_out, load_decoder
+from neurocanvas.encoders import ENCODERS, Encoder, build, find_encoder
+from neurocanvas.encoders.mlp import MLPSD
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.targets import TargetSpace
+
+SPEC = TrialSpec(("O1", "OZ", "O2", "PO3", "PO4", "PZ"), 250.0, -0.1, 150)
+QUICK = {"spec": SPEC, "window": (0.0, 0.4), "epochs": 40, "patience": 15, "batch_size": 32, "device": "cpu"}
+N = 240
+TEST = np.arange(N) % 5 == 4
+CASES = [
+    (name, kind, takes)
+    for name, row in ENCODERS.items()
+    for kind in ("concept", "embedding") if getattr(row, kind)
+    for takes in row.inputs
+]  # fmt: skip
+
+
+def make_data(seed=0):
+    """Trials in volts whose waves of 10, 20 and 45 Hz show a code; their concepts, and embeddings of images."""
+    rng = np.random.default_rng(seed)
+    image = np.repeat(np.arange(N // 5), 5)
+    code = (np.eye(3, 4)[:, np.arange(N // 5) % 4] + 0.3 * rng.normal(size=(3, N // 5))).T
+    waves = np.sin(2 * np.pi * np.outer((10, 20, 45), np.arange(150) / 250)) * (np.arange(150) >= 25)
+    x = (5 * rng.normal(size=(N, 6, 150)) + ((1.5 + 2 * code[image]) @ waves)[:, None]) * 1e-6
+    table = (code @ rng.normal(size=(3, 20)) + 0.1 * rng.normal(size=(N // 5, 20)) + 1).reshape(-1, 4, 5)
+    space = TargetSpace("clip-text", (4, 5), "none")
+    names = [f"{one}.png" for one in range(N // 5)]
+    y = Embeddings(space, names, table.astype(np.float32)).of([names[one] for one in image])
+    return x, np.array(["cat", "dog", "owl", "bee"])[image % 4], y
+
+
+X, Y, E = make_data()
+
+
+def fitted(name, kind, takes="", **changes):
+    """A decoder of one kind of target, fitted on the training trials."""
+    parameters = {"encoder__input": takes} if takes and len(find_encoder(name, kind).inputs) > 1 else {}
+    parameters |= {"encoder__n_estimators": 20} if name == "rf" else {}
+    target = "concept" if kind == "concept" else "clip-text@none"
+    decoder = Decoder(name, target, **{**QUICK, **parameters, **changes})
+    return decoder.fit(X[~TEST], (Y if kind == "concept" else E)[~TEST])
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request):
+    name, kind, takes = request.param
+    return name, kind, fitted(name, kind, takes), (Y if kind == "concept" else E)
+
+
+def test_it_finds_what_is_planted_and_the_mean_finds_nothing(case):
+    name, kind, decoder, y = case
+    reached = decoder.score(X[TEST], y[TEST])
+    assert reached == 0.5 if name == "mean" else reached > {"concept": 0.5, "embedding": 0.7}[kind]
+
+
+def test_predictions_have_their_shape_and_that_of_one_window_has_no_trials(case):
+    _, kind, decoder, _ = case
+    found = decoder.predict(X[TEST])
+    shape = (48,) if kind == "concept" else (48, 4, 5)
+    assert found.shape == shape
+    numbers = decoder.decision_function if kind == "concept" else decoder.coordinates
+    for one in (X[4], X[4, :, 25:125]):
+        assert np.shape(decoder.predict(one)) == shape[1:]
+        np.testing.assert_allclose(numbers(one), numbers(X[TEST])[0], rtol=1e-3, atol=1e-4)
+    assert numbers(X[TEST]).shape[1] == (4 if kind == "concept" else len(decoder.basis_.target_sd))
+
+
+def test_saved_pickled_printed_and_fitted_again_it_is_the_same(case, tmp_path):
+    name, _, decoder, y = case
+    decoder.save(tmp_path / "one.safetensors")
+    loaded = load_decoder(tmp_path / "one.safetensors")
+    again = clone(decoder).fit(X[~TEST], y[~TEST])
+    for other in (loaded, pickle.loads(pickle.dumps(decoder)), again):
+        np.testing.assert_array_equal(other.predict(X[TEST]), decoder.predict(X[TEST]))
+    for number, other in enumerate((loaded, again)):
+        other.save(tmp_path / f"{number}.safetensors")
+        assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / f"{number}.safetensors").read_bytes()
+    assert name in repr(decoder) or name == "mlp_sd"  # the default, which scikit-learn leaves out
+    assert "Decoder" in decoder._repr_html_()
+    assert str(loaded.encoder_) == str(decoder.encoder_)
+
+
+def test_other_trials_are_refused_in_one_line_that_names_both(case):
+    _, _, decoder, _ = case
+    for bad, says in (
+        (X[:3, :4], "6 channels"),
+        (X[:3, :, :90], "150 samples, or the 100 of the window"),
+        (X[0, 0], "6 channels"),
+    ):
+        with pytest.raises(NeuroCanvasError, match=says) as caught:
+            decoder.predict(bad)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(NeuroCanvasError, match="arrays are in volts"):
+        decoder.predict(X * 1e6)
+
+
+def networks():
+    """Name of every network of the registry."""
+    for name, row in ENCODERS.items():
+        what = Decoder(name, "concept" if row.concept else "a@b").what()
+        if issubclass(what, torch.nn.Module):
+            yield name
+
+
+@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("n_chans", [62, 5])
+def test_networks_take_any_number_of_channels_on_the_meta_device(name, n_chans):
+    takes = ENCODERS[name].inputs[0]
+    spec = trial_spec(n_chans, 400, n_bands=5 if takes == "features" else 0)
+    network = build(Decoder(name, "concept" if ENCODERS[name].concept else "a@b").what(), spec, concepts_of(7), {})
+    assert type(network).__module__.startswith("neurocanvas.encoders") and pickle.loads(pickle.dumps(network))
+    network = network.to("meta")
+    x = torch.zeros(3, n_chans, 5 if takes == "features" else 400, device="meta", requires_grad=True)
+    found = network(x)
+    assert found.shape == (3, 7)
+    if found.requires_grad:
+        found.sum().backward()
+        assert x.grad.shape == x.shape
+        assert all(one.grad.shape == one.shape for one in network.parameters())
+
+
+def concepts_of(count):
+    return TargetSpace("concept", (count,))
+
+
+def test_scikit_learn_searches_and_validates():
+    groups = np.arange(N) // 5
+    decoder = Decoder("ridge", encoder__input="signal", **QUICK)
+    assert cross_val_score(decoder, X, Y, groups=groups, cv=GroupKFold(3)).mean() > 0.5
+    small = Decoder("mlp_sd", **{**QUICK, "epochs": 3})
+    search = GridSearchCV(small, {"encoder__hidden": [(8,), (16,)], "patience": [2]}, cv=2).fit(X, Y)
+    assert search.best_estimator_.encoder_.hidden in ((8,), (16,))
+    of_images = Decoder("ridge", "clip-text@none", **QUICK)
+    assert cross_val_score(of_images, X, E, groups=groups, cv=GroupKFold(3)).mean() > 0.7
+    with pytest.raises(ValueError, match="epoch"):
+        Decoder(epoch=3)
+
+
+class Linear(torch.nn.Module):
+    """A network of somebody else."""
+
+    input = "signal"
+
+    def __init__(self, spec, target, bias=True):
+        super().__init__()
+        self.layer = torch.nn.Linear(len(spec.ch_names) * spec.n_times, target.width, bias=bias)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["concept", "embedding"])
+def test_a_module_class_is_an_encoder_and_its_file_names_no_code_to_run(kind, tmp_path):
+    decoder = fitted(Linear, kind, encoder__bias=False)
+    assert decoder.score(X[TEST], (Y if kind == "concept" else E)[TEST]) > 0.5
+    decoder.save(tmp_path / "one.safetensors")
+    with pytest.raises(NeuroCanvasError, match="class Linear, not one of ENCODERS; pass it"):
+        load_decoder(tmp_path / "one.safetensors")
+    loaded = load_decoder(tmp_path / "one.safetensors", encoder=Linear)
+    np.testing.assert_array_equal(loaded.predict(X[TEST]), decoder.predict(X[TEST]))
+
+
+def test_an_estimator_of_scikit_learn_is_an_encoder(tmp_path):
+    decoder = fitted(LogisticRegression(C=0.1), "concept", encoder__max_iter=300)
+    assert decoder.get_params()["encoder__C"] == 0.1 and decoder.encoder_.max_iter == 300
+    assert decoder.score(X[TEST], Y[TEST]) > 0.5
+    decoder.save(tmp_path / "one.safetensors")
+    np.testing.assert_array_equal(load_decoder(tmp_path / "one.safetensors").predict(X[TEST]), decoder.predict(X[TEST]))
+
+
+def test_files_that_are_damaged_or_something_else_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "one.safetensors"
+    fitted("ridge", "embedding").save(path)
+    content, arrays = path.read_bytes(), load_file(path)
+    card = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    with pytest.raises(NeuroCanvasError, match="no such file; it should hold a trained decoder"):
+        load_decoder(tmp_path / "none.safetensors")
+    for damaged in (content[:300], b"no safetensors", b"", content.replace(b"ridge", b"rigid")):
+        path.write_bytes(damaged)
+        with pytest.raises(NeuroCanvasError, match="damaged, or not a decoder") as caught:
+            load_decoder(path)
+        assert "\n" not in str(caught.value)
+    for name in ("target_axes", "target_mean", "input_sd", "module.coefficients", "prediction_sd"):
+        bad = {key: array[..., :-1].copy() if key == name else array for key, array in arrays.items()}
+        save_file(bad, path, card)
+        with pytest.raises(NeuroCanvasError, match="damaged, or not a decoder"):
+            load_decoder(path)
+
+
+def test_an_estimator_of_types_that_are_not_trusted_is_refused(tmp_path):
+    decoder = fitted("svm", "concept")
+    decoder.encoder_ = Planted(tmp_path / "ran")
+    decoder.save(tmp_path / "one.safetensors")
+    with pytest.raises(NeuroCanvasError, match=r"holds the types tiny\.Planted, which are not trusted"):
+        load_decoder(tmp_path / "one.safetensors")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_validation_trials_the_last_images_of_every_concept_are_held_out():
+    held = _held_out(X, Y)
+    for concept in np.unique(Y):
+        of_concept = np.flatnonzero(concept == Y)
+        assert held[of_concept].sum() == 9 and held[of_concept[-9:]].all()
+    by_image = _held_out(X, E)
+    assert by_image[-35:].all() and by_image.sum() == 35
+    decoder, own = Decoder("ridge", "clip-text@none", **QUICK), Decoder("ridge", "clip-text@none", **QUICK).fit(X, E)
+    decoder.fit(X[~by_image], E[~by_image], validation=(X[by_image], E[by_image]))
+    np.testing.assert_array_equal(decoder.predict(X[:5]), own.predict(X[:5]))
+
+
+def test_a_toy_encoder_is_one_row_and_runs_through_the_command_line(tiny_run, tmp_path, call, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "toy", Encoder("Toy*", Linear, Linear, ("signal",)))
+    run, settings = tmp_path / "run", tmp_path / "settings.toml"
+    kept = shutil.ignore_patterns("models", "predictions", "images", "scores", "run.toml", "*.html", "classification")
+    shutil.copytree(tiny_run, run, ignore=kept)
+    saved = tomllib.loads((tiny_run / "run.toml").read_text())
+    saved = {key: value for key, value in saved.items() if key not in ("format", "used")}
+    settings.write_text(tomli_w.dumps({**saved, "encoder": {**saved["encoder"], "name": "toy"}}))
+    for verb in (("train", "--baselines", ""), ("predict",)):
+        code, _, err = call(*verb, "-c", settings, "-o", run)
+        assert code == 0, err
+    assert [path.name for path in (run / "models").glob("*.safetensors")] == ["toy_s0_fold0_model.safetensors"]
+    assert np.load(run / "predictions" / "s0.npy").ndim == 2
+    code, out, err = call("classify", "-m", "toy", "-o", run)
+    assert code == 0 and "Toy*" in out, err
+
+
+def test_an_unknown_encoder_is_refused_before_anything_runs(tmp_path, call):
+    code, _, err = call("run", "-m", "forest", "-d", tmp_path, "-o", tmp_path / "run")
+    assert code == 2 and "encoder.name of embeddings: allowed are mlp_sd, mean, ridge" in err and "'forest'" in err
+
+
+def test_the_registry_imports_no_network():
+    program = "import sys, neurocanvas.encoders; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+    assert find_encoder(MLPSD).inputs == ("features",)
