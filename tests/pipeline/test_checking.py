@@ -42,9 +42,9 @@ def write(path, rows):
 def test_random_phases_are_asked_with_the_features_of_the_run(tiny_copy, method):
     run = run_of(tiny_copy, features={"method": method})
     run_stage(run, "features")
-    inputs = checking._inputs(run, 0, EVERYTHING)
+    inputs = checking._inputs(run, "0", EVERYTHING)
     made = inputs.extract(inputs.signal[np.arange(24)])
-    np.testing.assert_allclose(made, read_pooled_features(run, 0)[0], rtol=1e-5)
+    np.testing.assert_allclose(made, read_pooled_features(run, "0")[0], rtol=1e-5)
     assert len(inputs.signal) == 24 and inputs.signal[np.array([3])].shape[0] == 1
 
 
@@ -65,8 +65,8 @@ def test_what_no_control_needs_is_not_computed(tiny_copy, monkeypatch):
 def test_confusions_may_use_embeddings(tiny_copy):
     run = run_of(tiny_copy)
     asked = CONTROLS["confusions-in-time"]
-    assert checking._inputs(run, 0, {*asked.needs, *asked.may_use}).embeddings is not None
-    assert checking._inputs(run, 0, set()).embeddings is None
+    assert checking._inputs(run, "0", {*asked.needs, *asked.may_use}).embeddings is not None
+    assert checking._inputs(run, "0", set()).embeddings is None
 
 
 def test_a_window_that_is_too_short_for_the_features_costs_one_control_only(tiny_copy):
@@ -81,7 +81,7 @@ def test_a_window_that_is_too_short_for_the_features_costs_one_control_only(tiny
 def test_the_baseline_begins_where_trials_do(monkeypatch):
     monkeypatch.setattr(checking, "extract", lambda _, settings: np.array([settings.tmin, settings.tmax]))
     for tmin, window in ((-0.5, (-0.2, 0.0)), (-0.15, (-0.15, 0.0)), (0.0, (0.0, 0.04))):
-        found = checking._before_the_picture(SimpleNamespace(tmin=tmin), tiny_settings().features)
+        found = checking._before_the_picture(SimpleNamespace(spec=SimpleNamespace(tmin=tmin)), tiny_settings().features)
         assert found.tolist() == list(window)
 
 
@@ -89,7 +89,7 @@ def test_units_of_arms_are_pictures_in_mixed_order_and_blocks_in_a_blocked_desig
     run = run_of(tiny_copy)
     _, rows = trials_csv(tiny_copy)
     own = sorted((row for row in rows if row["arm"] == "eeg"), key=lambda row: int(row["trial"]))
-    found = checking._arm_scores(run, 0)
+    found = checking._arm_scores(run, "0")
     assert set(found["arms"]) == {"eeg", "shuffled", "mean"}
     assert found["arms"]["eeg"].tolist() == [float(row["two_way"]) for row in own]
     stimuli = np.array([row["stimulus"] for row in own])
@@ -97,16 +97,16 @@ def test_units_of_arms_are_pictures_in_mixed_order_and_blocks_in_a_blocked_desig
 
     trials = np.array([int(row["trial"]) for row in own])
     monkeypatch.setattr(checking, "blocked_trials", lambda trials: np.ones(len(trials), bool))
-    run.subjects["0"].table["block"][:] = np.arange(24) // 12
-    units = checking._arm_scores(run, 0)["arm_units"]
+    run.subjects["0"].metadata["block"] = np.arange(24) // 12
+    units = checking._arm_scores(run, "0")["arm_units"]
     assert len(np.unique(units)) == 2 and ((units[:, None] == units) == (trials[:, None] // 12 == trials // 12)).all()
 
 
 def test_arms_are_paired_by_trial_not_by_line(tiny_copy):
     path, rows = trials_csv(tiny_copy)
-    before = checking._arm_scores(run_of(tiny_copy), 0)
+    before = checking._arm_scores(run_of(tiny_copy), "0")
     write(path, rows[::-1])
-    after = checking._arm_scores(run_of(tiny_copy), 0)
+    after = checking._arm_scores(run_of(tiny_copy), "0")
     assert all((before["arms"][arm] == after["arms"][arm]).all() for arm in before["arms"])
     assert (before["arm_units"] == after["arm_units"]).all()
 
@@ -124,7 +124,7 @@ def test_a_damaged_table_of_scores_is_named_with_the_verb_that_makes_it(tiny_cop
     path, rows = trials_csv(tiny_copy)
     write(path, [spoil(row) for row in rows])
     with pytest.raises(NeuroCanvasError, match=r"trials\.csv: .*evaluate`? again"):
-        checking._arm_scores(run_of(tiny_copy), 0)
+        checking._arm_scores(run_of(tiny_copy), "0")
 
 
 def test_without_scores_the_verb_that_makes_them_is_named(tiny_copy):
@@ -137,7 +137,7 @@ def test_without_scores_the_verb_that_makes_them_is_named(tiny_copy):
 
 def test_features_of_a_run_hardly_depend_on_phases(tiny_copy):
     """So the control says of them that it was bound to fire."""
-    inputs = checking._inputs(run_of(tiny_copy), 0, EVERYTHING)
+    inputs = checking._inputs(run_of(tiny_copy), "0", EVERYTHING)
     real, *surrogates = surrogate_features._with_surrogates(inputs, np.random.default_rng(0))
     alike = [surrogate_features._correlation(real, features) for features in surrogates]
     assert min(alike) > surrogate_features.SAME_FEATURES
