@@ -22,7 +22,7 @@ EXTRAS = ("test", "ray", "parquet")  # those that the quick tests use
 QUICK = (
     "tests/test_config.py", "tests/test_store.py", "tests/test_trials.py", "tests/test_montage.py",
     "tests/test_families.py", "tests/test_doctor.py", "tests/test_package.py", "tests/test_locks.py", "tests/contracts",
-    "tests/scale", "tests/datasets", "tests/features", "tests/targets", "tests/models", "tests/training",
+    "tests/parallel", "tests/datasets", "tests/features", "tests/targets", "tests/models", "tests/training",
     "tests/generation", "tests/stages", "tests/report", "tests/end_to_end/test_cli.py",
 )  # fmt: skip
 IMPORT_ALL = """
