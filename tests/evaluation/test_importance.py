@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from neurocanvas.audit.controls.inputs import importance
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.pipeline.evaluate import importance
 
 EVERY = slice(None)
 GROUPS = {"O1": (0, EVERY), "O2": (1, EVERY), "alpha": (EVERY, 0), "gamma": (EVERY, 1)}

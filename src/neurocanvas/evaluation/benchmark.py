@@ -13,7 +13,7 @@ import numpy as np
 
 from neurocanvas.data.trials import natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, csv_text
-from neurocanvas.evaluation.statistics import permutation_p
+from neurocanvas.evaluation.statistics import holm, permutation_p
 from neurocanvas.findings import Finding, finding, listed, read_findings
 
 SIGNIFICANT = 0.05
@@ -132,14 +132,6 @@ def _read(table: np.ndarray, dealt: np.ndarray) -> np.ndarray:
     # one hit at most, as in a rapid design: comparing is ten times as fast as looking up
     right = np.where(table.any(axis=1), table.argmax(axis=1), table.shape[1]).astype(dealt.dtype)
     return np.asarray(np.count_nonzero(dealt == right, axis=1))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, step down [Holm1979]."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(order), 0, -1))
-    return [float(round(min(1.0, p), 12)) for p in adjusted]
 
 
 def mark_best(by_model: Mapping[str, np.ndarray], *, rng: np.random.Generator, count: int) -> dict[str, float | None]:

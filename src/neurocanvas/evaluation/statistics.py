@@ -199,3 +199,11 @@ def place(value: float, floor: float, ceiling: float) -> float | None:
     if abs(ceiling - floor) < TOLERANCE:
         return None
     return (value - floor) / (ceiling - floor)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number, step down [Holm1979]."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(order), 0, -1))
+    return [float(round(min(1.0, p), 12)) for p in adjusted]

@@ -11,7 +11,6 @@ import numpy as np
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.data.trials import ranks, unique_names
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.benchmark import holm
 from neurocanvas.evaluation.identification import (
     concept_top_k_table,
     n_way_top_k_table,
@@ -22,6 +21,7 @@ from neurocanvas.evaluation.metrics import METRICS as KNOWN
 from neurocanvas.evaluation.statistics import (
     Cells,
     bootstrap_interval,
+    holm,
     null_means,
     paired_permutation_p,
     permutation_p,

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.audit.controls.inputs import KINDS, importance
 from neurocanvas.audit.external import GIVEN, Pairing, choose_size, read_pairing, read_pictures
 from neurocanvas.audit.variants import (
     SECOND_JUDGE,
@@ -568,9 +567,49 @@ def _lost(fold: Fold, rng: np.random.Generator) -> Iterator[tuple[tuple[str, str
         partial(_identified, fold), fold.features, {"/".join(group): where for group, where in groups.items()},
         fold.training_mean, rng=rng,
     )  # fmt: skip
-    for kind in KINDS:
+    for kind in IMPORTANCE:
         for group in groups:
             yield (kind, *group), found[kind]["/".join(group)]
+
+
+# How importance is measured -> title and meaning; the first as in [Breiman2001].
+IMPORTANCE = {
+    "permutation": ("Permuted", "its values exchanged between test trials"),
+    "occlusion": ("Occluded", "its values replaced by the training mean"),
+}
+
+
+def importance(
+    score: Callable[[np.ndarray], np.ndarray],
+    features: np.ndarray,
+    groups: Mapping[str, tuple[int | slice, int | slice]],
+    training_mean: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    repeats: int = 5,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Loss of each trial's score, (n_trials,), without a group of features (n_trials, n_chans, n_bands)."""
+    # Groups that carry the same information hide one another: neither is missed while the other is there. Below 0, a
+    # group misleads.
+    if len(features) < 2 or training_mean.shape != features.shape[1:]:
+        raise NeuroCanvasError(
+            f"importance: 2 or more trials and a mean of one trial's shape are needed; got features {features.shape}, "
+            f"mean {training_mean.shape}."
+        )
+    whole = score(features)
+    orders = [rng.permutation(len(features)) for _ in range(repeats)]
+    found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in IMPORTANCE}
+    for name, (chans, bands) in groups.items():
+        without = []
+        for order in orders:
+            changed = features.copy()
+            changed[:, chans, bands] = features[order][:, chans, bands]
+            without.append(score(changed))
+        found["permutation"][name] = whole - np.mean(without, axis=0)
+        changed = features.copy()
+        changed[:, chans, bands] = training_mean[chans, bands]
+        found["occlusion"][name] = whole - score(changed)
+    return found
 
 
 def _identified(fold: Fold, features: np.ndarray) -> np.ndarray:

@@ -42,10 +42,10 @@ OF_CLOSED_FORM = ("encoder", "target", "window", "features", "n_components", "to
 
 def simulate(run: Run) -> list[Path]:
     """Write the simulated data set into the run folder."""
-    from neurocanvas.simulation.dataset import simulate as write_simulation
-
     if run.settings.simulate is None:
         return []
+    from neurocanvas.simulation.dataset import simulate as write_simulation
+
     advance = run.track("simulate", run.settings.simulate.n_trials)
     return [write_simulation(run.settings.simulate, run.folder / "data", progress=advance)]
 

@@ -13,46 +13,6 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import AT_ONCE
 from neurocanvas.targets.pretrained import batches
 
-# How importance is measured -> title and meaning; the first as in [Breiman2001].
-KINDS = {
-    "permutation": ("Permuted", "its values exchanged between test trials"),
-    "occlusion": ("Occluded", "its values replaced by the training mean"),
-}
-
-
-def importance(
-    score: Callable[[np.ndarray], np.ndarray],
-    features: np.ndarray,
-    groups: Mapping[str, tuple[int | slice, int | slice]],
-    training_mean: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    repeats: int = 5,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Loss of each trial's score, (n_trials,), without a group of features (n_trials, n_chans, n_bands)."""
-    # Groups that carry the same information hide one another: neither is missed while the other is there. Below 0, a
-    # group misleads.
-    if len(features) < 2 or training_mean.shape != features.shape[1:]:
-        raise NeuroCanvasError(
-            f"importance: 2 or more trials and a mean of one trial's shape are needed; got features {features.shape}, "
-            f"mean {training_mean.shape}."
-        )
-    whole = score(features)
-    orders = [rng.permutation(len(features)) for _ in range(repeats)]
-    found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
-    for name, (chans, bands) in groups.items():
-        without = []
-        for order in orders:
-            changed = features.copy()
-            changed[:, chans, bands] = features[order][:, chans, bands]
-            without.append(score(changed))
-        found["permutation"][name] = whole - np.mean(without, axis=0)
-        changed = features.copy()
-        changed[:, chans, bands] = training_mean[chans, bands]
-        found["occlusion"][name] = whole - score(changed)
-    return found
-
-
 # decode(features_train, labels_train, features_test) -> integer labels, (n_test,), or scores, (n_test, n_labels), with
 # a column for each of the sorted training labels.
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
