@@ -11,9 +11,10 @@ import numpy as np
 
 from neurocanvas.audit.verdict import conclude, gravest
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.benchmark import SIGNIFICANT, holm
+from neurocanvas.evaluation.benchmark import SIGNIFICANT
 from neurocanvas.evaluation.statistics import (
     bootstrap_interval,
+    holm,
     permutation_p,
     permutations,
     smallest_p,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from neurocanvas.evaluation.benchmark import SIGNIFICANT, holm
+from neurocanvas.evaluation.benchmark import SIGNIFICANT
+from neurocanvas.evaluation.statistics import holm
 from neurocanvas.findings import CODES, RESULT, Finding, finding
 
 # How epoch, penalty or model were selected.

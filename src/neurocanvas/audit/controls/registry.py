@@ -26,8 +26,7 @@ from neurocanvas.audit.controls.time import (
     leave_block_out,
 )
 from neurocanvas.errors import check_option
-from neurocanvas.evaluation.benchmark import holm
-from neurocanvas.evaluation.statistics import bootstrap_interval
+from neurocanvas.evaluation.statistics import bootstrap_interval, holm
 from neurocanvas.findings import Finding, finding, read_findings
 
 
