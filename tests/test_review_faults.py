@@ -110,20 +110,17 @@ def retrained(made, tmp_path_factory) -> tuple[Path, dict]:
     return run, json.loads(done("audit", run, "--json"))
 
 
-@fault("lineage: evaluate follows the settings, not the images (review 7.1)")
 def test_retrieval_is_scored_by_the_mapper_that_made_the_images(retrained):
     summary = json.loads((retrained[0] / "scores" / "summary.json").read_text())
     assert summary["retrieval"]
 
 
-@fault("lineage: the report follows the settings, not the images (review 7.1)")
 def test_the_report_credits_the_mapper_that_made_the_images(retrained):
     page = (retrained[0] / "report.html").read_text()
     text = re.sub(r"<[^>]*>", " ", page)
     assert set(re.findall(r"\b(?:Mapper|Encoder)\s+(\w+)", text)) == {"mlp_sd"}
 
 
-@fault("lineage: the audit follows the settings, not the images (review 7.1)")
 def test_the_audit_credits_the_mapper_that_made_the_images(retrained):
     assert {one["model"] for case in retrained[1]["cases"] for one in case["results"]} == {"mlp_sd"}
 
@@ -155,7 +152,6 @@ def copied_without(run: Path, verb: str, folder: Path) -> Path:
     return copy
 
 
-@fault("training and prediction take no device (review 7.3)")
 @pytest.mark.parametrize("verb", ON_A_DEVICE)
 def test_a_device_can_be_chosen_and_is_recorded(verb, made, tmp_path):
     run = copied_without(made[0], verb, tmp_path)
@@ -165,7 +161,6 @@ def test_a_device_can_be_chosen_and_is_recorded(verb, made, tmp_path):
     assert cards and all(re.search(r'"device": ?"cpu"', card) for card in cards)
 
 
-@fault("training and prediction never move a tensor to a device (review 7.3)")
 @pytest.mark.parametrize("verb", ON_A_DEVICE)
 def test_tensors_are_moved_to_the_device(verb, made, tmp_path):
     run = copied_without(made[0], verb, tmp_path)
@@ -174,7 +169,6 @@ def test_tensors_are_moved_to_the_device(verb, made, tmp_path):
     assert moves.count
 
 
-@fault("training and prediction take no device (review 7.3)")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("verb", ON_A_DEVICE)
 def test_training_and_prediction_run_on_cuda(verb, made, tmp_path):
@@ -186,7 +180,6 @@ def test_training_and_prediction_run_on_cuda(verb, made, tmp_path):
     assert torch.cuda.max_memory_allocated() > before
 
 
-@fault("`train -m ridge` trains the network too (review 7.4)")
 def test_training_ridge_trains_no_network(made, tmp_path):
     run, steps = Path(shutil.copytree(made[1], tmp_path / "run")), []
     hook = register_optimizer_step_post_hook(lambda *_: steps.append(1))
@@ -202,6 +195,5 @@ def test_splits_are_derived_once_from_features_to_report(made):
     assert made[2] == 1
 
 
-@fault("splits are not written down (review 7.7)")
 def test_splits_are_an_artifact_of_the_run(made):
     assert [path.name for path in (made[0] / "splits").glob("*.json")] == ["0.json"]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 import released
 import torch
 from bench import Row, compare, in_turn
-from neurocanvas.encoders.estimators import CLASSIFIERS, Network, TrialSpec
-from neurocanvas.training.classification import Inputs, evaluate, make_optimizer, train_epoch
 from torch.utils.data import Subset
 
-from neurocanvas.config import ClassifySettings
+from neurocanvas.data.eeg_imagenet import SPEC
 from neurocanvas.data.montage import CH_NAMES
-from neurocanvas.data.splits import Fold
+from neurocanvas.decoder import Decoder
 from neurocanvas.encoders.rgnn import electrode_graph
 
 N_TRAIN, N_TEST, N_CONCEPTS, N_TIMES, BATCH = 2400, 1600, 80, 400, 80
@@ -42,8 +39,7 @@ def features() -> torch.Tensor:
 def epoch(name: str, model: torch.nn.Module, rounds: int) -> list[Row]:
     """Seconds per epoch of one classifier."""
     torch.set_num_threads(THREADS)
-    kind = cast(Network, CLASSIFIERS[name])
-    from_signal = kind.takes == "signal"
+    from_signal = Decoder(name).takes == "signal"
     x = signal() if from_signal else features()
     numbers = np.arange(N_TRIALS) % N_CONCEPTS
     labels = [f"n{number:08d}" for number in range(N_CONCEPTS)]
@@ -54,22 +50,23 @@ def epoch(name: str, model: torch.nn.Module, rounds: int) -> list[Row]:
     train_set, test_set = Subset(whole, train), Subset(whole, test)  # type: ignore[arg-type]  # indices as released
     window = x[:, :, 40 : 40 + N_TIMES].numpy() * np.float32(1e6) if from_signal else x.numpy()
 
-    settings = ClassifySettings(batch_size=BATCH)
-    split = Fold("bench", train, test[:1], test[1:], "")  # only its training trials count here
-    inputs = Inputs.make(window, split, kind.takes, settings)
-    network = kind.build(TrialSpec(CH_NAMES, 1000.0, window.shape[2], N_CONCEPTS), settings)
-    y = torch.from_numpy(numbers)
-    theirs, ours = released.make_optimizer(model), make_optimizer(network, kind, settings)
-    training = in_turn(
-        lambda: released.train_epoch_released(model, train_set, theirs, N_CONCEPTS, BATCH),
-        lambda: train_epoch(network, ours, inputs, y, train, settings),
-        rounds=rounds,
-    )
+    theirs = released.make_optimizer(model)
+
+    def ours() -> Decoder:
+        """One epoch, selected on the test trials as the released loop does: they are the validation trials here."""
+        decoder = Decoder(name, "concept", epochs=1, batch_size=BATCH, device="cpu")
+        return decoder.fit_prepared(window, numbers, SPEC, train=train, validation=test)
+
+    decoder = ours()
     testing = in_turn(
         lambda: released.test_epoch_released(model, test_set, N_CONCEPTS, BATCH),
-        lambda: float(np.mean(evaluate(network, inputs, test).argmax(axis=1) == numbers[test])),
+        lambda: float(np.mean(decoder.outputs(window[test]).argmax(axis=1) == numbers[test])),
         rounds=rounds,
     )
+    whole_epoch = in_turn(
+        lambda: released.train_epoch_released(model, train_set, theirs, N_CONCEPTS, BATCH), ours, rounds=rounds
+    )
+    training = (whole_epoch[0], whole_epoch[1] - testing[1])  # ours validates in every epoch
     both = (training[0] + testing[0], training[1] + testing[1])
     sizes = f"{N_CONCEPTS} concepts, batch {BATCH}, {THREADS} threads"
     return [

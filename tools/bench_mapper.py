@@ -15,21 +15,20 @@ from bench import Row, compare, in_turn
 from threadpoolctl import threadpool_limits
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
-from neurocanvas.encoders.base import standardisation
 from tiny import embed_captions, true_captions
 
-from neurocanvas.config import DataSettings, EncoderSettings, FeatureSettings, SimulateSettings
+from neurocanvas.config import DataSettings, FeatureSettings, SimulateSettings
 from neurocanvas.data import open_trials
-from neurocanvas.encoders.mlp import TargetPosterior
-from neurocanvas.encoders.target_pca import TargetBasis
+from neurocanvas.data.eeg_imagenet import SPEC
+from neurocanvas.decoder import Decoder, Embeddings
 from neurocanvas.features.differential_entropy import extract
 from neurocanvas.simulation.dataset import simulate
-from neurocanvas.training.loop import fit
-from neurocanvas.training.losses import mse_per_element, spread
+from neurocanvas.targets import TargetSpace
+from neurocanvas.training.losses import mse_per_element
 
 WORLD = SimulateSettings(trials_per_concept=30, explained_variance=0.25)
 N_TRAIN, N_CHOOSE, BATCH, EPOCHS = 420, 60, 80, 20
-SETTINGS = EncoderSettings(dropout=0.2, batch_size=40)
+SETTINGS = {"encoder__dropout": 0.2, "batch_size": 40}
 MOST_EPOCHS = 60
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -50,7 +49,7 @@ def data() -> Data:
         targets = embed_captions([captions[name] for name in trials.column("image")], "bundled")
     mixed = np.random.default_rng(0).permutation(len(features))
     train, val = mixed[:N_TRAIN], mixed[N_TRAIN:]
-    mean, sd = standardisation(features[train])
+    mean, sd = features[train].mean(axis=0), features[train].std(axis=0)
     x = ((features - mean) / sd).astype(np.float32)
     return x[train], targets[train], x[val], targets[val]
 
@@ -94,19 +93,16 @@ def ours(epochs: int) -> float:
     Epoch and temperature are chosen on trials that are taken from those that train, so that the error is not that of
     the trials they were chosen on.
     """
-    torch.set_num_threads(1)
     x, y, x_val, y_val = data()
+    space = TargetSpace("clip-text", y.shape[1:], "bundled")
+    decoder = Decoder("mlp_sd", str(space), epochs=epochs, threads=1, device="cpu", **SETTINGS)
+    rows = np.arange(len(x))
+    decoder.fit_prepared(
+        x.reshape(-1, 62, 5), Embeddings(space, [], y), SPEC, train=rows[:-N_CHOOSE], validation=rows[-N_CHOOSE:]
+    )
     with threadpool_limits(1):
-        basis = TargetBasis.fit(y[:-N_CHOOSE], np.ones(len(y) - N_CHOOSE, dtype=int), SETTINGS.components)
-        known, true = basis.transform(y), basis.transform(y_val)
-        train, choose = slice(None, -N_CHOOSE), slice(-N_CHOOSE, None)
-        settings = SETTINGS.model_copy(update={"epochs": epochs})
-        network, *_ = fit(x[train], known[train], x[choose], known[choose], settings)
-        with torch.no_grad():
-            chosen_by, output = (network(torch.from_numpy(part)).numpy() for part in (x[choose], x_val))
-        unit = SETTINGS.temperature * spread(known[train])
-        posterior = TargetPosterior.fit(known[train], chosen_by, known[choose], unit)
-        return mse_per_element(posterior.mean(output), true, basis.squared_distance(y_val), basis)
+        basis, found = decoder.basis_, decoder.outputs(x_val.reshape(-1, 62, 5))
+        return mse_per_element(found, basis.transform(y_val), basis.squared_distance(y_val), basis)
 
 
 def benchmark() -> list[Row]:
@@ -122,7 +118,7 @@ def benchmark() -> list[Row]:
     seconds, to_goal = in_turn(loop.epoch, lambda: ours(needed), rounds=3)
     theirs, longer = in_turn(loop.epoch, lambda: ours(needed + 10), rounds=3)
     said = f"{N_TRAIN} training trials of simulated EEG, (77, 768); the released loop, batch {BATCH}, 2 threads; ours, "
-    said += f"batch {SETTINGS.batch_size}, dropout {SETTINGS.dropout}, 1 thread"
+    said += f"batch {SETTINGS['batch_size']}, dropout {SETTINGS['encoder__dropout']}, 1 thread"
     what = (
         f"validation MSE {goal:.4f}, the released loop's best of {EPOCHS} epochs (mean embedding {mean:.4f}): its "
         f"{best} epochs against our projection, {needed} epochs of the four-layer mapper and its posterior (MSE "

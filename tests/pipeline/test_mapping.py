@@ -7,14 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
-from neurocanvas.encoders.checkpoint import load_mapper
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas import artifacts
 from neurocanvas.data.splits import make_split
+from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import asked, pooled_features_paths, read_pooled_features, train
+from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths, read_pooled_features, train
 from neurocanvas.targets.captions import prompt, read_captions, write_captions
 from neurocanvas.targets.pretrained import BUNDLED
 from neurocanvas.workflow import STAGES, run_stage
@@ -44,7 +44,8 @@ def test_all_subjects_train_but_only_those_asked_for_are_tested(without_one):
     assert list(run.subjects) == [1] and list(run.opened) == [0, 1, 2]
     made = {path.name for part in ("features", "models", "predictions") for path in (run.folder / part).iterdir()}
     features = {f"s{subject}_{name}" for subject in (0, 1, 2) for name in ("de.npy", "de.npy.json", "trials.csv")}
-    tested = {"s1.npy", "s1_mean.npy", run.model_path("1", 0).name}
+    names = ("mlp_sd", "ridge", "mean")
+    tested = {"s1.npy", *(run.model_path("1", 0, name).name for name in names)}
     assert made == features | tested | {f"{name}.json" for name in tested}
 
 
@@ -61,10 +62,12 @@ def test_features_of_the_pool_stand_in_its_order(without_one):
 def test_predictions_name_rows_of_the_subjects_own_table(without_one):
     card = json.loads((without_one.folder / "predictions" / "s1.npy.json").read_text())
     assert card["trials"] == list(range(24))
-    mapper, own = load_mapper(without_one.model_path("1", 0)), np.load(without_one.features_path("1"))
-    np.testing.assert_allclose(
-        np.load(without_one.folder / "predictions" / "s1.npy"), mapper.predict(own), rtol=1e-4, atol=1e-4
-    )
+    decoder, own = load_decoder(without_one.model_path("1", 0)), np.load(without_one.features_path("1"))
+    coordinates = np.load(without_one.folder / "predictions" / "s1.npy")
+    np.testing.assert_allclose(coordinates, decoder.outputs(own), rtol=1e-4, atol=1e-4)
+    predicted, rows = Predictions(without_one, "1"), np.array([5, 2, 23])
+    np.testing.assert_allclose(predicted[rows], decoder.basis_.inverse(coordinates[rows]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(predicted[rows], predicted[:][rows])
     model = json.loads(without_one.model_path("1", 0).with_suffix(".safetensors.json").read_text())
     (split,) = make_split(without_one.pool("1"), settings=without_one.settings.split, subject="1")
     assert (

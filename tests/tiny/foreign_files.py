@@ -15,6 +15,7 @@ import mne
 import numpy as np
 import torch
 from PIL import Image
+from tiny import trial_spec
 
 from neurocanvas.audit import external as pairing
 from neurocanvas.audit.external import table_case
@@ -24,14 +25,13 @@ from neurocanvas.data import inspect as inspection
 from neurocanvas.data.eeg_imagenet import STAGE2, WHOLE
 from neurocanvas.data.images import Images
 from neurocanvas.data.recordings import open_recordings
-from neurocanvas.encoders import EEGSpec, TargetBasis, checkpoint
-from neurocanvas.encoders.linear import RidgeMapper
+from neurocanvas.decoder import Decoder, Embeddings, load_decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation import feature_networks as weights
 from neurocanvas.evaluation.feature_networks import NotComputed
 from neurocanvas.pipeline import exchange as released_files
 from neurocanvas.pipeline.exchange import read_released, read_released_embeddings
-from neurocanvas.targets import captions
+from neurocanvas.targets import TargetSpace, captions
 
 IMAGE = "n02106662_1.JPEG"
 WIDTHS = (64, 192, 384, 256, 256)  # of LPIPS
@@ -130,13 +130,13 @@ def networks() -> list[bytes]:
 
 @lru_cache
 def ridge_mapper() -> bytes:
-    spec = EEGSpec(("O1", "O2"), ("alpha", "beta"), (2, 3))
-    basis = TargetBasis(np.zeros((2, 3), np.float32), np.eye(2, 6, dtype=np.float32), np.ones(2, np.float32))
-    mapper = RidgeMapper(spec, basis, np.zeros(4, np.float32), np.ones(4, np.float32))
-    mapper.load_weights({"coefficients": np.ones((4, 2), np.float32), "penalty": np.ones(1, np.float32)})
+    table = np.eye(4, 6, dtype=np.float32).reshape(4, 2, 3)
+    decoder = Decoder("ridge", "clip-text@none", device="cpu")
+    y = Embeddings(TargetSpace("clip-text", (2, 3), "none"), [], table)
+    decoder.fit_prepared(random(4, 2, 5), y, trial_spec(2), train=np.arange(3), validation=np.array([3]))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mapper.safetensors"
-        checkpoint.save_mapper(mapper, path, "print", {"split": {"fingerprint": "print"}})
+        path = Path(folder) / "decoder.safetensors"
+        decoder.save(path)
         return path.read_bytes()
 
 
@@ -243,16 +243,18 @@ def read_embeddings(folder: Path, content: bytes) -> None:
 
 
 def read_released_mapper(folder: Path, content: bytes) -> None:
-    path, spec = put(folder / "mlpsd_s0_0.pth", content), released_files.SPEC
-    small = {"TARGET_SHAPE": (2, 3), "ARCHITECTURES": {"released": ((4, 3), "relu")}}
-    with patch.multiple(released_files, SPEC=EEGSpec(spec.ch_names, spec.bands, (2, 3)), **small):
-        assert released_files.read_released_mapper(path).predict(np.zeros((1, 62, 5))).shape == (1, 2, 3)
+    path = put(folder / "mlpsd_s0_0.pth", content)
+    small = {"TARGET_SHAPE": (2, 3), "N_OUTPUTS": 6, "ARCHITECTURES": {"released": ((4, 3), "relu")}}
+    with patch.multiple(released_files, **small):
+        decoder = released_files.read_released_mapper(path)
+        assert decoder.basis_.inverse(decoder.outputs(np.zeros((1, 62, 5)))).shape == (1, 2, 3)
 
 
 def read_checkpoint(folder: Path, content: bytes) -> None:
-    mapper = checkpoint.load_mapper(put(folder / "mapper.safetensors", content))
-    predicted = mapper.predict(np.zeros((1, len(mapper.spec.ch_names), len(mapper.spec.bands))))
-    assert predicted.shape == (1, *mapper.spec.target_shape)
+    decoder = load_decoder(put(folder / "decoder.safetensors", content))
+    spec = decoder.input_spec
+    predicted = decoder.basis_.inverse(decoder.outputs(np.zeros((1, len(spec.ch_names), len(spec.bands)))))
+    assert predicted.shape == (1, *decoder.space_.shape)
 
 
 def read_network(folder: Path, content: bytes) -> None:
