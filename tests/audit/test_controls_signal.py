@@ -9,7 +9,7 @@ from control_simulations import run_controls
 from neurocanvas.audit.controls.inputs import COLUMNS, ControlInputs
 from neurocanvas.audit.controls.registry import overall
 from neurocanvas.audit.controls.surrogate import time_course_and_power
-from neurocanvas.config import DataSettings, FeatureSettings, SimulateSettings, SplitSettings
+from neurocanvas.config import DataSettings, FeatureSettings, SimulateSettings
 from neurocanvas.data import open_trials
 from neurocanvas.data.splits import make_split
 from neurocanvas.features.differential_entropy import extract
