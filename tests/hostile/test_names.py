@@ -11,7 +11,6 @@ from PIL import Image
 from neurocanvas import artifacts
 from neurocanvas.data.images import Images
 from neurocanvas.errors import NeuroCanvasError, check_inside
-from neurocanvas.pipeline.audit import drawn_stimuli
 from neurocanvas.report.gallery import ranked_pictures
 
 OUTSIDE = ["../x.png", "a/../../x.png", "..", "/etc/passwd", "C:x.png", "c:\\x.png", "a\\b.png", "\\\\host\\x.png", "",
@@ -102,5 +101,3 @@ def test_damaged_manifests_are_one_line(line, tmp_path):
     (tmp_path / "run" / "images" / "manifest.jsonl").write_text(line)
     with pytest.raises(NeuroCanvasError, match=r"manifest.jsonl"):
         ranked_pictures(tmp_path / "run", ["eeg"], {}, {})
-    with pytest.raises(NeuroCanvasError, match=r"manifest.jsonl"):
-        drawn_stimuli(tmp_path / "run")

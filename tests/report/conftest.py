@@ -15,7 +15,6 @@ from PIL import Image
 from neurocanvas import artifacts
 from neurocanvas.config import RunSettings, save_settings
 from neurocanvas.data.montage import BANDS, CH_NAMES
-from neurocanvas.data.trials import COLUMNS
 from neurocanvas.findings import Finding, finding, listed
 from neurocanvas.simulation.images import CONCEPTS, render, sample_drawing
 
@@ -50,7 +49,8 @@ def make_folder(
     ]
     artifacts.write_text(folder / "targets" / "caption.txt", "".join(lines))
     table = [[0, 0, 0, t % 6, t, stimuli[t], drawings[t].wnid, "coarse"] for t in range(n_trials)]
-    write_table(folder / "features" / "s0_trials.csv", list(COLUMNS), table)
+    columns = ["subject", "session", "run", "block", "order", "image", "concept", "granularity"]
+    write_table(folder / "features" / "s0_trials.csv", columns, table)
     gain = np.linspace(-0.4, 0.4, len(ch_names))[:, None] + np.array([3.0, 2.2, 1.8, 1.1, 0.4])
     features = (gain + rng.normal(0, 0.3, (n_trials, len(ch_names), 5))).astype(np.float32)
     card = {"ch_names": list(ch_names), "bands": list(BANDS), "method": "gaussian"}

@@ -90,7 +90,8 @@ def _tested(run: Run, subjects: Sequence[str], granularity: str, hashed: dict[Pa
     kept = trials.source == NO_DATA
     if granularity == run.settings.data.granularity and not kept:
         granularity = "all"  # it was opened by that
-    blocked, folds, cards = np.zeros(len(trials), dtype=bool), {}, {}
+    blocked, folds = np.zeros(len(trials), dtype=bool), {}
+    cards: dict[str, list[dict[str, Any]]] = {}
     subject_of = trials.column("subject")
     for subject in subjects or run.subjects:
         if subject not in run.subjects:

@@ -62,7 +62,7 @@ def controls(run: Run) -> list[Path]:
     return [folder / "controls.json", folder / "controls.csv"]
 
 
-def _control(names: Sequence[str], run: Run, unit: tuple[int, str]) -> dict[str, Any]:
+def _control(names: Sequence[str], run: Run, unit: tuple[str, str]) -> dict[str, Any]:
     """One control of one subject; the inputs of all controls are read once in each worker."""
     subject, name = unit
     used = {field for one in names for field in (*CONTROLS[one].needs, *CONTROLS[one].may_use)}

@@ -59,8 +59,8 @@ def ranked_pictures(
     lines = read_text(manifest, "the list of pictures; run the verb generate").splitlines()
     for line, text in enumerate(lines, 1):
         try:
-            drawn = json.loads(text) if text else None
-            if drawn:
+            if text:
+                drawn = json.loads(text)
                 made[str(drawn["subject"]), int(drawn["trial"]), str(drawn["arm"])] = drawn["file"]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise NeuroCanvasError(

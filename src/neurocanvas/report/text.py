@@ -312,8 +312,8 @@ def controls_verdict(found: Mapping[str, Any]) -> str:
         said = control_sentence({**row, "fired": None, "reasons": serious}).removeprefix("cannot be computed: ")
         reasons += [f"{capitalised(said)}."] if serious else []
     worst = [row for row in found["rows"] if row["control"] == found["overall"]["numbers"].get("worst")]
-    said = [f"{capitalised(control_sentence(row))}." for row in worst]
-    return " ".join([*dict.fromkeys(reasons), *said, sentence(found["overall"])])
+    worst_said = [f"{capitalised(control_sentence(row))}." for row in worst]
+    return " ".join([*dict.fromkeys(reasons), *worst_said, sentence(found["overall"])])
 
 
 def shown(verb: str, found: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
@@ -322,8 +322,8 @@ def shown(verb: str, found: Mapping[str, Any]) -> tuple[list[Table], list[Note]]
         return [(found["title"], found["header"], found["lines"])], warned(found["findings"])
     if verb in ("classify", "benchmark"):
         tables = [(table["title"], table["header"], table["lines"]) for table in found["tables"]]
-        said = dict.fromkeys(note for table in found["tables"] for note in warned(table["findings"]))
-        return tables, [*said, found["explanation"]]
+        once = dict.fromkeys(note for table in found["tables"] for note in warned(table["findings"]))
+        return tables, [*once, found["explanation"]]
     if verb == "controls":
         header = ["control", "", "effect", "low", "high", "p", "Holm", "what it says"]
         lines = []

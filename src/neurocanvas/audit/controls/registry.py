@@ -278,5 +278,5 @@ def overall(rows: Sequence[Mapping[str, Any]]) -> Finding:
         worst = max(firm or fired, key=lambda row: (not row["bound"], row["share"] is not None, row["share"] or 0.0))
     return finding(
         "controls", computed=len(computed), missing=len(missing), fired=", ".join(row["control"] for row in fired),
-        loose=", ".join(loose), worst=worst and worst["control"],
+        loose=", ".join(loose), worst=worst["control"] if worst else None,
     )  # fmt: skip
