@@ -10,13 +10,13 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.artifacts import number_in, read_csv
-from neurocanvas.audit.controls.inputs import KINDS
 from neurocanvas.audit.controls.registry import CONTROLS
 from neurocanvas.config import RunSettings
 from neurocanvas.data.montage import BANDS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.findings import read_findings
+from neurocanvas.pipeline.evaluate import IMPORTANCE
 from neurocanvas.report import figures
 from neurocanvas.report.figures import csv_link, file_link, scalp_map
 from neurocanvas.report.text import (
@@ -221,7 +221,7 @@ def importance(folder: Path) -> dict[str, Any] | None:
     rows = read_csv(path, "evaluate", ("kind", "group", "name", "drop", "low", "high"))
     for row in rows:
         row.update({key: number_in(row, key, path, "evaluate") for key in ("drop", "low", "high")})  # type: ignore[misc]
-    bands = [row for row in rows if row["group"] == "band" and row["kind"] in KINDS]
+    bands = [row for row in rows if row["group"] == "band" and row["kind"] in IMPORTANCE]
     scale = figures.Scale.around([100 * float(row[key]) for row in bands for key in ("drop", "low", "high")])
 
     def points(share: Any) -> str:
@@ -229,7 +229,7 @@ def importance(folder: Path) -> dict[str, Any] | None:
         return f"{rounded:.1f}".replace("-", "−") if np.isfinite(share) else "–"
 
     kinds = []
-    for kind, (title, meaning) in KINDS.items():
+    for kind, (title, meaning) in IMPORTANCE.items():
         own = [row for row in rows if row["kind"] == kind and row["group"] in ("band", "electrode")]
         if not own:
             continue
