@@ -8,10 +8,9 @@ import shlex
 import shutil
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from neurocanvas import artifacts
@@ -31,43 +30,37 @@ from neurocanvas.pipeline.run import Run
 from neurocanvas.targets import resolve
 
 # Every verb from data to report, in its order -> the module of its function, which is imported when it runs.
-STAGES: Mapping[str, str] = MappingProxyType(
-    {
-        "simulate": "neurocanvas.pipeline.train",
-        "features": "neurocanvas.pipeline.train",
-        "caption": "neurocanvas.pipeline.targets",
-        "embed": "neurocanvas.pipeline.targets",
-        "train": "neurocanvas.pipeline.train",
-        "predict": "neurocanvas.pipeline.train",
-        "generate": "neurocanvas.pipeline.generate",
-        "evaluate": "neurocanvas.pipeline.evaluate",
-        "report": "neurocanvas.report.page",
-    }
-)
+STAGES: dict[str, str] = {
+    "simulate": "neurocanvas.pipeline.train",
+    "features": "neurocanvas.pipeline.train",
+    "caption": "neurocanvas.pipeline.targets",
+    "embed": "neurocanvas.pipeline.targets",
+    "train": "neurocanvas.pipeline.train",
+    "predict": "neurocanvas.pipeline.train",
+    "generate": "neurocanvas.pipeline.generate",
+    "evaluate": "neurocanvas.pipeline.evaluate",
+    "report": "neurocanvas.report.page",
+}
 # Verbs that `run` leaves out.
-BESIDE: Mapping[str, str] = MappingProxyType(
-    {
-        "classify": "neurocanvas.report.tables",
-        "benchmark": "neurocanvas.report.tables",
-        "controls": "neurocanvas.pipeline.controls",
-    }
-)
+BESIDE: dict[str, str] = {
+    "classify": "neurocanvas.report.tables",
+    "benchmark": "neurocanvas.report.tables",
+    "controls": "neurocanvas.pipeline.controls",
+}
 
 # Settings of scope that grow by what a verb is asked for; of the others the last value stands.
 GROWING = ("data.subjects", "generate.arms", "classify.models", "encoder.baselines")
 
 
 # Settings that name rows of a registry, and where it is; read for the sections that a verb is the first to use.
-NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "embed.target": "neurocanvas.targets:TARGETS",
-        "generate.generator": "neurocanvas.generation:GENERATORS",
-        "generate.arms": "neurocanvas.generation.arms:ARMS",
-        "evaluate.metrics": "neurocanvas.evaluation.metrics:METRICS",
-        "evaluate.variant": "neurocanvas.audit.variants:VARIANTS",
-        "controls.names": "neurocanvas.audit.controls.registry:CONTROLS",
-    }
-)
+NAMES: dict[str, str] = {
+    "embed.target": "neurocanvas.targets:TARGETS",
+    "generate.generator": "neurocanvas.generation:GENERATORS",
+    "generate.arms": "neurocanvas.generation.arms:ARMS",
+    "evaluate.metrics": "neurocanvas.evaluation.metrics:METRICS",
+    "evaluate.variant": "neurocanvas.audit.variants:VARIANTS",
+    "controls.names": "neurocanvas.audit.controls.registry:CONTROLS",
+}
 
 
 def check_names(settings: RunSettings, verbs: Iterable[str]) -> None:

@@ -85,8 +85,7 @@ _224 = Preprocess((Resize(224, "square"),), on="pil")
 _FROM_224 = (Resize(224, "square"),)
 
 # `mindeye` is the default.
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
-    {
+VARIANTS: dict[str, Variant] = {
         "mindeye": Variant(
             "MedARC-AI/MindEyeV2, src/final_evaluations.ipynb",
             "The default of the field: pixels at 425 from 256, a tie is a failure.",
@@ -172,8 +171,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
             "drawn with replacement. A ranking that is a little better than chance scores much more than .5.",
             upper_half=500,
         ),
-    }
-)  # fmt: skip
+    }  # fmt: skip
 
 
 def find_variant(name: str, part: str) -> Variant:

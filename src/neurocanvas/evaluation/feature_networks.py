@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -177,8 +176,7 @@ def _mindeye(size: int, mean: tuple[float, ...] | None = None, std: tuple[float,
 _INCEPTION_OPTIONS = (("transform_input", True), ("init_weights", False))
 
 # Name -> network. What MindEye defines is as MindEye defines it; `variants.VARIANTS` says what others change.
-FEATURE_NETWORKS: Mapping[str, FeatureNetwork] = MappingProxyType(
-    {
+FEATURE_NETWORKS: dict[str, FeatureNetwork] = {
         "alexnet2": FeatureNetwork(
             "AlexNet(2)", "torchvision", "alexnet", ("features.4",), _mindeye(256), "AlexNet_Weights.IMAGENET1K_V1"
         ),
@@ -236,8 +234,7 @@ FEATURE_NETWORKS: Mapping[str, FeatureNetwork] = MappingProxyType(
             "FID Inception, logits", "torch-fidelity", "inception-v3-compat", ("logits_unbiased",),
             weights=FID_INCEPTION, note="of the inception score",
         ),
-    }
-)  # fmt: skip
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

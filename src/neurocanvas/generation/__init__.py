@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from neurocanvas.config import load_settings
@@ -22,13 +20,9 @@ class GeneratorRow:
 
 
 # Name of a generator -> how it is loaded.
-GENERATORS: Mapping[str, GeneratorRow] = MappingProxyType(
-    {
-        "stable-diffusion": GeneratorRow(
-            "neurocanvas.generation.stable_diffusion:StableDiffusion.load", ("clip-text",)
-        ),
-    }
-)
+GENERATORS: dict[str, GeneratorRow] = {
+    "stable-diffusion": GeneratorRow("neurocanvas.generation.stable_diffusion:StableDiffusion.load", ("clip-text",)),
+}
 
 
 def load_generator(name: str = "bundled", **options: Any) -> Generator:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,15 +21,13 @@ if TYPE_CHECKING:
 PUBLISHED = ("taesd_encoder.safetensors", "taesd_decoder.safetensors")
 
 # Name -> class in diffusers, and its options on top of the family's own noise schedule.
-SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "dpm-solver++": ("DPMSolverMultistepScheduler", {}),
-        "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-        "ddim": ("DDIMScheduler", {}),
-        "unipc": ("UniPCMultistepScheduler", {}),
-        "lcm": ("LCMScheduler", {}),
-    }
-)
+SCHEDULERS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "dpm-solver++": ("DPMSolverMultistepScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "ddim": ("DDIMScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
 
 N_TOKENS = 77
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -69,8 +68,7 @@ class Target:
 
 
 # Name of a target space -> how it is made.
-TARGETS: Mapping[str, Target] = MappingProxyType(
-    {
+TARGETS: dict[str, Target] = {
         "concept": Target("concept"),
         "clip-text": Target(
             "caption", "neurocanvas.targets.clip:text_shape", "neurocanvas.targets.clip:load_text_encoder",
@@ -84,8 +82,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             "image", "neurocanvas.targets.clip:image_shape", "neurocanvas.targets.clip:load_image_encoder",
             "projected image embedding",
         ),
-    }
-)  # fmt: skip
+    }  # fmt: skip
 
 
 def target_space(name: str) -> TargetSpace:
