@@ -36,8 +36,8 @@ def make_cell(model, subject, hit_rate, granularity="all", protocol="released", 
     reached = {"selected": accuracy, "final": accuracy - 0.01}
     reached |= {"best_on_test": accuracy + 0.03} if diagnosed else {}
     return Cell(
-        protocol, granularity, model, model.upper(), str(subject), scores, true, np.zeros(n, int), np.arange(n), reached,
-        2.0, findings,
+        protocol, granularity, model, model.upper(), str(subject), scores, true, np.zeros(n, int), np.arange(n),
+        reached, 2.0, findings,
     )  # fmt: skip
 
 
