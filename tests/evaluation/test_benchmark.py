@@ -36,8 +36,8 @@ def make_cell(model, subject, hit_rate, granularity="all", protocol="released", 
     reached = {"selected": accuracy, "final": accuracy - 0.01}
     reached |= {"best_on_test": accuracy + 0.03} if diagnosed else {}
     return Cell(
-        protocol, granularity, model, model.upper(), subject, scores, true, np.zeros(n, int), np.arange(n), reached,
-        2.0, findings,
+        protocol, granularity, model, model.upper(), str(subject), scores, true, np.zeros(n, int), np.arange(n),
+        reached, 2.0, findings,
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def rows():
 
 def test_one_row_per_protocol_granularity_and_model_and_fine_is_the_mean_of_its_tasks(rows):
     assert [(row["granularity"], row["model"]) for row in rows] == [("all", "svm"), ("all", "dt"), ("fine", "svm")]
-    assert all(row["subjects"] == list(range(8)) for row in rows)
+    assert all(row["subjects"] == [str(s) for s in range(8)] for row in rows)
     expected = np.mean([make_cell("svm", 3, 0.5, granularity=f"fine{k}").accuracy["selected"] for k in range(5)])
     assert rows[2]["accuracy"][3] == pytest.approx(expected) and rows[2]["seconds"][3] == 10.0
 
@@ -92,7 +92,7 @@ def small_cell(model, subject, protocol, right):
     true = np.repeat(np.arange(6), 2)
     scores = np.eye(6)[true if right else (true + 1) % 6]
     reached = {"selected": float(right), "final": float(right)}
-    return Cell(protocol, "all", model, model, subject, scores, true, np.zeros(12, int), true, reached, 1.0, ())
+    return Cell(protocol, "all", model, model, str(subject), scores, true, np.zeros(12, int), true, reached, 1.0, ())
 
 
 def test_a_table_of_more_than_a_hundred_rows_can_still_be_above_chance():

@@ -105,7 +105,7 @@ def test_rows_concepts_and_subjects_hold_the_same_scores() -> None:
     piano = summary["concepts"]["n3"]
     assert piano["name"] == "piano" and piano["n"] == len(of_one) == 10
     assert piano["eeg"]["concept_top1"] == pytest.approx(np.mean(of_one))
-    of_subject = [row["ssim"] for row in rows if row["subject"] == 1 and row["arm"] == "mean"]
+    of_subject = [row["ssim"] for row in rows if row["subject"] == "1" and row["arm"] == "mean"]
     assert summary["subjects"]["1"]["mean"]["ssim"] == pytest.approx(np.mean(of_subject))
 
 

@@ -18,11 +18,12 @@ from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import read_pooled_features
 from neurocanvas.workflow import run_stage
 
+FEW = {"permutations": 19, "repeats": 1}
 EVERYTHING = {need for control in CONTROLS.values() for need in control.needs}
 
 
 def run_of(folder, **sections):
-    return Run(folder, tiny_settings(controls={"permutations": 19, "repeats": 1}, **sections))
+    return Run(folder, tiny_settings(controls=FEW, **sections))
 
 
 def trials_csv(folder):
@@ -39,8 +40,8 @@ def write(path, rows):
 
 
 @pytest.mark.parametrize("method", ["gaussian", "eeg-imagenet"])
-def test_random_phases_are_asked_with_the_features_of_the_run(tiny_copy, method):
-    run = run_of(tiny_copy, features={"method": method})
+def test_random_phases_are_asked_with_the_features_of_the_run(tiny_fork, method):
+    run = tiny_fork(features={"method": method}, controls=FEW)
     run_stage(run, "features")
     inputs = checking._inputs(run, "0", EVERYTHING)
     made = inputs.extract(inputs.signal[np.arange(24)])
@@ -53,10 +54,11 @@ def test_what_no_control_needs_is_not_computed(tiny_copy, monkeypatch):
         """Nobody asked for it."""
         raise AssertionError
 
+    run = Run(tiny_copy, tiny_settings(controls={**FEW, "names": ["noise-eeg"]}))
+    assert run.subjects  # opening reads some trials to check the unit
     for name in ("_before_the_picture", "_concept_embeddings", "_low_level", "_arm_scores"):
         monkeypatch.setattr(checking, name, forbidden)
     monkeypatch.setattr(checking.Trials, "signal", forbidden)
-    run = Run(tiny_copy, tiny_settings(controls={"permutations": 19, "repeats": 1, "names": ["noise-eeg"]}))
     run_stage(run, "controls")
     found = json.loads((tiny_copy / "scores" / "controls.json").read_text())
     assert [row["control"] for row in found["rows"]] == ["noise-eeg"] and found["rows"][0]["fired"] is not None
@@ -69,11 +71,11 @@ def test_confusions_may_use_embeddings(tiny_copy):
     assert checking._inputs(run, "0", set()).embeddings is None
 
 
-def test_a_window_that_is_too_short_for_the_features_costs_one_control_only(tiny_copy):
-    run = run_of(tiny_copy, features={"method": "eeg-imagenet"})
+def test_a_window_that_is_too_short_for_the_features_costs_one_control_only(tiny_fork):
+    run = tiny_fork(features={"method": "eeg-imagenet"}, controls=FEW)
     run_stage(run, "features")
     run_stage(run, "controls")
-    rows = {row["control"]: row for row in json.loads((tiny_copy / "scores" / "controls.json").read_text())["rows"]}
+    rows = {row["control"]: row for row in json.loads((run.folder / "scores" / "controls.json").read_text())["rows"]}
     assert rows["baseline-window"]["reasons"][0]["code"] == "no-baseline"
     assert rows["noise-eeg"]["fired"] is not None
 

@@ -301,17 +301,14 @@ def make_split(
             f"= true (--accept-block-confound){best}, for results that carry a warning."
         )
     images = groups(trials, "image") if "image" in trials.metadata else np.full(len(trials), -1)
-    gap = settings.gap if settings.protocol == GAPPED else None
-    confound = finding("block-on-both-sides") if gap is None else finding("gap-on-both-sides", gap=gap)
-    marked = []
+    gapped, marked = settings.protocol == GAPPED, []
     for fold, is_confounded in zip(folds, confounded, strict=True):
         reasons = {
-            confound: is_confounded,
+            finding("gap-on-both-sides", gap=settings.gap) if gapped else finding("block-on-both-sides"): is_confounded,
             finding("pictures-repeat"): _shares(images, fold),
             finding("order-repeats"): _repeats_order(trials, fold),
         }
-        found = tuple(one for one, holds in reasons.items() if holds)
-        marked.append(replace(fold, findings=(*fold.findings, *found)))
+        marked.append(replace(fold, findings=(*fold.findings, *(one for one, holds in reasons.items() if holds))))
     return Split(settings.protocol, tuple(marked), trials.names)
 
 

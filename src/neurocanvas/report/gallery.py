@@ -61,6 +61,8 @@ def ranked_pictures(
         try:
             if text:
                 drawn = json.loads(text)
+                if not isinstance(drawn["subject"], str | int):
+                    raise TypeError("subject is no name")
                 made[str(drawn["subject"]), int(drawn["trial"]), str(drawn["arm"])] = drawn["file"]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise NeuroCanvasError(
