@@ -1,22 +1,27 @@
 """Splits: what each protocol promises, what is refused, what is marked."""
 
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from neurocanvas import cli
 from neurocanvas.config import SplitSettings
+from neurocanvas.data import splits
 from neurocanvas.data.splits import (
     PROTOCOLS,
     Fold,
+    Protocol,
+    Split,
     blocked_trials,
     groups,
     is_blocked,
     make_split,
     prove_disjoint,
 )
-from neurocanvas.data.trials import without_signal
+from neurocanvas.data.trials import make_metadata, without_signal
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.findings import finding
 
@@ -434,3 +439,46 @@ def test_a_split_that_shares_trials_or_pictures_cannot_pass(gratings):
     (split, *_) = folds_of(gratings, SplitSettings(protocol="leave-run-out"))
     with pytest.raises(NeuroCanvasError, match="share the image grating0"):
         prove_disjoint(split, gratings, "image")
+
+
+def test_a_split_is_written_by_names_and_read_for_trials_in_any_order(visits):
+    visits = replace(visits, metadata=make_metadata({name: visits.column(name) for name in visits.metadata}))
+    split = make_split(visits, "pretrain-finetune", subject="3")
+    content = json.loads(json.dumps(split.to_dict()))
+    assert content["folds"][0]["test"][0].startswith("3/1/")
+    mixed = visits[np.random.default_rng(0).permutation(len(visits))]
+    (again,) = Split.from_dict(content, mixed)
+    for part, rows in split[0].parts().items():
+        assert set(mixed.names[again.parts()[part]]) == set(visits.names[rows])
+    assert (again.name, again.selection, again.findings) == (split[0].name, split[0].selection, split[0].findings)
+    assert "pretrain-finetune" in split._repr_html_()
+    with pytest.raises(NeuroCanvasError, match=r"test names trial 3/1/\d+, which is not among the 2000 trials"):
+        Split.from_dict(content, visits[visits.column("session") == "0"])
+    with pytest.raises(NeuroCanvasError, match="not what to_dict gives"):
+        Split.from_dict({"folds": [{"name": "x"}]}, visits)
+
+
+def test_subjects_are_counted_as_people_count():
+    trials = people(np.random.default_rng(0), n_subjects=12, returning=(1, 3, 11))
+    assert splits.testable_subjects(trials, "leave-session-out") == ["1", "3", "11"]
+    first = groups(trials, "subject")[trials.column("subject") == "2"]
+    assert set(first) == {2}
+
+
+def test_a_protocol_is_one_row(monkeypatch, tiny_data, tmp_path, call):
+    """A toy row splits from Python and from the command line."""
+
+    def halves(trials, own, settings):
+        return [Fold("halves", own[::3], own[1::3], own[2::3], "every third trial")]
+
+    monkeypatch.setitem(PROTOCOLS, "halves", Protocol(halves, "thirds of the trials"))
+    asked = ("features", "-d", tiny_data, "-o", tmp_path / "run", "--protocol")
+    assert call(*asked, "halves")[::2] == (0, "")
+    code, _, said = call(*asked, "thirds")
+    assert code == 2 and "split.protocol" in said and "halves; got 'thirds'" in said
+    trials = make_trials(["a", "b"] * 6)
+    assert make_split(trials, "halves")[0].test.tolist() == [2, 5, 8, 11]
+
+
+def test_the_command_line_names_every_protocol():
+    assert cli.PROTOCOLS.split(", ") == list(PROTOCOLS)
