@@ -66,26 +66,14 @@ def atomic(path: Path, *, keep_sidecar: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8 with Unix line ends."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file atomically, unless it has this content already."""
+def write_text(path: Path, content: str | bytes) -> None:
+    """Write a small file atomically, text as UTF-8 with Unix line ends, unless it has this content already."""
+    encoded = content.encode("utf-8") if isinstance(content, str) else content
     with suppress(OSError):  # not there, or unreadable
-        if path.read_bytes() == content:
+        if path.read_bytes() == encoded:
             return
     with atomic(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def write_artifact(
-    path: Path, content: bytes, inputs: str, card: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()
-) -> None:
-    """Write a small file with its sidecar; `inputs` is the cache key: a fingerprint of everything it depends on."""
-    write_bytes(path, content)
-    finish(path, inputs, card, made_from)
+        temporary.write_bytes(encoded)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -218,21 +206,12 @@ def cache_folder() -> Path:
 
 def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
     """Yield one array per key from the shared cache; `make` yields those of the keys that are missing, by place."""
-    folder = cache_folder() / kind
-
-    def read(key: str) -> np.ndarray | None:
+    paths = {key: cache_folder() / kind / key[:2] / f"{key}.npy" for key in keys}
+    first = {key: place for place, key in reversed([*enumerate(keys)]) if not paths[key].is_file()}
+    missing = sorted(first.values())
+    for place, array in zip(missing, make(missing) if missing else (), strict=True):
         try:
-            return np.load(folder / key[:2] / f"{key}.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # not there, or damaged
-            return None
-
-    there = {key for key in dict.fromkeys(keys) if read(key) is not None}
-    missing = {key: place for place, key in reversed([*enumerate(keys)]) if key not in there}
-    order = sorted(missing.values())
-    for place, array in zip(order, make(order) if order else (), strict=True):
-        try:
-            name = folder / keys[place][:2] / f"{keys[place]}.npy"
-            with atomic(name, keep_sidecar=True) as temporary, temporary.open("wb") as stream:
+            with atomic(paths[keys[place]], keep_sidecar=True) as temporary, temporary.open("wb") as stream:
                 np.save(stream, array)
         except OSError as error:
             raise NeuroCanvasError(
@@ -240,10 +219,10 @@ def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[
                 "cache --prune`, or name another folder with NEUROCANVAS_CACHE."
             ) from error
     for key in keys:
-        array_of_key = read(key)
-        if array_of_key is None:
-            raise NeuroCanvasError(f"{folder}: an entry was deleted meanwhile; run the command again.")
-        yield array_of_key
+        try:
+            yield np.load(paths[key], allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise NeuroCanvasError(f"{paths[key]}: damaged, or deleted meanwhile; delete it and run again.") from error
 
 
 def cache_files() -> dict[str, list[Path]]:
@@ -283,8 +262,9 @@ def hold(folder: Path, verb: str) -> Iterator[None]:
             since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
             owner = {"host": socket.gethostname(), "pid": os.getpid(), "verb": verb, "since": since}
             (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
-            if not together:  # the others may be writing already
-                remove_partial(folder)
+            partial = () if together else sorted(folder.rglob(f"{PART}*"), reverse=True)  # others may be writing
+            for path in partial:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         yield
     finally:
         if outermost:
@@ -294,15 +274,6 @@ def hold(folder: Path, verb: str) -> Iterator[None]:
         if not existed:  # and nothing was made
             with suppress(OSError):
                 folder.rmdir()
-
-
-def remove_partial(folder: Path) -> None:
-    """Delete files and folders that a killed process left under a temporary name."""
-    for path in sorted(folder.rglob(f"{PART}*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _owner(folder: Path) -> str:
@@ -369,25 +340,16 @@ def save_torch(value: Any, stream: IO[bytes]) -> None:
 
 
 def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read a CSV file with a header."""
-    header, *cells = csv_cells(path, verb)
-    if any(len(row) != len(header) for row in cells):
-        raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
-    rows = [dict(zip(header, row, strict=True)) for row in cells]
-    missing = [name for name in columns if rows and rows[0].get(name) is None]
-    if missing:
-        raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
-    return rows
-
-
-def csv_cells(path: Path, verb: str) -> list[list[str]]:
-    """Rows of a CSV file, the header first."""
+    """Read a CSV file with a header; the verb is what makes it again."""
     text = read_text(path, f"a table; run the verb {verb}")
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+        lines = [list(map(read_csv_cell, row)) for row in csv.reader(io.StringIO(text, newline="")) if row]
     except csv.Error as error:
         raise NeuroCanvasError(f"{path}: not CSV ({error}); run {verb} again.") from error
-    return [list(map(read_csv_cell, row)) for row in rows] or [[]]
+    rows = [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
+    if any(len(line) != len(lines[0]) for line in lines) or (rows and not {*columns} <= {*rows[0]}):
+        raise NeuroCanvasError(f"{path}: columns {', '.join(columns) or 'of one length'} are needed; run {verb} again.")
+    return rows
 
 
 def number_in(row: Mapping[str, str], column: str, path: Path, verb: str) -> float:

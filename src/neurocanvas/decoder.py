@@ -479,7 +479,7 @@ class Decoder(BaseEstimator):
         except TypeError as error:
             raise NeuroCanvasError(f"save: parameters must be numbers, texts and lists of them ({error}).") from error
         content = save({name: np.array(array, order="C") for name, array in arrays.items()}, metadata=head)
-        artifacts.write_bytes(Path(path), content)
+        artifacts.write_text(Path(path), content)
 
     @property
     def input_spec(self) -> TrialSpec:

@@ -11,6 +11,7 @@ from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
@@ -25,30 +26,24 @@ def printable(text: object) -> str:
 
 def csv_cell(value: object) -> object:
     """Make a cell of a CSV file that no spreadsheet program takes for a formula."""
-    if not isinstance(value, str) or not _FORMULA.match(value) or _is_number(value):
+    if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
         return value
     return f"'{value}"
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Write a CSV file in which no text is a formula."""
-    return "".join((",".join(map(_quoted, row)) or '""') + "\n" for row in rows)
-
-
-def _quoted(value: object) -> str:
-    """One cell."""
-    text = "" if value is None else str(csv_cell(value))
-    return '"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text
+    lines = []
+    for row in rows:
+        texts = ["" if value is None else str(csv_cell(value)) for value in row]
+        cells = ['"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text for text in texts]
+        lines.append((",".join(cells) or '""') + "\n")
+    return "".join(lines)
 
 
 def read_csv_cell(cell: str) -> str:
     """Undo `csv_cell`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
-
-
-def _is_number(text: str) -> bool:
-    """Whether a text is a number and nothing else."""
-    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)", text) is not None
 
 
 def latex(text: str) -> str:

@@ -97,7 +97,7 @@ def run_stage(run: Run, verb: str) -> list[Path]:
             if writes and before is None:
                 path.unlink()
             elif writes and before is not None:
-                artifacts.write_bytes(path, before)
+                artifacts.write_text(path, before)
             raise
         seconds = round(time.monotonic() - started, 2)
         run.log(verb, seconds=seconds, wrote=[str(path.relative_to(run.folder)) for path in paths])

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from neurocanvas.artifacts import write_bytes
+from neurocanvas.artifacts import write_text
 from neurocanvas.data.images import IMAGENET_FOLDERS, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError, check_inside
 
@@ -33,7 +33,7 @@ def import_pictures(
     progress(len(wanted) - len(missing))
     for name, content in _pictures(Path(source), missing):
         check_inside(Path(root) / PICTURES_FOLDER, f"{missing[name].parent.name}/{name}", "pictures")
-        write_bytes(missing.pop(name), content)
+        write_text(missing.pop(name), content)
         progress(1)
     return sorted(missing)
 

@@ -188,7 +188,7 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
     if about is not None:
         metadata.add_text("neurocanvas", json.dumps(about, sort_keys=True))
     Image.fromarray(picture).save(stream, format="PNG", pnginfo=metadata)
-    artifacts.write_bytes(path, stream.getvalue())
+    artifacts.write_text(path, stream.getvalue())
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from neurocanvas.artifacts import csv_cells, number_in, read_csv
+from neurocanvas.artifacts import number_in, read_csv
 from neurocanvas.data.montage import CH_NAMES, POSITIONS, standard_positions
 from neurocanvas.errors import NeuroCanvasError, csv_text
 from neurocanvas.report.text import ORDERS, percent, ranking_arm
@@ -46,8 +46,8 @@ def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -
 
 def file_link(path: Path, verb: str) -> Markup:
     """Put a CSV file of the run folder into a link that saves it."""
-    header, *rows = csv_cells(path, verb)
-    return csv_link(path.name, header, rows)
+    rows = read_csv(path, verb)
+    return csv_link(path.name, list(rows[0]) if rows else [], [row.values() for row in rows])
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def write_report(folder: Path) -> Path:
     )
     target = folder / "report.html"
     page = environment.get_template("page.html.j2").render(content)
-    artifacts.write_bytes(target, page.encode("utf-8", "replace"))  # JSON of others may hold halves of surrogate pairs
+    artifacts.write_text(target, page.encode("utf-8", "replace"))  # JSON of others may hold halves of surrogate pairs
     return target
 
 

@@ -24,8 +24,8 @@ from neurocanvas.artifacts import (
     read_card,
     save_torch,
     sha256,
-    write_bytes,
     write_json,
+    write_text,
 )
 from neurocanvas.config import STAGE2_SUBJECTS, DataSettings, SimulateSettings
 from neurocanvas.data.eeg_imagenet import STAGE2, STAGE2_RUNS, WHOLE, open_eeg_imagenet
@@ -97,7 +97,7 @@ def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable
         if path.exists() and not card_path(path).is_file():  # only simulated files have a card
             raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
     for path, content in beside.items():
-        write_bytes(path, content())
+        write_text(path, content())
     written = _print_of(beside)
     if done:
         return paths[0]
