@@ -24,7 +24,7 @@ from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import Trials, TrialSpec
 from neurocanvas.encoders import Encoder, build, find_encoder
 from neurocanvas.encoders.target_pca import TargetPCA, TargetPosterior
-from neurocanvas.errors import NeuroCanvasError, check_file, check_option, require
+from neurocanvas.errors import NeuroCanvasError, check_file, check_option
 from neurocanvas.features.differential_entropy import CHUNK, METHODS
 from neurocanvas.targets import TargetSpace, resolve
 from neurocanvas.training.loop import (
@@ -80,7 +80,7 @@ class Embeddings:
     """
 
     space: TargetSpace
-    ids: Sequence[str]
+    ids: Sequence[str] | np.ndarray
     table: np.ndarray
     rows: np.ndarray | None = None
 
@@ -245,6 +245,21 @@ class Decoder(BaseEstimator):
     [1.0, 1.0, 1.0]
     """
 
+    spec_: TrialSpec
+    space_: TargetSpace
+    classes_: Any
+    basis_: Any
+    prediction_sd_: Any
+    posterior_: TargetPosterior | None
+    encoder_: Any
+    history_: list[dict[str, Any]]
+    chosen_: Any
+    final_: np.ndarray | None
+    every_: list[np.ndarray]
+    findings_: list[str]
+    device_: str
+    precision_: str
+
     def __init__(
         self, encoder: Any = "mlp_sd", target: str = "concept", *, spec: TrialSpec | None = None,
         window: tuple[float, float] = (0.04, 0.44), features: str = "gaussian", n_components: int = 64,
@@ -274,7 +289,7 @@ class Decoder(BaseEstimator):
         if hasattr(self.encoder, "set_params"):
             super().set_params(**of_encoder)
         else:
-            vars(self).update(of_encoder)
+            self.__dict__.update(of_encoder)
         return self
 
     def __sklearn_tags__(self) -> Any:
@@ -807,10 +822,13 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
             f"its encoder is the class {card['class']}, not one of ENCODERS; pass it: load_decoder(path, encoder="
             f"{card['class']})"
         )
-    parameters = {name: tuple(one) if isinstance(one, list) else one for name, one in card["parameters"].items()}
+    parameters: dict[str, Any] = {
+        name: tuple(one) if isinstance(one, list) else one for name, one in card["parameters"].items()
+    }
     whole = {name: value for name, value in parameters.items() if named or card["module"] or "__" not in name}
     spec, space = (
-        {key: tuple(v) if isinstance(v, list) else v for key, v in card[one].items()} for one in ("spec", "space")
+        dict[str, Any]((key, tuple(one) if isinstance(one, list) else one) for key, one in card[part].items())
+        for part in ("spec", "space")
     )
     made = Decoder(encoder or named or clone(estimator), **whole)
     made.spec_, made.space_, made.is_module_ = TrialSpec(**spec), TargetSpace(**space), bool(card["module"])
@@ -818,7 +836,7 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
     made.chosen_, made.unit_, made.findings_ = card["chosen"], float(card["unit"]), list(card["findings"])
     made.history_, made.final_, made.every_, made.posterior_, made.basis_ = [], None, [], None, None
     made.mean_, made.sd_ = arrays.pop("input_mean"), arrays.pop("input_sd")
-    made.device_ = made.precision_ = made.prediction_sd_ = None
+    made.device_, made.precision_, made.prediction_sd_ = "cpu", "float32", None
     if made.kind == "embedding":
         if arrays["target_mean"].shape != made.space_.shape:
             raise NeuroCanvasError(f"target_mean: {made.space_.shape} is needed; got {arrays['target_mean'].shape}")
@@ -862,7 +880,7 @@ def _with_state(what: Any, made: Decoder, state: dict[str, Tensor]) -> nn.Module
 def _held_out(X: Any, y: Any) -> np.ndarray:
     """Mask of the trials that are held out for validation: the last images, or trials, of every concept."""
     known = X.metadata.columns if isinstance(X, Trials) else ()
-    concept = X.y if "concept" in known else np.zeros(len(X)) if isinstance(y, Embeddings) else y
+    concept: Any = X.y if "concept" in known else np.zeros(len(X)) if isinstance(y, Embeddings) else y
     image = (
         X.column("image") if "image" in known else y.row_of_trial if isinstance(y, Embeddings) else np.arange(len(X))
     )
@@ -889,19 +907,20 @@ def _joined(one: Any, other: Any) -> Any:
 
 def _check_same(spec: TrialSpec, wanted: TrialSpec, who: str) -> None:
     """Raise if trials are others than those that the decoder was fitted on."""
-    for name, ours, theirs in (
-        ("channels", spec.ch_names, wanted.ch_names), ("Hz", spec.sfreq, wanted.sfreq),
-        ("s of window", *((one.tmin, one.tmin + one.n_times / one.sfreq) for one in (spec, wanted))),
-    ):  # fmt: skip
+    facts: dict[str, list[Any]] = {
+        "channels": [spec.ch_names, wanted.ch_names], "Hz": [spec.sfreq, wanted.sfreq],
+        "s of window": [(one.tmin, one.tmin + one.n_times / one.sfreq) for one in (spec, wanted)],
+    }  # fmt: skip
+    for name, (ours, theirs) in facts.items():
         if ours != theirs:
             if name == "channels" and len(ours) == len(theirs):
-                differ = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
-                ours, theirs = (f"{one} where the other has {two}" for one, two in (differ, differ[::-1]))
+                one, other = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
+                ours, theirs = f"{one} in the place of {other} among their", f"{other} there among its"
             elif name == "channels":
                 ours, theirs = len(ours), len(theirs)
             raise NeuroCanvasError(
-                f"{who}: these trials have {ours} {name}, the decoder was fitted on {theirs}; select or resample the "
-                "trials to those, or fit a decoder of their own."
+                f"{who}: these trials have {ours} {name}, the decoder was fitted on {theirs} {name}; select or "
+                "resample the trials to those, or fit a decoder of their own."
             )
 
 
@@ -938,13 +957,15 @@ def _concept_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray
 
 def _dump_estimator(estimator: Any) -> bytes:
     """An estimator as skops writes it, without the addresses and times that differ between equal ones."""
-    skops = require("skops.io", "saving an estimator of scikit-learn", "skops")
+    import skops.io as skops
+
     with zipfile.ZipFile(io.BytesIO(skops.dumps(estimator))) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     for name, content in members.items():
-        nodes = np.load(io.BytesIO(content), allow_pickle=False) if name.endswith(".npy") else np.empty(0)
+        nodes: Any = np.load(io.BytesIO(content), allow_pickle=False) if name.endswith(".npy") else np.empty(0)
         if nodes.dtype.names:  # of trees: the bytes between fields are whatever memory held
-            clean, stream = np.zeros(nodes.shape, nodes.dtype), io.BytesIO()
+            clean: Any = np.zeros(nodes.shape, nodes.dtype)
+            stream = io.BytesIO()
             for field in nodes.dtype.names:
                 clean[field] = nodes[field]
             np.save(stream, clean)
@@ -971,7 +992,8 @@ def _dump_estimator(estimator: Any) -> bytes:
 
 def _load_estimator(content: bytes) -> Any:
     """An estimator of types that are known; others are refused before anything is made."""
-    skops = require("skops.io", "this decoder, an estimator of scikit-learn,", "skops")
+    import skops.io as skops
+
     try:
         unknown = set(skops.get_untrusted_types(data=content)) - set(TRUSTED)
         if unknown:

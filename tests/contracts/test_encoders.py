@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from tiny import Planted, trial_spec
 
+from neurocanvas.data.arrays import from_arrays
 from neurocanvas.data.trials import TrialSpec
 from neurocanvas.decoder import Decoder, Embeddings, _held_out, load_decoder
 from neurocanvas.encoders import ENCODERS, Encoder, build, find_encoder
@@ -155,6 +156,26 @@ def test_scikit_learn_searches_and_validates():
     assert cross_val_score(of_images, X, E, groups=groups, cv=GroupKFold(3)).mean() > 0.7
     with pytest.raises(ValueError, match="epoch"):
         Decoder(epoch=3)
+
+
+def test_trials_are_read_by_rows_and_others_are_refused():
+    names, images = [*SPEC.ch_names], [f"{one // 5}.png" for one in range(N)]
+
+    def trials(x=X, ch_names=names, sfreq=250.0, tmin=-0.1):
+        return from_arrays(x, Y, ch_names=ch_names, sfreq=sfreq, tmin=tmin, metadata={"image": images})
+
+    decoder = Decoder("ridge", **{**QUICK, "spec": None})
+    seen = trials()
+    assert cross_val_score(decoder, seen, seen.y, groups=seen.column("image"), cv=GroupKFold(3)).mean() > 0.5
+    decoder.fit(seen[~TEST])
+    np.testing.assert_array_equal(decoder.predict(seen[TEST]), fitted("ridge", "concept", "features").predict(X[TEST]))
+    for other, says in (
+        (trials(ch_names=names[::-1]), "PZ in the place of O1"), (trials(X[:, :4], names[:4]), "4 channels, .* on 6"),
+        (trials(sfreq=200.0), r"200.0 Hz, .* on 250.0 Hz"), (trials(tmin=0.0), r"\(0.0, 0.6\) s of window, .* \(-0.1"),
+    ):  # fmt: skip
+        with pytest.raises(NeuroCanvasError, match=says) as caught:
+            decoder.predict(other)
+        assert "\n" not in str(caught.value)
 
 
 class Linear(torch.nn.Module):

@@ -80,8 +80,8 @@ class _Job:
                 f"granularity: subject {self.subject} has trials of {len(np.unique(own))} concepts of {granularity}, 2 "
                 "are needed; leave this granularity or subject out."
             )
-        found = make_split(self.pool[rows], settings=settings.split, subject=self.subject)
-        found = [replace(split, **{part: rows[own] for part, own in split.parts().items()}) for split in found]
+        split_of_rows = make_split(self.pool[rows], settings=settings.split, subject=self.subject)
+        found = [replace(fold, **{part: rows[own] for part, own in fold.parts().items()}) for fold in split_of_rows]
         for split in found:
             validation = split.validation if settings.classify.recipe == "released" else split.validation[:0]
             trained = concept[np.concatenate([split.pretrain, split.train, validation])]

@@ -188,7 +188,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     common = run.settings.encoder.components, run.settings.encoder.token_weights
     projected = process_cache("train", "targets", (run, unit[:2]), lambda: Projected.make(y, fold.train, *common))
     gradient = not hasattr(decoder.what(), "fit_closed_form")
-    left, log = decoder.epochs if gradient else 0, run.logger("train", subject=subject, fold=number)
+    left, log = (decoder.epochs or 0) if gradient else 0, run.logger("train", subject=subject, fold=number)
     advance = run.track(f"train {name} s{subject} fold{number}", left)
 
     def note(line: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     decoder.fit_prepared(
         x, y, pool.spec, train=fold.train, validation=fold.validation, projected=projected, state=state, log=note
     )
-    advance(left - len(decoder.history_))  # most trainings end early
+    advance(max(0, left - len(decoder.history_)))  # most trainings end early
     inside = np.sum(projected.basis.target_sd.astype(np.float64) ** 2)
     outside = np.mean(projected.distance[y.row_of_trial[fold.train]])
     card = {

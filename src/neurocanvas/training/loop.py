@@ -207,7 +207,7 @@ def _epoch(
         x, wanted = inputs[batch.numpy()], y[batch.to(y.device)]
         with torch.autocast(x.device.type, getattr(torch, precision), enabled=precision != "float32"):
             if others is None:
-                output, domain = network(x), 0.0
+                output, domain = network(x), x.new_zeros(())
             else:
                 output, domain = others.outputs(network, x)
         loss: Any = objective.loss(output.float(), wanted) + domain
