@@ -51,7 +51,7 @@ def rows(monkeypatch):
     monkeypatch.setitem(GENERATORS, "flat", GeneratorRow(f"{HERE}:Flat.load", ("clip-text",)))
     monkeypatch.setitem(TARGETS, "colour", Target("image", f"{HERE}:colour_shape", f"{HERE}:load_colour", "mean"))
     brightness = Metric(
-        "brightness", "lower", "no chance level", "distance", "a toy", kind="pixels", meaning="how unlike in brightness",
+        "brightness", "lower", "no chance level", "distance", "a toy", kind="pixels", meaning="in brightness",
         function=lambda drawn, seen: abs(drawn.mean() - seen.mean()) / 255,
     )  # fmt: skip
     monkeypatch.setitem(METRICS, "brightness", brightness)

@@ -159,7 +159,7 @@ class Split:
                             f"split {one['name']}: {part} names trial {one[part][lost[0]]}, which is not among the "
                             f"{len(trials)} trials; open the data that the split was made for, or make it anew."
                         )
-                texts = {"name": str(one["name"]), "selection": str(one["selection"])}
+                texts: dict[str, Any] = {"name": str(one["name"]), "selection": str(one["selection"])}
                 folds.append(Fold(**texts, findings=read_findings(one["findings"]), **rows))
             return cls(str(content["protocol"]), tuple(folds), trials.names)
         except (LookupError, TypeError, ValueError, AttributeError) as error:

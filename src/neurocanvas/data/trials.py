@@ -276,7 +276,7 @@ def _checked(name: str, values: np.ndarray) -> np.ndarray:
         whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
         return np.array([str(value) for value in (values.astype(np.int64) if whole else values).tolist()], dtype=str)
     try:
-        numbers = values.astype(kind)
+        numbers: np.ndarray = values.astype(kind)
         if not np.array_equal(numbers, values.astype(np.float64)):
             raise ValueError
     except ValueError:
