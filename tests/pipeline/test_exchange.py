@@ -15,6 +15,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import exchange as released_files
 from neurocanvas.pipeline.exchange import STAGED, export, import_files
 from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.train import Predictions
 from neurocanvas.targets.captions import write_captions
 from neurocanvas.workflow import run_stage
 
@@ -29,9 +30,9 @@ def narrow(monkeypatch):
 
 
 @pytest.fixture
-def exported(tiny_copy, narrow, tmp_path):
+def exported(tiny_fork, narrow, tmp_path):
     """A run whose mapper has the released layers, and the folder of what it exports."""
-    run = Run(tiny_copy, tiny_settings(mapper=RELEASED))
+    run = tiny_fork(encoder=RELEASED)
     for stage in ("train", "predict"):
         run_stage(run, stage)
     export(run, tmp_path / "released")
@@ -42,7 +43,7 @@ def exported(tiny_copy, narrow, tmp_path):
 def empty(tiny_data, tmp_path):
     """A run of the same data without artifacts."""
     shutil.copytree(tiny_data, tmp_path / "empty" / "data")
-    return Run(tmp_path / "empty", tiny_settings(mapper=RELEASED))
+    return Run(tmp_path / "empty", tiny_settings(encoder=RELEASED))
 
 
 def test_a_run_goes_out_and_another_goes_on_with_it(exported, empty):
@@ -56,7 +57,7 @@ def test_a_run_goes_out_and_another_goes_on_with_it(exported, empty):
     for name in ("targets/caption.txt", "targets/clip_embeddings.npy", "features/s0_trials.csv", "features/s0_de.npy"):
         assert (empty.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
     run_stage(empty, "predict")
-    ours, theirs = (np.load(one.folder / "predictions" / "s0.npy") for one in (run, empty))
+    ours, theirs = (Predictions(one, "0")[:] for one in (run, empty))
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
     card = artifacts.read_card(empty.folder / "predictions" / "s0.npy")
     assert [one["code"] for one in card["findings"]] == ["imported-unknown"] and card["gains"] == [1.0]
@@ -171,9 +172,9 @@ def test_a_mapper_is_refused_where_features_or_the_runs_mapper_are_others(export
     with pytest.raises(NeuroCanvasError, match="reads the released features, and the run's are 'gaussian'"):
         import_files(empty, folder)
     ridge = Run(empty.folder, tiny_settings(encoder={"name": "ridge"}, features={"method": "eeg-imagenet"}))
-    with pytest.raises(NeuroCanvasError, match=r"mapper\.name is 'ridge'"):
+    with pytest.raises(NeuroCanvasError, match=r"encoder\.name is 'ridge'"):
         import_files(ridge, folder)
-    released = Run(empty.folder, tiny_settings(mapper=RELEASED, features={"method": "eeg-imagenet"}))
+    released = Run(empty.folder, tiny_settings(encoder=RELEASED, features={"method": "eeg-imagenet"}))
     assert empty.model_path("0", 0) in import_files(released, folder)
 
 
