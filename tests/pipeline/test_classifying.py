@@ -8,7 +8,7 @@ import pytest
 
 from neurocanvas import artifacts
 from neurocanvas.config import RunSettings, load_settings
-from neurocanvas.data.splits import Split
+from neurocanvas.data.splits import Fold
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.parallel import Engine
 from neurocanvas.pipeline import classify as classifying
@@ -62,7 +62,7 @@ def test_every_cell_and_every_table_is_there_and_says_that_the_split_is_confound
     assert len(scores_in(done)) == 2 * len(QUICK)
     found = json.loads((done / "scores" / "benchmark.json").read_text(encoding="utf-8"))
     assert [row["model"] for row in found["rows"]] == list(QUICK)
-    assert all(row["subjects"] == [0, 1] and row["p_holm"] <= 1 for row in found["rows"])
+    assert all(row["subjects"] == ["0", "1"] and row["p_holm"] <= 1 for row in found["rows"])
     for suffix in (".txt", ".csv", ".tex"):
         assert (done / "scores" / f"benchmark{suffix}").stat().st_size > 100
     assert found["rows"][0]["mean"] > 2 / 6 and found["rows"][0]["p_holm"] < 0.05  # drift is decoded from blocks
@@ -73,7 +73,7 @@ def test_every_cell_and_every_table_is_there_and_says_that_the_split_is_confound
 def test_scores_belong_to_the_trials_that_their_rows_name(done, data):
     path = done / "classification" / "released" / "all" / "svm_s1.npy"
     table, card = np.load(path), artifacts.read_card(path)
-    trials = Run(done, settings_for(data)).subjects[1]
+    trials = Run(done, settings_for(data)).subjects["1"]
     order, concept, fold, unit = table[:, :4].astype(int).T
     by_order = dict(zip(trials.column("order").tolist(), trials.column("concept").tolist(), strict=True))
     assert [by_order[place] for place in order] == [card["concepts"][code] for code in concept]
@@ -180,7 +180,7 @@ def test_a_concept_that_is_tested_but_never_trained_is_refused_before_anything_i
     def unfair(trials, settings, subject):
         first = trials.column("concept") == trials.column("concept")[0]
         others = np.flatnonzero(~first)
-        return [Split("unfair", others[::2], others[1::2], np.flatnonzero(first), "")]
+        return [Fold("unfair", others[::2], others[1::2], np.flatnonzero(first), "")]
 
     monkeypatch.setattr(classifying, "make_split", unfair)
     with pytest.raises(NeuroCanvasError, match=r"split unfair: concept n\d+ is tested but never trained"):

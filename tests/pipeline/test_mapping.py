@@ -41,7 +41,7 @@ def without_one(tmp_path_factory):
 
 def test_all_subjects_train_but_only_those_asked_for_are_tested(without_one):
     run = without_one
-    assert list(run.subjects) == [1] and list(run.opened) == [0, 1, 2]
+    assert list(run.subjects) == ["1"] and list(run.opened) == ["0", "1", "2"]
     made = {path.name for part in ("features", "models", "predictions") for path in (run.folder / part).iterdir()}
     features = {f"s{subject}_{name}" for subject in (0, 1, 2) for name in ("de.npy", "de.npy.json", "trials.csv")}
     names = ("mlp_sd", "ridge", "mean")
@@ -51,12 +51,12 @@ def test_all_subjects_train_but_only_those_asked_for_are_tested(without_one):
 
 def test_features_of_the_pool_stand_in_its_order(without_one):
     run, pool = without_one, without_one.pool("1")
-    values, card = read_pooled_features(run, 1)
+    values, card = read_pooled_features(run, "1")
     assert len(values) == len(pool) == 24 * 4 and card["method"] == "gaussian"
-    for subject in (0, 1, 2):
+    for subject in "012":
         own = np.load(run.features_path(subject))
         np.testing.assert_array_equal(values[pool.column("subject") == subject], own)
-    assert pooled_features_paths(run, 1) == [run.features_path(subject) for subject in (0, 1, 2)]
+    assert pooled_features_paths(run, "1") == [run.features_path(subject) for subject in "012"]
 
 
 def test_predictions_name_rows_of_the_subjects_own_table(without_one):
@@ -70,9 +70,8 @@ def test_predictions_name_rows_of_the_subjects_own_table(without_one):
     np.testing.assert_array_equal(predicted[rows], predicted[:][rows])
     model = json.loads(without_one.model_path("1", 0).with_suffix(".safetensors.json").read_text())
     (split,) = make_split(without_one.pool("1"), settings=without_one.settings.split, subject="1")
-    assert (
-        model["split"]["train"] == len(split.train) and "1" not in without_one.pool("1").column("subject")[split.train]
-    )
+    assert model["split"]["train"] == len(split.train)
+    assert "1" not in without_one.pool("1").column("subject")[split.train]
 
 
 def test_features_made_in_another_way_do_not_train_together(without_one, tmp_path):
@@ -91,13 +90,17 @@ def test_trials_that_pretrain_train_with_the_subjects_own(tmp_path):
     assert model["split"]["train"] == len(split.pretrain) + len(split.train) == 48 + len(split.train)
     card = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
     session = run.subjects["0"].column("session")
-    assert card["trials"] == np.flatnonzero(session == 1).tolist() and len(card["trials"]) == 24
+    assert card["trials"] == np.flatnonzero(session == "1").tolist() and len(card["trials"]) == 24
 
 
 def test_averaging_never_mixes_subjects(without_one):
     pool, (values, _) = without_one.pool("1"), read_pooled_features(without_one, "1")
     averaged, rows, showings = asked(values, pool, np.arange(len(pool)), average=True)
-    assert len(averaged) == 3 * 24 and np.bincount(pool.column("subject")[rows], showings).tolist() == [48, 24, 24]
+    assert len(averaged) == 3 * 24 and np.bincount(pool.column("subject")[rows].astype(int), showings).tolist() == [
+        48,
+        24,
+        24,
+    ]
     shown = pool.column("image")
     same = (shown == shown[rows[0]]) & (pool.column("subject") == pool.column("subject")[rows[0]])
     np.testing.assert_allclose(averaged[0], values[same].mean(axis=0), rtol=1e-6)
@@ -112,7 +115,7 @@ def test_a_subject_of_one_session_is_refused_and_others_are_named(without_one):
 
 def test_an_unknown_subject_is_refused_where_all_are_open(without_one):
     settings = tiny_settings(simulate=SEVERAL, split={"protocol": "leave-subject-out"}, data={"subjects": [5]})
-    with pytest.raises(NeuroCanvasError, match="subject: allowed are 0, 1, 2; got 5"):
+    with pytest.raises(NeuroCanvasError, match="subject: allowed are 0, 1, 2; got '5'"):
         _ = Run(without_one.folder, settings).subjects
 
 

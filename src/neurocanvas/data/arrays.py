@@ -75,23 +75,7 @@ def from_arrays(
     """
     signal = np.asarray(X)
     check_option("unit", unit, UNITS)
-    if signal.ndim != 3 or not signal.size or signal.dtype.kind not in "iuf":
-        raise NeuroCanvasError(
-            f"X: numbers of shape (n_trials, n_chans, n_times) are needed; got {signal.dtype}, {signal.shape}."
-        )
-    if len(ch_names) != signal.shape[1] or len(set(ch_names)) != len(ch_names):
-        raise NeuroCanvasError(
-            f"ch_names: {signal.shape[1]} different names are needed, as X has channels; got {len(set(ch_names))} "
-            f"in {len(ch_names)}."
-        )
-    if not sfreq > 0:
-        raise NeuroCanvasError(f"sfreq: a sampling rate above 0 Hz is needed; got {sfreq}.")
-    broken = ~np.isfinite(signal).all(axis=2)
-    if broken.any():
-        trial, channel = np.argwhere(broken)[0]
-        raise NeuroCanvasError(
-            f"X: trial {trial}, channel {ch_names[channel]}: NaN or infinite values; leave the trial or channel out."
-        )
+    _check_signal(signal, ch_names, sfreq)
     columns = {} if metadata is None else {str(name): np.asarray(metadata[name]) for name in metadata}
     for name, values in {"y": np.asarray(y), **columns}.items():
         if values.shape != signal.shape[:1]:
@@ -164,6 +148,27 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
         signal, y, ch_names=names, sfreq=epochs.info["sfreq"], tmin=epochs.tmin, unit="V", metadata=columns,
         images=images,
     )  # fmt: skip
+
+
+def _check_signal(signal: np.ndarray, ch_names: Sequence[str], sfreq: float) -> None:
+    """Raise unless the signal has three dimensions, a name per channel and finite values."""
+    if signal.ndim != 3 or not signal.size or signal.dtype.kind not in "iuf":
+        raise NeuroCanvasError(
+            f"X: numbers of shape (n_trials, n_chans, n_times) are needed; got {signal.dtype}, {signal.shape}."
+        )
+    if len(ch_names) != signal.shape[1] or len(set(ch_names)) != len(ch_names):
+        raise NeuroCanvasError(
+            f"ch_names: {signal.shape[1]} different names are needed, as X has channels; got {len(set(ch_names))} "
+            f"in {len(ch_names)}."
+        )
+    if not sfreq > 0:
+        raise NeuroCanvasError(f"sfreq: a sampling rate above 0 Hz is needed; got {sfreq}.")
+    broken = ~np.isfinite(signal).all(axis=2)
+    if broken.any():
+        trial, channel = np.argwhere(broken)[0]
+        raise NeuroCanvasError(
+            f"X: trial {trial}, channel {ch_names[channel]}: NaN or infinite values; leave the trial or channel out."
+        )
 
 
 def _check_images(table: pd.DataFrame, images: Images | None) -> None:

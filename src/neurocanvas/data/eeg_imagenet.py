@@ -58,9 +58,7 @@ class Source:
         for number in np.unique(self.file[rows]).tolist():
             held = rows[self.file[rows] == number]
             some = np.unique(held[np.linspace(0, len(held) - 1, _SAMPLED).astype(int)])
-            typical[self.paths[number]] = (
-                float(np.median(self.trials.signal(some).std(axis=(1, 2)))) / MICROVOLTS["auto"]
-            )
+            typical[self.paths[number]] = float(np.median(self.trials.read(some).std(axis=(1, 2)))) / MICROVOLTS["auto"]
         if self.unit != "auto":
             return
         named = list(MICROVOLTS)[1:]
