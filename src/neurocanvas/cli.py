@@ -387,7 +387,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
         "Of feature networks, e.g. alexnet5,clip,dinov2, fetched if need be; else those whose weights are here.",
     ),
     "controls": (
-        str, ("--control",), ("controls.names",), "One or several as a,b: {audit.controls.registry:CONTROLS}; else all.",
+        str, ("--control",), ("controls.names",), "Several as a,b: {audit.controls.registry:CONTROLS}; else all.",
     ),
     "family": (
         str, ("--family",), ("family", "generate.family", "evaluate.judge"),
