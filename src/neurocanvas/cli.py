@@ -6,12 +6,14 @@ import errno
 import inspect
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -322,18 +324,12 @@ app = typer.Typer(
     help="EEG recorded while a person looks at pictures, turned into pictures, with honest scores.",
 )  # fmt: skip
 
-# Said here too, because reading them from the settings costs their import; a test compares the two.
-PROTOCOLS = (
-    "by-stimulus, kfold-by-stimulus, leave-run-out, leave-block-out, leave-session-out, leave-subject-out, "
-    "pretrain-finetune, within-block-gap, released"
-)
-
-# Name -> type, flags, the settings that it changes, help.
+# Name -> type, flags, the settings that it changes, help, in which {module:NAME} stands for the names in a registry.
 OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "data": (str, ("-d", "--data"), ("data.root",), "Folder of the data set."),
     "unit": (str, ("--unit",), ("data.unit",), "Of the signal in EEG-ImageNet files: auto, V, mV or uV."),
     "images": (str, ("--images",), ("data.pictures",), "Folder that holds imageNet_images, if not the data folder."),
-    "dataset": (str, ("--dataset",), ("data.name",), "eeg-imagenet, recordings or simulated."),
+    "dataset": (str, ("--dataset",), ("data.name",), "{data:DATASETS}."),
     "granularity": (str, ("-g", "--granularity"), ("data.granularity",), "coarse, fine0 ... fine4, or all."),
     "subject": (str, ("-s", "--subject"), ("data.subjects",), "Subjects, e.g. 0 or 0,3,5; -1 = all."),
     "method": (str, ("--method",), ("features.method",), "gaussian, or eeg-imagenet for the released formula."),
@@ -342,19 +338,19 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
         "class-names, a caption.txt, or an image-to-text model that needs no prompt; else the family's BLIP.",
     ),
     "decoding": (str, ("--recipe",), ("caption.recipe",), "default, or released: 20 beams, sampled."),
-    "target": (
-        str, ("--target",), ("embed.target",), "What encoders predict: clip-text (77, 768), clip-pooled, clip-image.",
-    ),
-    "model": (str, ("-m", "--model"), ("encoder.name",), "Encoder of embeddings: mlp_sd, ridge, mean, ..."),
+    "target": (str, ("--target",), ("embed.target",), "What encoders predict: {targets:TARGETS}."),
+    "model": (str, ("-m", "--model"), ("encoder.name",), "Encoder of embeddings: {encoders:ENCODERS}."),
     "baselines": (
         str, ("--baselines",), ("encoder.baselines",), "Encoders trained and scored beside it, as ridge,mean; or none.",
     ),
     "device": (str, ("--device",), ("execution.device",), "auto, cpu, cuda, cuda:1 or mps."),
-    "precision": (str, ("--precision",), ("execution.precision",), "auto, float32, float16 or bfloat16."),
+    "precision": (
+        str, ("--precision",), ("execution.precision", "generate.precision"), "auto, float32, float16 or bfloat16.",
+    ),
     "batch": (int, ("-b", "--batch"), ("encoder.batch_size",), "Trials per training batch."),
     "classifiers": (
         str, ("-m", "--model"), ("classify.models",),
-        "eegnet, mlp, rgnn, ridge, knn, rf, svm, dt, braindecode:<model>; several as mlp,svm.",
+        "One or several as a,b: {encoders:ENCODERS}, braindecode:<model>.",
     ),
     "trials": (int, ("-b", "--batch"), ("classify.batch_size",), "Trials per training batch."),
     "recipe": (str, ("--recipe",), ("classify.recipe",), "default, or released: optimisers and epochs of that code."),
@@ -363,20 +359,17 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
         "Also show what choosing the epoch on test trials would report: a diagnostic, no result.",
     ),
     "pretrained": (str, ("-p", "--pretrained"), ("classify.pretrained",), "Weights that networks start from."),
-    "protocol": (str, ("--protocol",), ("split.protocol",), f"{PROTOCOLS}."),
-    "protocols": (str, ("--protocol",), ("benchmark.protocols",), f"One or several as a,b: {PROTOCOLS}."),
+    "protocol": (str, ("--protocol",), ("split.protocol",), "{data.splits:PROTOCOLS}."),
+    "protocols": (str, ("--protocol",), ("benchmark.protocols",), "One or several as a,b: {data.splits:PROTOCOLS}."),
     "granularities": (str, ("-g", "--granularity"), ("benchmark.granularities",), "all, coarse, fine; or several."),
     "accept": (
         bool, ("--accept-block-confound",), ("split.accept_block_confound",),
         "Go on where the split cannot tell brain from block.",
     ),
     "shard": (int, ("-b", "--batch"), ("generate.shard",), "Pictures per batch."),
-    "arms": (
-        str, ("--arm",), ("generate.arms",),
-        "eeg, shuffled, mean, random, oracle, retrieval, class-name, retrieved-start, sketched-start, best-of, "
-        "caption; or several as eeg,oracle.",
-    ),
-    "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "dpm-solver++, pndm, ddim, unipc or lcm."),
+    "arms": (str, ("--arm",), ("generate.arms",), "One or several as a,b: {generation.arms:ARMS}."),
+    "generator": (str, ("--generator",), ("generate.generator",), "{generation:GENERATORS}."),
+    "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "{generation.stable_diffusion:SCHEDULERS}."),
     "samples": (int, ("--samples",), ("generate.samples",), "Pictures per trial."),
     "size": (int, ("--size",), ("generate.size",), "Of the pictures, px; else what the network was trained at."),
     "preview": (bool, ("--preview/--no-preview",), ("generate.preview",), "Decode by TAESD: quick, somewhat blurred."),
@@ -387,13 +380,15 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "pairs": (str, ("--pairs",), ("evaluate.pairs",), "CSV with the columns image and against; else of one name."),
     "variant": (
         str, ("--variant",), ("evaluate.variant",),
-        "mindeye, atm-old, ozcelik, bread, enigma, mindvis-nway or crosspt-upper-half.",
+        "{audit.variants:VARIANTS}.",
     ),
     "metrics": (
         str, ("--metrics",), ("evaluate.metrics",),
         "Of feature networks, e.g. alexnet5,clip,dinov2, fetched if need be; else those whose weights are here.",
     ),
-    "controls": (str, ("--control",), ("controls.names",), "One or several as a,b; else all."),
+    "controls": (
+        str, ("--control",), ("controls.names",), "Several as a,b: {audit.controls.registry:CONTROLS}; else all.",
+    ),
     "family": (
         str, ("--family",), ("family", "generate.family", "evaluate.judge"),
         "bundled, sd14, or a folder with blip, stable-diffusion, clip.",
@@ -410,15 +405,15 @@ DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
 # Verb -> its options beside --config, --output and --json.
 VERBS: Mapping[str, tuple[str, ...]] = {
     "features": (*DATA, "method", "protocol"),
-    "caption": (*DATA, "family", "captions", "decoding", "protocol"),
-    "embed": (*DATA, "family", "target", "protocol"),
+    "caption": (*DATA, "family", "captions", "decoding", "protocol", "device"),
+    "embed": (*DATA, "family", "target", "protocol", "device"),
     "train": (*DATA, "model", "baselines", "batch", "protocol", "accept", *WHERE),
     "predict": (*DATA, "model", "protocol", "accept", *WHERE),
     "generate": (
-        *DATA, "arms", "shard", "scheduler", "steps", "guidance", "samples", "size", "preview", "pictures",
-        "family",
+        *DATA, "arms", "generator", "shard", "scheduler", "steps", "guidance", "samples", "size", "preview", "pictures",
+        "family", *WHERE,
     ),
-    "evaluate": (*DATA, "family", "against", "pairs", "variant", "metrics"),
+    "evaluate": (*DATA, "family", "against", "pairs", "variant", "metrics", "device"),
     "controls": (*DATA, "controls", "protocol", "accept"),
     "report": (),
     "classify": (
@@ -496,6 +491,8 @@ def _add_verb(verb: str) -> None:
         fixed |= ENGINE
     for name in VERBS[verb]:
         kind, flags, _, text = OPTIONS[name]
+        if "{" in text:  # only the help text pays for the import of a registry
+            text = re.sub(r"\{(.*?)\}", lambda m: _rows(m[1]) if "--help" in sys.argv else "a name", text)
         fixed[name] = (Annotated[kind | None, typer.Option(*flags, help=text)], None)  # type: ignore[operator]
     command.__annotations__ = {name: annotation for name, (annotation, _) in fixed.items()}
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -507,6 +504,11 @@ def _add_verb(verb: str) -> None:
         ]
     )
     app.command(verb, help=HELP[verb])(command)
+
+
+def _rows(registry: str) -> str:
+    """Names of the rows of a registry."""
+    return ", ".join(resolve_name(f"neurocanvas.{registry}"))
 
 
 register(app)

@@ -404,8 +404,8 @@ STEPS: Mapping[str, Step] = MappingProxyType(
 
 # Settings that say where, how fast and on what: they are never frozen.
 EXECUTION = frozenset({
-    "name", "data.root", "data.pictures", "execution.device", "execution.precision", "generate.shard",
-    "generate.offload", "generate.compile", "evaluate.weights",
+    "name", "data.root", "data.pictures", "execution.device", "execution.precision", "generate.precision",
+    "generate.shard", "generate.offload", "generate.compile", "evaluate.weights",
 })  # fmt: skip
 # Settings that may grow from verb to verb: artifacts have them in their paths.
 SCOPE = frozenset({

@@ -89,7 +89,8 @@ def run_stage(run: Run, verb: str) -> list[Path]:
         writes = os.environ.get("RANK", "0") == "0"  # of processes that generate together, one
         if writes:
             save_settings(settings, path, [*used, verb])
-        started = time.monotonic()
+        started, device = time.monotonic(), os.environ.get("NEUROCANVAS_DEVICE")
+        os.environ["NEUROCANVAS_DEVICE"] = run.settings.execution.device  # workers inherit it
         try:
             with threads(run.engine.threads or 1):  # what is done beside units too
                 paths: list[Path] = getattr(import_module({**STAGES, **BESIDE}[verb]), verb)(run)
@@ -99,6 +100,9 @@ def run_stage(run: Run, verb: str) -> list[Path]:
             elif writes and before is not None:
                 artifacts.write_text(path, before)
             raise
+        finally:
+            os.environ.pop("NEUROCANVAS_DEVICE")
+            os.environ.update({} if device is None else {"NEUROCANVAS_DEVICE": device})
         seconds = round(time.monotonic() - started, 2)
         run.log(verb, seconds=seconds, wrote=[str(path.relative_to(run.folder)) for path in paths])
         return paths

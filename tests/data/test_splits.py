@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from neurocanvas import cli
 from neurocanvas.config import SplitSettings
 from neurocanvas.data import splits
 from neurocanvas.data.splits import (
@@ -478,7 +477,3 @@ def test_a_protocol_is_one_row(monkeypatch, tiny_data, tmp_path, call):
     assert code == 2 and "split.protocol" in said and "halves; got 'thirds'" in said
     trials = make_trials(["a", "b"] * 6)
     assert make_split(trials, "halves")[0].test.tolist() == [2, 5, 8, 11]
-
-
-def test_the_command_line_names_every_protocol():
-    assert cli.PROTOCOLS.split(", ") == list(PROTOCOLS)

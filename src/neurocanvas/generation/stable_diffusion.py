@@ -75,7 +75,7 @@ class StableDiffusion:
         import diffusers
         import torch
 
-        on_gpu = device() == "cuda"
+        on_gpu = device().startswith("cuda")
         pipeline = load_part(
             find_family(settings.family).diffusion,
             lambda source: diffusers.StableDiffusionPipeline.from_pretrained(

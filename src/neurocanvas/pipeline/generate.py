@@ -126,7 +126,8 @@ def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndar
 def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
     """The manifest's entries of a subject and arm, each with its cache key; no prediction is read."""
     settings, row = run.settings.generate, ARMS[arm]
-    how = {**_how(run), "arm": arm}
+    how = {key: value for key, value in _how(run).items() if key not in ("precision", "device")}
+    how["arm"] = arm
     embedded = artifacts.read_card(run.embeddings_path("clip-text"))["fingerprint"]
     if row.of_images:
         concepts = np.array([run.dataset[1].concepts[name] for name in run.stimuli])
@@ -180,7 +181,7 @@ def _how(run: Run) -> dict[str, Any]:
     """What every image depends on beside its condition and seed; goes into its metadata."""
     settings = run.settings.generate
     how = settings.model_dump(mode="json", include=set(DECIDE))
-    how["precision"] = precision_of(settings)
+    how |= {"precision": precision_of(settings), "device": device()}
     how["weights"] = process_cache(STAGE, "weights", settings.family, lambda: family_print(settings.family))
     if settings.preview:
         how["taesd"] = source_print(find_family(settings.family).preview)

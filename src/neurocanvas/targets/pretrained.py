@@ -140,6 +140,10 @@ def source_print(source: str) -> str:
 
 
 def device() -> str:
+    """Where pretrained networks run: on what --device names, else on a GPU of CUDA, else on the CPU."""
+    named = os.environ.get("NEUROCANVAS_DEVICE", "auto")
+    if named != "auto":
+        return named
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -147,7 +151,7 @@ def device() -> str:
 
 def precision_of(settings: GenerateSettings) -> str:
     """Precision of drawing, with `auto` resolved: float16 on a GPU, float32 on a CPU."""
-    automatic = "float16" if device() == "cuda" else "float32"
+    automatic = "float16" if device().startswith("cuda") else "float32"
     return automatic if settings.precision == "auto" else settings.precision
 
 
