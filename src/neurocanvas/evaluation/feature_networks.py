@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 INTERPOLATIONS = ("bilinear", "bicubic")
 SHAPES = ("square", "short side", "short side swapped")
 KINDS = ("tensor", "8-bit tensor", "pil")
+LIBRARIES = ("transformers", "torchvision", "torch-fidelity")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -53,61 +54,52 @@ class Preprocess:
     on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"  # floats; floats rounded to 8 bits per step; PIL pictures
 
 
-def resized_shape(height: int, width: int, step: Resize) -> tuple[int, int]:
-    """Height and width after a resizing step, as torchvision rounds them."""
-    if check_option("shape", step.shape, SHAPES) == "square":
-        return step.size, step.size
-    longer = int(step.size * max(height, width) / min(height, width))
-    upright = height > width
-    if step.shape == "short side swapped":
-        upright = not upright
-    return (longer, step.size) if upright else (step.size, longer)
+def resize_picture(picture: np.ndarray, steps: Sequence[Resize], on: str = "tensor", crop: int = 0) -> np.ndarray:
+    """Resize (h, w, 3), uint8, to float32 in 0..1 and crop the middle; bicubic of floats reaches slightly beyond."""
+    # Sizes and the corner of the crop are rounded as in torchvision. PIL rounds to 8 bits after every step.
+    import torch
+    from PIL import Image
 
-
-def resize_picture(picture: np.ndarray, steps: Sequence[Resize], on: str = "tensor") -> np.ndarray:
-    """Resize (h, w, 3), uint8, to float32 in 0..1; bicubic interpolation of floats reaches slightly beyond."""
     values = np.asarray(picture)
     if values.ndim != 3 or values.shape[-1] != 3 or values.dtype != np.uint8 or not values.size:
         raise NeuroCanvasError(f"pictures: RGB, uint8, (h, w, 3), are needed; got {values.dtype} {values.shape}.")
+    pil = check_option("on", on, KINDS) == "pil"
+    made = values if pil else values.astype(np.float32) / np.float32(255)
     for step in steps:
         check_option("interpolation", step.interpolation, INTERPOLATIONS)
-    if check_option("on", on, KINDS) == "pil":
-        return _resize_8_bit(values, steps).astype(np.float32) / np.float32(255)
-    return _resize_floats(values.astype(np.float32) / np.float32(255), steps, rounded=on == "8-bit tensor")
-
-
-def _resize_8_bit(values: np.ndarray, steps: Sequence[Resize]) -> np.ndarray:
-    """Resize by PIL, which rounds to 8 bits after every step."""
-    from PIL import Image
-
-    image = Image.fromarray(values)
-    for step in steps:
-        height, width = resized_shape(image.height, image.width, step)
-        if (height, width) != (image.height, image.width):
-            image = image.resize((width, height), Image.Resampling[step.interpolation.upper()])
-    return np.asarray(image)
-
-
-def _resize_floats(values: np.ndarray, steps: Sequence[Resize], rounded: bool) -> np.ndarray:
-    """Resize by torch's interpolation, as torchvision does."""
-    import torch
-
-    image = torch.from_numpy(values).permute(2, 0, 1)[None]
-    for step in steps:
-        size = resized_shape(image.shape[-2], image.shape[-1], step)
-        if size != tuple(image.shape[-2:]):
-            image = torch.nn.functional.interpolate(
-                image, size, mode=step.interpolation, align_corners=False, antialias=step.antialias
-            )
-            image = (image.clamp(0, 1) * 255).round() / 255 if rounded else image
-    return np.asarray(image[0].permute(1, 2, 0).numpy())
+        height, width = made.shape[:2]
+        upright = (height > width) != (step.shape == "short side swapped")
+        longer = int(step.size * max(height, width) / min(height, width))
+        size = (longer, step.size) if upright else (step.size, longer)
+        if check_option("shape", step.shape, SHAPES) == "square":
+            size = step.size, step.size
+        if size == (height, width):
+            continue
+        if pil:
+            made = np.asarray(Image.fromarray(made).resize(size[::-1], Image.Resampling[step.interpolation.upper()]))
+            continue
+        image = torch.nn.functional.interpolate(
+            torch.from_numpy(made).permute(2, 0, 1)[None], size, mode=step.interpolation, align_corners=False,
+            antialias=step.antialias,
+        )  # fmt: skip
+        image = (image.clamp(0, 1) * 255).round() / 255 if on == "8-bit tensor" else image
+        made = image[0].permute(1, 2, 0).numpy()
+    if pil:
+        made = made.astype(np.float32) / np.float32(255)
+    if not crop:
+        return made
+    height, width = made.shape[:2]
+    if min(height, width) < crop:
+        raise NeuroCanvasError(f"pictures: at least {crop} x {crop} pixels are needed to crop; got {height} x {width}.")
+    top, left = round((height - crop) / 2), round((width - crop) / 2)
+    return made[top : top + crop, left : left + crop]
 
 
 def preprocess(pictures: Sequence[np.ndarray] | np.ndarray, how: Preprocess) -> torch.Tensor:
     """Input of a network, (n, 3, height, width), float32, from pictures (h, w, 3), uint8, of any size."""
     import torch
 
-    made = [crop_middle(resize_picture(picture, how.resizes, how.on), how.crop) for picture in pictures]
+    made = [resize_picture(picture, how.resizes, how.on, how.crop) for picture in pictures]
     sizes = {picture.shape[:2] for picture in made}
     if len(sizes) != 1:
         raise NeuroCanvasError(
@@ -115,17 +107,6 @@ def preprocess(pictures: Sequence[np.ndarray] | np.ndarray, how: Preprocess) -> 
         )
     values = (np.stack(made) - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32))
-
-
-def crop_middle(picture: np.ndarray, side: int) -> np.ndarray:
-    """Crop the central square, with the corner rounded as in torchvision; 0 leaves the picture as it is."""
-    if not side:
-        return picture
-    height, width = picture.shape[:2]
-    if min(height, width) < side:
-        raise NeuroCanvasError(f"pictures: at least {side} x {side} pixels are needed to crop; got {height} x {width}.")
-    top, left = round((height - side) / 2), round((width - side) / 2)
-    return picture[top : top + side, left : left + side]
 
 
 def through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
@@ -167,95 +148,76 @@ class FeatureNetwork:
     note: str = ""
 
 
-def _mindeye(size: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None) -> Preprocess:
-    """MindEye's preprocessing: floats, 256 x 256, then the network's size; ImageNet's mean by default."""
-    steps = (SQUARE_256, Resize(size, antialias=False))
-    return Preprocess(steps, mean=mean, std=std) if mean and std else Preprocess(steps)
-
+# MindEye's preprocessing: floats, 256 x 256, then the network's size.
+_MINDEYE = {size: Preprocess((SQUARE_256, Resize(size, antialias=False))) for size in (224, 255, 256, 342)}
 
 _INCEPTION_OPTIONS = (("transform_input", True), ("init_weights", False))
 
 # Name -> network. What MindEye defines is as MindEye defines it; `variants.VARIANTS` says what others change.
 FEATURE_NETWORKS: dict[str, FeatureNetwork] = {
-        "alexnet2": FeatureNetwork(
-            "AlexNet(2)", "torchvision", "alexnet", ("features.4",), _mindeye(256), "AlexNet_Weights.IMAGENET1K_V1"
-        ),
-        "alexnet5": FeatureNetwork(
-            "AlexNet(5)", "torchvision", "alexnet", ("features.11",), _mindeye(256), "AlexNet_Weights.IMAGENET1K_V1"
-        ),
-        "inception": FeatureNetwork(
-            "Inception V3", "torchvision", "inception_v3", ("avgpool",), _mindeye(342),
-            "Inception_V3_Weights.IMAGENET1K_V1", options=_INCEPTION_OPTIONS,
-        ),
-        "clip": FeatureNetwork(
-            "CLIP ViT-L/14", "transformers", "openai/clip-vit-large-patch14", ("image_embeds",),
-            _mindeye(224, CLIP_MEAN, CLIP_STD), note="the text encoder of the family sd14 is of the same CLIP",
-        ),
-        "clip-vit-h": FeatureNetwork(
-            "CLIP ViT-H/14", "transformers", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", ("image_embeds",),
-            note="CogCapturer Pro calls this one CLIP",
-        ),
-        "efficientnet-b1": FeatureNetwork(
-            "EffNet-B1", "torchvision", "efficientnet_b1", ("avgpool",), _mindeye(255),
-            "EfficientNet_B1_Weights.IMAGENET1K_V2",
-        ),
-        "swav": FeatureNetwork(
-            "SwAV ResNet-50", "torchvision", "resnet50", ("avgpool",), _mindeye(224), SWAV,
-            unread=("fc.", "projection_head.", "prototypes."),
-        ),
-        "dinov2": FeatureNetwork(
-            "DINOv2 base", "transformers", "facebook/dinov2-base", ("pooler_output",),
-            note="the second judge: it shares nothing with a generator that is conditioned on CLIP",
-        ),
-        "lpips": FeatureNetwork(
-            "LPIPS (AlexNet)", "torchvision", "alexnet",
-            ("features.1", "features.4", "features.7", "features.9", "features.11"),
-            Preprocess((Resize(256, "square"),)), "AlexNet_Weights.IMAGENET1K_V1",
-            note="LPIPS's own scaling of -1 to 1 is ImageNet's mean and deviation of 0 to 1; the size is ours",
-        ),
-        "imagenet": FeatureNetwork(
-            "ViT-H/14 (ImageNet)", "torchvision", "vit_h_14", ("logits",),
-            Preprocess((Resize(518, interpolation="bicubic"),), crop=518, on="pil"),
-            "ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1", options=(("image_size", 518),),
-        ),
-        "imagenet-transformers": FeatureNetwork(
-            "ViT-L/16 (ImageNet)", "transformers", "google/vit-large-patch16-384", ("logits",),
-            note="another classifier than MinD-Vis has: its numbers are not comparable",
-        ),
-        "fid-64": FeatureNetwork(
-            "FID Inception, 64", "torch-fidelity", "inception-v3-compat", ("64",), weights=FID_INCEPTION,
-            note="DreamDiffusion's and MinD-Vis's FID",
-        ),
-        "fid-2048": FeatureNetwork(
-            "FID Inception, 2048", "torch-fidelity", "inception-v3-compat", ("2048",), weights=FID_INCEPTION,
-            note="BrainVis's and GWIT's FID",
-        ),
-        "fid-logits": FeatureNetwork(
-            "FID Inception, logits", "torch-fidelity", "inception-v3-compat", ("logits_unbiased",),
-            weights=FID_INCEPTION, note="of the inception score",
-        ),
-    }  # fmt: skip
+    "alexnet2": FeatureNetwork(
+        "AlexNet(2)", "torchvision", "alexnet", ("features.4",), _MINDEYE[256], "AlexNet_Weights.IMAGENET1K_V1"
+    ),
+    "alexnet5": FeatureNetwork(
+        "AlexNet(5)", "torchvision", "alexnet", ("features.11",), _MINDEYE[256], "AlexNet_Weights.IMAGENET1K_V1"
+    ),
+    "inception": FeatureNetwork(
+        "Inception V3", "torchvision", "inception_v3", ("avgpool",), _MINDEYE[342],
+        "Inception_V3_Weights.IMAGENET1K_V1", options=_INCEPTION_OPTIONS,
+    ),
+    "clip": FeatureNetwork(
+        "CLIP ViT-L/14", "transformers", "openai/clip-vit-large-patch14", ("image_embeds",),
+        replace(_MINDEYE[224], mean=CLIP_MEAN, std=CLIP_STD),
+        note="the text encoder of the family sd14 is of the same CLIP",
+    ),
+    "clip-vit-h": FeatureNetwork(
+        "CLIP ViT-H/14", "transformers", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", ("image_embeds",),
+        note="CogCapturer Pro calls this one CLIP",
+    ),
+    "efficientnet-b1": FeatureNetwork(
+        "EffNet-B1", "torchvision", "efficientnet_b1", ("avgpool",), _MINDEYE[255],
+        "EfficientNet_B1_Weights.IMAGENET1K_V2",
+    ),
+    "swav": FeatureNetwork(
+        "SwAV ResNet-50", "torchvision", "resnet50", ("avgpool",), _MINDEYE[224], SWAV,
+        unread=("fc.", "projection_head.", "prototypes."),
+    ),
+    "dinov2": FeatureNetwork(
+        "DINOv2 base", "transformers", "facebook/dinov2-base", ("pooler_output",),
+        note="the second judge: it shares nothing with a generator that is conditioned on CLIP",
+    ),
+    "lpips": FeatureNetwork(
+        "LPIPS (AlexNet)", "torchvision", "alexnet",
+        ("features.1", "features.4", "features.7", "features.9", "features.11"),
+        Preprocess((Resize(256, "square"),)), "AlexNet_Weights.IMAGENET1K_V1",
+        note="LPIPS's own scaling of -1 to 1 is ImageNet's mean and deviation of 0 to 1; the size is ours",
+    ),
+    "imagenet": FeatureNetwork(
+        "ViT-H/14 (ImageNet)", "torchvision", "vit_h_14", ("logits",),
+        Preprocess((Resize(518, interpolation="bicubic"),), crop=518, on="pil"),
+        "ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1", options=(("image_size", 518),),
+    ),
+    "imagenet-transformers": FeatureNetwork(
+        "ViT-L/16 (ImageNet)", "transformers", "google/vit-large-patch16-384", ("logits",),
+        note="another classifier than MinD-Vis has: its numbers are not comparable",
+    ),
+    "fid-64": FeatureNetwork(
+        "FID Inception, 64", "torch-fidelity", "inception-v3-compat", ("64",), weights=FID_INCEPTION,
+        note="DreamDiffusion's and MinD-Vis's FID",
+    ),
+    "fid-2048": FeatureNetwork(
+        "FID Inception, 2048", "torch-fidelity", "inception-v3-compat", ("2048",), weights=FID_INCEPTION,
+        note="BrainVis's and GWIT's FID",
+    ),
+    "fid-logits": FeatureNetwork(
+        "FID Inception, logits", "torch-fidelity", "inception-v3-compat", ("logits_unbiased",),
+        weights=FID_INCEPTION, note="of the inception score",
+    ),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class NotComputed:
-    """A network or metric that is missing, and why."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: not computed ({self.reason})"
-
-
-@dataclass(frozen=True)
-class LoadedNetwork:
-    """A network that is ready."""
-
-    title: str
-    prepare: Prepare  # pictures, (h, w, 3), uint8 -> (n, 3, height, width)
-    forward: Forward  # that -> one tensor per layer, each with n rows
-    source: str
+class NotComputed(NeuroCanvasError):
+    """The weights of a network are neither here nor may they be fetched, or they do not fit."""
 
 
 def extract_features(
@@ -320,82 +282,68 @@ LPIPS_HEADS = {"torchmetrics": "functional/image/lpips_models/alex.pth", "lpips"
 ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
 
 
-def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> LoadedNetwork | NotComputed:
-    """Load a network, or return `NotComputed` with the reason, never another network in its place."""
+def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> tuple[Prepare, Forward]:
+    """Load a network: how it prepares pictures, and its forward pass; never another network in its place.
+
+    `prepare` makes (n, 3, height, width) of pictures (h, w, 3), uint8; `forward` makes of that one tensor per layer.
+    """
     if folder and not os.path.isdir(folder):
-        return NotComputed(network.title, f"{folder}: no such folder")
-    loaders = {"transformers": _load_transformers, "torchvision": _load_torchvision, "torch-fidelity": _load_fidelity}
-    check_option("library", network.library, loaders)
-    try:
-        return loaders[network.library](network, folder, download)
-    except NeuroCanvasError as error:
-        return NotComputed(network.title, str(error).rstrip("."))
-
-
-def _load_transformers(network: FeatureNetwork, folder: str, download: bool) -> LoadedNetwork:
-    """A transformers model with its own PIL processor, unless the row names another preprocessing."""
-    import transformers
-
-    kinds: dict[str, Any] = {
-        "image_embeds": transformers.CLIPVisionModelWithProjection,
-        "pooler_output": transformers.AutoModel,
-        "logits": transformers.AutoModelForImageClassification,
-    }
-    layer = network.layers[0]
-    kind = kinds[check_option("layer", layer, kinds)]
-    source = folder or (network.source if download else _cached_folder(network.source))
-    subfolder = "" if folder else network.subfolder
-    model = load_part(source, lambda name: kind.from_pretrained(name, subfolder=subfolder)).float().eval().to(device())
-
-    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (getattr(model(pixel_values=pixels.to(device())), layer),)
-
-    if network.preprocess is not None:
-        return LoadedNetwork(network.title, _with(network.preprocess), forward, source)
-    processor = load_part(source, pil_processor)
+        raise NotComputed(f"{folder}: no such folder")
+    how, layers = network.preprocess, network.layers
 
     def prepare(pictures: Pictures) -> torch.Tensor:
+        import torch
+
+        if how is not None:
+            return preprocess(pictures, how)
+        if network.library == "torch-fidelity":  # takes 8-bit pictures and resizes them itself
+            return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2)
         made: torch.Tensor = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return made
 
-    return LoadedNetwork(network.title, prepare, forward, source)
+    if check_option("library", network.library, LIBRARIES) == "transformers":
+        import transformers
+        from huggingface_hub import snapshot_download
 
-
-def _cached_folder(source: str) -> str:
-    """Cached folder of a hub id; never downloads."""
-    from huggingface_hub import snapshot_download
-
+        kinds: dict[str, Any] = {
+            "image_embeds": transformers.CLIPVisionModelWithProjection,
+            "pooler_output": transformers.AutoModel,
+            "logits": transformers.AutoModelForImageClassification,
+        }
+        kind, subfolder = kinds[check_option("layer", layers[0], kinds)], "" if folder else network.subfolder
+        try:
+            source = folder or (
+                network.source if download else snapshot_download(network.source, local_files_only=True)
+            )
+        except (OSError, ValueError) as error:
+            reason = "is not in the cache of Hugging Face; give a folder, or allow downloads"
+            raise NotComputed(f"{network.source} {reason}") from error
+        try:
+            model = load_part(source, lambda name: kind.from_pretrained(name, subfolder=subfolder))
+            processor = load_part(source, pil_processor) if how is None else None
+        except NeuroCanvasError as error:
+            raise NotComputed(str(error).rstrip(".")) from error
+        model = model.float().eval().to(device())
+        return prepare, lambda pixels: (getattr(model(pixel_values=pixels.to(device())), layers[0]),)
     try:
-        return snapshot_download(source, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise NeuroCanvasError(
-            f"{source} is not in the cache of Hugging Face; give a folder, or allow downloads."
-        ) from error
-
-
-def _with(how: Preprocess) -> Prepare:
-    return lambda pictures: preprocess(pictures, how)
-
-
-def _load_torchvision(network: FeatureNetwork, folder: str, download: bool) -> LoadedNetwork:
-    """A torchvision model, its layers read by hooks."""
-    try:
-        import torchvision.models as models
+        if network.library == "torchvision":
+            import torchvision.models as models
+        else:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise NeuroCanvasError(f"needs a working torchvision: pip install torchvision ({error})") from error
-    if network.preprocess is None:
-        raise NeuroCanvasError(f"{network.title}: a network of torchvision needs a preprocessing.")
+        packages = "torchvision" if network.library == "torchvision" else "torchvision torch-fidelity"
+        raise NotComputed(f"needs a working {network.library}: pip install {packages} ({error})") from error
+    if network.library == "torch-fidelity":
+        file = _weights_file(network.weights, folder, download)
+        inception = FeatureExtractorInceptionV3(network.source, list(layers), feature_extractor_weights_path=str(file))
+        inception = inception.eval().to(device())
+        return prepare, lambda pixels: tuple(inception(pixels.to(device())))
     enum, _, member = network.weights.partition(".")
     url = network.weights if "://" in network.weights else getattr(getattr(models, enum), member).url
-    file = _weights_file(url, folder, download)
-    model = getattr(models, network.source)(weights=None, **dict(network.options))
-    _fill(model, file, network.unread)
-    model = model.float().eval().to(device())
-
-    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return read_layers(model, network.layers, pixels.to(device()))
-
-    return LoadedNetwork(network.title, _with(network.preprocess), forward, str(file))
+    filled = getattr(models, network.source)(weights=None, **dict(network.options))
+    _fill(filled, _weights_file(url, folder, download), network.unread)
+    filled = filled.float().eval().to(device())
+    return prepare, lambda pixels: read_layers(filled, layers, pixels.to(device()))
 
 
 def _weights_file(url: str, folder: str, download: bool) -> Path:
@@ -406,12 +354,12 @@ def _weights_file(url: str, folder: str, download: bool) -> Path:
     if file.is_file():
         return file
     if not download:
-        raise NeuroCanvasError(f"{file.name} is not in {file.parent}; put it there, or allow downloads.")
+        raise NotComputed(f"{file.name} is not in {file.parent}; put it there, or allow downloads")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(file), progress=False)
     except OSError as error:
-        raise NeuroCanvasError(f"{url} cannot be fetched ({error}).") from error
+        raise NotComputed(f"{url} cannot be fetched ({error})") from error
     return file
 
 
@@ -421,10 +369,10 @@ def _fill(model: torch.nn.Module, file: Path, unread: tuple[str, ...]) -> None:
     try:
         missing, left_over = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise NeuroCanvasError(f"{file}: no weights of this network ({' '.join(str(error).split())[:300]}).") from error
+        raise NotComputed(f"{file}: no weights of this network ({' '.join(str(error).split())[:300]})") from error
     wrong = [name for name in (*missing, *left_over) if not name.startswith(unread)]
     if wrong:
-        raise NeuroCanvasError(f"{file}: weights of another network; {wrong[0]} and {len(wrong) - 1} more do not fit.")
+        raise NotComputed(f"{file}: weights of another network; {wrong[0]} and {len(wrong) - 1} more do not fit")
 
 
 def _read_state(file: Path) -> dict[str, torch.Tensor]:
@@ -435,12 +383,12 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler lets whatever damaged data provoke pass
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NeuroCanvasError(f"{file}: no weights of this network ({reason}).") from error
+        raise NotComputed(f"{file}: no weights of this network ({reason})") from error
     tensors = isinstance(state, dict) and all(
         isinstance(name, str) and isinstance(values, torch.Tensor) for name, values in state.items()
     )
     if not tensors:
-        raise NeuroCanvasError(f"{file}: no weights of this network; names of tensors are needed; get it again.")
+        raise NotComputed(f"{file}: no weights of this network; names of tensors are needed; get it again")
     return state
 
 
@@ -461,28 +409,7 @@ def read_layers(model: torch.nn.Module, layers: Sequence[str], pixels: torch.Ten
     return tuple(read[name] for name in layers)
 
 
-def _load_fidelity(network: FeatureNetwork, folder: str, download: bool) -> LoadedNetwork:
-    """The Inception network of the published FID and IS; takes 8-bit pictures and resizes them itself."""
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise NeuroCanvasError(f"needs torch-fidelity and a working torchvision ({error})") from error
-    import torch
-
-    file = _weights_file(network.weights, folder, download)
-    model = FeatureExtractorInceptionV3(network.source, list(network.layers), feature_extractor_weights_path=str(file))
-    model = model.eval().to(device())
-
-    def prepare(pictures: Pictures) -> torch.Tensor:
-        return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2)
-
-    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(model(pixels.to(device())))
-
-    return LoadedNetwork(network.title, prepare, forward, str(file))
-
-
-def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...] | NotComputed:
+def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...]:
     """Linear heads of LPIPS for AlexNet's five layers, each (n_channels,)."""
     files = [Path(folder) / "alex.pth"] if folder else []
     for package, place in LPIPS_HEADS.items() if not folder else ():
@@ -491,18 +418,11 @@ def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...] | NotComputed:
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         where = folder or f"the packages {' and '.join(LPIPS_HEADS)}"
-        return NotComputed("LPIPS (AlexNet)", f"its linear heads, alex.pth, are not in {where}")
-    try:
-        return _heads(file)
-    except NeuroCanvasError as error:
-        return NotComputed("LPIPS (AlexNet)", str(error).rstrip("."))
-
-
-def _heads(file: Path) -> tuple[np.ndarray, ...]:
+        raise NotComputed(f"its linear heads, alex.pth, are not in {where}")
     state, heads = _read_state(file), []
     for layer, width in enumerate(ALEXNET_CHANNELS):
         head = state.get(f"lin{layer}.model.1.weight")
         if head is None or tuple(head.shape) != (1, width, 1, 1) or not head.is_floating_point():
-            raise NeuroCanvasError(f"{file}: no linear heads of LPIPS for AlexNet; lin{layer} does not fit.")
+            raise NotComputed(f"{file}: no linear heads of LPIPS for AlexNet; lin{layer} does not fit")
         heads.append(head.float().flatten().numpy(force=True))
     return tuple(heads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from math import comb
 
 import numpy as np
@@ -44,48 +45,34 @@ def read_true(table: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pearson correlation of every row of `a` with every row of `b`."""
-    return _products(a, b, centred=True)
-
-
-def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of every row of `a` with every row of `b`."""
-    return _products(a, b, centred=False)
-
-
-def _products(a: np.ndarray, b: np.ndarray, *, centred: bool) -> np.ndarray:
-    """Products of all rows, scaled to length one; centred first, they are correlations."""
-    a, b, fewest = np.asarray(a), np.asarray(b), 2 if centred else 1
-    for name, values in (("a", a), ("b", b)):
-        if values.ndim != 2 or not len(values) or values.shape[1] < fewest:
-            raise NeuroCanvasError(f"embeddings {name}: (n, n_features >= {fewest}) is needed; got {values.shape}.")
-    if a.shape[1] != b.shape[1]:
-        why = f"a and b need the same width; got {a.shape[1]} and {b.shape[1]}"
-        raise NeuroCanvasError(f"embeddings: {why}. Embed both with the same network.")
+    a, b = np.asarray(a), np.asarray(b)
+    if a.ndim != 2 or b.ndim != 2 or not len(a) or not len(b) or a.shape[1] != b.shape[1] or a.shape[1] < 2:
+        raise NeuroCanvasError(
+            f"embeddings: a and b need the same width, (n, n_features >= 2); got {a.shape} and {b.shape}. Embed both "
+            "with the same network."
+        )
     found, at_once = np.empty((len(a), len(b))), max(1, 2 * AT_ONCE // a.shape[1])
-    for rows in batches(len(a), at_once):
-        left = _unit_rows("a", a, rows, centred=centred)
-        for columns in batches(len(b), at_once):
-            found[rows, columns] = left @ _unit_rows("b", b, columns, centred=centred).T
+    for rows, columns in product(batches(len(a), at_once), batches(len(b), at_once)):
+        units = []
+        for name, values, part in (("a", a, rows), ("b", b, columns)):
+            some = values[part].astype(np.float64)
+            if not np.isfinite(some).all():
+                raise NeuroCanvasError(f"embeddings {name}: {int((~np.isfinite(some)).sum())} values not finite.")
+            some -= some.mean(axis=1, keepdims=True)
+            norms = np.linalg.norm(some, axis=1, keepdims=True)
+            if (norms == 0).any():
+                row = part.start + np.argmin(norms)
+                raise NeuroCanvasError(f"embeddings {name}: row {row} is constant, it has no correlation.")
+            units.append(some / norms)
+        found[rows, columns] = units[0] @ units[1].T
     return np.clip(found, -1.0, 1.0, out=found)
 
 
-def _unit_rows(name: str, values: np.ndarray, rows: slice, *, centred: bool) -> np.ndarray:
-    """Some rows as float64, scaled to length one, or what is wrong with them."""
-    some = values[rows].astype(np.float64)
-    if not np.isfinite(some).all():
-        raise NeuroCanvasError(f"embeddings {name}: {int((~np.isfinite(some)).sum())} values not finite.")
-    some = some - some.mean(axis=1, keepdims=True) if centred else some
-    norms = np.linalg.norm(some, axis=1, keepdims=True)
-    if (norms == 0).any():
-        why = "constant, it has no correlation" if centred else "zero, it points nowhere"
-        raise NeuroCanvasError(f"embeddings {name}: row {rows.start + np.argmin(norms)} is {why}.")
-    return np.asarray(some / norms)
-
-
-def _scored(table: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+def _scored(sim: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """Score every entry by how many others of its row are larger, and how many are equal."""
     from scipy.stats import rankdata
 
+    table = check_table(sim, "similarities")
     found = np.empty(table.shape)
     for rows in batches(len(table), max(1, AT_ONCE // table.shape[1])):
         lowest = rankdata(table[rows], method="min", axis=1).astype(np.int64)
@@ -96,14 +83,12 @@ def _scored(table: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndar
 
 def ranks(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Rank of the true picture in the whole gallery: 1 is best, chance is (n_pictures + 1) / 2."""
-    table = check_table(sim, "similarities")
-    return read_true(_scored(table, lambda above, tied: 1.0 + above + tied / 2.0), true)
+    return read_true(_scored(sim, lambda above, tied: 1.0 + above + tied / 2.0), true)
 
 
 def two_way_table(sim: np.ndarray) -> np.ndarray:
     """Two-way identification of every trial, for every picture that could have been the true one."""
-    table = check_table(sim, "similarities")
-    return _scored(table, lambda above, tied: 1.0 - (above + tied / 2.0) / (table.shape[1] - 1))
+    return _scored(sim, lambda above, tied: 1.0 - (above + tied / 2.0) / (np.shape(sim)[1] - 1))
 
 
 def two_way(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -113,8 +98,7 @@ def two_way(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 def n_way_top_k_table(sim: np.ndarray, n: int, k: int = 1) -> np.ndarray:
     """n-way top-k identification of every trial, for every picture that could have been the true one."""
-    table = check_table(sim, "similarities")
-    others = table.shape[1] - 1
+    others = np.shape(sim)[-1] - 1
     if not 2 <= n <= others + 1 or not 1 <= k <= n:
         raise NeuroCanvasError(
             f"n-way top-k: 2 <= n <= {others + 1} pictures and 1 <= k <= n are allowed; got n={n}, k={k}."
@@ -127,15 +111,9 @@ def n_way_top_k_table(sim: np.ndarray, n: int, k: int = 1) -> np.ndarray:
     ]
     # ties broken at random put 0, 1, ... or `tied` of the equal pictures before the true one, equally often
     summed = np.concatenate([[0.0], np.cumsum(success)])
-    return _scored(table, lambda above, tied: np.clip((summed[above + tied + 1] - summed[above]) / (tied + 1), 0, 1))
+    return _scored(sim, lambda above, tied: np.clip((summed[above + tied + 1] - summed[above]) / (tied + 1), 0, 1))
 
 
 def n_way_top_k(sim: np.ndarray, true: np.ndarray, n: int, k: int = 1) -> np.ndarray:
     """n-way top-k identification, exact: the expected success over all draws of n - 1 distractors."""
     return read_true(n_way_top_k_table(sim, n, k), true)
-
-
-def concept_top_k_table(scores: np.ndarray, k: int) -> np.ndarray:
-    """Top-k success of every trial, for every concept that could have been the true one."""
-    n_concepts = check_table(scores, "concept scores").shape[1]
-    return n_way_top_k_table(scores, n_concepts, min(k, n_concepts))

@@ -22,17 +22,12 @@ class Window:
     sample_covariance: bool = False
     grey: bool = True
 
-    @property
-    def unbiased(self) -> float:
-        """Factor that makes variances those of a sample."""
-        return self.size**2 / (self.size**2 - 1) if self.sample_covariance else 1.0
-
 
 # MindEye's settings; `Window(7, 0, True, False)` is what scikit-image does where nothing is said.
 MINDEYE_WINDOW = Window()
 
 
-def _check_pictures(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_pictures(images: np.ndarray, others: np.ndarray, *, table: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return both stacks as float64, or say what is wrong with them."""
     stacks = []
     for name, stack in (("images", images), ("others", others)):
@@ -45,40 +40,26 @@ def _check_pictures(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray,
                 f"{values.max()}. Divide 8-bit pictures by 255."
             )
         stacks.append(values.astype(np.float64, copy=False))
-    if stacks[0].shape[1:] != stacks[1].shape[1:]:
-        raise NeuroCanvasError(
-            f"images, others: one size is needed; got {stacks[0].shape[1:3]}, {stacks[1].shape[1:3]}."
-        )
-    return stacks[0], stacks[1]
+    left, right = stacks
+    if left.shape[1:] != right.shape[1:]:
+        raise NeuroCanvasError(f"images, others: one size is needed; got {left.shape[1:3]}, {right.shape[1:3]}.")
+    if not table and len(left) != len(right):
+        raise NeuroCanvasError(f"pairs of pictures: as many of both are needed; got {len(left)} and {len(right)}.")
+    return left, right
 
 
-def _unit_rows(pictures: np.ndarray) -> np.ndarray:
-    """Flatten, centre and scale every picture to length 1; a picture of one colour becomes zero."""
-    rows = pictures.reshape(len(pictures), -1)
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.where(norms > 1e-9, rows / np.maximum(norms, 1e-9), 0.0)
-
-
-def pixcorr_table(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """PixCorr of every picture of one stack with every picture of another."""
-    left, right = _check_pictures(images, others)
-    return np.asarray(np.clip(_unit_rows(left) @ _unit_rows(right).T, -1.0, 1.0))
-
-
-def pixcorr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Pearson correlation of all RGB pixels of each pair of pictures."""
-    left, right = _check_pictures(images, others)
-    _check_pairs(left, right)
-    # pair by pair: large pictures are then read from the cache
-    found = [(_unit_rows(one[None]) @ _unit_rows(other[None]).T).item() for one, other in zip(left, right, strict=True)]
-    return np.clip(np.array(found), -1.0, 1.0)
-
-
-def _check_pairs(images: np.ndarray, others: np.ndarray) -> None:
-    """Raise unless both stacks hold equally many pictures."""
-    if len(images) != len(others):
-        raise NeuroCanvasError(f"pairs of pictures: as many of both are needed; got {len(images)} and {len(others)}.")
+def pixcorr(images: np.ndarray, others: np.ndarray, *, table: bool = False) -> np.ndarray:
+    """Pearson correlation of all RGB pixels of each pair of pictures, or as a table of all with all."""
+    left, right = _check_pictures(images, others, table=table)
+    if not table:  # pair by pair: large pictures are then read from the cache
+        return np.array([pixcorr(*pair, table=True).item() for pair in zip(left[:, None], right[:, None], strict=True)])
+    units = []
+    for stack in (left, right):
+        rows = stack.reshape(len(stack), -1)
+        rows = rows - rows.mean(axis=1, keepdims=True)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        units.append(np.where(norms > 1e-9, rows / np.maximum(norms, 1e-9), 0.0))  # of one colour: no correlation
+    return np.asarray(np.clip(units[0] @ units[1].T, -1.0, 1.0))
 
 
 def _smooth(picture: np.ndarray, window: Window) -> np.ndarray:
@@ -94,62 +75,39 @@ def _smooth(picture: np.ndarray, window: Window) -> np.ndarray:
     return picture
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """One channel of one picture, with what SSIM takes from it in every pair."""
+def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW, *, table: bool = False) -> np.ndarray:
+    """Structural similarity of each pair of pictures, or as a table of all with all [Wang2004].
 
-    picture: np.ndarray
-    mean: np.ndarray
-    squared_mean: np.ndarray
-    variance: np.ndarray
-
-
-def _channels(picture: np.ndarray, window: Window) -> list[_Moments]:
-    """Local moments of a picture's grey version, or of each of its colours."""
-    found = []
-    for channel in [picture @ LUMA] if window.grey else np.moveaxis(picture, -1, 0):
-        mean = _smooth(channel, window)
-        variance = window.unbiased * (_smooth(channel * channel, window) - mean * mean)
-        found.append(_Moments(channel, mean, mean * mean, variance))
-    return found
-
-
-def _ssim(left: list[_Moments], right: list[_Moments], window: Window) -> float:
-    """SSIM of two pictures from 0 to 1, mean over places and channels [Wang2004]."""
-    c1, c2, total = 0.01**2, 0.03**2, 0.0
-    for one, other in zip(left, right, strict=True):
-        means = one.mean * other.mean
-        covariance = window.unbiased * (_smooth(one.picture * other.picture, window) - means)
-        local = (2 * means + c1) * (2 * covariance + c2)
-        local /= (one.squared_mean + other.squared_mean + c1) * (one.variance + other.variance + c2)
-        total += float(local.mean())
-    return total / len(left)
-
-
-def _checked_for_ssim(images: np.ndarray, others: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Return both stacks as float64, or say what is wrong with them or the window."""
-    left, right = _check_pictures(images, others)
+    Compares grey versions, unless `window` says otherwise; mean over places and channels.
+    """
+    left, right = _check_pictures(images, others, table=table)
     if min(left.shape[1:3]) < window.size or window.size % 2 == 0:
         raise NeuroCanvasError(
             f"ssim: at least {window.size} x {window.size} pixels, an odd number, are needed; got {left.shape[1:3]}."
         )
-    return left, right
-
-
-def ssim_table(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW) -> np.ndarray:
-    """SSIM of every picture of one stack with every picture of another."""
-    left, right = _checked_for_ssim(images, others, window)
-    columns = [_channels(picture, window) for picture in right]
-    rows = (_channels(picture, window) for picture in left)
-    return np.array([[_ssim(row, column, window) for column in columns] for row in rows])
-
-
-def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW) -> np.ndarray:
-    """Structural similarity of each pair of pictures, of their grey versions unless `window` says otherwise."""
-    left, right = _checked_for_ssim(images, others, window)
-    _check_pairs(left, right)
-    pairs = zip(left, right, strict=True)
-    return np.array([_ssim(_channels(one, window), _channels(other, window), window) for one, other in pairs])
+    if not table:
+        pairs = zip(left[:, None], right[:, None], strict=True)
+        return np.array([ssim(*pair, window, table=True).item() for pair in pairs])
+    c1, c2 = 0.01**2, 0.03**2
+    unbiased = window.size**2 / (window.size**2 - 1) if window.sample_covariance else 1.0
+    moments = []  # of all pictures: per channel itself, mean, squared mean, variance
+    for picture in (*left, *right):
+        moments.append([])
+        for channel in [picture @ LUMA] if window.grey else np.moveaxis(picture, -1, 0):
+            mean = _smooth(channel, window)
+            variance = unbiased * (_smooth(channel * channel, window) - mean * mean)
+            moments[-1].append((channel, mean, mean * mean, variance))
+    found = np.zeros((len(left), len(right)))
+    for row, column in np.ndindex(found.shape):
+        for (x, x_mean, x_squared, x_variance), (y, y_mean, y_squared, y_variance) in zip(
+            moments[row], moments[len(left) + column], strict=True
+        ):
+            means = x_mean * y_mean
+            covariance = unbiased * (_smooth(x * y, window) - means)
+            local = (2 * means + c1) * (2 * covariance + c2)
+            local /= (x_squared + y_squared + c1) * (x_variance + y_variance + c2)
+            found[row, column] += local.mean()
+    return found / len(moments[0])
 
 
 def lpips_distance(

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.evaluation.identification import check_table, n_way_top_k, ranks
+from neurocanvas.evaluation.identification import check_table, n_way_top_k_table, ranks
 
 # Nearest neighbours of CSLS [Conneau2018].
 NEIGHBOURS = 10
@@ -28,13 +28,6 @@ def _hungarian(cosines: np.ndarray) -> np.ndarray:
     raised = cosines.copy()
     raised[rows, columns] += 2.0 + 1e-6  # cosines differ by 2 at most
     return raised
-
-
-def _csls(cosines: np.ndarray) -> np.ndarray:
-    """2 cos(x, y) - r(x) - r(y), r the mean cosine with the nearest neighbours on the other side [Conneau2018]."""
-    of_trial = np.sort(cosines, axis=1)[:, -NEIGHBOURS:].mean(axis=1, keepdims=True)
-    of_picture = np.sort(cosines, axis=0)[-NEIGHBOURS:].mean(axis=0, keepdims=True)
-    return np.asarray(2 * cosines - of_trial - of_picture)
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,14 @@ ASSIGNMENT_RULES: Mapping[str, AssignmentRule] = MappingProxyType(
             _hungarian, True, "no two trials take the same picture, and the sum of cosines is the largest [Kuhn1955]"
         ),
         "csls": AssignmentRule(
-            _csls, True, "cosines less those with the 10 nearest neighbours, which hubs have high [Conneau2018]"
+            # 2 cos(x, y) - r(x) - r(y), r the mean cosine with the nearest neighbours on the other side
+            lambda cosines: (
+                2 * cosines
+                - np.sort(cosines, axis=1)[:, -NEIGHBOURS:].mean(axis=1, keepdims=True)
+                - np.sort(cosines, axis=0)[-NEIGHBOURS:].mean(axis=0, keepdims=True)
+            ),
+            True,
+            "cosines less those with the 10 nearest neighbours, which hubs have high [Conneau2018]",
         ),
     }
 )
@@ -65,20 +65,14 @@ ASSIGNMENT_RULES: Mapping[str, AssignmentRule] = MappingProxyType(
 CENTRINGS: Mapping[str, bool] = MappingProxyType({"none": False, "both sides": True})
 
 
-def centred(vectors: np.ndarray, centring: str) -> np.ndarray:
-    """Subtract nothing, or the mean of the test predictions or of the gallery."""
-    check_option("centring", centring, CENTRINGS)
-    return vectors if centring == "none" else vectors - vectors.mean(axis=0)
-
-
 def retrieve(
     cosines: np.ndarray, true: np.ndarray, concepts: np.ndarray, gallery_concepts: np.ndarray, *, rule: str
 ) -> dict[str, float]:
     """Top-1, top-5, their chance, the median rank and concept accuracy under one assignment rule."""
     table = ASSIGNMENT_RULES[check_option("rule", rule, ASSIGNMENT_RULES)].score(np.asarray(cosines))
-    n_pictures = table.shape[1]
+    n_pictures, rows = table.shape[1], np.arange(len(table))
     return {
-        **{f"top{k}": float(n_way_top_k(table, true, n_pictures, k).mean()) for k in (1, 5)},
+        **{f"top{k}": float(n_way_top_k_table(table, n_pictures, k)[rows, true].mean()) for k in (1, 5)},
         **{f"chance{k}": k / n_pictures for k in (1, 5)},
         "median_rank": float(np.median(ranks(table, true))),
         "concept_accuracy": float(concept_accuracy(table, concepts, gallery_concepts).mean()),

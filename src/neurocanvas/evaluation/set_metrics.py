@@ -34,49 +34,23 @@ def _check_features(name: str, features: np.ndarray, at_least: int = 2) -> np.nd
     return values
 
 
-class FeatureMoments:
-    """Mean and covariance of features that come in batches; none of them is kept."""
-
-    def __init__(self, n_features: int) -> None:
-        self.n = 0
-        self.mean = np.zeros(n_features)
-        self._scatter = np.zeros((n_features, n_features))
-
-    def update(self, features: np.ndarray) -> None:
-        """Add rows."""
-        rows = _check_features("features", features, at_least=1).astype(np.float64)
-        if rows.shape[1] != len(self.mean) or not np.isfinite(rows).all():
-            raise NeuroCanvasError(
-                f"features: {len(self.mean)} finite numbers per picture are needed; got {rows.shape}, "
-                f"{int((~np.isfinite(rows)).sum())} not finite."
-            )
-        mean = rows.mean(axis=0)
-        centred, shift, total = rows - mean, mean - self.mean, self.n + len(rows)
-        # moments around the two means are joined without a large sum of squares that would cost digits
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.n * len(rows) / total)
-        self.mean += shift * (len(rows) / total)
-        self.n = total
-
-    def covariance(self) -> np.ndarray:
-        """Unbiased covariance of the rows so far."""
-        if self.n < 2:
-            raise NeuroCanvasError(f"features: two pictures or more are needed for a covariance; got {self.n}.")
-        return self._scatter / (self.n - 1)
-
-
-def fid(generated: FeatureMoments, seen: FeatureMoments) -> SetScore:
+def fid(generated: np.ndarray, seen: np.ndarray) -> SetScore:
     """Fréchet distance of two Gaussians with the moments of the features [Heusel2017]."""
-    if len(generated.mean) != len(seen.mean):
+    left, right = _check_features("generated", generated), _check_features("seen", seen)
+    if left.shape[1] != right.shape[1] or not (np.isfinite(left).all() and np.isfinite(right).all()):
         raise NeuroCanvasError(
-            f"fid: features of one width are needed; got {len(generated.mean)} and {len(seen.mean)}."
+            f"fid: finite features of one width are needed; got {left.shape[1]} and {right.shape[1]}, or NaN."
         )
-    first, second = generated.covariance(), seen.covariance()
-    values, vectors = np.linalg.eigh(first)
+    means, covariances = [], []
+    for rows in (left.astype(np.float64), right.astype(np.float64)):
+        means.append(rows.mean(axis=0))
+        covariances.append((rows - means[-1]).T @ (rows - means[-1]) / (len(rows) - 1))
+    values, vectors = np.linalg.eigh(covariances[0])
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    products = np.linalg.eigvalsh(root @ second @ root)
-    shift = generated.mean - seen.mean
-    value = shift @ shift + np.trace(first) + np.trace(second) - 2 * np.sqrt(np.maximum(products, 0)).sum()
-    return SetScore(max(0.0, float(value)), generated.n, seen.n, len(seen.mean))
+    products, shift = np.linalg.eigvalsh(root @ covariances[1] @ root), means[0] - means[1]
+    traces = np.trace(covariances[0]) + np.trace(covariances[1])
+    value = shift @ shift + traces - 2 * np.sqrt(np.maximum(products, 0)).sum()
+    return SetScore(max(0.0, float(value)), len(left), len(right), left.shape[1])
 
 
 def kid(

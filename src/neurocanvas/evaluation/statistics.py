@@ -24,36 +24,19 @@ OTHERS = 20
 TOLERANCE = 1e-9
 
 
-def _codes(name: str, values: np.ndarray, n_trials: int) -> np.ndarray:
-    column = np.asarray(values)
-    if column.shape != (n_trials,):
-        raise NeuroCanvasError(f"{name}: one value for each of {n_trials} trials is needed; got {column.shape}.")
-    return np.unique(column, return_inverse=True)[1]
-
-
-def _values(name: str, values: np.ndarray) -> np.ndarray:
-    """Check and return one finite score per trial."""
-    scores = np.asarray(values, dtype=np.float64)
-    if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
-        raise NeuroCanvasError(f"{name}: finite numbers, shape (n,), are needed; got {scores.shape}, or NaN in it.")
-    return scores
-
-
 def _members(strata: np.ndarray, units: np.ndarray) -> list[list[np.ndarray]]:
     """Per stratum, the row numbers of each of its units, in order."""
-    strata, units = _codes("strata", strata, len(units)), _codes("units", units, len(units))
+    strata, units = np.asarray(strata), np.asarray(units)
+    if strata.shape != units.shape or units.ndim != 1:
+        raise NeuroCanvasError(f"strata: one for each of {len(units)} trials is needed; got {strata.shape}.")
+    units = np.unique(units, return_inverse=True)[1]
     grouped = [
         [rows[units[rows] == unit] for unit in np.unique(units[rows])]
-        for rows in (np.flatnonzero(strata == stratum) for stratum in range(strata.max() + 1))
+        for rows in (np.flatnonzero(strata == stratum) for stratum in np.unique(strata))
     ]
     if sum(map(len, grouped)) != units.max() + 1:
         raise NeuroCanvasError("units: each must lie in one stratum (a block belongs to one subject).")
     return grouped
-
-
-def _labels(members: list[np.ndarray]) -> np.ndarray:
-    """The trials whose labels a unit gives away, (n_units, longest): a short unit begins again for a longer one."""
-    return np.stack([np.resize(rows, max(map(len, members))) for rows in members]).astype(np.int32)
 
 
 # Permutations within cells are a subgroup of those within strata, and the partition is drawn without looking at scores.
@@ -77,15 +60,12 @@ class Cells:
         in_cells, columns = _members(cells, units), np.empty(len(units), np.int64)
         partners = np.full((len(units), max(map(len, in_cells))), -1)
         for members in in_cells:
-            labels = _labels(members)
+            longest = max(map(len, members))
             for column, rows in enumerate(members):
                 columns[rows] = column
-                partners[rows, : len(members)] = labels[:, : len(rows)].T
+                labels = [np.resize(other, longest)[: len(rows)] for other in members]
+                partners[rows, : len(members)] = np.stack(labels, axis=1)
         return cls(cells, columns, partners)
-
-    def shows_another(self, label: np.ndarray) -> np.ndarray:
-        """Where the partner's label is not the trial's own, bool of the shape of `partners`."""
-        return (self.partners >= 0) & (label[self.partners] != label[:, None])
 
 
 def permutations(strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator) -> np.ndarray:
@@ -94,7 +74,7 @@ def permutations(strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.r
     # length, otherwise nearly so.
     drawn = np.empty((count, len(np.asarray(units))), dtype=np.int32)
     for members in _members(strata, units):
-        labels = _labels(members)
+        labels = np.stack([np.resize(rows, max(map(len, members))) for rows in members]).astype(np.int32)
         taken = np.arange(labels.shape[1]) < np.array([len(rows) for rows in members])[:, None]
         columns = np.concatenate(members)
         for some in batches(count, max(1, AT_ONCE // labels.size)):
@@ -121,9 +101,9 @@ def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.
 
 def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False) -> float:
     """p-value of a score from its permutation null, (n,): (1 + b) / (1 + n) [PhipsonSmyth2010]."""
-    permuted = _values("null", null)
-    if not np.isfinite(value):
-        raise NeuroCanvasError(f"permutation p: a finite score is needed; got {value}.")
+    permuted = np.asarray(null)
+    if not len(permuted) or not np.isfinite(permuted).all() or not np.isfinite(value):
+        raise NeuroCanvasError(f"permutation p: a finite score and null are needed; got {value}, {len(permuted)}.")
     above = float((1 + (permuted >= value - TOLERANCE).sum()) / (1 + len(permuted)))
     below = float((1 + (permuted <= value + TOLERANCE).sum()) / (1 + len(permuted)))
     return min(1.0, 2 * min(above, below)) if two_sided else above
@@ -146,8 +126,11 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the mean, resampling whole units within strata; None if no stratum has two."""
     # Speaks of other units of the same kind (blocks of these subjects, or other subjects), pictures and mapper fixed.
-    scores = _values("bootstrap", values)
-    _codes("units", units, len(scores))
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.shape != np.shape(units) or not np.isfinite(scores).all():
+        raise NeuroCanvasError(
+            f"bootstrap: finite scores, one unit for each, are needed; got {scores.shape}, {np.shape(units)}, or NaN."
+        )
     grouped = _members(np.zeros(len(scores)) if strata is None else strata, units)
     if max(map(len, grouped)) < 2:
         return None
@@ -166,16 +149,14 @@ def paired_permutation_p(
     a: np.ndarray, b: np.ndarray, units: np.ndarray, *, rng: np.random.Generator, count: int = 2000
 ) -> float:
     """One-sided p for a > b on the same trials, (n_trials,): signs of whole units are flipped, (1 + b) / (1 + n)."""
-    first, second = _values("a", a), _values("b", b)
-    if first.shape != second.shape:
-        raise NeuroCanvasError(f"paired test: as many scores of both are needed; got {len(first)} and {len(second)}.")
-    codes = _codes("units", units, len(first))
-    differences = np.bincount(codes, weights=first - second)
+    if not len(a) == len(b) == len(units):
+        raise NeuroCanvasError(f"paired test: as many scores of both are needed; got {len(a)} and {len(b)}.")
+    differences = np.bincount(np.unique(units, return_inverse=True)[1], weights=np.asarray(a) - np.asarray(b))
     null = np.empty(count)
     for some in batches(count, 4 * max(1, AT_ONCE // 4 // len(differences))):  # one random number makes four draws
         signs = rng.integers(0, 2, size=(some.stop - some.start, len(differences)), dtype=np.int8) * 2 - 1
         null[some] = signs @ differences
-    return permutation_p(float(differences.sum()) / len(first), null / len(first))
+    return permutation_p(float(differences.sum()) / len(a), null / len(a))
 
 
 def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05) -> int | None:
@@ -193,13 +174,6 @@ def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05
     counts = np.arange(n_trials + 1)
     enough = binom.sf(counts - 1, n_trials, chance) <= level
     return int(counts[enough][0]) if enough.any() else None
-
-
-def place(value: float, floor: float, ceiling: float) -> float | None:
-    """Position of a score between the floor (0, shuffled arm) and the ceiling (1, oracle arm); None if they meet."""
-    if abs(ceiling - floor) < TOLERANCE:
-        return None
-    return (value - floor) / (ceiling - floor)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -85,3 +85,17 @@ def load_image_encoder(family: str) -> Callable[[Sequence[np.ndarray]], np.ndarr
     """Load the image encoder of a family's CLIP: pictures of any size -> (n, 1, width), float16, not normalised."""
     encode, _ = load_picture_encoder(find_family(family).judge)
     return lambda pictures: encode(pictures)[:, None].astype(np.float16)
+
+
+def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
+    """Embed texts with a family's CLIP, in the space of its pictures: (n, width), float32, not normalised."""
+    import torch
+    from transformers import AutoTokenizer, CLIPModel
+
+    source = find_family(family).judge
+    model = load_part(source, lambda name: load_network(CLIPModel, name))
+    tokenizer = load_part(source, AutoTokenizer.from_pretrained)
+    words = tokenizer(list(texts), padding=True, truncation=True, max_length=N_TOKENS, return_tensors="pt")
+    with torch.inference_mode():
+        features = model.get_text_features(**words.to(device()))
+    return getattr(features, "pooler_output", features).float().cpu().numpy()
