@@ -40,7 +40,7 @@ HEAD = """# Controls: how often they fire, and how often they should not
 
 A control asks whether a score could come from elsewhere than from the brain's response to a picture. Each is tried on
 simulated features in which its own confound is planted, where it has to fire, and on a rapid design with a response to
-concepts, with drift and without any confound, where it has to stay silent. `src/neurocanvas/evaluation/controls.py`
+concepts, with drift and without any confound, where it has to stay silent. `src/neurocanvas/audit/controls/registry.py`
 lists the controls, `tests/tiny/control_simulations.py` holds the simulations. This page is written by
 
     python tools/control_power.py --seeds {seeds}
