@@ -28,7 +28,7 @@ from neurocanvas.audit.controls.registry import CONTROLS, compute_control
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "controls.md"
-SOURCES = ROOT / "src" / "neurocanvas" / "evaluation"
+SOURCES = ROOT / "src" / "neurocanvas"
 STEP = 50
 WANTED_POWER = 0.9
 ELSEWHERE = ("nothing-answered", "steady-blocks", "strong-drift")
@@ -199,9 +199,8 @@ def main() -> None:
 
 def used_sources() -> list[Path]:
     """The sources that outcomes depend on."""
-    names = ("confusions", "control_inputs", "controls", "measured", "statistics", "stimulus_controls", "surrogates",
-             "time_controls")  # fmt: skip
-    return [Path(control_simulations.__file__), *(SOURCES / f"{name}.py" for name in names)]
+    statistics = SOURCES / "evaluation" / "statistics.py"
+    return [Path(control_simulations.__file__), statistics, *sorted((SOURCES / "audit" / "controls").glob("*.py"))]
 
 
 if __name__ == "__main__":
