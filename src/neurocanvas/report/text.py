@@ -199,7 +199,9 @@ def _stale(one: Mapping[str, Any]) -> str:
     """What was made on another split than run.toml says, and what to run."""
     files = f"{one['file']} and {one['more']} more were" if one["more"] else f"{one['file']} was"
     if one["stage"] == "classify":
-        return f"{files} made from other trials than the split of the run folder tests; run `neurocanvas classify` again"
+        return (
+            f"{files} made from other trials than the split of the run folder tests; run `neurocanvas classify` again"
+        )
     verbs = ", ".join(f"`neurocanvas {verb}`" for verb in ("train", "predict", "generate", "evaluate"))
     return f"{files} trained on another split than that of the run folder; run {verbs} again"
 
