@@ -44,7 +44,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "rows-differ": ("warning", "source rows scored"),
     "unseen-answers": ("info", "n"),
     "pooled-training": ("info", ""),
-    "data-missing": ("warning", ""),
+    "pictures-by-name": ("warning", ""),
     "scored-elsewhere": ("warning", ""),
     "other-trials": ("warning", "file"),
     # verdicts of the audit

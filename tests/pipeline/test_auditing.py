@@ -31,7 +31,7 @@ def settings_of(design, **sections):
     asked = {
         "simulate": {"design": design, "concepts": 4, "explained_variance": 0.5},
         "split": {"protocol": "released", "accept_block_confound": True},
-        "classify": {"models": ["svm"]}, "benchmark": {"permutations": 19},
+        "classify": {"models": ["svm"]}, "benchmark": {"permutations": 19}, "caption": {"source": "class-names"},
     }  # fmt: skip
     asked |= {name: {**asked.get(name, {}), **keys} for name, keys in sections.items()}
     return load_settings(None, **asked)
@@ -44,6 +44,7 @@ def runs(tmp_path_factory):
     for design in ("block", "rapid"):
         folders[design] = tmp_path_factory.mktemp(design)
         run_stage(Run(folders[design], settings_of(design)), "classify")
+    run_stage(Run(folders["rapid"], settings_of("rapid")), "caption")  # of the other the pictures' bytes are not noted
     return folders
 
 
@@ -72,12 +73,14 @@ def test_a_run_folder_says_what_its_parts_share(runs):
     block, rapid = audit(runs["block"]), audit(runs["rapid"])
     assert rows_of(block, "block")["train/test"] == (4, 4) and rows_of(rapid, "block") == {}
     for one in (block, rapid):
-        assert rows_of(one, "stimulus")["train/test"] == (0, 80) == rows_of(one, "picture")["train/test"]
+        assert rows_of(one, "stimulus")["train/test"] == (0, 80)
         assert rows_of(one, "concept")["val/test"] == (4, 4)
         [case] = one["cases"]
         assert case["name"] == "released, all" and case["trials"]["test"] == 80
         [result] = case["results"]
         assert result["selection"] == "validation" and result["transductive"] == [] and result["n"] == 80
+    assert rows_of(rapid, "picture")["train/test"] == (0, 80) and not rows_of(block, "picture")
+    assert "pictures-by-name" in [one["code"] for one in block["cases"][0]["findings"]]
     table = np.load(runs["rapid"] / "classification" / "released" / "all" / "svm_s0.npy")
     assert rapid["cases"][0]["results"][0]["value"] == np.mean(table[:, 4:].argmax(axis=1) == table[:, 1])
     assert json.loads(json.dumps(rapid)) == rapid
@@ -85,10 +88,12 @@ def test_a_run_folder_says_what_its_parts_share(runs):
 
 def test_a_picture_under_two_names_is_found_by_its_bytes(rapid):
     files = sorted(rapid.glob("data/imageNet_images/*/*"))
-    trials = Run(rapid, settings_of("rapid")).dataset[0]
+    run = Run(rapid, settings_of("rapid"))
+    trials = run.dataset[0]
     tested = trials.column("image")[trials.column("concept") == trials.column("concept")[0]]
     first, last = (next(file for file in files if file.name == name) for name in (tested[0], tested[-1]))
     shutil.copyfile(first, last)  # the first of a concept trains, the last is tested
+    run_stage(run, "caption")
     found = audit(rapid)
     assert rows_of(found, "stimulus")["known/test"] == (0, 80) and rows_of(found, "picture")["known/test"] == (1, 80)
     assert "1 of 80 tested pictures train too" in verdict(found)
@@ -128,23 +133,33 @@ def test_answers_to_other_trials_than_the_split_tests_are_noticed(rapid):
         audit(rapid)
 
 
-def test_without_its_data_the_trial_tables_of_a_run_are_read(rapid):
+def test_an_audit_opens_no_data_and_follows_the_split_of_the_folder(rapid):
     before = audit(rapid)
     shutil.rmtree(rapid / "data")
-    after = audit(rapid)
-    assert verdict(after) == verdict(before) and rows_of(after, "picture") == {}
-    assert after["cases"][0]["findings"][0]["code"] == "data-missing"
+    assert audit(rapid) == before
+    path = rapid / "splits" / "0.json"
+    content = artifacts.read_json(path, "a split")
+    [fold] = content["folds"]
+    fold["train"][0], fold["test"][0] = fold["test"][0], fold["train"][0]
+    artifacts.write_json(path, content)
+    assert audit(rapid)["verdict"]["code"] == "other-split"
+    fold["test"][0] = "nobody"
+    artifacts.write_json(path, content)
+    with pytest.raises(NeuroCanvasError, match=r"test names trial nobody, which is not among the 200 trials"):
+        audit(rapid)
     shutil.rmtree(rapid / "features")
-    with pytest.raises(NeuroCanvasError, match=r"no such folder"):
+    with pytest.raises(NeuroCanvasError, match=r"no trial table features/s\*_trials.csv; run `neurocanvas features`"):
         audit(rapid)
 
 
 def test_every_protocol_and_subject_of_a_benchmark_is_a_case(tmp_path):
     asked = {"design": "block", "subjects": 3, "concepts": 4, "trials_per_concept": 32, "explained_variance": 0.0}
-    protocols = ["released", "leave-subject-out"]
+    protocols = ["released", "leave-subject-out"]  # the first is the run's own
     settings = settings_of("block", simulate=asked, classify={"models": ["ridge"]}, benchmark={"protocols": protocols})
     run_stage(Run(tmp_path, settings), "benchmark")
     found = audit(tmp_path)
+    splits = {path.relative_to(tmp_path / "splits").as_posix() for path in tmp_path.glob("splits/**/0.json")}
+    assert {"0.json", "leave-subject-out/all/0.json"} <= splits and "released/all/0.json" not in splits
     cases = {case["name"].partition(",")[0]: case for case in found["cases"] if case["name"].endswith(", all")}
     assert cases["released"]["verdict"]["code"] == "block-confounded"
     assert cases["leave-subject-out"]["verdict"]["code"] == "chance"
@@ -168,6 +183,14 @@ def test_a_run_that_draws_pictures_is_audited_with_its_gallery(tiny_run, tmp_pat
     assert cells["session"]["train/gallery"] == cells["block"]["train/test"] == "–"
     assert cells["picture"]["test/gallery"] == "8 of 8" and cells["trials"]["val/test"] == "4/8"
     copy = shutil.copytree(tiny_run, tmp_path / "copy")
+    shutil.rmtree(copy / "data")
+    assert audit(copy)["cases"] == found["cases"]
+    before, split = (artifacts.read_json(copy / "splits" / "0.json", "a split") for _ in range(2))
+    [fold] = split["folds"]
+    fold["train"][0], fold["test"][0] = fold["test"][0], fold["train"][0]
+    artifacts.write_json(copy / "splits" / "0.json", split)
+    assert audit(copy)["verdict"]["numbers"]["stage"] == "train"
+    artifacts.write_json(copy / "splits" / "0.json", before)
     shutil.rmtree(copy / "scores")
     assert verdict(audit(copy)).startswith("Nothing can be concluded yet")
     (copy / "images" / "manifest.jsonl").write_text("{", encoding="utf-8")

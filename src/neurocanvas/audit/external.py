@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.artifacts import read_text, sha256
 from neurocanvas.audit.overlap import PARTS, Answers, Case
-from neurocanvas.audit.verdict import SELECTIONS
+from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE, SELECTIONS
 from neurocanvas.data.images import FORMATS, open_picture
 from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order
 from neurocanvas.data.trials import ranks, without_signal
@@ -31,43 +30,9 @@ from neurocanvas.errors import (
 from neurocanvas.findings import Finding, finding, read_findings
 
 PAIR_COLUMNS = ("image", "against")
-# The arm of pictures that were made elsewhere.
-GIVEN = "given"
 REMEDY = "make it again, or leave it out"
 # Optional columns of a pairing table.
 KNOWN_OF_PAIRS = ("subject", "concept", "trial", "block", "order")
-
-
-def damaged(path: Path, what: str, verb: str) -> NeuroCanvasError:
-    """Make the error of a damaged file."""
-    return NeuroCanvasError(f"{path}: damaged ({what}); run `neurocanvas {verb}` again.")
-
-
-def two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, selection: str) -> list[dict[str, Any]]:
-    """Give two-way identification of an arm, and of the floor, as `evaluate` tested it."""
-    if arm not in summary["arms"]:
-        return []
-    path, scores = folder / "scores" / "summary.json", {}
-    for name in (arm, "shuffled") if "shuffled" in summary["arms"] else (arm,):
-        scored = scores[name] = summary["arms"][name].get("two_way")
-        if not isinstance(scored, dict):
-            raise damaged(path, f"arms.{name} has no two_way", "evaluate")
-        for key in ("value", "chance", "low", "high", "p"):
-            value = scored.get(key)
-            if value is None and key in ("low", "high", "p"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise damaged(path, f"arms.{name}.two_way.{key} is no number", "evaluate")
-    if not isinstance(summary.get("n_trials"), int):
-        raise damaged(path, "n_trials is no number", "evaluate")
-    scored = scores[arm]
-    return [{
-        "model": model, "metric": "two-way", "n": summary["n_trials"], "correct": None,
-        **{name: scored.get(name) for name in ("value", "chance", "low", "high", "p", "place")},
-        "p_holm": scored.get("p"), "floor": scores.get("shuffled"), "p_floor": scored.get("p_vs_shuffled"),
-        "needed": None, "needed_binomial": None, "least_p": None, "majority": None, "n_units": None,
-        "selection": selection, "transductive": [],
-    }]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -253,9 +218,6 @@ READ = (
     *NEEDED, "split", "subject", "session", "run", "block", "order", "stimulus", "picture", "sha256", "transductive",
 )  # fmt: skip
 
-# The case's name, and what answers in it.
-MADE_ELSEWHERE = "pictures made elsewhere"
-
 PURPOSE = "predictions: one row per trial with the columns true and predicted"
 NOT_TRANSDUCTIVE = frozenset({"", "0", "0.0", "no", "false", "none", "nan"})
 
@@ -292,7 +254,9 @@ def table_case(
     return Case(path.name, columns, splits, blocked, [answers], findings=_findings(table, names, concept, test))
 
 
-def pictures_case(folder: Path, summary: Mapping[str, Any] | None, pairs: Path | None) -> Case:
+def pictures_case(
+    folder: Path, summary: Mapping[str, Any] | None, pairs: Path | None, scores: Sequence[Mapping[str, Any]]
+) -> Case:
     """Read what is known of pictures that were made elsewhere and scored by `evaluate --images A --against B`."""
     found = list(read_findings(summary["findings"])) if summary else []
     if pairs is not None and not pairs.is_file():
@@ -311,10 +275,7 @@ def pictures_case(folder: Path, summary: Mapping[str, Any] | None, pairs: Path |
     elif n and summary and summary.get("exchanged") == "blocks":
         blocked = np.ones(n, dtype=bool)
     splits = [{"test": np.arange(n), "gallery": np.unique(columns["stimulus"], return_index=True)[1]}] if n else []
-    return Case(
-        MADE_ELSEWHERE, columns, splits, blocked, findings=tuple(found), made_elsewhere=True,
-        scores=two_way(folder, summary, GIVEN, model=MADE_ELSEWHERE, selection="unknown") if summary else [],
-    )  # fmt: skip
+    return Case(MADE_ELSEWHERE, columns, splits, blocked, findings=tuple(found), made_elsewhere=True, scores=scores)
 
 
 def _paired(folder: Path, pairs: Path | None) -> tuple[dict[str, np.ndarray], Path]:

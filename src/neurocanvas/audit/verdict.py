@@ -13,6 +13,9 @@ from neurocanvas.findings import CODES, RESULT, Finding, finding
 # How epoch, penalty or model were selected.
 SELECTIONS = ("validation", "final", "test", "unknown")
 
+# The arm of pictures that were made elsewhere, and their case's name, which stands for what made them.
+GIVEN, MADE_ELSEWHERE = "given", "pictures made elsewhere"
+
 # Columns by which results carry over to what did not train, or do not.
 SCOPE = ("subject", "session", "run", "stimulus", "picture", "concept")
 

@@ -79,9 +79,11 @@ class Fold:
         rows = np.concatenate([self.pretrain, self.train])
         return replace(self, train=rows, pretrain=rows[:0]) if len(self.pretrain) else self
 
-    def fingerprint(self) -> str:
-        """Hash the name, the index arrays and the selection rule."""
-        return fingerprint(self.name, *self.parts().values(), self.selection)
+    def fingerprint(self, names: np.ndarray | None = None) -> str:
+        """Hash the name, the index arrays and the selection rule; with names of the trials, these for the arrays."""
+        rows = self.parts().values()
+        parts = rows if names is None else [sorted(names[one].tolist()) for one in rows]
+        return fingerprint(self.name, *parts, self.selection)
 
 
 @dataclass(frozen=True)

@@ -286,9 +286,8 @@ def _checked(name: str, values: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def without_signal(columns: Mapping[str, Any], source: str = "table") -> Trials:
-    """Trials of which only the table is known; names are row numbers."""
-    count = len(next(iter(columns.values())))
+def without_signal(columns: Mapping[str, Any], names: Iterable[str] | None = None) -> Trials:
+    """Trials of which only the table is known; without names these are row numbers."""
+    metadata = make_metadata(columns, names or map(str, range(len(next(iter(columns.values()))))))
     spec = TrialSpec((), 1.0, 0.0, 0)
-    metadata = make_metadata(columns, map(str, range(count)))
-    return Trials(metadata, spec, lambda rows: np.empty((len(rows), 0, 0), np.float32), source)
+    return Trials(metadata, spec, lambda rows: np.empty((len(rows), 0, 0), np.float32), "table")

@@ -15,7 +15,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.config import ClassifySettings
 from neurocanvas.data.eeg_imagenet import fine_groups, granularity_rows
-from neurocanvas.data.splits import Fold, groups, is_blocked, make_split
+from neurocanvas.data.splits import Split, groups, is_blocked
 from neurocanvas.data.trials import Trials
 from neurocanvas.decoder import Decoder
 from neurocanvas.encoders import find_encoder
@@ -30,7 +30,7 @@ from neurocanvas.evaluation.benchmark import (
 from neurocanvas.findings import finding, listed, read_findings
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import features, made_from, read_inputs, simulate
+from neurocanvas.pipeline.train import features, made_from, read_inputs, simulate, write_trials
 
 # What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording.
 COLUMNS = ("order", "concept", "fold", "unit")
@@ -68,20 +68,19 @@ class _Job:
         """Features or signal of the pool, read once."""
         return process_cache("classify", decoder.takes, self, lambda: read_inputs(self.run, self.subject, decoder))
 
-    def splits(self, granularity: str) -> list[Fold]:
-        """Splits of the trials of a granularity; rows count in the pool."""
-        settings, rows = self.run.settings, np.arange(len(self.pool))
-        if granularity != settings.data.granularity:
-            rows = np.flatnonzero(granularity_rows(self.pool, granularity))
-        concept = self.pool.column("concept")
-        own = concept[rows][self.pool.column("subject")[rows] == self.subject]
-        if len(np.unique(own)) < 2:
+    def split(self, granularity: str, within: str) -> Split:
+        """The split of the trials of a granularity; rows count in the pool."""
+        settings, concept = self.run.settings, self.pool.column("concept")
+        chosen = "" if granularity == settings.data.granularity else granularity
+        own = self.pool.column("subject") == self.subject
+        if chosen:
+            own &= granularity_rows(self.pool, chosen)
+        if len(np.unique(concept[own])) < 2:
             raise NeuroCanvasError(
-                f"granularity: subject {self.subject} has trials of {len(np.unique(own))} concepts of {granularity}, 2 "
-                "are needed; leave this granularity or subject out."
+                f"granularity: subject {self.subject} has trials of {len(np.unique(concept[own]))} concepts of "
+                f"{granularity}, 2 are needed; leave this granularity or subject out."
             )
-        split_of_rows = make_split(self.pool[rows], settings=settings.split, subject=self.subject)
-        found = [replace(fold, **{part: rows[own] for part, own in fold.parts().items()}) for fold in split_of_rows]
+        found = self.run.split(self.subject, within, chosen)
         for split in found:
             validation = split.validation if settings.classify.recipe == "released" else split.validation[:0]
             trained = concept[np.concatenate([split.pretrain, split.train, validation])]
@@ -104,7 +103,7 @@ class _Job:
         blocks = np.stack([groups(self.pool, "session")[rows], self.pool.column("block")[rows]], axis=1)
         return np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1)
 
-    def cache_key(self, splits: Sequence[Fold], decoder: Decoder) -> str:
+    def cache_key(self, splits: Split, decoder: Decoder) -> str:
         """Fingerprint of everything that a cell depends on."""
         settings = self.run.settings
         prints = made_from(self.run, self.subject, decoder)[1] if decoder.takes == "features" else []
@@ -149,6 +148,7 @@ class _Unit:
     protocol: str
     subject: str
     granularity: str
+    within: str  # where the split is, as in `Run.split`
     model: str
 
 
@@ -157,7 +157,7 @@ def _classify(run: Run, unit: _Unit) -> Path:
     run = process_cache("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
     job = process_cache("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
     granularity, model, settings = unit.granularity, unit.model, run.settings.classify
-    splits, decoder = job.splits(granularity), _make_decoder(run, model)
+    splits, decoder = job.split(granularity, unit.within), _make_decoder(run, model)
     where = Path(run.settings.split.protocol) / granularity
     name = f"{model.replace(':', '_')}_s{job.subject}"
     path = run.folder / "classification" / where / f"{name}.npy"
@@ -187,6 +187,7 @@ def _classify(run: Run, unit: _Unit) -> Path:
         "device": decoders[0].device_, "precision": decoders[0].precision_, "concepts": concepts.tolist(),
         "selection": UNSELECTED if settings.recipe == "released" else splits[0].selection,
         "findings": listed(findings),
+        "split": run.split_path(job.subject, unit.within).relative_to(run.folder).as_posix(),
     }  # fmt: skip
     for fold, one in enumerate(decoders):
         if one.is_module_:
@@ -229,16 +230,18 @@ def _read_cell(path: Path) -> Cell:
 def classify(run: Run) -> list[Path]:
     """Train the classifiers of the settings on every subject's trials, under the protocol of the settings."""
     simulate(run)
-    return _run_grid(run, [run.settings.split.protocol], [run.settings.data.granularity], "classification")
+    own = run.settings.split.protocol, run.settings.data.granularity
+    return _run_grid(run, [own[0]], [own[1]], "classification", own)
 
 
 def benchmark(run: Run) -> list[Path]:
     """Train every classifier under every protocol on every granularity and subject; make the paper's table."""
+    own = run.settings.split.protocol, run.settings.data.granularity
     everything = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"granularity": "all"})})
     run = replace(run, settings=everything)
     simulate(run)
     protocols = list(run.settings.benchmark.protocols) or [run.settings.split.protocol]
-    return _run_grid(run, protocols, _tasks(run), "benchmark")
+    return _run_grid(run, protocols, _tasks(run), "benchmark", own)
 
 
 def _tasks(run: Run) -> list[str]:
@@ -261,24 +264,26 @@ def _tasks(run: Run) -> list[str]:
     return [task for name in asked or present for task in present[name]]
 
 
-def _run_grid(run: Run, protocols: Sequence[str], granularities: Sequence[str], name: str) -> list[Path]:
-    """Check everything that can be known before, do every cell, then write the tables."""
+def _run_grid(
+    run: Run, protocols: Sequence[str], granularities: Sequence[str], name: str, own: tuple[str, str]
+) -> list[Path]:
+    """Check everything that can be known before, do every cell, then write the tables; `own` are the run's."""
     takes = {find_encoder(model).inputs[0] for model in run.settings.classify.models}
     runs = [_with_protocol(run, protocol) for protocol in protocols]
-    for one in runs:
+    units = []
+    for one, protocol in zip(runs, protocols, strict=True):
         for subject in one.subjects:
             for granularity in granularities:
-                _Job(one, subject).splits(granularity)
-    if "features" in takes:
-        for one in runs:
+                within = "" if (protocol, granularity) == own else f"{protocol}/{granularity}"
+                _Job(one, subject).split(granularity, within)
+                units += [
+                    _Unit(protocol, subject, granularity, within, model) for model in run.settings.classify.models
+                ]
+    for one in runs:
+        if "features" in takes:
             features(one, keep_imported=True)
-    units = [
-        _Unit(one.settings.split.protocol, subject, granularity, model)
-        for one in runs
-        for subject in one.subjects
-        for granularity in granularities
-        for model in run.settings.classify.models
-    ]
+        for subject in one.opened:  # the audit reads these, whatever the models are made from
+            write_trials(one, subject)
     paths = list(run.spread("classify", _classify, units, title=name))
     return _write_tables(run, [_read_cell(path) for path in paths], name)
 

@@ -347,7 +347,8 @@ def _take_captions(run: Run, file: Path, path: Path) -> None:
     """Write the captions of caption.txt."""
     captions = read_captions_of(file, run.stimuli, "choose its data set")
     write_captions(path, captions)
-    artifacts.finish(path, _inputs(file), _card(file))
+    prints = {name: run.dataset[1].print_of(name) for name in run.stimuli}
+    artifacts.finish(path, _inputs(file), {**_card(file), "images": prints})
 
 
 def _take_embeddings(run: Run, file: Path, path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.config import RunSettings
 from neurocanvas.data import images as picture_files
+from neurocanvas.data.eeg_imagenet import granularity_rows
 from neurocanvas.data.splits import PROTOCOLS, Split, check_sessions, make_split, testable_subjects
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option, csv_text
@@ -119,14 +120,18 @@ class Run:
             check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
         return trials if PROTOCOLS[protocol].uses_others else self.subjects[subject]
 
-    def split(self, subject: str, within: str = "") -> Split:
-        """A subject's split: read from splits/<subject>.json, or made once and written there."""
-        path = self.folder / "splits" / within / f"{subject}.json"
-        if path.is_file():
-            return Split.from_dict(artifacts.read_json(path, "a split"), self.pool(subject))
-        split = make_split(self.pool(subject), settings=self.settings.split, subject=subject)
-        artifacts.write_json(path, split.to_dict())
-        return split
+    def split_path(self, subject: str, within: str = "") -> Path:
+        """Where a subject's split is; `within` is "<protocol>/<granularity>" where these are not the run's own."""
+        return self.folder / "splits" / within / f"{subject}.json"
+
+    def split(self, subject: str, within: str = "", granularity: str = "") -> Split:
+        """A subject's split of all trials, or of those of a granularity: read, or made once and written."""
+        path, pool = self.split_path(subject, within), self.pool(subject)
+        if not path.is_file():
+            trials = pool[granularity_rows(pool, granularity)] if granularity else pool
+            made = make_split(trials, settings=self.settings.split, subject=subject)
+            artifacts.write_json(path, made.to_dict())
+        return Split.from_dict(artifacts.read_json(path, "a split"), pool)
 
     @cached_property
     def stimuli(self) -> list[str]:

@@ -28,7 +28,12 @@ AT_ONCE = 32
 def caption(run: Run) -> list[Path]:
     """Describe every image in words: by a captioner, by its concept's name, or as a file says."""
     settings, ids = run.settings.caption, run.stimuli
-    path, captions, keys = run.folder / "targets" / "caption.txt", given_captions(run), caption_keys(run)
+    path, captions = run.folder / "targets" / "caption.txt", given_captions(run)
+    made_by: Any = captions
+    if captions is None:
+        made_by = source_print(captioner_of(settings.source)) if settings.source else family_print(run.settings.family)
+    prints = {name: run.dataset[1].print_of(name) for name in ids}  # the audit compares pictures by these
+    keys = [artifacts.fingerprint("caption", made_by, settings.recipe, prints[name] or name) for name in ids]
     inputs = artifacts.fingerprint("caption", ids, keys)
     if artifacts.is_done(path, inputs):
         return [path]
@@ -41,7 +46,9 @@ def caption(run: Run) -> list[Path]:
     if captions is None:
         captions = dict(zip(ids, map(str, artifacts.cached("captions", keys, describe)), strict=True))
     write_captions(path, captions)
-    artifacts.finish(path, inputs, {"source": settings.source or run.settings.family, "recipe": settings.recipe})
+    artifacts.finish(path, inputs, {
+        "source": settings.source or run.settings.family, "recipe": settings.recipe, "images": prints,
+    })  # fmt: skip
     return [path]
 
 
@@ -53,16 +60,6 @@ def given_captions(run: Run) -> dict[str, str] | None:
     if source.endswith(".txt"):
         return read_captions_of(Path(source), run.stimuli, "add it, or caption by a network")
     return None
-
-
-def caption_keys(run: Run) -> list[str]:
-    """Cache key of every image's caption."""
-    settings, family, images = run.settings.caption, run.settings.family, run.dataset[1]
-    made_by: Any = given_captions(run)
-    if made_by is None:
-        made_by = source_print(captioner_of(settings.source)) if settings.source else family_print(family)
-    prints = [images.print_of(name) or name for name in run.stimuli]
-    return [artifacts.fingerprint("caption", made_by, settings.recipe, one) for one in prints]
 
 
 def _describe(run: Run, names: list[str]) -> list[str]:

@@ -81,7 +81,7 @@ def _extract(run: Run, subject: str, *, keep_imported: bool) -> Path:
 def write_trials(run: Run, subject: str) -> None:
     """Write a subject's trial table beside the features."""
     path, trials = run.features_path(subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
-    write_table(path, {name: trials.column(name) for name in trials.metadata})
+    write_table(path, {"trial": trials.names, **{name: trials.column(name) for name in trials.metadata}})
 
 
 def pooled_features_paths(run: Run, subject: str) -> list[Path]:
@@ -161,6 +161,8 @@ def train(run: Run) -> list[Path]:
     for name in names if run.decoder is None else ():
         find_encoder(name, "embedding")
     units = []
+    for subject in run.opened:  # the audit reads these, whatever the encoder is made from
+        write_trials(run, subject)
     for subject in run.subjects:  # what cannot be split is refused before anything is trained
         units += [(subject, fold, name) for fold in range(len(run.split(subject))) for name in names]
     return list(run.spread("train", _train, units))
@@ -205,7 +207,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     card = {
         "encoder": name, "target": decoder.target, "spec": asdict(decoder.input_spec), "settings": parameters,
         "device": decoder.device_, "precision": decoder.precision_,
-        "split": {"name": fold.name, "fingerprint": fold.fingerprint()}
+        "split": {"name": fold.name, "fingerprint": fold.fingerprint(pool.names)}
         | {part: len(rows) for part, rows in fold.parts().items()},
         "selection": f"lowest validation error; validation trials are {fold.selection}",
         "history": decoder.history_, "selected_epoch": decoder.chosen_,

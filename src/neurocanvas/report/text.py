@@ -8,9 +8,8 @@ from typing import Any
 
 from neurocanvas.audit.controls.base import LARGE_SHARE, SIGNIFICANT
 from neurocanvas.audit.controls.registry import CONTROLS
-from neurocanvas.audit.external import MADE_ELSEWHERE
 from neurocanvas.audit.overlap import OF_PICTURES, PAIRS, SHARED
-from neurocanvas.audit.verdict import gravest
+from neurocanvas.audit.verdict import MADE_ELSEWHERE, gravest
 from neurocanvas.config import RunSettings
 from neurocanvas.evaluation.metrics import METRICS, SHARE
 from neurocanvas.findings import OF_BLOCKS, Finding, read_findings
@@ -90,12 +89,12 @@ SENTENCES: dict[str, str] = {
     "rows-differ": "{source} has {rows} rows, but {scored} pictures were scored; run `neurocanvas evaluate` again.",
     "unseen-answers": "{n} of the concepts that were predicted are those of no test trial.",
     "pooled-training": "All rows of train are taken to have trained what answered the test trials of every subject.",
-    "data-missing": "The data set is not there: the run's trial tables were read instead, and no picture's bytes "
-    "compared.",
+    "pictures-by-name": "Pictures were compared by their names, not by the bytes of their files: `neurocanvas caption` "
+    "notes these.",
     "scored-elsewhere": "scores/summary.json is of pictures that were made elsewhere; run `neurocanvas evaluate` again "
     "for the run's own.",
-    "other-trials": "{file} was made from other trials than the split of run.toml gives; what is said of overlap holds "
-    "for the latter.",
+    "other-trials": "{file} was made from other trials than the split of the run folder gives; what is said of overlap "
+    "holds for the latter.",
     "other-split": "Nothing can be concluded: {stale}.",
     "block-confounded": "Accuracy is confounded with recording block: {came}, {inside:%} of the test trials are of "
     "blocks that train too, and the block alone names the concept in {by_block:%}; {said}.",
@@ -200,9 +199,11 @@ def _stale(one: Mapping[str, Any]) -> str:
     """What was made on another split than run.toml says, and what to run."""
     files = f"{one['file']} and {one['more']} more were" if one["more"] else f"{one['file']} was"
     if one["stage"] == "classify":
-        return f"{files} made from other trials than the split of run.toml tests; run `neurocanvas classify` again"
+        return (
+            f"{files} made from other trials than the split of the run folder tests; run `neurocanvas classify` again"
+        )
     verbs = ", ".join(f"`neurocanvas {verb}`" for verb in ("train", "predict", "generate", "evaluate"))
-    return f"{files} trained on another split than run.toml says; run {verbs} again"
+    return f"{files} trained on another split than that of the run folder; run {verbs} again"
 
 
 def _looked(one: Mapping[str, Any]) -> str:
