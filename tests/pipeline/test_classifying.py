@@ -1,6 +1,7 @@
 """The verbs classify and benchmark on a small simulated data set: tables, resuming, and what is refused."""
 
 import json
+import re
 from contextlib import closing
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from neurocanvas import artifacts
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.splits import Fold
+from neurocanvas.decoder import Decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.parallel import Engine
 from neurocanvas.pipeline import classify as classifying
+from neurocanvas.pipeline import train as training
 from neurocanvas.pipeline.run import Run
 from neurocanvas.simulation.dataset import simulate
 from neurocanvas.workflow import run_stage
@@ -67,7 +70,7 @@ def test_every_cell_and_every_table_is_there_and_says_that_the_split_is_confound
         assert (done / "scores" / f"benchmark{suffix}").stat().st_size > 100
     assert found["rows"][0]["mean"] > 2 / 6 and found["rows"][0]["p_holm"] < 0.05  # drift is decoded from blocks
     for path in [*done.glob("scores/benchmark.*"), *done.glob("[cm]*/**/*.json")]:
-        assert "Block design" in path.read_text(encoding="utf-8"), path
+        assert re.search(r"Block design|block-", path.read_text(encoding="utf-8")), path
 
 
 def test_scores_belong_to_the_trials_that_their_rows_name(done, data):
@@ -111,24 +114,25 @@ def test_what_changed_is_done_again_and_nothing_else(done, data, tmp_path):
 
 
 def test_the_signal_of_many_trials_is_read_batch_by_batch(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(classifying, "IN_MEMORY", 300 * 62 * 400 * 4)
+    monkeypatch.setattr(training, "IN_MEMORY", 300 * 62 * 400 * 4)
     alone, many = (
-        classifying._Job(Run(tmp_path, settings_for(data, split={"protocol": protocol})), 1)
+        Run(tmp_path, settings_for(data, split={"protocol": protocol}))
         for protocol in ("released", "leave-subject-out")
     )
-    assert isinstance(alone.signal, np.ndarray) and alone.signal.shape == (300, 62, 400)
-    assert not isinstance(many.signal, np.ndarray) and many.signal.shape == (600, 62, 400)
-    rows = np.flatnonzero(many.pool.column("subject") == 1)
-    np.testing.assert_array_equal(many.signal[rows[[7, 3, 299]]], alone.signal[[7, 3, 299]])
+    whole, window = (training.read_inputs(run, "1", Decoder("eegnet")) for run in (alone, many))
+    assert isinstance(whole, np.ndarray) and whole.shape == (300, 62, 400)
+    assert not isinstance(window, np.ndarray) and window.shape == (600, 62, 400)
+    rows = np.flatnonzero(many.pool("1").column("subject") == "1")
+    np.testing.assert_array_equal(window[rows[[7, 3, 299]]], whole[[7, 3, 299]])
 
 
-def test_signal_that_is_not_kept_gives_the_same_scores(data, tmp_path, monkeypatch):
-    settings = {"data": {"subjects": [1]}, "classify": {"models": ["eegnet"], "epochs": 1}}
-    for name, limit in (("kept", classifying.IN_MEMORY), ("read", 0)):
-        monkeypatch.setattr(classifying, "IN_MEMORY", limit)
+def test_signal_that_is_not_in_memory_gives_the_same_scores(data, tmp_path, monkeypatch):
+    settings = {"data": {"subjects": ["1"]}, "classify": {"models": ["eegnet"], "epochs": 1}}
+    for name, limit in (("whole", training.IN_MEMORY), ("read", 0)):
+        monkeypatch.setattr(training, "IN_MEMORY", limit)
         run_stage(Run(tmp_path / name, settings_for(data, **settings)), "classify")
-    kept, read = (next((tmp_path / name).glob("classification/**/eegnet_s1.npy")) for name in ("kept", "read"))
-    assert kept.read_bytes() == read.read_bytes()
+    whole, read = (next((tmp_path / name).glob("classification/**/eegnet_s1.npy")) for name in ("whole", "read"))
+    assert whole.read_bytes() == read.read_bytes()
 
 
 def test_classify_is_one_granularity_and_keeps_the_networks(data, tmp_path):
@@ -177,12 +181,13 @@ def test_a_confounded_split_is_refused_before_anything_is_trained(tmp_path):
 
 
 def test_a_concept_that_is_tested_but_never_trained_is_refused_before_anything_is_trained(data, tmp_path, monkeypatch):
-    def unfair(trials, settings, subject):
+    def unfair(run, subject, *_):
+        trials = run.pool(subject)
         first = trials.column("concept") == trials.column("concept")[0]
         others = np.flatnonzero(~first)
         return [Fold("unfair", others[::2], others[1::2], np.flatnonzero(first), "")]
 
-    monkeypatch.setattr(classifying, "make_split", unfair)
+    monkeypatch.setattr(Run, "split", unfair)
     with pytest.raises(NeuroCanvasError, match=r"split unfair: concept n\d+ is tested but never trained"):
         run_stage(Run(tmp_path, settings_for(data)), "classify")
 
@@ -190,14 +195,14 @@ def test_a_concept_that_is_tested_but_never_trained_is_refused_before_anything_i
 def test_without_the_flag_test_labels_are_hidden_until_all_is_predicted_and_with_it_the_card_says_more(
     data, tmp_path, monkeypatch
 ):
-    done, real = [], classifying.train_classifier
+    done, real = [], Decoder.fit_prepared
 
-    def watching(name, x, y, split, spec, settings):
-        assert set(y[split.test]) == {-1} and (y[split.train] >= 0).all()
-        done.append(real(name, x, y, split, spec, settings))
+    def watching(self, x, y, spec, *, train, watch, **options):
+        assert set(y[watch]) == {classifying.HIDDEN} and classifying.HIDDEN not in y[train]
+        done.append(real(self, x, y, spec, train=train, watch=watch, **options))
         return done[-1]
 
-    monkeypatch.setattr(classifying, "train_classifier", watching)
+    monkeypatch.setattr(Decoder, "fit_prepared", watching)
     cells = {}
     for diagnose in (False, True):
         changes = {"models": ["mlp", "knn"], "diagnose_selection": diagnose}
@@ -214,6 +219,6 @@ def test_without_the_flag_test_labels_are_hidden_until_all_is_predicted_and_with
 
 
 def test_an_unknown_model_is_refused(data, tmp_path):
-    with pytest.raises(NeuroCanvasError, match="classifier: allowed are eegnet"):
+    with pytest.raises(NeuroCanvasError, match=r"classify\.models of concepts: allowed are mlp_sd, eegnet"):
         run_stage(Run(tmp_path, settings_for(data, classify={"models": ["ridge", "svn"]})), "classify")
     assert not list(tmp_path.glob("classification/**/*.npy"))
