@@ -186,3 +186,33 @@ def test_fingerprints_tell_inputs_apart():
     assert same[0] == same[1] and len({same[0], *others}) == 6
     assert artifacts.fingerprint("ab", "c") != artifacts.fingerprint("a", "bc")
     assert artifacts.fingerprint(SimulateSettings(seed=1)) != artifacts.fingerprint(SimulateSettings(seed=2))
+
+
+def test_the_shared_cache_makes_each_entry_once_and_a_damaged_one_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEUROCANVAS_CACHE", str(tmp_path))
+    made = []
+
+    def make(places):
+        made.append(places)
+        yield from (np.array(f"caption {place}") for place in places)
+
+    first = list(map(str, artifacts.cached("captions", ["aa", "bb", "aa"], make)))
+    assert first == ["caption 0", "caption 1", "caption 0"]
+    assert list(map(str, artifacts.cached("captions", ["bb", "cc"], make))) == ["caption 1", "caption 1"]
+    assert made == [[0, 1], [1]]
+    [entry] = [path for path in artifacts.cache_files()["captions"] if path.stem == "cc"]
+    entry.write_bytes(b"\x93NUMPY")
+    with pytest.raises(NeuroCanvasError, match=r"cc.npy: damaged, .*; delete it and run again"):
+        list(artifacts.cached("captions", ["cc"], make))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_cache_that_cannot_be_written_says_so_in_one_line(monkeypatch, tmp_path, error):
+    monkeypatch.setenv("NEUROCANVAS_CACHE", str(tmp_path))
+    monkeypatch.setattr(np, "save", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(
+        NeuroCanvasError, match=f"{tmp_path}: the shared cache cannot be written .{error.strerror}"
+    ) as said:
+        list(artifacts.cached("features", ["aa"], lambda places: [np.zeros(3)]))
+    assert "neurocanvas cache --prune" in str(said.value) and "NEUROCANVAS_CACHE" in str(said.value)
+    assert not [*tmp_path.rglob("*.npy")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def write(folder, text):
         ("[generate]\nstep = 20", r"generate\.step: Extra inputs"),
         ("[data.recording]\nfile = 'x'", r"data\.recording\.file: Extra inputs"),
         ("[generate]\nsteps = 0", r"generate\.steps: .*got 0"),
-        ("[generate]\narms = ['eeg', 'brain']", r"generate\.arms\.1: .*'oracle'.*got 'brain'"),
+        ("[generate]\narms = ['eeg', 'brain']", r"generate\.arms\.1: .*oracle.*got 'brain'"),
         ("[data]\ngranularity = 'fine9'", r"data\.granularity: .*'fine4'.*got 'fine9'"),
         ("[generate]\narms = []", r"generate\.arms: "),
         ("[evaluate]\nseed = -1", r"evaluate\.seed: .*got -1"),
@@ -87,3 +88,26 @@ def test_the_demo_keeps_what_was_promised_of_it():
 def test_settings_of_drawing_that_do_not_go_together_are_refused(asked, says):
     with pytest.raises(NeuroCanvasError, match=says):
         load_settings(None, generate=asked)
+
+
+def test_a_run_folder_of_an_older_format_is_refused_with_the_command_that_makes_it_anew(tmp_path, call):
+    (tmp_path / "run.toml").write_text('name = "old"\n[mapper]\nname = "ridge"\n[data]\nroot = "/my/eeg"\n')
+    for words in (("train", "-o", tmp_path), ("fork", tmp_path, tmp_path / "new"), ("evaluate", "-o", tmp_path)):
+        code, _, err = call(*words)
+        assert code == 2 and "run.toml: a run folder of format 1, and this version reads format 2" in err
+        assert "neurocanvas run -d /my/eeg -o NEW" in err and err.count("\n") == 1
+
+
+def test_fork_links_what_stays_valid_and_says_what_to_make(tiny_run, tmp_path, call):
+    new = tmp_path / "new"
+    code, out, err = call("fork", tiny_run, new, "--set", "generate.steps=3", "--json")
+    assert code == 0, err
+    assert json.loads(out)["to_make"] == ["evaluate", "generate", "report"]
+    model = "models/mlp_sd_s0_fold0_model.safetensors"
+    assert (new / model).stat().st_ino == (tiny_run / model).stat().st_ino
+    assert not (new / "images").exists() and load_settings(new / "run.toml").generate.steps == 3
+    code, _, err = call("fork", tiny_run, new)
+    assert code == 2 and "not empty" in err
+    for change, says in (("steps=3", "section.key=value"), ("generate.stepz=3", "Extra inputs are not permitted")):
+        code, _, err = call("fork", tiny_run, tmp_path / "other", "--set", change)
+        assert code == 2 and says in err and not (tmp_path / "other").exists()

@@ -36,6 +36,12 @@ def _in_registry(where: str) -> AfterValidator:
 
 ProtocolName = Annotated[str, _in_registry("neurocanvas.data.splits:PROTOCOLS")]
 DatasetName = Annotated[str, _in_registry("neurocanvas.data:DATASETS")]
+TargetName = Annotated[str, _in_registry("neurocanvas.targets:TARGETS")]
+GeneratorName = Annotated[str, _in_registry("neurocanvas.generation:GENERATORS")]
+ArmName = Annotated[str, _in_registry("neurocanvas.generation.arms:ARMS")]
+MetricName = Annotated[str, _in_registry("neurocanvas.evaluation.metrics:METRICS")]
+VariantName = Annotated[str, _in_registry("neurocanvas.audit.variants:VARIANTS")]
+ControlName = Annotated[str, _in_registry("neurocanvas.audit.controls.registry:CONTROLS")]
 # Of a subject: numbers in TOML are taken as their text.
 SubjectName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
@@ -139,7 +145,7 @@ class CaptionSettings(Settings):
 class EmbedSettings(Settings):
     """Captions and pictures to targets (verb `embed`)."""
 
-    target: str = Field(
+    target: TargetName = Field(
         "clip-text",
         description="what mappers predict: the hidden states of captions (77, 768), which Stable Diffusion takes; a "
         "caption as one vector; or the picture's CLIP embedding. With the last two the arms that retrieve are drawn",
@@ -269,8 +275,8 @@ class GenerateSettings(Settings):
     """Predictions to pictures (verb `generate`)."""
 
     family: str = Field("bundled", description="a name in families.FAMILIES, or a folder like the bundled one")
-    generator: str = Field("stable-diffusion", description="a name in generation.GENERATORS")
-    arms: tuple[str, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
+    generator: GeneratorName = Field("stable-diffusion", description="a name in generation.GENERATORS")
+    arms: tuple[ArmName, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
     samples: int = Field(1, ge=1, description="pictures per trial; the first is scored, or of the arm best-of the best")
     scheduler: Literal["dpm-solver++", "pndm", "ddim", "unipc", "lcm"] = "dpm-solver++"
     steps: int = Field(20, ge=1)
@@ -310,7 +316,7 @@ class GenerateSettings(Settings):
 class ControlsSettings(Settings):
     """What else could explain the accuracy (verb `controls`)."""
 
-    names: tuple[str, ...] = Field((), description="names in evaluation.controls.CONTROLS; empty = all")
+    names: tuple[ControlName, ...] = Field((), description="names in evaluation.controls.CONTROLS; empty = all")
     permutations: int = Field(999, ge=19)
     repeats: int = Field(10, ge=1, description="surrogates that an accuracy is averaged over")
     seed: int = Field(0, ge=0)
@@ -324,10 +330,10 @@ class EvaluateSettings(Settings):
         "", description="folder of seen pictures: score the pictures in data.pictures against these, not a run's"
     )
     pairs: str = Field("", description="CSV that says which belong together: image, against; empty = of one name")
-    variant: Literal["mindeye", "atm-old", "ozcelik", "bread", "enigma", "mindvis-nway", "crosspt-upper-half"] = Field(
+    variant: VariantName = Field(
         "mindeye", description="whose sizes, layers and counting: evaluation.variants.VARIANTS"
     )
-    metrics: tuple[str, ...] = Field(
+    metrics: tuple[MetricName, ...] = Field(
         (),
         description="of feature networks: names in evaluation.metrics.METRICS, whose weights may be fetched; empty = "
         "those whose weights are here",

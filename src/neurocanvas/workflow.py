@@ -8,7 +8,7 @@ import shlex
 import shutil
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,9 @@ from neurocanvas.config import (
     stale_after,
     used_verbs,
 )
-from neurocanvas.encoders import find_encoder
-from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.parallel import threads
 from neurocanvas.pipeline.run import Run
-from neurocanvas.targets import resolve
 
 # Every verb from data to report, in its order -> the module of its function, which is imported when it runs.
 STAGES: dict[str, str] = {
@@ -52,32 +50,6 @@ BESIDE: dict[str, str] = {
 GROWING = ("data.subjects", "generate.arms", "classify.models", "encoder.baselines")
 
 
-# Settings that name rows of a registry, and where it is; read for the sections that a verb is the first to use.
-NAMES: dict[str, str] = {
-    "embed.target": "neurocanvas.targets:TARGETS",
-    "generate.generator": "neurocanvas.generation:GENERATORS",
-    "generate.arms": "neurocanvas.generation.arms:ARMS",
-    "evaluate.metrics": "neurocanvas.evaluation.metrics:METRICS",
-    "evaluate.variant": "neurocanvas.audit.variants:VARIANTS",
-    "controls.names": "neurocanvas.audit.controls.registry:CONTROLS",
-}
-
-
-def check_names(settings: RunSettings, verbs: Iterable[str]) -> None:
-    """Refuse names that no registry has, before anything is computed."""
-    sections = {section for verb in verbs for section in STEPS[verb].settings}
-    for name in (settings.encoder.name, *settings.encoder.baselines) if "encoder" in sections else ():
-        find_encoder(name, "embedding", "encoder.name")
-    for name in settings.classify.models if "classify" in sections else ():
-        find_encoder(name, "concept", "classify.models")
-    for name, registry in NAMES.items():
-        section, _, key = name.partition(".")
-        if section in sections:
-            value, rows = getattr(getattr(settings, section), key), resolve(registry)
-            for one in (value,) if isinstance(value, str) else value:
-                check_option(name, one, rows)
-
-
 def run_stage(run: Run, verb: str) -> list[Path]:
     """Run one verb; no other process works on the run folder meanwhile."""
     with artifacts.hold(run.folder, verb):
@@ -85,7 +57,6 @@ def run_stage(run: Run, verb: str) -> list[Path]:
         before = path.read_bytes() if path.is_file() else None
         used = used_verbs(path)
         settings = _settled(run, path, used)
-        check_names(settings, [verb])
         writes = os.environ.get("RANK", "0") == "0"  # of processes that generate together, one
         if writes:
             save_settings(settings, path, [*used, verb])
@@ -138,7 +109,6 @@ def run_all(run: Run) -> Path:
     """Run every verb from the data to the report."""
     with artifacts.hold(run.folder, "run"):
         _settled(run, run.folder / "run.toml", used_verbs(run.folder / "run.toml"))
-        check_names(run.settings, STAGES)
         for verb in STAGES:
             paths = run_stage(run, verb)
     return paths[0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 
+from neurocanvas.artifacts import cached, fingerprint
 from neurocanvas.errors import check_option
 
 Encode = Callable[[Sequence[Any]], np.ndarray]
@@ -91,6 +92,32 @@ def target_space(name: str) -> TargetSpace:
     row = TARGETS[check_option("target", kind, [one for one, target in TARGETS.items() if target.of != "concept"])]
     network = network or "bundled"
     return TargetSpace(kind, tuple(resolve(row.shape)(network)), network, row.layer)
+
+
+def embed(images: Any, ids: Sequence[str], space: TargetSpace) -> np.ndarray:
+    """Embeddings of images by their names, (n, *space.shape), float16; captions are written where the space needs them."""
+    from neurocanvas.targets.captions import load_captioner
+    from neurocanvas.targets.pretrained import family_print
+
+    row, weights = TARGETS[space.name], family_print(space.network)
+    sources = [images.print_of(name) or name for name in ids]
+
+    def describe(places: list[int]) -> Iterator[np.ndarray]:
+        captioner = load_captioner(space.network)
+        for place in places:
+            yield np.array(captioner.describe([images.picture(ids[place])])[0])
+
+    if row.of == "caption":
+        keys = [fingerprint("caption", weights, "default", one) for one in sources]
+        sources = list(map(str, cached("captions", keys, describe)))
+
+    def encode(places: list[int]) -> Iterator[np.ndarray]:
+        load = resolve(row.load)(space.network)
+        for place in places:
+            yield load([sources[place] if row.of == "caption" else images.picture(ids[place])])[0]
+
+    keys = [fingerprint("embedding", str(space), weights, one) for one in sources]
+    return np.stack(list(cached("embeddings", keys, encode)))
 
 
 def resolve(name: str) -> Any:
