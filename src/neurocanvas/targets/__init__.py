@@ -95,7 +95,7 @@ def target_space(name: str) -> TargetSpace:
 
 
 def embed(images: Any, ids: Sequence[str], space: TargetSpace) -> np.ndarray:
-    """Embeddings of images by their names, (n, *space.shape), float16; captions are written where the space needs them."""
+    """Embeddings of images by their names, (n, *space.shape), float16, from the shared cache or made."""
     from neurocanvas.targets.captions import load_captioner
     from neurocanvas.targets.pretrained import family_print
 
