@@ -1,4 +1,4 @@
-"""Benchmarks of the mapper: the released loop on whole targets against ours in principal coordinates."""
+"""Benchmarks of the encoder mlp_sd: the released loop on whole targets against ours in principal coordinates."""
 
 from __future__ import annotations
 

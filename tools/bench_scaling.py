@@ -1,4 +1,4 @@
-"""Benchmarks of engines: the same units by 1, 2 and 4 worker processes, one thread each."""
+"""Benchmarks of engines: the same tasks by 1, 2 and 4 worker processes, one thread each."""
 
 from __future__ import annotations
 

@@ -296,7 +296,7 @@ def train_decoder(work: Path, until: float) -> bool:
 def train_unet(work: Path, until: float) -> bool:
     """Velocity prediction with dropped captions (for guidance) and uncertain ones (predictions are never pure).
 
-    An uncertain condition is what a mapper gives whose predictions were scaled up to the variance of the targets:
+    An uncertain condition is what an encoder gives whose predictions were scaled up to the variance of the targets:
     mean + r (true - mean) + sqrt(1 - r²) noise, where the noise has the covariance of the targets.
     """
     latents, (conditions, row_of) = cached_latents(work), cached_conditions(work)
