@@ -1,17 +1,8 @@
-"""Confusions of concepts, and the order by meaning."""
+"""The order of concepts by meaning."""
 
 import numpy as np
-import pytest
 
-from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.summary import confusion_counts, semantic_order
-
-
-def test_confusions_are_counted():
-    scores = np.array([[0.9, 0.1, 0], [0.1, 0.9, 0], [0.2, 0.8, 0], [0, 0.3, 0.7]])
-    assert confusion_counts(scores, np.array([0, 0, 1, 2])).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
-    with pytest.raises(NeuroCanvasError, match="one column per trial"):
-        confusion_counts(scores, np.array([0, 1]))
+from neurocanvas.evaluation.summary import semantic_order
 
 
 def test_like_concepts_stand_together():

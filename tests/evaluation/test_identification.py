@@ -7,7 +7,6 @@ import pytest
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import (
-    concept_top_k_table,
     n_way_top_k,
     n_way_top_k_table,
     ranks,
@@ -79,8 +78,8 @@ def test_ranks_put_ties_in_the_middle() -> None:
 def test_concept_top_k_shares_a_tie_across_the_last_place() -> None:
     scores = np.array([[5.0, 4.0, 4.0, 4.0, 1.0, 0.0]])
     for k, expected in ((1, [1, 0, 0, 0, 0, 0]), (3, [1, 2 / 3, 2 / 3, 2 / 3, 0, 0]), (5, [1, 1, 1, 1, 1, 0])):
-        assert concept_top_k_table(scores, k)[0] == pytest.approx(expected)
-    assert concept_top_k_table(scores[:, :3], 5)[0, 2] == 1.0, "five guesses, three concepts"
+        assert n_way_top_k_table(scores, 6, k)[0] == pytest.approx(expected)
+    assert n_way_top_k_table(scores[:, :3], 3, 3)[0, 2] == 1.0, "three guesses, three concepts"
 
 
 @pytest.mark.parametrize(

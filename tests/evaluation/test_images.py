@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.pixels import Window, lpips_distance, pixcorr, pixcorr_table, ssim, ssim_table
+from neurocanvas.evaluation.pixels import Window, lpips_distance, pixcorr, ssim
 
 
 def pictures(n: int, seed: int, size: tuple[int, int] = (32, 40)) -> np.ndarray:
@@ -29,7 +29,7 @@ def literal_ssim(a: np.ndarray, b: np.ndarray) -> float:
 def test_ssim_and_its_table_are_scikit_images_in_single_precision_too(kind) -> None:
     images, others = pictures(3, seed=2).astype(kind), pictures(5, seed=3).astype(kind)
     expected = np.array([[literal_ssim(a.astype(float), b.astype(float)) for b in others] for a in images])
-    np.testing.assert_allclose(ssim_table(images, others), expected, atol=1e-6)
+    np.testing.assert_allclose(ssim(images, others, table=True), expected, atol=1e-6)
     np.testing.assert_allclose(ssim(images, others[:3]), np.diag(expected), atol=1e-6)
     np.testing.assert_allclose(ssim(images, images), 1.0, atol=1e-6)
 
@@ -37,7 +37,7 @@ def test_ssim_and_its_table_are_scikit_images_in_single_precision_too(kind) -> N
 def test_pixcorr_is_numpys_correlation_of_all_pixels() -> None:
     images, others = pictures(4, seed=8)[[0, 1, 3]], pictures(4, seed=9)[[0, 1, 3]]
     expected = np.corrcoef(images.reshape(3, -1), others.reshape(3, -1))[:3, 3:]
-    np.testing.assert_allclose(pixcorr_table(images, others), expected, atol=1e-10)
+    np.testing.assert_allclose(pixcorr(images, others, table=True), expected, atol=1e-10)
     np.testing.assert_allclose(pixcorr(images, others), np.diag(expected), atol=1e-10)
 
 
@@ -45,11 +45,12 @@ def test_a_picture_of_one_colour_has_no_correlation() -> None:
     images = pictures(2, seed=10)
     flat = np.full_like(images, 0.3)
     assert pixcorr(images, flat).tolist() == [0.0, 0.0]
-    assert pixcorr_table(flat, images).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert pixcorr(flat, images, table=True).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
-@pytest.mark.parametrize("metric", [pixcorr, pixcorr_table, ssim, ssim_table])
-def test_bad_pictures_are_refused(metric) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("metric", [pixcorr, ssim])
+def test_bad_pictures_are_refused(metric, table) -> None:  # type: ignore[no-untyped-def]
     good = pictures(3, seed=11)
     for bad, message in (
         ((good * 255).astype(np.uint8), "Divide 8-bit"), (good * 255, "floats from 0 to 1"),
@@ -57,7 +58,7 @@ def test_bad_pictures_are_refused(metric) -> None:  # type: ignore[no-untyped-de
         (good[..., 0], "RGB pictures"), (good[:, :20], "one size"),
     ):  # fmt: skip
         with pytest.raises(NeuroCanvasError, match=message):
-            metric(bad, good)
+            metric(bad, good, table=table)
 
 
 def test_pairs_and_sizes_are_checked() -> None:

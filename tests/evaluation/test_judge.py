@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from neurocanvas.evaluation.judge import judge_texts
 from neurocanvas.simulation.images import CONCEPTS, render, sample_drawing
+from neurocanvas.targets.clip import judge_texts
 from neurocanvas.targets.pretrained import find_family, load_picture_encoder
 
 

@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.identification import cosine_similarity
-from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, centred, concept_accuracy, retrieve
+from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, concept_accuracy, retrieve
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +33,12 @@ def things(test_data):
 def test_things_eeg2_gives_the_published_and_the_measured_numbers(
     things, predictions, gallery, centring, rule, top1, top5
 ):
-    cosines = cosine_similarity(centred(things[predictions], centring), centred(things[gallery], centring))
+    sides = (things[name].astype(float) for name in (predictions, gallery))
+    cosines = cosine_similarity(*(rows - rows.mean(axis=0) * (centring == "both sides") for rows in sides))
     found = retrieve(cosines, np.arange(200), np.arange(200), np.arange(200), rule=rule)
     assert found["top1"] == pytest.approx(top1, abs=1e-9) and found["top5"] == pytest.approx(top5 or found["top5"])
     assert (found["chance1"], found["chance5"], found["concept_accuracy"]) == (1 / 200, 5 / 200, found["top1"])
     assert found["median_rank"] == 3 or (rule, centring, gallery) != ("greedy", "none", "img_vith14")
-
-
-def test_cosine_is_scipys():
-    distance = pytest.importorskip("scipy.spatial.distance")
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(4, 9)), rng.normal(size=(5, 9))
-    np.testing.assert_allclose(cosine_similarity(a, b), 1 - distance.cdist(a, b, "cosine"), atol=1e-12)
 
 
 def test_hungarian_is_the_best_of_all_assignments():
@@ -100,10 +94,7 @@ GOOD, FOUR = np.random.default_rng(7).normal(size=(4, 3)), np.arange(4)
     ("call", "message"),
     [
         (lambda: retrieve(np.eye(4), FOUR, FOUR, FOUR, rule="best"), "allowed are greedy, hungarian, csls; got 'best'"),
-        (lambda: centred(GOOD, "mean"), "centring: allowed are none, both sides; got 'mean'"),
         (lambda: retrieve(GOOD, FOUR % 3, FOUR, FOUR[:3], rule="hungarian"), "at most 3 trials are allowed; got 4"),
-        (lambda: cosine_similarity(GOOD, np.zeros((2, 3))), "row 0 is zero"),
-        (lambda: cosine_similarity(GOOD, GOOD[:, :2]), "same width"),
         (lambda: concept_accuracy(np.eye(4), np.arange(3), FOUR), "4 trials and 4 pictures"),
     ],
 )

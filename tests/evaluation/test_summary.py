@@ -7,7 +7,8 @@ import pytest
 
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.summary import METRICS, draw_cells, exchangeable, score_tables, summarise
+from neurocanvas.evaluation.statistics import Cells
+from neurocanvas.evaluation.summary import METRICS, exchangeable, score_tables, summarise
 from neurocanvas.findings import finding
 
 SETTINGS = EvaluateSettings(permutations=199, resamples=200)
@@ -25,6 +26,10 @@ def trial_table(n_subjects: int = 1, per_concept: int = 5, folds: int = 1) -> di
         "subject": np.arange(n) // (6 * per_concept), "trial": np.arange(n), "stimulus": stimulus, "concept": concept,
         "block": block, "fold": np.arange(n) % folds,
     }  # fmt: skip
+
+
+def draw_cells(trials: dict[str, np.ndarray], blocked: bool, seed: int) -> Cells:
+    return Cells.draw(*exchangeable(trials, blocked)[1:], rng=np.random.default_rng([seed, 1]))
 
 
 def in_cells(table: np.ndarray, trials: dict[str, np.ndarray], blocked: bool = False) -> np.ndarray:
@@ -90,7 +95,8 @@ def test_chance_is_exact_for_identification_and_of_other_pictures_for_pixels() -
     assert [chance[m] for m in METRICS[:4]] == pytest.approx([0.5, 1 / 29, 1 / 6, 5 / 6])
     tables, cells = arm_tables(trials, STRENGTH["eeg"], seed=0), draw_cells(trials, False, seed=0)
     for metric, level in (("pixcorr", 0.3), ("ssim", 0.4)):  # the noise around these, and nothing of the signal
-        other = cells.shows_another(trials["stimulus"])
+        shown = trials["stimulus"]
+        other = (cells.partners >= 0) & (shown[cells.partners] != shown[:, None])
         of_trials = [row[shown].mean() for row, shown in zip(tables[metric], other, strict=True)]
         assert other.sum() == 15 * 14 + 14 * 13 and chance[metric] == pytest.approx(np.mean(of_trials))
         assert chance[metric] == pytest.approx(level, abs=0.02)
@@ -180,11 +186,8 @@ def test_a_run_without_anything_to_exchange_says_so() -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda arm, trials: arm.pop("ssim"), "ssim is missing"),
-        (lambda arm, trials: trials.pop("fold"), "missing \\['fold'\\]"),
-        (lambda arm, trials: trials.update(fold=np.zeros(3)), "lengths \\[3, 30\\]"),
-        (lambda arm, trials: trials["stimulus"].__setitem__(0, "nowhere"), "nowhere is not"),
-        (lambda arm, trials: trials["concept"].__setitem__(0, "n9"), "n9 is not"),
+        (lambda arm, trials: trials["stimulus"].__setitem__(0, "nowhere"), "nowhere"),
+        (lambda arm, trials: trials["concept"].__setitem__(0, "n9"), "n9"),
         (lambda arm, trials: arm.update(pixcorr=arm["pixcorr"][:, :-1]), r"pixcorr: a \(30, 15\) table"),
         (lambda arm, trials: arm.update(similarity=arm["similarity"][:-1]), r"got \(29, 30\)"),
         (lambda arm, trials: arm["similarity"].__setitem__((0, 0), np.nan), "NaN"),

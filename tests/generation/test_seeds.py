@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from neurocanvas.generation.base import image_seed
+from neurocanvas.generation.arms import image_seed
 
 
 def test_a_seed_belongs_to_one_picture():

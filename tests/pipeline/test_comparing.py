@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from neurocanvas.config import RunSettings
-from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS, LoadedNetwork
+from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS
 from neurocanvas.evaluation.pixels import pixcorr, ssim
 from neurocanvas.evaluation.statistics import Cells
 from neurocanvas.pipeline import evaluate as comparing
-from neurocanvas.pipeline.evaluate import Given, Pictures, cached
+from neurocanvas.pipeline.evaluate import Given, cached, load_pictures
 from neurocanvas.pipeline.run import Run
 
 SHOWN = np.array([2, 0, 1, 2, 3, 4, 0])
@@ -30,12 +30,12 @@ def given(tmp_path) -> Given:
     paths = {name: [tmp_path / f"{name}{n}.png" for n in range(count)] for name, count in (("drawn", 7), ("seen", 5))}
     for seed, path in enumerate(paths["drawn"] + paths["seen"]):
         draw(path, seed)
-    return Given({"eeg": Pictures(tuple(paths["drawn"]))}, Pictures(tuple(paths["seen"])), {"eeg": SHOWN})
+    return Given({"eeg": np.array(paths["drawn"])}, np.array(paths["seen"]), {"eeg": SHOWN})
 
 
 def anew(given: Given) -> Given:
     """The same files as another call sees them."""
-    return Given({"eeg": Pictures(given.drawn["eeg"].paths)}, Pictures(given.seen.paths), given.shown)
+    return Given(given.drawn, given.seen, given.shown)
 
 
 @pytest.mark.parametrize("units", [np.arange(7), np.array([0, 0, 0, 1, 1, 2, 3])], ids=["trials", "blocks"])
@@ -49,7 +49,8 @@ def test_pixels_are_those_of_the_pairs_that_cells_name(given, tmp_path, monkeypa
         if partner < 0:
             assert np.isnan(found[trial, column]).all()
             continue
-        pair = given.drawn["eeg"][trial][None] / 255, given.seen[int(SHOWN[partner])][None] / 255
+        files = [given.drawn["eeg"][trial]], [given.seen[int(SHOWN[partner])]]
+        pair = [load_pictures(one, None) / 255 for one in files]
         np.testing.assert_allclose(found[trial, column], [pixcorr(*pair)[0], ssim(*pair)[0]], atol=1e-12)
 
 
@@ -63,10 +64,10 @@ def test_features_are_read_a_few_at_a_time_and_once(given, tmp_path, monkeypatch
         return (places[:, :, None, None],) if metric == "lpips" else (places,)
 
     def measure(where: Path, of: Given):
-        network = comparing.Network(Run(where, RunSettings()), metric, FEATURE_NETWORKS["swav"], fetch=False)
-        return comparing._of_network(network, metric, of, "eeg")[1]
+        unit = metric, FEATURE_NETWORKS["swav"], [metric]
+        return comparing._measured(of, Run(where, RunSettings()), unit)[0][metric][1]["eeg"]
 
-    loaded = LoadedNetwork("pixels", lambda some: torch.from_numpy(np.stack(list(some))), forward, "here")
+    loaded = lambda some: torch.from_numpy(np.stack(list(some))), forward
     monkeypatch.setattr("neurocanvas.evaluation.feature_networks.load_network", lambda *_, **__: loaded)
     monkeypatch.setattr("neurocanvas.evaluation.feature_networks.load_lpips_heads", lambda: (np.ones(64),))
     whole = measure(tmp_path / "one", given)
@@ -76,7 +77,7 @@ def test_features_are_read_a_few_at_a_time_and_once(given, tmp_path, monkeypatch
     read.clear()
     np.testing.assert_equal(measure(tmp_path / "one", anew(given)), whole)
     assert read == []
-    draw(given.drawn["eeg"].paths[3], 99)
+    draw(given.drawn["eeg"][3], 99)
     changed = measure(tmp_path / "one", anew(given))
     assert read == {"alexnet2": [5, 1], "lpips": [1, 1]}.get(metric, [1])
     same = np.arange(7) != 3

@@ -15,9 +15,7 @@ from neurocanvas import artifacts
 from neurocanvas.config import load_settings
 from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.generation.arms import ARMS, likeness
-from neurocanvas.generation.base import sample_seed
-from neurocanvas.pipeline import generate as drawing
+from neurocanvas.generation.arms import ARMS, image_seed, likeness
 from neurocanvas.pipeline.generate import CELL, GAP, LINE, arm_inputs, chosen
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import Predictions
@@ -204,7 +202,7 @@ def test_arms_that_retrieve_name_start_and_choose(tiny_fork):
         assert not any("predictions" in said for said in about), "which change when another trial's prediction does"
         assert [said["sample"] for said in about] == [0, 1] and {said["trial"] for said in about} == {entry["trial"]}
         assert about[0]["scheduler"] == "dpm-solver++" and about[0]["steps"] == 2
-        seeds = {sample_seed(entry["seed"], number) for number in (0, 1)}
+        seeds = {entry["seed"], image_seed(entry["seed"], "sample", 0, 1)}
         assert {said["seed"] for said in about} == seeds
         assert entry["arm"] == "best-of" or about[0]["seed"] == entry["seed"]
         assert np.asarray(first).tobytes() != np.asarray(second).tobytes()
@@ -278,7 +276,8 @@ def test_each_of_two_processes_draws_every_second_shard_of_the_whole_run(tiny_co
     for index in (1, 0):
         process = SimpleNamespace(num_processes=2, process_index=index, is_main_process=index == 0)
         process.wait_for_everyone = lambda: waited.append("for the other")
-        monkeypatch.setattr(drawing, "processes", lambda process=process: process)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setattr("accelerate.PartialState", lambda process=process, **_: process)
         run_stage(run, "generate")
         cards = sorted(path.name for path in (tiny_copy / "images").rglob("shard_*.json"))
         assert len(cards) == (6 if index else 12)  # 4 arms of 8 pictures, 3 a shard

@@ -13,17 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics.pairwise import cosine_similarity
 from tiny import tiny_settings, write_true_captions, written_files
 
 from neurocanvas.audit.controls.registry import CONTROLS
 from neurocanvas.audit.variants import pixels_of_pairs
 from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation import pixels as images
-from neurocanvas.evaluation.feature_networks import LoadedNetwork, NotComputed
-from neurocanvas.evaluation.identification import cosine_similarity
+from neurocanvas.evaluation.feature_networks import NotComputed
 from neurocanvas.pipeline import evaluate as comparing
-from neurocanvas.pipeline import evaluate as explaining
 from neurocanvas.pipeline.run import Run, read_picture
 from neurocanvas.report.text import controls_verdict
 from neurocanvas.workflow import STAGES, fork, run_stage
@@ -78,9 +76,9 @@ def networks(monkeypatch):
 
     def load(network, *, folder, download):
         if network.title.startswith("LPIPS"):
-            return NotComputed(network.title, "no such file")
+            raise NotComputed("no such file")
         asked.append((network.title, folder, download))
-        return LoadedNetwork(network.title, prepare, lambda pixels: (pixels.float(),), "test")
+        return prepare, lambda pixels: (pixels.float(),)
 
     def prepare(pictures):
         pixels = torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).float()
@@ -117,16 +115,16 @@ def test_what_was_computed_of_a_picture_is_not_computed_again(tiny_copy, monkeyp
     def count(module, name, size):
         original = getattr(module, name)
 
-        def counting(*args):
+        def counting(*args, **how):
             counts[name] += size(args)
-            return original(*args)
+            return original(*args, **how)
 
         monkeypatch.setattr(module, name, counting)
 
-    count(comparing, "_judge", lambda args: len(args[1]))
+    count(comparing, "_judge", lambda args: len(args[1][0]))
     count(comparing, "judge_texts", lambda args: len(args[0]))
-    count(images, "_ssim", lambda _: 1)
-    count(images, "_unit_rows", lambda args: len(args[0]))
+    count(comparing, "_pixel_table", lambda args: len(args[1][0]) * len(args[1][1]))
+    count(comparing, "pixels_of_pairs", lambda args: len(args[0]))
     before = written_files(tiny_copy)
     run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
     assert not counts and written_files(tiny_copy) == before
@@ -134,7 +132,7 @@ def test_what_was_computed_of_a_picture_is_not_computed_again(tiny_copy, monkeyp
     shutil.copy(next((tiny_copy / "images" / "s0" / "oracle").glob("*.png")), one)
     run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
     # a cell of 8 pictures and the pair that the variant compares; the judge has seen the other arm's picture
-    assert counts == {"_ssim": 8 + 1, "_unit_rows": 1 + 8 + 2}
+    assert counts == {"_pixel_table": 8, "pixels_of_pairs": 1}
     changed = written_files(tiny_copy)
     assert changed["scores/summary.json"] != before["scores/summary.json"]
     Image.fromarray(255 - read_picture(one)).save(one)
@@ -142,7 +140,7 @@ def test_what_was_computed_of_a_picture_is_not_computed_again(tiny_copy, monkeyp
     other, settings = tiny_copy.with_name("other"), tiny_settings(evaluate={"variant": "ozcelik"})
     fork(tiny_copy, other, settings)
     run_stage(Run(other, settings), "evaluate")
-    assert counts == {"_judge": 1, "_ssim": 8 + 4 * 8, "_unit_rows": 1 + 8 + 2 * 4 * 8}
+    assert counts == {"_judge": 1, "_pixel_table": 8, "pixels_of_pairs": 4 * 8}
 
 
 def test_metrics_that_are_named_may_be_fetched_and_others_are_left_out(tiny_copy, networks, monkeypatch):
@@ -251,12 +249,12 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     card = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
     rows, concept = (run.subjects["0"][card["trials"]], run.subjects["0"].column("concept")[card["trials"]])
     targets = np.asarray(run.embeddings()[run.stimulus_rows(rows)], np.float64).reshape(8, -1)
-    [fold] = explaining._folds(run)
     for centring, name in (("none", "greedy"), ("both sides", "centred greedy")):
         ours, theirs = (values - values.mean(axis=0) * (centring != "none") for values in (predicted, targets))
         expected = cosine_similarity(ours, theirs)
-        np.testing.assert_allclose(explaining.cosines(fold, centring)[:, fold.true], expected, atol=1e-5)
-        assert np.isclose(found[name]["top1"], np.mean(expected.argmax(axis=1) == np.arange(8)))
+        place = np.argsort(np.argsort(-expected, axis=1), axis=1).diagonal()
+        assert [found[name][k] for k in ("top1", "top5")] == [np.mean(place < 1), np.mean(place < 5)]
+        assert found[name]["median_rank"] == np.median(place) + 1
         right = concept[expected.argmax(axis=1)] == concept
         assert np.isclose(found[name]["concept_accuracy"], np.mean(right)) and found[name]["centring"] == centring
 

@@ -176,7 +176,9 @@ def pixels_of_pairs(
         raise NeuroCanvasError(f"pictures: as many of both are needed; got {len(generated)} and {len(seen)}.")
     scores = []
     for part in batches(len(seen), AT_ONCE):
-        drawn: Sequence[np.ndarray] = as_published(generated[part], variant)
+        drawn: Sequence[np.ndarray] | np.ndarray = generated[part]
+        if variant.jpeg or variant.generated_resize:
+            drawn = as_published(drawn, variant)
         if variant.clamped:
             drawn = [np.minimum(picture, 1) for picture in drawn]
         left, right = (

@@ -283,10 +283,7 @@ ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
 
 
 def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> tuple[Prepare, Forward]:
-    """Load a network: how it prepares pictures, and its forward pass; never another network in its place.
-
-    `prepare` makes (n, 3, height, width) of pictures (h, w, 3), uint8; `forward` makes of that one tensor per layer.
-    """
+    """Load a network, never another one in its place: pictures -> (n, 3, height, width), and that -> its layers."""
     if folder and not os.path.isdir(folder):
         raise NotComputed(f"{folder}: no such folder")
     how, layers = network.preprocess, network.layers
@@ -331,8 +328,10 @@ def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = 
         else:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        packages = "torchvision" if network.library == "torchvision" else "torchvision torch-fidelity"
-        raise NotComputed(f"needs a working {network.library}: pip install {packages} ({error})") from error
+        needed = "a working torchvision: pip install torchvision"
+        if network.library == "torch-fidelity":
+            needed = "torch-fidelity and a working torchvision"
+        raise NotComputed(f"needs {needed} ({error})") from error
     if network.library == "torch-fidelity":
         file = _weights_file(network.weights, folder, download)
         inception = FeatureExtractorInceptionV3(network.source, list(layers), feature_extractor_weights_path=str(file))

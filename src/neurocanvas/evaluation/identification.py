@@ -83,7 +83,7 @@ def _scored(sim: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarra
 
 def ranks(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Rank of the true picture in the whole gallery: 1 is best, chance is (n_pictures + 1) / 2."""
-    return read_true(_scored(sim, lambda above, tied: 1.0 + above + tied / 2.0), true)
+    return _scored(sim, lambda above, tied: 1.0 + above + tied / 2.0)[np.arange(len(sim)), true]
 
 
 def two_way_table(sim: np.ndarray) -> np.ndarray:

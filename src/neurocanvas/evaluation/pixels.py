@@ -76,10 +76,7 @@ def _smooth(picture: np.ndarray, window: Window) -> np.ndarray:
 
 
 def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW, *, table: bool = False) -> np.ndarray:
-    """Structural similarity of each pair of pictures, or as a table of all with all [Wang2004].
-
-    Compares grey versions, unless `window` says otherwise; mean over places and channels.
-    """
+    """Structural similarity of each pair of pictures, or as a table of all with all [Wang2004]."""
     left, right = _check_pictures(images, others, table=table)
     if min(left.shape[1:3]) < window.size or window.size % 2 == 0:
         raise NeuroCanvasError(

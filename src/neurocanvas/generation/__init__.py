@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neurocanvas.config import load_settings
 from neurocanvas.errors import check_option
-from neurocanvas.generation.base import Generator
 from neurocanvas.targets import resolve
+
+if TYPE_CHECKING:
+    from neurocanvas.generation.base import Generator
 
 
 @dataclass(frozen=True)

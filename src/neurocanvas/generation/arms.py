@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,10 +24,9 @@ class ArmInputs:
     """All that an arm may make conditions from, for some of a subject's trials; arrays of trials are float32."""
 
     predicted: np.ndarray  # (n_trials, 77, 768) or (n_trials, 1, width): the mapper's, compared with targets
-    rescaled: np.ndarray  # as `predicted`, stretched for the generator
+    rescaled: np.ndarray  # as `predicted`, stretched for the generator; where the arm is deranged, of other trials
     mean: np.ndarray  # as `predicted`: mean training target of each trial's fold
     true: np.ndarray  # (n_trials, 77, 768): embedding of the caption of the picture seen
-    dealt: Callable[[], np.ndarray]  # `rescaled` of the trials that `derangement` deals to these
     seeds: np.ndarray  # (n_trials,), for arms that draw at random
     targets: np.ndarray  # (n_stimuli, 77, 768) or (n_stimuli, 1, width): what the mapper learned to predict
     embeddings: np.ndarray  # (n_stimuli, 77, 768), of the captions
@@ -72,6 +72,12 @@ class ArmInputs:
             norms = np.linalg.norm(directions, axis=1)
             cosines[:, part] = predicted @ directions.T / np.maximum(norms, np.finfo(np.float32).tiny)
         return cosines.argmax(axis=1)
+
+
+def image_seed(seed: int, arm: str, subject: str | int, trial: int) -> int:
+    """Seed (below 2^63) of one image's noise: depends on run, arm, subject and trial, never on the batch."""
+    name = f"{seed}/{arm}/{subject}/{trial}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
 def likeness(predicted: np.ndarray, candidates: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -144,6 +150,7 @@ class Arm:
     meaning: str = ""  # what its pictures are made from, for the report
     informed: bool = True  # knows something of the trial's EEG; the report ranks trials by the first such arm
     from_prediction: bool = False  # conditions are in the mapper's target space, which must be the generator's
+    deranged: bool = False  # from the predictions for other trials, which `derangement` deals out
     start: Callable[[ArmInputs], list[Start]] | None = None  # None: from noise alone
     of_images: bool = False  # made once per image, from `true`, whatever the EEG
     best_of: bool = False  # of several samples, take the one whose own caption's embedding is nearest to the prediction
@@ -171,10 +178,10 @@ ARMS: dict[str, Arm] = {
         from_prediction=True,
     ),
     "shuffled": Arm(
-        lambda inputs: inputs.dealt(),
+        lambda inputs: inputs.rescaled,
         "Made from the prediction for another trial of the same subject: the floor. What it scores above chance "
         "does not come from this trial's EEG.",
-        informed=False, from_prediction=True,
+        informed=False, from_prediction=True, deranged=True,
     ),
     "mean": Arm(
         lambda inputs: inputs.mean,

@@ -1,8 +1,7 @@
-"""What every generator is, and the seeds of images."""
+"""What every generator is."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
@@ -47,14 +46,3 @@ class Generator(Protocol):
             If the conditions do not fit, or memory does not hold a single image.
         """
         ...
-
-
-def image_seed(seed: int, arm: str, subject: str | int, trial: int) -> int:
-    """Seed (below 2^63) of one image's noise: depends on run, arm, subject and trial, never on the batch."""
-    name = f"{seed}/{arm}/{subject}/{trial}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
-
-
-def sample_seed(seed: int, sample: int) -> int:
-    """Seed of one of several samples of an image; sample 0 is the image itself."""
-    return seed if sample == 0 else image_seed(seed, "sample", 0, sample)

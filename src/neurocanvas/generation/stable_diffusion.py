@@ -66,6 +66,7 @@ class StableDiffusion:
     settings: GenerateSettings
     tell: Callable[[str], None]
     batch: int
+    size: int  # width and height of the images, px
     preview: Any = None
     accepts: ClassVar[tuple[str, ...]] = ("clip-text",)
 
@@ -102,42 +103,23 @@ class StableDiffusion:
         if settings.preview:
             preview = load_preview(settings.family).to(device(), pipeline.unet.dtype)
             preview.enable_slicing()
-        return cls(pipeline, settings, tell, settings.shard, preview)
-
-    @property
-    def size(self) -> int:
-        """Width and height of the pictures, px."""
-        native: int = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
-        return self.settings.size or native
+        size = settings.size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        return cls(pipeline, settings, tell, settings.shard, size, preview)
 
     @cached_property
     def negative(self) -> torch.Tensor:
         """Embedding that guidance leads away from, (1, 77, width): the empty caption, or the negative prompt."""
         import torch
 
-        tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
-        ids = tokenizer(
+        ids = self.pipeline.tokenizer(
             self.settings.negative, padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
         ).input_ids
         with torch.inference_mode():
-            found: torch.Tensor = encoder(input_ids=ids.to(device()))[0]
+            found: torch.Tensor = self.pipeline.text_encoder(input_ids=ids.to(device()))[0]
         return found
 
     def generate(self, conditions: np.ndarray, seeds: Sequence[int], init: np.ndarray | None = None) -> np.ndarray:
         """Generate one image per text embedding, (n, 77, width); see `Generator.generate`."""
-        self._check(conditions)
-        drawn: list[np.ndarray] = []
-        while (begin := sum(map(len, drawn))) < len(conditions):
-            part = slice(begin, begin + self.batch)
-            start = None if init is None else init[part]
-            try:
-                drawn.append(self._draw(conditions[part], seeds[part], start))
-            except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError on a CPU
-                self._shrink(error, len(conditions[part]))
-        return np.concatenate(drawn)
-
-    def _check(self, conditions: np.ndarray) -> None:
-        """Raise if the pipeline cannot take these conditions or draw this size."""
         width = self.pipeline.unet.config.cross_attention_dim
         if conditions.ndim != 3 or conditions.shape[-1] != width:
             raise NeuroCanvasError(
@@ -147,6 +129,15 @@ class StableDiffusion:
         deepest = self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
         if self.size % deepest:
             raise NeuroCanvasError(f"generate.size: a multiple of {deepest} is needed; got {self.size}.")
+        drawn: list[np.ndarray] = []
+        while (begin := sum(map(len, drawn))) < len(conditions):
+            part = slice(begin, begin + self.batch)
+            start = None if init is None else init[part]
+            try:
+                drawn.append(self._draw(conditions[part], seeds[part], start))
+            except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError on a CPU
+                self._shrink(error, len(conditions[part]))
+        return np.concatenate(drawn)
 
     def _shrink(self, error: Exception, batch: int) -> None:
         """Halve the batch if memory was short; raise any other error."""
@@ -179,7 +170,18 @@ class StableDiffusion:
         own_guidance = unet.config.time_cond_proj_dim  # of networks that were distilled with guidance inside
         scheduler.set_timesteps(settings.steps)
         with torch.inference_mode():
-            latents, times = self._begin(noises, starts)
+            side = self.size // pipeline.vae_scale_factor
+            shape = (1, unet.config.in_channels, side, side)
+            noise = torch.cat([torch.randn(shape, generator=one) for one in noises]).to(device(), unet.dtype)
+            latents, times = noise * scheduler.init_noise_sigma, scheduler.timesteps
+            if starts is not None:  # as image-to-image of diffusers does
+                pixels = pipeline.image_processor.preprocess(starts.astype(np.float32) / 255)
+                mean = pipeline.vae.encode(pixels.to(device(), pipeline.vae.dtype)).latent_dist.mode()
+                kept = max(1, round(settings.steps * settings.strength))
+                times = scheduler.timesteps[(settings.steps - kept) * scheduler.order :]
+                if hasattr(scheduler, "set_begin_index"):
+                    scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
+                latents = scheduler.add_noise(mean * pipeline.vae.config.scaling_factor, noise, times[:1])
             inside = None
             if own_guidance is not None:
                 scale = torch.full((len(prompts),), settings.guidance - 1)
@@ -210,22 +212,3 @@ class StableDiffusion:
             pictures = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
             values = self.pipeline.image_processor.postprocess(pictures, output_type="np")
         return np.round(values * 255).astype(np.uint8)
-
-    def _begin(self, noises: list[torch.Generator], starts: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Initial latents of denoising, and its time steps."""
-        import torch
-
-        pipeline, scheduler = self.pipeline, self.pipeline.scheduler
-        side = self.size // pipeline.vae_scale_factor
-        shape = (1, pipeline.unet.config.in_channels, side, side)
-        noise = torch.cat([torch.randn(shape, generator=one) for one in noises]).to(device(), pipeline.unet.dtype)
-        if starts is None:
-            return noise * scheduler.init_noise_sigma, scheduler.timesteps
-        pixels = pipeline.image_processor.preprocess(starts.astype(np.float32) / 255)
-        mean = pipeline.vae.encode(pixels.to(device(), pipeline.vae.dtype)).latent_dist.mode()
-        order = scheduler.order
-        kept = max(1, round(self.settings.steps * self.settings.strength))
-        times = scheduler.timesteps[(self.settings.steps - kept) * order :]  # as image-to-image of diffusers does
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
-        return scheduler.add_noise(mean * pipeline.vae.config.scaling_factor, noise, times[:1]), times

@@ -96,11 +96,6 @@ class Given:
             for path in dict.fromkeys(np.concatenate([self.seen, *self.drawn.values()]).tolist())
         }
 
-    def pairs(self, arm: str) -> list[str]:
-        """Of each trial of an arm a key of the drawn and the seen picture."""
-        pairs = zip(self.drawn[arm], self.seen[self.shown[arm]], strict=True)
-        return [f"{self.keys[drawn]}-{self.keys[seen]}" for drawn, seen in pairs]
-
 
 def load_pictures(paths: Sequence[Path] | np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Read pictures, (n, height, width, 3), uint8, as they are or in one size."""
@@ -229,18 +224,18 @@ def _pixel_table(_: Run, unit: tuple[np.ndarray, np.ndarray, tuple[int, int] | N
     return np.stack([pixels.pixcorr(drawn, seen, table=True), pixels.ssim(drawn, seen, table=True)], axis=-1)
 
 
+@dataclass
 class Network:
     """The features that one network gives of pictures, cached; it is loaded when one is missing."""
 
-    def __init__(
-        self, run: Run, given: Given, name: str, network: FeatureNetwork, *, fetch: bool = False, variant: str = ""
-    ) -> None:
-        self.run, self.given, self.network, self.fetch = run, given, network, fetch
-        self.name, self.wide = f"{name}@{variant}" if variant else name, name in WIDE
-        self.variant = VARIANTS[variant] if variant else None
-        self.made_by = artifacts.fingerprint("features", repr(network), source_print(run.settings.evaluate.weights))
-        published = (self.variant.jpeg, self.variant.generated_resize) if self.variant else ""
-        self.drawn_by = artifacts.fingerprint(self.made_by, repr(published))
+    run: Run
+    given: Given
+    name: str
+    network: FeatureNetwork
+    fetch: bool
+    variant: Variant | None
+    made_by: str  # fingerprint of the network; with what the variant does to drawn pictures:
+    drawn_by: str
 
     @cached_property
     def loaded(self) -> tuple[Callable[..., Any], feature_networks.Forward]:
@@ -271,7 +266,7 @@ class Network:
 
     def similarity(self, arm: str) -> np.ndarray:
         """Correlation of the features of every picture of an arm with those of every seen picture."""
-        if not self.wide:
+        if self.name.partition("@")[0] not in WIDE:
             return similarity(self.features(arm), self.features())
         paths, keys = self.given.drawn[arm], self.given.keys
 
@@ -297,9 +292,13 @@ def _measured(
     settings, scores, not_computed = run.settings.evaluate, Scores(), dict[str, str]()
     network: Network | None = None
     if known is not None:
+        variant = VARIANTS[settings.variant] if any("@" in metric for metric in metrics) else None
+        made_by = artifacts.fingerprint("features", repr(known), source_print(settings.weights))
+        published = "" if variant is None else (variant.jpeg, variant.generated_resize)
         network = Network(
-            run, given, name, known, fetch=any(metric in settings.metrics for metric in metrics),
-            variant=settings.variant if any("@" in metric for metric in metrics) else "",
+            run, given, name if variant is None else f"{name}@{settings.variant}", known,
+            any(metric in settings.metrics for metric in metrics), variant,
+            made_by, artifacts.fingerprint(made_by, repr(published)),
         )  # fmt: skip
     for metric in metrics:
         try:
@@ -315,18 +314,19 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
     name, _, variant = metric.partition("@")
     drawn, shown, row = given.drawn[arm], given.shown[arm], VARIANTS.get(variant)
     seen, kind = given.seen[shown], "" if variant else METRICS[name].kind
+    pairs = [f"{given.keys[one]}-{given.keys[other]}" for one, other in zip(drawn, seen, strict=True)]
     if network is None and row is not None:  # PixCorr and SSIM of true pairs
         how = (row.pixels, row.window, row.clamped, row.jpeg, row.generated_resize)
-        pairs = cached(
-            run, f"pixels@{variant}-{arm}", artifacts.fingerprint("pixels of pairs", repr(how)), given.pairs(arm),
+        found = cached(
+            run, f"pixels@{variant}-{arm}", artifacts.fingerprint("pixels of pairs", repr(how)), pairs,
             lambda missing: np.concatenate([
                 pixels_of_pairs(*(load_pictures(paths[missing[part]], given.size) for paths in (drawn, seen)), variant)
                 for part in batches(len(missing), AT_ONCE)
             ]),
         )  # fmt: skip
-        if name == "pixcorr":
-            return "values", add_up(pairs[:, 0], row.divisor) if row.divisor else pairs[:, 0]
-        return "values", pairs[:, 1]
+        if name == "pixcorr" and row.divisor:
+            return "values", add_up(found[:, 0], row.divisor)
+        return "values", found[:, 0 if name == "pixcorr" else 1]
     if network is None:
         function = METRICS[name].function
         if function is None:
@@ -339,7 +339,7 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
         return "tables", network.similarity(arm) - 1
     if kind == "lpips":
         return "values", -cached(
-            run, f"lpips-{arm}", network.made_by, given.pairs(arm),
+            run, f"lpips-{arm}", network.made_by, pairs,
             lambda rows: feature_networks.lpips(
                 drawn[rows], seen[rows], *network.loaded, feature_networks.load_lpips_heads()
             ),
@@ -403,7 +403,16 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
             units = np.unique(pool.column("block")[rows], return_inverse=True)[1] if blocked else np.arange(len(rows))
             exchanged.append(first + units)
             first += len(rows)
-    said = {part: _averaged(folds) for part, folds in parts.items()}
+    # Mean of numbers over folds, weighted by their trials; of numbers of trials the sum; the rest as it is.
+    said: dict[str, Any] = {part: {} for part in parts}
+    for part, name in (
+        (part, name) for part in parts for name in dict.fromkeys(n for one, _ in parts[part] for n in one)
+    ):
+        folds = [(one[name], n) for one, n in parts[part] if name in one]
+        said[part][name] = mean = dict(folds[0][0])
+        for key in [key for key, value in mean.items() if not isinstance(value, str | bool)]:
+            values_of, weights = zip(*((one[key], n) for one, n in folds if key in one), strict=True)
+            mean[key] = sum(values_of) if key == "n_trials" else float(np.average(values_of, weights=weights))
     if not whose:
         return [], said
     strata, units = ranks(np.concatenate(whose)), np.concatenate(exchanged)
@@ -418,21 +427,6 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
     path = run.folder / "scores" / "importance.csv"
     write_table(path, {name: np.array([line[at] for line in lines]) for at, name in enumerate(columns)})
     return [path], said
-
-
-def _averaged(parts: list[tuple[dict[str, dict[str, Any]], int]]) -> dict[str, dict[str, Any]]:
-    """Mean of numbers over folds, weighted by their trials; of numbers of trials the sum; the rest as it is."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for part, _ in parts for name in part):
-        folds = [(part[name], n) for part, n in parts if name in part]
-        found[name] = {}
-        for key, first in folds[0][0].items():
-            values, weights = zip(*((one[key], n) for one, n in folds if key in one), strict=True)
-            if isinstance(first, str | bool):
-                found[name][key] = first
-            else:
-                found[name][key] = sum(values) if key == "n_trials" else float(np.average(values, weights=weights))
-    return found
 
 
 def _of_fold(
@@ -571,9 +565,7 @@ def evaluate(run: Run) -> list[Path]:
             }  # fmt: skip
     summary |= {"sets": found.sets, "not_computed": found.not_computed, "metrics": metrics}
     summary |= {"retrieval": said["retrieval"]} if said else {}
-    paths = [*_write_scores(scores, summary, rows), *made]
-    if found.prompted is not None:
-        paths += _write_confusions(scores, found, trials, true, concepts, blocked=blocked)
+    paths = [*_write_scores(scores, summary, rows, found, trials, true, concepts, blocked=blocked), *made]
     for stale in {scores / name for name in NOT_ALWAYS} - {*paths}:
         stale.unlink(missing_ok=True)  # of an earlier evaluation
     return paths
@@ -645,8 +637,20 @@ def _read_elsewhere(run: Run) -> Read:
     return given, trials, blocked, _names(pairing), concepts, [*pairing.findings, *notes]
 
 
-def _write_scores(folder: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Write the scores of a run."""
+def _write_scores(
+    folder: Path,
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    found: Compared,
+    trials: Mapping[str, np.ndarray],
+    true: np.ndarray,
+    concepts: Mapping[str, str],
+    *,
+    blocked: bool,
+) -> list[Path]:
+    """Write the scores, which concepts the judge names for pictures of which, and two orders of concepts."""
+    from sklearn.metrics import confusion_matrix
+
     per_concept = [
         {"concept": concept, "name": said["name"], "n": said["n"], "arm": arm, **said[arm]}
         for concept, said in summary["concepts"].items() for arm in summary["arms"]
@@ -657,21 +661,8 @@ def _write_scores(folder: Path, summary: Mapping[str, Any], rows: Sequence[Mappi
         if table:
             paths.append(folder / name)
             write_table(paths[-1], {column: np.array([row[column] for row in table]) for column in table[0]})
-    return paths
-
-
-def _write_confusions(
-    folder: Path,
-    found: Compared,
-    trials: Mapping[str, np.ndarray],
-    true: np.ndarray,
-    concepts: Mapping[str, str],
-    *,
-    blocked: bool,
-) -> list[Path]:
-    """Write which concepts the judge names for pictures of which, and two orders of concepts."""
-    from sklearn.metrics import confusion_matrix
-
+    if found.prompted is None:
+        return paths
     ids, cells = list(concepts), []
     for arm, tables in found.tables.items():
         counts = confusion_matrix(true, tables["concept"].argmax(axis=1), labels=np.arange(len(ids)))
@@ -686,7 +677,7 @@ def _write_confusions(
         "semantic": semantic_order(found.prompted),
         "block": np.argsort(np.argsort(first, kind="stable")) if blocked else np.full(len(ids), ""),
     })  # fmt: skip
-    return [folder / "confusion.csv", folder / "concept_order.csv"]
+    return [*paths, folder / "confusion.csv", folder / "concept_order.csv"]
 
 
 def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:

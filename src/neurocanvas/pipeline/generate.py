@@ -6,11 +6,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,17 +20,16 @@ from neurocanvas.errors import NeuroCanvasError, check_inside, check_name, print
 from neurocanvas.generation import GENERATORS
 from neurocanvas.generation.arms import (
     ARMS,
-    Arm,
     ArmInputs,
     derangement,
     gain,
+    image_seed,
     likeness,
     match_norms,
     rescale,
     token_norms,
 )
-from neurocanvas.generation.base import image_seed, sample_seed
-from neurocanvas.parallel import NEEDS, Needs, process_cache
+from neurocanvas.parallel import NEEDS, process_cache
 from neurocanvas.pipeline.run import Run, read_picture, write_picture
 from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths, read_pooled_features
 from neurocanvas.targets import TargetSpace, resolve
@@ -46,9 +45,6 @@ from neurocanvas.targets.pretrained import (
     source_print,
 )
 
-if TYPE_CHECKING:
-    from accelerate import PartialState
-
 STAGE = "generate"
 
 # Side of the small images that drawing may start from, px; principal coordinates that are predicted of them.
@@ -61,56 +57,58 @@ DECIDE = frozenset({
 })  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Images of one subject and arm that are generated together: entries of the manifest."""
-
-    arm: str
-    subject: str
-    entries: tuple[dict[str, Any], ...]
-
-
 def generate(run: Run) -> list[Path]:
-    """Generate the images of every subject and arm, a shard at a time."""
-    find_family(run.settings.generate.family)  # a misspelt one is refused before anything is looked for
-    settings, shards = run.settings.generate, list[Shard]()
+    """Generate the images of every subject and arm, a shard of manifest entries at a time."""
+    settings, predicted = run.settings.generate, run.settings.embed.target
+    needs, weights = NEEDS["generate"], local_folder(find_family(settings.family).diffusion)
+    if weights is not None:  # their memory comes on top of that of a small family
+        size = sum(file.stat().st_size for file in weights.rglob("*.safetensors"))
+        needs = replace(needs, memory=needs.memory + size)
+    shards: list[list[dict[str, Any]]] = []
+    accepted = (run.generator or GENERATORS[settings.generator]).accepts
     for arm in settings.arms:
+        if ARMS[arm].from_prediction and predicted not in accepted:
+            others = ", ".join(name for name, other in ARMS.items() if not other.from_prediction)
+            raise NeuroCanvasError(
+                f"--arm {arm}: generates from predictions, which are {predicted}, and {settings.generator} takes "
+                f"{', '.join(accepted)}. Choose among {others}, or embed and train with --target {accepted[0]}."
+            )
         for subject in ("",) if ARMS[arm].of_images else run.subjects:
             entries = plan(run, subject, arm)
-            shards += [Shard(arm, subject, tuple(entries[part])) for part in batches(len(entries), settings.shard)]
+            shards += [entries[part] for part in batches(len(entries), settings.shard)]
     if "sketched-start" in settings.arms:  # before workers want it at once
         list(run.spread("sketch", sketch, list(run.subjects)))
-    others = processes()
-    own = shards if others is None else shards[others.process_index :: others.num_processes]
-    for _ in run.spread("generate", draw, own, needs=_needs(run), sizes=[len(shard.entries) for shard in own]):
-        pass
+    others, own = None, shards
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes that `accelerate launch` started, one per GPU
+        from accelerate import PartialState
+
+        # some have more to do than others, for hours
+        others = PartialState(cpu=device() == "cpu", timeout=timedelta(days=7))
+        own = shards[others.process_index :: others.num_processes]
+    list(run.spread("generate", draw, own, needs=needs, sizes=[len(shard) for shard in own]))
     if others is not None:
         others.wait_for_everyone()
         if not others.is_main_process:
             return []
-    made: list[Path] = []
-    if any(shard.subject for shard in shards):
-        made.append(_write_manifest(run, [e for shard in shards if shard.subject for e in shard.entries]))
-    if any(not shard.subject for shard in shards):
-        made += _write_pages(run, [entry for shard in shards if not shard.subject for entry in shard.entries])
-    return made
-
-
-def processes() -> PartialState | None:
-    """Find the processes that `accelerate launch` started, one per GPU."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
-    from accelerate import PartialState
-
-    # some have more to do than others, for hours
-    return PartialState(cpu=device() == "cpu", timeout=timedelta(days=7))
-
-
-def _needs(run: Run) -> Needs:
-    """What drawing needs: the memory of the weights comes on top of that of a small family."""
-    needs, folder = NEEDS["generate"], local_folder(find_family(run.settings.generate.family).diffusion)
-    weights = 0 if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    return replace(needs, memory=needs.memory + weights)
+    made = [entry for shard in shards for entry in shard]
+    of_images = [entry for entry in made if ARMS[entry["arm"]].of_images]
+    pages = _write_pages(run, of_images) if of_images else []
+    if len(made) == len(of_images):
+        return pages
+    # The manifest lists the images, those of earlier commands too; what was seen lies beside them at the same size.
+    folder, path = run.folder / "images", run.folder / "images" / "manifest.jsonl"
+    there = {entry["file"]: entry for entry in (read_manifest(run, path) if path.is_file() else [])}
+    merged = list({**there, **{entry["file"]: entry for entry in made if "subject" in entry}}.values())
+    rank = {key: place for place, key in enumerate(dict.fromkeys((e["subject"], e["arm"]) for e in merged))}
+    merged.sort(key=lambda entry: (rank[entry["subject"], entry["arm"]], entry["trial"]))
+    size, seen = read_picture(folder / merged[0]["file"]).shape[0], {}
+    for stimulus in sorted({entry["stimulus"] for entry in merged}):
+        picture = folder / "seen" / f"{stimulus}.png"
+        write_picture(picture, run.dataset[1].picture(stimulus, size=size))
+        seen[picture.name] = artifacts.hash_and_size(picture)
+    artifacts.write_json(folder / "seen" / "seen.json", {"pictures": seen})  # for `verify`
+    artifacts.write_text(path, "".join(json.dumps(entry) + "\n" for entry in merged))
+    return [path, *pages]
 
 
 def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndarray:
@@ -145,7 +143,6 @@ def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
     card = artifacts.read_card(path)
     if max(card["trials"]) >= len(trials) or "known" not in card:
         raise NeuroCanvasError(f"{path}: made for other trials or by another version; run `neurocanvas predict` again.")
-    _check_arm(run, arm, row)
     tested = trials[np.array(card["trials"])]
     beside: list[Any] = [embedded, card["fingerprint"]]
     if row.start is not None:
@@ -165,18 +162,6 @@ def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _check_arm(run: Run, arm: str, row: Arm) -> None:
-    """Refuse an arm that generates from predictions in a space which the generator does not take."""
-    accepted = (run.generator or GENERATORS[run.settings.generate.generator]).accepts
-    predicted = run.settings.embed.target
-    if row.from_prediction and predicted not in accepted:
-        others = ", ".join(name for name, other in ARMS.items() if not other.from_prediction)
-        raise NeuroCanvasError(
-            f"--arm {arm}: generates from predictions, which are {predicted}, and {run.settings.generate.generator} "
-            f"takes {', '.join(accepted)}. Choose among {others}, or embed and train with --target {accepted[0]}."
-        )
-
-
 def _how(run: Run) -> dict[str, Any]:
     """What every image depends on beside its condition and seed; goes into its metadata."""
     settings = run.settings.generate
@@ -188,19 +173,27 @@ def _how(run: Run) -> dict[str, Any]:
     return how
 
 
-def draw(run: Run, shard: Shard) -> None:
-    """Generate the images of a shard that are not there; its sidecar is written last."""
-    root = run.folder / ("generated_from_captions" if not shard.subject else "images")
-    folder, row, settings = (root / shard.entries[0]["file"]).parent, ARMS[shard.arm], run.settings.generate
-    done = images_done(folder)
-    missing = [entry for entry in shard.entries if done.get(Path(entry["file"]).name, {}).get("key") != entry["key"]]
+def draw(run: Run, shard: list[dict[str, Any]]) -> None:
+    """Generate the images of a shard, entries of the manifest, that are not there; its sidecar is written last."""
+    arm, subject, settings = shard[0]["arm"], shard[0].get("subject", ""), run.settings.generate
+    root, row = run.folder / ("images" if subject else "generated_from_captions"), ARMS[arm]
+    folder = (root / shard[0]["file"]).parent
+    done: dict[str, dict[str, Any]] = {}  # cache key, hash and size of every image that is there as it was written
+    for path in sorted(folder.glob("shard_*.json")):
+        try:
+            for name, about in json.loads(path.read_text(encoding="utf-8"))["pictures"].items():
+                if about["key"] and (folder / name).stat().st_size == about["size"]:
+                    done[name] = about
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # damaged, or an image is gone: it is generated again
+    missing = [entry for entry in shard if done.get(Path(entry["file"]).name, {}).get("key") != entry["key"]]
     if not missing:
         return
     if row.of_images:
         conditions = np.asarray(run.embeddings()[[entry["trial"] for entry in missing]], np.float32)
         inputs = None
     else:
-        inputs = arm_inputs(run, shard.subject, shard.arm, [entry["trial"] for entry in missing])
+        inputs = arm_inputs(run, subject, arm, [entry["trial"] for entry in missing])
         conditions = row.condition(inputs)
 
     def tell(text: str) -> None:
@@ -218,7 +211,10 @@ def draw(run: Run, shard: Shard) -> None:
             else np.asarray(Image.fromarray(one).resize((generator.size,) * 2, Image.Resampling.BICUBIC))
             for one in row.start(inputs)
         ])  # fmt: skip
-    seeds = [[sample_seed(entry["seed"], number) for entry in missing] for number in range(settings.samples)]
+    seeds = [  # the first sample is the image itself
+        [entry["seed"] if number == 0 else image_seed(entry["seed"], "sample", 0, number) for entry in missing]
+        for number in range(settings.samples)
+    ]
     samples = np.stack([generator.generate(conditions, own, init) for own in seeds])
     if inputs is not None and row.best_of:  # no judge, and nothing that was seen
         family = run.settings.family
@@ -238,22 +234,9 @@ def draw(run: Run, shard: Shard) -> None:
             said = {key: value for key, value in entry.items() if key not in ("predictions", "key")}
             write_picture(root / name, image, {**said, **about, "sample": number, "seed": seed})
             done[Path(name).name] = {"key": entry["key"], **artifacts.hash_and_size(root / name)}
-    stems = tuple(Path(entry["file"]).stem for entry in shard.entries)
+    stems = tuple(Path(entry["file"]).stem for entry in shard)
     own = {name: one for name, one in sorted(done.items()) if name.startswith(stems)}
-    artifacts.write_json(folder / f"shard_{shard.entries[0]['trial']:05d}.json", {"pictures": own})
-
-
-def images_done(folder: Path) -> dict[str, dict[str, Any]]:
-    """Cache key, hash and size of every image in a folder that is there as it was written."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("shard_*.json")):
-        try:
-            for name, about in json.loads(path.read_text(encoding="utf-8"))["pictures"].items():
-                if about["key"] and (folder / name).stat().st_size == about["size"]:
-                    found[name] = about
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            continue  # damaged, or an image is gone: it is generated again
-    return found
+    artifacts.write_json(folder / f"shard_{shard[0]['trial']:05d}.json", {"pictures": own})
 
 
 def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmInputs:
@@ -269,24 +252,21 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
     for row, fold in enumerate(folds[places]):
         known[row, card["known"][fold]] = True
 
-    def rescaled(places: np.ndarray) -> np.ndarray:
-        values = np.asarray(predicted[places], np.float32)
-        if scale == "token-norm":
-            norms = process_cache(STAGE, "norms", (run, subject), lambda: np.stack(
-                [token_norms(targets, np.array(trained)) for trained in card["known"]]
-            ))  # fmt: skip
-            return match_norms(values, norms[folds[places]])
-        gains = np.array(card["gains"])[folds[places]] if scale == "affine" else np.ones(len(places))
-        return rescale(values, means[folds[places]], gains)
-
-    def dealt() -> np.ndarray:
-        seed = image_seed(run.settings.generate.seed, arm, subject, -1)
-        return rescaled(derangement(tested.column("concept"), rng=np.random.default_rng(seed))[places])
-
-    seed = partial(image_seed, run.settings.generate.seed, arm, subject)
+    seed, dealt = partial(image_seed, run.settings.generate.seed, arm, subject), places
+    if ARMS[arm].deranged:
+        dealt = derangement(tested.column("concept"), rng=np.random.default_rng(seed(-1)))[places]
+    rescaled = np.asarray(predicted[dealt], np.float32)
+    if scale == "token-norm":
+        norms = process_cache(STAGE, "norms", (run, subject), lambda: np.stack(
+            [token_norms(targets, np.array(trained)) for trained in card["known"]]
+        ))  # fmt: skip
+        rescaled = match_norms(rescaled, norms[folds[dealt]])
+    else:
+        gains = np.array(card["gains"])[folds[dealt]] if scale == "affine" else np.ones(len(dealt))
+        rescaled = rescale(rescaled, means[folds[dealt]], gains)
     return ArmInputs(
-        np.asarray(predicted[places], np.float32), rescaled(places), means[folds[places]],
-        np.asarray(embeddings[run.stimulus_rows(tested[places])], np.float32), dealt,
+        np.asarray(predicted[places], np.float32), rescaled, means[folds[places]],
+        np.asarray(embeddings[run.stimulus_rows(tested[places])], np.float32),
         np.array([seed(int(trial)) for trial in trials]), targets, embeddings, known,
         np.array([images.concepts[name] for name in run.stimuli]), np.array(run.stimuli),
         lambda concepts: embed_texts(run, [prompt(images.names[concept]) for concept in concepts]),
@@ -328,24 +308,6 @@ def sketch(run: Run, subject: str) -> np.ndarray:
     drawn = np.clip(np.concatenate(found)[order], 0, 1).reshape(-1, SIDE, SIDE, 3)
     artifacts.write_array(path, np.round(drawn * 255).astype(np.uint8), inputs)
     return artifacts.read_array(path, "small pictures")
-
-
-def _write_manifest(run: Run, made: list[dict[str, Any]]) -> Path:
-    """List the images, those of earlier commands too, and put what was seen beside them at the same size."""
-    folder = run.folder / "images"
-    path = folder / "manifest.jsonl"
-    there = {entry["file"]: entry for entry in (read_manifest(run, path) if path.is_file() else [])}
-    merged = list({**there, **{entry["file"]: entry for entry in made}}.values())
-    rank = {key: place for place, key in enumerate(dict.fromkeys((e["subject"], e["arm"]) for e in merged))}
-    merged.sort(key=lambda entry: (rank[entry["subject"], entry["arm"]], entry["trial"]))
-    size, seen = read_picture(folder / merged[0]["file"]).shape[0], {}
-    for stimulus in sorted({entry["stimulus"] for entry in merged}):
-        picture = folder / "seen" / f"{stimulus}.png"
-        write_picture(picture, run.dataset[1].picture(stimulus, size=size))
-        seen[picture.name] = artifacts.hash_and_size(picture)
-    artifacts.write_json(folder / "seen" / "seen.json", {"pictures": seen})  # for `verify`
-    artifacts.write_text(path, "".join(json.dumps(entry) + "\n" for entry in merged))
-    return path
 
 
 # Width of a picture, space between two, height of a line of text; px.
