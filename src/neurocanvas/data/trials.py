@@ -154,8 +154,8 @@ class Trials:
         """Return one column of the metadata, shape (n_trials,)."""
         if name not in self.metadata:
             raise NeuroCanvasError(
-                f"trials: the column {name} is needed; they have {', '.join(self.metadata)}. Add it to the metadata, or "
-                "do without it."
+                f"trials: the column {name} is needed; they have {', '.join(self.metadata)}. Add it to the metadata, "
+                "or do without it."
             )
         values = self.metadata[name].to_numpy()
         return values if values.dtype.kind in "biuf" else np.array(values, dtype=str)
