@@ -51,7 +51,7 @@ def test_a_data_set_gives_named_trials_with_images_in_microvolts(opened):
         assert trials.column(column).dtype.kind == "U"
     assert set(trials.metadata) <= set(COLUMNS) and {"subject", "order", "image", "concept"} <= set(trials.metadata)
     assert set(trials.column("image")) <= set(trials.images.ids)
-    assert [trials.images.concept(image) for image in trials.column("image")] == trials.y.tolist()
+    assert [trials.images.concepts[image] for image in trials.column("image")] == trials.y.tolist()
     signal = trials.signal()
     assert signal.dtype == np.float32 and signal.shape == trials.shape and 1 < signal.std() < 500  # µV
     np.testing.assert_array_equal(trials[[3, 1]].signal(), signal[[3, 1]])

@@ -53,7 +53,7 @@ def test_reads_the_table_and_microvolts(tmp_path):
     signal = trials.signal([7, 2])
     assert signal.dtype == np.float32 and signal.shape == (2, 62, 501)
     np.testing.assert_allclose(signal[1], records[2]["eeg_data"].numpy() * 1e6, rtol=1e-6)
-    assert trials.images.concept(f"{FISH}_3.JPEG") == FISH and trials.images.names[FISH] == "goldfish"
+    assert trials.images.concepts[f"{FISH}_3.JPEG"] == FISH and trials.images.names[FISH] == "goldfish"
 
 
 def make_stage2(subject=18, labels=(DOG, FISH, DOG, DOG), stages=(20, 30, 30, 20)):

@@ -24,7 +24,7 @@ def root(tmp_path):
 def test_finds_the_pictures_of_a_folder(root):
     images = Images.from_folder(root)
     assert images.ids == (f"{BANANA}_1.JPEG", f"{BANANA}_2.JPEG")
-    assert images.concept(images.ids[0]) == BANANA
+    assert images.concepts[images.ids[0]] == BANANA
     assert images.names == {BANANA: "banana"}
     assert images.path(images.ids[0]).parent.name == BANANA
     (root / "synset_map_en.txt").write_text(f"{BANANA}\tyellow_thing, other\n")
@@ -81,9 +81,8 @@ def test_gratings_are_drawn_on_demand():
     images = Images.from_gratings()
     assert images.ids == tuple(GRATINGS)
     assert images.picture("grating_low_0").shape == (64, 64, 3)
-    assert images.concept("grating_high_45") == "grating_high_45"
-    with pytest.raises(NeuroCanvasError, match="no file"):
-        images.path("grating_low_0")
+    assert images.concepts["grating_high_45"] == "grating_high_45"
+    assert images.path("grating_low_0") is None
 
 
 def test_eighty_concepts_fine_ones_first():

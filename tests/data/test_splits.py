@@ -16,7 +16,6 @@ from neurocanvas.data.splits import (
     Split,
     blocked_trials,
     groups,
-    is_blocked,
     make_split,
     prove_disjoint,
 )
@@ -319,7 +318,7 @@ def test_a_rapid_session_does_not_hide_a_blocked_one():
     rng = np.random.default_rng(0)
     rapid = rng.permutation(np.repeat(list("abcdef"), 200))
     trials = concatenate((0, 0, 0, rapid), (0, 1, 0, in_blocks("abcdef", 10, rng)))
-    assert is_blocked(trials) and not is_blocked(trials[trials.column("session") == "0"])
+    assert blocked_trials(trials).any() and not blocked_trials(trials[trials.column("session") == "0"]).any()
     assert blocked_trials(trials).tolist() == [False] * 1200 + [True] * 60
     with pytest.raises(NeuroCanvasError, match="accept_block_confound"):
         folds_of(trials, SplitSettings())
@@ -378,12 +377,12 @@ def test_the_refusal_names_what_the_data_allow(protocol, blocked, visits):
 
 
 def test_block_designs_are_told_from_random_order(rapid, blocked, gratings):
-    assert is_blocked(blocked)
-    assert not is_blocked(rapid)
-    assert not is_blocked(gratings)
-    assert not is_blocked(make_trials(["a"] * 20))
+    assert blocked_trials(blocked).any()
+    assert not blocked_trials(rapid).any()
+    assert not blocked_trials(gratings).any()
+    assert not blocked_trials(make_trials(["a"] * 20)).any()
     two_sessions = np.concatenate([np.repeat(list("abcd"), 30), np.repeat(list("cadb"), 20)])
-    assert is_blocked(make_trials(two_sessions))
+    assert blocked_trials(make_trials(two_sessions)).any()
 
 
 @pytest.mark.parametrize("protocol", ["by-stimulus", "kfold-by-stimulus", "released"])

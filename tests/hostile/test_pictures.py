@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import neurocanvas
-from neurocanvas.data.images import FORMATS, Images, read_picture
+from neurocanvas.data.images import FORMATS, Images
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.report.gallery import _data_uri
 
@@ -38,7 +38,7 @@ def test_pictures_are_opened_in_one_place():
 def test_every_format_is_told_from_its_content(kind, tmp_path):
     path = tmp_path / "n02106662_1.JPEG"  # as some pictures of ImageNet are PNG by another name
     path.write_bytes(picture(kind))
-    found = read_picture(path, "do")
+    found = Images(("x",), {"x": "x"}, {"x": "x"}, {"x": path}).picture("x")
     assert found.shape == (7, 9, 3) and found.dtype == np.uint8
 
 
@@ -85,7 +85,7 @@ def test_what_is_refused(name, tmp_path, recwarn):
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     for read in (
-        lambda: read_picture(path, "put the right one there"), lambda: _data_uri(path),
+        lambda: _data_uri(path),
         lambda: Images.from_folder(tmp_path, ["n01_1.JPEG"]).picture("n01_1.JPEG"),
     ):  # fmt: skip
         with pytest.raises(NeuroCanvasError, match=says) as caught:

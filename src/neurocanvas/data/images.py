@@ -40,7 +40,15 @@ def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit below is stricter than Pillow's, and damage is an error here
             with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
-                _check(path, image, remedy)
+                width, height = image.size
+                if width * height > MANY_PIXELS:
+                    raise NeuroCanvasError(
+                        f"{path}: claims {width} x {height} pixels, {MANY_PIXELS:,} are allowed; {remedy}."
+                    )
+                if image.mode.startswith(("I", "F")):  # too deep to be shown as it is
+                    raise NeuroCanvasError(
+                        f"{path}: 8 bits per channel are needed; it has the mode {image.mode}; convert it, or {remedy}."
+                    )
                 yield image
     except NeuroCanvasError:
         raise
@@ -50,23 +58,6 @@ def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
         raise NeuroCanvasError(f"{path}: not a picture; allowed are {', '.join(FORMATS)}; {remedy}.") from error
     except Exception as error:  # decoders raise whatever damaged bytes lead them to
         raise NeuroCanvasError(f"{path}: damaged, or not a picture ({error}); {remedy}.") from error
-
-
-def read_picture(path: Path, remedy: str) -> np.ndarray:
-    """Read a picture."""
-    with open_picture(path, remedy) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def _check(path: Path, image: Image.Image, remedy: str) -> None:
-    """Raise if a picture is too large, or too deep to be shown as it is."""
-    width, height = image.size
-    if width * height > MANY_PIXELS:
-        raise NeuroCanvasError(f"{path}: claims {width} x {height} pixels, {MANY_PIXELS:,} are allowed; {remedy}.")
-    if image.mode.startswith(("I", "F")):
-        raise NeuroCanvasError(
-            f"{path}: 8 bits per channel are needed; it has the mode {image.mode}; convert it, or {remedy}."
-        )
 
 
 # Folder of the pictures beside the EEG file: `imageNet_images/<wnid>/<image id>`.
@@ -230,7 +221,8 @@ class Images:
         NeuroCanvasError
             If `ids` is None and there is no such folder, or no picture in it; or if an id is no name of a file.
         """
-        folder = _pictures_folder(Path(root))
+        places = [Path(root) / name for name in IMAGENET_FOLDERS]
+        folder = next((one for one in places if any(map(Path.is_dir, one.glob("n[0-9]*")))), places[0])
         if ids is None:
             check_folder(folder, "the pictures, as <wnid>/<image id>")
             found = {
@@ -262,8 +254,8 @@ class Images:
         ids = tuple(GRATINGS)
         return cls(ids, {name: name for name in ids}, {name: GRATINGS[name].caption for name in ids}, {})
 
-    def concept(self, stimulus: str) -> str:
-        """Return the concept of a stimulus.
+    def path(self, stimulus: str) -> Path | None:
+        """Say where the picture of a stimulus is, or should be.
 
         Parameters
         ----------
@@ -272,44 +264,20 @@ class Images:
 
         Returns
         -------
-        str
-            A wnid, or the name of a grating.
+        Path or None
+            None for what is drawn on demand.
 
         Raises
         ------
         NeuroCanvasError
-            If the stimulus is unknown.
+            If the stimulus is unknown, or its file is a link that leaves the folder.
         """
-        self._check(stimulus)
-        return self.concepts[stimulus]
-
-    def path(self, stimulus: str) -> Path:
-        """Return the picture file of a stimulus.
-
-        Parameters
-        ----------
-        stimulus : str
-            One of `ids`.
-
-        Returns
-        -------
-        Path
-
-        Raises
-        ------
-        NeuroCanvasError
-            If the stimulus is unknown, is drawn on demand, or its file is missing or a link that leaves the folder.
-        """
-        self._check(stimulus)
-        if stimulus not in self.files:
-            raise NeuroCanvasError(f"stimulus {stimulus}: it is drawn on demand and has no file; ask for its picture.")
-        purpose = f"the picture of stimulus {stimulus}; put it there or leave its concept out"
-        return check_file(self._file(stimulus), purpose)
-
-    def _file(self, stimulus: str) -> Path:
-        """Where the picture of a stimulus is or should be; links out of the folder are refused."""
-        path = self.files[stimulus]
-        if self.folder is None:
+        if stimulus not in self.concepts:
+            raise NeuroCanvasError(
+                f"stimulus {stimulus!r}: unknown; there are {len(self.ids)}, {self.ids[0]} to {self.ids[-1]}."
+            )
+        path = self.files.get(stimulus)
+        if path is None or self.folder is None:
             return path
         return check_inside(self.folder, path.relative_to(self.folder).as_posix(), f"stimulus {stimulus}")
 
@@ -332,45 +300,18 @@ class Images:
         NeuroCanvasError
             If the stimulus is unknown, or its file is missing or is not a picture.
         """
-        self._check(stimulus)
-        if stimulus not in self.files:
+        path = self.path(stimulus)
+        if path is None:
             from neurocanvas.simulation.images import GRATINGS, render
 
             return render(GRATINGS[stimulus], size or 64)
         from PIL import Image, ImageOps
 
-        with open_picture(self.path(stimulus), "put the right file there") as image:
+        with open_picture(path, "put the right file there, or leave its concept out") as image:
             colour = image.convert("RGB")
         if size is not None and colour.size != (size, size):
             colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)
         return np.asarray(colour)
-
-    def prints(self) -> dict[str, str | None]:
-        """Hash the bytes of every picture.
-
-        Returns
-        -------
-        dict of str to str or None
-            As `print_of`.
-        """
-        return {name: self.print_of(name) for name in self.ids}
-
-    def fingerprint(self, prints: Mapping[str, str | None] | None = None) -> str:
-        """Hash the ids, concepts, names and the bytes of every picture that is there.
-
-        Parameters
-        ----------
-        prints : mapping, optional
-            What `prints` gave; without it the pictures are read.
-
-        Returns
-        -------
-        str
-            16 hex digits.
-        """
-        contents = list((self.prints() if prints is None else prints).values())
-        drawn = [repr(self.picture(name).tobytes()) for name in self.ids if name not in self.files]
-        return fingerprint(list(self.ids), dict(self.concepts), dict(self.names), contents, drawn)
 
     def print_of(self, stimulus: str) -> str | None:
         """Hash the bytes of a picture.
@@ -390,14 +331,20 @@ class Images:
         NeuroCanvasError
             If the file is a link that leaves the folder.
         """
-        path = self._file(stimulus) if stimulus in self.files else None
+        path = self.path(stimulus)
         return sha256(path) if path is not None and path.is_file() else None
 
-    def _check(self, stimulus: str) -> None:
-        if stimulus not in self.concepts:
-            raise NeuroCanvasError(
-                f"stimulus {stimulus!r}: unknown; there are {len(self.ids)}, {self.ids[0]} to {self.ids[-1]}."
-            )
+    def fingerprint(self) -> str:
+        """Hash the ids, concepts, names and the bytes of every picture that is there.
+
+        Returns
+        -------
+        str
+            16 hex digits.
+        """
+        contents = [self.print_of(name) for name in self.ids]
+        drawn = [repr(self.picture(name).tobytes()) for name in self.ids if name not in self.files]
+        return fingerprint(list(self.ids), dict(self.concepts), dict(self.names), contents, drawn)
 
 
 def read_names(root: Path | str, language: Literal["en", "ch"] = "en") -> dict[str, str]:
@@ -409,11 +356,3 @@ def read_names(root: Path | str, language: Literal["en", "ch"] = "en") -> dict[s
             rows = [line.split(None, 1) for line in text.splitlines()]
             return {row[0]: row[1].split(",")[0].replace("_", " ").strip() for row in rows if len(row) == 2}
     return {}
-
-
-def _pictures_folder(root: Path) -> Path:
-    """The first of `IMAGENET_FOLDERS` that holds folders named by wnid, else `imageNet_images`."""
-    for name in IMAGENET_FOLDERS:
-        if any(path.is_dir() for path in (root / name).glob("n[0-9]*")):
-            return root / name
-    return root / PICTURES_FOLDER

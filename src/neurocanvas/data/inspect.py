@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from neurocanvas.artifacts import card_path
 from neurocanvas.config import DataSettings
 from neurocanvas.data.eeg_imagenet import find_released, fine_groups, open_eeg_imagenet
 from neurocanvas.data.images import Images, read_names
 from neurocanvas.data.splits import blocked_trials, groups
-from neurocanvas.data.store import ARRAY, TABLE, is_converted
+from neurocanvas.data.store import ARRAY, TABLE
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.errors import check_option
 
@@ -27,8 +28,9 @@ def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
     trials = open_eeg_imagenet(root, settings)
     images = cast(Images, trials.images)
     some = trials.signal(np.unique(np.linspace(0, len(trials) - 1, _SAMPLED).astype(int)))
-    files = [root / ARRAY, root / TABLE] if is_converted(root) else find_released(root)
-    in_file = "µV, converted" if is_converted(root) else settings.unit.replace("auto", "V")
+    converted = card_path(root / ARRAY).is_file()
+    files = [root / ARRAY, root / TABLE] if converted else find_released(root)
+    in_file = "µV, converted" if converted else settings.unit.replace("auto", "V")
     missing = [name for name in images.ids if not images.files[name].is_file()]
     return {
         "files": [{"file": path.name, "bytes": path.stat().st_size} for path in files],

@@ -361,7 +361,7 @@ def _metadata(
     run = np.array([subjects[:index].tolist().count(subject) for index, subject in enumerate(subjects)])
     return make_metadata({
         "subject": subjects[number], "session": sessions[number], "run": run[number], "onset": onset, "image": image,
-        "concept": [images.concept(name) for name in image],
+        "concept": [images.concepts[name] for name in image],
     })  # fmt: skip
 
 

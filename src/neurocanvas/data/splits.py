@@ -10,12 +10,15 @@ import numpy as np
 
 from neurocanvas.artifacts import fingerprint
 from neurocanvas.config import SplitSettings, load_settings
-from neurocanvas.data.trials import NAMING, Trials, check_columns, html_table, ranks, seed_of, unique_names
+from neurocanvas.data.trials import NAMING, Trials, html_table, ranks, seed_of, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.findings import Finding, finding, listed, read_findings
 
 GAPPED = "within-block-gap"
 SAME_ORDER = 0.5  # rank correlation of the concepts' mean places
+RELEASED_BLOCK, RELEASED_TRAIN = 50, 30
+TRAIN_TEST, VAL_TEST, TRAIN_VAL = ("train", "test"), ("validation", "test"), ("train", "validation")
+STIMULUS_RULE = "{:.0%} of each concept's training stimuli, with all of their trials"
 # Columns that are numbered anew in every subject (and session) -> the columns that make them unique.
 COUNTED_WITHIN = {"session": ("subject",), "run": ("subject", "session"), "block": ("subject", "session")}
 
@@ -116,7 +119,7 @@ class Split:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What must be said of the folds, each once."""
-        return tuple(dict.fromkeys(one for fold in self for one in fold.findings))
+        return tuple(dict.fromkeys(one for fold in self.folds for one in fold.findings))
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads: the names of the trials per fold and part, ready for JSON."""
@@ -125,7 +128,7 @@ class Split:
                 "name": fold.name, "selection": fold.selection, "findings": listed(fold.findings),
                 **{part: self.names[rows].tolist() for part, rows in fold.parts().items()},
             }
-            for fold in self
+            for fold in self.folds
         ]  # fmt: skip
         return {"protocol": self.protocol, "folds": folds}
 
@@ -210,26 +213,18 @@ def blocked_trials(trials: Trials) -> np.ndarray:
     return blocked
 
 
-def _recordings(trials: Trials) -> np.ndarray:
-    """Group numbers of the smallest stretches that were recorded in one go, as far as it is known: (n_trials,)."""
-    return groups(trials, next(name for name in ("run", "session", "subject") if name in trials.metadata))
-
-
-def is_blocked(trials: Trials) -> bool:
-    """Whether concepts came in blocks in any session of any subject."""
-    return bool(blocked_trials(trials).any())
-
-
-def prove_disjoint(fold: Fold, trials: Trials, column: str, others: tuple[str, str] = ("train", "test")) -> None:
+def prove_disjoint(fold: Fold, trials: Trials, column: str, *pairs: tuple[str, str]) -> Fold:
     """Raise if two parts of a fold share a value of a column (a session, run or block is that of one subject)."""
     group = groups(trials, column)
-    first, second = (getattr(fold, part) for part in others)
-    shared = first[np.isin(group[first], group[second])]
-    if len(shared):
-        raise NeuroCanvasError(
-            f"split {fold.name}: {others[0]} and {others[1]} share the {column} "
-            f"{trials.column(column)[shared[group[shared].argmin()]]}; they must not."
-        )
+    for pair in pairs or (TRAIN_TEST,):
+        first, second = (getattr(fold, part) for part in pair)
+        shared = first[np.isin(group[first], group[second])]
+        if len(shared):
+            raise NeuroCanvasError(
+                f"split {fold.name}: {pair[0]} and {pair[1]} share the {column} "
+                f"{trials.column(column)[shared[group[shared].argmin()]]}; they must not."
+            )
+    return fold
 
 
 def make_split(
@@ -283,7 +278,12 @@ def make_split(
     """
     settings = settings or load_settings(None, split={"protocol": protocol, **options}).split
     how = PROTOCOLS[check_option("protocol", settings.protocol, PROTOCOLS)]
-    check_columns(trials, f"protocol {settings.protocol}", "subject", "concept", "order", "block", *how.needs)
+    for name in ("subject", "concept", "order", "block", *how.needs):
+        if name not in trials.metadata:
+            raise NeuroCanvasError(
+                f"protocol {settings.protocol}: the column {name} is needed; the trials have "
+                f"{', '.join(trials.metadata)}. Add it to the metadata, or do without it."
+            )
     present = unique_names(trials.column("subject"))
     if subject is None and len(present) != 1:
         raise NeuroCanvasError(
@@ -292,70 +292,54 @@ def make_split(
     subject = present[0] if subject is None else check_option("subject", subject, present)
     own = np.flatnonzero(trials.column("subject") == subject)
     folds = how.split(trials, own, settings)
-    blocks = np.where(blocked_trials(trials), groups(trials, "block"), -1)
-    confounded = [_shares(blocks, fold) for fold in folds]
-    if any(confounded) and not settings.accept_block_confound:
-        first = folds[confounded.index(True)].name
-        best = "" if settings.protocol == GAPPED else f", best under {GAPPED}"
-        raise NeuroCanvasError(
-            f"split {first}: concepts came in blocks, and trials of one block would train and test, so drift alone can "
-            f"be decoded. Test whole blocks by {whole_block_protocols(trials, own)}; or set accept_block_confound "
-            f"= true (--accept-block-confound){best}, for results that carry a warning."
-        )
-    images = groups(trials, "image") if "image" in trials.metadata else np.full(len(trials), -1)
-    gapped, marked = settings.protocol == GAPPED, []
-    for fold, is_confounded in zip(folds, confounded, strict=True):
-        reasons = {
-            finding("gap-on-both-sides", gap=settings.gap) if gapped else finding("block-on-both-sides"): is_confounded,
-            finding("pictures-repeat"): _shares(images, fold),
-            finding("order-repeats"): _repeats_order(trials, fold),
-        }
-        marked.append(replace(fold, findings=(*fold.findings, *(one for one, holds in reasons.items() if holds))))
-    return Split(settings.protocol, tuple(marked), trials.names)
+    return Split(settings.protocol, tuple(_with_findings(trials, own, folds, settings)), trials.names)
 
 
-def _known(fold: Fold) -> np.ndarray:
-    """Rows that a model has seen before it is tested."""
-    return np.concatenate([fold.pretrain, fold.train, fold.validation])
+def _with_findings(trials: Trials, own: np.ndarray, folds: list[Fold], settings: SplitSettings) -> Iterator[Fold]:
+    """Add what must be said of each fold; raise if a block is on both sides and that was not accepted."""
+    block, blocked, gapped = groups(trials, "block"), blocked_trials(trials), settings.protocol == GAPPED
+    image = groups(trials, "image") if "image" in trials.metadata else None
+    for fold in folds:
+        known, findings = np.concatenate([fold.pretrain, fold.train, fold.validation]), list(fold.findings)
+        if np.isin(block[fold.test[blocked[fold.test]]], block[known[blocked[known]]]).any():
+            if not settings.accept_block_confound:
+                best = "" if gapped else f", best under {GAPPED}"
+                raise NeuroCanvasError(
+                    f"split {fold.name}: concepts came in blocks, and trials of one block would train and test, so "
+                    f"drift alone can be decoded. Test whole blocks by {whole_block_protocols(trials, own)}; or set "
+                    f"accept_block_confound = true (--accept-block-confound){best}, for results that carry a warning."
+                )
+            findings.append(
+                finding("gap-on-both-sides", gap=settings.gap) if gapped else finding("block-on-both-sides")
+            )
+        if image is not None and np.isin(image[fold.test], image[known]).any():
+            findings.append(finding("pictures-repeat"))
+        if _repeats_order(trials, known[blocked[known]], fold.test[blocked[fold.test]]):
+            findings.append(finding("order-repeats"))
+        yield replace(fold, findings=tuple(findings))
 
 
-def _shares(group: np.ndarray, fold: Fold) -> bool:
-    """Whether any group has trials on both sides; groups below 0 do not count."""
-    tested = group[fold.test]
-    return bool(np.isin(tested[tested >= 0], group[_known(fold)]).any())
-
-
-def _repeats_order(trials: Trials, fold: Fold) -> bool:
+def _repeats_order(trials: Trials, known: np.ndarray, test: np.ndarray) -> bool:
     """Whether blocks of concepts came in nearly the same order in the training recordings and in a tested one."""
-    recording, concept, recorded = _recordings(trials), groups(trials, "concept"), in_recorded_order(trials)
-    blocked, place = blocked_trials(trials), np.empty(len(trials))
+    recording = groups(trials, next(name for name in ("run", "session", "subject") if name in trials.metadata))
+    concept, recorded, place = groups(trials, "concept"), in_recorded_order(trials), np.empty(len(trials))
     for number in np.unique(recording):
         rows = recorded[recording[recorded] == number]
         place[rows] = np.arange(len(rows)) / len(rows)
-
-    def mean_places(rows: np.ndarray) -> np.ndarray:  # per concept; NaN where it is missing
-        n = concept.max() + 1
+    test, n = test[~np.isin(recording[test], recording[known])], concept.max() + 1
+    means = []  # place of every concept in the training recordings, then in each tested one; NaN where it is missing
+    for rows in (known, *(test[recording[test] == number] for number in np.unique(recording[test]))):
         sums, counts = np.bincount(concept[rows], place[rows], n), np.bincount(concept[rows], minlength=n)
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-    known = _known(fold)
-    known = known[blocked[known]]
-    test = fold.test[blocked[fold.test] & ~np.isin(recording[fold.test], recording[known])]
-    trained = mean_places(known)
-    for number in np.unique(recording[test]):
-        places = np.stack([trained, mean_places(test[recording[test] == number])])
+        means.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+    for tested in means[1:]:
+        places = np.stack([means[0], tested])
         places = places[:, np.isfinite(places).all(axis=0)]
-        n = places.shape[1]
-        if n > 2:
-            ranks = places.argsort(axis=1).argsort(axis=1)
+        if (n_both := places.shape[1]) > 2:
             # 2.33 standard errors of a rank correlation: beyond what one random order in a hundred reaches
-            if np.corrcoef(*ranks)[0, 1] >= min(max(SAME_ORDER, 2.33 / np.sqrt(n - 1)), 0.999):
+            order = places.argsort(axis=1).argsort(axis=1)
+            if np.corrcoef(*order)[0, 1] >= min(max(SAME_ORDER, 2.33 / np.sqrt(n_both - 1)), 0.999):
                 return True
     return False
-
-
-RELEASED_BLOCK, RELEASED_TRAIN = 50, 30
-TRAIN_TEST, VAL_TEST, TRAIN_VAL = ("train", "test"), ("validation", "test"), ("train", "validation")
 
 
 def _by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
@@ -363,8 +347,8 @@ def _by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> li
     rng = np.random.default_rng(settings.seed)
     rest, test = _hold_out_images(trials, own, settings.test_fraction, rng)
     train, val = _hold_out_images(trials, rest, settings.val_fraction, rng)
-    fold = Fold("by-stimulus", train, val, test, _stimulus_rule(settings))
-    return [_proved(fold, trials, "image", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
+    fold = Fold("by-stimulus", train, val, test, STIMULUS_RULE.format(settings.val_fraction))
+    return [prove_disjoint(fold, trials, "image", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
 
 
 def _kfold_by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
@@ -385,8 +369,8 @@ def _kfold_by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings)
     for number in range(settings.folds):
         train, val = _hold_out_images(trials, own[part_of != number], settings.val_fraction, rng)
         name = f"kfold-by-stimulus, fold {number}"
-        fold = Fold(name, train, val, own[part_of == number], _stimulus_rule(settings))
-        folds.append(_proved(fold, trials, "image", TRAIN_TEST, VAL_TEST, TRAIN_VAL))
+        fold = Fold(name, train, val, own[part_of == number], STIMULUS_RULE.format(settings.val_fraction))
+        folds.append(prove_disjoint(fold, trials, "image", TRAIN_TEST, VAL_TEST, TRAIN_VAL))
     return folds
 
 
@@ -403,7 +387,7 @@ def _leave_run_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> 
         where = f"run {trials.column('run')[test[0]]}"
         name = f"leave-run-out, session {session[test[0]]} {where}" if several_sessions else f"leave-run-out, {where}"
         train, val, rule = _cut_tails(trials, own[run[own] != number], settings.val_fraction)
-        folds.append(_proved(Fold(name, train, val, test, rule), trials, "run", TRAIN_TEST, VAL_TEST))
+        folds.append(prove_disjoint(Fold(name, train, val, test, rule), trials, "run", TRAIN_TEST, VAL_TEST))
     return folds
 
 
@@ -431,7 +415,7 @@ def _leave_block_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -
         train, val, rule = _cut_tails(trials, own[turn[own] != number], settings.val_fraction)
         name = f"leave-block-out, block {number} of every concept"
         fold = Fold(name, train, val, own[turn[own] == number], rule)
-        folds.append(_proved(fold, trials, "block", TRAIN_TEST, VAL_TEST))
+        folds.append(prove_disjoint(fold, trials, "block", TRAIN_TEST, VAL_TEST))
     return folds
 
 
@@ -444,7 +428,7 @@ def _leave_session_out(trials: Trials, own: np.ndarray, settings: SplitSettings)
         train, val, rule = _cut_tails(trials, own[session != number], settings.val_fraction)
         test, lost = _trained_concepts(trials, own[session == number], train)
         fold = Fold(f"leave-session-out, session {number}", train, val, test, rule, lost)
-        folds.append(_proved(fold, trials, "session", TRAIN_TEST, VAL_TEST))
+        folds.append(prove_disjoint(fold, trials, "session", TRAIN_TEST, VAL_TEST))
     return folds
 
 
@@ -465,7 +449,7 @@ def _leave_subject_out(trials: Trials, own: np.ndarray, settings: SplitSettings)
     test, lost = _trained_concepts(trials, own, train)
     rule = f"all trials of subjects {', '.join(unique_names(chosen))}, who do not train"
     fold = Fold(f"leave-subject-out, subject {tested}", train, val, test, rule, lost)
-    return [_proved(fold, trials, "subject", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
+    return [prove_disjoint(fold, trials, "subject", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
 
 
 def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
@@ -481,8 +465,8 @@ def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings)
     test, lost = _trained_concepts(trials, own[~first[own]], np.concatenate([pretrain, train]))
     name = f"pretrain-finetune, subject {subject[own[0]]}"
     fold = Fold(name, train, val, test, f"{rule}, of the subject's own first session", lost, pretrain)
-    _proved(fold, trials, "session", TRAIN_TEST, VAL_TEST)
-    return [_proved(fold, trials, "subject", *(("pretrain", part) for part in ("train", "validation", "test")))]
+    prove_disjoint(fold, trials, "session", TRAIN_TEST, VAL_TEST)
+    return [prove_disjoint(fold, trials, "subject", *(("pretrain", part) for part in ("train", "validation", "test")))]
 
 
 def _released(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
@@ -491,8 +475,8 @@ def _released(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[
     place = _places(trials, own, "released") % RELEASED_BLOCK
     rng = np.random.default_rng(settings.seed)
     train, val = _hold_out_images(trials, own[place < RELEASED_TRAIN], settings.val_fraction, rng)
-    fold = Fold("released", train, val, own[place >= RELEASED_TRAIN], _stimulus_rule(settings))
-    return [_proved(fold, trials, "image", TRAIN_VAL)]
+    fold = Fold("released", train, val, own[place >= RELEASED_TRAIN], STIMULUS_RULE.format(settings.val_fraction))
+    return [prove_disjoint(fold, trials, "image", TRAIN_VAL)]
 
 
 def _within_block_gap(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
@@ -546,7 +530,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 def check_sessions(trials: Trials, own: np.ndarray, protocol: str) -> None:
     """Raise unless the subject has several sessions."""
-    check_columns(trials, f"protocol {protocol}", "session")
     subject, session = trials.column("subject"), trials.column("session")
     if len(np.unique(session[own])) > 1:
         return
@@ -567,7 +550,6 @@ def testable_subjects(trials: Trials, protocol: str) -> list[str]:
         counted, n_blocks = np.unique(blocks[:2], axis=1, return_counts=True)
         found = [one for place, one in enumerate(everyone) if n_blocks[counted[0] == place].min() > 1]
     elif "session" in PROTOCOLS[protocol].needs:
-        check_columns(trials, f"protocol {protocol}", "session")
         sessions = trials.column("session")
         found = [one for one in everyone if len(np.unique(sessions[subject == one])) > 1]
     else:
@@ -593,13 +575,6 @@ def whole_block_protocols(trials: Trials, own: np.ndarray) -> str:
     return ", ".join(name for name, holds in allowed.items() if holds)
 
 
-def _proved(fold: Fold, trials: Trials, column: str, *pairs: tuple[str, str]) -> Fold:
-    """Return the fold if the pairs of parts share no value of the column."""
-    for pair in pairs:
-        prove_disjoint(fold, trials, column, pair)
-    return fold
-
-
 def _hold_out_images(
     trials: Trials, rows: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -620,15 +595,12 @@ def _hold_out_images(
     return rows[~out], rows[out]
 
 
-def _stimulus_rule(settings: SplitSettings) -> str:
-    return f"{settings.val_fraction:.0%} of each concept's training stimuli, with all of their trials"
-
-
 def _cut_tails(trials: Trials, rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray, str]:
     """Training rows, validation rows (the last of each block, or of each run in mixed order), and the rule in words."""
     # Contiguous tails, so that drift links few validation trials to training trials.
     blocked, block = blocked_trials(trials), groups(trials, "block")
-    stretch = np.where(blocked, block, block.max() + 1 + _recordings(trials))
+    recording = groups(trials, next(name for name in ("run", "session", "subject") if name in trials.metadata))
+    stretch = np.where(blocked, block, block.max() + 1 + recording)
     recorded = in_recorded_order(trials)
     recorded = recorded[np.isin(recorded, rows)]
     tail = np.zeros(len(trials), dtype=bool)

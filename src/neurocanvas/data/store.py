@@ -24,14 +24,15 @@ from neurocanvas.artifacts import (
     write_text,
 )
 from neurocanvas.config import DataSettings
-from neurocanvas.data.eeg_imagenet import SPEC, Source, find_released, open_released, released_print
+from neurocanvas.data.eeg_imagenet import CONVERTED as ARRAY
+from neurocanvas.data.eeg_imagenet import SPEC, check_volts, find_released, open_released, released_print
 from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.data.trials import COLUMNS, Trials, make_metadata, ranks
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option, csv_text, read_csv_cell
 
 # (n_trials, 62, 501), float32, µV; and the columns of Trials, a line per row of the array. The array's sidecar is
 # written last: without it the store is unfinished.
-ARRAY, TABLE = "EEG-ImageNet.npy", "EEG-ImageNet.csv"
+TABLE = "EEG-ImageNet.csv"
 
 _BATCH = 200
 _PART = 2000  # trials of a unit of work
@@ -52,9 +53,10 @@ def convert(
     inputs = fingerprint("converted", _VERSION, released_print(find_released(root)), settings.unit)
     if is_done(path, inputs) and listing.is_file() and sha256(listing) == read_card(path).get("table"):
         return path
-    source = open_released(root, settings.unit)
-    rows = np.argsort(ranks(source.trials.column("subject")), kind="stable")
-    source.check_unit(rows)
+    paths, trials, file = open_released(root, settings.unit)
+    rows = np.argsort(ranks(trials.column("subject")), kind="stable")
+    if settings.unit == "auto":
+        check_volts(paths, trials, file, rows)
     advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), SPEC.n_times)
     with atomic(path) as temporary:
         with temporary.open("wb") as stream:
@@ -67,10 +69,10 @@ def convert(
         for written in spread(write_part, parts):
             advance(written)
         card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
-    table = source.trials.metadata.iloc[rows]
+    table = trials.metadata.iloc[rows]
     write_text(listing, csv_text([list(table), *table.itertuples(index=False)]))
     card = {
-        "table": sha256(listing), "source": source.trials.source, "unit": settings.unit,
+        "table": sha256(listing), "source": trials.source, "unit": settings.unit,
         "sfreq": SPEC.sfreq, "ch_names": list(CH_NAMES), "shape": list(shape), "stored": "µV",
     }  # fmt: skip
     finish(path, inputs, card)
@@ -91,21 +93,16 @@ class Part:
 
 def write_part(part: Part) -> int:
     """Write some rows of the array."""
-    source = open_released(part.root, part.unit)  # anew for each part: what was read of a mapped file stays in memory
-    rows = np.argsort(ranks(source.trials.column("subject")), kind="stable")[part.start : part.stop]
+    _, trials, _ = open_released(part.root, part.unit)  # anew for each part: what was read of a mapped file stays
+    rows = np.argsort(ranks(trials.column("subject")), kind="stable")[part.start : part.stop]
     with part.path.open("r+b") as stream:
         stream.seek(part.begin + part.start * len(CH_NAMES) * SPEC.n_times * 4)
         for start in range(0, len(rows), _BATCH):
-            stream.write(source.trials.signal(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
+            stream.write(trials.signal(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
     return len(rows)
 
 
-def is_converted(root: Path) -> bool:
-    """Tell whether a folder holds a finished converted store."""
-    return card_path(root / ARRAY).is_file()
-
-
-def open_converted(root: Path, unit: str) -> Source:
+def open_converted(root: Path, unit: str) -> Trials:
     """Open a converted store; reads its table and no signal."""
     path, again = root / ARRAY, f"run `convert` again, or delete {ARRAY} and its card"
     card = read_card(path)
@@ -139,5 +136,4 @@ def open_converted(root: Path, unit: str) -> Source:
     def read(indices: np.ndarray) -> np.ndarray:
         return np.asarray(signal[indices], dtype=np.float32)
 
-    trials = Trials(metadata, SPEC, read, str(card.get("fingerprint")))
-    return Source([path], trials, str(made), np.zeros(shape[0], dtype=np.int64))
+    return Trials(metadata, SPEC, read, str(card.get("fingerprint")))

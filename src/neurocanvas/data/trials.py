@@ -152,7 +152,11 @@ class Trials:
 
     def column(self, name: str) -> np.ndarray:
         """Return one column of the metadata, shape (n_trials,)."""
-        check_columns(self, "trials", name)
+        if name not in self.metadata:
+            raise NeuroCanvasError(
+                f"trials: the column {name} is needed; they have {', '.join(self.metadata)}. Add it to the metadata, "
+                "or do without it."
+            )
         values = self.metadata[name].to_numpy()
         return values if values.dtype.kind in "biuf" else np.array(values, dtype=str)
 
@@ -204,16 +208,6 @@ def html_table(facts: Mapping[str, str]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def check_columns(trials: Trials, who: str, *names: str) -> None:
-    """Raise if trials lack a column that `who` needs."""
-    for name in names:
-        if name not in trials.metadata:
-            raise NeuroCanvasError(
-                f"{who}: the column {name} is needed; the trials have {', '.join(trials.metadata)}. Add it to the "
-                "metadata, or do without it."
-            )
-
-
 def is_name(text: str) -> bool:
     """Whether a text can be the name of a file, and is no path."""
     return text.isprintable() and not set("/\\") & set(text) and bool(text.strip(".")) and len(text) <= LONGEST_NAME
@@ -223,11 +217,30 @@ def make_metadata(columns: Mapping[str, Any], names: Iterable[str] | None = None
     """Check a table of trials, and add what follows from it: subject "0", `order` of the rows, `block`, and names."""
     import pandas as pd
 
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) != 1:
-        raise NeuroCanvasError(f"metadata: every column needs one value per trial; got lengths {lengths}.")
-    n = next(iter(lengths.values()))
-    table = {name: _checked(name, np.asarray(values)) for name, values in columns.items()}
+    table = {name: np.asarray(values) for name, values in columns.items()}
+    n = len(next(iter(table.values())))
+    for name, values in table.items():
+        if values.shape != (n,):
+            raise NeuroCanvasError(
+                f"metadata: every column needs one value per trial, {n}; {name} has the shape {values.shape}."
+            )
+        kind = COLUMNS.get(name)
+        if kind is None:
+            continue
+        if (empty := pd.isna(values)).any():
+            raise NeuroCanvasError(f"metadata: column {name} has no value in row {int(empty.argmax())}; give it one.")
+        if kind is str:  # numbers that name something become their text
+            whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
+            texts = (values.astype(np.int64) if whole else values).tolist()
+            table[name] = np.array([str(value) for value in texts], dtype=str)
+            continue
+        try:
+            table[name] = values.astype(kind)
+            fits = np.array_equal(table[name], values.astype(np.float64))
+        except ValueError:
+            fits = False
+        if not fits:
+            raise NeuroCanvasError(f"metadata: column {name} must hold {kind.__name__}; got {values[:3].tolist()}.")
     subject = table.setdefault("subject", np.full(n, "0"))
     for name in NAMING:
         for value in set(table.get(name, np.empty(0, str)).tolist()):
@@ -256,34 +269,8 @@ def make_metadata(columns: Mapping[str, Any], names: Iterable[str] | None = None
             f"metadata: every trial needs a name of its own (subject/session/order, or the index); got "
             f"{index[index.duplicated()][0]!r} twice."
         )
-    known = [name for name in COLUMNS if name in table]
-    return pd.DataFrame({name: table[name] for name in [*known, *(set(table) - set(known))]}, index=index)
-
-
-def _checked(name: str, values: np.ndarray) -> np.ndarray:
-    """One column in its type; numbers that name something become their text."""
-    kind = COLUMNS.get(name)
-    if values.ndim != 1:
-        raise NeuroCanvasError(f"metadata: column {name}: one value per trial is needed; got the shape {values.shape}.")
-    if kind is None:
-        return values
-    empty = values != values  # NaN, alone, is not itself
-    if values.dtype.kind == "O":
-        empty = empty | np.array([value is None for value in values], dtype=bool)
-    if empty.any():
-        raise NeuroCanvasError(f"metadata: column {name} has no value in row {int(empty.argmax())}; give it one.")
-    if kind is str:
-        whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
-        return np.array([str(value) for value in (values.astype(np.int64) if whole else values).tolist()], dtype=str)
-    try:
-        numbers: np.ndarray = values.astype(kind)
-        if not np.array_equal(numbers, values.astype(np.float64)):
-            raise ValueError
-    except ValueError:
-        raise NeuroCanvasError(
-            f"metadata: column {name} must hold {kind.__name__}; got {values[:3].tolist()}."
-        ) from None
-    return numbers
+    ordered = [name for name in (*COLUMNS, *(name for name in table if name not in COLUMNS)) if name in table]
+    return pd.DataFrame({name: table[name] for name in ordered}, index=index)
 
 
 def without_signal(columns: Mapping[str, Any], names: Iterable[str] | None = None) -> Trials:

@@ -30,29 +30,18 @@ def bin_shares(freqs: np.ndarray, bands: Mapping[str, tuple[float, float]]) -> n
     # A bin covers half the spacing on both sides, so bands that tile the axis neither lose nor double any power.
     freqs = np.asarray(freqs, dtype=np.float64)
     spacing = freqs[1] - freqs[0]
-    low, high = np.array(list(bands.values())).T
-    below = np.maximum(freqs - spacing / 2, 0)[:, None]
-    above = (freqs + spacing / 2)[:, None]
-    shares = np.clip(np.minimum(above, high) - np.maximum(below, low), 0, None)
-    shares[freqs == 0] *= 2  # DC covers only half a bin, with all of its power
-    return shares
-
-
-def band_power(psd: np.ndarray, freqs: np.ndarray, bands: Mapping[str, tuple[float, float]] = BANDS) -> np.ndarray:
-    """Band power: PSD (..., n_freqs) in µV²/Hz, integrated over half-open bands -> (..., n_bands) in µV²."""
-    freqs = np.asarray(freqs)
-    check_bands(bands, nyquist=freqs[-1] + (freqs[1] - freqs[0]) / 2)
-    return np.asarray(psd, dtype=np.float64) @ bin_shares(freqs, bands)
-
-
-def check_bands(bands: Mapping[str, tuple[float, float]], *, nyquist: float) -> None:
-    """Raise if a band reaches beyond half the sampling frequency; a band filled in part would not be comparable."""
-    for name, (low, high) in bands.items():
-        if high > nyquist:
+    for name, (low, high) in bands.items():  # one that is filled in part would not be comparable
+        if high > freqs[-1] + spacing / 2:
             raise NeuroCanvasError(
                 f"band {name} ({low:g}-{high:g} Hz) needs signal sampled at {2 * high:g} Hz or more; "
-                f"this one ends at {nyquist:g} Hz. Use recordings with a higher sampling rate."
+                f"this one ends at {freqs[-1]:g} Hz. Use recordings with a higher sampling rate."
             )
+    lows, highs = np.array(list(bands.values())).T
+    below = np.maximum(freqs - spacing / 2, 0)[:, None]
+    above = (freqs + spacing / 2)[:, None]
+    shares = np.clip(np.minimum(above, highs) - np.maximum(below, lows), 0, None)
+    shares[freqs == 0] *= 2  # DC covers only half a bin, with all of its power
+    return shares
 
 
 def differential_entropy(power: np.ndarray) -> np.ndarray:
@@ -74,10 +63,11 @@ def gaussian_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
     from scipy.special import digamma
 
     freqs, psd = power_spectrum(signal, sfreq, highest=HIGHEST)
-    half = degrees_of_freedom(signal.shape[-1], bin_shares(freqs, BANDS)) / 2
+    shares = bin_shares(freqs, BANDS)
+    half = degrees_of_freedom(signal.shape[-1], shares) / 2
     # The log of a χ² estimate is too low by ln(ν/2) - ψ(ν/2) on average (half of it is .10 nats in theta after 400 ms).
     # Added back, it is unbiased for a Gaussian [Ahmed1989], and windows of different length can be compared.
-    return differential_entropy(band_power(psd, freqs)) + 0.5 * (np.log(half) - digamma(half))
+    return differential_entropy(psd.astype(np.float64) @ shares) + 0.5 * (np.log(half) - digamma(half))
 
 
 def released_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
@@ -85,11 +75,12 @@ def released_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
     # No differential entropy (DIFFERENCES.md): V², not per Hz, and closed bands, so that the bin at 30 Hz counts twice.
     freqs, psd = power_spectrum(signal, sfreq, half_bandwidth=RELEASED_HALF_BANDWIDTH, highest=HIGHEST)
     inside = np.stack([(freqs >= low) & (freqs <= high) for low, high in BANDS.values()], axis=-1)
-    for name, bins in zip(BANDS, inside.T, strict=True):
-        if not bins.any():
+    for (name, (low, high)), bins in zip(BANDS.items(), inside.T, strict=True):
+        if high > sfreq / 2 or not bins.any():
             raise NeuroCanvasError(
-                f"features: a window of {1 / freqs[1]:.3f} s has no frequency bin in {name} "
-                f"({BANDS[name][0]:g}-{BANDS[name][1]:g} Hz); take a longer one (features.tmin, features.tmax)."
+                f"band {name} ({low:g}-{high:g} Hz) needs signal sampled at {2 * high:g} Hz or more, and a window with "
+                f"a frequency bin in it; this one ends at {sfreq / 2:g} Hz and has {1 / freqs[1]:.3f} s "
+                "(features.tmin, features.tmax)."
             )
     logarithms = np.log(psd.astype(np.float64) * (sfreq * VOLTS**2) + RELEASED_EPSILON)
     return logarithms @ inside.astype(np.float64)
@@ -104,12 +95,22 @@ UNITS = {"gaussian": "nats", "eeg-imagenet": "sum of ln PSD over bins, PSD in V�
 
 def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
     """Compute the features of all trials, a chunk of trials at a time."""
-    check_bands(BANDS, nyquist=trials.spec.sfreq / 2)
     features = np.empty((len(trials), len(trials.spec.ch_names), len(BANDS)), dtype=np.float32)
     for first in range(0, len(trials), CHUNK):
         chunk = slice(first, first + CHUNK)
         window = cut_window(trials.signal(chunk), trials, settings)
-        _check_window(window, trials, first)
+        lowest, highest = window.min(axis=-1), window.max(axis=-1)  # what is not finite reaches one of them
+        for bad, problem in (
+            (~(np.isfinite(lowest) & np.isfinite(highest)), "holds values that are not finite"),
+            (lowest == highest, "is flat"),
+        ):
+            if bad.any():
+                row, channel = np.argwhere(bad)[0]
+                shown = trials.column("image")[first + row] if "image" in trials.metadata else "unknown"
+                raise NeuroCanvasError(
+                    f"trial {trials.names[first + row]} (image {shown}): channel {trials.spec.ch_names[channel]} "
+                    f"{problem} in the feature window; leave trial or channel out."
+                )
         features[chunk] = METHODS[settings.method](window, trials.spec.sfreq)
     return features
 
@@ -127,19 +128,3 @@ def cut_window(signal: np.ndarray, trials: Trials, settings: FeatureSettings) ->
             f"onset; got {settings.tmin} to {settings.tmax}."
         )
     return signal[..., start:stop]
-
-
-def _check_window(window: np.ndarray, trials: Trials, first: int) -> None:
-    """Raise if a channel is flat or not finite in a trial; `first` is the table row of the window's first trial."""
-    low, high = window.min(axis=-1), window.max(axis=-1)  # what is not finite reaches one of them
-    for bad, problem in (
-        (~(np.isfinite(low) & np.isfinite(high)), "holds values that are not finite"),
-        (low == high, "is flat"),
-    ):
-        if bad.any():
-            row, channel = np.argwhere(bad)[0]
-            shown = trials.column("image")[first + row] if "image" in trials.metadata else "unknown"
-            raise NeuroCanvasError(
-                f"trial {trials.names[first + row]} (image {shown}): channel "
-                f"{trials.spec.ch_names[channel]} {problem} in the feature window; leave trial or channel out."
-            )

@@ -54,10 +54,21 @@ def power_spectrum(
     factors = _factors(n_times, half_bandwidth, len(freqs))
     rows = signal.reshape(-1, n_times)
     psd = np.empty((len(rows), len(freqs)), dtype=np.float32)
+    half, pairs = n_times // 2 + 1, (n_times - 1) // 2
     for first in range(0, len(rows), BLOCK):
-        block = slice(first, first + BLOCK)
-        psd[block] = _power(rows[block], factors, len(freqs)).T
-    psd *= (_one_sided(n_times)[: len(freqs)] / sfreq).astype(np.float32)
+        block = rows[first : first + BLOCK]
+        centred = (block - block.mean(axis=-1, keepdims=True)).astype(np.float32, copy=False)
+        centred -= centred.mean(axis=-1, keepdims=True)  # of float32 around a large offset the first mean is rounded
+        mirrored = centred[:, : -pairs - 1 : -1]  # of samples 1 to pairs; the first and the middle one have no other
+        power = np.zeros((len(freqs), len(block)), dtype=np.float32)
+        for fold, (to_parts, to_coordinates) in zip((np.add, np.subtract), factors, strict=True):
+            folded = centred[:, :half].copy()
+            fold(folded[:, 1 : 1 + pairs], mirrored, out=folded[:, 1 : 1 + pairs])
+            parts = to_parts @ (to_coordinates @ folded.T)
+            power += np.square(parts, out=parts).reshape(-1, len(freqs), len(block)).sum(axis=0)
+        psd[first : first + BLOCK] = power.T
+    # a one-sided bin stands for two, but for DC and Nyquist
+    psd *= (np.where(np.arange(len(freqs)) % (n_times / 2) == 0, 1.0, 2.0) / sfreq).astype(np.float32)
     return freqs, psd.reshape(*signal.shape[:-1], len(freqs))
 
 
@@ -83,38 +94,13 @@ def _factors(n_times: int, half_bandwidth: float, n_freqs: int) -> list[tuple[np
     return factors
 
 
-def _power(rows: np.ndarray, factors: list[tuple[np.ndarray, np.ndarray]], n_freqs: int) -> np.ndarray:
-    """Power per bin and row of a block, (n_freqs, n_rows), two-sided and not yet per Hz."""
-    n_times = rows.shape[-1]
-    centred = (rows - rows.mean(axis=-1, keepdims=True)).astype(np.float32, copy=False)
-    centred -= centred.mean(axis=-1, keepdims=True)  # of float32 around a large offset the first mean is rounded
-    half, pairs = n_times // 2 + 1, (n_times - 1) // 2
-    mirrored = centred[:, : -pairs - 1 : -1]  # of samples 1 to pairs; the first one, and the middle one, have no other
-    power = np.zeros((n_freqs, len(rows)), dtype=np.float32)
-    for fold, (to_parts, to_coordinates) in zip((np.add, np.subtract), factors, strict=True):
-        folded = centred[:, :half].copy()
-        fold(folded[:, 1 : 1 + pairs], mirrored, out=folded[:, 1 : 1 + pairs])
-        parts = to_parts @ (to_coordinates @ folded.T)
-        power += np.square(parts, out=parts).reshape(-1, n_freqs, len(rows)).sum(axis=0)
-    return power
-
-
-def _one_sided(n_times: int) -> np.ndarray:
-    """How many two-sided bins each one-sided bin stands for: DC and Nyquist 1, others 2."""
-    doubled = np.full(n_times // 2 + 1, 2.0)
-    doubled[0] = 1.0
-    if n_times % 2 == 0:
-        doubled[-1] = 1.0
-    return doubled
-
-
 def degrees_of_freedom(n_times: int, shares: np.ndarray, *, half_bandwidth: float = HALF_BANDWIDTH) -> np.ndarray:
     """χ² degrees of freedom of each band's power under white noise: shares (n_freqs, n_bands) -> (n_bands,)."""
     # ν = 2 mean² / variance; bins d apart have the covariance Σ_kl w_k w_l |FFT(taper_k · taper_l)(d)|².
     windows, weights = tapers(n_times, half_bandwidth)
     products = np.fft.fft(windows[:, None] * windows[None], axis=-1)
     covariance = np.einsum("k,l,kld->d", weights, weights, np.abs(products) ** 2)
-    amounts = np.asarray(shares).T * _one_sided(n_times)[: len(shares)]
+    amounts = np.asarray(shares).T * np.where(np.arange(len(shares)) % (n_times / 2) == 0, 1.0, 2.0)
     distance = np.arange(amounts.shape[1])
     variance = []
     for amount in amounts:

@@ -15,7 +15,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.config import ClassifySettings
 from neurocanvas.data.eeg_imagenet import fine_groups, granularity_rows
-from neurocanvas.data.splits import Split, groups, is_blocked
+from neurocanvas.data.splits import Split, blocked_trials, groups
 from neurocanvas.data.trials import Trials
 from neurocanvas.decoder import Decoder
 from neurocanvas.encoders import find_encoder
@@ -98,7 +98,7 @@ class _Job:
 
     def units(self, rows: np.ndarray) -> np.ndarray:
         """What a permutation exchanges as a whole: the block in a blocked design, else the trial."""
-        if not is_blocked(self.pool[self.pool.column("subject") == self.subject]):
+        if not blocked_trials(self.pool[self.pool.column("subject") == self.subject]).any():
             return rows
         blocks = np.stack([groups(self.pool, "session")[rows], self.pool.column("block")[rows]], axis=1)
         return np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1)

@@ -25,7 +25,7 @@ from neurocanvas.audit.variants import (
     score_similarity,
     upper_half,
 )
-from neurocanvas.data.splits import is_blocked
+from neurocanvas.data.splits import blocked_trials
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.decoder import Decoder
 from neurocanvas.encoders.target_pca import TargetPCA
@@ -384,7 +384,8 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
             continue
         if not decoders:
             continue
-        values, shown, blocked = read_inputs(run, subject, decoders[0]), run.stimulus_rows(pool), is_blocked(pool)
+        values, shown = read_inputs(run, subject, decoders[0]), run.stimulus_rows(pool)
+        blocked = bool(blocked_trials(pool).any())
         for decoder, split in zip(decoders, run.split(subject), strict=True):
             decoder.set_params(device=run.settings.execution.device)
             features, rows, _ = asked(values, pool, split.test, run.settings.split.average_test)
@@ -705,7 +706,7 @@ def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:
         changes = columns["concept"][recorded][1:] != columns["concept"][recorded][:-1]
         columns["block"][recorded[1:]] = np.cumsum(changes)
     table = {name: columns[name] for name in ("subject", "block", "concept")}
-    return columns, is_blocked(without_signal({**table, "order": ranks(order)}))
+    return columns, bool(blocked_trials(without_signal({**table, "order": ranks(order)})).any())
 
 
 def _dealt_out(trials: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray | None:

@@ -15,8 +15,8 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.config import RunSettings
-from neurocanvas.data import images as picture_files
 from neurocanvas.data.eeg_imagenet import granularity_rows
+from neurocanvas.data.images import open_picture
 from neurocanvas.data.splits import PROTOCOLS, Split, check_sessions, make_split, testable_subjects
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option, csv_text
@@ -198,4 +198,5 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
 
 def read_picture(path: Path) -> np.ndarray:
     """Read a PNG of the run."""
-    return picture_files.read_picture(path, "delete it and run `neurocanvas generate` again")
+    with open_picture(path, "delete it and run `neurocanvas generate` again") as image:
+        return np.asarray(image.convert("RGB"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.data.splits import Fold, groups, is_blocked
+from neurocanvas.data.splits import Fold, blocked_trials, groups
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Projected, Window, load_decoder
 from neurocanvas.encoders import find_encoder
@@ -312,7 +312,7 @@ def _predict(run: Run, subject: str) -> Path:
         "known": [np.unique(seen[fold.joined().train]).tolist() for fold in folds_of],
         "trials": rows[order].tolist(), "folds": folds.tolist(),
         "gains": [gain(one.basis_.target_sd, sd) for one, sd in zip(decoders, spreads, strict=True)],
-        "blocked": is_blocked(run.subjects[subject]), "findings": listed(findings),
+        "blocked": bool(blocked_trials(run.subjects[subject]).any()), "findings": listed(findings),
     }, [*read, *models])  # fmt: skip
     return path
 
