@@ -11,7 +11,7 @@ from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.splits import Fold
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.parallel import Engine
-from neurocanvas.pipeline import classify as classifying
+from neurocanvas.pipeline import train as training
 from neurocanvas.pipeline.run import Run
 from neurocanvas.simulation.dataset import simulate
 from neurocanvas.workflow import run_stage
@@ -110,22 +110,10 @@ def test_what_changed_is_done_again_and_nothing_else(done, data, tmp_path):
     assert {name for name in third if third[name] != fourth[name]} == {"mlp_s0.npy", "mlp_s1.npy"}  # they read epochs
 
 
-def test_the_signal_of_many_trials_is_read_batch_by_batch(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(classifying, "IN_MEMORY", 300 * 62 * 400 * 4)
-    alone, many = (
-        classifying._Job(Run(tmp_path, settings_for(data, split={"protocol": protocol})), 1)
-        for protocol in ("released", "leave-subject-out")
-    )
-    assert isinstance(alone.signal, np.ndarray) and alone.signal.shape == (300, 62, 400)
-    assert not isinstance(many.signal, np.ndarray) and many.signal.shape == (600, 62, 400)
-    rows = np.flatnonzero(many.pool.column("subject") == 1)
-    np.testing.assert_array_equal(many.signal[rows[[7, 3, 299]]], alone.signal[[7, 3, 299]])
-
-
 def test_signal_that_is_not_kept_gives_the_same_scores(data, tmp_path, monkeypatch):
     settings = {"data": {"subjects": [1]}, "classify": {"models": ["eegnet"], "epochs": 1}}
-    for name, limit in (("kept", classifying.IN_MEMORY), ("read", 0)):
-        monkeypatch.setattr(classifying, "IN_MEMORY", limit)
+    for name, limit in (("kept", training.IN_MEMORY), ("read", 0)):
+        monkeypatch.setattr(training, "IN_MEMORY", limit)
         run_stage(Run(tmp_path / name, settings_for(data, **settings)), "classify")
     kept, read = (next((tmp_path / name).glob("classification/**/eegnet_s1.npy")) for name in ("kept", "read"))
     assert kept.read_bytes() == read.read_bytes()
@@ -190,14 +178,14 @@ def test_a_concept_that_is_tested_but_never_trained_is_refused_before_anything_i
 def test_without_the_flag_test_labels_are_hidden_until_all_is_predicted_and_with_it_the_card_says_more(
     data, tmp_path, monkeypatch
 ):
-    done, real = [], classifying.train_classifier
+    done, real = [], Decoder.fit_prepared
 
-    def watching(name, x, y, split, spec, settings):
-        assert set(y[split.test]) == {-1} and (y[split.train] >= 0).all()
-        done.append(real(name, x, y, split, spec, settings))
+    def watching(decoder, x, y, spec, *, watch, train, **more):
+        assert set(y[watch]) == {""} and (y[train] != "").all()
+        done.append(real(decoder, x, y, spec, watch=watch, train=train, **more))
         return done[-1]
 
-    monkeypatch.setattr(classifying, "train_classifier", watching)
+    monkeypatch.setattr(Decoder, "fit_prepared", watching)
     cells = {}
     for diagnose in (False, True):
         changes = {"models": ["mlp", "knn"], "diagnose_selection": diagnose}
@@ -214,6 +202,6 @@ def test_without_the_flag_test_labels_are_hidden_until_all_is_predicted_and_with
 
 
 def test_an_unknown_model_is_refused(data, tmp_path):
-    with pytest.raises(NeuroCanvasError, match="classifier: allowed are eegnet"):
+    with pytest.raises(NeuroCanvasError, match="classify.models of concepts: allowed are mlp_sd, eegnet"):
         run_stage(Run(tmp_path, settings_for(data, classify={"models": ["ridge", "svn"]})), "classify")
     assert not list(tmp_path.glob("classification/**/*.npy"))
