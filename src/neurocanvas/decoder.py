@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import ClassifierTags, RegressorTags
 from torch import Tensor, nn
 
-from neurocanvas import artifacts, targets
+from neurocanvas import artifacts
 from neurocanvas.console import progress_lines
 from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import Trials, TrialSpec
@@ -26,7 +26,7 @@ from neurocanvas.encoders import Encoder, build, find_encoder
 from neurocanvas.encoders.target_pca import TargetPCA, TargetPosterior
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
 from neurocanvas.features.differential_entropy import CHUNK, METHODS
-from neurocanvas.targets import TargetSpace, resolve
+from neurocanvas.targets import TargetSpace, embed, resolve, target_space
 from neurocanvas.training.loop import (
     AT_ONCE,
     Inputs,
@@ -548,12 +548,10 @@ class Decoder(BaseEstimator):
             return np.asarray(X.y if y is None else y)
         name, _, network = self.target.partition("@")
         if y is None:
-            embed = getattr(targets, "embed", None)
-            if embed is None or not isinstance(X, Trials):
+            if not isinstance(X, Trials) or X.images is None:
                 raise NeuroCanvasError(f"y: the embeddings of {self.target} are needed, as an array or as Embeddings.")
-            ids = np.unique(X.column("image"))
-            y = embed(X.images, ids, self.target)
-            y = y if isinstance(y, Embeddings) else Embeddings(TargetSpace(name, y.shape[1:], network), ids, y)
+            ids, space = np.unique(X.column("image")).tolist(), target_space(self.target)
+            y = Embeddings(space, ids, embed(X.images, ids, space))
         if not isinstance(y, Embeddings):
             y = np.asarray(y)
             if y.ndim < 2:
