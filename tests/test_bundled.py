@@ -127,7 +127,7 @@ def test_the_vae_keeps_pictures(generator):
 
 def test_the_captioner_names_the_concept():
     drawn, labels = drawings(HELD_OUT, 90)
-    captions = load_captioner("bundled").describe([render(drawing) for drawing in drawn])
+    captions = load_captioner("bundled")([render(drawing) for drawing in drawn])
     names = [CONCEPTS[WNIDS[label]].caption_name for label in labels]
     right = [f" {name} " in f" {caption} " for name, caption in zip(names, captions, strict=True)]
     assert np.mean(right) >= 0.9, [pair for pair, ok in zip(zip(names, captions), right) if not ok][:10]

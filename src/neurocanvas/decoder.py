@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from neurocanvas.encoders import Encoder, build, find_encoder
 from neurocanvas.encoders.target_pca import TargetPCA, TargetPosterior
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
 from neurocanvas.features.differential_entropy import CHUNK, METHODS
-from neurocanvas.targets import TargetSpace, embed, resolve, target_space
+from neurocanvas.targets import TargetSpace, embed, target_space
 from neurocanvas.training.loop import (
     AT_ONCE,
     Inputs,
@@ -506,7 +507,7 @@ class Decoder(BaseEstimator):
     def what(self) -> Any:
         """What is built and fitted: a module class, or a class or an instance of an estimator."""
         what = getattr(self.row, self.kind)
-        return resolve(what) if isinstance(what, str) else what
+        return resolve_name(what) if isinstance(what, str) else what
 
     def _of_encoder(self) -> dict[str, Any]:
         """Parameters of the encoder, by their own names."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from neurocanvas.config import DataSettings
-from neurocanvas.targets.pretrained import BUNDLED, check_bundled, find_family, local_folder
+from neurocanvas.targets.pretrained import BUNDLED, find_family, local_folder, source_print
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "mne", "scikit-learn", "numpy", "mne-bids", "braindecode",
@@ -93,7 +93,7 @@ def _weights(part: str, source: str) -> dict[str, Any]:
     where = "missing" if not files else "folder" if os.path.isdir(source) else "cache"
     bundled = Path(source).is_relative_to(BUNDLED)
     if bundled:
-        check_bundled()
+        source_print("bundled")
     return {
         "part": part, "source": "bundled" if bundled else source,
         "where": f"incomplete: no {lacking[0]}" if files and lacking else where,

@@ -57,17 +57,19 @@ def test_networks_of_transformers_come_out_of_a_folder(tiny_transformers, name, 
 
 
 def test_the_networks_own_processor_prepares_where_no_other_is_named(tiny_transformers):
-    from neurocanvas.targets.pretrained import pil_processor
+    from transformers import AutoImageProcessor
 
     root, _ = tiny_transformers
     values = pictures(size=60)
     prepare, _ = load_network(FEATURE_NETWORKS["dinov2"], folder=str(root / "dinov2"))
-    own = pil_processor(str(root / "dinov2"))(images=list(values), return_tensors="pt")["pixel_values"]
+    processor = AutoImageProcessor.from_pretrained(root / "dinov2", backend="pil")
+    own = processor(images=list(values), return_tensors="pt")["pixel_values"]
     assert own.shape == (2, 3, 28, 28)
     torch.testing.assert_close(prepare(values), own)
     # MindEye's CLIP is not given what CLIP's processor makes: no crop, no bicubic interpolation, 256 pixels first
     prepare, _ = load_network(FEATURE_NETWORKS["clip"], folder=str(root / "clip"))
-    own = pil_processor(str(root / "clip"))(images=list(values), return_tensors="pt")["pixel_values"]
+    processor = AutoImageProcessor.from_pretrained(root / "clip", backend="pil")
+    own = processor(images=list(values), return_tensors="pt")["pixel_values"]
     assert prepare(values).shape == own.shape and abs(prepare(values) - own).max() > 0.05
 
 

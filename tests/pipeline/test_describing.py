@@ -31,7 +31,7 @@ def test_other_targets_go_from_embed_to_the_report(tiny_fork, target):
     paths = run_stage(run, "embed")
     assert [path.name for path in paths] == ["clip_embeddings.npy", f"{target}.npy"]
     targets = run.targets()
-    assert targets.shape == (24, 1, targets.shape[2]) and run.embeddings().shape == (24, 77, 768)
+    assert targets.shape == (24, 1, targets.shape[2]) and run.targets("clip-text").shape == (24, 77, 768)
     if target == "clip-image":
         seen = [run.dataset[1].picture(name) for name in run.stimuli]
         judged = load_picture_encoder(find_family("bundled").judge)[0](seen)
@@ -78,7 +78,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(tiny_copy, monkeypatch):
     other.embeddings_path("clip-text").unlink()
     run_stage(other, "embed")
     assert len(encoded) == 5, "nor does another run folder make it again"
-    np.testing.assert_array_equal(run.embeddings(), embed_captions([*read_captions(file).values()]))
+    np.testing.assert_array_equal(run.targets("clip-text"), embed_captions([*read_captions(file).values()]))
 
 
 def test_stimuli_of_one_caption_share_its_embedding(tiny_copy):
@@ -87,7 +87,7 @@ def test_stimuli_of_one_caption_share_its_embedding(tiny_copy):
     write_captions(path, dict.fromkeys(run.stimuli, "a banana"))
     artifacts.finish(path, "other captions")
     run_stage(run, "embed")
-    assert (np.asarray(run.embeddings()) == run.embeddings()[0]).all()
+    assert (np.asarray(run.targets("clip-text")) == run.targets("clip-text")[0]).all()
 
 
 def test_a_sketched_start_is_predicted_from_training_pictures(tiny_fork):
@@ -123,5 +123,8 @@ def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_fork, tmp_pa
     tiny_copy, _ = run.folder, write_true_captions(run)
     for name in ("embed", "train", "predict", "generate"):
         run_stage(run, name)
-    assert run.embeddings().shape == (24, 77, 1024) and np.load(tiny_copy / "predictions" / "s0.npy").shape[2] == 1024
+    assert (
+        run.targets("clip-text").shape == (24, 77, 1024)
+        and np.load(tiny_copy / "predictions" / "s0.npy").shape[2] == 1024
+    )
     assert len(list((tiny_copy / "images" / "s0" / "eeg").glob("*.png"))) >= 2

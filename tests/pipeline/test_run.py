@@ -216,8 +216,8 @@ def test_best_of_keeps_the_picture_whose_caption_is_nearest(tiny_fork, monkeypat
     tiny_copy = run.folder
     captions = list(read_captions(tiny_copy / "targets" / "caption.txt").values())
     monkeypatch.setattr(
-        "neurocanvas.targets.captions.Captioner.describe",
-        lambda self, pictures: [captions[int(picture.mean()) % len(captions)] for picture in pictures],
+        "neurocanvas.pipeline.generate.load_captioner",
+        lambda family: lambda pictures: [captions[int(picture.mean()) % len(captions)] for picture in pictures],
     )
     run_stage(run, "generate")
     files = [json.loads(line)["file"] for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]

@@ -248,7 +248,7 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     }
     card = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
     rows, concept = (run.subjects["0"][card["trials"]], run.subjects["0"].column("concept")[card["trials"]])
-    targets = np.asarray(run.embeddings()[run.stimulus_rows(rows)], np.float64).reshape(8, -1)
+    targets = np.asarray(run.targets("clip-text")[run.stimulus_rows(rows)], np.float64).reshape(8, -1)
     for centring, name in (("none", "greedy"), ("both sides", "centred greedy")):
         ours, theirs = (values - values.mean(axis=0) * (centring != "none") for values in (predicted, targets))
         expected = cosine_similarity(ours, theirs)

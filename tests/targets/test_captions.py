@@ -34,14 +34,14 @@ def test_tidy_undoes_what_a_word_tokenizer_takes_apart(concept):
 def test_captions_follow_the_pictures_and_not_their_company():
     rng = np.random.default_rng(0)
     pictures = [render(sample_drawing(wnid, rng=rng)) for wnid in list(CONCEPTS)[:3]]
-    captioner = load_captioner("bundled")
-    together = captioner.describe(pictures)
-    assert together == [captioner.describe([picture])[0] for picture in pictures]
+    describe = load_captioner("bundled")
+    together = describe(pictures)
+    assert together == [describe([picture])[0] for picture in pictures]
     assert all(caption and caption == caption.strip() and "\t" not in caption for caption in together)
 
 
 def test_the_released_recipe_samples_and_gives_the_same_twice():
     pictures = [render(sample_drawing(wnid, rng=np.random.default_rng(1))) for wnid in list(CONCEPTS)[:2]]
-    captioner = load_captioner("bundled", "released")
-    described = captioner.describe(pictures)
-    assert described == captioner.describe(pictures) and described[0].startswith("a ")
+    describe = load_captioner("bundled", "released")
+    described = describe(pictures)
+    assert described == describe(pictures) and described[0].startswith("a ")

@@ -17,10 +17,10 @@ from neurocanvas.targets.pretrained import (
     BUNDLED,
     FAMILIES,
     Family,
-    family_print,
     find_family,
     load_part,
     load_picture_encoder,
+    source_print,
 )
 
 
@@ -32,9 +32,9 @@ def copied(tmp_path, monkeypatch):
     monkeypatch.setattr(families, "BUNDLED", folder)
     monkeypatch.setattr("neurocanvas.doctor.BUNDLED", folder)
     monkeypatch.setattr(families, "FAMILIES", {**FAMILIES, "bundled": row})
-    families.check_bundled.cache_clear()
+    source_print.cache_clear()
     yield folder
-    families.check_bundled.cache_clear()
+    source_print.cache_clear()
 
 
 def test_an_unknown_family_names_the_known_ones(tmp_path):
@@ -49,17 +49,16 @@ def test_a_folder_is_a_family(tmp_path, copied):
     assert find_family(str(copied)) == families.FAMILIES["bundled"]
     other = shutil.copytree(copied, tmp_path / "other")
     assert find_family(str(other)).judge == str(other / "clip")
-    before = family_print(str(other))
-    assert before == family_print(str(other)) != family_print("bundled")
+    before = source_print(str(other))
+    assert before == source_print(str(other)) != source_print("bundled")
     weights = other / "clip" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"0")  # of the same length
-    families.source_print.cache_clear()
-    assert family_print(str(other)) != before
+    source_print.cache_clear()
+    assert source_print(str(other)) != before
 
 
 def test_the_bundled_weights_are_the_released_ones(copied):
-    assert families.check_bundled() == family_print("bundled")
-    families.check_bundled.cache_clear()
+    assert source_print("bundled") != source_print(str(copied / "clip"))
     listed = families.read_json(copied / "card.json", "card")["sha256"]
     assert set(listed) == {str(path.relative_to(copied)) for path in copied.rglob("*.safetensors")}
 
@@ -70,9 +69,9 @@ def test_a_flipped_byte_and_a_missing_file_are_noticed_before_loading(copied, pa
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    judge = families.FAMILIES["bundled"].judge
-    for notice in (lambda: load_part(judge, lambda _: pytest.fail("loaded damage")), lambda: examine("bundled")):
-        families.check_bundled.cache_clear()
+    source = str(copied / part.split("/")[0])
+    for notice in (lambda: load_part(source, lambda _: pytest.fail("loaded damage")), lambda: examine("bundled")):
+        source_print.cache_clear()
         with pytest.raises(NeuroCanvasError, match=rf"{part}/.*safetensors: missing or not the released bytes"):
             notice()
         weights.unlink(missing_ok=True)

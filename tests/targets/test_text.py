@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import embed_captions
 
-from neurocanvas.targets.clip import load_text_encoder, text_shape
+from neurocanvas.targets.clip import load_text_encoder, pooled_shape
 from neurocanvas.targets.pretrained import find_family
 
 CAPTIONS = ["a yellow banana on a blue cloth", "a red mitten on a green table", "a yellow banana on a blue cloth"]
@@ -25,7 +25,7 @@ def test_shape_repeats_and_places(embedded):
 
 
 def test_pooled_is_the_state_at_the_last_token(embedded):
-    encode, shape = load_text_encoder("bundled", pooled=True), text_shape("bundled", pooled=True)
+    encode, shape = load_text_encoder("bundled", pooled=True), pooled_shape("bundled")
     assert shape == (1, 768)
     pooled = encode(CAPTIONS[:2]).astype(np.float32)
     distances = np.abs(embedded[:2].astype(np.float32) - pooled).max(axis=2)

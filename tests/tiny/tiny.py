@@ -38,11 +38,12 @@ def write_true_captions(run):
     # so that tests of other stages do not depend on how well the captioner describes two dozen pictures
     from neurocanvas import artifacts
     from neurocanvas.targets.captions import write_captions
-    from neurocanvas.targets.pretrained import family_print
+    from neurocanvas.targets.pretrained import find_family, source_print
 
     true, path = true_captions(run.settings.simulate), run.folder / "targets" / "caption.txt"
     write_captions(path, {name: true[name] for name in run.stimuli})
-    prints, made_by = {name: run.dataset[1].print_of(name) for name in run.stimuli}, family_print(run.settings.family)
+    prints = {name: run.dataset[1].print_of(name) for name in run.stimuli}
+    made_by = source_print(find_family(run.settings.family).captioner)
     recipe = run.settings.caption.recipe
     keys = [artifacts.fingerprint("caption", made_by, recipe, prints[name] or name) for name in run.stimuli]
     artifacts.finish(path, artifacts.fingerprint("caption", run.stimuli, keys), {"images": prints})

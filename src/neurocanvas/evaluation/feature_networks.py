@@ -14,7 +14,7 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.evaluation.pixels import lpips_distance
-from neurocanvas.targets.pretrained import batches, device, load_part, pil_processor
+from neurocanvas.targets.pretrained import batches, device, load_part
 
 if TYPE_CHECKING:
     import torch
@@ -316,8 +316,9 @@ def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = 
             reason = "is not in the cache of Hugging Face; give a folder, or allow downloads"
             raise NotComputed(f"{network.source} {reason}") from error
         try:
-            model = load_part(source, lambda name: kind.from_pretrained(name, subfolder=subfolder))
-            processor = load_part(source, pil_processor) if how is None else None
+            model = load_part(source, kind.from_pretrained, subfolder=subfolder)
+            own = transformers.AutoImageProcessor.from_pretrained
+            processor = load_part(source, own, backend="pil") if how is None else None
         except NeuroCanvasError as error:
             raise NotComputed(str(error).rstrip(".")) from error
         model = model.float().eval().to(device())

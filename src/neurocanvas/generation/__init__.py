@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from neurocanvas.config import load_settings
 from neurocanvas.errors import check_option
-from neurocanvas.targets import resolve
 
 if TYPE_CHECKING:
     from neurocanvas.generation.base import Generator
@@ -51,5 +51,5 @@ def load_generator(name: str = "bundled", **options: Any) -> Generator:
     if not at:
         kind, networks = "stable-diffusion", name
     row = GENERATORS[check_option("generator", kind, GENERATORS)]
-    made: Generator = resolve(row.load)(load_settings(None, generate={**options, "family": networks}).generate)
+    made: Generator = resolve_name(row.load)(load_settings(None, generate={**options, "family": networks}).generate)
     return made

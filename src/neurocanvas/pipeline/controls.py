@@ -123,7 +123,7 @@ def _concept_embeddings(run: Run, trials: Trials) -> np.ndarray | None:
     """Mean embedding of every trial's concept, in a few coordinates; None before `embed`."""
     if not run.embeddings_path("clip-text").is_file():
         return None
-    embeddings = run.embeddings()
+    embeddings = run.targets("clip-text")
     basis = TargetPCA.fit(embeddings, np.ones(len(embeddings), np.int64), COMPONENTS)
     concept = np.unique(trials.column("concept"), return_inverse=True)[1]
     own = basis.transform(embeddings)[run.stimulus_rows(trials)]

@@ -25,7 +25,7 @@ from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check
 from neurocanvas.findings import finding, listed
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import write_trials
-from neurocanvas.targets.captions import read_captions, read_captions_of, write_captions
+from neurocanvas.targets.captions import read_captions, write_captions
 
 if TYPE_CHECKING:
     import torch
@@ -345,7 +345,7 @@ def _inputs(file: Path) -> str:
 
 def _take_captions(run: Run, file: Path, path: Path) -> None:
     """Write the captions of caption.txt."""
-    captions = read_captions_of(file, run.stimuli, "choose its data set")
+    captions = read_captions(file, run.stimuli, "choose its data set")
     write_captions(path, captions)
     prints = {name: run.dataset[1].print_of(name) for name in run.stimuli}
     artifacts.finish(path, _inputs(file), {**_card(file), "images": prints})

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,12 @@ from neurocanvas.generation.arms import (
 from neurocanvas.parallel import NEEDS, process_cache
 from neurocanvas.pipeline.run import Run, read_picture, write_picture
 from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths, read_pooled_features
-from neurocanvas.targets import TargetSpace, resolve
+from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.captions import load_captioner, prompt, read_captions
 from neurocanvas.targets.clip import encode_distinct, load_text_encoder
 from neurocanvas.targets.pretrained import (
     batches,
     device,
-    family_print,
     find_family,
     local_folder,
     precision_of,
@@ -148,7 +148,7 @@ def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
     if row.start is not None:
         beside.append(run.dataset[1].fingerprint())
     if row.best_of:
-        beside.append(family_print(run.settings.family))
+        beside.append(source_print(run.settings.family))
     entries = []
     for place in chosen(tested.column("concept"), np.array(card["folds"]), settings.max_trials):
         trial, stimulus = card["trials"][place], str(tested.column("image")[place])
@@ -167,7 +167,7 @@ def _how(run: Run) -> dict[str, Any]:
     settings = run.settings.generate
     how = settings.model_dump(mode="json", include=set(DECIDE))
     how |= {"precision": precision_of(settings), "device": device()}
-    how["weights"] = process_cache(STAGE, "weights", settings.family, lambda: family_print(settings.family))
+    how["weights"] = process_cache(STAGE, "weights", settings.family, lambda: source_print(settings.family))
     if settings.preview:
         how["taesd"] = source_print(find_family(settings.family).preview)
     return how
@@ -190,7 +190,7 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
     if not missing:
         return
     if row.of_images:
-        conditions = np.asarray(run.embeddings()[[entry["trial"] for entry in missing]], np.float32)
+        conditions = np.asarray(run.targets("clip-text")[[entry["trial"] for entry in missing]], np.float32)
         inputs = None
     else:
         inputs = arm_inputs(run, subject, arm, [entry["trial"] for entry in missing])
@@ -200,7 +200,7 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
         run.log("generate", warning=text)
         sys.stderr.write(f"neurocanvas: {text}\n")
 
-    load = resolve(GENERATORS[settings.generator].load)
+    load = resolve_name(GENERATORS[settings.generator].load)
     generator = run.generator or process_cache(STAGE, "generator", run, lambda: load(settings, tell=tell))
     init = None
     if inputs is not None and row.start is not None:
@@ -218,10 +218,8 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
     samples = np.stack([generator.generate(conditions, own, init) for own in seeds])
     if inputs is not None and row.best_of:  # no judge, and nothing that was seen
         family = run.settings.family
-        captioner = process_cache(STAGE, "captioner", family, lambda: load_captioner(family))
-        captions = embed_texts(run, captioner.describe(list(samples.reshape(-1, *samples.shape[2:])))).astype(
-            np.float32
-        )
+        describe = process_cache(STAGE, "captioner", family, lambda: load_captioner(family))
+        captions = embed_texts(run, describe(list(samples.reshape(-1, *samples.shape[2:])))).astype(np.float32)
         captions = captions.reshape(*samples.shape[:2], *captions.shape[1:])
         near = np.stack([likeness(inputs.predicted, one, inputs.mean) for one in captions])
         order = np.argsort(-near, axis=0, kind="stable")
@@ -247,7 +245,7 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
     card, images, scale = artifacts.read_card(path), run.dataset[1], run.settings.generate.scale
     tested, folds = run.subjects[subject][np.array(card["trials"])], np.array(card["folds"])
     places = np.searchsorted(card["trials"], trials)
-    targets, embeddings = run.targets(), run.embeddings()
+    targets, embeddings = run.targets(), run.targets("clip-text")
     known = np.zeros((len(places), len(targets)), bool)
     for row, fold in enumerate(folds[places]):
         known[row, card["known"][fold]] = True

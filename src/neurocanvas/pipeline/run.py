@@ -73,10 +73,6 @@ class Run:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **what}) + "\n")
 
-    def logger(self, stage: str, **fixed: Any) -> Callable[[Mapping[str, Any]], None]:
-        """Make a function that logs dictionaries."""
-        return lambda line: self.log(stage, **fixed, **line)
-
     @cached_property
     def dataset(self) -> tuple[Trials, Images]:
         """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder."""
@@ -151,20 +147,13 @@ class Run:
         name = (encoder or self.settings.encoder.name).replace(":", "_")
         return self.folder / "models" / f"{name}_s{subject}_fold{fold}_model.safetensors"
 
-    def embeddings(self) -> np.ndarray:
-        """Memory-map the embeddings of captions, from which the generator draws."""
-        return self._read_targets(self.embeddings_path("clip-text"))
-
-    def targets(self) -> np.ndarray:
-        """Map what encoders predict: `embeddings`, or what `embed.target` says."""
-        return self._read_targets(self.embeddings_path(self.settings.embed.target))
-
     def embeddings_path(self, target: str) -> Path:
         """Where the embeddings of a target space are, one row per image of this run."""
         return self.folder / "targets" / f"{'clip_embeddings' if target == 'clip-text' else target}.npy"
 
-    def _read_targets(self, path: Path) -> np.ndarray:
-        """Map an array of one row per stimulus of this run."""
+    def targets(self, target: str = "") -> np.ndarray:
+        """Map the embeddings of a target space; without a name, of the one that encoders predict."""
+        path = self.embeddings_path(target or self.settings.embed.target)
         embeddings = artifacts.read_array(path, "embeddings; `neurocanvas embed` makes them")
         if artifacts.read_card(path).get("stimuli") != self.stimuli:
             raise NeuroCanvasError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,15 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run
-from neurocanvas.targets import TARGETS, resolve, target_space
+from neurocanvas.targets import TARGETS, target_space
 from neurocanvas.targets.captions import (
     captioner_of,
     load_captioner,
     prompt,
-    read_captions_of,
+    read_captions,
     write_captions,
 )
-from neurocanvas.targets.pretrained import batches, family_print, source_print
+from neurocanvas.targets.pretrained import batches, find_family, source_print
 
 # Captions or images that are encoded at once: the unit of work.
 AT_ONCE = 32
@@ -28,11 +29,17 @@ AT_ONCE = 32
 def caption(run: Run) -> list[Path]:
     """Describe every image in words: by a captioner, by its concept's name, or as a file says."""
     settings, ids = run.settings.caption, run.stimuli
-    path, captions = run.folder / "targets" / "caption.txt", given_captions(run)
+    path, images = run.folder / "targets" / "caption.txt", run.dataset[1]
+    captions: dict[str, str] | None = None
+    if settings.source == "class-names":
+        captions = {name: prompt(images.names[images.concepts[name]]) for name in ids}
+    elif settings.source.endswith(".txt"):
+        captions = read_captions(Path(settings.source), ids, "add it, or caption by a network")
     made_by: Any = captions
     if captions is None:
-        made_by = source_print(captioner_of(settings.source)) if settings.source else family_print(run.settings.family)
-    prints = {name: run.dataset[1].print_of(name) for name in ids}  # the audit compares pictures by these
+        captioner = captioner_of(settings.source) if settings.source else find_family(run.settings.family).captioner
+        made_by = source_print(captioner)
+    prints = {name: images.print_of(name) for name in ids}  # the audit compares pictures by these
     keys = [artifacts.fingerprint("caption", made_by, settings.recipe, prints[name] or name) for name in ids]
     inputs = artifacts.fingerprint("caption", ids, keys)
     if artifacts.is_done(path, inputs):
@@ -52,33 +59,23 @@ def caption(run: Run) -> list[Path]:
     return [path]
 
 
-def given_captions(run: Run) -> dict[str, str] | None:
-    """Captions by image that need no network, if the settings name such a source."""
-    source, images = run.settings.caption.source, run.dataset[1]
-    if source == "class-names":
-        return {name: prompt(images.names[images.concepts[name]]) for name in run.stimuli}
-    if source.endswith(".txt"):
-        return read_captions_of(Path(source), run.stimuli, "add it, or caption by a network")
-    return None
-
-
 def _describe(run: Run, names: list[str]) -> list[str]:
     """Captions of some images by the captioner."""
     source, recipe = run.settings.caption.source or run.settings.family, run.settings.caption.recipe
-    captioner = process_cache("caption", "captioner", (source, recipe), lambda: load_captioner(source, recipe))
-    return captioner.describe([run.dataset[1].picture(name) for name in names])
+    describe = process_cache("caption", "captioner", (source, recipe), lambda: load_captioner(source, recipe))
+    return describe([run.dataset[1].picture(name) for name in names])
 
 
 def embed(run: Run) -> list[Path]:
     """Encode every caption for the generator, and every image as what encoders predict, if that is something else."""
     images, made_from = run.dataset[1], run.folder / "targets" / "caption.txt"
     paths: list[Path] = []
-    captions = read_captions_of(made_from, run.stimuli, "run `neurocanvas caption`")
+    captions = read_captions(made_from, run.stimuli, "run `neurocanvas caption`")
     for target in dict.fromkeys(("clip-text", run.settings.embed.target)):
         space, path = target_space(f"{target}@{run.settings.family}"), run.embeddings_path(target)
         of_images = TARGETS[target].of == "image"
         sources = [images.print_of(name) or name if of_images else captions[name] for name in run.stimuli]
-        weights = family_print(run.settings.family)
+        weights = source_print(run.settings.family)
         keys = [artifacts.fingerprint("embedding", str(space), weights, source) for source in sources]
         inputs = artifacts.fingerprint("embed", run.stimuli, keys)
         paths.append(path)
@@ -103,6 +100,6 @@ def _encode(run: Run, unit: tuple[str, Sequence[Any]]) -> np.ndarray:
     """Embeddings of some captions, or of images by their names."""
     name, some = unit
     kind, _, network = name.partition("@")
-    encode = process_cache("embed", "encoder", name, lambda: resolve(TARGETS[kind].load)(network))
+    encode = process_cache("embed", "encoder", name, lambda: resolve_name(TARGETS[kind].load)(network))
     encoded: np.ndarray = encode([run.dataset[1].picture(one) for one in some] if TARGETS[kind].of == "image" else some)
     return encoded

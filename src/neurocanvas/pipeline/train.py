@@ -190,11 +190,11 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     common = run.settings.encoder.components, run.settings.encoder.token_weights
     projected = process_cache("train", "targets", (run, unit[:2]), lambda: Projected.make(y, fold.train, *common))
     gradient = not hasattr(decoder.what(), "fit_closed_form")
-    left, log = (decoder.epochs or 0) if gradient else 0, run.logger("train", subject=subject, fold=number)
+    left = (decoder.epochs or 0) if gradient else 0
     advance = run.track(f"train {name} s{subject} fold{number}", left)
 
     def note(line: dict[str, Any]) -> None:
-        log(line)
+        run.log("train", subject=subject, fold=number, **line)
         advance(1)
 
     x = process_cache("train", decoder.takes, (run, subject), lambda: read_inputs(run, subject, decoder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import numpy as np
@@ -91,39 +91,31 @@ def target_space(name: str) -> TargetSpace:
     kind, _, network = name.partition("@")
     row = TARGETS[check_option("target", kind, [one for one, target in TARGETS.items() if target.of != "concept"])]
     network = network or "bundled"
-    return TargetSpace(kind, tuple(resolve(row.shape)(network)), network, row.layer)
+    return TargetSpace(kind, tuple(resolve_name(row.shape)(network)), network, row.layer)
 
 
 def embed(images: Any, ids: Sequence[str], space: TargetSpace) -> np.ndarray:
     """Embeddings of images by their names, (n, *space.shape), float16, from the shared cache or made."""
     from neurocanvas.targets.captions import load_captioner
-    from neurocanvas.targets.pretrained import family_print
+    from neurocanvas.targets.pretrained import find_family, source_print
 
-    row, weights = TARGETS[space.name], family_print(space.network)
+    row, weights = TARGETS[space.name], source_print(space.network)
     sources = [images.print_of(name) or name for name in ids]
 
     def describe(places: list[int]) -> Iterator[np.ndarray]:
-        captioner = load_captioner(space.network)
+        caption = load_captioner(space.network)
         for place in places:
-            yield np.array(captioner.describe([images.picture(ids[place])])[0])
+            yield np.array(caption([images.picture(ids[place])])[0])
 
     if row.of == "caption":
-        keys = [fingerprint("caption", weights, "default", one) for one in sources]
+        made_by = source_print(find_family(space.network).captioner)
+        keys = [fingerprint("caption", made_by, "default", one) for one in sources]
         sources = list(map(str, cached("captions", keys, describe)))
 
     def encode(places: list[int]) -> Iterator[np.ndarray]:
-        load = resolve(row.load)(space.network)
+        load = resolve_name(row.load)(space.network)
         for place in places:
             yield load([sources[place] if row.of == "caption" else images.picture(ids[place])])[0]
 
     keys = [fingerprint("embedding", str(space), weights, one) for one in sources]
     return np.stack(list(cached("embeddings", keys, encode)))
-
-
-def resolve(name: str) -> Any:
-    """Import what "module:name" or "module:class.name" stands for."""
-    module, _, attributes = name.partition(":")
-    found: Any = import_module(module)
-    for attribute in attributes.split("."):
-        found = getattr(found, attribute)
-    return found

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 
 from neurocanvas.artifacts import read_text, write_text
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.targets.pretrained import batches, device, find_family, load_network, load_part, pil_processor
+from neurocanvas.targets.pretrained import batches, device, find_family, load_part
 
 BATCH = 32
 
@@ -29,37 +27,27 @@ DECODING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class Captioner:
-    """A network that describes pictures in words."""
-
-    model: Any
-    tokenizer: Any
-    processor: Any
-    recipe: str
-
-    def describe(self, pictures: Sequence[np.ndarray]) -> list[str]:
-        """Caption pictures, (height, width, 3), uint8; the same pictures get the same captions."""
-        import torch
-
-        captions: list[str] = []
-        for part in batches(len(pictures), BATCH):
-            pixels = self.processor(images=list(pictures[part]), return_tensors="pt")["pixel_values"].to(device())
-            with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                torch.manual_seed(0)
-                words = self.model.generate(pixel_values=pixels, **DECODING[self.recipe])
-            captions += [tidy(text) for text in self.tokenizer.batch_decode(words, skip_special_tokens=True)]
-        return captions
-
-
-def load_captioner(source: str, recipe: str = "default") -> Captioner:
-    """Load a family's BLIP, or any image-to-text model of transformers that needs no prompt (BLIP-2, GIT, ...)."""
-    from transformers import AutoModelForImageTextToText, AutoTokenizer
+def load_captioner(source: str, recipe: str = "default") -> Callable[[Sequence[np.ndarray]], list[str]]:
+    """Load a family's BLIP, or any image-to-text model of transformers that needs no prompt: pictures -> captions."""
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
     name = captioner_of(source)
-    model = load_part(name, partial(load_network, AutoModelForImageTextToText))
-    tokenizer, processor = load_part(name, AutoTokenizer.from_pretrained), load_part(name, pil_processor)
-    return Captioner(model, tokenizer, processor, recipe)
+    model: Any = load_part(name, AutoModelForImageTextToText.from_pretrained, network=True)
+    tokenizer: Any = load_part(name, AutoTokenizer.from_pretrained)
+    processor: Any = load_part(name, AutoImageProcessor.from_pretrained, backend="pil")
+
+    def describe(pictures: Sequence[np.ndarray]) -> list[str]:  # (height, width, 3), uint8
+        captions: list[str] = []
+        for part in batches(len(pictures), BATCH):
+            pixels = processor(images=list(pictures[part]), return_tensors="pt")["pixel_values"].to(device())
+            with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                torch.manual_seed(0)  # the same pictures get the same captions
+                words = model.generate(pixel_values=pixels, **DECODING[recipe])
+            captions += [tidy(text) for text in tokenizer.batch_decode(words, skip_special_tokens=True)]
+        return captions
+
+    return describe
 
 
 def captioner_of(source: str) -> str:
@@ -90,8 +78,8 @@ def write_captions(path: Path, captions: Mapping[str, str]) -> None:
     write_text(path, "".join(f"{stimulus}\t{caption}\n" for stimulus, caption in rows))
 
 
-def read_captions(path: Path) -> dict[str, str]:
-    """Read `caption.txt`, ours or the released one."""
+def read_captions(path: Path, ids: Sequence[str] | None = None, remedy: str = "") -> dict[str, str]:
+    """Read `caption.txt`, ours or the released one; of some stimuli, in their order, or raise with `remedy`."""
     captions = {}
     text = read_text(path, "captions; `neurocanvas caption` makes it").removeprefix("\ufeff")
     lines = text.removesuffix("\n").split("\n") if text else []  # splitlines splits at marks that a caption may hold
@@ -100,13 +88,6 @@ def read_captions(path: Path) -> dict[str, str]:
         if not tab:
             raise NeuroCanvasError(f"{path}, line {number}: a row is stimulus<TAB>caption; got {line[:60]!r}.")
         captions[stimulus] = caption
-    return captions
-
-
-def read_captions_of(path: Path, ids: Sequence[str], remedy: str) -> dict[str, str]:
-    """Read the captions of some stimuli, in their order; raise with `remedy` if one is missing."""
-    captions = read_captions(path)
-    missing = [name for name in ids if name not in captions]
-    if missing:
+    if missing := [name for name in ids or () if name not in captions]:
         raise NeuroCanvasError(f"{path}: no caption of {missing[0]}; {remedy}.")
-    return {name: captions[name] for name in ids}
+    return captions if ids is None else {name: captions[name] for name in ids}

@@ -11,7 +11,6 @@ from neurocanvas.targets.pretrained import (
     batches,
     device,
     find_family,
-    load_network,
     load_part,
     load_picture_encoder,
     variant,
@@ -21,19 +20,17 @@ N_TOKENS = 77
 BATCH = 32
 
 
-def text_shape(family: str) -> tuple[int, int]:
+def text_shape(family: str, n_tokens: int = N_TOKENS) -> tuple[int, int]:
     """Shape of one caption's hidden states, (77, width), without loading weights."""
-    return N_TOKENS, pooled_shape(family)[1]
+    from transformers import CLIPTextConfig
+
+    source = find_family(family).diffusion
+    return n_tokens, load_part(source, CLIPTextConfig.from_pretrained, subfolder="text_encoder").hidden_size
 
 
 def pooled_shape(family: str) -> tuple[int, int]:
     """Shape of one caption as one vector, (1, width), without loading weights."""
-    from transformers import CLIPTextConfig
-
-    config = load_part(
-        find_family(family).diffusion, lambda name: CLIPTextConfig.from_pretrained(name, subfolder="text_encoder")
-    )
-    return 1, int(config.hidden_size)
+    return text_shape(family, n_tokens=1)
 
 
 def load_pooled_encoder(family: str) -> Callable[[Sequence[str]], np.ndarray]:
@@ -48,9 +45,11 @@ def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequenc
     from transformers import CLIPTextModel, CLIPTokenizer
 
     source = find_family(family).diffusion
-    tokenizer = load_part(source, lambda name: CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"))
+    tokenizer: Any = load_part(source, CLIPTokenizer.from_pretrained, subfolder="tokenizer")
     half = variant(source, "text_encoder/model.safetensors")
-    encoder = load_part(source, lambda name: load_network(CLIPTextModel, name, subfolder="text_encoder", variant=half))
+    encoder: Any = load_part(
+        source, CLIPTextModel.from_pretrained, network=True, subfolder="text_encoder", variant=half
+    )
 
     def encode(captions: Sequence[str]) -> np.ndarray:
         ids = tokenizer(
@@ -93,8 +92,8 @@ def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
     from transformers import AutoTokenizer, CLIPModel
 
     source = find_family(family).judge
-    model = load_part(source, lambda name: load_network(CLIPModel, name))
-    tokenizer = load_part(source, AutoTokenizer.from_pretrained)
+    model: Any = load_part(source, CLIPModel.from_pretrained, network=True)
+    tokenizer: Any = load_part(source, AutoTokenizer.from_pretrained)
     words = tokenizer(list(texts), padding=True, truncation=True, max_length=N_TOKENS, return_tensors="pt")
     with torch.inference_mode():
         features = model.get_text_features(**words.to(device()))

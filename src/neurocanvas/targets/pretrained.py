@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,34 +69,31 @@ def local_folder(source: str) -> Path | None:
     return max(found, key=lambda revision: revision.last_modified).snapshot_path if found else None
 
 
-def load_network(kind: Any, source: str, **options: Any) -> Any:
-    """Load a transformers network (float32, on the device, eval mode); missing weights raise, or would be random."""
-    network, said = kind.from_pretrained(source, output_loading_info=True, **options)
-    missing = sorted(said["missing_keys"])
-    if missing:
-        raise ValueError(f"{len(missing)} weights of {kind.__name__} are not in it, the first {missing[0]}")
-    return network.float().eval().to(device())
-
-
-def load_part(source: str, load: Callable[[str], Part]) -> Part:
-    """Load one network; files that are missing or damaged raise in one line."""
+def load_part(source: str, load: Callable[..., Part], *, network: bool = False, **options: Any) -> Part:
+    """Load one part; files that are missing or damaged raise in one line. A network comes in float32, on the device."""
     from diffusers.utils import logging as diffusers_logging
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     if Path(source).is_relative_to(BUNDLED):
-        check_bundled()
+        source_print(source)
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()  # there is one progress line per stage already
         logging.set_verbosity_error()
     try:
-        loaded = load(source)
+        if not network:
+            return load(source, **options)
+        loaded: Any
+        loaded, said = load(source, output_loading_info=True, **options)  # type: ignore[misc]
+        if missing := sorted(said["missing_keys"]):  # they would be drawn at random
+            raise ValueError(f"{len(missing)} weights of {type(loaded).__name__} are not in it, the first {missing[0]}")
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NeuroCanvasError(
             f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
         ) from error
-    return loaded
+    network_on_device: Part = loaded.float().eval().to(device())
+    return network_on_device
 
 
 def variant(source: str, file: str) -> str | None:
@@ -112,31 +109,24 @@ def variant(source: str, file: str) -> str | None:
 
 
 @cache
-def check_bundled() -> str:
-    """Verify the bundled weights by the sha256 on their card, once per process; returns their fingerprint."""
-    expected: dict[str, str] = read_json(BUNDLED / "card.json", "the card of the bundled weights; reinstall")["sha256"]
-    for name, digest in expected.items():
-        path = BUNDLED / name
-        if not path.is_file() or sha256(path) != digest:
-            raise NeuroCanvasError(f"{path}: missing or not the released bytes; reinstall neurocanvas.")
-    return fingerprint(expected)
-
-
-def family_print(name: str) -> str:
-    """Fingerprint of a family: local files by their bytes, others by hub id."""
-    family = find_family(name)
-    if family == FAMILIES["bundled"]:
-        return check_bundled()
-    return fingerprint([source_print(part) for part in (family.captioner, family.diffusion, family.judge)])
-
-
-@cache
 def source_print(source: str) -> str:
-    """Fingerprint of a folder's bytes, once per process; a hub id is its own fingerprint."""
-    if not os.path.isdir(source):
+    """Fingerprint of a family, a folder or a hub id, once per process; raise unless bundled weights are as released."""
+    folder = BUNDLED if source == "bundled" else Path(source)
+    if folder.is_relative_to(BUNDLED):
+        listed = read_json(BUNDLED / "card.json", "the card of the bundled weights; reinstall")["sha256"]
+        expected = {name: digest for name, digest in listed.items() if (BUNDLED / name).is_relative_to(folder)}
+        for name, digest in expected.items():
+            path = BUNDLED / name
+            if not path.is_file() or sha256(path) != digest:
+                raise NeuroCanvasError(f"{path}: missing or not the released bytes; reinstall neurocanvas.")
+        return fingerprint(expected)
+    if source in FAMILIES:
+        family = FAMILIES[source]
+        return fingerprint([family.captioner, family.diffusion, family.judge])
+    if not folder.is_dir():
         return source
-    files = sorted(path for path in Path(source).rglob("*") if path.is_file())
-    return fingerprint([(str(path.relative_to(source)), sha256(path)) for path in files])
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return fingerprint([(str(path.relative_to(folder)), sha256(path)) for path in files])
 
 
 def device() -> str:
@@ -163,10 +153,10 @@ def batches(count: int, size: int) -> list[slice]:
 def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], np.ndarray], int]:
     """Image encoder of a CLIP, pictures of any size -> (n, width), float32, projected, not normalised; and width."""
     import torch
-    from transformers import CLIPModel
+    from transformers import AutoImageProcessor, CLIPModel
 
-    model = load_part(source, partial(load_network, CLIPModel))
-    processor = load_part(source, pil_processor)
+    model = load_part(source, CLIPModel.from_pretrained, network=True)
+    processor = load_part(source, AutoImageProcessor.from_pretrained, backend="pil")  # which needs no torchvision
 
     def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
         pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(device())
@@ -176,10 +166,3 @@ def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], 
         return found
 
     return encode, model.config.projection_dim
-
-
-def pil_processor(source: str) -> Any:
-    """Image processor of a CLIP or BLIP that does not need torchvision."""
-    from transformers import AutoImageProcessor
-
-    return AutoImageProcessor.from_pretrained(source, backend="pil")
