@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neurocanvas.errors import printable
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 # A sentence, or a word that announces one and is printed in bold, and the sentence.
 Note = str | tuple[str, str]
@@ -47,26 +44,21 @@ def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[st
     from rich.table import Table
     from rich.text import Text
 
+    # texts, as in rich's strings "[red]" is a colour and ":cat:" a picture
     console = Console(width=max(120, Console().width))
     for title, header, lines in tables:
-        table = Table(title=_text(title, "table.title"), box=SIMPLE, padding=(0, 0, 0, 1), title_justify="left")
+        heading = Text(printable(title), "table.title")
+        table = Table(title=heading, box=SIMPLE, padding=(0, 0, 0, 1), title_justify="left")
         for place, word in enumerate(header):
             words = place == 0 or any(line[place][:1].isalpha() for line in lines)
             sentences = any(len(line[place]) > SENTENCE for line in lines)
             justify: Any = "left" if words else "right"
-            table.add_column(_text(word), justify=justify, no_wrap=len(header) > 2 and not sentences)
+            table.add_column(Text(printable(word)), justify=justify, no_wrap=len(header) > 2 and not sentences)
         for line in lines:
-            table.add_row(*map(_text, line))
+            table.add_row(*(Text(printable(cell)) for cell in line))
         console.print(table)
     for note in notes:
         if isinstance(note, str):
-            console.print(_text(note))
+            console.print(Text(printable(note)))
         else:
             console.print(Text.assemble((printable(f"{note[0]}:"), "bold"), printable(f" {note[1]}")))
-
-
-def _text(words: object, style: str = "") -> Text:
-    """Words as they are: in rich's strings "[red]" is a colour and ":cat:" a picture."""
-    from rich.text import Text
-
-    return Text(printable(words), style)

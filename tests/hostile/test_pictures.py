@@ -15,7 +15,7 @@ from PIL import Image
 import neurocanvas
 from neurocanvas.data.images import FORMATS, Images
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.report.gallery import _data_uri
+from neurocanvas.report.gallery import data_uri
 
 SOURCES = Path(neurocanvas.__file__).parent
 
@@ -85,7 +85,7 @@ def test_what_is_refused(name, tmp_path, recwarn):
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     for read in (
-        lambda: _data_uri(path),
+        lambda: data_uri(path),
         lambda: Images.from_folder(tmp_path, ["n01_1.JPEG"]).picture("n01_1.JPEG"),
     ):  # fmt: skip
         with pytest.raises(NeuroCanvasError, match=says) as caught:

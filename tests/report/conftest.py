@@ -58,6 +58,8 @@ def make_folder(
     write_pictures(folder / "images", drawings, stimuli, levels, rng)
     for fold in range(folds):
         write_card(folder / "models" / f"mlp_sd_s0_fold{fold}_model.safetensors", rng)
+    made = [[f"models/mlp_sd_s0_fold{fold}_model.safetensors", ""] for fold in range(folds)]
+    artifacts.write_json(folder / "predictions" / "s0.npy.json", {"encoder": "mlp_sd", "decoders": made})
     shares = {arm: np.clip(rng.normal(level, 0.2, n_trials), 0, 1) for arm, level in levels.items()}
     rows = [
         [0, t, stimuli[t], drawings[t].wnid, arm, shares[arm][t], 0.1, 1, 1, 0.2, 0.3]

@@ -1,19 +1,21 @@
 """Plots: scales, bars and curves put things where their values are."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 
-from neurocanvas.report.figures import Scale, bar, curves
+from neurocanvas.report.figures import at, curves, ticks
+from neurocanvas.report.sections import importance
 
 
 def test_scales_hold_their_values_and_stay_round() -> None:
     for values in ([0.2, 0.61], [-0.03, 0.57], [0.0], [1.0], [0.004, float("nan")], [-0.4, -0.1]):
-        scale = Scale.around(values)
+        scale = ticks(values)
         finite = np.array([value for value in values if np.isfinite(value)])
-        assert scale.low <= finite.min() and scale.high >= finite.max() and scale.low < scale.high
-        assert 2 <= len(scale.ticks) <= 7
-    assert (scale.at(-9.0), scale.at(9.0)) == ("0.00%", "100.00%")
+        assert scale[0] <= finite.min() and scale[-1] >= finite.max() and scale[0] < scale[-1]
+        assert 2 <= len(scale) <= 7
+    assert (at(-9.0, scale), at(9.0, scale)) == ("0.00%", "100.00%")
 
 
 def test_curves_mark_the_kept_epoch_where_the_validation_loss_is() -> None:
@@ -23,11 +25,14 @@ def test_curves_mark_the_kept_epoch_where_the_validation_loss_is() -> None:
     assert "kept" not in curves(history[:1], None, {})
 
 
-def test_bars_begin_at_zero_and_end_at_their_value() -> None:
-    scale = Scale(-5.0, 15.0, (-5.0, 0.0, 5.0, 10.0, 15.0))
-    drawn = bar(10.0, 8.0, 12.0, scale)
-    assert re.search(r'class="bar-of" x="25.00%" width="50.00%"', drawn)
-    assert re.search(r'class="whisker-of" x1="65.00%" x2="85.00%"', drawn)
-    assert re.search(r'class="bar-of" x="15.00%" width="10.00%"', bar(-2.0, -4.0, 0.0, scale))
-    nothing = bar(float("nan"), float("nan"), float("nan"), scale)
-    assert "bar-of" not in nothing and "whisker-of" not in nothing
+def test_bars_begin_at_zero_and_end_at_their_value(tmp_path: Path) -> None:
+    path = tmp_path / "importance.csv"
+    rows = ["kind,group,name,drop,low,high", "permutation,band,alpha,.1,.08,.12", "permutation,band,beta,-.02,-.05,.15",
+            "permutation,band,gamma,,,"]  # fmt: skip
+    path.write_text("\n".join(rows) + "\n")
+    alpha, beta, gamma = importance(path)["kinds"][0]["bands"]  # the axis runs from -5 to 15 points
+    assert re.search(r'class="bar-of" x="25.00%" width="50.00%"', alpha["bar"])
+    assert re.search(r'class="whisker-of" x1="65.00%" x2="85.00%"', alpha["bar"])
+    assert re.search(r'class="bar-of" x="15.00%" width="10.00%"', beta["bar"])
+    assert "bar-of" not in gamma["bar"] and "whisker-of" not in gamma["bar"]
+    assert (alpha["drop"], beta["interval"], gamma["drop"], gamma["interval"]) == ("10.0", "−5.0 – 15.0", "–", "–")

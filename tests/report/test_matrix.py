@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from neurocanvas.report.figures import confusion, draw_matrix, near_errors
+from neurocanvas.report.figures import confusion, matrix
 
 COUNTS = "arm,true,named,count\neeg,a,a,1\neeg,a,c,3\neeg,b,b,4\neeg,c,b,2\nshuffled,a,b,4\nother,a,a,9\n"
 ORDER = "concept,name,semantic,block\na,ape,2,0\nb,bee,0,2\nc,cat,1,1\n"
@@ -29,8 +28,9 @@ def cells(svg: str) -> dict[tuple[int, int], int]:
 
 def test_cells_stand_where_they_were_counted() -> None:
     counts = np.array([[1, 0, 3], [0, 4, 0], [0, 2, 0]])
-    assert cells(draw_matrix(counts, "eeg")) == {(0, 0): 4, (0, 2): 6, (1, 1): 7, (2, 1): 7}
-    assert cells(draw_matrix(np.zeros((3, 3)), "eeg")) == {}
+    assert cells(matrix(counts, [*"abc"], "eeg")["svg"]) == {(0, 0): 4, (0, 2): 6, (1, 1): 7, (2, 1): 7}
+    nothing = matrix(np.zeros((3, 3)), [*"abc"], "eeg")
+    assert cells(nothing["svg"]) == {} and nothing["sentence"] == "nothing named."
 
 
 def test_both_orders_hold_the_same_counts(tmp_path: Path) -> None:
@@ -65,9 +65,11 @@ def test_nothing_is_drawn_without_tables_or_arms(tmp_path: Path) -> None:
 
 
 def test_near_errors_are_counted_against_an_even_spread() -> None:
-    even = np.ones((9, 9))
-    share, expected = near_errors(even) or (0, 0)
-    assert share == pytest.approx(expected)
-    chain = np.eye(9) * 5 + np.eye(9, k=1)
-    assert (near_errors(chain) or (0, 0))[0] == 1.0
-    assert near_errors(np.eye(4)) is None
+    def said(counts: np.ndarray) -> list[str]:
+        return re.findall(
+            r"\d+(?=\N{NO-BREAK SPACE}%)", matrix(counts, [*"abcdefghi"][: len(counts)], "eeg")["sentence"]
+        )
+
+    assert said(np.ones((9, 9))) == ["11", "42", "42"]
+    assert said(np.eye(9) * 5 + np.eye(9, k=1))[1] == "100"
+    assert said(np.eye(4)) == ["100"]

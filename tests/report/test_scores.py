@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from neurocanvas.report.sections import forest, metric_tables, not_computed, retrieval_table, set_table
+from neurocanvas.report.sections import forest, metric_tables, retrieval_table, set_table
 
 SCORE = {"value": 0.78, "low": 0.72, "high": 0.81, "p": 0.0005, "chance": 0.5, "place": 0.6}
 
@@ -54,11 +54,6 @@ def test_one_subject_is_not_pooled_and_no_entries_make_no_plot() -> None:
     assert found["pooled"] is None and found["sentence"] == ""
     assert found["rows"][0]["p_holm"] == "–"
     assert forest({"arms": {}}, ["eeg"]) is None
-
-
-def test_reasons_are_said_once() -> None:
-    summary = {"not_computed": {"two_way": "no judge", "x": "no judge"}, "metrics": {"x": {"title": "X"}}}
-    assert not_computed(summary) == [("Two-way identification, X", "no judge")]
 
 
 def test_values_of_whole_sets_stand_by_arm() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.report.sections import csv_link, file_link, number_in, read_csv
+from neurocanvas.report.sections import csv_link, number_in, read_csv
 
 
 def content_of(link: str) -> list[list[str]]:
@@ -23,12 +23,6 @@ def test_a_link_saves_what_it_was_given() -> None:
         ["name", "p", "n"], ["a,b", "0.1", ""], ['"q"\n<b>', "2", "é"],
     ]  # fmt: skip
     assert 'download="&lt;b&gt;.csv"' in csv_link("<b>.csv", ["x"], [])
-
-
-def test_a_file_is_saved_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
-    assert content_of(file_link(tmp_path / "t.csv", "evaluate")) == [["a", "b"], ["1", "2"]]
-    assert 'download="t.csv"' in file_link(tmp_path / "t.csv", "evaluate")
 
 
 def test_missing_columns_and_short_rows_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.audit.verdict import conclude, gravest
+from neurocanvas.audit.verdict import conclude
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.benchmark import SIGNIFICANT
 from neurocanvas.evaluation.statistics import (
@@ -20,7 +20,7 @@ from neurocanvas.evaluation.statistics import (
     smallest_p,
     smallest_significant_count,
 )
-from neurocanvas.findings import Finding
+from neurocanvas.findings import CODES, Finding
 
 # Parts that a model has seen before it is tested.
 KNOWN = ("pretrain", "train", "val")
@@ -222,36 +222,34 @@ def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator)
     """Count, test and conclude for every case; the verdict is the gravest of them."""
     if not cases:
         raise NeuroCanvasError(f"{source}: nothing to audit.")
-    found = [conclude(_facts(case, rng)) for case in cases]
-    return {"verdict": gravest(found)[0]["verdict"], "source": source, "cases": found}
-
-
-def _facts(case: Case, rng: np.random.Generator) -> dict[str, Any]:
-    """All counts and tests of a case."""
-    concept = case.columns.get("concept", np.empty(0, np.int64))
-    groups = case.columns.get("subject", np.zeros(len(concept), np.int64))
-    results = [*case.scores]
-    for result, one in zip(answer_scores(case.answers, concept, groups, rng=rng), case.answers, strict=True):
-        near = neighbour_errors(case.columns, one.rows, one.predicted, rng=rng)
-        results.append({**result, "neighbours": near})
-    rows = {part: [split[part] for split in case.splits if len(split.get(part, ()))] for part in PARTS}
-    counts = {part: len(np.unique(np.concatenate(found))) for part, found in rows.items() if found}
-    design, block = "unknown", None
-    if case.blocked is not None:
-        design = "block" if case.blocked[np.concatenate(rows["test"])].any() else "mixed"
-    if any(part in counts for part in KNOWN) and {"block", "concept"} <= set(case.columns):
-        tested, named, inside = block_answers(case.columns, case.splits)
-        if (case.columns["block"][tested] >= 0).any():
+    found = []
+    for case in cases:
+        concept, results = case.columns.get("concept", np.empty(0, np.int64)), [*case.scores]
+        if case.answers:
+            groups = case.columns.get("subject", np.zeros(len(concept), np.int64))
+            scored = answer_scores(case.answers, concept, groups, rng=rng)
+            for result, one in zip(scored, case.answers, strict=True):
+                near = neighbour_errors(case.columns, one.rows, one.predicted, rng=rng)
+                results.append({**result, "neighbours": near})
+        rows = {part: [split[part] for split in case.splits if len(split.get(part, ()))] for part in PARTS}
+        counts = {part: len(np.unique(np.concatenate(own))) for part, own in rows.items() if own}
+        tested = np.concatenate([np.empty(0, np.int64), *rows["test"]])
+        design, block = "unknown", None
+        if case.blocked is not None:
+            design = "block" if case.blocked[tested].any() else "mixed"
+        known = [name for name in SHARED if name in case.columns and (case.columns[name][tested] >= 0).any()]
+        if any(part in counts for part in KNOWN) and {"block", "concept"} <= {*known}:
+            tested, named, inside = block_answers(case.columns, case.splits)
             block = {"inside": inside, "accuracy": float(np.mean(named == concept[tested])), "chance": None, "p": None}
-        if block and design != "block":
-            alone = Answers("block", tested, named, np.zeros(len(tested), np.int64), np.arange(len(tested)))
-            [scored] = answer_scores([alone], concept, np.zeros(len(concept), np.int64), rng=rng)
-            block |= {"chance": scored["chance"], "p": scored["p"]}
-    tested = np.concatenate([np.empty(0, np.int64), *rows["test"]])
-    known = [name for name in SHARED if name in case.columns and (case.columns[name][tested] >= 0).any()]
-    return {
-        "name": case.name, "trials": counts, "design": design, "columns": known,
-        "overlaps": overlaps(case.columns, case.splits), "block": block, "results": results,
-        "findings": [asdict(one) for one in case.findings], "transductive": dict(case.transductive),
-        "other_split": dict(case.other_split), "made_elsewhere": case.made_elsewhere,
-    }  # fmt: skip
+            if design != "block":
+                alone = Answers("block", tested, named, np.zeros(len(tested), np.int64), np.arange(len(tested)))
+                [scores] = answer_scores([alone], concept, np.zeros(len(concept), np.int64), rng=rng)
+                block |= {"chance": scores["chance"], "p": scores["p"]}
+        found.append(conclude({
+            "name": case.name, "trials": counts, "design": design, "columns": known,
+            "overlaps": overlaps(case.columns, case.splits), "block": block, "results": results,
+            "findings": [asdict(one) for one in case.findings], "transductive": dict(case.transductive),
+            "other_split": dict(case.other_split), "made_elsewhere": case.made_elsewhere,
+        }))  # fmt: skip
+    gravest = min(found, key=lambda case: [*CODES].index(case["verdict"]["code"]))
+    return {"verdict": gravest["verdict"], "source": source, "cases": found}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from neurocanvas.evaluation.benchmark import SIGNIFICANT
 from neurocanvas.evaluation.statistics import holm
-from neurocanvas.findings import CODES, RESULT, Finding, finding
+from neurocanvas.findings import RESULT, Finding, finding
 
 # How epoch, penalty or model were selected.
 SELECTIONS = ("validation", "final", "test", "unknown")
@@ -39,7 +39,27 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
         "elsewhere": int(facts["made_elsewhere"]),
     }  # fmt: skip
     found = _verdict(facts, best, bool(above), known, lacks)
-    can, cannot = [], _doubts(facts, found, lacks)
+    can, cannot = [], []
+    if found.code in ("block-confounded", "block-unknown"):
+        cannot.append(finding("not-response"))
+    if found.code == "other-split":
+        cannot.append(finding("not-shared", **facts["other_split"]))
+    if found.code in ("unchecked", "unchecked-pictures"):
+        cannot.append(finding("source-unknown", **lacks))
+    chosen = {one["selection"] for one in facts["results"]}
+    cannot += [finding("untouched-unknown")] * ("test" in chosen) + [finding("share-unknown")] * ("unknown" in chosen)
+    steps = dict.fromkeys(step for one in facts["results"] for step in one["transductive"])
+    cannot += [finding("whole-set", step=step) for step in steps]
+    if facts["transductive"]:
+        cannot.append(finding("whole-set-beside", **facts["transductive"]))
+    reach = [one for one in facts["results"] if (one["least_p"] or 0.0) >= SIGNIFICANT]
+    if reach:
+        cannot.append(finding("p-out-of-reach", units=reach[0]["n_units"], least=reach[0]["least_p"]))
+    near = [one for one in facts["results"] if one.get("neighbours")]
+    adjusted = holm([one["neighbours"]["p"] for one in near])
+    for one in [one for one, p in zip(near, adjusted, strict=True) if p < SIGNIFICANT][:1]:
+        numbers = {name: one["neighbours"][name] for name in ("distance", "expected")}
+        cannot.append(finding("neighbours", model=one["model"], **numbers))
     result = {name: (best or {}).get(name) for name in RESULT.split()}
     said = {
         "block-confounded": "tells-blocks", "block-unknown": "tells-blocks", "unchecked": "goes-with-seen",
@@ -111,36 +131,3 @@ def _verdict(
     if best["selection"] == "unknown":
         return finding("selection-unknown", **result)
     return finding("clean", design=design, compared=int(shared is not None), selection=best["selection"], **result)
-
-
-def _doubts(facts: Mapping[str, Any], found: Finding, lacks: Mapping[str, int]) -> list[Finding]:
-    """What cannot be concluded, apart from the scope."""
-    doubts = []
-    if found.code in ("block-confounded", "block-unknown"):
-        doubts.append(finding("not-response"))
-    if found.code == "other-split":
-        doubts.append(finding("not-shared", **facts["other_split"]))
-    if found.code in ("unchecked", "unchecked-pictures"):
-        doubts.append(finding("source-unknown", **lacks))
-    chosen = {one["selection"] for one in facts["results"]}
-    doubts += [finding("untouched-unknown")] * ("test" in chosen) + [finding("share-unknown")] * ("unknown" in chosen)
-    steps = dict.fromkeys(step for one in facts["results"] for step in one["transductive"])
-    doubts += [finding("whole-set", step=step) for step in steps]
-    if facts["transductive"]:
-        rules = facts["transductive"]
-        doubts.append(finding("whole-set-beside", rules=rules["rules"], alone=rules["alone"]))
-    reach = [one for one in facts["results"] if (one["least_p"] or 0.0) >= SIGNIFICANT]
-    if reach:
-        doubts.append(finding("p-out-of-reach", units=reach[0]["n_units"], least=reach[0]["least_p"]))
-    near = [one for one in facts["results"] if one.get("neighbours")]
-    adjusted = holm([one["neighbours"]["p"] for one in near])
-    for one in [one for one, p in zip(near, adjusted, strict=True) if p < SIGNIFICANT][:1]:
-        numbers = {name: one["neighbours"][name] for name in ("distance", "expected")}
-        doubts.append(finding("neighbours", model=one["model"], **numbers))
-    return doubts
-
-
-def gravest(cases: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Cases with the gravest verdict first."""
-    order = list(CODES)
-    return sorted(cases, key=lambda case: order.index(case["verdict"]["code"]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,93 +43,56 @@ def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -
     return link.format(name, base64.b64encode(content.encode("utf-8", "replace")).decode())
 
 
-def file_link(path: Path, verb: str) -> Markup:
-    """Put a CSV file of the run folder into a link that saves it."""
-    rows = read_csv(path, verb)
-    return csv_link(path.name, list(rows[0]) if rows else [], [row.values() for row in rows])
+def ticks(values: Iterable[float]) -> tuple[float, ...]:
+    """Ends of the shortest round axis that holds 0 and all values, with what it names between them."""
+    finite = [0.0, *(value for value in values if np.isfinite(value))]
+    step = _round_step(max(max(finite) - min(finite), 1e-6))
+    first, last = int(np.floor(min(finite) / step + 1e-9)), int(np.ceil(max(finite) / step - 1e-9))
+    return tuple(float(round(k * step, 10)) for k in range(first, max(last, first + 1) + 1))
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A linear axis from `low` to `high` with round ticks."""
-
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-
-    @classmethod
-    def around(cls, values: Sequence[float]) -> Scale:
-        """Make the shortest round axis that holds 0 and all values."""
-        finite = [value for value in values if np.isfinite(value)]
-        low, high = min(0.0, *finite, 0.0), max(0.0, *finite, 0.0)
-        span = max(high - low, 1e-6)
-        step = _round_step(span)
-        first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
-        ticks = tuple(float(round(k * step, 10)) for k in range(first, max(last, first + 1) + 1))
-        return cls(ticks[0], ticks[-1], ticks)
-
-    def at(self, value: float) -> str:
-        """Return where a value lies, as a CSS percentage inside 0 to 100."""
-        share = (value - self.low) / (self.high - self.low)
-        return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+def at(value: float, scale: Sequence[float]) -> str:
+    """Where a value lies on an axis of these ticks, as a CSS percentage inside 0 to 100."""
+    return f"{100 * min(max((value - scale[0]) / (scale[-1] - scale[0]), 0.0), 1.0):.2f}%"
 
 
 def strip(
     scores: Mapping[str, Mapping[str, float | None]],
-    scale: Scale,
+    scale: Sequence[float],
     *,
     chance: float | None = None,
     between: tuple[float, float] | None = None,
 ) -> Markup:
     """Draw one row of a dot plot."""
-    parts = [Markup('<line class="grid" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(scale.at(t)) for t in scale.ticks]
+    parts = [Markup('<line class="grid" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(at(t, scale)) for t in scale]
     if between is not None:
         left, right = sorted(between)
-        width = float(scale.at(right)[:-1]) - float(scale.at(left)[:-1])
+        width = float(at(right, scale)[:-1]) - float(at(left, scale)[:-1])
         shade = Markup('<rect class="range" x="{}" width="{}%" y="0" height="100%"/>')
-        parts.insert(0, shade.format(scale.at(left), f"{width:.2f}"))
+        parts.insert(0, shade.format(at(left, scale), f"{width:.2f}"))
     if chance is not None:
-        parts.append(Markup('<line class="chance" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(scale.at(chance)))
+        parts.append(Markup('<line class="chance" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(at(chance, scale)))
     for arm, score in scores.items():
         value, low, high = score["value"], score.get("low"), score.get("high")
         if value is None or not np.isfinite(value):
             continue
         if low is not None and high is not None:
             whisker = Markup('<line class="whisker {}" x1="{}" x2="{}" y1="50%" y2="50%"/>')
-            parts.append(whisker.format(arm, scale.at(low), scale.at(high)))
+            parts.append(whisker.format(arm, at(low, scale), at(high, scale)))
         mark = Markup('<svg x="{}" y="50%" overflow="visible" class="mark {}">{}</svg>')
-        parts.append(mark.format(scale.at(value), arm, Markup(MARKS.get(arm, MARK))))
+        parts.append(mark.format(at(value, scale), arm, Markup(MARKS.get(arm, MARK))))
     return Markup('<svg class="strip" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
         ROW, Markup("").join(parts)
     )
 
 
-def axis(scale: Scale, share: bool) -> Markup:
+def axis(scale: Sequence[float], share: bool) -> Markup:
     """Draw the labels under the rows of a dot plot, percentages of shares."""
-    labels = [f"{100 * tick:g} %" if share else f"{tick:g}".replace("-", "−") for tick in scale.ticks]
+    labels = [f"{100 * tick:g} %" if share else f"{tick:g}".replace("-", "−") for tick in scale]
     text = Markup('<text x="{}" y="14" text-anchor="middle">{}</text>')
-    parts = [text.format(scale.at(tick), label) for tick, label in zip(scale.ticks, labels, strict=True)]
+    parts = [text.format(at(tick, scale), label) for tick, label in zip(scale, labels, strict=True)]
     return Markup('<svg class="strip axis" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
         AXIS, Markup("").join(parts)
-    )
-
-
-def bar(value: float, low: float, high: float, scale: Scale) -> Markup:
-    """Draw one row of a bar chart."""
-    parts = [
-        Markup('<line class="{1}" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(scale.at(t), "grid" if t else "zero")
-        for t in scale.ticks
-    ]
-    if np.isfinite(value):
-        left, right = (scale.at(end) for end in sorted((0.0, value)))
-        width = float(right[:-1]) - float(left[:-1])
-        rect = Markup('<rect class="bar-of" x="{}" width="{}%" y="7" height="{}" rx="2"/>')
-        parts.append(rect.format(left, f"{width:.2f}", ROW - 14))
-    if np.isfinite([low, high]).all():
-        whisker = Markup('<line class="whisker-of" x1="{}" x2="{}" y1="50%" y2="50%"/>')
-        parts.append(whisker.format(scale.at(low), scale.at(high)))
-    return Markup('<svg class="strip" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
-        ROW, Markup("").join(parts)
     )
 
 
@@ -143,25 +105,22 @@ def curves(history: Sequence[Mapping[str, float]], selected: int | None, levels:
     top = max(float(np.nanquantile(np.concatenate(list(losses.values())), 0.97)), *levels.values(), bottom)
     bottom, top = bottom - 0.06 * (top - bottom), top + 0.1 * (top - bottom or abs(top) or 1.0)
     width = max(float(np.ptp(epochs)), 1.0)
-    x = 100 * (epochs - epochs[0]) / width
-
-    def y(value: Any) -> Any:
-        return 100 * (top - value) / (top - bottom)
-
-    grid = []
-    labels = []
-    step = _round_step(top - bottom)
+    x, size = 100 * (epochs - epochs[0]) / width, top - bottom
+    grid, labels, step = [], [], _round_step(size)
     for height in np.arange(np.ceil(bottom / step), np.floor(top / step) + 1) * step:
-        at = f"{y(height):.2f}%"
-        grid.append(Markup('<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>').format(at))
-        labels.append(Markup('<text x="-10" y="{}" dy="4" text-anchor="end">{}</text>').format(at, f"{height:.5g}"))
+        place = f"{100 * (top - height) / size:.2f}%"
+        grid.append(Markup('<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>').format(place))
+        labels.append(Markup('<text x="-10" y="{}" dy="4" text-anchor="end">{}</text>').format(place, f"{height:.5g}"))
     plot = [
-        Markup('<line class="{0}" x1="0" x2="100%" y1="{1}%" y2="{1}%"/>').format(name, f"{y(value):.2f}")
+        Markup('<line class="{0}" x1="0" x2="100%" y1="{1}%" y2="{1}%"/>').format(
+            name, f"{100 * (top - value) / size:.2f}"
+        )
         for name, value in levels.items()
     ]
     lines = []
     for name, values in losses.items():
-        points = " ".join(f"{px:.2f},{py:.2f}" for px, py in zip(x, y(values)) if np.isfinite(py))
+        heights = 100 * (top - values) / size
+        points = " ".join(f"{px:.2f},{py:.2f}" for px, py in zip(x, heights, strict=True) if np.isfinite(py))
         lines.append(Markup('<polyline class="{}" points="{}"/>').format(name, points))
     plot.append(
         Markup('<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{}</svg>').format(
@@ -170,7 +129,7 @@ def curves(history: Sequence[Mapping[str, float]], selected: int | None, levels:
     )
     kept = np.flatnonzero(epochs == selected) if selected is not None else np.array([], dtype=int)
     if len(kept):
-        place = f"{x[kept[0]]:.2f}", f"{y(losses['val'][kept[0]]):.2f}"
+        place = f"{x[kept[0]]:.2f}", f"{100 * (top - losses['val'][kept[0]]) / size:.2f}"
         line = '<line class="chance" x1="{0}%" x2="{0}%" y1="0" y2="100%"/>'
         dot = '<circle class="kept" cx="{0}%" cy="{1}%" r="5"/>'
         plot.append(Markup(line + dot).format(*place))
@@ -192,23 +151,21 @@ def _round_step(span: float) -> float:
 # Matplotlib's name of the colours of the scalp maps: even steps of lightness, safe for colour-blind readers.
 COLOUR_MAP = "viridis"
 
+# Its colours, low to high, as a CSS gradient.
+GRADIENT = "linear-gradient(90deg, #440154, #472d7b, #3b528b, #2c728e, #21918c, #28ae80, #5ec962, #addc30, #fde725)"
+
 # Below this many electrodes nothing is interpolated between them: they are drawn as dots.
 FEW_CHANNELS = 8
-
-
-def electrode_positions(ch_names: Sequence[str]) -> np.ndarray:
-    """Look up electrode positions; NaN where a name is unknown. All come from one montage."""
-    known = dict(zip(CH_NAMES, POSITIONS, strict=True))
-    if not known.keys() >= set(ch_names):
-        known = standard_positions()
-    return np.array([known.get(name.upper(), np.full(3, np.nan)) for name in ch_names])
 
 
 def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, float]) -> Markup:
     """Draw one value per electrode on a head seen from above, nose up; dots where there are few electrodes."""
     if np.shape(values) != (len(ch_names),):
         raise NeuroCanvasError(f"values: one per channel, {len(ch_names)}, is needed; got shape {np.shape(values)}.")
-    positions = electrode_positions(ch_names)
+    places = dict(zip(CH_NAMES, POSITIONS, strict=True))  # all come from one montage
+    if not places.keys() >= set(ch_names):
+        places = standard_positions()
+    positions = np.array([places.get(name.upper(), np.full(3, np.nan)) for name in ch_names])
     known = np.isfinite(positions).all(axis=1)
     names = [name for name, there in zip(ch_names, known, strict=True) if there]
     values, positions = np.asarray(values)[known], positions[known]
@@ -218,13 +175,17 @@ def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, 
     direction = positions[:, :2] / np.maximum(np.linalg.norm(positions[:, :2], axis=1, keepdims=True), 1e-9)
     flat = (angle / max(float(angle.max(initial=1.0)), 1.0))[:, None] * direction
     if len(names) < FEW_CHANNELS:
-        places, colours = 100 + 70 * flat * [1, -1], _colours((values - limits[0]) / ((limits[1] - limits[0]) or 1.0))
+        import matplotlib as mpl
+        from matplotlib.colors import to_hex
+
+        shares = np.clip((values - limits[0]) / ((limits[1] - limits[0]) or 1.0), 0, 1)
+        spots, colours = 100 + 70 * flat * [1, -1], [to_hex(mpl.colormaps[COLOUR_MAP](float(one))) for one in shares]
         dot = '<circle class="dot" cx="{0}" cy="{1}" r="13" fill="{2}"/>'
         label = '<text x="{0}" y="{3}" text-anchor="middle">{4}</text>'
         dots = [
             # The name stands on the side of the head's middle, clear of the outline.
             Markup(dot + label).format(f"{x:.1f}", f"{y:.1f}", colour, f"{y + (27 if y < 100 else -18):.1f}", name)
-            for (x, y), colour, name in zip(places, colours, names, strict=True)
+            for (x, y), colour, name in zip(spots, colours, names, strict=True)
         ]
         head = '<path class="head" d="M88 14 100 2 112 14"/><circle class="head" cx="100" cy="100" r="87"/>'
         ears = '<path class="head" d="M13 82q-9 18 0 36M187 82q9 18 0 36"/>'
@@ -252,19 +213,6 @@ def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, 
     )
 
 
-def gradient() -> str:
-    """Return the colours of the scalp maps, low to high, as a CSS gradient."""
-    return f"linear-gradient(90deg, {', '.join(_colours(np.linspace(0, 1, 9)))})"
-
-
-def _colours(shares: np.ndarray) -> list[str]:
-    """Colours at shares (0 to 1) of the colour map, as #rrggbb."""
-    import matplotlib as mpl
-    from matplotlib.colors import to_hex
-
-    return [to_hex(mpl.colormaps[COLOUR_MAP](float(share))) for share in np.clip(shares, 0, 1)]
-
-
 # Shares of a concept's pictures above which a cell takes the next darker colour.
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 
@@ -278,7 +226,8 @@ def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> di
     counted, ordered = (folder / "scores" / name for name in ("confusion.csv", "concept_order.csv"))
     if not (counted.is_file() and ordered.is_file()):
         return None
-    rows = [row for row in read_csv(counted, "evaluate", ("arm", "true", "named", "count")) if row["arm"] in arms]
+    table = read_csv(counted, "evaluate", ("arm", "true", "named", "count"))
+    rows = [row for row in table if row["arm"] in arms]
     concepts = read_csv(ordered, "evaluate", ("concept", "name", "semantic", "block"))
     if not rows or not concepts:
         return None
@@ -298,7 +247,7 @@ def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> di
     main = ranking_arm(list(tables))
     shown = [main, *(arm for arm in tables if arm != main and arm in ("shuffled", "oracle"))][:SHOWN_ARMS]
     drawn = [
-        {"arm": arm, "order": order, **_figure(tables[arm][np.ix_(places, places)], [words[p] for p in places], arm)}
+        {"arm": arm, "order": order, **matrix(tables[arm][np.ix_(places, places)], [words[p] for p in places], arm)}
         for arm in shown for order, places in orders.items()
     ]  # fmt: skip
     # the confusions that take the largest share of a concept's pictures; the more frequent first among equals
@@ -319,15 +268,18 @@ def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> di
     return {
         "n": n, "orders": {order: ORDERS[order] for order in orders}, "arms": shown, "arm": main,
         "arm_options": [(arm, arm) for arm in shown], "figures": drawn, "listed": listed,
-        "links": [file_link(path, "evaluate") for path in (counted, ordered)],
+        "links": [
+            csv_link(path.name, [*lines[0]], [line.values() for line in lines])
+            for path, lines in ((counted, table), (ordered, concepts))
+        ],
         "levels": [f"{100 * low:g}" for low in LEVELS], "label": size, "widest": min(34 * n, 852),
         "hide_below": int(needed + 270) if needed <= 852 else 100_000, "hide_below_on_phone": int(n * 10.2 + 152),
     }  # fmt: skip
 
 
-def draw_matrix(counts: np.ndarray, style: str) -> Markup:
-    """Draw a table of counts as coloured cells, every row by its own sum."""
-    n = len(counts)
+def matrix(counts: np.ndarray, words: list[str], arm: str) -> dict[str, Any]:
+    """Draw a table of counts as coloured cells, every row by its own sum; with labels and what it comes to."""
+    n, total = len(counts), counts.sum()
     sums = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, sums, out=np.zeros(counts.shape), where=sums > 0)
     level = np.digitize(shares, LEVELS, right=True)  # 0 where nothing was named
@@ -336,33 +288,17 @@ def draw_matrix(counts: np.ndarray, style: str) -> Markup:
         cells = "".join(f"M{column} {row}h1v1h-1z" for row, column in np.argwhere(level == step))
         if cells:
             paths.append(Markup('<path class="level-{}" d="{}"/>').format(step, cells))
-    return Markup(
+    svg = Markup(
         '<svg class="cells {0}" viewBox="0 0 {1} {1}" preserveAspectRatio="none" aria-hidden="true">{2}</svg>'
-    ).format(style, n, Markup("").join(paths))
-
-
-def near_errors(counts: np.ndarray, near: int = NEAR) -> tuple[float, float] | None:
-    """Share of the errors that fall near the seen concept in the order of the table."""
-    n = len(counts)
+    ).format(arm, n, Markup("").join(paths))
     distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    close = (distance > 0) & (distance <= near)
-    errors = counts * (distance > 0)
-    if not errors.sum():
-        return None
-    even = float(errors.sum(axis=1) @ (close.sum(axis=1) / (n - 1)) / errors.sum())
-    return float(errors[close].sum() / errors.sum()), even
-
-
-def _figure(counts: np.ndarray, words: list[str], arm: str) -> dict[str, Any]:
-    """One matrix with its labels and what it comes to."""
-    total, near = counts.sum(), near_errors(counts)
-    right = f"{percent(np.trace(counts) / total)} named right" if total else "nothing named"
-    if near is None:
-        sentence = f"{right}."
-    else:
-        sentence = (
-            f"{right}; of the errors, {percent(near[0])} go to one of the {2 * NEAR} nearest concepts in this order "
-            f"({percent(near[1])} if they fell evenly)."
+    near, errors = (distance > 0) & (distance <= NEAR), counts * (distance > 0)
+    said = f"{percent(np.trace(counts) / total)} named right" if total else "nothing named"
+    if wrong := errors.sum():
+        even = errors.sum(axis=1) @ (near.sum(axis=1) / (n - 1)) / wrong
+        said += (
+            f"; of the errors, {percent(errors[near].sum() / wrong)} go to one of the {2 * NEAR} nearest concepts in "
+            f"this order ({percent(even)} if they fell evenly)"
         )
-    cells = ";".join(f"{row},{column}:{counts[row, column]:g}" for row, column in np.argwhere(counts > 0))
-    return {"svg": draw_matrix(counts, arm), "names": words, "cells": cells, "sentence": sentence}
+    named = ";".join(f"{row},{column}:{counts[row, column]:g}" for row, column in np.argwhere(counts > 0))
+    return {"svg": svg, "names": words, "cells": named, "sentence": f"{said}."}

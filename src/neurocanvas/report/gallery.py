@@ -80,7 +80,7 @@ def ranked_pictures(
                 "concept": names.get(concept, concept),
                 "two_way": percent(scores[key]),
                 "pictures": [
-                    (arm, _data_uri(check_inside(images, file, "images")) if file else None) for arm, file in pictures
+                    (arm, data_uri(check_inside(images, file, "images")) if file else None) for arm, file in pictures
                 ],
             })  # fmt: skip
         groups.append({"title": title, "trials": shown})
@@ -88,13 +88,7 @@ def ranked_pictures(
     return {"groups": groups, "by": by, "link": csv_link("pictures.csv", columns, table)}
 
 
-def caption_pages(folder: Path) -> dict[str, Any]:
-    """Read the first pages of comparison of pictures drawn from captions."""
-    paths = sorted((folder / "generated_from_captions").glob("page_*.png"))
-    return {"shown": [_data_uri(path, PAGE) for path in paths[:PAGES]], "n": len(paths)}
-
-
-def _data_uri(path: Path, most: int = REDUCED) -> str:
+def data_uri(path: Path, most: int = REDUCED) -> str:
     """A picture as a data URI; large ones are reduced, to `most` pixels on the longer side."""
     from PIL import Image
 

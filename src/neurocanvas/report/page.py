@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,16 @@ from neurocanvas import artifacts
 from neurocanvas.artifacts import read_csv
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.montage import BANDS
-from neurocanvas.data.trials import natural_key
-from neurocanvas.errors import NeuroCanvasError, check_file
+from neurocanvas.data.trials import natural_key, unique_names
+from neurocanvas.errors import NeuroCanvasError, check_file, check_name
 from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.findings import listed, read_findings
 from neurocanvas.generation.arms import ARMS
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import training_table
 from neurocanvas.report import figures, sections
-from neurocanvas.report.figures import confusion, csv_link, gradient, scalp_map
-from neurocanvas.report.gallery import caption_pages, ranked_pictures
+from neurocanvas.report.figures import confusion, csv_link, scalp_map
+from neurocanvas.report.gallery import PAGE, PAGES, data_uri, ranked_pictures
 from neurocanvas.report.text import (
     classification_sentence,
     definitions,
@@ -37,6 +37,7 @@ from neurocanvas.report.text import (
 )
 from neurocanvas.targets.captions import read_captions
 
+BESIDE = ("page.html.j2", "style.css.j2", "page.js")  # the template, what it includes, and its script
 PANELS = 6  # training curves shown at most
 LOSSES = ("epoch", "train_loss", "val_loss")
 
@@ -49,64 +50,48 @@ NO_PICTURES: Mapping[str, Any] = {
 
 def write_report(folder: Path) -> Path:
     """Write `report.html` into a run folder; the same folder gives the same bytes."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from jinja2 import DictLoader, Environment, StrictUndefined
 
     folder = Path(folder)
     check_file(folder / "run.toml", "the settings of the run; run the verb run")
     settings = load_settings(folder / "run.toml")
     if settings.evaluate.against:
         raise NeuroCanvasError(f"{folder}: pictures that were made elsewhere have no page; see {folder / 'scores'}.")
-    script = _source("page.js").strip()
-    tables = _classification(folder)
-    pictured = (folder / "scores" / "summary.json").is_file() or not tables
+    path, audit = folder / "scores" / "audit.json", None
+    if path.is_file():
+        found = artifacts.read_json(path, "what the verb audit found; run it again")
+        try:
+            cases = [
+                {"name": case["name"], **{kind: list(map(sentence, case[kind])) for kind in ("can", "cannot")}}
+                for case in found["cases"]
+            ]
+            audit = {"verdict": verdict(found), "severity": found["verdict"]["severity"], "cases": cases}
+        except (LookupError, TypeError, ValueError) as error:
+            raise NeuroCanvasError(f"{path}: damaged ({error}); run the verb report again.") from error
+    tables = [folder / "scores" / f"{verb}.json" for verb in ("benchmark", "classification")]
+    grid = next((_classification(path) for path in tables if path.is_file()), [])
+    pictured = (folder / "scores" / "summary.json").is_file() or not grid
+    beside = {name: (files("neurocanvas.report") / name).read_text(encoding="utf-8") for name in BESIDE}
+    environment = Environment(
+        loader=DictLoader(beside), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = beside["page.js"].strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     content = {
         **(_pictured(folder, settings) | {"pictured": True} if pictured else NO_PICTURES),
-        "name": settings.name, "classification": tables, "audit": _audit(folder),
-        "controls": sections.controls(folder, settings), "gradient": gradient(),
+        "name": settings.name, "classification": grid, "audit": audit, "gradient": figures.GRADIENT,
+        "controls": sections.controls(folder, settings) if (folder / "scores" / "controls.json").is_file() else None,
         "marks": {arm: Markup(figures.MARKS.get(arm, figures.MARK)) for arm in ARMS},
-        "script": Markup(script), "script_hash": script_hash(script),
+        "script": Markup(script), "script_hash": f"sha256-{digest}",
     }  # fmt: skip
-    environment = Environment(
-        loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     target = folder / "report.html"
     page = environment.get_template("page.html.j2").render(content)
     artifacts.write_text(target, page.encode("utf-8", "replace"))  # JSON of others may hold halves of surrogate pairs
     return target
 
 
-def script_hash(script: str) -> str:
-    """Name a script as a content security policy names what may run."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
-
-
-def _source(name: str) -> str:
-    """A template, the style sheet or the script beside this file."""
-    return (files("neurocanvas.report") / name).read_text(encoding="utf-8")
-
-
-def _audit(folder: Path) -> dict[str, Any] | None:
-    """The verdict, and what can and cannot be concluded."""
-    path = folder / "scores" / "audit.json"
-    if not path.is_file():
-        return None
-    found = artifacts.read_json(path, "what the verb audit found; run it again")
-    try:
-        cases = [
-            {"name": case["name"], **{kind: list(map(sentence, case[kind])) for kind in ("can", "cannot")}}
-            for case in found["cases"]
-        ]
-        return {"verdict": verdict(found), "severity": found["verdict"]["severity"], "cases": cases}
-    except (LookupError, TypeError, ValueError) as error:
-        raise NeuroCanvasError(f"{path}: damaged ({error}); run the verb report again.") from error
-
-
-def _classification(folder: Path) -> list[dict[str, Any]]:
-    """Tables of the verbs benchmark, or else classify, by protocol; none where neither has run."""
-    paths = [folder / "scores" / f"{verb}.json" for verb in ("benchmark", "classification")]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return []
+def _classification(path: Path) -> list[dict[str, Any]]:
+    """Tables of the verbs benchmark or classify, by protocol."""
     found = artifacts.read_json(path, "the tables of the verb benchmark; run it again")
     parts: list[dict[str, Any]] = []
     for protocol in dict.fromkeys(table["protocol"] for table in found["tables"]):
@@ -126,13 +111,11 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
     summary = artifacts.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")
-    # what an earlier run with other subjects or another mapper left in the folder is not part of this one
-    tables = _numbered(folder, f"{settings.data.features_folder}/s*_trials.csv", "features", summary["subjects"])
-    trials = [row for path in tables for row in read_csv(path, "features")]
-    scalp = _scalp(folder / settings.data.features_folder, summary["subjects"])
+    subjects_of, features = unique_names(summary["subjects"]), folder / settings.data.features_folder
+    trials = [row for one in subjects_of for row in read_csv(features / f"s{one}_trials.csv", "features")]
+    scalp = _scalp([features / f"s{one}_de.npy" for one in subjects_of])
     captions = read_captions(folder / "targets" / "caption.txt")
-    trained = _models(folder, summary["subjects"])
-    models = [model for model in trained if model["name"] == settings.encoder.name]
+    models, others = _models(folder, subjects_of)
     arms = [arm for arm in ARMS if arm in summary["arms"]]
     names = {concept: row["name"] for concept, row in summary["concepts"].items()}
     n_way = summary.get("n_way", settings.evaluate.n_way)
@@ -141,19 +124,23 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
     over_subjects = sections.forest(summary, arms)
     measured = summary["arms"]
     shown = models[:PANELS]
-    mappers = training_table([*models, *(model for model in trained if model not in models)])
+    mappers = training_table([*models, *others])
+    pages = sorted((folder / "generated_from_captions").glob("page_*.png"))
+    reasons: dict[str, list[str]] = {}
+    for metric, reason in summary.get("not_computed", {}).items():
+        reasons.setdefault(str(reason), []).append(metric_words(summary, metric, "n")[0])
     curves = [[m["name"], m["subject"], m["fold"], *map(line.get, LOSSES)] for m in shown for line in m["history"]]
     scores = [[arm, metric, *map(score.get, sections.SCORE_COLUMNS)] for arm in arms
               for metric, score in measured[arm].items()]  # fmt: skip
     known = [metric for metric in measured[arms[0]] if metric in METRICS and METRICS[metric].meaning] if arms else []
     return {
         "findings": [(sentence(one), one["severity"]) for one in findings],
-        "definitions": definitions(settings, summary, trials, len(tables), scalp["ch_names"]),
+        "definitions": definitions(settings, summary, trials, scalp["ch_names"], models[0]),
         "arms": {arm: ARMS[arm].meaning for arm in arms},
         "tiles": [(arm, percent(measured[arm]["two_way"]["value"], 1)) for arm in arms],
         "metrics": sections.metric_tables(summary, arms, n_way),
         "scores_link": csv_link("scores.csv", ["arm", "metric", *sections.SCORE_COLUMNS], scores),
-        "not_computed": sections.not_computed(summary),
+        "not_computed": [(", ".join(titles), reason) for reason, titles in reasons.items()],
         "sets": sections.set_table(summary, arms),
         "retrieval": sections.retrieval_table(summary),
         "unit": summary.get("unit", "trials"),
@@ -161,10 +148,10 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "arm_options": [("all", "all arms"), *((arm, arm) for arm in arms)],
         "ends": {"shuffled": "floor", "oracle": "ceiling"},
         "pictures": ranked_pictures(folder, arms, captions, names),
-        "caption_pages": caption_pages(folder),
+        "caption_pages": {"shown": [data_uri(one, PAGE) for one in pages[:PAGES]], "n": len(pages)},
         "concepts": sections.comparison(summary["concepts"], arms, "concepts.csv"),
         "confusion": confusion(folder, arms, names),
-        "importance": sections.importance(folder),
+        "importance": sections.importance(lost) if (lost := folder / "scores" / "importance.csv").is_file() else None,
         "forest": over_subjects,
         "subjects": sections.comparison(subjects, arms, "subjects.csv")
         if len(subjects) > 1 and not over_subjects
@@ -174,25 +161,14 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "n_models": len(models),
         "curves_link": csv_link("training.csv", ["mapper", "subject", "fold", *LOSSES], curves),
         "mappers": mappers and {**mappers, "link": csv_link("mappers.csv", mappers["header"], mappers["lines"])},
-        "glossary": [metric_words(summary, metric, n_way) for metric in known],
+        "glossary": [metric_words(summary, metric, n_way)[:2] for metric in known],
     }
 
 
-def _numbered(folder: Path, pattern: str, verb: str, subjects: Collection[str]) -> list[Path]:
-    """Files of a pattern and of some subjects, ordered by the numbers in their names; at least one."""
-    whose = "|".join(map(re.escape, subjects))
-    mine, anybody = rf"(?:^|_)s(?:{whose})_(?:fold\d+_)?(?:model|trials|de)\.", r"^s|_fold\d"
-    there = [path for path in folder.glob(pattern) if re.search(mine, path.name) or not re.search(anybody, path.name)]
-    found = sorted(there, key=lambda path: natural_key(path.name))
-    if not found:
-        raise NeuroCanvasError(f"{folder / pattern}: no such file; run the verb {verb}.")
-    return found
-
-
-def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
+def _scalp(paths: Sequence[Path]) -> dict[str, Any]:
     """Mean DE per electrode and band over all trials, as maps with their limits."""
     totals, count, card = None, 0, {}
-    for path in _numbered(folder, "s*_de.npy", "features", subjects):
+    for path in paths:
         features, card = artifacts.read_array(path, "features; run the verb features"), artifacts.read_card(path)
         shape = (len(card["ch_names"]), len(card["bands"]))
         if features.shape[1:] != shape or (totals is not None and totals.shape != shape):
@@ -218,28 +194,35 @@ def _scalp(folder: Path, subjects: Collection[str]) -> dict[str, Any]:
     return {"maps": maps, "n": count, "unit": unit, "ch_names": card["ch_names"], "link": link}
 
 
-def _models(folder: Path, subjects: Collection[str]) -> list[dict[str, Any]]:
-    """Training curve and scores of every decoder that was trained."""
-    models, whose = [], "|".join(map(re.escape, subjects))
-    for path in _numbered(folder, "models/*_model.safetensors.json", "train", subjects):
-        card = artifacts.read_json(path, "a decoder's card; run the verb train")
-        name, subject, fold = re.fullmatch(
-            rf"(.+?)(?:_s({whose}))?(?:_fold(\d+))?_model\.safetensors\.json", path.name
-        ).groups()  # type: ignore[union-attr]
-        scores, beside = card.get("scores", {}), {}
-        for baseline, line in (("ridge", "ridge"), ("mean", "constant")):
-            other = path.with_name(path.name.replace(name, baseline, 1))
-            if other.is_file():
-                about = artifacts.read_json(other, "a decoder's card; run the verb train")
-                beside[line] = about.get("scores", {}).get(baseline, {}).get("val_mse")
-        levels = {line: value for line, value in beside.items() if value is not None}
-        history = card.get("history", [])
-        models.append({
-            "name": name, "subject": subject, "fold": fold, "scores": scores, "findings": card.get("findings", []),
-            "selected": card.get("selected_epoch"), "epochs": len(history), "history": history,
-            "curves": figures.curves(history, card.get("selected_epoch"), levels) if history else None,
-        })  # fmt: skip
-    return models
+def _models(folder: Path, subjects: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training curve and scores of every decoder that made the predictions, and of those that were trained beside."""
+    models, others = [], []
+    for subject in subjects:
+        made_by = artifacts.read_json(folder / "predictions" / f"s{subject}.npy.json", "a card; run the verb predict")
+        made = [check_name(folder, name, f"predictions of subject {subject}") for name, _ in made_by["decoders"]]
+        there = sorted(folder.glob(f"models/*_s{subject}_fold*_model.safetensors.json"), key=lambda one: one.name)
+        cards = {}
+        for name in dict.fromkeys([*made, *(f"models/{path.name.removesuffix('.json')}" for path in there)]):
+            card = artifacts.read_json(folder / f"{name}.json", "a decoder's card; run the verb train")
+            encoder, fold = re.fullmatch(rf".*?([^/]+)_s{subject}_fold(\d+)_model\.safetensors", name).groups()  # type: ignore[union-attr]
+            cards[encoder, fold] = {
+                "name": encoder, "subject": subject, "fold": fold, "scores": card.get("scores", {}),
+                "findings": card.get("findings", []), "selected": card.get("selected_epoch"), "curves": None,
+                "history": card.get("history", []), "settings": card.get("settings", {}), "made": name in made,
+            }  # fmt: skip
+        for (_, fold), model in cards.items():
+            if not model["made"]:
+                others.append(model)
+                continue
+            beside = {
+                line: cards.get((baseline, fold)) for baseline, line in (("ridge", "ridge"), ("mean", "constant"))
+            }
+            scores = {line: one["scores"].get(one["name"], {}).get("val_mse") for line, one in beside.items() if one}
+            levels = {line: value for line, value in scores.items() if value is not None}
+            if model["history"]:
+                model["curves"] = figures.curves(model["history"], model["selected"], levels)
+            models.append({**model, "epochs": len(model["history"])})
+    return models, sorted(others, key=lambda one: natural_key(f"{one['name']}_s{one['subject']}_fold{one['fold']}"))
 
 
 def report(run: Run) -> list[Path]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from neurocanvas import artifacts
 from neurocanvas.artifacts import number_in, read_csv
-from neurocanvas.audit.controls.registry import CONTROLS
 from neurocanvas.config import RunSettings
 from neurocanvas.data.montage import BANDS
 from neurocanvas.errors import NeuroCanvasError
@@ -18,14 +18,13 @@ from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.findings import read_findings
 from neurocanvas.pipeline.evaluate import IMPORTANCE
 from neurocanvas.report import figures
-from neurocanvas.report.figures import csv_link, file_link, scalp_map
+from neurocanvas.report.figures import at, csv_link, scalp_map
 from neurocanvas.report.text import (
     OUTCOMES,
     SIGNIFICANT,
     control_sentence,
     controls_verdict,
     interval,
-    is_share,
     metric_words,
     number,
     p_value,
@@ -44,11 +43,10 @@ def metric_tables(summary: Mapping[str, Any], arms: Sequence[str], n_way: int) -
     metrics = dict.fromkeys(metric for arm in arms for metric in measured[arm])
     for metric in sorted(metrics, key=lambda one: one not in METRICS or not METRICS[one].meaning):
         scores = {arm: measured[arm][metric] for arm in arms if metric in measured[arm]}
-        share = is_share(metric, summary)
         numbered = any(score.get("chance") is not None for score in scores.values())
-        title, meaning = metric_words(summary, metric, n_way, numbered=numbered)
+        title, meaning, share = metric_words(summary, metric, n_way, numbered=numbered)
         ends = [score.get(key) for score in scores.values() for key in ("value", "low", "high", "chance")]
-        scale = figures.Scale.around([1.0] if metric == "two_way" else [end for end in ends if end is not None])
+        scale = figures.ticks([1.0] if metric == "two_way" else [end for end in ends if end is not None])
         between = None
         if {"shuffled", "oracle"} <= set(scores):
             between = scores["shuffled"]["value"], scores["oracle"]["value"]
@@ -66,14 +64,6 @@ def metric_tables(summary: Mapping[str, Any], arms: Sequence[str], n_way: int) -
     return tables
 
 
-def not_computed(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List the metrics that were not computed."""
-    titles: dict[str, list[str]] = {}
-    for metric, reason in summary.get("not_computed", {}).items():
-        titles.setdefault(str(reason), []).append(metric_words(summary, metric, "n")[0])
-    return [(", ".join(names), reason) for reason, names in titles.items()]
-
-
 def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | None:
     """Lay out the metrics that have one value for all pictures or predictions of an arm."""
     sets, described = summary.get("sets", {}), summary.get("metrics", {})
@@ -87,11 +77,11 @@ def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]
         values = [sets[arm].get(metric, {}).get("value") for arm in shown]
         counts = {sets[arm][metric].get("n_generated") for arm in shown if metric in sets[arm]}
         n = ", ".join(str(count) for count in sorted(counts - {None}))
-        shown_as = ("–" if one is None else number(one, is_share(metric, summary)) for one in values)
+        shown_as = ("–" if one is None else number(one, words[metric][2]) for one in values)
         lines.append([words[metric][0], *shown_as, n or "–"])
         rows += [[metric, arm, *(sets[arm][metric].get(key) for key in ("value", "n_generated"))]
                  for arm in shown if metric in sets[arm]]  # fmt: skip
-    notes = [": ".join(words[metric]) for metric in metrics if metric in described]
+    notes = [": ".join(words[metric][:2]) for metric in metrics if metric in described]
     link = csv_link("sets.csv", ["metric", "arm", "value", "n_generated"], rows)
     return {"header": ["metric", *shown, "n"], "lines": lines, "notes": notes, "link": link}
 
@@ -120,7 +110,7 @@ def retrieval_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
 def comparison(table: Mapping[str, Mapping[str, Any]], arms: Sequence[str], name: str) -> dict[str, Any]:
     """Compare concepts or subjects by two-way identification in all arms but `mean`, best first."""
     shown = [arm for arm in ("oracle", "shuffled", "eeg") if arm in arms]
-    scale = figures.Scale.around([1.0])
+    scale = figures.ticks([1.0])
     ranked = sorted(table.values(), key=lambda row: (-row[shown[-1]]["two_way"], row["name"])) if shown else []
     rows = [
         {
@@ -152,8 +142,8 @@ def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | 
     subjects = [subject for arm, subject in of if arm == main]
     pooled = summary["arms"][main].get(metric) if len(subjects) > 1 else None
     ends = [entry.get(key) for entry in of.values() for key in ("value", "low", "high")]
-    share = is_share(metric, summary)
-    scale = figures.Scale.around([1.0] if share else [end for end in ends if end is not None])
+    title, _, share = metric_words(summary, metric, summary.get("n_way", "n"))
+    scale = figures.ticks([1.0] if share else [end for end in ends if end is not None])
     chance = next((score[metric].get("chance") for score in summary["arms"].values() if metric in score), None)
     table = [
         (f"Subject {subject}", {arm: of[arm, subject] for arm in shown if (arm, subject) in of}) for subject in subjects
@@ -173,7 +163,7 @@ def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | 
     return {
         "arm": main, "arms": list(reversed(shown)), "rows": rows[: len(subjects)],
         "pooled": rows[-1] if pooled is not None else None,
-        "title": metric_words(summary, metric, summary.get("n_way", "n"))[0],
+        "title": title,
         "sentence": f"{above} of {len(subjects)} subjects above chance" if len(subjects) > 1 else "",
         "axis": figures.axis(scale, share),
         "link": csv_link("subjects.csv", FOREST_COLUMNS, [[e.get(key) for key in FOREST_COLUMNS] for e in entries]),
@@ -182,9 +172,9 @@ def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | 
 
 def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
     """Read what the controls found."""
+    from neurocanvas.audit.controls.registry import CONTROLS
+
     path = folder / "scores" / "controls.json"
-    if not path.is_file():
-        return None
     found = artifacts.read_json(path, "what the verb controls found; run it again")
     if isinstance(found, dict) and found.get("made_from", settings.of_trials) != settings.of_trials:
         return None
@@ -213,47 +203,55 @@ def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
     }
 
 
-def importance(folder: Path) -> dict[str, Any] | None:
+def importance(path: Path) -> dict[str, Any] | None:
     """Draw how much is lost without each band and each electrode."""
-    path = folder / "scores" / "importance.csv"
-    if not path.is_file():
-        return None
-    rows = read_csv(path, "evaluate", ("kind", "group", "name", "drop", "low", "high"))
-    for row in rows:
-        row.update({key: number_in(row, key, path, "evaluate") for key in ("drop", "low", "high")})  # type: ignore[misc]
+    numbers = ("drop", "low", "high")
+    cells = read_csv(path, "evaluate", ("kind", "group", "name", *numbers))
+    rows: list[dict[str, Any]] = [
+        {**row, **{key: number_in(row, key, path, "evaluate") for key in numbers}} for row in cells
+    ]
     bands = [row for row in rows if row["group"] == "band" and row["kind"] in IMPORTANCE]
-    scale = figures.Scale.around([100 * float(row[key]) for row in bands for key in ("drop", "low", "high")])
-
-    def points(share: Any) -> str:
-        rounded = round(100 * share, 1) + 0.0  # no −0.0
-        return f"{rounded:.1f}".replace("-", "−") if np.isfinite(share) else "–"
-
+    scale = figures.ticks(100 * row[key] for row in bands for key in numbers)
+    grid = [
+        Markup('<line class="{1}" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(
+            at(tick, scale), "grid" if tick else "zero"
+        )
+        for tick in scale
+    ]
     kinds = []
     for kind, (title, meaning) in IMPORTANCE.items():
-        own = [row for row in rows if row["kind"] == kind and row["group"] in ("band", "electrode")]
-        if not own:
-            continue
         shown, scalp = [], None
-        for row in (row for row in own if row["group"] == "band"):
-            drop, low, high = (100 * float(row[key]) for key in ("drop", "low", "high"))
-            known, hertz = np.isfinite([low, high]).all(), BANDS.get(row["name"])
+        for row in (row for row in bands if row["kind"] == kind):
+            drop, low, high, parts = 100 * row["drop"], 100 * row["low"], 100 * row["high"], [*grid]
+            if np.isfinite(drop):
+                left, right = (at(end, scale) for end in sorted((0.0, drop)))
+                width = f"{float(right[:-1]) - float(left[:-1]):.2f}"
+                rect = Markup('<rect class="bar-of" x="{}" width="{}%" y="7" height="{}" rx="2"/>')
+                parts.append(rect.format(left, width, figures.ROW - 14))
+            if np.isfinite([low, high]).all():
+                whisker = Markup('<line class="whisker-of" x1="{}" x2="{}" y1="50%" y2="50%"/>')
+                parts.append(whisker.format(at(low, scale), at(high, scale)))
+            bar = Markup('<svg class="strip" width="100%" height="{}" aria-hidden="true">{}</svg>')
             shown.append({
-                "name": row["name"], "hertz": "{:g}–{:g} Hz".format(*hertz) if hertz else "",
-                "bar": figures.bar(drop, low, high, scale), "drop": points(row["drop"]),
-                "interval": f"{points(row['low'])} – {points(row['high'])}" if known else "–",
+                "name": row["name"],
+                "hertz": "{:g}–{:g} Hz".format(*BANDS[row["name"]]) if row["name"] in BANDS else "",
+                "bar": bar.format(figures.ROW, Markup("").join(parts)), "drop": number(row["drop"], True, unit=False),
+                "interval": interval(row, True) if np.isfinite([low, high]).all() else "–",
             })  # fmt: skip
-        electrodes = [row for row in own if row["group"] == "electrode"]
+        electrodes = [row for row in rows if row["kind"] == kind and row["group"] == "electrode"]
         if electrodes:
-            drops, names = np.array([float(row["drop"]) for row in electrodes]), [row["name"] for row in electrodes]
+            drops, names = np.array([row["drop"] for row in electrodes]), [row["name"] for row in electrodes]
             drops = np.nan_to_num(drops)
             limits = min(float(drops.min()), 0.0), float(drops.max())
             first = sorted(range(len(names)), key=lambda place: (-drops[place], names[place]))[:FOREMOST]
+            low_end, high_end = (number(end, True, unit=False) for end in limits)
             scalp = {
-                "map": scalp_map(drops, names, limits), "low": points(limits[0]), "high": points(limits[1]),
-                "foremost": [(names[place], points(drops[place])) for place in first],
+                "map": scalp_map(drops, names, limits), "low": low_end, "high": high_end,
+                "foremost": [(names[place], number(drops[place], True, unit=False)) for place in first],
             }  # fmt: skip
-        kinds.append({"title": title, "meaning": meaning, "bands": shown, "map": scalp})
-    axis = figures.axis(scale, False)
-    return (
-        {"kinds": kinds, "axis": axis, "has_bands": bool(bands), "link": file_link(path, "evaluate")} if kinds else None
-    )
+        if shown or scalp:
+            kinds.append({"title": title, "meaning": meaning, "bands": shown, "map": scalp})
+    if not kinds:
+        return None
+    link = csv_link(path.name, [*cells[0]], [row.values() for row in cells])
+    return {"kinds": kinds, "axis": figures.axis(scale, False), "has_bands": bool(bands), "link": link}

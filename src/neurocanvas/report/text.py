@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
-from neurocanvas.audit.controls.base import LARGE_SHARE, SIGNIFICANT
-from neurocanvas.audit.controls.registry import CONTROLS
 from neurocanvas.audit.overlap import OF_PICTURES, PAIRS, SHARED
-from neurocanvas.audit.verdict import MADE_ELSEWHERE, gravest
+from neurocanvas.audit.verdict import MADE_ELSEWHERE
 from neurocanvas.config import RunSettings
+from neurocanvas.evaluation.benchmark import SIGNIFICANT
 from neurocanvas.evaluation.metrics import METRICS, SHARE
-from neurocanvas.findings import OF_BLOCKS, Finding, read_findings
+from neurocanvas.findings import CODES, OF_BLOCKS, Finding, read_findings
 from neurocanvas.generation.arms import ARMS
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -28,18 +28,18 @@ ORDERS = {"semantic": "by meaning", "block": "by time of recording"}
 
 # Column -> what is not known where test trials share it with those that train, and what holds where none does.
 SCOPE = {
-    "subject": ("performance on persons who did not train", "the result carries over to persons who did not train"),
-    "session": ("performance on another day", "the result carries over to a session that did not train"),
-    "run": ("performance in another run of the recording", "the result carries over to runs that did not train"),
+    "subject": ("Performance on persons who did not train", "The result carries over to persons who did not train"),
+    "session": ("Performance on another day", "The result carries over to a session that did not train"),
+    "run": ("Performance in another run of the recording", "The result carries over to runs that did not train"),
     "stimulus": (
-        "performance on pictures that did not train", "the result carries over to pictures that did not train",
+        "Performance on pictures that did not train", "The result carries over to pictures that did not train",
     ),
     "picture": (
-        "performance on pictures that did not train, by the bytes of their files",
-        "no file of a tested picture holds the same bytes as one that trains",
+        "Performance on pictures that did not train, by the bytes of their files",
+        "No file of a tested picture holds the same bytes as one that trains",
     ),
     "concept": (
-        "performance on concepts that did not train", "the result carries over to concepts that did not train",
+        "Performance on concepts that did not train", "The result carries over to concepts that did not train",
     ),
 }  # fmt: skip
 
@@ -243,28 +243,22 @@ DERIVED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     if one["elsewhere"]
     else "add the trials that train (rows with split = train)",
     "what": lambda one: "concepts" if one["metric"] == "accuracy" else "pictures",
-    "lacks": lambda one: capitalised(SCOPE[one["column"]][0]),
-    "carries": lambda one: capitalised(SCOPE[one["column"]][1]),
+    "lacks": lambda one: SCOPE[one["column"]][0],
+    "carries": lambda one: SCOPE[one["column"]][1],
     "others": lambda one: f"; the {one['alone']} rule is not" if one["alone"] else "",
     "to": lambda one: "go" if one["p"] <= SIGNIFICANT else "are not shown to go",
 }  # fmt: skip
 
 
-class _Sentence(Formatter):
-    """Writes percentages for `%` and three decimals for `3`."""
-
-    def get_value(self, key: int | str, args: Any, kwargs: Mapping[str, Any]) -> Any:
-        return DERIVED[str(key)](kwargs) if key in DERIVED else super().get_value(key, args, kwargs)
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        forms = {"%": percent, "3": short}
-        return forms[format_spec](value) if format_spec in forms else str(super().format_field(value, format_spec))
-
-
 def sentence(one: Finding | Mapping[str, Any]) -> str:
     """Say a finding, or what a JSON file has of it."""
-    found = one if isinstance(one, Finding) else read_findings([one])[0]
-    return _Sentence().vformat(SENTENCES[found.code], (), found.numbers)
+    found, parts = one if isinstance(one, Finding) else read_findings([one])[0], []
+    for literal, name, form, _ in Formatter().parse(SENTENCES[found.code]):
+        parts.append(literal)
+        if name is not None:
+            value = DERIVED[name](found.numbers) if name in DERIVED else found.numbers[name]
+            parts.append(percent(value) if form == "%" else short(value) if form == "3" else format(value, form or ""))
+    return "".join(parts)
 
 
 def warned(rows: Sequence[Mapping[str, Any]]) -> list[Note]:
@@ -275,7 +269,7 @@ def warned(rows: Sequence[Mapping[str, Any]]) -> list[Note]:
 def verdict(audit: Mapping[str, Any]) -> str:
     """Sum an audit up; the gravest finding comes first, with the cases that it is of."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for case in gravest(audit["cases"]):
+    for case in sorted(audit["cases"], key=lambda case: [*CODES].index(case["verdict"]["code"])):
         found.setdefault(case["verdict"]["code"], []).append(case)
     if len(found) < 2:
         return sentence(audit["verdict"])
@@ -288,6 +282,9 @@ def verdict(audit: Mapping[str, Any]) -> str:
 
 def control_sentence(row: Mapping[str, Any]) -> str:
     """Say what came of a control, in the words of its row of `CONTROLS`."""
+    from neurocanvas.audit.controls.base import LARGE_SHARE
+    from neurocanvas.audit.controls.registry import CONTROLS
+
     of = row["subjects"]
     reasons = "; ".join(
         sentence(one) if of is None or one["subjects"] == of["of"] else f"in {one['subjects']} of {of['of']} subjects "
@@ -427,47 +424,45 @@ def definitions(
     settings: RunSettings,
     summary: Mapping[str, Any],
     trials: Sequence[Mapping[str, str]],
-    n_subjects: int,
     ch_names: Sequence[str],
+    model: Mapping[str, Any],
 ) -> list[tuple[str, str]]:
-    """List what was run."""
-    made, mapper = settings.generate, settings.encoder
+    """List what was run; `model` is the first decoder that made the pictures."""
+    made, encoder, features, how = settings.generate, settings.encoder, settings.features, model["settings"]
     data: str = settings.data.name
     if settings.simulate is not None:
         data = f"simulated EEG, {settings.simulate.design} design, in the layout of EEG-ImageNet"
     chosen = f"; granularity {settings.data.granularity}" if settings.data.name == "eeg-imagenet" else ""
-    features = settings.features
-    layers = f", hidden layers {' · '.join(map(str, mapper.widths))}" if mapper.name == "mlp_sd" else ""
-    stimuli = len({row["image"] for row in trials})
-    electrodes = ", ".join(ch_names) if len(ch_names) <= 8 else f"{len(ch_names)}"
-    seeds = [f"split {settings.split.seed}", f"mapper {mapper.seed}", f"pictures {made.seed}"]
-    seeds += [f"scores {settings.evaluate.seed}"]
-    if settings.simulate is not None:
-        seeds.insert(0, f"simulation {settings.simulate.seed}")
+    hidden = how.get("encoder__hidden")
+    layers = f", hidden layers {' · '.join(map(str, hidden))}" if hidden else ""
+    seeds = [] if settings.simulate is None else [f"simulation {settings.simulate.seed}"]
+    seeds += [f"split {settings.split.seed}", f"mapper {how.get('seed', encoder.seed)}", f"pictures {made.seed}"]
     tested = "pictures, their showings averaged" if settings.split.average_test else "trials"
+    pictures = len({row["image"] for row in trials})
     return [
         ("Data", data + chosen),
-        ("Subjects", f"{n_subjects}"),
-        ("Trials", f"{len(trials):,} of {stimuli:,} pictures, {len(summary['concepts'])} concepts tested"),
-        ("Electrodes", electrodes),
+        ("Subjects", f"{len(summary['subjects'])}"),
+        ("Trials", f"{len(trials):,} of {pictures:,} pictures, {len(summary['concepts'])} concepts tested"),
+        ("Electrodes", ", ".join(ch_names) if len(ch_names) <= 8 else f"{len(ch_names)}"),
         ("Features", f"differential entropy ({features.method}), {features.tmin:g} to {features.tmax:g} s after onset"),
         ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} {tested}"),
-        ("Mapper", f"{mapper.name}{layers}, {mapper.components} components"),
+        ("Mapper", f"{model['name']}{layers}, {how.get('n_components', encoder.components)} components"),
         ("Networks", f"captions {settings.family}, pictures {made.family}, judge {settings.evaluate.judge}"),
         ("Diffusion", f"{made.scheduler}, {made.steps} steps, guidance {made.guidance:g}, scale {made.scale}"),
         ("Statistics", f"{settings.evaluate.permutations:,} permutations, {settings.evaluate.resamples:,} resamples"),
-        ("Seeds", ", ".join(seeds)),
+        ("Seeds", ", ".join([*seeds, f"scores {settings.evaluate.seed}"])),
     ]  # fmt: skip
 
 
 def metric_words(
     summary: Mapping[str, Any], metric: str, n_way: int | str, *, numbered: bool = False
-) -> tuple[str, str]:
-    """Title and meaning of a metric: of its row in `METRICS`, of what summary.json says of it, or its name alone."""
+) -> tuple[str, str, bool]:
+    """Title and meaning of a metric, of its row in `METRICS` or of summary.json, and whether it is a share."""
     said, known = summary.get("metrics", {}).get(metric, {}), METRICS.get(metric)
+    share = said.get("unit", known.unit if known else "") == SHARE
     if known and known.meaning:
-        title = "{n}-way identification" if metric == "n_way" else capitalised(known.title)
-        return title.format(n=n_way), known.meaning.format(n=n_way)
+        title = "{n}-way identification" if metric == "n_way" else known.title[:1].upper() + known.title[1:]
+        return title.format(n=n_way), known.meaning.format(n=n_way), share
     chance = str(said.get("chance") or "")
     if numbered and chance.replace(".", "", 1).isdigit():  # it has a column of its own
         chance = ""
@@ -477,14 +472,7 @@ def metric_words(
         f"as in {said['variant']}" if said.get("variant") else "",
         str(said.get("reference", "")),
     ]
-    return said.get("title", known.title if known else metric), "; ".join(part for part in parts if part)
-
-
-def is_share(metric: str, summary: Mapping[str, Any] | None = None) -> bool:
-    """Whether a metric is written in percent."""
-    said = (summary or {}).get("metrics", {}).get(metric, {})
-    known = METRICS.get(metric)
-    return said["unit"] == SHARE if "unit" in said else known is not None and known.unit == SHARE
+    return said.get("title", known.title if known else metric), "; ".join(part for part in parts if part), share
 
 
 def ranking_arm(arms: Sequence[str]) -> str:
@@ -493,8 +481,10 @@ def ranking_arm(arms: Sequence[str]) -> str:
 
 
 def number(value: float, share: bool, *, unit: bool = True, digits: int = 1) -> str:
-    """Write a score, as a percentage if it is a share."""
-    text = f"{100 * value:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")
+    """Write a score, as a percentage if it is a share; a dash where it is not known."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{round(100 * value, digits) + 0.0:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")  # no −0.0
     plain = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
     return (text if share else plain).replace("-", "−")
 
