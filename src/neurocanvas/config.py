@@ -394,16 +394,16 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "split": Step(("data", "split"), ("simulate",), ("splits/**/*",)),
         "caption": Step(("data", "caption", "family"), ("simulate",), ("targets/caption.txt*",)),
         "embed": Step(("embed",), ("caption",), ("targets/*.npy*",)),
-        "train": Step(("encoder",), ("features", "embed", "split"), ("models/*",)),
+        "train": Step(("encoder", "split"), ("features", "embed", "split"), ("models/*",)),
         "predict": Step((), ("train",), ("predictions/*",)),
         "generate": Step(
             ("generate",), ("predict",), ("images/**/*", "generated_from_captions/*", "scores/per_image/*")
         ),
         "evaluate": Step(("evaluate",), ("generate",), ("scores/*",)),
         "report": Step((), ("evaluate",), ("report.html",)),
-        "classify": Step(("classify",), ("features", "split"), ("classification/**/*", "models/*/**/*")),
-        "benchmark": Step(("benchmark",), ("classify",)),
-        "controls": Step(("controls",), ("features", "split")),
+        "classify": Step(("classify", "split"), ("features", "split"), ("classification/**/*", "models/*/**/*")),
+        "benchmark": Step(("benchmark", "split"), ("classify",)),
+        "controls": Step(("controls", "split"), ("features", "split")),
         "import": Step(("data",)),
     }
 )
