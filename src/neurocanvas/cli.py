@@ -159,7 +159,7 @@ def export_files(
     subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
-    """Write features, captions, embeddings and mappers of a run as the files that the released code reads."""
+    """Write features, captions, embeddings and encoders of a run as the files that the released code reads."""
     from neurocanvas.config import load_settings
     from neurocanvas.pipeline.exchange import export
     from neurocanvas.pipeline.run import Run
@@ -176,7 +176,7 @@ def import_files(
     subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
-    """Take captions, embeddings, features and mappers of the released code into a run folder."""
+    """Take captions, embeddings, features and encoders of the released code into a run folder."""
     from neurocanvas.config import load_settings, save_settings, used_verbs
     from neurocanvas.pipeline.exchange import import_files as take
     from neurocanvas.pipeline.run import Run
@@ -341,7 +341,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "target": (str, ("--target",), ("embed.target",), "What encoders predict: {targets:TARGETS}."),
     "model": (str, ("-m", "--model"), ("encoder.name",), "Encoder of embeddings: {encoders:ENCODERS}."),
     "baselines": (
-        str, ("--baselines",), ("encoder.baselines",), "Encoders trained and scored beside it, as ridge,mean; or none.",
+        str, ("--baselines",), ("encoder.baselines",), 'Encoders trained and scored beside it: ridge,mean; or "".',
     ),
     "device": (str, ("--device",), ("execution.device",), "auto, cpu, cuda, cuda:1 or mps."),
     "precision": (

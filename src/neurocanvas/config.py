@@ -147,7 +147,7 @@ class EmbedSettings(Settings):
 
     target: TargetName = Field(
         "clip-text",
-        description="what mappers predict: the hidden states of captions (77, 768), which Stable Diffusion takes; a "
+        description="what encoders predict: the hidden states of captions (77, 768), which Stable Diffusion takes; a "
         "caption as one vector; or the picture's CLIP embedding. With the last two the arms that retrieve are drawn",
     )
 
@@ -169,7 +169,7 @@ class SplitSettings(Settings):
     )
 
 
-# Widths and activation of the mapper's hidden layers; a linear layer comes last. The published description has four
+# Widths and activation of the hidden layers of mlp_sd; a linear layer comes last. The published description has four
 # layers, the released code three.
 ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = MappingProxyType(
     {"four-layer": ((512, 512, 512), "gelu"), "released": ((1024, 2048), "relu")}
@@ -274,7 +274,9 @@ class BenchmarkSettings(Settings):
 class GenerateSettings(Settings):
     """Predictions to pictures (verb `generate`)."""
 
-    family: str = Field("bundled", description="a name in families.FAMILIES, or a folder like the bundled one")
+    family: str = Field(
+        "bundled", description="a name in targets.pretrained.FAMILIES, or a folder like the bundled one"
+    )
     generator: GeneratorName = Field("stable-diffusion", description="a name in generation.GENERATORS")
     arms: tuple[ArmName, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
     samples: int = Field(1, ge=1, description="pictures per trial; the first is scored, or of the arm best-of the best")
@@ -316,7 +318,7 @@ class GenerateSettings(Settings):
 class ControlsSettings(Settings):
     """What else could explain the accuracy (verb `controls`)."""
 
-    names: tuple[ControlName, ...] = Field((), description="names in evaluation.controls.CONTROLS; empty = all")
+    names: tuple[ControlName, ...] = Field((), description="names in audit.controls.registry.CONTROLS; empty = all")
     permutations: int = Field(999, ge=19)
     repeats: int = Field(10, ge=1, description="surrogates that an accuracy is averaged over")
     seed: int = Field(0, ge=0)
@@ -330,9 +332,7 @@ class EvaluateSettings(Settings):
         "", description="folder of seen pictures: score the pictures in data.pictures against these, not a run's"
     )
     pairs: str = Field("", description="CSV that says which belong together: image, against; empty = of one name")
-    variant: VariantName = Field(
-        "mindeye", description="whose sizes, layers and counting: evaluation.variants.VARIANTS"
-    )
+    variant: VariantName = Field("mindeye", description="whose sizes, layers and counting: audit.variants.VARIANTS")
     metrics: tuple[MetricName, ...] = Field(
         (),
         description="of feature networks: names in evaluation.metrics.METRICS, whose weights may be fetched; empty = "
