@@ -23,6 +23,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.feature_networks import NotComputed
 from neurocanvas.pipeline import evaluate as comparing
 from neurocanvas.pipeline.run import Run, read_picture
+from neurocanvas.pipeline.train import Predictions
 from neurocanvas.report.text import controls_verdict
 from neurocanvas.workflow import STAGES, fork, run_stage
 
@@ -240,7 +241,7 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     tiny_copy = run.folder
     for stage in ("train", "predict", "generate", "evaluate") if weights else ():
         run_stage(run, stage)
-    found, predicted = summary(tiny_copy)["retrieval"], np.load(tiny_copy / "predictions" / "s0.npy").reshape(8, -1)
+    found, predicted = summary(tiny_copy)["retrieval"], Predictions(run, "0")[:].reshape(8, -1)
     assert list(found) == ["greedy", "hungarian", "csls", "centred greedy", "centred hungarian", "centred csls"]
     assert {rule for rule, one in found.items() if not one["transductive"]} == {"greedy"}
     assert {(one["space"], one["n_trials"], one["n_pictures"], one["chance1"]) for one in found.values()} == {

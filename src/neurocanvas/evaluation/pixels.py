@@ -87,7 +87,9 @@ def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW
         return np.array([ssim(*pair, window, table=True).item() for pair in pairs])
     c1, c2 = 0.01**2, 0.03**2
     unbiased = window.size**2 / (window.size**2 - 1) if window.sample_covariance else 1.0
-    moments = []  # of all pictures: per channel itself, mean, squared mean, variance
+    moments: list[
+        list[tuple[np.ndarray, ...]]
+    ] = []  # of all pictures: per channel itself, mean, squared mean, variance
     for picture in (*left, *right):
         moments.append([])
         for channel in [picture @ LUMA] if window.grey else np.moveaxis(picture, -1, 0):
