@@ -189,8 +189,8 @@ def _mapped(
         for name in decoders:
             path = folder / check_name(folder, name, f"{folder / 'predictions' / f's{subject}.npy.json'}: decoders")
             number = re.search(r"_fold(\d+)_model", name)
-            if number is None or not artifacts.card_path(path).is_file():
-                continue
+            if number is None:
+                raise damaged(artifacts.card_path(folder / "predictions" / f"s{subject}.npy"), name, "predict")
             card = _read_card(path, "train", {})
             if not card.get("imported"):
                 made_of, fold = card.get("split"), int(number[1])
