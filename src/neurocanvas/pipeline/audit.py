@@ -15,7 +15,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.audit.overlap import Answers, Case, audit_cases
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE
-from neurocanvas.config import RunSettings, load_settings
+from neurocanvas.config import load_settings
 from neurocanvas.data.splits import Split, blocked_trials, groups
 from neurocanvas.data.trials import COLUMNS, Trials, natural_key, unique_names, without_signal
 from neurocanvas.errors import NeuroCanvasError, check_name
@@ -76,7 +76,7 @@ def _run_cases(folder: Path) -> list[Case]:
     for (protocol, granularity), paths in cells.items():
         cases.append(_classified(folder, f"{protocol}, {granularity}", paths, trials, columns, findings))
     if mapped:
-        cases.append(_mapped(folder, settings, summary, trials, columns, findings))
+        cases.append(_mapped(folder, summary, trials, columns, findings))
     return cases
 
 
@@ -167,7 +167,7 @@ def _classified(
 
 
 def _mapped(
-    folder: Path, settings: RunSettings, summary: Mapping[str, Any] | None, trials: Trials,
+    folder: Path, summary: Mapping[str, Any] | None, trials: Trials,
     columns: Mapping[str, np.ndarray], lacks: Sequence[Finding],
 ) -> Case:  # fmt: skip
     """What the decoders that made the predictions were tested on, the gallery, and what `evaluate` made of it."""
@@ -189,8 +189,8 @@ def _mapped(
         for name in decoders:
             path = folder / check_name(folder, name, f"{folder / 'predictions' / f's{subject}.npy.json'}: decoders")
             number = re.search(r"_fold(\d+)_model", name)
-            if number is None or not artifacts.card_path(path).is_file():
-                continue
+            if number is None:
+                raise damaged(artifacts.card_path(folder / "predictions" / f"s{subject}.npy"), name, "predict")
             card = _read_card(path, "train", {})
             if not card.get("imported"):
                 made_of, fold = card.get("split"), int(number[1])
@@ -200,7 +200,7 @@ def _mapped(
                     others.append(name)
             chosen.add(_selection(card))
             findings += read_findings(card.get("findings", []))
-    case = _case(f"{settings.split.protocol}, mapper", splits, trials, columns)
+    case = _case(f"{split.protocol}, mapper", splits, trials, columns)
     parts, manifest = case.splits, folder / "images" / "manifest.jsonl"
     if manifest.is_file():
         lines = artifacts.read_text(manifest, "one line per picture").splitlines()

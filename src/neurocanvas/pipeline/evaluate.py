@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.audit.external import GIVEN, Pairing, choose_size, read_pairing, read_pictures
 from neurocanvas.audit.variants import (
     SECOND_JUDGE,
     VARIANTS,
@@ -25,6 +24,7 @@ from neurocanvas.audit.variants import (
     score_similarity,
     upper_half,
 )
+from neurocanvas.audit.verdict import GIVEN
 from neurocanvas.data.splits import blocked_trials
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.decoder import Decoder
@@ -66,6 +66,9 @@ from neurocanvas.targets.clip import judge_texts
 from neurocanvas.targets.pretrained import batches, find_family, load_picture_encoder, source_print
 from neurocanvas.training.losses import two_way_of_trials
 
+if TYPE_CHECKING:
+    from neurocanvas.audit.external import Pairing
+
 # Pictures that are embedded at once; targets that are read at once.
 AT_ONCE, ROWS_AT_ONCE = 64, 64
 
@@ -99,7 +102,11 @@ class Given:
 
 def load_pictures(paths: Sequence[Path] | np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Read pictures, (n, height, width, 3), uint8, as they are or in one size."""
-    return read_pictures(paths, size) if size else np.stack([read_picture(path) for path in paths])
+    if size is None:
+        return np.stack([read_picture(path) for path in paths])
+    from neurocanvas.audit.external import read_pictures
+
+    return read_pictures(paths, size)
 
 
 def cached(
@@ -619,6 +626,8 @@ def _read_images(run: Run) -> Read:
 
 def _read_elsewhere(run: Run) -> Read:
     """Read a folder of pictures that is scored against a folder of what was seen."""
+    from neurocanvas.audit.external import choose_size, read_pairing
+
     settings = run.settings.evaluate
     if (run.folder / "predictions").is_dir():
         raise NeuroCanvasError(f"{run.folder}: is a run with pictures of its own; name another folder by -o.")
