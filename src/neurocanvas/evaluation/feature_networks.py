@@ -287,6 +287,7 @@ def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = 
     if folder and not os.path.isdir(folder):
         raise NotComputed(f"{folder}: no such folder")
     how, layers = network.preprocess, network.layers
+    processor: Any = None
 
     def prepare(pictures: Pictures) -> torch.Tensor:
         import torch

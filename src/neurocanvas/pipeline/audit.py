@@ -60,7 +60,7 @@ def _run_cases(folder: Path) -> list[Case]:
                 raise damaged(path, f"{name} is not a mapping of mappings", "evaluate")
         if not summary.get("arms"):
             raise damaged(path, "no arms", "evaluate")
-    cases, trials, columns, findings = [], None, {}, []
+    cases: list[Case] = []
     if errand := settings.evaluate.against or (summary is not None and GIVEN in summary["arms"]):
         from neurocanvas.audit.external import pictures_case
 
@@ -71,8 +71,9 @@ def _run_cases(folder: Path) -> list[Case]:
     for path in sorted(folder.glob("classification/*/*/*.npy")):
         cells.setdefault((path.parent.parent.name, path.parent.name), []).append(path)
     mapped = list(folder.glob("models/*_model.safetensors")) or not (cells or errand)
-    if cells or mapped:
-        trials, columns, findings = _read_trials(folder)
+    if not (cells or mapped):
+        return cases
+    trials, columns, findings = _read_trials(folder)
     for (protocol, granularity), paths in cells.items():
         cases.append(_classified(folder, f"{protocol}, {granularity}", paths, trials, columns, findings))
     if mapped:
@@ -82,7 +83,7 @@ def _run_cases(folder: Path) -> list[Case]:
 
 def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Finding]]:
     """Trials of all tables beside the features; codes of what parts are compared by, and the order; what they lack."""
-    needed, rows = ("trial", "subject", "order", "block", "image", "concept"), {}
+    needed, rows = ("trial", "subject", "order", "block", "image", "concept"), dict[str, dict[str, str]]()
     for path in sorted(folder.glob("features/**/s*_trials.csv")):
         rows |= {row["trial"]: row for row in artifacts.read_csv(path, "features", needed)}
     if not rows:
@@ -185,7 +186,7 @@ def _mapped(
         findings += split.findings
         decoders = [one.relative_to(folder).as_posix() for one in folder.glob(MODELS.format(subject))]
         if subject in made:
-            decoders = [one[0] if isinstance(one, list) and one else None for one in made[subject]["decoders"]]
+            decoders = [one[0] if isinstance(one, list) and one else "" for one in made[subject]["decoders"]]
         for name in decoders:
             path = folder / check_name(folder, name, f"{folder / 'predictions' / f's{subject}.npy.json'}: decoders")
             number = re.search(r"_fold(\d+)_model", name)

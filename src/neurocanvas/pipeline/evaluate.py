@@ -106,7 +106,7 @@ def load_pictures(paths: Sequence[Path] | np.ndarray, size: tuple[int, int] | No
         return np.stack([read_picture(path) for path in paths])
     from neurocanvas.audit.external import read_pictures
 
-    return read_pictures(paths, size)
+    return read_pictures(list(paths), size)
 
 
 def cached(
@@ -327,7 +327,10 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
         found = cached(
             run, f"pixels@{variant}-{arm}", artifacts.fingerprint("pixels of pairs", repr(how)), pairs,
             lambda missing: np.concatenate([
-                pixels_of_pairs(*(load_pictures(paths[missing[part]], given.size) for paths in (drawn, seen)), variant)
+                pixels_of_pairs(
+                    load_pictures(drawn[missing[part]], given.size), load_pictures(seen[missing[part]], given.size),
+                    variant,
+                )
                 for part in batches(len(missing), AT_ONCE)
             ]),
         )  # fmt: skip
@@ -403,8 +406,8 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
             concepts = np.array([run.dataset[1].concepts[run.stimuli[row]] for row in of_test])
             training_mean = values[split.joined().train].mean(axis=0)
             found = _of_fold(decoder, np.asarray(features), training_mean, targets, true, concepts, rng)
-            for part, of_fold in zip(parts.values(), found, strict=False):
-                part.append((of_fold, len(true)))
+            parts["retrieval"].append((found[0], len(true)))
+            parts["diversity"].append((found[1], len(true)))
             for what, drops in found[2].items():
                 lost.setdefault(what, []).append(drops)
             whose.append(np.full(len(true), subject))
@@ -413,11 +416,10 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
             first += len(rows)
     # Mean of numbers over folds, weighted by their trials; of numbers of trials the sum; the rest as it is.
     said: dict[str, Any] = {part: {} for part in parts}
-    for part, name in (
-        (part, name) for part in parts for name in dict.fromkeys(n for one, _ in parts[part] for n in one)
-    ):
-        folds = [(one[name], n) for one, n in parts[part] if name in one]
-        said[part][name] = mean = dict(folds[0][0])
+    named = [(what, name) for what, made in parts.items() for name in dict.fromkeys(n for one, _ in made for n in one)]
+    for kind, name in named:
+        folds = [(one[name], n) for one, n in parts[kind] if name in one]
+        said[kind][name] = mean = dict(folds[0][0])
         for key in [key for key, value in mean.items() if not isinstance(value, str | bool)]:
             values_of, weights = zip(*((one[key], n) for one, n in folds if key in one), strict=True)
             mean[key] = sum(values_of) if key == "n_trials" else float(np.average(values_of, weights=weights))

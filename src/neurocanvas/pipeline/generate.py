@@ -78,7 +78,8 @@ def generate(run: Run) -> list[Path]:
             shards += [entries[part] for part in batches(len(entries), settings.shard)]
     if "sketched-start" in settings.arms:  # before workers want it at once
         list(run.spread("sketch", sketch, list(run.subjects)))
-    others, own = None, shards
+    others: Any = None
+    own = shards
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes that `accelerate launch` started, one per GPU
         from accelerate import PartialState
 

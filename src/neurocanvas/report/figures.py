@@ -129,10 +129,10 @@ def curves(history: Sequence[Mapping[str, float]], selected: int | None, levels:
     )
     kept = np.flatnonzero(epochs == selected) if selected is not None else np.array([], dtype=int)
     if len(kept):
-        place = f"{x[kept[0]]:.2f}", f"{100 * (top - losses['val'][kept[0]]) / size:.2f}"
+        at = f"{x[kept[0]]:.2f}", f"{100 * (top - losses['val'][kept[0]]) / size:.2f}"
         line = '<line class="chance" x1="{0}%" x2="{0}%" y1="0" y2="100%"/>'
         dot = '<circle class="kept" cx="{0}%" cy="{1}%" r="5"/>'
-        plot.append(Markup(line + dot).format(*place))
+        plot.append(Markup(line + dot).format(*at))
     ends = Markup('<text x="0" y="214">{}</text><text x="100%" y="214" text-anchor="end">{}</text>').format(
         f"epoch {epochs[0]:.0f}", f"{epochs[-1]:.0f}"
     )

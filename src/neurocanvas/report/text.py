@@ -256,7 +256,7 @@ def sentence(one: Finding | Mapping[str, Any]) -> str:
     for literal, name, form, _ in Formatter().parse(SENTENCES[found.code]):
         parts.append(literal)
         if name is not None:
-            value = DERIVED[name](found.numbers) if name in DERIVED else found.numbers[name]
+            value: Any = DERIVED[name](found.numbers) if name in DERIVED else found.numbers[name]
             parts.append(percent(value) if form == "%" else short(value) if form == "3" else format(value, form or ""))
     return "".join(parts)
 

@@ -83,8 +83,8 @@ def load_part(source: str, load: Callable[..., Part], *, network: bool = False, 
     try:
         if not network:
             return load(source, **options)
-        loaded: Any
-        loaded, said = load(source, output_loading_info=True, **options)  # type: ignore[misc]
+        with_info: Any = load(source, output_loading_info=True, **options)
+        loaded, said = with_info
         if missing := sorted(said["missing_keys"]):  # they would be drawn at random
             raise ValueError(f"{len(missing)} weights of {type(loaded).__name__} are not in it, the first {missing[0]}")
     except (OSError, ValueError, SafetensorError) as error:
@@ -165,4 +165,4 @@ def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], 
         found: np.ndarray = features.pooler_output.float().cpu().numpy()
         return found
 
-    return encode, model.config.projection_dim
+    return encode, int(model.config.projection_dim or 0)
