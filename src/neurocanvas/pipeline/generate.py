@@ -78,18 +78,18 @@ def generate(run: Run) -> list[Path]:
             shards += [entries[part] for part in batches(len(entries), settings.shard)]
     if "sketched-start" in settings.arms:  # before workers want it at once
         list(run.spread("sketch", sketch, list(run.subjects)))
-    others: Any = None
+    processes: Any = None
     own = shards
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes that `accelerate launch` started, one per GPU
         from accelerate import PartialState
 
-        # some have more to do than others, for hours
-        others = PartialState(cpu=device() == "cpu", timeout=timedelta(days=7))
-        own = shards[others.process_index :: others.num_processes]
+        # some have more to do than processes, for hours
+        processes = PartialState(cpu=device() == "cpu", timeout=timedelta(days=7))
+        own = shards[processes.process_index :: processes.num_processes]
     list(run.spread("generate", draw, own, needs=needs, sizes=[len(shard) for shard in own]))
-    if others is not None:
-        others.wait_for_everyone()
-        if not others.is_main_process:
+    if processes is not None:
+        processes.wait_for_everyone()
+        if not processes.is_main_process:
             return []
     made = [entry for shard in shards for entry in shard]
     of_images = [entry for entry in made if ARMS[entry["arm"]].of_images]
