@@ -196,10 +196,11 @@ def _load(path: Path) -> list[dict[str, Any]]:
                 f"{path}: trial {place}: {', '.join(wrong)} missing or of the wrong type; not an EEG-ImageNet file."
             )
         signal, subject = fields.get("eeg_data"), fields["subject"]
+        plain = isinstance(signal, torch.Tensor) and signal.is_floating_point()
         shape = tuple(signal.shape) if isinstance(signal, torch.Tensor) else None
         if not 0 <= subject <= LARGEST_SUBJECT:
             problem = f"subject must be 0 to {LARGEST_SUBJECT}"
-        elif shape != (len(CH_NAMES), SPEC.n_times) or not signal.is_floating_point():
+        elif not plain or shape != (len(CH_NAMES), SPEC.n_times):
             size = f"({len(CH_NAMES)} channels, {SPEC.n_times} samples)"
             problem = f"eeg_data must be floating-point, {size}; got {shape}"
         elif fields["label"] not in known:

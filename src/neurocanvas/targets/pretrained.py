@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def load_part(source: str, load: Callable[..., Part], *, network: bool = False, 
         if not network:
             return load(source, **options)
         loaded: Any
-        loaded, said = load(source, output_loading_info=True, **options)  # type: ignore[misc]
+        loaded, said = cast(Any, load)(source, output_loading_info=True, **options)
         if missing := sorted(said["missing_keys"]):  # they would be drawn at random
             raise ValueError(f"{len(missing)} weights of {type(loaded).__name__} are not in it, the first {missing[0]}")
     except (OSError, ValueError, SafetensorError) as error:
@@ -155,7 +155,7 @@ def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], 
     import torch
     from transformers import AutoImageProcessor, CLIPModel
 
-    model = load_part(source, CLIPModel.from_pretrained, network=True)
+    model: Any = load_part(source, CLIPModel.from_pretrained, network=True)
     processor = load_part(source, AutoImageProcessor.from_pretrained, backend="pil")  # which needs no torchvision
 
     def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
