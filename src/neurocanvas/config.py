@@ -27,7 +27,7 @@ def _in_registry(where: str) -> AfterValidator:
 
     def check(name: str) -> str:
         allowed = resolve_name(where)
-        if name not in allowed:
+        if name not in allowed and not name.startswith("braindecode:"):
             raise ValueError(f"allowed are {', '.join(allowed)}")
         return name
 
@@ -36,6 +36,7 @@ def _in_registry(where: str) -> AfterValidator:
 
 ProtocolName = Annotated[str, _in_registry("neurocanvas.data.splits:PROTOCOLS")]
 DatasetName = Annotated[str, _in_registry("neurocanvas.data:DATASETS")]
+EncoderName = Annotated[str, _in_registry("neurocanvas.encoders:ENCODERS")]
 TargetName = Annotated[str, _in_registry("neurocanvas.targets:TARGETS")]
 GeneratorName = Annotated[str, _in_registry("neurocanvas.generation:GENERATORS")]
 ArmName = Annotated[str, _in_registry("neurocanvas.generation.arms:ARMS")]
@@ -179,7 +180,9 @@ ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = MappingProxyType(
 class EncoderSettings(Settings):
     """EEG to embeddings (verb `train`)."""
 
-    name: str = Field("mlp_sd", description="a name in encoders.ENCODERS, or braindecode:<name of a model there>")
+    name: EncoderName = Field(
+        "mlp_sd", description="a name in encoders.ENCODERS, or braindecode:<name of a model there>"
+    )
     parameters: dict[str, Any] = Field({}, description='of the encoder, by name, e.g. input = "signal" of ridge')
     architecture: Literal["four-layer", "released"] = Field("four-layer", description="layers of mlp_sd: ARCHITECTURES")
     hidden: tuple[int, ...] = Field((), description="widths of the hidden layers; empty = those of the architecture")
@@ -202,7 +205,7 @@ class EncoderSettings(Settings):
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)
     seed: int = Field(0, ge=0)
-    baselines: tuple[str, ...] = Field((), description="encoders that are trained and scored beside it")
+    baselines: tuple[EncoderName, ...] = Field((), description="encoders that are trained and scored beside it")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -222,7 +225,7 @@ class EncoderSettings(Settings):
 class ClassifySettings(Settings):
     """EEG to concepts (verbs `classify` and `benchmark`)."""
 
-    models: tuple[str, ...] = Field(
+    models: tuple[EncoderName, ...] = Field(
         ("eegnet", "mlp", "rgnn", "ridge", "knn", "rf", "svm", "dt"),
         min_length=1,
         description="names in encoders.ENCODERS, or braindecode:<name of a model there>",
@@ -467,7 +470,8 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise NeuroCanvasError(f"{path or 'settings'}: {where}: {first['msg']}; got {first['input']!r}.") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise NeuroCanvasError(f"{path or 'settings'}: {where}: {reason}; got {first['input']!r}.") from error
 
 
 def used_verbs(path: Path) -> tuple[str, ...]:

@@ -41,13 +41,13 @@ BAD_WORDS = [
     ("features -d no/folder", ["no/folder", "no such folder", "EEG-ImageNet.pth"]),
     ("features -d .", ["no EEG-ImageNet.pth", "simulate"]),
     ("features -d DATA -s 7", ["subject", "holds 0", "got 7"]),
-    *((f"features -d DATA --subject={text}", ["--subject", "-1 for", repr(text)]) for text in ("one", "1,", "0-3", "")),
+    *((f"features -d DATA --subject={text}", ["--subject", "-1 for", repr(text)]) for text in ("1,", "")),
     ("run -c a.toml", ["a.toml", "encoder.epoch"]),
     ("run -c none.toml", ["none.toml", "no such file"]),
     ("embed -d DATA", ["neurocanvas caption`"]),
     ("report", ["scores", "run the verb evaluate"]),
     *((f"{verb} -d DATA --family sd99", ["--family", "bundled, sd14", "'sd99'"]) for verb in ("caption", "generate")),
-    *((f"run -d DATA {option} odd", ["got 'odd'", "Input should be"]) for option in ("-m", "--protocol", "--dataset")),
+    *((f"run -d DATA {option} odd", ["got 'odd'", "allowed are"]) for option in ("-m", "--protocol", "--dataset")),
 ]
 
 
@@ -160,7 +160,7 @@ def test_pictures_that_do_not_belong_to_the_run(refuse, tiny_copy, change):
 
 def test_verify_names_what_is_damaged(refuse, tiny_copy, tmp_path):
     path = tiny_copy / "predictions" / "s0.npy"
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
     refuse("verify", str(tiny_copy), says=["1 of ", "predictions/s0.npy", "delete"])
     (tmp_path / "none").mkdir()
     refuse("verify", str(tmp_path / "none"), says=["no artifacts here"])

@@ -114,7 +114,7 @@ def _case(
     """A case of the folds of some subjects; blocks are compared only where concepts came in blocks."""
     blocked, parts = np.zeros(len(trials), dtype=bool), []
     for split in splits.values():
-        folds = [fold.joined().parts() for fold in split]
+        folds = [fold.joined().parts() for fold in split.folds]
         rows = np.unique(np.concatenate([own for fold in folds for own in fold.values()]))
         blocked[rows] |= blocked_trials(trials[rows])
         parts += [{part.replace("validation", "val"): own for part, own in fold.items()} for fold in folds]
@@ -183,7 +183,7 @@ def _mapped(
     for subject in scored or there:
         file = folder / "splits" / f"{subject}.json"
         split = splits[subject] = Split.from_dict(artifacts.read_json(file, "a split"), trials)
-        findings += split.findings
+        findings += [one for fold in split.folds for one in fold.findings]
         decoders = [one.relative_to(folder).as_posix() for one in folder.glob(MODELS.format(subject))]
         if subject in made:
             decoders = [one[0] if isinstance(one, list) and one else "" for one in made[subject]["decoders"]]

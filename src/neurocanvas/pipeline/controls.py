@@ -88,7 +88,7 @@ def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
     """What the controls need of one subject; of what not all of them need, the fields that are used."""
     pool, (values, card) = run.pool(subject), read_pooled_features(run, subject)
     settings = run.settings.features
-    splits = [split.joined() for split in run.split(subject)]
+    splits = [split.joined() for split in run.split(subject).folds]
     folds = [(np.sort(np.concatenate([split.train, split.validation])), split.test) for split in splits]
     concept = pool.column("concept")
     unseen = any(not np.isin(concept[test], concept[train]).all() for train, test in folds)

@@ -396,7 +396,7 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
             continue
         values, shown = read_inputs(run, subject, decoders[0]), run.stimulus_rows(pool)
         blocked = bool(blocked_trials(pool).any())
-        for decoder, split in zip(decoders, run.split(subject), strict=True):
+        for decoder, split in zip(decoders, run.split(subject).folds, strict=True):
             decoder.set_params(device=run.settings.execution.device)
             features, rows, _ = asked(values, pool, split.test, run.settings.split.average_test)
             of_test, true = np.unique(shown[rows], return_inverse=True)

@@ -294,7 +294,7 @@ def sketch(run: Run, subject: str) -> np.ndarray:
     space = TargetSpace("pixels", pictures.shape[1:], f"{SIDE}px")
     y = Embeddings(space, run.stimuli, pictures, run.stimulus_rows(pool))
     rows, found = [], []
-    for fold in (fold.joined() for fold in run.split(subject)):
+    for fold in (fold.joined() for fold in run.split(subject).folds):
         decoder = Decoder("ridge", str(space), n_components=COMPONENTS, device=where.device)
         decoder.fit_prepared(values, y, pool.spec, train=fold.train, validation=fold.validation)
         spread = decoder.outputs(asked(values, pool, fold.validation, average)[0]).std(axis=0)

@@ -164,7 +164,7 @@ def train(run: Run) -> list[Path]:
     for subject in run.opened:  # the audit reads these, whatever the encoder is made from
         write_trials(run, subject)
     for subject in run.subjects:  # what cannot be split is refused before anything is trained
-        units += [(subject, fold, name) for fold in range(len(run.split(subject))) for name in names]
+        units += [(subject, fold, name) for fold in range(len(run.split(subject).folds)) for name in names]
     return list(run.spread("train", _train, units))
 
 
@@ -172,7 +172,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     """Train one encoder for one subject and fold, unless that is done; continue after a kill."""
     subject, number, name = unit
     pool, decoder, path = run.pool(subject), make_decoder(run, name), run.model_path(subject, number, name)
-    fold = run.split(subject)[number].joined()
+    fold = run.split(subject).folds[number].joined()
     read, prints = made_from(run, subject, decoder)
     parameters = {key: value for key, value in decoder.get_params(deep=False).items() if key not in EXECUTION}
     if hasattr(decoder.what(), "fit_closed_form"):
@@ -270,7 +270,7 @@ def predict(run: Run) -> list[Path]:
 def _predict(run: Run, subject: str) -> Path:
     """Predict the test trials of one subject in coordinates of their fold's basis, unless that is done."""
     pool, average = run.pool(subject), run.settings.split.average_test
-    folds_of = run.split(subject)
+    folds_of = run.split(subject).folds
     models = [run.model_path(subject, number) for number in range(len(folds_of))]
     cards = [artifacts.read_card(check_file(model, "a decoder; `neurocanvas train` makes it")) for model in models]
     decoders = [read_decoder(run, model) for model in models]
