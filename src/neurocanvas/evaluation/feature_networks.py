@@ -319,7 +319,7 @@ def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = 
         try:
             model = load_part(source, kind.from_pretrained, subfolder=subfolder)
             own = transformers.AutoImageProcessor.from_pretrained
-            processor: Any = load_part(source, own, backend="pil") if how is None else None
+            processor = load_part(source, own, backend="pil") if how is None else None
         except NeuroCanvasError as error:
             raise NotComputed(str(error).rstrip(".")) from error
         model = model.float().eval().to(device())
