@@ -99,5 +99,5 @@ def test_a_toy_target_is_embedded_and_predicted(rows, tiny_fork, call):
     ],
 )
 def test_a_name_that_no_row_has_is_refused_with_those_that_there_are(words, registry, tmp_path, call):
-    code, _, err = call(*words.split(), "-o", tmp_path / "run")
+    code, _, err = call(*words, "-o", tmp_path / "run")
     assert code == 2 and "got 'x'" in err and list(registry)[-1] in err and not (tmp_path / "run").exists()

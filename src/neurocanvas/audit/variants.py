@@ -83,7 +83,7 @@ VARIANTS: dict[str, Variant] = {
         pixels=Preprocess((Resize(512, "square", "bicubic"),), on="pil"),
         two_way=("seen", 0, 0),
         networks={
-            **{name: replace(network, preprocess=_224) for name, network in _MINDEYE_NETWORKS.items()},
+            **{name: replace(row, preprocess=_224) for name, row in _MINDEYE_NETWORKS.items() if name != "clip"},
             "clip": replace(FEATURE_NETWORKS["clip"], preprocess=replace(_224, mean=CLIP_MEAN, std=CLIP_STD)),
         },
     ),

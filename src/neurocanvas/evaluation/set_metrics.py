@@ -48,8 +48,8 @@ def fid(generated: np.ndarray, seen: np.ndarray) -> SetScore:
     values, vectors = np.linalg.eigh(covariances[0])
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     products, shift = np.linalg.eigvalsh(root @ covariances[1] @ root), means[0] - means[1]
-    traces = np.trace(covariances[0]) + np.trace(covariances[1])
-    value = shift @ shift + traces - 2 * np.sqrt(np.maximum(products, 0)).sum()
+    value = shift @ shift + np.trace(covariances[0]) + np.trace(covariances[1])
+    value -= 2 * np.sqrt(np.maximum(products, 0)).sum()
     return SetScore(max(0.0, float(value)), len(left), len(right), left.shape[1])
 
 

@@ -68,10 +68,10 @@ def generate(run: Run) -> list[Path]:
     accepted = (run.generator or GENERATORS[settings.generator]).accepts
     for arm in settings.arms:
         if ARMS[arm].from_prediction and predicted not in accepted:
-            others = ", ".join(name for name, other in ARMS.items() if not other.from_prediction)
+            allowed = ", ".join(name for name, other in ARMS.items() if not other.from_prediction)
             raise NeuroCanvasError(
                 f"--arm {arm}: generates from predictions, which are {predicted}, and {settings.generator} takes "
-                f"{', '.join(accepted)}. Choose among {others}, or embed and train with --target {accepted[0]}."
+                f"{', '.join(accepted)}. Choose among {allowed}, or embed and train with --target {accepted[0]}."
             )
         for subject in ("",) if ARMS[arm].of_images else run.subjects:
             entries = plan(run, subject, arm)
