@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 BUDGETS = {
-    "source files": 125,
-    "source lines": 22_000,
+    "source files": 100,
+    "source lines": 19_500,
     "docstring lines per code line": 0.35,
-    "test lines": 16_500,
+    "test lines": 16_900,
     "tool lines": 2_600,
     "tracked files": 380,
 }
