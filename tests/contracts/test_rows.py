@@ -11,10 +11,11 @@ import pytest
 
 from neurocanvas.audit.controls.base import Measured
 from neurocanvas.audit.controls.registry import CONTROLS, Control
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.metrics import METRICS, Metric
-from neurocanvas.generation import GENERATORS, GeneratorRow
+from neurocanvas.generation import GENERATORS, GeneratorRow, load_generator
 from neurocanvas.generation.arms import ARMS, Arm
-from neurocanvas.targets import TARGETS, Target
+from neurocanvas.targets import TARGETS, Target, resolve, target_space
 
 HERE = __name__
 
@@ -101,3 +102,26 @@ def test_a_toy_target_is_embedded_and_predicted(rows, tiny_fork, call):
 def test_a_name_that_no_row_has_is_refused_with_those_that_there_are(words, registry, tmp_path, call):
     code, _, err = call(*words, "-o", tmp_path / "run")
     assert code == 2 and "got 'x'" in err and list(registry)[-1] in err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_generator_takes_known_spaces_and_a_batch_is_its_images(name):
+    generator = load_generator(f"{name}@bundled", steps=2)
+    assert generator.accepts == GENERATORS[name].accepts and set(generator.accepts) <= set(TARGETS)
+    space = target_space(f"{generator.accepts[0]}@bundled")
+    conditions = np.random.default_rng(0).normal(size=(2, *space.shape)).astype(np.float32)
+    images = generator.generate(conditions, [1, 2])
+    assert images.shape == (2, generator.size, generator.size, 3) and images.dtype == np.uint8
+    alone = generator.generate(conditions[1:], [2])[0]
+    assert np.abs(alone.astype(int) - images[1]).max() <= 2
+    with pytest.raises(NeuroCanvasError, match="conditions: "):
+        generator.generate(conditions[..., :-1], [1, 2])
+
+
+@pytest.mark.parametrize("name", [name for name, row in TARGETS.items() if row.of != "concept"])
+def test_every_target_space_says_its_shape_before_it_is_made(name):
+    space = target_space(f"{name}@bundled")
+    given = ["a photo of a banana"] if TARGETS[name].of == "caption" else [np.full((40, 30, 3), 90, np.uint8)]
+    made = resolve(TARGETS[name].load)("bundled")(given)
+    assert made.shape == (1, *space.shape) and made.dtype == np.float16 and np.isfinite(made).all()
+    assert str(space) == f"{name}@bundled" and space.layer
