@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from pkgutil import resolve_name
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.metrics import METRICS, Metric
 from neurocanvas.generation import GENERATORS, GeneratorRow, load_generator
 from neurocanvas.generation.arms import ARMS, Arm
-from neurocanvas.targets import TARGETS, Target, resolve, target_space
+from neurocanvas.targets import TARGETS, Target, target_space
 
 HERE = __name__
 
@@ -122,6 +123,6 @@ def test_every_generator_takes_known_spaces_and_a_batch_is_its_images(name):
 def test_every_target_space_says_its_shape_before_it_is_made(name):
     space = target_space(f"{name}@bundled")
     given = ["a photo of a banana"] if TARGETS[name].of == "caption" else [np.full((40, 30, 3), 90, np.uint8)]
-    made = resolve(TARGETS[name].load)("bundled")(given)
+    made = resolve_name(TARGETS[name].load)("bundled")(given)
     assert made.shape == (1, *space.shape) and made.dtype == np.float16 and np.isfinite(made).all()
     assert str(space) == f"{name}@bundled" and space.layer

@@ -16,6 +16,7 @@ from neurocanvas import artifacts
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import targets as describing
 from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.train import Predictions
 from neurocanvas.targets import clip as text
 from neurocanvas.targets.captions import read_captions, write_captions
 from neurocanvas.targets.pretrained import find_family, load_picture_encoder
@@ -38,7 +39,7 @@ def test_other_targets_go_from_embed_to_the_report(tiny_fork, target):
         np.testing.assert_allclose(targets[:, 0].astype(np.float32), judged, atol=2e-2)
     for name in ("train", "predict", "generate", "evaluate", "report"):
         run_stage(run, name)
-    assert np.load(tiny_copy / "predictions" / "s0.npy").shape == (8, *targets.shape[1:])
+    assert Predictions(run, "0").shape == (8, *targets.shape[1:])
     assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == ARMS
     page = (tiny_copy / "report.html").read_text()
     assert "each trial’s retrieval picture" in page and "All 8 trials, best first" in page
@@ -123,8 +124,5 @@ def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_fork, tmp_pa
     tiny_copy, _ = run.folder, write_true_captions(run)
     for name in ("embed", "train", "predict", "generate"):
         run_stage(run, name)
-    assert (
-        run.targets("clip-text").shape == (24, 77, 1024)
-        and np.load(tiny_copy / "predictions" / "s0.npy").shape[2] == 1024
-    )
+    assert run.targets("clip-text").shape == (24, 77, 1024) and Predictions(run, "0").shape[2] == 1024
     assert len(list((tiny_copy / "images" / "s0" / "eeg").glob("*.png"))) >= 2

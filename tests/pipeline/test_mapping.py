@@ -79,6 +79,7 @@ def test_features_made_in_another_way_do_not_train_together(without_one, tmp_pat
     run = Run(tmp_path / "run", without_one.settings)
     card = run.features_path("2").with_name("s2_de.npy.json")
     card.write_text(card.read_text().replace('"gaussian"', '"eeg-imagenet"'))
+    shutil.rmtree(run.folder / "models")
     with pytest.raises(NeuroCanvasError, match=r"s2_de.npy: made in another way than those of subject 1"):
         train(run)
 
@@ -124,23 +125,22 @@ def captions_of(folder):
     return read_captions(folder / "targets" / "caption.txt")
 
 
-def test_captions_can_be_concepts_names_or_a_file(tiny_copy, tmp_path):
-    run = Run(tiny_copy, tiny_settings(caption={"source": "class-names"}))
+def test_captions_can_be_concepts_names_or_a_file(tiny_fork, tmp_path):
+    run = tiny_fork(caption={"source": "class-names"})
     run_stage(run, "caption")
     names, concepts = run.dataset[1].names, run.dataset[1].concepts
-    assert all(caption == prompt(names[concepts[name]]) for name, caption in captions_of(tiny_copy).items())
+    assert all(caption == prompt(names[concepts[name]]) for name, caption in captions_of(run.folder).items())
     write_captions(tmp_path / "mine.txt", {name: f"my {name}" for name in [*run.stimuli, "another"]})
-    mine = tiny_settings(caption={"source": str(tmp_path / "mine.txt")})
-    run_stage(Run(tiny_copy, mine), "caption")
-    assert captions_of(tiny_copy) == {name: f"my {name}" for name in run.stimuli}
+    run = tiny_fork(caption={"source": str(tmp_path / "mine.txt")})
+    run_stage(run, "caption")
+    assert captions_of(run.folder) == {name: f"my {name}" for name in run.stimuli}
     write_captions(tmp_path / "mine.txt", dict.fromkeys(run.stimuli[1:], "x"))
     with pytest.raises(NeuroCanvasError, match=f"mine.txt: no caption of {run.stimuli[0]}"):
-        run_stage(Run(tiny_copy, mine), "caption")
+        run_stage(run, "caption")
 
 
-def test_an_image_to_text_model_in_a_folder_captions(tiny_copy):
-    run = Run(tiny_copy, tiny_settings(caption={"source": str(BUNDLED / "blip")}))
-    before = captions_of(tiny_copy)
+def test_an_image_to_text_model_in_a_folder_captions(tiny_fork):
+    run = tiny_fork(caption={"source": str(BUNDLED / "blip")})
     run_stage(run, "caption")
-    assert set(captions_of(tiny_copy)) == set(before)
-    assert artifacts.read_card(tiny_copy / "targets" / "caption.txt")["source"] == str(BUNDLED / "blip")
+    assert set(captions_of(run.folder)) == set(run.stimuli)
+    assert artifacts.read_card(run.folder / "targets" / "caption.txt")["source"] == str(BUNDLED / "blip")

@@ -127,7 +127,8 @@ def made_from(run: Run, subject: str, decoder: Decoder) -> tuple[list[Path], lis
     """The artifacts that a decoder's inputs are read from, and what names their content."""
     if decoder.takes == "signal":
         return [], [run.pool(subject).fingerprint()]
-    paths = pooled_features_paths(run, subject)
+    made = "features; `neurocanvas features` makes them"
+    paths = [check_file(path, made) for path in pooled_features_paths(run, subject)]
     return paths, [artifacts.read_card(path)["sha256"] for path in paths]
 
 
