@@ -12,7 +12,7 @@ from neurocanvas.audit.controls import confusion as confusions
 from neurocanvas.audit.controls import inputs as control_inputs
 from neurocanvas.audit.controls import time as time_controls
 from neurocanvas.audit.controls.inputs import ControlInputs
-from neurocanvas.encoders import mlp
+from neurocanvas.encoders import target_pca
 from neurocanvas.evaluation import identification, statistics
 from neurocanvas.training import losses
 
@@ -34,8 +34,9 @@ def peak_mb(function: Callable[[], object]) -> float:
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces so small that a table of all trials by all trials, 128 MB, stands out."""
-    for module in (identification, statistics, control_inputs, time_controls, mlp, losses):
+    for module in (identification, statistics, control_inputs, time_controls, losses):
         monkeypatch.setattr(module, "AT_ONCE", 200_000)
+    monkeypatch.setattr(target_pca, "PAIRS_AT_ONCE", 200_000)
 
 
 @pytest.fixture
@@ -79,6 +80,6 @@ def test_similarities_are_of_float64_a_few_rows_at_a_time(small_pieces) -> None:
 
 def test_what_a_mapper_makes_of_many_trials_is_looked_at_a_few_trials_at_a_time(small_pieces) -> None:
     targets = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
-    posterior = mlp.TargetPosterior(targets, np.ones(3000, np.float32), 1.0)
+    posterior = target_pca.TargetPosterior(targets, np.ones(3000, np.float32), 1.0)
     assert peak_mb(lambda: posterior.mean(targets)) < 8
     assert peak_mb(lambda: losses.two_way_of_trials(targets, targets, np.ones(3000), np.arange(3000))) < 12

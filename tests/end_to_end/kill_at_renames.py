@@ -48,7 +48,7 @@ def run_and_count(folder, stage, scratch):
             renamed.append(target)
 
         renamed = []
-        os.replace = counted
+        os.replace, os.environ["NEUROCANVAS_CACHE"] = counted, f"{folder}-cache"
         run_stage(Run(folder, tiny_settings()), stage)
         scratch.write_text(str(len(renamed)))
 
@@ -69,7 +69,7 @@ def run_and_die(folder, stage, moment):
                 left[0] -= 1
 
         left = [moment]
-        os.replace = deadly
+        os.replace, os.environ["NEUROCANVAS_CACHE"] = deadly, f"{folder}-cache"
         run_stage(Run(folder, tiny_settings()), stage)
 
     status = in_child(work)
