@@ -79,7 +79,7 @@ def test_features_go_from_a_store_through_export_and_import_into_another_run(ask
     assert load_settings(run / "run.toml").data.subjects == ()
     said = ask("import", "-o", other, "--from", files, "-d", store, "-s", "1")
     assert said == {"wrote": [str(other / "features" / "s1_de.npy")]}
-    assert load_settings(other / "run.toml").data.subjects == (1,)
+    assert load_settings(other / "run.toml").data.subjects == ("1",)
     code, stdout, _ = call("import", "-o", other, "--from", files, "-s", "-1")
     assert (code, stdout.count("\n")) == (0, 2)
     for name in ("s0_de.npy", "s1_de.npy", "s1_trials.csv"):
