@@ -175,7 +175,7 @@ def test_a_run_that_draws_pictures_is_audited_with_its_gallery(tiny_run, tmp_pat
     summary = json.loads((tiny_run / "scores" / "summary.json").read_text(encoding="utf-8"))
     [result] = case["results"]
     assert result["value"] == summary["arms"]["eeg"]["two_way"]["value"] and result["selection"] == "validation"
-    assert result["metric"] == "two-way" and case["name"] == "by-stimulus, mapper"
+    assert result["metric"] == "two-way" and case["name"] == "by-stimulus, encoder"
     shared = rows_of(found, "stimulus")
     assert shared["test/gallery"] == (8, 8) and shared["train/gallery"] == (0, 8)
     [_, (_, header, lines)] = audited(found)[0]

@@ -170,6 +170,9 @@ def test_bad_settings_are_not_kept(tiny_copy):
         run_stage(Run(tiny_copy, tiny_settings(generate={"steps": 20})), "generate")
     assert f"generate.steps: {tiny_copy} was made with 2, and 20 was asked" in str(refused.value)
     assert f"neurocanvas fork {tiny_copy} NEW --set generate.steps=20" in str(refused.value)
+    for verb in ("train", "classify", "benchmark", "controls"):
+        with pytest.raises(NeuroCanvasError, match=r"split\.seed: .*neurocanvas fork .* --set split\.seed=5"):
+            run_stage(Run(tiny_copy, tiny_settings(split={"seed": 5})), verb)
     assert (tiny_copy / "run.toml").read_bytes() == before
     with pytest.raises(NeuroCanvasError, match="no such folder"):
         run_stage(Run(tiny_copy / "new", tiny_settings(simulate=None)), "features")

@@ -99,7 +99,7 @@ def test_page_is_complete_self_contained_and_the_same_each_time(make_run: Make) 
     assert len(loads) == 24 * 5 + 5 + len(saved)
     assert all(load.startswith("data:image/") for load in loads if load not in saved)
     assert [attrs["download"] for tag, attrs in page.tags if tag == "a"] == [
-        "scores.csv", "pictures.csv", "concepts.csv", "features_on_scalp.csv", "training.csv", "mappers.csv",
+        "scores.csv", "pictures.csv", "concepts.csv", "features_on_scalp.csv", "training.csv", "encoders.csv",
     ]  # fmt: skip
     assert not re.search(r"https?://|url\(|@import", first.decode())
     assert_only_our_script(page)
@@ -186,7 +186,7 @@ def test_large_pictures_are_reduced(make_run: Make) -> None:
 
 def test_every_fold_has_its_curve_up_to_a_limit(make_run: Make) -> None:
     page = read(make_run(n_trials=6, ch_names=MUSE, folds=12))
-    assert page.classes().count("curves") == 6 and "first 6 of 12 mappers" in page.words
+    assert page.classes().count("curves") == 6 and "first 6 of 12 encoders" in page.words
     assert page.words.index("fold 2") < page.words.index("fold 5") and "fold 10" not in page.words
 
 

@@ -125,7 +125,7 @@ def bootstrap_interval(
     level: float = 0.95,
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the mean, resampling whole units within strata; None if no stratum has two."""
-    # Speaks of other units of the same kind (blocks of these subjects, or other subjects), pictures and mapper fixed.
+    # Speaks of other units of the same kind (blocks of these subjects, or other subjects), pictures and encoder fixed.
     scores = np.asarray(values, dtype=np.float64)
     if scores.shape != np.shape(units) or not np.isfinite(scores).all():
         raise NeuroCanvasError(

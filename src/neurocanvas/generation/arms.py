@@ -28,7 +28,7 @@ class ArmInputs:
     mean: np.ndarray  # as `predicted`: mean training target of each trial's fold
     true: np.ndarray  # (n_trials, 77, 768): embedding of the caption of the picture seen
     seeds: np.ndarray  # (n_trials,), for arms that draw at random
-    targets: np.ndarray  # (n_stimuli, 77, 768) or (n_stimuli, 1, width): what the mapper learned to predict
+    targets: np.ndarray  # (n_stimuli, 77, 768) or (n_stimuli, 1, width): what the encoder learned to predict
     embeddings: np.ndarray  # (n_stimuli, 77, 768), of the captions
     known: np.ndarray  # bool, (n_trials, n_stimuli): trained the trial's fold; only these may be retrieved
     target_concept: np.ndarray  # (n_stimuli,)
@@ -88,7 +88,7 @@ def likeness(predicted: np.ndarray, candidates: np.ndarray, mean: np.ndarray) ->
     return cosine
 
 
-LARGEST_GAIN = 4.0  # so that a mapper that predicts next to nothing is not blown up into confident pictures
+LARGEST_GAIN = 4.0  # so that an encoder that predicts next to nothing is not blown up into confident pictures
 
 
 def gain(target_sd: np.ndarray, prediction_sd: np.ndarray) -> float:
@@ -174,7 +174,7 @@ def _sketches(inputs: ArmInputs) -> list[Start]:
 # Every arm by name.
 ARMS: dict[str, Arm] = {
     "eeg": Arm(
-        lambda inputs: inputs.rescaled, "Made from what the mapper predicts from this trial's EEG.",
+        lambda inputs: inputs.rescaled, "Made from what the encoder predicts from this trial's EEG.",
         from_prediction=True,
     ),
     "shuffled": Arm(

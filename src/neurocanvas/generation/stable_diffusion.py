@@ -123,7 +123,7 @@ class StableDiffusion:
         width = self.pipeline.unet.config.cross_attention_dim
         if conditions.ndim != 3 or conditions.shape[-1] != width:
             raise NeuroCanvasError(
-                f"conditions: this generator needs shape (n, 77, {width}); got {conditions.shape}. A mapper of width "
+                f"conditions: this generator needs shape (n, 77, {width}); got {conditions.shape}. An encoder of width "
                 f"{width} fits: embed and train with --family {self.settings.family}."
             )
         deepest = self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)

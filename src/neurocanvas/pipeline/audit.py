@@ -201,7 +201,7 @@ def _mapped(
                     others.append(name)
             chosen.add(_selection(card))
             findings += read_findings(card.get("findings", []))
-    case = _case(f"{split.protocol}, mapper", splits, trials, columns)
+    case = _case(f"{split.protocol}, encoder", splits, trials, columns)
     parts, manifest = case.splits, folder / "images" / "manifest.jsonl"
     if manifest.is_file():
         lines = artifacts.read_text(manifest, "one line per picture").splitlines()

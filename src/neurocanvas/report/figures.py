@@ -97,7 +97,7 @@ def axis(scale: Sequence[float], share: bool) -> Markup:
 
 
 def curves(history: Sequence[Mapping[str, float]], selected: int | None, levels: Mapping[str, float]) -> Markup:
-    """Draw a mapper's losses over the epochs."""
+    """Draw an encoder's losses over the epochs."""
     epochs = np.array([line["epoch"] for line in history], dtype=float)
     losses = {name: np.array([line[f"{name}_loss"] for line in history], dtype=float) for name in ("train", "val")}
     every = np.concatenate([*losses.values(), np.array(list(levels.values()), dtype=float)])

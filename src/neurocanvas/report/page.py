@@ -124,7 +124,7 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
     over_subjects = sections.forest(summary, arms)
     measured = summary["arms"]
     shown = models[:PANELS]
-    mappers = training_table([*models, *others])
+    encoders = training_table([*models, *others])
     pages = sorted((folder / "generated_from_captions").glob("page_*.png"))
     reasons: dict[str, list[str]] = {}
     for metric, reason in summary.get("not_computed", {}).items():
@@ -159,8 +159,8 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "scalp": scalp,
         "models": shown,
         "n_models": len(models),
-        "curves_link": csv_link("training.csv", ["mapper", "subject", "fold", *LOSSES], curves),
-        "mappers": mappers and {**mappers, "link": csv_link("mappers.csv", mappers["header"], mappers["lines"])},
+        "curves_link": csv_link("training.csv", ["encoder", "subject", "fold", *LOSSES], curves),
+        "encoders": encoders and {**encoders, "link": csv_link("encoders.csv", encoders["header"], encoders["lines"])},
         "glossary": [metric_words(summary, metric, n_way)[:2] for metric in known],
     }
 

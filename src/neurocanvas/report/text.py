@@ -60,7 +60,7 @@ SENTENCES: dict[str, str] = {
     "untrained-concepts": "{n} test trials are left out: their concepts have no training trials.",
     "pretrained-unknown": "Training started from the weights of a file, which does not say which trials trained it or "
     "chose its epoch. If tested trials were among them, the scores are too high.",
-    "imported-unknown": "A mapper was imported, and its file does not say which trials trained it. The released code "
+    "imported-unknown": "An encoder was imported, and its file does not say which trials trained it. The released code "
     "trains on the first 30 of every 50 pictures and chooses the epoch that is best on the other 20: scores of any of "
     "them are too high.",
     "transductive-training": "Domain adaptation saw the test trials without their labels: these scores are "
@@ -436,7 +436,7 @@ def definitions(
     hidden = how.get("encoder__hidden")
     layers = f", hidden layers {' · '.join(map(str, hidden))}" if hidden else ""
     seeds = [] if settings.simulate is None else [f"simulation {settings.simulate.seed}"]
-    seeds += [f"split {settings.split.seed}", f"mapper {how.get('seed', encoder.seed)}", f"pictures {made.seed}"]
+    seeds += [f"split {settings.split.seed}", f"encoder {how.get('seed', encoder.seed)}", f"pictures {made.seed}"]
     tested = "pictures, their showings averaged" if settings.split.average_test else "trials"
     pictures = len({row["image"] for row in trials})
     return [
@@ -446,7 +446,7 @@ def definitions(
         ("Electrodes", ", ".join(ch_names) if len(ch_names) <= 8 else f"{len(ch_names)}"),
         ("Features", f"differential entropy ({features.method}), {features.tmin:g} to {features.tmax:g} s after onset"),
         ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} {tested}"),
-        ("Mapper", f"{model['name']}{layers}, {how.get('n_components', encoder.components)} components"),
+        ("Encoder", f"{model['name']}{layers}, {how.get('n_components', encoder.components)} components"),
         ("Networks", f"captions {settings.family}, pictures {made.family}, judge {settings.evaluate.judge}"),
         ("Diffusion", f"{made.scheduler}, {made.steps} steps, guidance {made.guidance:g}, scale {made.scale}"),
         ("Statistics", f"{settings.evaluate.permutations:,} permutations, {settings.evaluate.resamples:,} resamples"),
