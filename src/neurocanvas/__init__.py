@@ -1,4 +1,4 @@
-"""EEG recorded while a person looks at images, turned into images, with scores that say how much is real.
+"""Images reconstructed from the EEG of a person who looks at images, with scores that say how much is real.
 
 The names below are loaded on first use; importing the package imports nothing else.
 
@@ -55,5 +55,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names beside what is loaded."""
+    """List the public names and what is loaded."""
     return sorted({*globals(), *__all__})

@@ -110,7 +110,7 @@ def finish(path: Path, inputs: str, card: Mapping[str, Any] | None = None, made_
 
 
 def hash_and_size(path: Path) -> dict[str, Any]:
-    """What a sidecar records of a file's bytes."""
+    """What a sidecar records about a file's bytes."""
     return {"sha256": sha256(path), "size": path.stat().st_size}
 
 
@@ -147,7 +147,7 @@ def write_in_parts(
     card: Mapping[str, Any] | None = None,
     made_from: Iterable[Path] = (),
 ) -> None:
-    """Write an array as `write_array` does, from consecutive rows, of which memory need not hold all."""
+    """Write an array as `write_array` does, from consecutive blocks of rows; it need not fit in memory."""
     with atomic(path) as temporary, temporary.open("wb") as stream:
         start_array(stream, shape, dtype)
         for part in parts:
@@ -167,7 +167,7 @@ def read_array(path: Path, purpose: str) -> np.ndarray:
     """Memory-map an `.npy` file, read-only; `purpose` says in the error what it should hold."""
     try:
         return np.load(check_file(path, purpose), mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two of a damaged header
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two: damaged header
         reason = " ".join(str(error).split())
         raise NeuroCanvasError(f"{path}: damaged or not an .npy array ({reason}); delete it and run again.") from error
 
@@ -179,7 +179,7 @@ def verify(folder: Path) -> tuple[int, list[Path]]:
     for sidecar in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(PART)):
         try:
             card = json.loads(sidecar.read_text(encoding="utf-8"))
-            if isinstance(card, dict) and isinstance(card.get("pictures"), dict):  # of a shard of generated images
+            if isinstance(card, dict) and isinstance(card.get("pictures"), dict):  # a shard of generated images
                 for name, about in card["pictures"].items():
                     expected[check_inside(sidecar.parent, name, str(sidecar))] = str(about["sha256"])
             elif isinstance(card, dict) and "sha256" in card:
@@ -205,7 +205,7 @@ def cache_folder() -> Path:
 
 
 def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
-    """Yield one array per key from the shared cache; `make` yields those of the keys that are missing, by place."""
+    """Yield one array per key from the shared cache; `make` gets the positions of missing keys and yields theirs."""
     paths = {key: cache_folder() / kind / key[:2] / f"{key}.npy" for key in keys}
     first = {key: place for place, key in reversed([*enumerate(keys)]) if not paths[key].is_file()}
     missing = sorted(first.values())
@@ -298,18 +298,18 @@ def read_torch(path: Path | str, purpose: str) -> Any:
         raise NeuroCanvasError(
             f"{path}: holds more than tensors and plain values, so loading it could run code; it should hold {purpose}."
         ) from error
-    except Exception as error:  # torch's unpickler lets whatever damaged data provoke pass
+    except Exception as error:  # torch's unpickler raises many kinds on damaged data
         raise _damaged(path, error, purpose) from error
 
 
 def read_archive(path: Path | str, purpose: str) -> tuple[list[zipfile.ZipInfo], bytes]:
-    """List what is in a PyTorch file, and read what is pickled in it, as bytes; reads no tensor."""
+    """List the members of a PyTorch file and read its pickle as bytes; reads no tensor."""
     check_file(path, purpose)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             pickled = archive.read(next(one for one in members if one.filename.endswith("data.pkl")))
-    except Exception as error:  # zipfile, too, raises many kinds
+    except Exception as error:  # zipfile raises many kinds
         raise _damaged(path, error, purpose) from error
     return members, pickled
 
@@ -322,13 +322,13 @@ def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasErr
 
 def write_torch(path: Path, value: Any) -> None:
     """Write a PyTorch file atomically."""
-    # torch refuses to open a name that starts with a dot itself
+    # torch itself refuses a path whose name starts with a dot
     with atomic(path) as temporary, temporary.open("wb") as stream:
         save_torch(value, stream)
 
 
 def save_torch(value: Any, stream: IO[bytes]) -> None:
-    """Write what PyTorch can read to an open file; the same value gives the same bytes, whatever the file's name."""
+    """Write a PyTorch file to an open stream; its bytes depend on the value alone, not on a file name."""
     import torch
 
     try:
@@ -340,7 +340,7 @@ def save_torch(value: Any, stream: IO[bytes]) -> None:
 
 
 def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read a CSV file with a header; the verb is what makes it again."""
+    """Read a CSV file with a header; `verb` is the one that writes it."""
     text = read_text(path, f"a table; run the verb {verb}")
     try:
         lines = [list(map(read_csv_cell, row)) for row in csv.reader(io.StringIO(text, newline="")) if row]
@@ -353,7 +353,7 @@ def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[st
 
 
 def number_in(row: Mapping[str, str], column: str, path: Path, verb: str) -> float:
-    """Read a number of a row."""
+    """Read a number from a row."""
     try:
         return float(row[column] or "nan")
     except ValueError as error:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neurocanvas import __version__, artifacts
-from neurocanvas.artifacts import hold
+from neurocanvas import __version__
 from neurocanvas.console import print_tables, progress_lines
 from neurocanvas.errors import NeuroCanvasError, printable
 
@@ -27,21 +26,24 @@ if TYPE_CHECKING:
     from neurocanvas.config import DataSettings
 
 DataFolder = Annotated[Path, typer.Option("-d", "--data", help="Folder of the data set.")]
-Unit = Annotated[str, typer.Option("--unit", help="Of the signal in the file: auto, V, mV or uV.")]
+Unit = Annotated[str, typer.Option("--unit", help="Unit of the signal in the file: auto, V, mV or uV.")]
 Images = Annotated[str, typer.Option("--images", help="Folder that holds imageNet_images, if not the data folder.")]
 Subjects = Annotated[str | None, typer.Option("-s", "--subject", help="Subjects, e.g. 0 or 0,3,5; -1 = all.")]
 EngineName = Annotated[str, typer.Option("--engine", help="local, or ray for a cluster.")]
-Address = Annotated[str, typer.Option("--address", help="Of the cluster: auto, host:port or ray://host:port.")]
+Address = Annotated[str, typer.Option("--address", help="Address of the cluster: auto, host:port or ray://host:port.")]
 Workers = Annotated[
-    int,
-    typer.Option(
-        "--workers", min=0, envvar="NEUROCANVAS_WORKERS", help="Tasks at once; 0: as many as there is room for."
-    ),
+    int, typer.Option("--workers", min=0, envvar="NEUROCANVAS_WORKERS", help="Tasks at once; 0: as many as fit.")
 ]
 Threads = Annotated[
-    int, typer.Option("--threads", min=0, envvar="NEUROCANVAS_THREADS", help="Of each task; 0: as many as it needs.")
+    int, typer.Option("--threads", min=0, envvar="NEUROCANVAS_THREADS", help="Threads per task; 0: what it needs.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+RunFolder = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
+
+app = typer.Typer(
+    name="neurocanvas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="EEG recorded while a person looks at pictures, turned into pictures, with honest scores.",
+)  # fmt: skip
 
 
 def read_subjects(text: str) -> list[str]:
@@ -52,12 +54,13 @@ def read_subjects(text: str) -> list[str]:
     return [] if names == ["-1"] else names
 
 
+@app.command("simulate")
 def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to make.")],
     design: Annotated[
         str, typer.Option(help="rapid (random order) or block (50 trials of one concept in a row).")
     ] = "rapid",
-    subjects: Annotated[int, typer.Option(help="How many.")] = 1,
+    subjects: Annotated[int, typer.Option(help="Number of subjects.")] = 1,
     concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no pictures.")] = 18,
     trials: Annotated[int, typer.Option(help="Pictures per concept.")] = 50,
     repeats: Annotated[int, typer.Option(help="How often each picture is shown in a stage.")] = 1,
@@ -65,9 +68,10 @@ def simulate(
     incomplete: Annotated[bool, typer.Option(help="Leave one block of the last subject out.")] = False,
     signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write EEG with known content in the layout of the released EEG-ImageNet."""
+    from neurocanvas.artifacts import hold
     from neurocanvas.config import load_settings
     from neurocanvas.simulation.dataset import simulate as write_simulation
 
@@ -80,13 +84,14 @@ def simulate(
         raise TypeError("load_settings gave no section simulate.")
     with progress_lines(quiet=as_json) as track, hold(output, "simulate"):
         path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
-    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else printable(path))
+    _print_paths([path], as_json)
 
 
+@app.command("inspect")
 def inspect_data(
     data: DataFolder, images: Images = "", unit: Unit = "auto", subject: Subjects = None, as_json: Json = False
 ) -> None:
-    """Say what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing pictures."""
+    """Show what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing pictures."""
     from neurocanvas.data.inspect import describe, inspect_dataset
 
     report = inspect_dataset(_data_settings(subject, root=str(data), pictures=images, unit=unit))
@@ -97,6 +102,7 @@ def inspect_data(
         print_tables(tables, [])
 
 
+@app.command("convert")
 def convert(
     data: DataFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the converted store.")],
@@ -107,7 +113,8 @@ def convert(
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
-    """Write EEG-ImageNet files as one memory-mapped array and a table, which open in a moment."""
+    """Write EEG-ImageNet files as one memory-mapped array and a table, which open at once."""
+    from neurocanvas.artifacts import hold
     from neurocanvas.data.store import convert as write_store
     from neurocanvas.parallel import NEEDS, make_engine
 
@@ -115,16 +122,17 @@ def convert(
     found = make_engine(engine, address, workers, threads)
     with progress_lines(quiet=as_json) as track, closing(found) as units, hold(output, "convert"):
         path = write_store(settings, output, spread=partial(units.map, needs=NEEDS["convert"]), track=track)
-    typer.echo(json.dumps({"wrote": [str(path)]}) if as_json else printable(path))
+    _print_paths([path], as_json)
 
 
+@app.command("pictures")
 def pictures(
     data: DataFolder,
     source: Annotated[Path, typer.Option("--from", help="ImageNet: a folder, a tar, or a folder of tars.")],
     subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
-    """Copy the pictures that the data set showed out of ImageNet, into imageNet_images."""
+    """Copy the pictures that were shown from ImageNet into imageNet_images."""
     from neurocanvas.data import open_trials
     from neurocanvas.data.imagenet import import_pictures
 
@@ -146,13 +154,11 @@ def _data_settings(subject: str | None, **asked: str) -> DataSettings:
 
 
 def _asked_subjects(subject: str | None) -> dict[str, Any]:
-    """The setting that the option changes, if it is given."""
+    """The setting that the option --subject changes, if it was given."""
     return {} if subject is None else {"subjects": read_subjects(subject)}
 
 
-RunFolder = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
-
-
+@app.command("export")
 def export_files(
     output: RunFolder,
     to: Annotated[Path, typer.Option("--to", help="Folder to write de_feat/ and output/ to.")],
@@ -168,15 +174,17 @@ def export_files(
     _print_paths(export(run, to, tell=lambda text: typer.echo(printable(text), err=True)), as_json)
 
 
+@app.command("import")
 def import_files(
     output: RunFolder,
     source: Annotated[Path, typer.Option("--from", help="Folder with files of the released code.")],
     data: Annotated[str | None, typer.Option("-d", "--data", help="Folder of the data set.")] = None,
-    granularity: Annotated[str | None, typer.Option("-g", "--granularity", help="Of the trials.")] = None,
+    granularity: Annotated[str | None, typer.Option("-g", "--granularity", help="Which trials.")] = None,
     subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
     """Take captions, embeddings, features and encoders of the released code into a run folder."""
+    from neurocanvas.artifacts import hold
     from neurocanvas.config import load_settings, save_settings, used_verbs
     from neurocanvas.pipeline.exchange import import_files as take
     from neurocanvas.pipeline.run import Run
@@ -191,21 +199,21 @@ def import_files(
 
 
 def _print_paths(paths: list[Path], as_json: bool) -> None:
-    """Say what was written."""
+    """Print what was written."""
     typer.echo(json.dumps({"wrote": [str(path) for path in paths]}) if as_json else "\n".join(map(printable, paths)))
 
 
+@app.command("doctor")
 def doctor(
-    family: Annotated[str, typer.Option("--family", help="bundled, sd14, or a folder of one's own.")] = "bundled",
+    family: Annotated[str, typer.Option("--family", help="bundled, sd14, or a folder of your own.")] = "bundled",
     data: Annotated[Path | None, typer.Option("-d", "--data", help="Folder of a data set, for its pictures.")] = None,
     images: Images = "",
     as_json: Json = False,
 ) -> None:
     """List packages, devices, weights and missing pictures; no network."""
-    from neurocanvas.config import load_settings
     from neurocanvas.doctor import describe, examine
 
-    settings = None if data is None else load_settings(None, data={"root": str(data), "pictures": images}).data
+    settings = None if data is None else _data_settings(None, root=str(data), pictures=images)
     report = examine(family, settings)
     if as_json:
         typer.echo(json.dumps(report))
@@ -213,20 +221,21 @@ def doctor(
         print_tables(*describe(report))
 
 
+@app.command("audit")
 def audit(
     path: Annotated[Path, typer.Argument(help="A run folder, or a .csv or .parquet table of predictions.")],
     selection: Annotated[
-        str, typer.Option(help="Of a table: which trials selected epoch and model: validation, final, test or unknown.")
+        str, typer.Option(help="For a table: trials that selected epoch and model: validation, final, test or unknown.")
     ] = "unknown",
     transductive: Annotated[
-        list[str] | None, typer.Option(help="Of a table: a step that used test trials together; may be repeated.")
+        list[str] | None, typer.Option(help="For a table: a step that used test trials together; may be repeated.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Of a table: folder of the files that its column picture names.")
+        Path | None, typer.Option("--images", help="For a table: folder of the files that its column picture names.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what can be concluded: what training and testing share, how weights were selected, chance, the block."""
+    """Say what can be concluded: what training and testing share, how weights were selected, chance, blocks."""
     from neurocanvas.pipeline.audit import audit as examine
     from neurocanvas.report.text import audited, verdict
 
@@ -238,6 +247,7 @@ def audit(
         print_tables(*audited(found))
 
 
+@app.command("verify")
 def verify(
     folder: Annotated[Path, typer.Argument(help="A run folder, or another folder with artifacts.")],
     as_json: Json = False,
@@ -261,6 +271,7 @@ def verify(
         )
 
 
+@app.command("fork")
 def fork(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     new: Annotated[Path, typer.Argument(help="Folder of the copy.")],
@@ -281,6 +292,7 @@ def fork(
         typer.echo(printable(f"{new}: {linked} files linked, {left}; go on with neurocanvas run -o {new}"))
 
 
+@app.command("cache")
 def cache(
     prune: Annotated[bool, typer.Option("--prune", help="Delete entries.")] = False,
     days: Annotated[float, typer.Option("--days", min=0, help="With --prune: only those older than this.")] = 0.0,
@@ -288,7 +300,6 @@ def cache(
 ) -> None:
     """Show what the shared cache holds: captions, embeddings, features; or delete what is old."""
     from neurocanvas.artifacts import cache_files, cache_folder
-    from neurocanvas.console import print_tables
 
     before = time.time() - 86400 * days
     counts: dict[str, list[int]] = {}
@@ -304,30 +315,10 @@ def cache(
     print_tables([(f"Shared cache, {cache_folder()}", ["kind", "entries", "MB", "deleted"], rows)], [])
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command("simulate")(simulate)
-    app.command("inspect")(inspect_data)
-    app.command("convert")(convert)
-    app.command("pictures")(pictures)
-    app.command("export")(export_files)
-    app.command("import")(import_files)
-    app.command("doctor")(doctor)
-    app.command("audit")(audit)
-    app.command("verify")(verify)
-    app.command("fork")(fork)
-    app.command("cache")(cache)
-
-
-app = typer.Typer(
-    name="neurocanvas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="EEG recorded while a person looks at pictures, turned into pictures, with honest scores.",
-)  # fmt: skip
-
 # Name -> type, flags, the settings that it changes, help, in which {module:NAME} stands for the names in a registry.
 OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "data": (str, ("-d", "--data"), ("data.root",), "Folder of the data set."),
-    "unit": (str, ("--unit",), ("data.unit",), "Of the signal in EEG-ImageNet files: auto, V, mV or uV."),
+    "unit": (str, ("--unit",), ("data.unit",), "Unit of the signal in EEG-ImageNet files: auto, V, mV or uV."),
     "images": (str, ("--images",), ("data.pictures",), "Folder that holds imageNet_images, if not the data folder."),
     "dataset": (str, ("--dataset",), ("data.name",), "{data:DATASETS}."),
     "granularity": (str, ("-g", "--granularity"), ("data.granularity",), "coarse, fine0 ... fine4, or all."),
@@ -364,27 +355,24 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "granularities": (str, ("-g", "--granularity"), ("benchmark.granularities",), "all, coarse, fine; or several."),
     "accept": (
         bool, ("--accept-block-confound",), ("split.accept_block_confound",),
-        "Go on where the split cannot tell brain from block.",
+        "Accept that accuracy is confounded with the recording block.",
     ),
     "shard": (int, ("-b", "--batch"), ("generate.shard",), "Pictures per batch."),
     "arms": (str, ("--arm",), ("generate.arms",), "One or several as a,b: {generation.arms:ARMS}."),
     "generator": (str, ("--generator",), ("generate.generator",), "{generation:GENERATORS}."),
     "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "{generation.stable_diffusion:SCHEDULERS}."),
     "samples": (int, ("--samples",), ("generate.samples",), "Pictures per trial."),
-    "size": (int, ("--size",), ("generate.size",), "Of the pictures, px; else what the network was trained at."),
+    "size": (int, ("--size",), ("generate.size",), "Pixels per side; else what the network was trained at."),
     "preview": (bool, ("--preview/--no-preview",), ("generate.preview",), "Decode by TAESD: quick, somewhat blurred."),
     "steps": (int, ("--steps",), ("generate.steps",), "Denoising steps."),
     "guidance": (float, ("--guidance",), ("generate.guidance",), "Classifier-free guidance scale."),
-    "pictures": (int, ("--pictures",), ("generate.max_trials",), "At most so many test trials per subject."),
+    "pictures": (int, ("--pictures",), ("generate.max_trials",), "Test trials per subject, at most."),
     "against": (str, ("--against",), ("evaluate.against",), "Folder of seen pictures: score those in --images."),
-    "pairs": (str, ("--pairs",), ("evaluate.pairs",), "CSV with the columns image and against; else of one name."),
-    "variant": (
-        str, ("--variant",), ("evaluate.variant",),
-        "{audit.variants:VARIANTS}.",
-    ),
+    "pairs": (str, ("--pairs",), ("evaluate.pairs",), "CSV with the columns image and against; else equal names."),
+    "variant": (str, ("--variant",), ("evaluate.variant",), "{audit.variants:VARIANTS}."),
     "metrics": (
         str, ("--metrics",), ("evaluate.metrics",),
-        "Of feature networks, e.g. alexnet5,clip,dinov2, fetched if need be; else those whose weights are here.",
+        "Feature-network metrics, e.g. alexnet5,clip,dinov2, fetched if need be; else those whose weights are here.",
     ),
     "controls": (
         str, ("--control",), ("controls.names",), "Several as a,b: {audit.controls.registry:CONTROLS}; else all.",
@@ -395,7 +383,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     ),
 }  # fmt: skip
 
-# Options of every verb that does units of work: where, how many at once, with how many threads.
+# Options of every verb that runs tasks: where, how many at once, with how many threads.
 ENGINE: Mapping[str, tuple[Any, Any]] = {
     "engine": (EngineName, "local"), "address": (Address, ""), "workers": (Workers, 0), "threads": (Threads, 0),
 }  # fmt: skip
@@ -442,8 +430,8 @@ HELP: Mapping[str, str] = {
     "evaluate": "Score the pictures, with chance, intervals and p-values.",
     "controls": "Ask what else could explain the accuracy: block, drift, noise, repeated pictures.",
     "report": "Make report.html.",
-    "run": "Do everything that the settings say, from data to report.",
-    "demo": "Do everything on simulated EEG with the bundled networks; a few minutes on a laptop.",
+    "run": "Run every stage that the settings describe, from data to report.",
+    "demo": "Run every stage on simulated EEG with the bundled networks; a few minutes on a laptop.",
 }
 
 
@@ -481,18 +469,15 @@ def _add_verb(verb: str) -> None:
             Annotated[Path | None, typer.Option("-c", "--config", help="Settings as TOML; else run.toml.")],
             None,
         ),
-        "output": (
-            Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
-            default_folder,
-        ),
-        "as_json": (Annotated[bool, typer.Option("--json", help="Print the result as JSON.")], False),
-    }  # fmt: skip
+        "output": (RunFolder, default_folder),
+        "as_json": (Json, False),
+    }
     if verb != "report":
         fixed |= ENGINE
+    shown = {verb, "--help"} <= {*sys.argv}  # only this verb's help pays for the import of registries
     for name in VERBS[verb]:
         kind, flags, _, text = OPTIONS[name]
-        if "{" in text:  # only the help text pays for the import of a registry
-            text = re.sub(r"\{(.*?)\}", lambda m: _rows(m[1]) if "--help" in sys.argv else "a name", text)
+        text = re.sub(r"\{(.*?)\}", lambda m: _rows(m[1]) if shown else "a name", text)
         fixed[name] = (Annotated[kind | None, typer.Option(*flags, help=text)], None)  # type: ignore[operator]
     command.__annotations__ = {name: annotation for name, (annotation, _) in fixed.items()}
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -511,7 +496,6 @@ def _rows(registry: str) -> str:
     return ", ".join(resolve_name(f"neurocanvas.{registry}"))
 
 
-register(app)
 for _verb in VERBS:
     _add_verb(_verb)
 
@@ -546,9 +530,10 @@ def _call(
     if verb in SCORES:
         scores = json.loads((folder / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
     elif verb == "train":
+        from neurocanvas.artifacts import read_card
         from neurocanvas.pipeline.train import training_table
 
-        scores = training_table([artifacts.read_card(path) for path in paths])
+        scores = training_table([read_card(path) for path in paths])
     if as_json:
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
@@ -565,7 +550,7 @@ def _call(
 
 
 def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort what was given on the command line into the sections of the settings."""
+    """Sort the options of the command line into the sections of the settings."""
     changes: dict[str, Any] = {}
     for name, value in options.items():
         if value is None:
@@ -654,7 +639,7 @@ def user_error(error: Exception) -> str | None:
     if isinstance(error, OSError):
         remedy = REMEDIES.get(error.errno or 0, "check the file and its folder")
         return f"{error.filename or 'file'}: {error.strerror or text}; {remedy}."
-    if hasattr(error, "format_message"):  # typer's, of options: it brings a click of its own, so its class is not ours
+    if hasattr(error, "format_message"):  # typer's, about options: from a click of its own, so not our class
         context = getattr(error, "ctx", None)
         usage = f"; see {context.command_path} --help" if context is not None else ""
         return f"{error.format_message().rstrip('.')}{usage}."

@@ -43,7 +43,7 @@ ArmName = Annotated[str, _in_registry("neurocanvas.generation.arms:ARMS")]
 MetricName = Annotated[str, _in_registry("neurocanvas.evaluation.metrics:METRICS")]
 VariantName = Annotated[str, _in_registry("neurocanvas.audit.variants:VARIANTS")]
 ControlName = Annotated[str, _in_registry("neurocanvas.audit.controls.registry:CONTROLS")]
-# Of a subject: numbers in TOML are taken as their text.
+# Numbers in TOML become their text.
 SubjectName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
@@ -290,7 +290,7 @@ class GenerateSettings(Settings):
     strength: Share = Field(
         0.8, description="of arms that start from a picture: the share of the steps that are drawn over it"
     )
-    negative: str = Field("", description="what guidance leads away from: nothing, or a text")
+    negative: str = Field("", description="text that guidance leads away from; empty = none")
     size: int | None = Field(None, ge=8, le=8192, description="px; else what the network was trained at")
     precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="float16 on a GPU, float32 on a CPU"
@@ -456,14 +456,14 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
     if made_by != FORMAT and (made_by is not None or (path is not None and Path(path).name == "run.toml")):
         root = raw.get("data", {}).get("root", "DATA") if isinstance(raw.get("data"), dict) else "DATA"
         raise NeuroCanvasError(
-            f"{path}: a run folder of format {made_by or 1}, and this version reads format {FORMAT}; make it anew in "
+            f"{path}: a run folder of format {made_by or 1}, and this version reads format {FORMAT}; make it again in "
             f"another folder, e.g. `neurocanvas run -d {root} -o NEW`."
         )
     for section, values in changes.items():
         there = raw.get(section, {})
         if not isinstance(values, dict):
             raw[section] = values
-        elif isinstance(there, dict):  # what else a file puts there is refused below
+        elif isinstance(there, dict):  # anything else in a file is refused below
             raw[section] = {**there, **values}
     try:
         return RunSettings.model_validate(raw)

@@ -8,10 +8,10 @@ from typing import Any
 
 from neurocanvas.errors import printable
 
-# A sentence, or a word that announces one and is printed in bold, and the sentence.
+# A sentence, or a heading (printed in bold) and a sentence.
 Note = str | tuple[str, str]
 
-# Cells of more letters are wrapped.
+# Cells with more characters are wrapped.
 SENTENCE = 40
 
 
@@ -44,7 +44,7 @@ def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[st
     from rich.table import Table
     from rich.text import Text
 
-    # texts, as in rich's strings "[red]" is a colour and ":cat:" a picture
+    # Text, because in strings rich reads "[red]" as a colour and ":cat:" as an emoji
     console = Console(width=max(120, Console().width))
     for title, header, lines in tables:
         heading = Text(printable(title), "table.title")

@@ -1,4 +1,4 @@
-"""Decoder: window, features, encoder and target space in one estimator of scikit-learn's kind, and its file."""
+"""The decoder: window, features, encoder and target space as one scikit-learn estimator, saved as one file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from neurocanvas.data.trials import Trials, TrialSpec
 from neurocanvas.encoders import Encoder, build, find_encoder
 from neurocanvas.encoders.target_pca import TargetPCA, TargetPosterior
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
-from neurocanvas.features.differential_entropy import CHUNK, METHODS
+from neurocanvas.features.differential_entropy import CHUNK, METHODS, window_samples
 from neurocanvas.targets import TargetSpace, embed, target_space
+from neurocanvas.targets.pretrained import batches
 from neurocanvas.training.loop import (
     AT_ONCE,
     Inputs,
@@ -42,9 +43,9 @@ from neurocanvas.training.loop import (
 from neurocanvas.training.losses import ConceptLoss, EmbeddingLoss, spread, two_way_in_targets
 
 MICROVOLTS = 1e6
-LARGEST_VOLTS = 0.01  # standard deviation within a trial, beyond which an array is not EEG in volts
+LARGEST_VOLTS = 0.01  # standard deviation within a trial; an array above it is not EEG in volts
 
-# Share of the images, or trials, of each concept that is held out where no validation trials are named.
+# Share of the images, or trials, of each concept that is held out if no validation trials are passed.
 HELD_OUT = 0.15
 
 RELEASED_EPOCHS = 1000
@@ -52,7 +53,7 @@ RELEASED_EPOCHS = 1000
 # Parameters that say where to compute, not what.
 EXECUTION = ("device", "precision", "threads", "verbose")
 
-# Types of scikit-learn that files may hold beside those that skops trusts by itself.
+# Types of scikit-learn that files may hold, beyond those that skops trusts by default.
 TRUSTED = (
     "sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.neighbors._kd_tree.KDTree", "sklearn.tree._tree.Tree",
 )  # fmt: skip
@@ -65,7 +66,7 @@ class Embeddings:
     Parameters
     ----------
     space : TargetSpace
-        What made them.
+        Their network and layer.
     ids : sequence of str, length n_images
         Names of the images.
     table : array, shape (n_images, *space.shape)
@@ -113,7 +114,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Projected:
-    """Embeddings in the principal coordinates of those of the training trials."""
+    """Embeddings in principal coordinates of those of the training trials."""
 
     basis: TargetPCA
     coordinates: np.ndarray  # (n_images, k)
@@ -151,10 +152,10 @@ class Window:
         return signal
 
     def read(self) -> np.ndarray:
-        """All of it."""
+        """Read all trials, a chunk at a time."""
         whole = np.empty(self.shape, np.float32)
-        for first in range(0, len(whole), CHUNK):
-            whole[first : first + CHUNK] = self[first : first + CHUNK]
+        for part in batches(len(self), CHUNK):
+            whole[part] = self[part]
         return whole
 
     def fingerprint(self) -> str:
@@ -165,11 +166,11 @@ class Window:
 
 @dataclass(frozen=True)
 class _Task:
-    """What an encoder is fitted to."""
+    """The data of one fit, and where it starts and reports."""
 
     x: Any
     inputs: Inputs
-    wanted: np.ndarray  # codes of concepts (n,), or coordinates (n, k); -1 or NaN where they are not known
+    wanted: np.ndarray  # codes of concepts (n,), or coordinates (n, k); -1 or NaN where unknown
     phases: Mapping[str, np.ndarray]
     validation: np.ndarray
     adapt_to: np.ndarray | None
@@ -183,7 +184,7 @@ class _Task:
 class Decoder(BaseEstimator):
     """Decode trials of EEG into concepts, or into embeddings of what was seen.
 
-    An estimator of scikit-learn's kind: `clone`, `cross_val_score` and `GridSearchCV` work, with `Trials` or arrays.
+    A scikit-learn estimator: `clone`, `cross_val_score` and `GridSearchCV` work, with `Trials` or arrays.
 
     Parameters
     ----------
@@ -193,24 +194,24 @@ class Decoder(BaseEstimator):
     target : str
         "concept", or "<space>@<network>", as "clip-text@bundled".
     spec : TrialSpec, optional
-        What arrays hold; `Trials` say it themselves.
+        Channels, rate and timing of arrays; `Trials` have their own.
     window : (float, float)
         Part of each trial that is used, s after image onset, end exclusive.
     features : {"gaussian", "eeg-imagenet"}
-        How band features are made, for encoders of features.
+        Method of the band features, for encoders of features.
     n_components : int
-        Principal coordinates of the training targets that are predicted.
+        Number of principal coordinates of the training targets to predict.
     token_weights : tuple of float
-        Of every token's squared error, from the first; the last one holds for all that follow.
+        Weights of the tokens' squared errors, from the first token; the last weight holds for all further tokens.
     mse, cosine, contrastive : float
-        Weights of the errors of embeddings in the training loss.
+        Weights of the three terms in the training loss of embeddings.
     temperature : float
         Of the contrastive error, in units of the targets' spread.
     learning_rate, weight_decay, epochs, batch_size, patience : float or int, optional
-        Of networks; by default those of the encoder. Training stops after `patience` epochs without improvement.
+        For networks; by default the encoder's own. Training stops after `patience` epochs without improvement.
     recipe : {"default", "released"}
-        Released, of concepts: the optimiser of the released code for 1000 epochs, or its penalty; nothing is
-        standardised or selected.
+        "released", for concepts only: the released code's optimiser for 1000 epochs, or its penalty; nothing is
+        standardised and no epoch selected.
     seed : int
         Of initialisation, batches and dropout.
     device : str
@@ -231,9 +232,9 @@ class Decoder(BaseEstimator):
     basis_ : TargetPCA
         Principal axes of the training targets; None for concepts.
     encoder_ : module or estimator
-        What was fitted.
+        The fitted encoder.
     history_ : list of dict
-        One line per epoch, or per candidate of an estimator.
+        One entry per epoch, or per candidate of an estimator.
 
     Examples
     --------
@@ -312,12 +313,12 @@ class Decoder(BaseEstimator):
 
     @property
     def row(self) -> Encoder:
-        """The encoder's row of `ENCODERS`, or what stands for it."""
+        """The encoder's row of `ENCODERS`, or one made for a class or an estimator."""
         return find_encoder(self.encoder, self.kind)
 
     @property
     def takes(self) -> str:
-        """What the encoder sees: features or signal."""
+        """The encoder's input: features or signal."""
         allowed = self.row.inputs
         return str(check_option("encoder__input", getattr(self, "encoder__input", allowed[0]), allowed))
 
@@ -327,7 +328,7 @@ class Decoder(BaseEstimator):
         Parameters
         ----------
         X : Trials, or array of shape (n_trials, n_chans, n_times)
-            Arrays are in volts, as MNE gives them, and need `spec`; µV are computed from them inside.
+            Arrays are in volts, as in MNE, and need `spec`; they are converted to µV internally.
         y : array of shape (n_trials,), array of shape (n_trials, ...), or Embeddings, optional
             Concepts, or embeddings. By default the concepts of `X`, or the embeddings of the images that it shows.
             A table of `Embeddings` without rows is looked up by the images of `X`.
@@ -353,8 +354,6 @@ class Decoder(BaseEstimator):
             _check_same(self._spec_of(other), spec, "validation")
             sources, held_out = [X, other], np.arange(len(X) + len(other)) >= len(X)
             targets_ = _joined(targets_, self._targets(other, wanted))
-        if len(targets_) != len(held_out):
-            raise NeuroCanvasError(f"y: one target for each of {len(held_out)} trials is needed; got {len(targets_)}.")
         x = self._prepared(sources, spec)
         rows, chosen = np.flatnonzero(~held_out), np.flatnonzero(held_out)
         with progress_lines(quiet=not self.verbose) as track:
@@ -371,9 +370,9 @@ class Decoder(BaseEstimator):
         """Fit on features (n, n_chans, n_bands), or on the window's signal (n, n_chans, n_times) in µV.
 
         `train`, `validation` and `pretrain` are rows; `y` of other rows is not read. RGNN may `adapt_to` rows without
-        labels. Outputs of the last epoch on the rows `watch` are kept in `final_`, of every one in `every_`. Training
-        starts from the weights in the file `start`, and goes on from `state` after a kill. `classes` are the concepts
-        that get scores, sorted; by default those of the rows.
+        labels. `final_` holds the concepts of the rows `watch` after the last epoch, `every_` those after each epoch.
+        Training starts from the weights in the file `start`, and resumes from `state` after a kill. `classes` are the
+        concepts to score, sorted; by default those of the rows.
         """
         check_option("recipe", self.recipe, ("default", "released") if self.kind == "concept" else ("default",))
         if self.recipe == "released":
@@ -416,13 +415,13 @@ class Decoder(BaseEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores of concepts, the larger the more probable: (n_trials, n_concepts), or (n_concepts,) of one window."""
         if self.kind != "concept":
-            raise NeuroCanvasError(f"decision_function: for the target concept; this one is {self.target}: predict.")
+            raise NeuroCanvasError(f"decision_function: only for the target concept; got {self.target}. Use predict.")
         return self._of(X, self.outputs)
 
     def coordinates(self, X: Any) -> np.ndarray:
         """Predictions in the principal axes of `basis_`: (n_trials, k), or (k,) of one window."""
         if self.kind == "concept":
-            raise NeuroCanvasError("coordinates: for embeddings; the target is concept: use decision_function.")
+            raise NeuroCanvasError("coordinates: only for embeddings; the target is concept. Use decision_function.")
         return self._of(X, self.outputs)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -441,10 +440,10 @@ class Decoder(BaseEstimator):
         Raises
         ------
         NeuroCanvasError
-            If channels, sampling rate or window are others than those that the decoder was fitted on.
+            If channels, sampling rate or window differ from those that the decoder was fitted on.
         """
         if self.kind == "concept":
-            found: np.ndarray = np.asarray(self.classes_)[self.decision_function(X).argmax(axis=-1)]
+            found: np.ndarray = self.classes_[self.decision_function(X).argmax(axis=-1)]
             return found
         return self._of(X, lambda x: self.basis_.inverse(self.outputs(x)))
 
@@ -459,30 +458,31 @@ class Decoder(BaseEstimator):
         return two_way_in_targets(self.coordinates(X), true[own], distance[own], own)
 
     def save(self, path: Path | str) -> None:
-        """Write the decoder as one safetensors file, from which `load_decoder` makes it again; no pickle.
+        """Write the decoder as one safetensors file for `load_decoder`, without pickle.
 
         Parameters
         ----------
         path : path-like
-            Equal decoders give equal bytes.
+            The file to write. Equal decoders give equal bytes.
         """
         parameters = {
             name: value for name, value in self.get_params(deep=False).items()
             if name not in (*EXECUTION, "encoder", "spec")
         }  # fmt: skip
-        named = self.encoder if isinstance(self.encoder, str) else ""
         card = {
-            "encoder": named, "class": type(self.encoder_).__qualname__, "module": self.is_module_,
+            "encoder": self.encoder if isinstance(self.encoder, str) else "",
+            "class": type(self.encoder_).__qualname__, "module": self.is_module_,
             "parameters": parameters, "spec": asdict(self.spec_), "space": asdict(self.space_),
-            "classes": None if self.classes_ is None else np.asarray(self.classes_).tolist(),
-            "chosen": self.chosen_, "unit": self.unit_, "findings": list(self.findings_),
+            "classes": None if self.classes_ is None else self.classes_.tolist(),
+            "chosen": self.chosen_, "unit": self.unit_, "findings": self.findings_,
         }  # fmt: skip
         arrays: dict[str, np.ndarray] = {"input_mean": self.mean_, "input_sd": self.sd_}
         if self.basis_ is not None:
             basis = self.basis_
             arrays |= {"target_mean": basis.mean, "target_axes": basis.axes, "target_sd": basis.target_sd}
-            arrays |= {"prediction_sd": self.prediction_sd_}
-            arrays |= {} if basis.token_scale is None else {"token_scale": basis.token_scale}
+            arrays["prediction_sd"] = self.prediction_sd_
+            if basis.token_scale is not None:
+                arrays["token_scale"] = basis.token_scale
         if self.posterior_ is not None:
             arrays |= {"posterior.atoms": self.posterior_.atoms, "posterior.counts": self.posterior_.counts}
             arrays["posterior.temperature"] = np.array([self.posterior_.temperature], np.float32)
@@ -493,41 +493,33 @@ class Decoder(BaseEstimator):
         try:  # one entry only: the order of several is not the same from one process to the next
             head = {"neurocanvas decoder": json.dumps(card, sort_keys=True)}
         except TypeError as error:
-            raise NeuroCanvasError(f"save: parameters must be numbers, texts and lists of them ({error}).") from error
+            raise NeuroCanvasError(f"save: parameters must be numbers, strings and lists of them ({error}).") from error
         content = save({name: np.array(array, order="C") for name, array in arrays.items()}, metadata=head)
         artifacts.write_text(Path(path), content)
 
     @property
     def input_spec(self) -> TrialSpec:
-        """What the encoder sees: the window, and the bands of features."""
+        """Spec of the encoder's input: the window, and the bands of features."""
         samples = self.samples(self.spec_)
         tmin, n_times = self.spec_.tmin + samples.start / self.spec_.sfreq, samples.stop - samples.start
         return replace(self.spec_, tmin=tmin, n_times=n_times, bands=tuple(BANDS) if self.takes == "features" else ())
 
     def what(self) -> Any:
-        """What is built and fitted: a module class, or a class or an instance of an estimator."""
+        """What to build and fit: a module class, or a class or an instance of an estimator."""
         what = getattr(self.row, self.kind)
         return resolve_name(what) if isinstance(what, str) else what
 
     def _of_encoder(self) -> dict[str, Any]:
-        """Parameters of the encoder, by their own names."""
+        """Parameters of the encoder, without the prefix."""
         own = {name: value for name, value in vars(self).items() if name.startswith("encoder__")}
         return {name.removeprefix("encoder__"): value for name, value in own.items() if name != "encoder__input"}
 
     def samples(self, spec: TrialSpec) -> slice:
         """The samples of a trial that lie in the window."""
-        offset = round(spec.tmin * spec.sfreq)
-        start, stop = (round(edge * spec.sfreq) - offset for edge in self.window)
-        if not 0 <= start < stop <= spec.n_times:
-            last = spec.tmin + spec.n_times / spec.sfreq
-            raise NeuroCanvasError(
-                f"window: the trials hold {spec.tmin:.3f} to {last:.3f} s after image onset; got {self.window[0]} to "
-                f"{self.window[1]}; choose a window inside the trials."
-            )
-        return slice(start, stop)
+        return window_samples(spec, *self.window, "window")
 
     def _spec_of(self, X: Any) -> TrialSpec:
-        """What the trials are, as they say or as the parameter `spec` does."""
+        """Spec of the trials: their own, or for arrays the parameter `spec`."""
         if isinstance(X, Trials):
             return X.spec
         if self.spec is None:
@@ -542,60 +534,61 @@ class Decoder(BaseEstimator):
         return self.spec
 
     def _targets(self, X: Any, y: Any) -> Any:
-        """Concepts, (n_trials,), or Embeddings with one row per trial."""
+        """Concepts, (n_trials,), or Embeddings with a row for each trial."""
         if self.kind == "concept":
             if y is None and not isinstance(X, Trials):
                 raise NeuroCanvasError("y: arrays need a concept for each trial; got none.")
-            return np.asarray(X.y if y is None else y)
-        name, _, network = self.target.partition("@")
-        if y is None:
+            y = np.asarray(X.y if y is None else y)
+        elif y is None:
             if not isinstance(X, Trials) or X.images is None:
                 raise NeuroCanvasError(f"y: the embeddings of {self.target} are needed, as an array or as Embeddings.")
             ids, space = np.unique(X.column("image")).tolist(), target_space(self.target)
             y = Embeddings(space, ids, embed(X.images, ids, space))
-        if not isinstance(y, Embeddings):
+        elif not isinstance(y, Embeddings):
             y = np.asarray(y)
             if y.ndim < 2:
                 raise NeuroCanvasError(f"y: embeddings of shape (n_trials, ...) are needed; got {y.shape}.")
-            return Embeddings(TargetSpace(name, y.shape[1:], network), [], y, np.arange(len(y)))
-        if str(y.space) != self.target:
-            raise NeuroCanvasError(f"y: embeddings of {self.target} are needed; got those of {y.space}.")
-        return y.of(X.column("image")) if y.rows is None and isinstance(X, Trials) else y
+            name, _, network = self.target.partition("@")
+            y = Embeddings(TargetSpace(name, y.shape[1:], network), [], y, np.arange(len(y)))
+        if isinstance(y, Embeddings):
+            if str(y.space) != self.target:
+                raise NeuroCanvasError(f"y: embeddings of {self.target} are needed; got those of {y.space}.")
+            y = y.of(X.column("image")) if y.rows is None and isinstance(X, Trials) else y
+        if len(y) != len(X):
+            raise NeuroCanvasError(f"y: one target for each of {len(X)} trials is needed; got {len(y)}.")
+        return y
 
     def _prepared(self, sources: Sequence[Any], spec: TrialSpec) -> Any:
         """Features of whole trials, or their signal in the window, read when it is indexed."""
         for X in sources:
             if isinstance(X, np.ndarray) and len(X) and (sd := float(np.median(X.std(axis=-1)))) > LARGEST_VOLTS:
-                raise NeuroCanvasError(f"X: arrays are in volts; a standard deviation of {sd:.3g} is none of EEG in V.")
+                raise NeuroCanvasError(f"X: arrays are in volts; a standard deviation of {sd:.3g} V is not EEG.")
         window = Window(sources, spec, self.samples(spec))
         if self.takes == "signal":
             return window
         entropy = METHODS[check_option("features", self.features, METHODS)]
-        parts = [entropy(window[first : first + CHUNK], spec.sfreq) for first in range(0, len(window), CHUNK)]
+        parts = [entropy(window[part], spec.sfreq) for part in batches(len(window), CHUNK)]
         return np.concatenate(parts).astype(np.float32)
 
     def _of(self, X: Any, answer: Callable[[Any], np.ndarray]) -> np.ndarray:
         """Answer for trials, or for one window."""
         if not hasattr(self, "spec_"):
             raise NeuroCanvasError("decoder: it is not fitted yet; call fit, or load_decoder.")
+        spec, single = self.spec_, not isinstance(X, Trials) and np.ndim(X) == 2
         if isinstance(X, Trials):
-            spec = X.spec
-            _check_same(spec, self.spec_, "X")
+            _check_same(X.spec, spec, "X")
         else:
-            single = np.ndim(X) == 2
-            X = np.asarray(X)[None] if single else np.asarray(X)
-            spec, n_times = self.spec_, self.input_spec.n_times
+            X, n_times = np.asarray(X)[None] if single else np.asarray(X), self.input_spec.n_times
             if X.ndim != 3 or X.shape[1] != len(spec.ch_names) or X.shape[2] not in (spec.n_times, n_times):
                 raise NeuroCanvasError(
                     f"X: {len(spec.ch_names)} channels and {spec.n_times} samples, or the {n_times} of the window, are "
                     f"needed; got {X.shape[1:]}. Select the channels and samples that the decoder was fitted on."
                 )
-            if single:
-                return answer(self._prepared([X], spec))[0]
-        return answer(self._prepared([X], spec))
+        found = answer(self._prepared([X], spec))
+        return found[0] if single else found
 
     def _check(self, x: Any) -> None:
-        """Raise if prepared inputs have another shape than those that the encoder sees, or features are not finite."""
+        """Raise if prepared inputs do not have the encoder's input shape, or if features are not finite."""
         spec = self.input_spec
         allowed = len(spec.ch_names), len(spec.bands) or spec.n_times
         if len(x.shape) != 3 or tuple(x.shape[1:]) != allowed:
@@ -670,15 +663,15 @@ class Decoder(BaseEstimator):
 
     @property
     def _output_space(self) -> TargetSpace:
-        """What the encoder puts out: scores of concepts, or coordinates."""
+        """Space of the encoder's outputs: scores of concepts, or coordinates."""
         return self.space_ if self.basis_ is None else replace(self.space_, shape=(len(self.basis_.target_sd),))
 
     def _raw(self, x: Any, rows: np.ndarray) -> np.ndarray:
-        """What the encoder puts out for some trials."""
+        """Outputs of the encoder for some trials."""
         if not self.is_module_:
             values = self._inputs(x, torch.device("cpu"))[rows].flatten(1).numpy()
             if self.kind == "concept":
-                return _concept_scores(self.encoder_, values, len(np.asarray(self.classes_)))
+                return _concept_scores(self.encoder_, values, len(self.classes_))
             predicted: np.ndarray = self.encoder_.predict(values).reshape(len(rows), -1).astype(np.float32)
             return predicted
         device = find_device(self.device)
@@ -687,7 +680,7 @@ class Decoder(BaseEstimator):
         return found if self.unit_ == 1 else found * np.float32(self.unit_)
 
     def _fit_module(self, what: Any, task: _Task) -> None:
-        """Train in one phase, or first on the trials of others; each phase ends at its selected epoch."""
+        """Train in one phase, or first on the trials to pretrain on; each phase ends at its selected epoch."""
         with own_randomness(self.seed, task.inputs.device):
             network = build(what, self.input_spec, self._output_space, self._of_encoder())
             if task.start:
@@ -725,7 +718,7 @@ class Decoder(BaseEstimator):
         network.eval()
 
     def _fit_estimator(self, what: Any, task: _Task) -> None:
-        """Fit every candidate, keep the one with the highest validation accuracy."""
+        """Fit every candidate; the one with the highest validation accuracy becomes the encoder."""
         row, rows = self.row, np.concatenate([*task.phases.values()])
         x, val = (task.inputs[part].flatten(1).numpy() for part in (rows, task.validation))
         options = {**(row.fixed or {}), **self._of_encoder()}
@@ -756,23 +749,22 @@ class Decoder(BaseEstimator):
             self.history_.append(line)
 
     def _recipe(self) -> Recipe:
-        """How a network is trained; what is not set is as its row says."""
+        """How to train a network; unset parameters are those of its row."""
         row = self.row
+        rate, decay, epochs, patience = row.learning_rate, row.weight_decay, 300, 20
         if self.kind == "embedding":
-            optimizer, rate, decay, epochs, patience = "adamw", 1e-3, 3.0, 200, 30
-        else:
-            optimizer, rate, decay, epochs, patience = "adamw", row.learning_rate, row.weight_decay, 300, 20
+            rate, decay, epochs, patience = 1e-3, 3.0, 200, 30
         if self.recipe == "released":
-            optimizer, rate, decay = row.released or (optimizer, rate, decay)
+            optimizer, rate, decay = row.released or ("adamw", rate, decay)
             return Recipe(RELEASED_EPOCHS, RELEASED_EPOCHS, self.batch_size or 80, rate, decay, optimizer)
         return Recipe(
             self.epochs or epochs, self.patience or patience, self.batch_size or 80,
             rate if self.learning_rate is None else self.learning_rate,
-            decay if self.weight_decay is None else self.weight_decay, optimizer,
+            decay if self.weight_decay is None else self.weight_decay,
         )  # fmt: skip
 
     def _made_from(self, task: _Task) -> str:
-        """Fingerprint of all that a training depends on; a state of something else is not used."""
+        """Fingerprint of all that training depends on; a state with another one is ignored."""
         known = task.x if isinstance(task.x, np.ndarray) else task.x.fingerprint()
         parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in EXECUTION}
         rows = [*task.phases.values(), task.validation]
@@ -805,7 +797,7 @@ def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
             card = json.loads((opened.metadata() or {})["neurocanvas decoder"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
         return assemble(card, arrays, encoder)
-    except (  # what damaged headers, and arrays that are none of a decoder's, provoke
+    except (  # raised by damaged headers, and by arrays that are not a decoder's
         SafetensorError, NeuroCanvasError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -821,14 +813,11 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
             f"its encoder is the class {card['class']}, not one of ENCODERS; pass it: load_decoder(path, encoder="
             f"{card['class']})"
         )
-    parameters: dict[str, Any] = {
-        name: tuple(one) if isinstance(one, list) else one for name, one in card["parameters"].items()
-    }
-    whole = {name: value for name, value in parameters.items() if named or card["module"] or "__" not in name}
-    spec, space = (
+    parameters, spec, space = (
         dict[str, Any]((key, tuple(one) if isinstance(one, list) else one) for key, one in card[part].items())
-        for part in ("spec", "space")
+        for part in ("parameters", "spec", "space")
     )
+    whole = {name: value for name, value in parameters.items() if named or card["module"] or "__" not in name}
     made = Decoder(encoder or named or clone(estimator), **whole)
     made.spec_, made.space_, made.is_module_ = TrialSpec(**spec), TargetSpace(**space), bool(card["module"])
     made.classes_ = None if card["classes"] is None else np.array(card["classes"])
@@ -864,12 +853,12 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
 
 
 def _with_state(what: Any, made: Decoder, state: dict[str, Tensor]) -> nn.Module:
-    """A module with these weights; no memory is taken for others, and no random number drawn."""
+    """Build a module with these weights, without allocating or drawing initial ones."""
     parts = what, made.input_spec, made._output_space, made._of_encoder()
     with torch.device("meta"):
         module: nn.Module = build(*parts)
     module.load_state_dict(state, assign=True)
-    if any(one.is_meta for one in module.buffers()):  # buffers that are not saved
+    if any(one.is_meta for one in module.buffers()):  # buffers that files do not hold
         with own_randomness(0):
             module = build(*parts)
         module.load_state_dict(state)
@@ -890,7 +879,7 @@ def _held_out(X: Any, y: Any) -> np.ndarray:
             count = max(1, round(HELD_OUT * len(shown)))
             mask |= (concept == one) & np.isin(image, shown[np.argsort(first)][-count:])
     if not mask.any() or mask.all():
-        raise NeuroCanvasError("validation: no trials can be held out of so few; name some by validation=.")
+        raise NeuroCanvasError("validation: too few trials to hold some out; pass others as validation=.")
     return mask
 
 
@@ -905,7 +894,7 @@ def _joined(one: Any, other: Any) -> Any:
 
 
 def _check_same(spec: TrialSpec, wanted: TrialSpec, who: str) -> None:
-    """Raise if trials are others than those that the decoder was fitted on."""
+    """Raise if channels, rate or window differ from those that the decoder was fitted on."""
     facts: dict[str, list[Any]] = {
         "channels": [spec.ch_names, wanted.ch_names], "Hz": [spec.sfreq, wanted.sfreq],
         "s of window": [(one.tmin, one.tmin + one.n_times / one.sfreq) for one in (spec, wanted)],
@@ -919,7 +908,7 @@ def _check_same(spec: TrialSpec, wanted: TrialSpec, who: str) -> None:
                 ours, theirs = len(ours), len(theirs)
             raise NeuroCanvasError(
                 f"{who}: these trials have {ours} {name}, the decoder was fitted on {theirs} {name}; select or "
-                "resample the trials to those, or fit a decoder of their own."
+                "resample them to match, or fit a decoder on these trials."
             )
 
 
@@ -955,14 +944,14 @@ def _concept_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray
 
 
 def _dump_estimator(estimator: Any) -> bytes:
-    """An estimator as skops writes it, without the addresses and times that differ between equal ones."""
+    """Serialise an estimator with skops, without the addresses and times that differ between equal ones."""
     import skops.io as skops
 
     with zipfile.ZipFile(io.BytesIO(skops.dumps(estimator))) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     for name, content in members.items():
         nodes: Any = np.load(io.BytesIO(content), allow_pickle=False) if name.endswith(".npy") else np.empty(0)
-        if nodes.dtype.names:  # of trees: the bytes between fields are whatever memory held
+        if nodes.dtype.names:  # of trees: the bytes between fields are uninitialised
             clean: Any = np.zeros(nodes.shape, nodes.dtype)
             stream = io.BytesIO()
             for field in nodes.dtype.names:
@@ -990,7 +979,7 @@ def _dump_estimator(estimator: Any) -> bytes:
 
 
 def _load_estimator(content: bytes) -> Any:
-    """An estimator of types that are known; others are refused before anything is made."""
+    """Load an estimator of trusted types; others are refused before any object is created."""
     import skops.io as skops
 
     try:
@@ -1003,7 +992,7 @@ def _load_estimator(content: bytes) -> Any:
 
 
 def _start_from(network: nn.Module, path: Path | str, spec: TrialSpec, recipe: str) -> None:
-    """Give a network the weights of a file of ours, or of the released code as its ``-p`` does."""
+    """Load weights into a network from a file of ours, or of the released code as its ``-p`` does."""
     file = check_file(path, "weights of a network")
     try:
         if file.suffix == ".safetensors":
@@ -1025,15 +1014,15 @@ def _start_from(network: nn.Module, path: Path | str, spec: TrialSpec, recipe: s
 def _from_released(
     state: dict[str, Tensor], file: Path, spec: TrialSpec, network: nn.Module, recipe: str
 ) -> dict[str, Tensor]:
-    """Weights of the released code for inputs in our order, if the settings give the inputs that they know."""
+    """Reorder weights of the released code for our inputs; raise if the settings change what they were trained on."""
     if recipe != "released":
         raise NeuroCanvasError(
-            f"{file}: weights of the released code know inputs that are not standardised, and signal in volts; "
+            f"{file}: weights of the released code expect inputs that are not standardised, and signal in volts; "
             f"classify.recipe must be 'released' for them (--recipe released), got {recipe!r}."
         )
     if "edge_weight" in state and not getattr(network, "scrambled", True):
         raise NeuroCanvasError(
-            f"{file}: weights of the released RGNN mean something in its own layout only; classify.rgnn_layout must "
+            f"{file}: weights of the released RGNN are valid in its own layout only; classify.rgnn_layout must "
             "be 'scrambled' for them, got 'channel-major'."
         )
     first = state.get("l1.weight")

@@ -1,4 +1,4 @@
-"""What is there on this machine: packages, devices, weights with their sizes and licences, pictures of the data set."""
+"""What this machine has: packages, devices, weights with their sizes and licences, pictures of the data set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from neurocanvas.config import DataSettings
+from neurocanvas.data.inspect import inspect_dataset
 from neurocanvas.targets.pretrained import BUNDLED, find_family, local_folder, source_print
 
 PACKAGES = (
@@ -29,7 +30,7 @@ LICENCES: Mapping[str, str] = MappingProxyType(
 
 
 def examine(family: str, data: DataSettings | None = None) -> dict[str, Any]:
-    """Look at the machine, touching no network."""
+    """Examine the machine without using the network."""
     networks = find_family(family)
     parts = {"captioner": networks.captioner, "diffusion": networks.diffusion, "judge": networks.judge}
     if networks.preview:
@@ -38,7 +39,7 @@ def examine(family: str, data: DataSettings | None = None) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "devices": _devices(),
         "weights": [_weights(part, source) for part, source in parts.items()],
-        "pictures": _pictures(data),
+        "pictures": None if data is None else inspect_dataset(data)["pictures"],
     }
 
 
@@ -113,11 +114,3 @@ def _weight_files(folder: Path) -> list[Path]:
         return path.suffix != ".safetensors", ".fp16." in path.name
 
     return [path for paths in networks.values() for path in paths if rank(path) == min(map(rank, paths))]
-
-
-def _pictures(data: DataSettings | None) -> dict[str, Any] | None:
-    """Pictures of the data set that are missing."""
-    from neurocanvas.data.inspect import inspect_dataset
-
-    found: dict[str, Any] | None = None if data is None else inspect_dataset(data)["pictures"]
-    return found

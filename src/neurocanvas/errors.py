@@ -25,14 +25,14 @@ def printable(text: object) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """Make a cell of a CSV file that no spreadsheet program takes for a formula."""
+    """Put an apostrophe before text that a spreadsheet program would take for a formula."""
     if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
         return value
     return f"'{value}"
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Write a CSV file in which no text is a formula."""
+    """Text of a CSV file in which no cell is a formula."""
     lines = []
     for row in rows:
         texts = ["" if value is None else str(csv_cell(value)) for value in row]
@@ -47,15 +47,15 @@ def read_csv_cell(cell: str) -> str:
 
 
 def latex(text: str) -> str:
-    """Write text for LaTeX: nothing in it is a command."""
+    """Escape text for LaTeX."""
     return "".join(_LATEX.get(letter, letter) for letter in printable(text))
 
 
 class NeuroCanvasError(Exception):
-    """Bad input: the message says which argument or file, what is allowed, what came, what to do.
+    """Bad input: the message says which argument or file, what is allowed, what came, and what to do.
 
-    The command line prints it as one line and exits with code 2. What a message quotes of files and names cannot steer
-    the terminal: it is `safe_text.printable`.
+    The command line prints it as one line and exits with code 2. Text that a message quotes from files cannot steer
+    the terminal: it passes through `printable`.
 
     Parameters
     ----------
@@ -93,22 +93,22 @@ def check_folder(path: Path | str, purpose: str) -> Path:
 
 
 def check_name(folder: Path, name: Any, where: str) -> str:
-    """Return a name of a file if it says nothing but a place below a folder; what is on disk is not looked at."""
+    """Return a relative file name if it stays below a folder; does not look at the disk."""
     text = name if isinstance(name, str) else ""
     parts = PurePosixPath(text).parts
     leaves = text.startswith("/") or "\\" in text or ".." in parts or PureWindowsPath(text).drive
     if not parts or leaves or printable(text) != text:
-        raise NeuroCanvasError(f"{where}: a name inside {folder} is needed, as a.png or part/a.png; got {name!r}.")
+        raise NeuroCanvasError(f"{where}: a name inside {folder} is needed, such as a.png or part/a.png; got {name!r}.")
     return text
 
 
 def check_inside(folder: Path, name: Any, where: str) -> Path:
-    """Join a folder and a name that comes from a file, unless that leads out of the folder."""
+    """Join a folder and a name that was read from a file; raise if that leads out of the folder."""
     check_name(folder, name, where)
     path = folder.joinpath(*PurePosixPath(name).parts)
     try:
         stays = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a name that is too long, or links in a circle: nothing is there
+    except (OSError, RuntimeError):  # the name is too long, or links form a circle: no file is there
         stays = True
     if not stays:
         raise NeuroCanvasError(f"{where}: {name!r} is a link that leaves {folder}; put the file itself there.")

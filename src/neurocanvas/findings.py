@@ -1,4 +1,4 @@
-"""What a reader must know of a result, as a code with numbers; `report.text` has the sentence of every code."""
+"""What a reader must know about a result, as a code with numbers; `report.text` has a sentence for every code."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Literal
 Severity = Literal["info", "warning", "serious"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "info")
 
-# What a finding says of the best result: of eeg pictures `place` and the floor too.
+# What a finding says about the best result; for pictures of the arm eeg also `place` and the floor.
 RESULT = "metric model value chance low high p place "
-# What is not known (0 or 1), and whether only the pictures are there.
+# What is not known (0 or 1); `elsewhere`: the pictures were not made by this package.
 LACKS = "order pictures training elsewhere "
 
 # Code -> how serious it is, and the names of its numbers, which may be missing. Verdicts stand gravest first.
@@ -34,7 +34,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "low-oracle": ("warning", "value"),
     "floor-differs": ("warning", "arm value p"),
     "best-out-of-reach": ("info", "models subjects least"),
-    # of pictures and tables of others
+    # of pictures and tables made elsewhere
     "paired-by-name": ("info", "n"),
     "paired-by-table": ("info", "table n"),
     "columns-unread": ("info", "columns"),
@@ -97,7 +97,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "few-shifts": ("info", "blocks ways"),
     "few-concepts": ("info", "concepts"),
     "no-errors": ("info", ""),
-    # notes on controls, and what all of them come to
+    # notes on controls, and their summary
     "whole-blocks": ("info", ""),
     "whole-runs": ("info", ""),
     "mixed-order": ("info", ""),
@@ -133,7 +133,7 @@ def finding(code: str, **numbers: float | int | str | None) -> Finding:
 
 
 def listed(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Findings for a JSON file: each once, the gravest first."""
+    """Findings for a JSON file: each once, the most serious first."""
     order = list(CODES)
     return [
         asdict(one)

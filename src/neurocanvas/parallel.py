@@ -112,7 +112,7 @@ class Engine:
         try:  # after an error or an interrupt joblib kills the workers: none may write once the run folder is unlocked
             yield from parallel(joblib.delayed(run_task)(work, unit, count) for unit in units)
         except process_executor.TerminatedWorkerError as error:
-            raise NeuroCanvasError(f"a worker died (is memory short? give fewer --workers); {RESUME}") from error
+            raise NeuroCanvasError(f"a worker died (out of memory? use fewer --workers); {RESUME}") from error
 
     def close(self) -> None:
         if self.workers != 1:
@@ -161,7 +161,7 @@ class RayEngine(Engine):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         wanted = {"CPU": count, "memory": needs.memory, "GPU": needs.gpu if any("GPU" in node for node in nodes) else 0}
         if not self.workers and not any(all(node.get(kind, 0) >= wanted[kind] for kind in wanted) for node in nodes):
-            raise NeuroCanvasError(f"--engine ray: a node with {wanted} is needed; with --workers it is waited for.")
+            raise NeuroCanvasError(f"--engine ray: no node has {wanted}; add one, or pass --workers to wait for it.")
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
         def run(unit: Unit) -> Result:

@@ -13,12 +13,13 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.config import load_settings
+from neurocanvas.console import progress_lines
 from neurocanvas.data.splits import Split
 from neurocanvas.data.trials import Trials
 from neurocanvas.decoder import Decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.base import Generator
-from neurocanvas.pipeline.run import Run, read_picture, untracked
+from neurocanvas.pipeline.run import Run, read_picture
 from neurocanvas.workflow import run_stage
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ VERBS = ("features", "caption", "embed", "train", "predict", "generate", "evalua
 
 
 class Reconstruction:
-    """What `reconstruct` made.
+    """Result of `reconstruct`.
 
     Parameters
     ----------
     folder : Path
-        The run folder: predictions, images, scores; `neurocanvas report` and `audit` read it too.
+        The run folder with predictions, images and scores; `neurocanvas report` and `audit` read it too.
     temporary : TemporaryDirectory, optional
-        Deletes the folder when the object goes.
+        Deletes the folder when this object is garbage-collected.
     """
 
     def __init__(self, folder: Path, temporary: Any = None) -> None:
@@ -67,7 +68,7 @@ class Reconstruction:
         return {entry["stimulus"]: read_picture(self.folder / "images" / entry["file"]) for entry in entries}
 
     def audit(self) -> dict[str, Any]:
-        """Say what can be concluded, as `neurocanvas audit` does."""
+        """Audit what can be concluded, as `neurocanvas audit` does."""
         from neurocanvas.pipeline.audit import audit
 
         return audit(self.folder)
@@ -98,15 +99,15 @@ def reconstruct(
     Parameters
     ----------
     trials : Trials
-        With images, which captions and targets are made of.
+        With images, from which captions and targets are made.
     decoder : Decoder
-        Unfitted, of embeddings; a clone of it is fitted for every fold.
+        Unfitted, with embeddings as its target; a clone is fitted for every fold.
     generator : Generator
-        Takes the decoder's target space; see `load_generator`.
+        One that accepts the decoder's target space; see `load_generator`.
     split : Split, or mapping of subject to Split
-        What `make_split` gave for these trials.
+        Made by `make_split` for these trials.
     arms : sequence of str
-        Keys of `generation.arms.ARMS`: from EEG, and the controls that say what its scores mean.
+        Keys of `generation.arms.ARMS`: EEG, and the controls that its scores are compared with.
     folder : path-like, optional
         A run folder to keep; by default a temporary one that lives as long as the result.
     progress : bool
@@ -123,11 +124,9 @@ def reconstruct(
     NeuroCanvasError
         If trials, split, decoder and generator do not fit one another.
     """
-    from neurocanvas.console import progress_lines
-
     if decoder.kind != "embedding":
         raise NeuroCanvasError(
-            f"decoder: images are generated from embeddings; its target is {decoder.target}, make it for example "
+            f"decoder: images are generated from embeddings, but its target is {decoder.target}; use for example "
             "Decoder(target='clip-text@bundled')."
         )
     splits = split if isinstance(split, Mapping) else {str(trials.column("subject")[split[0].test[0]]): split}
@@ -146,10 +145,7 @@ def reconstruct(
     temporary = None if folder else tempfile.TemporaryDirectory(prefix="neurocanvas-")
     where = Path(folder) if folder else Path(temporary.name)  # type: ignore[union-attr]
     with progress_lines(quiet=not progress) as track:
-        run = Run(
-            where, load_settings(None, **sections), track if progress else untracked, trials=trials,
-            decoder=decoder, generator=generator,
-        )  # fmt: skip
+        run = Run(where, load_settings(None, **sections), track, trials=trials, decoder=decoder, generator=generator)
         for subject, one in splits.items():
             artifacts.write_json(where / "splits" / f"{subject}.json", one.to_dict())
         for verb in VERBS:

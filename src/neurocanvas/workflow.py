@@ -1,4 +1,4 @@
-"""The verbs of a run in their order, each under the lock and the settings of the run folder; and copies of a run."""
+"""The verbs of a run in their order, each under the lock and settings of the run folder; and forks of a run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BESIDE: dict[str, str] = {
     "controls": "neurocanvas.pipeline.controls",
 }
 
-# Settings of scope that grow by what a verb is asked for; of the others the last value stands.
+# Settings of scope to which each verb adds its values; of the others the last value counts.
 GROWING = ("data.subjects", "generate.arms", "classify.models", "encoder.baselines")
 
 
@@ -57,13 +57,13 @@ def run_stage(run: Run, verb: str) -> list[Path]:
         before = path.read_bytes() if path.is_file() else None
         used = used_verbs(path)
         settings = _settled(run, path, used)
-        writes = os.environ.get("RANK", "0") == "0"  # of processes that generate together, one
+        writes = os.environ.get("RANK", "0") == "0"  # one of the processes that generate together
         if writes:
             save_settings(settings, path, [*used, verb])
         started, device = time.monotonic(), os.environ.get("NEUROCANVAS_DEVICE")
         os.environ["NEUROCANVAS_DEVICE"] = run.settings.execution.device  # workers inherit it
         try:
-            with threads(run.engine.threads or 1):  # what is done beside units too
+            with threads(run.engine.threads or 1):  # for work outside tasks too
                 paths: list[Path] = getattr(import_module({**STAGES, **BESIDE}[verb]), verb)(run)
         except NeuroCanvasError:
             if writes and before is None:
@@ -91,8 +91,8 @@ def _settled(run: Run, path: Path, used: Sequence[str]) -> RunSettings:
             was, now = (json.dumps(found.get(name)) for found in (there, wanted))
             change = shlex.quote(f"{name}={now}") if wanted.get(name) is not None else f"{name}="
             raise NeuroCanvasError(
-                f"{name}: {run.folder} was made with {was}, and {now} was asked; leave it, or make a copy that differs "
-                f"in it: neurocanvas fork {run.folder} NEW --set {change}"
+                f"{name}: {run.folder} was made with {was}, and {now} was asked for; leave it, or make a copy that "
+                f"differs in it: neurocanvas fork {run.folder} NEW --set {change}"
             )
     grown: dict[str, dict[str, Any]] = {}
     for section, _, key in (name.partition(".") for name in GROWING):
@@ -134,7 +134,7 @@ def changed_settings(path: Path, changes: Sequence[str]) -> RunSettings:
 
 
 def fork(folder: Path, new: Path, settings: RunSettings) -> tuple[int, set[str]]:
-    """Copy a run under other settings; what stays valid is a hard link, or a copy. Give their number, and what went."""
+    """Fork a run with other settings: link or copy what stays valid; return its number of files, and what is stale."""
     if new.exists() and any(new.iterdir()):
         raise NeuroCanvasError(f"{new}: not empty; a new folder is needed.")
     with artifacts.hold(folder, "fork"):

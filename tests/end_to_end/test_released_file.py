@@ -15,12 +15,12 @@ def test_a_file_in_the_released_layout_goes_all_the_way(ask, tmp_path):
     ask("features", "-d", store, "--images", data, "-s", "-1", "-o", run, "--method", "eeg-imagenet")
     found = ask("classify", "-o", run, "-m", "ridge,mlp", *split)["scores"]
     assert {row["model"] for row in found["rows"]} == {"ridge", "mlp"}
-    assert all(row["subjects"] == [0, 1] and row["mean"] > row["chance"] for row in found["rows"])
+    assert all(row["subjects"] == ["0", "1"] and row["mean"] > row["chance"] for row in found["rows"])
     found = ask("benchmark", "-o", run, "-m", "ridge", "-g", "all", *split)["scores"]
     assert any(one["severity"] == "serious" for one in found["rows"][0]["findings"])
     for verb in ("caption", "embed"):
         ask(verb, "-o", run)
-    table = ask("train", "-o", run, "-b", "40", *split)["scores"]
+    table = ask("train", "-o", run, "-b", "40", "--baselines", "ridge,mean", *split)["scores"]
     assert [line[0] for line in table["lines"]] == ["mlp_sd", "ridge", "mean"]
     ask("predict", "-o", run)
     arms = "eeg,shuffled,mean,oracle,caption"

@@ -1,4 +1,4 @@
-"""What others made, as a case that can be audited: tables of predictions, CSV or parquet, and folders of pictures."""
+"""Results from elsewhere as a case to audit: tables of predictions (CSV or parquet) and folders of pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas import artifacts
 from neurocanvas.artifacts import read_text, sha256
 from neurocanvas.audit.overlap import PARTS, Answers, Case
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE, SELECTIONS
@@ -158,8 +157,8 @@ def _check_same_names(images: Path, made: Sequence[str], against: Path, shown: S
     if alone:
         folder, name = alone[0]
         raise NeuroCanvasError(
-            f"{folder}: {name!r} has no file of the same name in the other folder, nor have {len(alone) - 1} more; say "
-            "by a table which pictures belong together (CSV with the columns image and against)."
+            f"{folder}: {name!r} has no file of the same name in the other folder, nor have {len(alone) - 1} more; "
+            "pair the pictures by a table (CSV with the columns image and against)."
         )
 
 
@@ -213,7 +212,7 @@ def _opened_size(path: Path) -> tuple[int, int]:
 
 
 NEEDED = ("true", "predicted")
-# Columns that are read; of the others a note says that they were not.
+# Columns that are read; a finding names the others.
 READ = (
     *NEEDED, "split", "subject", "session", "run", "block", "order", "stimulus", "picture", "sha256", "transductive",
 )  # fmt: skip
@@ -279,7 +278,7 @@ def pictures_case(
 
 
 def _paired(folder: Path, pairs: Path | None) -> tuple[dict[str, np.ndarray], Path]:
-    """What is known of every picture that was made, and where that stands; no rows where nothing is."""
+    """What is known of every generated picture, and the file that says it; no rows where nothing is known."""
     if pairs is not None:
         table = read_columns(pairs, PAIR_COLUMNS, "one row per picture: image, against")
         known = {name: table[name] for name in KNOWN_OF_PAIRS if name in table}
@@ -293,7 +292,7 @@ def _paired(folder: Path, pairs: Path | None) -> tuple[dict[str, np.ndarray], Pa
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """Columns as text, by name in small letters."""
+    """Columns as text, by lower-case name."""
     if path.suffix.lower() == ".csv":
         return read_columns(path, NEEDED, PURPOSE)
     if path.suffix.lower() != ".parquet":
@@ -303,9 +302,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     parquet = require("pyarrow.parquet", f"reading {path.name}", "parquet")
     try:
         read = parquet.read_table(path)
-        columns = {str(name).strip().lower(): read.column(place).to_pylist() for place, name in
-                   enumerate(read.column_names)}  # fmt: skip
         header = [str(name).strip().lower() for name in read.column_names]
+        columns = {name: column.to_pylist() for name, column in zip(header, read.columns, strict=True)}
     except (OSError, ValueError, TypeError, NotImplementedError, MemoryError) as error:  # bases of pyarrow's
         reason = " ".join(str(error).split())
         raise NeuroCanvasError(f"{path}: damaged, or not a parquet file ({reason}); write it again.") from error
@@ -316,7 +314,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _text(value: object) -> str:
-    """A value of a parquet file as a CSV file would say it; whole numbers alike whether or not a column has gaps."""
+    """A value of a parquet file as a CSV file has it; a whole number is the same in a column with gaps and without."""
     if value is None or value != value:
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -344,7 +342,7 @@ def _concepts(
     if not np.isin(table["predicted"][test], table["true"]).any():
         raise NeuroCanvasError(
             f"{path}: predicted: none of its values is among those of true (such as "
-            f"{str(table['predicted'][test[0]])!r} and {str(seen[0])!r}); name concepts alike in both."
+            f"{str(table['predicted'][test[0]])!r} and {str(seen[0])!r}); spell concepts the same way in both."
         )
     coded = []
     for column in NEEDED:
@@ -359,7 +357,7 @@ def _numbered(values: np.ndarray) -> np.ndarray:
 
 
 def _codes(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Codes of the columns by which parts are compared; a run is that of its subject and session, where these are."""
+    """Codes of the columns by which parts are compared; a run counts within its subject and session, if given."""
     found = {}
     for name in ("subject", "session", "run", "block", "stimulus"):
         if name not in table or (table[name] == "").all():
@@ -380,7 +378,7 @@ def _picture_prints(path: Path, table: Mapping[str, np.ndarray], pictures: Path 
     hashed: dict[str, str] = {"": ""}
     for row, name in enumerate(table["picture"].tolist(), 1):
         if name not in hashed:
-            hashed[name] = artifacts.sha256(inside(folder, name, f"{path}: picture, row {row}"))
+            hashed[name] = sha256(inside(folder, name, f"{path}: picture, row {row}"))
     return [hashed[name] for name in table["picture"].tolist()]
 
 
@@ -408,16 +406,11 @@ def _blocks(
         where = np.stack([numbers["subject"], numbers["session"], columns["concept"]])[:, ranked]
         block = np.full(n, -1)
         block[ranked] = np.concatenate([[0], np.cumsum((where[:, 1:] != where[:, :-1]).any(axis=0))])
-    kept = blocked | _mixes_concepts(block, columns["concept"])
-    known = {"block": np.where(kept, block, -1)}
-    return blocked, {**known, "order": place} if "order" in table else known
-
-
-def _mixes_concepts(block: np.ndarray, concept: np.ndarray) -> np.ndarray:
-    """Whether blocks are more than runs of one concept: then all of them are compared."""
-    there = (block >= 0) & (concept >= 0)
-    pairs = np.unique(np.stack([block[there], concept[there]]), axis=1)
-    return np.full(len(block), bool(len(np.unique(pairs[0])) < pairs.shape[1]))
+    there = (block >= 0) & (columns["concept"] >= 0)
+    pairs = np.unique(np.stack([block[there], columns["concept"][there]]), axis=1)
+    if len(np.unique(pairs[0])) == pairs.shape[1]:  # where a block mixes concepts, all blocks are compared
+        block = np.where(blocked, block, -1)
+    return blocked, {"block": block, "order": place} if "order" in table else {"block": block}
 
 
 def _order(path: Path, cells: np.ndarray, recorded: np.ndarray) -> np.ndarray:
@@ -446,7 +439,7 @@ def _steps(table: Mapping[str, np.ndarray]) -> list[str]:
 def _findings(
     table: Mapping[str, np.ndarray], names: np.ndarray, concept: np.ndarray, test: np.ndarray
 ) -> tuple[Finding, ...]:
-    """What a reader should know of the table."""
+    """What a reader should know about the table."""
     unread = [name for name in table if name not in READ]
     found = [finding("columns-unread", columns=", ".join(unread))] if unread else []
     unseen = len(np.setdiff1d(np.unique(table["predicted"][test]), np.unique(names[concept[test]])))

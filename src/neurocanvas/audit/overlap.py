@@ -21,6 +21,7 @@ from neurocanvas.evaluation.statistics import (
     smallest_significant_count,
 )
 from neurocanvas.findings import CODES, Finding
+from neurocanvas.targets.pretrained import batches
 
 # Parts that a model has seen before it is tested.
 KNOWN = ("pretrain", "train", "val")
@@ -181,9 +182,9 @@ def answer_scores(
         first = answers[places[0]]
         true, n = concept[first.rows], len(first.rows)
         predicted = np.stack([answers[place].predicted for place in places])
-        step, parts = max(1, 4_000_000 // n), []  # tens of megabytes at a time
-        for start in range(0, count, step):
-            dealt = permutations(first.strata, first.units, min(step, count - start), rng=rng)
+        parts = []
+        for some in batches(count, max(1, 4_000_000 // n)):  # tens of megabytes at a time
+            dealt = permutations(first.strata, first.units, some.stop - some.start, rng=rng)
             parts.append(np.stack([(true[dealt] == one).sum(axis=1) for one in predicted], axis=1))
         hits = np.concatenate(parts)
         least, n_units = smallest_p(first.strata, first.units, count), len(np.unique(first.units))

@@ -157,7 +157,7 @@ AT_ONCE = 16
 
 
 def as_published(pictures: Sequence[np.ndarray] | np.ndarray, variant: Variant) -> list[np.ndarray]:
-    """Do to generated pictures what a variant does to them alone, before networks and pixel metrics see them."""
+    """Process generated pictures as a variant does before networks and pixel metrics see them."""
     made = [np.asarray(picture) for picture in pictures]
     if variant.jpeg:
         made = [through_jpeg(picture, variant.jpeg) for picture in made]
@@ -173,7 +173,7 @@ def pixels_of_pairs(
     variant = VARIANTS[name]
     how = variant.pixels
     if len(generated) != len(seen) or not len(seen) or how is None:
-        raise NeuroCanvasError(f"pictures: as many of both are needed; got {len(generated)} and {len(seen)}.")
+        raise NeuroCanvasError(f"pictures: equally many of both are needed; got {len(generated)} and {len(seen)}.")
     scores = []
     for part in batches(len(seen), AT_ONCE):
         drawn: Sequence[np.ndarray] | np.ndarray = generated[part]
@@ -190,7 +190,7 @@ def pixels_of_pairs(
 
 
 def add_up(correlations: np.ndarray, divisor: int) -> np.ndarray:
-    """PixCorr of each pair, such that the mean is what a variant reports that divides a sum by a constant."""
+    """Scale PixCorr of each pair so that its mean is the variant's, which divides the sum by a constant."""
     counted = np.arange(len(correlations)) < divisor
     return np.where(counted, correlations, 0.0) * len(correlations) / divisor
 

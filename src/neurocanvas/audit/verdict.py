@@ -30,7 +30,7 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Add to the facts of a case its verdict, and what one can and cannot conclude."""
     above = [one for one in facts["results"] if one["p_holm"] is not None and one["p_holm"] < SIGNIFICANT]
     tested = above or [one for one in facts["results"] if one["p"] is not None]
-    best = max(tested, key=lambda one: one["value"], default=None)
+    best: Mapping[str, Any] = max(tested, key=lambda one: one["value"], default={})
     known = {row["column"]: row for row in facts["overlaps"] if row["pair"] == "known/test"}
     training = not {"pretrain", "train", "val"} & set(facts["trials"])
     told = set(PICTURES) & (set(facts["columns"]) if training else known.keys())
@@ -60,7 +60,7 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
     for one in [one for one, p in zip(near, adjusted, strict=True) if p < SIGNIFICANT][:1]:
         numbers = {name: one["neighbours"][name] for name in ("distance", "expected")}
         cannot.append(finding("neighbours", model=one["model"], **numbers))
-    result = {name: (best or {}).get(name) for name in RESULT.split()}
+    result = {name: best.get(name) for name in RESULT.split()}
     said = {
         "block-confounded": "tells-blocks", "block-unknown": "tells-blocks", "unchecked": "goes-with-seen",
         "unchecked-pictures": "goes-with-seen", "same-order": "goes-with-seen",
@@ -83,13 +83,13 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _verdict(
     facts: Mapping[str, Any],
-    best: Mapping[str, Any] | None,
+    best: Mapping[str, Any],
     significant: bool,
     known: Mapping[str, Mapping[str, Any]],
     lacks: Mapping[str, int],
 ) -> Finding:
     """The gravest finding of a case; the order is that of the verdicts in `findings.CODES`."""
-    result = {name: (best or {}).get(name) for name in RESULT.split()}
+    result = {name: best.get(name) for name in RESULT.split()}
     block, design = facts["block"], facts["design"]
     if facts["other_split"]:
         return finding("other-split", **facts["other_split"])
@@ -104,7 +104,7 @@ def _verdict(
         return finding("block-unknown", **lacks, **result)
     if not facts["results"]:
         return finding("no-answers")
-    if best is None or not significant:
+    if not significant:
         return finding("chance", **result)
     if best["metric"] == "two-way" and not facts["made_elsewhere"]:
         floor = best["floor"]

@@ -34,7 +34,7 @@ def from_arrays(
     metadata: pd.DataFrame | Mapping[str, Any] | None = None,
     images: Images | None = None,
 ) -> Trials:
-    """Make trials of an array.
+    """Make trials from an array.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def from_arrays(
 
 
 def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None, concept: str = "concept") -> Trials:
-    """Make trials of MNE's epochs, of their EEG channels.
+    """Make trials from the EEG channels of MNE epochs.
 
     Parameters
     ----------
@@ -142,12 +142,9 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
         y = np.array([words[number] for number in epochs.events[:, 2]])
     if "onset" not in columns:
         columns["onset"] = (epochs.events[:, 0] / epochs.info["sfreq"]).astype(np.float64)
-    signal = epochs.get_data(picks=picks)
-    names = [epochs.ch_names[index] for index in picks]
-    return from_arrays(
-        signal, y, ch_names=names, sfreq=epochs.info["sfreq"], tmin=epochs.tmin, unit="V", metadata=columns,
-        images=images,
-    )  # fmt: skip
+    volts, names = epochs.get_data(picks=picks), [epochs.ch_names[index] for index in picks]
+    sfreq = epochs.info["sfreq"]
+    return from_arrays(volts, y, ch_names=names, sfreq=sfreq, tmin=epochs.tmin, metadata=columns, images=images)
 
 
 def _check_signal(signal: np.ndarray, ch_names: Sequence[str], sfreq: float) -> None:
@@ -178,6 +175,6 @@ def _check_images(table: pd.DataFrame, images: Images | None) -> None:
     unknown = set(table["image"]) - set(images.ids)
     if unknown:
         raise NeuroCanvasError(
-            f"images: they lack {min(unknown)}, which the column image names; there are {len(images.ids)}, such as "
+            f"images: {min(unknown)}, which the column image names, is missing; there are {len(images.ids)}, such as "
             f"{images.ids[0]}."
         )

@@ -76,7 +76,7 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
 
 
 def check_volts(paths: Sequence[Path], trials: Trials, file: np.ndarray, rows: np.ndarray) -> None:
-    """Read a few trials of every file; raise if their size is not that of EEG in volts."""
+    """Read a few trials of every file; raise if their amplitude is not that of EEG in volts."""
     low, high = PLAUSIBLE_MICROVOLTS
     named = list(MICROVOLTS)[1:]
     typical, units = {}, {}

@@ -62,7 +62,7 @@ def _in_tar(path: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]
     try:
         with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
             yield from _members(archive, missing)
-    except Exception as error:  # tarfile and what unpacks for it raise whatever damaged bytes lead them to
+    except Exception as error:  # tarfile and its decompressors raise many kinds on damaged bytes
         if isinstance(error, NeuroCanvasError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise NeuroCanvasError(f"{path}: truncated, or not a tar ({error}); get it again.") from error

@@ -1,4 +1,4 @@
-"""Images that were shown: from an image's id to its file, its concept and the concept's name."""
+"""Images that were shown: the file, the concept and the concept's name of every image id."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FORMATS: Mapping[str, str] = MappingProxyType(
     }
 )  # fmt: skip
 
-# A picture of more pixels is refused: a few bytes of a file can claim to be any size.
+# Pictures with more pixels are refused: a file of a few bytes can claim any size.
 MANY_PIXELS = 50_000_000
 
 
 @contextmanager
 def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
-    """Open a picture; what goes wrong inside of the block, where it is decoded, is said of the file as well."""
+    """Open a picture; errors while the block decodes it become a message about the file as well."""
     from PIL import Image
 
     check_file(path, f"a picture; {remedy}")
@@ -56,7 +56,7 @@ def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
         raise NeuroCanvasError(f"{path}: claims to have too many pixels ({error}); {remedy}.") from error
     except Image.UnidentifiedImageError as error:
         raise NeuroCanvasError(f"{path}: not a picture; allowed are {', '.join(FORMATS)}; {remedy}.") from error
-    except Exception as error:  # decoders raise whatever damaged bytes lead them to
+    except Exception as error:  # decoders raise many kinds on damaged bytes
         raise NeuroCanvasError(f"{path}: damaged, or not a picture ({error}); {remedy}.") from error
 
 
@@ -173,7 +173,7 @@ class Images:
     files : mapping of str to Path
         Stimulus id -> picture file; empty for gratings, which are drawn on demand.
     folder : Path, optional
-        Which folder the files must be in: a link that leaves it is refused when the picture is asked for.
+        Folder that the files must be in: a link that leaves it is refused when the picture is read.
 
     Raises
     ------
@@ -208,7 +208,7 @@ class Images:
             The folder that holds `imageNet_images`, or else one of the other `IMAGENET_FOLDERS` with folders in it
             that are named by wnid.
         ids : iterable of str, optional
-            Which stimuli; all that the folder holds by default. A picture may be missing until it is asked for.
+            Which stimuli; by default all that the folder holds. A picture may be missing until it is read.
 
         Returns
         -------
@@ -219,7 +219,7 @@ class Images:
         Raises
         ------
         NeuroCanvasError
-            If `ids` is None and there is no such folder, or no picture in it; or if an id is no name of a file.
+            If `ids` is None and there is no such folder, or no picture in it; or if an id is not a file name.
         """
         places = [Path(root) / name for name in IMAGENET_FOLDERS]
         folder = next((one for one in places if any(map(Path.is_dir, one.glob("n[0-9]*")))), places[0])
@@ -255,7 +255,7 @@ class Images:
         return cls(ids, {name: name for name in ids}, {name: GRATINGS[name].caption for name in ids}, {})
 
     def path(self, stimulus: str) -> Path | None:
-        """Say where the picture of a stimulus is, or should be.
+        """Path of the picture of a stimulus, which need not exist.
 
         Parameters
         ----------
@@ -265,7 +265,7 @@ class Images:
         Returns
         -------
         Path or None
-            None for what is drawn on demand.
+            None for a picture that is drawn on demand.
 
         Raises
         ------
@@ -335,7 +335,7 @@ class Images:
         return sha256(path) if path is not None and path.is_file() else None
 
     def fingerprint(self) -> str:
-        """Hash the ids, concepts, names and the bytes of every picture that is there.
+        """Hash the ids, concepts, names and the bytes of every picture that exists.
 
         Returns
         -------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
+from statistics import multimode
 from typing import Any, cast
 
 import numpy as np
@@ -123,18 +124,15 @@ def _concepts(trials: Trials, images: Images, root: str) -> list[dict[str, Any]]
 
 def _unusual(trials: Trials) -> list[dict[str, Any]]:
     """Recordings whose number of trials is not the most frequent of their session, and what they lack."""
-    found = []
+    found, concept, everything = [], trials.y, _sessions(trials)
     for session in unique_names(trials.column("session")):
-        recordings = [(subject, rows) for subject, one, rows in _sessions(trials) if one == session]
-        usual = _most_frequent([len(rows) for _, rows in recordings])
-        counts = {subject: dict(zip(*_counted(trials.column("concept")[rows]))) for subject, rows in recordings}
-        each = {
-            wnid: _most_frequent([of_one.get(wnid, 0) for of_one in counts.values()])
-            for wnid in np.unique(trials.column("concept")).tolist()
-        }
+        recordings = [(subject, rows) for subject, one, rows in everything if one == session]
+        usual = max(multimode(len(rows) for _, rows in recordings))  # the largest where several are as frequent
+        counts = {subject: Counter(concept[rows].tolist()) for subject, rows in recordings}
+        each = {wnid: max(multimode(one[wnid] for one in counts.values())) for wnid in np.unique(concept).tolist()}
         for subject, rows in recordings:
             if len(rows) != usual:
-                lacking = {wnid: n - counts[subject].get(wnid, 0) for wnid, n in each.items()}
+                lacking = {wnid: n - counts[subject][wnid] for wnid, n in each.items()}
                 found.append(
                     {
                         "subject": subject,
@@ -145,14 +143,3 @@ def _unusual(trials: Trials) -> list[dict[str, Any]]:
                     }
                 )
     return found
-
-
-def _counted(values: np.ndarray) -> tuple[list[str], list[int]]:
-    names, counts = np.unique(values, return_counts=True)
-    return names.tolist(), counts.tolist()
-
-
-def _most_frequent(numbers: Sequence[int]) -> int:
-    """The most frequent number; the largest of several."""
-    values, counts = np.unique(numbers, return_counts=True)
-    return int(values[counts == counts.max()].max())

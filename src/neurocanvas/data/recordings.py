@@ -47,12 +47,12 @@ class Run:
     events: np.ndarray  # (n_events,): samples at which the first source of events has a value
     values: Mapping[str, list[str]]  # source -> its value at every event
     read: Callable[[], np.ndarray]  # -> (n_chans, n_samples), µV
-    files: tuple[Path, ...]  # all that the recording lies in, as headers and signal may be apart
+    files: tuple[Path, ...]  # all files of the recording: headers and signal may be apart
 
 
 def open_run(path: Path, sources: Collection[str]) -> Run:
-    """Open a recording: Muse CSV if `.csv`, else MNE; the first source says when events are, all of them what."""
-    return _open_muse(path, list(sources)) if path.suffix.lower() == ".csv" else _open_mne(path, list(sources))
+    """Open a recording: Muse CSV if `.csv`, else MNE; the first source gives the onsets, all of them the values."""
+    return (_open_muse if path.suffix.lower() == ".csv" else _open_mne)(path, list(sources))
 
 
 def _open_muse(path: Path, sources: list[str]) -> Run:
@@ -62,7 +62,7 @@ def _open_muse(path: Path, sources: list[str]) -> Run:
     if header[0] != "timestamps":
         raise NeuroCanvasError(
             f"{path}: not a Muse CSV file: the first column must be 'timestamps'; it is {header[0][:40]!r}. "
-            f"Match the recordings alone with data.recording.files."
+            f"Match only the recordings with data.recording.files."
         )
     rows = _rows(path, len(header))
     channels = [column for column, name in enumerate(header) if column and not name.startswith("Marker")]
@@ -242,7 +242,7 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
     if not recording.events:
         raise NeuroCanvasError("data.recording.events: at least one source of onsets is needed; got none.")
     runs = [open_run(path, recording.events) for path in paths]
-    prints = [_print_of(run) for run in runs]
+    prints = [fingerprint([sha256(path) for path in run.files]) for run in runs]
     _check_alike(runs)
     shown = [_shown(run, recording) for run in runs]
     image = [name for _, names in shown for name in names]
@@ -250,11 +250,10 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
         raise NeuroCanvasError(f"{folder}: no picture onset in {len(runs)} files; see data.recording.events.")
     starts = [_starts(run, events, recording) for run, (events, _) in zip(runs, shown, strict=True)]
     number = np.repeat(np.arange(len(runs)), [len(run_starts) for run_starts in starts])
-    gratings = recording.pictures == "gratings"
-    images = Images.from_gratings() if gratings else Images.from_folder(Path(recording.pictures))
-    onset = np.concatenate([events for events, _ in shown]) / runs[0].sfreq
-    sfreq, n_times = runs[0].sfreq, _n_times(runs[0].sfreq, recording)
-    spec = TrialSpec(_kept(runs[0], recording)[1], sfreq, round(recording.tmin * sfreq) / sfreq, n_times)
+    images = Images.from_gratings() if recording.pictures == "gratings" else Images.from_folder(recording.pictures)
+    sfreq, tmin = runs[0].sfreq, round(recording.tmin * runs[0].sfreq) / runs[0].sfreq
+    onset = np.concatenate([events for events, _ in shown]) / sfreq
+    spec = TrialSpec(_kept(runs[0], recording)[1], sfreq, tmin, _n_times(sfreq, recording))
     trials = Trials(
         _metadata([_place(folder, run.path) for run in runs], number, onset, image, images),
         spec,
@@ -392,10 +391,6 @@ def _reader(
     return read
 
 
-def _print_of(run: Run) -> str:
-    return fingerprint([sha256(path) for path in run.files])
-
-
 def _signal(run: Run, recording: RecordingSettings) -> np.ndarray:
     """Read, check and filter the selected channels of a run: float32, (n_chans, n_samples), µV."""
     indices, names = _kept(run, recording)
@@ -406,9 +401,10 @@ def _signal(run: Run, recording: RecordingSettings) -> np.ndarray:
             f"{run.path}: channel {names[channel]} is not finite at {sample / run.sfreq:.3f} s; leave it out "
             f"(data.recording.channels)."
         )
-    if (np.ptp(signal, axis=1) == 0).any():
-        flat = names[int(np.argmin(np.ptp(signal, axis=1)))]
-        raise NeuroCanvasError(f"{run.path}: channel {flat} is flat; leave it out (data.recording.channels).")
+    if (flat := np.ptp(signal, axis=1) == 0).any():
+        raise NeuroCanvasError(
+            f"{run.path}: channel {names[flat.argmax()]} is flat; leave it out (data.recording.channels)."
+        )
     spread = float(np.median(signal.std(axis=1)))
     if not PLAUSIBLE[0] <= spread <= PLAUSIBLE[1]:
         raise NeuroCanvasError(

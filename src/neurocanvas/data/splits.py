@@ -36,9 +36,9 @@ class Fold:
     selection : str
         What the validation part is: the rule by which epochs and penalties are chosen on it.
     findings : tuple of Finding
-        What everything made from this fold must say.
+        What every result from this fold must report.
     pretrain : array of int, shape (n,)
-        Rows that train before `train` does; mostly none. Disjoint from the others too.
+        Rows to train on before `train`; usually none. Disjoint from the others too.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class Fold:
             for row in rows.tolist():
                 if row in seen:
                     raise NeuroCanvasError(
-                        f"split {self.name}: trial {row} is in {seen[row]} and {part}; one may hold it."
+                        f"split {self.name}: trial {row} is in {seen[row]} and {part}; only one may hold it."
                     )
                 seen[row] = part
             object.__setattr__(self, part, np.sort(rows))
@@ -118,7 +118,7 @@ class Split:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What must be said of the folds, each once."""
+        """Findings of all folds, each once."""
         return tuple(dict.fromkeys(one for fold in self.folds for one in fold.findings))
 
     def to_dict(self) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def make_split(
 
 
 def _with_findings(trials: Trials, own: np.ndarray, folds: list[Fold], settings: SplitSettings) -> Iterator[Fold]:
-    """Add what must be said of each fold; raise if a block is on both sides and that was not accepted."""
+    """Add the findings of each fold; raise if a block is on both sides and that was not accepted."""
     block, blocked, gapped = groups(trials, "block"), blocked_trials(trials), settings.protocol == GAPPED
     image = groups(trials, "image") if "image" in trials.metadata else None
     for fold in folds:
@@ -632,6 +632,6 @@ def _places(trials: Trials, own: np.ndarray, protocol: str) -> np.ndarray:
     if not (place[own] >= RELEASED_TRAIN).any():
         raise NeuroCanvasError(
             f"protocol {protocol}: tests on the trials after the first {RELEASED_TRAIN} of a concept; "
-            "none has so many. Use by-stimulus or leave-run-out."
+            "no concept has more. Use by-stimulus or leave-run-out."
         )
     return place[own]

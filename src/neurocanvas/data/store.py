@@ -12,7 +12,6 @@ import numpy as np
 
 from neurocanvas.artifacts import (
     atomic,
-    card_path,
     fingerprint,
     finish,
     is_done,
@@ -35,7 +34,7 @@ from neurocanvas.errors import NeuroCanvasError, check_folder, check_option, csv
 TABLE = "EEG-ImageNet.csv"
 
 _BATCH = 200
-_PART = 2000  # trials of a unit of work
+_PART = 2000  # trials per task
 _VERSION = 4  # of the store: raise it when the same file gives another store
 
 
@@ -46,7 +45,7 @@ def convert(
     spread: Callable[[Callable[[Part], int], Sequence[Part]], Iterable[int]] = map,
     track: Callable[[str, int], Callable[[int], None]] = lambda *_: lambda _: None,
 ) -> Path:
-    """Write the released files as one array that is read subject by subject, and opened in a moment."""
+    """Write the released files as one array, sorted by subject, that opens at once."""
     check_option("convert: data set", settings.name, ["eeg-imagenet"])
     root, folder = check_folder(settings.root, "EEG-ImageNet files to convert"), Path(target)
     path, listing = folder / ARRAY, folder / TABLE
@@ -68,7 +67,6 @@ def convert(
         parts = [replace(whole, start=cut, stop=min(cut + _PART, len(rows))) for cut in cuts]
         for written in spread(write_part, parts):
             advance(written)
-        card_path(path).unlink(missing_ok=True)  # of an earlier store, which is whole until here
     table = trials.metadata.iloc[rows]
     write_text(listing, csv_text([list(table), *table.itertuples(index=False)]))
     card = {

@@ -59,7 +59,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def seed_of(name: str) -> int:
-    """The number by which a subject enters a seed: itself if it is one, else a hash."""
+    """The number of a subject in a seed: its name if that is a number, else a hash."""
     return int(name) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name) else int(fingerprint(name), 16)
 
 
@@ -274,7 +274,7 @@ def make_metadata(columns: Mapping[str, Any], names: Iterable[str] | None = None
 
 
 def without_signal(columns: Mapping[str, Any], names: Iterable[str] | None = None) -> Trials:
-    """Trials of which only the table is known; without names these are row numbers."""
+    """Trials without signal, of which only the table is known; names default to row numbers."""
     metadata = make_metadata(columns, names or map(str, range(len(next(iter(columns.values()))))))
     spec = TrialSpec((), 1.0, 0.0, 0)
     return Trials(metadata, spec, lambda rows: np.empty((len(rows), 0, 0), np.float32), "table")

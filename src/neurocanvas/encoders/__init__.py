@@ -1,4 +1,4 @@
-"""Encoders: signal or features of a trial to scores of concepts, or to coordinates of an embedding."""
+"""Encoders: from the signal or features of a trial to scores of concepts, or to coordinates of an embedding."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Encoder:
     """A row of `ENCODERS`."""
 
     title: str  # * marks those that see the signal instead of features
-    concept: Any = None  # what fits concepts: a class or "module:class", of torch or scikit-learn; None: nothing does
-    embedding: Any = None  # what fits embeddings
-    inputs: tuple[str, ...] = ("features",)  # what it can take; the first by default
+    concept: Any = None  # for concepts: a class or "module:class", of torch or scikit-learn; None: not offered
+    embedding: Any = None  # for embeddings, likewise
+    inputs: tuple[str, ...] = ("features",)  # what it accepts; the first is the default
     learning_rate: float = 1e-3  # for concepts
     weight_decay: float = 1e-2
     released: tuple[str, float, float] | None = None  # optimiser, learning rate, weight decay of the released code
-    # Of estimators: the parameter that validation trials choose, what is tried, and what the released code takes.
+    # Of estimators: the parameter chosen on validation trials, its candidates, and the value of the released code.
     parameter: str = ""
     candidates: tuple[Any, ...] = ()
     released_candidate: Any = None
@@ -68,8 +68,8 @@ ENCODERS: dict[str, Encoder] = {
 }  # fmt: skip
 
 
-def find_encoder(encoder: Any, kind: str = "concept", where: str = "encoder") -> Encoder:
-    """Return the row of an encoder that fits this kind of target: of a name, a module class or an estimator."""
+def find_encoder(encoder: Any, kind: str = "concept") -> Encoder:
+    """Return the row for this kind of target of an encoder: a name, a module class or an estimator."""
     if not isinstance(encoder, str):
         name = getattr(encoder, "__name__", type(encoder).__name__)
         undeclared = "signal" if takes_braindecode_arguments(encoder) else None
@@ -79,20 +79,19 @@ def find_encoder(encoder: Any, kind: str = "concept", where: str = "encoder") ->
         wanted = encoder.removeprefix(BRAINDECODE)
         found = getattr(require("braindecode.models", f"the encoder {encoder}", "braindecode"), wanted, None)
         if not isinstance(found, type):
-            raise NeuroCanvasError(f"{where} {encoder}: the installed braindecode has no model {wanted!r}.")
+            raise NeuroCanvasError(f"encoder {encoder}: the installed braindecode has no model {wanted!r}.")
         return Encoder(f"{wanted}*", found, found, ("signal",))
     fits = [name for name, row in ENCODERS.items() if getattr(row, kind)]
-    return ENCODERS[check_option(f"{where} of {kind}s", encoder, [*fits, f"{BRAINDECODE}<model>"])]
+    return ENCODERS[check_option(f"encoder of {kind}s", encoder, [*fits, f"{BRAINDECODE}<model>"])]
 
 
 def takes_braindecode_arguments(cls: Any) -> bool:
-    """Whether a class is built from sizes as the models of braindecode are."""
+    """Whether a class takes sizes as the models of braindecode do."""
     return isinstance(cls, type) and {"n_chans", "n_outputs"} <= set(inspect.signature(cls).parameters)
 
 
 def build(what: Any, spec: TrialSpec, target: TargetSpace, parameters: Mapping[str, Any]) -> Any:
-    """Make a module from what it must know about trials and its outputs."""
-    name = what.__name__
+    """Build a module for these trials and this target space."""
     try:
         if takes_braindecode_arguments(what):
             sizes = {"n_chans": len(spec.ch_names), "n_times": spec.n_times, "n_outputs": target.width}
@@ -102,5 +101,5 @@ def build(what: Any, spec: TrialSpec, target: TargetSpace, parameters: Mapping[s
         reason = " ".join(str(error).split())
         trials = f"{len(spec.ch_names)} channels of {len(spec.bands) or spec.n_times} numbers"
         raise NeuroCanvasError(
-            f"encoder {name}: cannot be built for {trials} and {target.width} outputs ({reason})."
+            f"encoder {what.__name__}: cannot be built for {trials} and {target.width} outputs ({reason})."
         ) from error

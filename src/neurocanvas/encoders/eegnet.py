@@ -1,11 +1,9 @@
-"""EEGNet on the signal, with the spatial filters computed first: faster, and the same outputs."""
+"""EEGNet on the signal; spatial filters are applied first, which is faster and gives the same outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -34,12 +32,10 @@ class EEGNetSize:
 
 
 # Layer sizes by name; the paper's normalisation is that of its Keras code.
-EEGNET_SIZES: Mapping[str, EEGNetSize] = MappingProxyType(
-    {
-        "released": EEGNetSize(kernel=0.2, pools=(4, 10), max_norms=None, eps=1e-5, momentum=0.1),
-        "paper": EEGNetSize(kernel=0.5, pools=(4, 8), max_norms=(1.0, 0.25), eps=1e-3, momentum=0.01),
-    }
-)
+EEGNET_SIZES = {
+    "released": EEGNetSize(kernel=0.2, pools=(4, 10), max_norms=None, eps=1e-5, momentum=0.1),
+    "paper": EEGNetSize(kernel=0.5, pools=(4, 8), max_norms=(1.0, 0.25), eps=1e-3, momentum=0.01),
+}
 
 
 def filtered_moments(x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +47,7 @@ def filtered_moments(x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     count = len(signals) * n_out
 
     def windowed(values: Tensor) -> Tensor:
-        """Sums over n_out successive rows, for every place of the window."""
+        """Sums over n_out successive rows, at every position of the window."""
         sums = functional.pad(values.double().cumsum(dim=0), (0, 0, 1, 0))
         return (sums[n_out:] - sums[:length]).to(x.dtype)
 
@@ -69,8 +65,7 @@ def filtered_moments(x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def filter_signals(x: Tensor, kernels: Tensor) -> Tensor:
-    """Correlate signals with kernels as a convolution layer with half a kernel of padding does, by Fourier
-    transform."""
+    """Correlate signals with kernels by FFT, as a convolution layer padded by half a kernel does."""
     from scipy.fft import next_fast_len
 
     length, n_times = kernels.shape[1], x.shape[-1]
@@ -95,7 +90,7 @@ class EEGNet(nn.Module):
         maps = N_KERNELS * N_SPATIAL
         norm: dict[str, Any] = {"eps": sizes.eps, "momentum": sizes.momentum}
         self.sizes = sizes
-        self.conv1 = nn.Conv2d(1, N_KERNELS, (1, length), bias=False)  # these two only hold weights
+        self.conv1 = nn.Conv2d(1, N_KERNELS, (1, length), bias=False)  # it and depthwise_conv only hold weights
         self.bn1 = nn.BatchNorm2d(N_KERNELS, **norm)
         self.depthwise_conv = nn.Conv2d(N_KERNELS, maps, (n_chans, 1), groups=N_KERNELS, bias=False)
         self.bn2 = nn.BatchNorm2d(maps, **norm)
@@ -114,19 +109,19 @@ class EEGNet(nn.Module):
         return functional.linear(maps.flatten(1), self._weight(self.fc1, 1), self.fc1.bias)
 
     def _filtered(self, x: Tensor) -> Tensor:
-        """What conv1, bn1 and depthwise_conv give, (n, maps, 1, n_out): channels are weighed first."""
+        """Output of conv1, bn1 and depthwise_conv, (n, maps, 1, n_out), with the channels weighted first."""
         kernels = self.conv1.weight.flatten(1)
         spatial = self._weight(self.depthwise_conv, 0).flatten(1)
         mean, variance = self._statistics(x, kernels)
         scale = self.bn1.weight * (variance + self.bn1.eps).rsqrt()
         shift = self.bn1.bias - mean * scale
-        weighed = torch.bmm(spatial.expand(len(x), -1, -1), x).unflatten(1, (N_KERNELS, N_SPATIAL))
-        filtered = filter_signals(weighed, kernels * scale[:, None])
+        weighted = torch.bmm(spatial.expand(len(x), -1, -1), x).unflatten(1, (N_KERNELS, N_SPATIAL))
+        filtered = filter_signals(weighted, kernels * scale[:, None])
         shifts = shift[:, None] * spatial.sum(dim=1).view(N_KERNELS, N_SPATIAL)
         return (filtered + shifts[..., None]).flatten(1, 2)[:, :, None]
 
     def _statistics(self, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance for bn1: in training those of the batch, which move the running ones."""
+        """Mean and variance for bn1; in training those of the batch, which update the running ones."""
         bn: Any = self.bn1
         if not self.training:
             return bn.running_mean, bn.running_var
@@ -142,6 +137,6 @@ class EEGNet(nn.Module):
         return mean, variance
 
     def _weight(self, layer: nn.Conv2d | nn.Linear, which: int) -> Tensor:
-        """A layer's weights, shortened to the largest norm that the size allows."""
+        """A layer's weights, scaled down to the largest norm that the size allows."""
         norms = self.sizes.max_norms
         return layer.weight if norms is None else layer.weight.renorm(2, 0, norms[which])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neurocanvas.data.trials import TrialSpec
 from neurocanvas.targets import TargetSpace
 
-# Penalties that are tried, in units of the mean squared singular value of the training inputs.
+# Candidate penalties, in units of the mean squared singular value of the training inputs.
 PENALTIES = np.logspace(-3, 4, 29)
 
 
@@ -21,7 +21,7 @@ def n_inputs(spec: TrialSpec) -> int:
 
 
 class Mean(nn.Module):
-    """Predicts the mean training target whatever the EEG: it knows the data set, not the trial."""
+    """Predicts the mean training target for every trial: it knows the data set, not the EEG."""
 
     input: ClassVar = "features"
 
@@ -37,7 +37,7 @@ class Mean(nn.Module):
 
 
 class Ridge(nn.Module):
-    """Ridge regression; coordinates have mean zero over training trials, so there is no intercept but that of x."""
+    """Ridge regression; coordinates have mean zero over training trials, so only x is centred."""
 
     input: ClassVar = "features"
     mean: Tensor
@@ -48,12 +48,12 @@ class Ridge(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_inputs(spec)))
         self.register_buffer("coefficients", torch.zeros(n_inputs(spec), target.width))
-        self.register_buffer("penalty", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("penalty", torch.zeros(()))
 
     @torch.no_grad()
     def fit_closed_form(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor) -> None:
         """Solve for all `PENALTIES` by one decomposition; keep the best on validation trials."""
-        device = torch.device("cpu") if x.device.type == "mps" else x.device  # which has no float64
+        device = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
         x, y, x_val, y_val = (part.flatten(1).to(device, torch.float64) for part in (x, y, x_val, y_val))
         self.mean.copy_(x.mean(dim=0))
         x, x_val = x - self.mean, x_val - self.mean

@@ -40,7 +40,7 @@ class MLPSD(nn.Sequential):
 
     @torch.no_grad()
     def scale_outputs(self, scale: float) -> None:
-        """Multiply what comes out by a number."""
+        """Multiply the outputs by a number."""
         last: Any = self[-1]
         last.weight *= scale
         last.bias *= scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,15 +13,13 @@ from neurocanvas.data.trials import TrialSpec
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.targets import TargetSpace
 
-Layout = Literal["channel-major", "scrambled"]
-
 # How a trial's features become nodes: a node per channel, or the released reading of band-major features.
-LAYOUTS: tuple[Layout, ...] = ("channel-major", "scrambled")
+LAYOUTS = ("channel-major", "scrambled")
 
-# m²; electrodes up to the root of this apart (69 mm) have an edge of weight 1, farther ones NEAR / distance².
+# m²; electrodes up to its square root (69 mm) apart have an edge of weight 1, farther ones NEAR / distance².
 NEAR = 4.71e-3
 
-# Electrodes across the midline whose edge is lowered by 1: it then stands for asymmetry of the hemispheres.
+# Electrodes across the midline whose edge is lowered by 1, to represent asymmetry of the hemispheres.
 GLOBAL_PAIRS = (
     ("FP1", "FP2"), ("AF3", "AF4"), ("F5", "F6"), ("FC5", "FC6"), ("C5", "C6"), ("CP5", "CP6"), ("P5", "P6"),
     ("PO5", "PO6"), ("O1", "O2"),
@@ -50,7 +48,7 @@ class RGNN(nn.Module):
     place: Tensor
 
     def __init__(
-        self, spec: TrialSpec, target: TargetSpace, *, layout: Layout = "channel-major",
+        self, spec: TrialSpec, target: TargetSpace, *, layout: str = "channel-major",
         domain_adaptation: bool = False, edge_penalty: float = 0.0, dropout: float = 0.5,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -87,7 +85,7 @@ class RGNN(nn.Module):
         return logits, self.domain_classifier(reversed_)
 
     def penalty(self) -> Tensor | float:
-        """What the loss gets beside: the mean absolute edge weight, weighted."""
+        """Term added to the loss: the weighted mean absolute edge weight."""
         return self.edge_penalty * self.edge_weight.abs().mean() if self.edge_penalty else 0.0
 
     def _hops(self) -> Tensor:

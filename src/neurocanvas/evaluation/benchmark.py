@@ -15,9 +15,10 @@ from neurocanvas.data.trials import natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, csv_text
 from neurocanvas.evaluation.statistics import holm, permutation_p
 from neurocanvas.findings import Finding, finding, listed, read_findings
+from neurocanvas.targets.pretrained import batches
 
 SIGNIFICANT = 0.05
-AT_ONCE = 4_000_000  # labels dealt out at a time: tens of megabytes
+AT_ONCE = 4_000_000  # labels permuted at a time: tens of megabytes
 
 # README of Promise-Z5Q2SQ/EEG-ImageNet-Dataset (MIT), table 1, in the order all (80 concepts), coarse (40), fine (8,
 # mean of five tasks): accuracy, mean over 16 subjects, of the epoch that was best on the test trials.
@@ -28,7 +29,7 @@ _RELEASED = {
 }  # fmt: skip
 
 # README of Promise-Z5Q2SQ/EEG-ImageNet-anonymous (MIT), tables 2 and 3: not accuracy but `upper_half`. Their CT, CP, PT
-# are our protocols below; their WT (from the first pass of the second session to its second pass) has no equal here.
+# are our protocols below; their WT (from the first pass of the second session to its second pass) has no equivalent.
 _CROSSPT_PROTOCOLS = ("leave-session-out", "leave-subject-out", "pretrain-finetune")
 _CROSSPT = {
     "coarse": {
@@ -45,7 +46,7 @@ _CROSSPT = {
 
 
 def released_score(model: str, granularity: str, protocol: str, n_concepts: int) -> tuple[str, float] | None:
-    """Give the published number that a cell of the table is to be read beside."""
+    """The published metric and number to compare a cell of the table with."""
     if n_concepts != {"all": 80, "coarse": 40, "fine": 8}[granularity]:
         return None
     if protocol == "released" and model in _RELEASED:
@@ -73,7 +74,7 @@ def trial_scores(scores: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def enough_draws(count: int, n_tests: int) -> int:
-    """How many permutations one of many tests needs: its smallest p, times their number, is to lie well below .05."""
+    """Permutations for each of `n_tests` tests, so that the smallest p, Holm-corrected, lies well below .05."""
     return max(count, 5 * ceil(n_tests / SIGNIFICANT))
 
 
@@ -86,7 +87,7 @@ def chance_p(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Test accuracies against what permuting the concepts of whole units gives."""
+    """p and chance of every model's accuracy, (n_models,) each, by permuting the concepts of whole units."""
     shapes = [np.shape(column) for column in (true, strata, units)]
     if np.ndim(predicted) != 2 or any(shape != np.shape(predicted)[1:] for shape in shapes):
         raise NeuroCanvasError(
@@ -104,7 +105,7 @@ def chance_p(
 def _dealt_hits(
     predicted: np.ndarray, true: np.ndarray, units: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """How many trials of one stratum every model names rightly after every deal, shape (n_models, count)."""
+    """Correct answers of every model in one stratum under every permutation, shape (n_models, count)."""
     members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
     longest = max(map(len, members))
     labels = np.stack([np.resize(true[rows], longest) for rows in members])
@@ -114,14 +115,13 @@ def _dealt_hits(
         :, np.concatenate(members)
     ]
     own = of_unit.reshape(-1).astype(np.min_scalar_type(len(kinds)))
-    # hits of every unit, were it given a kind: a deal is then read per unit instead of per trial
+    # hits of every unit under every kind: permutations are then read per unit instead of per trial
     tables = [np.stack([(answer == kind).sum(axis=1) for kind in kinds], axis=1) for answer in answers]
     hits = np.empty((len(predicted), count), dtype=np.int64)
-    step = max(1, AT_ONCE // len(members))
-    for start in range(0, count, step):
-        dealt = rng.permuted(np.tile(own, (min(step, count - start), 1)), axis=1)
+    for some in batches(count, max(1, AT_ONCE // len(members))):
+        dealt = rng.permuted(np.tile(own, (some.stop - some.start, 1)), axis=1)
         for model, table in enumerate(tables):
-            hits[model, start : start + step] = _read(table, dealt)
+            hits[model, some] = _read(table, dealt)
     return hits
 
 
@@ -162,7 +162,7 @@ def smallest_best_p(n_subjects: int, n_models: int) -> float:
     return min(1.0, 2 * (n_models - 1) / 2**n_subjects)
 
 
-# Table -> what stands below it.
+# Table -> the text below it.
 EXPLAINED = {
     "scores": "Mean ± sd over subjects of the accuracy on test trials, the epoch or penalty chosen on validation "
     "trials; fine is the mean of its tasks. "
@@ -234,7 +234,7 @@ def _row_key(cell: Cell) -> tuple[str, str, str]:
 
 
 def _row(cells: Sequence[Cell]) -> dict[str, Any]:
-    """One row but for its tests."""
+    """One row without its tests."""
     protocol, granularity, model = _row_key(cells[0])
     subjects = unique_names(cell.subject for cell in cells)
     per_subject: dict[str, list[float]] = {}
@@ -288,7 +288,7 @@ def _exchanged(cells: Sequence[Cell]) -> np.ndarray:
 
 
 def cell_text(row: Mapping[str, Any]) -> str:
-    """Say a row's accuracy as the paper's table does."""
+    """Write a row's accuracy as in the paper's table."""
     text = _short(row["mean"]) + (f"±{_short(row['sd'])}" if row["sd"] is not None else "")
     marks = ("†" if row["p_best"] is not None and row["p_best"] < SIGNIFICANT else "") + (
         "°" if row["p_holm"] >= SIGNIFICANT else ""
@@ -302,7 +302,7 @@ def _short(value: float) -> str:
 
 
 def paper_tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Arrange rows as the paper does, two tables per protocol: models by granularities; what selection does."""
+    """Arrange rows as the paper does, two tables per protocol: models by granularities; effect of selection."""
     tables = []
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         own = [row for row in rows if row["protocol"] == protocol]

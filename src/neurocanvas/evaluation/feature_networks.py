@@ -19,9 +19,8 @@ from neurocanvas.targets.pretrained import batches, device, load_part
 if TYPE_CHECKING:
     import torch
 
-# Published scores differ by this alone, so a step says everything. torchvision resizes tensors without antialiasing up
-# to release 0.16 unless told otherwise, and PIL pictures always with it.
-
+# Published scores differ by preprocessing alone, so a step says everything. Up to release 0.16, torchvision resizes
+# tensors without antialiasing by default; PIL pictures are always antialiased.
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 SHAPES = ("square", "short side", "short side swapped")
@@ -217,7 +216,7 @@ FEATURE_NETWORKS: dict[str, FeatureNetwork] = {
 
 
 class NotComputed(NeuroCanvasError):
-    """The weights of a network are neither here nor may they be fetched, or they do not fit."""
+    """A network's weights are not here and may not be downloaded, or they do not fit it."""
 
 
 def extract_features(
@@ -243,7 +242,7 @@ def extract_features(
                 f"{[len(output) for output in outputs]} rows."
             )
         rows = outputs[0].float().flatten(1).cpu().numpy()
-        if part.start == 0:  # now it is known how many features there are
+        if part.start == 0:  # the first part says how many features there are
             found = np.empty((len(pictures), rows.shape[1]), np.float32)
         found[part] = rows
         progress(part.stop - part.start)
@@ -263,7 +262,7 @@ def lpips(
     import torch
 
     if len(generated) != len(seen) or not len(seen):
-        raise NeuroCanvasError(f"lpips: as many pictures of both are needed; got {len(generated)} and {len(seen)}.")
+        raise NeuroCanvasError(f"lpips: equally many of both are needed; got {len(generated)} and {len(seen)}.")
     distances = []
     for part in batches(len(seen), batch_size):
         with torch.inference_mode():
@@ -283,7 +282,7 @@ ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
 
 
 def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> tuple[Prepare, Forward]:
-    """Load a network, never another one in its place: pictures -> (n, 3, height, width), and that -> its layers."""
+    """Load a network, never a substitute: pictures -> (n, 3, height, width), and that -> its layers."""
     if folder and not os.path.isdir(folder):
         raise NotComputed(f"{folder}: no such folder")
     how, layers = network.preprocess, network.layers
@@ -382,7 +381,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's unpickler lets whatever damaged data provoke pass
+    except Exception as error:  # torch's unpickler passes on whatever error damaged data cause
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise NotComputed(f"{file}: no weights of this network ({reason})") from error
     tensors = isinstance(state, dict) and all(

@@ -21,9 +21,8 @@ class Metric:
     unit: str
     reference: str
     networks: tuple[str, ...] = ()
-    kind: str = (
-        ""  # how `evaluate` computes it: two-way, distance, n-way, lpips, set, pixels; "" = always, or elsewhere
-    )
+    # How `evaluate` computes it: two-way, distance, n-way, lpips, set or pixels; "" = always, or elsewhere.
+    kind: str = ""
     function: Callable[[np.ndarray, np.ndarray], float] | None = None  # of kind pixels: generated, seen image -> score
     meaning: str = ""  # for the report; {n} stands for the number of pictures to choose from
 

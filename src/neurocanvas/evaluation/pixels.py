@@ -15,7 +15,7 @@ LUMA = (0.2125, 0.7154, 0.0721)
 
 @dataclass(frozen=True)
 class Window:
-    """Over what SSIM takes local moments, and of what."""
+    """The window in which SSIM takes local moments, and of what."""
 
     size: int = 11
     sigma: float = 1.5
@@ -23,7 +23,7 @@ class Window:
     grey: bool = True
 
 
-# MindEye's settings; `Window(7, 0, True, False)` is what scikit-image does where nothing is said.
+# MindEye's settings; `Window(7, 0, True, False)` is scikit-image's default.
 MINDEYE_WINDOW = Window()
 
 
@@ -44,14 +44,14 @@ def _check_pictures(images: np.ndarray, others: np.ndarray, *, table: bool) -> t
     if left.shape[1:] != right.shape[1:]:
         raise NeuroCanvasError(f"images, others: one size is needed; got {left.shape[1:3]}, {right.shape[1:3]}.")
     if not table and len(left) != len(right):
-        raise NeuroCanvasError(f"pairs of pictures: as many of both are needed; got {len(left)} and {len(right)}.")
+        raise NeuroCanvasError(f"pairs of pictures: equally many of both are needed; got {len(left)} and {len(right)}.")
     return left, right
 
 
 def pixcorr(images: np.ndarray, others: np.ndarray, *, table: bool = False) -> np.ndarray:
     """Pearson correlation of all RGB pixels of each pair of pictures, or as a table of all with all."""
     left, right = _check_pictures(images, others, table=table)
-    if not table:  # pair by pair: large pictures are then read from the cache
+    if not table:  # pair by pair, so that large pictures stay in the processor's cache
         return np.array([pixcorr(*pair, table=True).item() for pair in zip(left[:, None], right[:, None], strict=True)])
     units = []
     for stack in (left, right):
@@ -87,9 +87,7 @@ def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW
         return np.array([ssim(*pair, window, table=True).item() for pair in pairs])
     c1, c2 = 0.01**2, 0.03**2
     unbiased = window.size**2 / (window.size**2 - 1) if window.sample_covariance else 1.0
-    moments: list[
-        list[tuple[np.ndarray, ...]]
-    ] = []  # of all pictures: per channel itself, mean, squared mean, variance
+    moments: list[list[tuple[np.ndarray, ...]]] = []  # per picture and channel: itself, mean, squared mean, variance
     for picture in (*left, *right):
         moments.append([])
         for channel in [picture @ LUMA] if window.grey else np.moveaxis(picture, -1, 0):

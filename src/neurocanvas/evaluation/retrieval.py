@@ -16,7 +16,7 @@ NEIGHBOURS = 10
 
 
 def _hungarian(cosines: np.ndarray) -> np.ndarray:
-    """Cosines, the picture that the best one-to-one assignment gives a trial put above all others."""
+    """Cosines, each trial's picture in the best one-to-one assignment raised above all others."""
     from scipy.optimize import linear_sum_assignment
 
     if len(cosines) > cosines.shape[1]:

@@ -120,7 +120,7 @@ def effective_rank(predictions: np.ndarray, *, centre: bool = False) -> float:
     if not np.isfinite(values).all():
         raise NeuroCanvasError("predictions: finite numbers are needed; got NaN or infinity.")
     lengths = np.linalg.svd(values - values.mean(axis=0) if centre else values, compute_uv=False)
-    # what rounding leaves of a matrix that is zero has no directions
+    # what rounding leaves of a zero matrix has no directions
     if lengths[0] <= np.finfo(float).eps * max(values.shape) * np.abs(values).max():
         return 0.0
     shares = lengths[lengths > 0] / lengths.sum()

@@ -40,7 +40,7 @@ def _members(strata: np.ndarray, units: np.ndarray) -> list[list[np.ndarray]]:
 
 
 # Permutations within cells are a subgroup of those within strata, and the partition is drawn without looking at scores.
-# So the permutation test within cells is exact: it reads few pairs and allows as many permutations as one likes.
+# So the permutation test within cells is exact: it reads few pairs and allows any number of permutations.
 @dataclass(frozen=True)
 class Cells:
     """A random partition of exchangeable units into small cells, within which labels are exchanged."""
@@ -150,7 +150,7 @@ def paired_permutation_p(
 ) -> float:
     """One-sided p for a > b on the same trials, (n_trials,): signs of whole units are flipped, (1 + b) / (1 + n)."""
     if not len(a) == len(b) == len(units):
-        raise NeuroCanvasError(f"paired test: as many scores of both are needed; got {len(a)} and {len(b)}.")
+        raise NeuroCanvasError(f"paired test: equally many scores of both are needed; got {len(a)} and {len(b)}.")
     differences = np.bincount(np.unique(units, return_inverse=True)[1], weights=np.asarray(a) - np.asarray(b))
     null = np.empty(count)
     for some in batches(count, 4 * max(1, AT_ONCE // 4 // len(differences))):  # one random number makes four draws

@@ -140,7 +140,7 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
 
 
 def exchangeable(trials: Mapping[str, np.ndarray], blocked: bool) -> tuple[str, np.ndarray, np.ndarray]:
-    """What may be exchanged, and within what."""
+    """What is exchanged (trials or blocks), the strata within which it is, and the unit of every trial."""
     names = ("subject",) if blocked else ("subject", "fold")
     strata = np.unique(np.stack([ranks(trials[name]) for name in names]), axis=1, return_inverse=True)[1]
     if not blocked:
@@ -150,7 +150,7 @@ def exchangeable(trials: Mapping[str, np.ndarray], blocked: bool) -> tuple[str, 
 
 
 def sign(metric: str) -> int:
-    """Say how a metric is turned so that more is better."""
+    """Factor that turns a metric so that more is better."""
     known = KNOWN.get(metric.partition("@")[0])
     return -1 if known and known.better == "lower" else 1
 
@@ -175,7 +175,7 @@ def summarise(
         unknown = sorted(set(labels) - column_of.keys()) if known else []
         if unknown or len(column_of) != len(known):
             raise NeuroCanvasError(
-                f"{name}: those of trials must be among the known, which must differ; got {unknown[:1]}, and "
+                f"{name}: trials may name known ones only, and these must be distinct; got {unknown[:1]}, and "
                 f"{len(known)} known, {len(column_of)} of them distinct."
             )
         true[name], widths[name] = np.array([column_of[label] for label in labels if known], np.int64), len(known)
@@ -241,7 +241,7 @@ def _read(
     within_cells: np.ndarray,
     cells: Cells,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]], dict[tuple[str, str], float | None]]:
-    """Of every arm and metric the scores of trials, their mean under every permutation, and chance."""
+    """Scores of trials, their mean under every permutation, and chance, by arm and metric."""
     other = (cells.partners >= 0) & (true["stimulus"][cells.partners] != true["stimulus"][:, None])
     scores: dict[str, dict[str, np.ndarray]] = {arm: {} for arm in tables}
     nulls: dict[str, dict[str, np.ndarray]] = {arm: {} for arm in tables}
@@ -271,7 +271,7 @@ def _measure(
     resampled: tuple[np.ndarray, np.ndarray],
     seed: int,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Value, interval, p, chance and place of every score; eeg against shuffled as well. Distances are upright."""
+    """Value, interval, p, chance and place of every score; eeg against shuffled as well. Distances keep their sign."""
     means = {arm: {metric: float(v.mean()) for metric, v in given.items()} for arm, given in scores.items()}
     measured: dict[str, dict[str, dict[str, Any]]] = {arm: {} for arm in scores}
     for arm, metric, values in ((arm, *one) for arm, given in scores.items() for one in given.items()):

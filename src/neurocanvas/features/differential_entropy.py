@@ -8,14 +8,14 @@ import numpy as np
 
 from neurocanvas.config import FeatureSettings
 from neurocanvas.data.montage import BANDS
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.trials import Trials, TrialSpec
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.features.psd import RELEASED_HALF_BANDWIDTH, degrees_of_freedom, power_spectrum
 
 # Trials transformed at once; at 62 channels and 400 samples a chunk needs about 30 MB.
 CHUNK = 128
 
-# Hz; the spectrum above is not computed.
+# Hz; the spectrum above it is not computed.
 HIGHEST = max(high for _, high in BANDS.values())
 
 # Volts per µV: the released features were made on the file's own unit.
@@ -30,7 +30,7 @@ def bin_shares(freqs: np.ndarray, bands: Mapping[str, tuple[float, float]]) -> n
     # A bin covers half the spacing on both sides, so bands that tile the axis neither lose nor double any power.
     freqs = np.asarray(freqs, dtype=np.float64)
     spacing = freqs[1] - freqs[0]
-    for name, (low, high) in bands.items():  # one that is filled in part would not be comparable
+    for name, (low, high) in bands.items():  # a band covered only in part would not be comparable
         if high > freqs[-1] + spacing / 2:
             raise NeuroCanvasError(
                 f"band {name} ({low:g}-{high:g} Hz) needs signal sampled at {2 * high:g} Hz or more; "
@@ -89,7 +89,7 @@ def released_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
 # What `features.method` may name.
 METHODS = {"gaussian": gaussian_entropy, "eeg-imagenet": released_entropy}
 
-# What the numbers of each method are.
+# Unit of each method.
 UNITS = {"gaussian": "nats", "eeg-imagenet": "sum of ln PSD over bins, PSD in V² as MNE's normalization=length"}
 
 
@@ -99,7 +99,7 @@ def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
     for first in range(0, len(trials), CHUNK):
         chunk = slice(first, first + CHUNK)
         window = cut_window(trials.signal(chunk), trials, settings)
-        lowest, highest = window.min(axis=-1), window.max(axis=-1)  # what is not finite reaches one of them
+        lowest, highest = window.min(axis=-1), window.max(axis=-1)  # NaN and infinity show in one of them
         for bad, problem in (
             (~(np.isfinite(lowest) & np.isfinite(highest)), "holds values that are not finite"),
             (lowest == highest, "is flat"),
@@ -109,7 +109,7 @@ def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
                 shown = trials.column("image")[first + row] if "image" in trials.metadata else "unknown"
                 raise NeuroCanvasError(
                     f"trial {trials.names[first + row]} (image {shown}): channel {trials.spec.ch_names[channel]} "
-                    f"{problem} in the feature window; leave trial or channel out."
+                    f"{problem} in the feature window; leave out that trial or channel."
                 )
         features[chunk] = METHODS[settings.method](window, trials.spec.sfreq)
     return features
@@ -117,14 +117,17 @@ def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
 
 def cut_window(signal: np.ndarray, trials: Trials, settings: FeatureSettings) -> np.ndarray:
     """Cut the feature window out of whole trials, as a view: (..., n_times) -> (..., window)."""
-    spec = trials.spec
+    return signal[..., window_samples(trials.spec, settings.tmin, settings.tmax, "features.tmin, features.tmax")]
+
+
+def window_samples(spec: TrialSpec, tmin: float, tmax: float, name: str) -> slice:
+    """The samples of a trial between two times in s after image onset, end exclusive; `name` is for the error."""
     offset = round(spec.tmin * spec.sfreq)
-    start, stop = (round(edge * spec.sfreq) - offset for edge in (settings.tmin, settings.tmax))
-    n_times = signal.shape[-1]
-    if not 0 <= start < stop <= n_times:
-        last = spec.tmin + n_times / spec.sfreq
+    start, stop = (round(edge * spec.sfreq) - offset for edge in (tmin, tmax))
+    if not 0 <= start < stop <= spec.n_times:
+        last = spec.tmin + spec.n_times / spec.sfreq
         raise NeuroCanvasError(
-            f"features.tmin, features.tmax: the trials hold {spec.tmin:.3f} to {last:.3f} s after picture "
-            f"onset; got {settings.tmin} to {settings.tmax}."
+            f"{name}: the trials hold {spec.tmin:.3f} to {last:.3f} s after image onset; got {tmin} to {tmax}; choose "
+            "a window inside the trials."
         )
-    return signal[..., start:stop]
+    return slice(start, stop)

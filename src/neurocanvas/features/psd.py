@@ -10,14 +10,14 @@ from neurocanvas.errors import NeuroCanvasError
 
 # Time-half-bandwidth product NW of the default spectrum: 2 tapers, smoothing over ±3.75 Hz after 400 ms, 4 degrees of
 # freedom per bin. NW = 4 (MNE's default) smears over ±10 Hz and leaves only 28 % of a 10 Hz tone in alpha (here 68 %).
-# One Hann window is narrower (83 %) but hears only the middle of the window and gives 2 degrees of freedom. On the real
+# One Hann window is narrower (83 %) but uses only the middle of the window and gives 2 degrees of freedom. On the real
 # grating recordings NW = 1.5 decoded frequency and orientation at least as well as ten other windows.
 HALF_BANDWIDTH = 1.5
 
 # NW of MNE's default multitaper spectrum, which the released features were made with.
 RELEASED_HALF_BANDWIDTH = 4.0
 
-# Rows (channels of trials) transformed at once: what they need stays in the cache of a processor core.
+# Rows (channels of trials) transformed at once: few enough to stay in a core's cache.
 BLOCK = 512
 
 # Singular values below this share of the largest are left out: less than float32 resolves.
@@ -50,7 +50,7 @@ def power_spectrum(
     signal = np.asarray(signal)
     n_times = signal.shape[-1]
     freqs = np.fft.rfftfreq(n_times, 1 / sfreq)
-    freqs = freqs[freqs - freqs[1] / 2 < highest]  # bins that begin above it would cost most of the time
+    freqs = freqs[freqs - freqs[1] / 2 < highest]  # those above would take most of the time
     factors = _factors(n_times, half_bandwidth, len(freqs))
     rows = signal.reshape(-1, n_times)
     psd = np.empty((len(rows), len(freqs)), dtype=np.float32)
@@ -59,7 +59,7 @@ def power_spectrum(
         block = rows[first : first + BLOCK]
         centred = (block - block.mean(axis=-1, keepdims=True)).astype(np.float32, copy=False)
         centred -= centred.mean(axis=-1, keepdims=True)  # of float32 around a large offset the first mean is rounded
-        mirrored = centred[:, : -pairs - 1 : -1]  # of samples 1 to pairs; the first and the middle one have no other
+        mirrored = centred[:, : -pairs - 1 : -1]  # of samples 1 to pairs; the first and the middle one have no partner
         power = np.zeros((len(freqs), len(block)), dtype=np.float32)
         for fold, (to_parts, to_coordinates) in zip((np.add, np.subtract), factors, strict=True):
             folded = centred[:, :half].copy()
@@ -67,7 +67,7 @@ def power_spectrum(
             parts = to_parts @ (to_coordinates @ folded.T)
             power += np.square(parts, out=parts).reshape(-1, len(freqs), len(block)).sum(axis=0)
         psd[first : first + BLOCK] = power.T
-    # a one-sided bin stands for two, but for DC and Nyquist
+    # a one-sided bin counts for two, except DC and Nyquist
     psd *= (np.where(np.arange(len(freqs)) % (n_times / 2) == 0, 1.0, 2.0) / sfreq).astype(np.float32)
     return freqs, psd.reshape(*signal.shape[:-1], len(freqs))
 
@@ -101,10 +101,9 @@ def degrees_of_freedom(n_times: int, shares: np.ndarray, *, half_bandwidth: floa
     products = np.fft.fft(windows[:, None] * windows[None], axis=-1)
     covariance = np.einsum("k,l,kld->d", weights, weights, np.abs(products) ** 2)
     amounts = np.asarray(shares).T * np.where(np.arange(len(shares)) % (n_times / 2) == 0, 1.0, 2.0)
-    distance = np.arange(amounts.shape[1])
     variance = []
     for amount in amounts:
         used = np.flatnonzero(amount)
-        gaps = np.abs(distance[used][:, None] - distance[used][None])
+        gaps = np.abs(used[:, None] - used)
         variance.append(amount[used] @ covariance[gaps] @ amount[used])
     return 2 * amounts.sum(axis=1) ** 2 / np.array(variance)

@@ -12,7 +12,7 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.pretrained import batches
 
-# Start of a drawing: a stimulus' picture, by name, or a small picture.
+# Start of a drawing: the name of a stimulus, or a small picture.
 Start = str | np.ndarray
 
 # Targets compared with the predictions per batch; sets memory, not results.
@@ -21,9 +21,9 @@ AT_ONCE = 200
 
 @dataclass(frozen=True)
 class ArmInputs:
-    """All that an arm may make conditions from, for some of a subject's trials; arrays of trials are float32."""
+    """What an arm makes conditions from, for some of a subject's trials; arrays of trials are float32."""
 
-    predicted: np.ndarray  # (n_trials, 77, 768) or (n_trials, 1, width): the mapper's, compared with targets
+    predicted: np.ndarray  # (n_trials, 77, 768) or (n_trials, 1, width): the encoder's, compared with targets
     rescaled: np.ndarray  # as `predicted`, stretched for the generator; where the arm is deranged, of other trials
     mean: np.ndarray  # as `predicted`: mean training target of each trial's fold
     true: np.ndarray  # (n_trials, 77, 768): embedding of the caption of the picture seen
@@ -149,9 +149,9 @@ class Arm:
     condition: Callable[[ArmInputs], np.ndarray]  # -> (n_trials, 77, 768)
     meaning: str = ""  # what its pictures are made from, for the report
     informed: bool = True  # knows something of the trial's EEG; the report ranks trials by the first such arm
-    from_prediction: bool = False  # conditions are in the mapper's target space, which must be the generator's
+    from_prediction: bool = False  # conditions are in the encoder's target space, which the generator must accept
     deranged: bool = False  # from the predictions for other trials, which `derangement` deals out
-    start: Callable[[ArmInputs], list[Start]] | None = None  # None: from noise alone
+    start: Callable[[ArmInputs], list[Start]] | None = None  # None: from noise only
     of_images: bool = False  # made once per image, from `true`, whatever the EEG
     best_of: bool = False  # of several samples, take the one whose own caption's embedding is nearest to the prediction
 
@@ -161,14 +161,6 @@ def _random_training(inputs: ArmInputs) -> np.ndarray:
     pairs = zip(inputs.seeds.tolist(), inputs.known, strict=True)
     rows = [np.random.default_rng(seed).choice(np.flatnonzero(known)) for seed, known in pairs]
     return np.asarray(inputs.embeddings[rows], np.float32)
-
-
-def _nearest_stimuli(inputs: ArmInputs) -> list[Start]:
-    return list(inputs.stimuli[inputs.nearest].tolist())
-
-
-def _sketches(inputs: ArmInputs) -> list[Start]:
-    return list(inputs.sketch())
 
 
 # Every arm by name.
@@ -210,12 +202,12 @@ ARMS: dict[str, Arm] = {
     "retrieved-start": Arm(
         lambda inputs: inputs.rescaled,
         "Made from the prediction, but drawn over the training picture that is nearest to it.",
-        from_prediction=True, start=_nearest_stimuli,
+        from_prediction=True, start=lambda inputs: inputs.stimuli[inputs.nearest].tolist(),
     ),
     "sketched-start": Arm(
         lambda inputs: inputs.rescaled,
         "Made from the prediction, but drawn over a small picture that ridge regression predicts.",
-        from_prediction=True, start=_sketches,
+        from_prediction=True, start=lambda inputs: list(inputs.sketch()),
     ),
     "best-of": Arm(
         lambda inputs: inputs.rescaled,

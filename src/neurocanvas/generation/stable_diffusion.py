@@ -12,6 +12,7 @@ import numpy as np
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.targets.clip import N_TOKENS
 from neurocanvas.targets.pretrained import device, find_family, load_part, precision_of, variant
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ SCHEDULERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "lcm": ("LCMScheduler", {}),
 }
-
-N_TOKENS = 77
 
 
 def load_preview(family: str) -> Any:
@@ -187,24 +186,24 @@ class StableDiffusion:
                 scale = torch.full((len(prompts),), settings.guidance - 1)
                 inside = pipeline.get_guidance_scale_embedding(scale, own_guidance).to(device(), unet.dtype)
             extra = pipeline.prepare_extra_step_kwargs(noises, 0.0)
+            begin, end = (share * len(times) for share in settings.guidance_interval)
             for number, time in enumerate(times):
-                begin, end = (share * len(times) for share in settings.guidance_interval)
                 guided = settings.guidance > 1 and own_guidance is None and begin <= number < end
-                entered = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
-                said = unet(
-                    entered, time, encoder_hidden_states=both if guided else prompts, timestep_cond=inside,
+                model_input = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
+                predicted = unet(
+                    model_input, time, encoder_hidden_states=both if guided else prompts, timestep_cond=inside,
                     return_dict=False,
                 )[0]  # fmt: skip
                 if guided:
-                    away, towards = said.chunk(2)
-                    said = away + settings.guidance * (towards - away)
-                latents = scheduler.step(said, time, latents, **extra, return_dict=False)[0]
+                    away, towards = predicted.chunk(2)
+                    predicted = away + settings.guidance * (towards - away)
+                latents = scheduler.step(predicted, time, latents, **extra, return_dict=False)[0]
         pictures = self.decode(latents)
         pipeline.maybe_free_model_hooks()  # where networks are offloaded, the VAE leaves the card again
         return pictures
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Decode latents, one picture after the other."""
+        """Decode latents, one at a time."""
         import torch
 
         vae = self.pipeline.vae if self.preview is None else self.preview

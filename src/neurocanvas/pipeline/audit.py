@@ -1,4 +1,4 @@
-"""The verb audit: a run folder, or a table of somebody else's predictions, to what can be concluded from it."""
+"""The verb audit: what can be concluded from a run folder, or from a table of somebody else's predictions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from neurocanvas.findings import Finding, finding, read_findings
 from neurocanvas.pipeline.classify import COLUMNS as CELL_COLUMNS
 from neurocanvas.pipeline.classify import UNSELECTED
 
-# What is read of the card of a classifier's answers.
+# Fields that are read from the card of a classifier's scores.
 CELL_KINDS = {"subject": str, "model": str, "concepts": list, "findings": list, "settings": dict, "split": str}
 
-# Decoders of a subject.
+# A subject's decoders.
 MODELS = "models/*_s{}_fold*_model.safetensors"
 
 
@@ -44,7 +44,7 @@ def audit(
 
 
 def _run_cases(folder: Path) -> list[Case]:
-    """What a run folder tested: every protocol and granularity of classifiers, the encoder, and pictures of others."""
+    """Cases of a run folder: each protocol and granularity of classifiers, the encoder, pictures made elsewhere."""
     # Trials, splits, cards and hashes are read from the folder; nothing is opened, split or computed anew.
     if not (folder / "run.toml").is_file():
         raise NeuroCanvasError(
@@ -61,7 +61,7 @@ def _run_cases(folder: Path) -> list[Case]:
         if not summary.get("arms"):
             raise damaged(path, "no arms", "evaluate")
     cases: list[Case] = []
-    if errand := settings.evaluate.against or (summary is not None and GIVEN in summary["arms"]):
+    if elsewhere := settings.evaluate.against or (summary is not None and GIVEN in summary["arms"]):
         from neurocanvas.audit.external import pictures_case
 
         pairs = settings.evaluate.pairs if settings.evaluate.against else ""
@@ -70,19 +70,19 @@ def _run_cases(folder: Path) -> list[Case]:
     cells: dict[tuple[str, str], list[Path]] = {}
     for path in sorted(folder.glob("classification/*/*/*.npy")):
         cells.setdefault((path.parent.parent.name, path.parent.name), []).append(path)
-    mapped = list(folder.glob("models/*_model.safetensors")) or not (cells or errand)
-    if not (cells or mapped):
+    encoded = list(folder.glob("models/*_model.safetensors")) or not (cells or elsewhere)
+    if not (cells or encoded):
         return cases
     trials, columns, findings = _read_trials(folder)
     for (protocol, granularity), paths in cells.items():
         cases.append(_classified(folder, f"{protocol}, {granularity}", paths, trials, columns, findings))
-    if mapped:
-        cases.append(_mapped(folder, summary, trials, columns, findings))
+    if encoded:
+        cases.append(_encoded(folder, summary, trials, columns, findings))
     return cases
 
 
 def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Finding]]:
-    """Trials of all tables beside the features; codes of what parts are compared by, and the order; what they lack."""
+    """Trials of all tables beside the features; the columns by which parts are compared, and the order; findings."""
     needed, rows = ("trial", "subject", "order", "block", "image", "concept"), dict[str, dict[str, str]]()
     for path in sorted(folder.glob("features/**/s*_trials.csv")):
         rows |= {row["trial"]: row for row in artifacts.read_csv(path, "features", needed)}
@@ -99,10 +99,10 @@ def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Find
     columns = {"stimulus" if name == "image" else name: groups(trials, name) for name in compared}
     columns |= {"concept": groups(trials, "concept"), "order": trials.column("order")}
     captions = folder / "targets" / "caption.txt"
-    prints = _read_card(captions, "caption", {}).get("images") if artifacts.card_path(captions).is_file() else None
-    if not isinstance(prints, dict):
+    hashes = _read_card(captions, "caption", {}).get("images") if artifacts.card_path(captions).is_file() else None
+    if not isinstance(hashes, dict):
         return trials, columns, [finding("pictures-by-name")]
-    of_trial = np.array([str(prints.get(name) or "") for name in trials.column("image").tolist()])
+    of_trial = np.array([str(hashes.get(name) or "") for name in trials.column("image").tolist()])
     if (of_trial != "").any():
         columns["picture"] = np.where(of_trial == "", -1, np.unique(of_trial, return_inverse=True)[1])
     return trials, columns, []
@@ -167,11 +167,11 @@ def _classified(
     return _case(name, splits, trials, columns, answers=answers, findings=said, other_split=stale)
 
 
-def _mapped(
+def _encoded(
     folder: Path, summary: Mapping[str, Any] | None, trials: Trials,
     columns: Mapping[str, np.ndarray], lacks: Sequence[Finding],
 ) -> Case:  # fmt: skip
-    """What the decoders that made the predictions were tested on, the gallery, and what `evaluate` made of it."""
+    """What the decoders that made the predictions were tested on, the gallery, and how `evaluate` scored it."""
     made = {}  # subject -> the card of its predictions
     for path in folder.glob("predictions/s*.npy"):
         made[path.stem.removeprefix("s")] = _read_card(path, "predict", {"encoder": str, "decoders": list})
@@ -237,7 +237,7 @@ def _selection(card: Mapping[str, Any]) -> str:
 
 
 def _two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, selection: str) -> list[dict[str, Any]]:
-    """Give two-way identification of an arm, and of the floor, as `evaluate` tested it."""
+    """Two-way identification of an arm, and of the floor, as `evaluate` tested it."""
     if arm not in summary["arms"]:
         return []
     path, scores = folder / "scores" / "summary.json", {}
@@ -250,9 +250,9 @@ def _two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, 
             if value is None and key in ("low", "high", "p"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise damaged(path, f"arms.{name}.two_way.{key} is no number", "evaluate")
+                raise damaged(path, f"arms.{name}.two_way.{key} is not a number", "evaluate")
     if not isinstance(summary.get("n_trials"), int):
-        raise damaged(path, "n_trials is no number", "evaluate")
+        raise damaged(path, "n_trials is not a number", "evaluate")
     scored = scores[arm]
     return [{
         "model": model, "metric": "two-way", "n": summary["n_trials"], "correct": None,
@@ -264,7 +264,7 @@ def _two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, 
 
 
 def damaged(path: Path, what: str, verb: str) -> NeuroCanvasError:
-    """Make the error of a damaged file."""
+    """The error of a damaged file."""
     return NeuroCanvasError(f"{path}: damaged ({what}); run `neurocanvas {verb}` again.")
 
 
@@ -287,9 +287,9 @@ def _read_card(path: Path, verb: str, kinds: Mapping[str, type]) -> dict[str, An
     card = _read_mapping(path, verb)
     for name, kind in kinds.items():
         if not isinstance(card.get(name), kind):
-            raise damaged(path, f"{name} is missing or of a wrong kind", verb)
+            raise damaged(path, f"{name} is missing or of the wrong type", verb)
     if not all(isinstance(one, str) for one in card.get("concepts", [])):
-        raise damaged(path, "concepts must be a list of texts", verb)
+        raise damaged(path, "concepts must be a list of strings", verb)
     return card
 
 
@@ -300,7 +300,7 @@ def _read_answers(path: Path, card: Mapping[str, Any], names: np.ndarray) -> np.
     if not is_numbers or table.ndim != 2 or table.shape[1] != needed or not len(table):
         raise damaged(path, f"{needed} numbers per trial are needed; got {table.dtype}, {table.shape}", "classify")
     if not card["concepts"] or not np.isin(card["concepts"], names).all():
-        raise damaged(artifacts.card_path(path), "it names concepts that the trial tables lack", "classify")
+        raise damaged(artifacts.card_path(path), "it names concepts that are not in the trial tables", "classify")
     if not np.isfinite(table[:, : len(CELL_COLUMNS)]).all():
-        raise damaged(path, "trials are numbers, some of these are not", "classify")
+        raise damaged(path, "trials are numbered, and some of the numbers are not finite", "classify")
     return table

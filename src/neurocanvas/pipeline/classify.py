@@ -1,4 +1,4 @@
-"""The stages classify and benchmark: which concept was seen, by every model, protocol, granularity and subject."""
+"""The verbs classify and benchmark: which concept was seen, by every model, protocol, granularity and subject."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,48 +19,41 @@ from neurocanvas.data.trials import Trials
 from neurocanvas.decoder import Decoder
 from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file
-from neurocanvas.evaluation.benchmark import (
-    Cell,
-    as_csv,
-    explanation,
-    paper_tables,
-    summarise_cells,
-)
+from neurocanvas.evaluation.benchmark import Cell, as_csv, explanation, paper_tables, summarise_cells
 from neurocanvas.findings import finding, listed, read_findings
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run
 from neurocanvas.pipeline.train import features, made_from, read_inputs, simulate, write_trials
 
-# What stands before the scores in a file of scores; `order` is the trial's place in the subject's recording.
+# Columns before the scores in a file of scores; `order` is the trial's position in the subject's recording.
 COLUMNS = ("order", "concept", "fold", "unit")
 
-# Stands for the concept of a test trial while decoders are fitted: no concept has it.
+# Replaces the concept of test trials while decoders are fitted; no concept has this name.
 HIDDEN = ""
 
 UNSELECTED = "none: the last epoch, and the validation trials train too"
 
-# Settings that one network alone reads; those of networks are no estimator's.
-OPTIONS_OF: Mapping[str, frozenset[str]] = MappingProxyType(
-    {"eegnet": frozenset({"eegnet"}), "rgnn": frozenset({"rgnn_layout", "domain_adaptation", "edge_penalty"})}
-)
+# Settings that only one network reads, and those that no scikit-learn estimator reads.
+OPTIONS_OF: Mapping[str, frozenset[str]] = {
+    "eegnet": frozenset({"eegnet"}), "rgnn": frozenset({"rgnn_layout", "domain_adaptation", "edge_penalty"}),
+}  # fmt: skip
 OF_NETWORKS = frozenset({"pretrained", "batch_size", "epochs", "patience"})
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One subject's trials under one protocol; what the models are given is read once."""
+    """One subject's trials under one protocol; the inputs of models are read once."""
 
     run: Run
     subject: str
 
     @cached_property
     def pool(self) -> Trials:
-        """The trials that rows count in: the subject's own, or with them those of others that train."""
+        """The trials that rows refer to: the subject's own, and those of other subjects that train."""
         return self.run.pool(self.subject)
 
     @cached_property
-    def pool_print(self) -> str:
-        """What names the pool."""
+    def pool_fingerprint(self) -> str:
         return self.pool.fingerprint()
 
     def inputs(self, decoder: Decoder) -> Any:
@@ -69,7 +61,7 @@ class _Job:
         return process_cache("classify", decoder.takes, self, lambda: read_inputs(self.run, self.subject, decoder))
 
     def split(self, granularity: str, within: str) -> Split:
-        """The split of the trials of a granularity; rows count in the pool."""
+        """The split of the trials of a granularity; rows refer to the pool."""
         settings, concept = self.run.settings, self.pool.column("concept")
         chosen = "" if granularity == settings.data.granularity else granularity
         own = self.pool.column("subject") == self.subject
@@ -97,7 +89,7 @@ class _Job:
         return found
 
     def units(self, rows: np.ndarray) -> np.ndarray:
-        """What a permutation exchanges as a whole: the block in a blocked design, else the trial."""
+        """What permutations exchange as a whole: the block in a blocked design, else the trial."""
         if not blocked_trials(self.pool[self.pool.column("subject") == self.subject]).any():
             return rows
         blocks = np.stack([groups(self.pool, "session")[rows], self.pool.column("block")[rows]], axis=1)
@@ -106,10 +98,10 @@ class _Job:
     def cache_key(self, splits: Split, decoder: Decoder) -> str:
         """Fingerprint of everything that a cell depends on."""
         settings = self.run.settings
-        prints = made_from(self.run, self.subject, decoder)[1] if decoder.takes == "features" else []
+        hashes = made_from(self.run, self.subject, decoder)[1] if decoder.takes == "features" else []
         return artifacts.fingerprint(
-            "classify 4", decoder.encoder, _read_by(decoder, settings.classify), settings.features, prints,
-            self.pool_print, [split.fingerprint() for split in splits],
+            "classify 4", decoder.encoder, _read_by(decoder, settings.classify), settings.features, hashes,
+            self.pool_fingerprint, [split.fingerprint() for split in splits],
         )  # fmt: skip
 
 
@@ -153,7 +145,7 @@ class _Unit:
 
 
 def _classify(run: Run, unit: _Unit) -> Path:
-    """Train a model on every fold of a subject and write its scores of the test trials, unless that is done."""
+    """Train a model on every fold of a subject and write its scores of the test trials, unless they are there."""
     run = process_cache("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
     job = process_cache("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
     granularity, model, settings = unit.granularity, unit.model, run.settings.classify
@@ -245,7 +237,7 @@ def benchmark(run: Run) -> list[Path]:
 
 
 def _tasks(run: Run) -> list[str]:
-    """The granularities that are asked for, fine as its groups; of the default ones those that the data have."""
+    """The granularities of the settings, fine as its groups; by default all that the data have."""
     asked = run.settings.benchmark.granularities
     trials, _ = run.dataset
     concepts, granularities = trials.column("concept"), trials.column("granularity")
@@ -267,7 +259,7 @@ def _tasks(run: Run) -> list[str]:
 def _run_grid(
     run: Run, protocols: Sequence[str], granularities: Sequence[str], name: str, own: tuple[str, str]
 ) -> list[Path]:
-    """Check everything that can be known before, do every cell, then write the tables; `own` are the run's."""
+    """Check every split, train every cell, then write the tables; `own` is the run's protocol and granularity."""
     takes = {find_encoder(model).inputs[0] for model in run.settings.classify.models}
     runs = [_with_protocol(run, protocol) for protocol in protocols]
     units = []

@@ -1,8 +1,8 @@
-"""The stage controls: what else than the brain's response to pictures could explain the accuracy."""
+"""The verb controls: what other than the brain's response to pictures could explain the accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ BEFORE, WEAK = (-0.2, 0.0), (0.0, 0.04)
 # is nearest.
 NULL_ARMS = ("shuffled", "mean", "random", "retrieval", "class-name")
 
-# Of pictures as low-level descriptors, px.
+# Side of pictures that serve as low-level descriptors, px.
 SIDE = 16
 
 # Principal coordinates of the concepts' mean embeddings.
@@ -72,7 +72,7 @@ def _control(names: Sequence[str], run: Run, unit: tuple[str, str]) -> dict[str,
 
 @dataclass(frozen=True)
 class WindowOfTrials:
-    """The feature window of trials, read when it is asked for."""
+    """The feature window of trials, read when it is indexed."""
 
     trials: Trials
     settings: FeatureSettings
@@ -85,9 +85,11 @@ class WindowOfTrials:
 
 
 def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
-    """What the controls need of one subject; of what not all of them need, the fields that are used."""
+    """Inputs of the controls for one subject; those that not all controls need are made only if they are used."""
     pool, (values, card) = run.pool(subject), read_pooled_features(run, subject)
     settings = run.settings.features
+    # the method of imported features is unknown: that of the settings stands in
+    method = METHODS.get(str(card.get("method")), METHODS[settings.method])
     splits = [split.joined() for split in run.split(subject).folds]
     folds = [(np.sort(np.concatenate([split.train, split.validation])), split.test) for split in splits]
     concept = pool.column("concept")
@@ -96,18 +98,12 @@ def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
         features=values, concept=concept, stimulus=pool.column("image"), block=pool.column("block"),
         run=ranks(pool.column("run")), session=groups(pool, "subject", "session"), order=pool.column("order"),
         splits=folds, baseline=_before_the_picture(pool, settings) if "baseline" in used else None,
-        signal=WindowOfTrials(pool, settings), extract=_as_the_runs(str(card.get("method")), settings, pool.spec.sfreq),
+        signal=WindowOfTrials(pool, settings), extract=lambda signal: method(signal, pool.spec.sfreq),
         embeddings=_concept_embeddings(run, pool) if unseen or "embeddings" in used else None,
         low_level=_low_level(run, pool) if "low_level" in used else None,
         **_arm_scores(run, subject) if "arms" in used else {},
         permutations=run.settings.controls.permutations, repeats=run.settings.controls.repeats,
     )  # fmt: skip
-
-
-def _as_the_runs(method: str, settings: FeatureSettings, sfreq: float) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes the run's features of a signal; of imported features, whose method is unknown, the settings' one."""
-    features = METHODS.get(method, METHODS[settings.method])
-    return lambda signal: features(signal, sfreq)
 
 
 def _before_the_picture(trials: Trials, settings: FeatureSettings) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""From pictures to scores and the page: the stages evaluate and report."""
+"""From pictures to scores: the verb evaluate."""
 
 from __future__ import annotations
 
@@ -29,32 +29,15 @@ from neurocanvas.data.splits import blocked_trials
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.decoder import Decoder
 from neurocanvas.encoders.target_pca import TargetPCA
-from neurocanvas.errors import NeuroCanvasError, check_file, check_option
+from neurocanvas.errors import NeuroCanvasError, check_file, check_option, csv_text
 from neurocanvas.evaluation import feature_networks, pixels
-from neurocanvas.evaluation.feature_networks import (
-    FEATURE_NETWORKS,
-    FeatureNetwork,
-    NotComputed,
-    extract_features,
-)
+from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS, FeatureNetwork, NotComputed, extract_features
 from neurocanvas.evaluation.identification import similarity, two_way_table
 from neurocanvas.evaluation.metrics import METRICS, NOT_COMPUTED
 from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, CENTRINGS, retrieve
-from neurocanvas.evaluation.set_metrics import (
-    effective_rank,
-    fid,
-    inception_score,
-    kid,
-    mean_pairwise_cosine,
-)
+from neurocanvas.evaluation.set_metrics import effective_rank, fid, inception_score, kid, mean_pairwise_cosine
 from neurocanvas.evaluation.statistics import OTHERS, Cells, bootstrap_interval
-from neurocanvas.evaluation.summary import (
-    MANY_SUBJECTS,
-    exchangeable,
-    semantic_order,
-    sign,
-    summarise,
-)
+from neurocanvas.evaluation.summary import MANY_SUBJECTS, exchangeable, semantic_order, sign, summarise
 from neurocanvas.findings import Finding, read_findings
 from neurocanvas.generation.arms import derangement
 from neurocanvas.parallel import process_cache
@@ -69,13 +52,13 @@ from neurocanvas.training.losses import two_way_of_trials
 if TYPE_CHECKING:
     from neurocanvas.audit.external import Pairing
 
-# Pictures that are embedded at once; targets that are read at once.
-AT_ONCE, ROWS_AT_ONCE = 64, 64
+# Pictures or targets in one batch.
+AT_ONCE = 64
 
-# The variant that is not only described here: its networks are those of `FEATURE_NETWORKS`, scored with permutations.
+# The default variant: its networks are those of `FEATURE_NETWORKS`, and its scores have permutation tests.
 DEFAULT = "mindeye"
 
-# Tables of every arm, which the summary makes scores of.
+# Tables of every arm from which the summary computes scores.
 BASIC = ("similarity", "concept", "pixcorr", "ssim")
 
 # Networks with up to .7 MB of features per picture, too much to store: similarities to the gallery are cached instead.
@@ -84,7 +67,7 @@ WIDE = ("alexnet2", "alexnet5")
 
 @dataclass(frozen=True)
 class Given:
-    """What is compared: files of every arm's pictures and of the gallery, and each trial's row in the gallery."""
+    """What is compared: files of every arm's pictures and of the gallery, and each picture's row in the gallery."""
 
     drawn: Mapping[str, np.ndarray]
     seen: np.ndarray
@@ -93,7 +76,7 @@ class Given:
 
     @cached_property
     def keys(self) -> dict[Path, str]:
-        """Of each picture a hash of its file and of the size at which it is compared."""
+        """Hash of each picture's file and of the size at which it is compared."""
         return {
             path: artifacts.fingerprint(check_file(path, "a picture; make it again").read_bytes(), self.size)
             for path in dict.fromkeys(np.concatenate([self.seen, *self.drawn.values()]).tolist())
@@ -133,7 +116,7 @@ def cached(
 
 @dataclass
 class Compared:
-    """What is known of the pictures of all arms beside what was seen."""
+    """How the pictures of all arms compare with what was seen."""
 
     tables: dict[str, dict[str, np.ndarray]]
     prompted: np.ndarray | None  # the judge's embeddings of the names of concepts
@@ -143,9 +126,9 @@ class Compared:
 
 
 def compare(run: Run, given: Given, prompts: Sequence[str], cells: Cells) -> Compared:
-    """Compare every arm's pictures with what was seen: by the judge, by pixels, and by the networks that are here."""
+    """Compare every arm's pictures with what was seen: by the judge, by pixels, and by the networks available."""
     settings, variant = run.settings.evaluate, VARIANTS[run.settings.evaluate.variant]
-    # What is measured beyond the judge and PixCorr and SSIM in cells: names of networks, and the metrics of each.
+    # Beyond the judge and PixCorr and SSIM in cells: names of networks, and the metrics of each.
     units: list[tuple[str, FeatureNetwork | None, list[str]]] = []
     if variant.pixels is not None:
         units.append(("", None, [f"{metric}@{settings.variant}" for metric in ("pixcorr", "ssim")]))
@@ -233,7 +216,7 @@ def _pixel_table(_: Run, unit: tuple[np.ndarray, np.ndarray, tuple[int, int] | N
 
 @dataclass
 class Network:
-    """The features that one network gives of pictures, cached; it is loaded when one is missing."""
+    """One network's features of pictures, cached; it is loaded when some are missing."""
 
     run: Run
     given: Given
@@ -286,7 +269,7 @@ class Network:
         return cached(self.run, f"{self.name}-{arm}", made_by, [keys[path] for path in paths], compare_parts)
 
 
-# Of each metric, into which part of `Compared` it goes, and of each arm the score.
+# Metric -> its part of `Compared`, and the score of each arm.
 Part = Literal["tables", "values", "sets"]
 Scores = dict[str, tuple[Part, dict[str, Any]]]
 
@@ -294,7 +277,7 @@ Scores = dict[str, tuple[Part, dict[str, Any]]]
 def _measured(
     given: Given, run: Run, unit: tuple[str, FeatureNetwork | None, list[str]]
 ) -> tuple[Scores, dict[str, str]]:
-    """All metrics of one network, or those of pairs of pixels; and which are not computed, and why."""
+    """All metrics of one network, or of pixels; and which are not computed, and why."""
     name, known, metrics = unit
     settings, scores, not_computed = run.settings.evaluate, Scores(), dict[str, str]()
     network: Network | None = None
@@ -369,7 +352,7 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
     return "sets", asdict(fid(drawn_features, seen_features))
 
 
-# Of a gallery in which the five best are a score.
+# Smallest gallery for which top-5 accuracy means something.
 FEWEST_PICTURES = 6
 
 # How importance is measured -> title and meaning; the first as in [Breiman2001].
@@ -380,12 +363,12 @@ IMPORTANCE = {
 
 
 def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
-    """Say what the run's predictions are like and rest on, where decoders and features are still there."""
+    """Retrieval, diversity and feature importance of predictions whose decoders and features are still there."""
     rng, first = np.random.default_rng(run.settings.evaluate.seed), 0
     parts: dict[str, list[tuple[dict[str, dict[str, Any]], int]]] = {"retrieval": [], "diversity": []}
     whose, exchanged, lost = [], [], dict[tuple[str, str, str], list[np.ndarray]]()
     for subject in run.subjects:
-        path, pool = run.folder / "predictions" / f"s{subject}.npy", run.pool(subject)
+        path, pool = run.predictions_path(subject), run.pool(subject)
         try:
             made_from = {path.parent / name: key for name, key in artifacts.read_card(path)["made_from"].items()}
             current = all(artifacts.read_card(one)["fingerprint"] == key for one, key in made_from.items())
@@ -414,7 +397,7 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
             units = np.unique(pool.column("block")[rows], return_inverse=True)[1] if blocked else np.arange(len(rows))
             exchanged.append(first + units)
             first += len(rows)
-    # Mean of numbers over folds, weighted by their trials; of numbers of trials the sum; the rest as it is.
+    # Over folds: numbers of trials are added up, other numbers averaged by trials, texts and booleans left as they are.
     said: dict[str, Any] = {part: {} for part in parts}
     named = [(what, name) for what, made in parts.items() for name in dict.fromkeys(n for one, _ in made for n in one)]
     for kind, name in named:
@@ -433,9 +416,8 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
         drops = np.concatenate(drops_of_folds)
         interval = bootstrap_interval(drops, units, strata=strata, rng=np.random.default_rng(0))
         lines.append((*what, float(drops.mean()), *(interval or (np.nan, np.nan))))
-    columns = ("kind", "group", "name", "drop", "low", "high")
     path = run.folder / "scores" / "importance.csv"
-    write_table(path, {name: np.array([line[at] for line in lines]) for at, name in enumerate(columns)})
+    artifacts.write_text(path, csv_text([("kind", "group", "name", "drop", "low", "high"), *lines]))
     return [path], said
 
 
@@ -497,7 +479,7 @@ def cosines(basis: TargetPCA, predicted: np.ndarray, targets: np.ndarray, *, cen
     flat = targets.reshape(len(targets), -1)
     shift = flat.mean(axis=0, dtype=np.float64) if centred else np.zeros(1)
     products, squared = np.empty((len(flat), len(rows))), np.empty(len(flat))
-    for part in batches(len(flat), ROWS_AT_ONCE):
+    for part in batches(len(flat), AT_ONCE):
         targets = flat[part] - shift
         products[part], squared[part] = targets @ rows.T, np.einsum("nd,nd->n", targets, targets)
     lengths = np.einsum("nk,kl,nl->n", weights, rows @ rows.T, weights, optimize=True)
@@ -512,7 +494,6 @@ def importance(
     training_mean: np.ndarray,
     *,
     rng: np.random.Generator,
-    repeats: int = 5,
 ) -> dict[str, dict[Any, np.ndarray]]:
     """Loss of each trial's score, (n_trials,), without a group of features (n_trials, n_chans, n_bands)."""
     # Groups that carry the same information hide one another: neither is missed while the other is there. Below 0, a
@@ -523,7 +504,7 @@ def importance(
             f"mean {training_mean.shape}."
         )
     whole = score(features)
-    orders = [rng.permutation(len(features)) for _ in range(repeats)]
+    orders = [rng.permutation(len(features)) for _ in range(5)]
     found: dict[str, dict[Any, np.ndarray]] = {kind: {} for kind in IMPORTANCE}
     for name, (chans, bands) in groups.items():
         without = []
@@ -581,15 +562,15 @@ def evaluate(run: Run) -> list[Path]:
     return paths
 
 
-# Tables that are there only where concepts or mappers are known.
+# Tables that are written only where concepts or decoders are known.
 NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.csv")
 
-# What is compared, columns of trials, whether the design is blocked, names of the gallery and of concepts, findings.
+# Files to compare, columns of trials, whether the design is blocked, names of the gallery and of concepts, findings.
 Read = tuple[Given, dict[str, np.ndarray], bool, list[str], dict[str, str], list[Finding]]
 
 
 def _read_images(run: Run) -> Read:
-    """Read which of the run's own pictures there are, and what is known of their trials."""
+    """Find the run's own pictures, and read what is known of their trials."""
     images = run.folder / "images"
     entries = read_manifest(run, images / "manifest.jsonl")
     arms = list(dict.fromkeys(entry["arm"] for entry in entries))
@@ -615,7 +596,7 @@ def _read_images(run: Run) -> Read:
         for name in ("subject", "trial", "stimulus", "concept")
     }
     cards = {
-        subject: artifacts.read_card(run.folder / "predictions" / f"s{subject}.npy")
+        subject: artifacts.read_card(run.predictions_path(subject))
         for subject in {entry["subject"] for entry in of_arm[arms[0]]}
     }
     fold = {subject: dict(zip(card["trials"], card["folds"], strict=True)) for subject, card in cards.items()}
@@ -627,7 +608,7 @@ def _read_images(run: Run) -> Read:
 
 
 def _read_elsewhere(run: Run) -> Read:
-    """Read a folder of pictures that is scored against a folder of what was seen."""
+    """Find the pictures of a folder and those that were seen, in another folder."""
     from neurocanvas.audit.external import choose_size, read_pairing
 
     settings = run.settings.evaluate
@@ -660,7 +641,7 @@ def _write_scores(
     *,
     blocked: bool,
 ) -> list[Path]:
-    """Write the scores, which concepts the judge names for pictures of which, and two orders of concepts."""
+    """Write the scores, the judge's confusion matrix of concepts, and two orders of concepts."""
     from sklearn.metrics import confusion_matrix
 
     per_concept = [
@@ -679,10 +660,7 @@ def _write_scores(
     for arm, tables in found.tables.items():
         counts = confusion_matrix(true, tables["concept"].argmax(axis=1), labels=np.arange(len(ids)))
         cells += [(arm, ids[row], ids[column], int(counts[row, column])) for row, column in np.argwhere(counts)]
-    columns = ("arm", "true", "named", "count")
-    write_table(
-        folder / "confusion.csv", {name: np.array([cell[at] for cell in cells]) for at, name in enumerate(columns)}
-    )
+    artifacts.write_text(folder / "confusion.csv", csv_text([("arm", "true", "named", "count"), *cells]))
     first = [int(trials["block"][true == row].min()) for row in range(len(ids))]
     write_table(folder / "concept_order.csv", {
         "concept": np.array(ids), "name": np.array(list(concepts.values())),
@@ -693,7 +671,7 @@ def _write_scores(
 
 
 def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:
-    """Trial columns for the statistics, and whether concepts came in blocks; what is not known is one value."""
+    """Trial columns for the statistics, and whether concepts came in blocks; an unknown column is constant."""
     n = len(pairing.images)
     given = {name: np.asarray(values) for name, values in pairing.columns.items()}
 
@@ -721,7 +699,7 @@ def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:
 
 
 def _dealt_out(trials: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray | None:
-    """Another picture of the same subject for everyone, which is the floor; None where a subject has one only."""
+    """For every trial another picture of its subject, as the floor; None if a subject has only one."""
     order = np.empty(len(trials["subject"]), np.int64)
     for subject in np.unique(trials["subject"]):
         rows = np.flatnonzero(trials["subject"] == subject)

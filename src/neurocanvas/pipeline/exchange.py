@@ -35,10 +35,10 @@ def read_released(path: Path | str, n_chans: int = 62) -> np.ndarray:
     """Read a released feature file, band-major (n_trials, n_bands·n_chans), as (n_trials, n_chans, n_bands) float64."""
     path, n_bands = check_file(path, "released features"), len(BANDS)
     try:
-        columns = np.lib.format.open_memmap(path, mode="r")  # maps, and so never unpickles
+        columns = np.lib.format.open_memmap(path, mode="r")  # never unpickles
     except Exception as error:  # NumPy's header parser raises much more than ValueError
         raise NeuroCanvasError(
-            f"{path}: allowed is an undamaged .npy array of numbers; this one is cut off, pickled or something else. "
+            f"{path}: allowed is an undamaged .npy array of numbers; this one is truncated, pickled or something else. "
             "Copy or make it again."
         ) from error
     if columns.ndim != 2 or columns.shape[1] != n_bands * n_chans:
@@ -85,8 +85,7 @@ def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np
         name: torch.from_numpy(np.array(row, np.float32).reshape(SHAPE))
         for name, row in zip(stimuli, embeddings, strict=True)
     }
-    with atomic(path) as temporary, temporary.open("wb") as stream:  # torch writes a path's name into the archive
-        torch.save(tensors, stream)
+    write_torch(path, tensors)
 
 
 def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:
@@ -250,10 +249,10 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
     if captions.is_file():
         written.append(output / "caption.txt")
         write_captions(written[-1], read_captions(captions))
-    embeddings = run.folder / "targets" / "clip_embeddings.npy"
+    embeddings = run.embeddings_path("clip-text")
     if embeddings.is_file():
         written.append(output / "clip_embeddings.pth")
-        # all that there are, as of the captions: the run may be opened for some of its subjects, who saw fewer pictures
+        # all of them, as with the captions: the run may be open for some of its subjects only, who saw fewer pictures
         stimuli = artifacts.read_card(embeddings).get("stimuli", run.stimuli)
         write_released_embeddings(written[-1], stimuli, artifacts.read_array(embeddings, "CLIP embeddings"))
     for subject in run.subjects:
@@ -315,7 +314,7 @@ def _take(run: Run, files: Mapping[str, Path], staged: Path) -> list[Path]:
     if file := files.get("caption.txt"):
         _take_captions(run, file, place(run.folder / "targets" / "caption.txt"))
     if file := files.get("clip_embeddings.pth"):
-        _take_embeddings(run, file, place(run.folder / "targets" / "clip_embeddings.npy"))
+        _take_embeddings(run, file, place(run.embeddings_path("clip-text")))
     for subject in run.opened:
         if file := files.get(f"{subject}_{run.settings.data.granularity}_de.npy"):
             _take_features(run, file, subject, place(run.features_path(subject)))
@@ -347,8 +346,8 @@ def _take_captions(run: Run, file: Path, path: Path) -> None:
     """Write the captions of caption.txt."""
     captions = read_captions(file, run.stimuli, "choose its data set")
     write_captions(path, captions)
-    prints = {name: run.dataset[1].print_of(name) for name in run.stimuli}
-    artifacts.finish(path, _inputs(file), {**_card(file), "images": prints})
+    hashes = {name: run.dataset[1].print_of(name) for name in run.stimuli}
+    artifacts.finish(path, _inputs(file), {**_card(file), "images": hashes})
 
 
 def _take_embeddings(run: Run, file: Path, path: Path) -> None:
@@ -380,7 +379,7 @@ def _take_features(run: Run, file: Path, subject: str, path: Path) -> None:
 
 
 def _check_reader(run: Run, file: Path, subject: str, features_come_along: bool) -> None:
-    """Raise if the run's mapper or its features are not those that a released mapper is made of."""
+    """Raise unless the run's encoder and features fit a released mapper."""
     features = run.features_path(subject)
     if run.settings.encoder.name != "mlp_sd":
         raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's encoder.name is {run.settings.encoder.name!r}.")

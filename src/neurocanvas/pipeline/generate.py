@@ -36,18 +36,11 @@ from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths
 from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.captions import load_captioner, prompt, read_captions
 from neurocanvas.targets.clip import encode_distinct, load_text_encoder
-from neurocanvas.targets.pretrained import (
-    batches,
-    device,
-    find_family,
-    local_folder,
-    precision_of,
-    source_print,
-)
+from neurocanvas.targets.pretrained import batches, device, find_family, local_folder, precision_of, source_print
 
 STAGE = "generate"
 
-# Side of the small images that drawing may start from, px; principal coordinates that are predicted of them.
+# Side of the small images that drawing may start from, px; number of their principal coordinates that are predicted.
 SIDE, COMPONENTS = 16, 64
 
 # Settings of `generate` that an image depends on, beside condition, seed and weights.
@@ -76,14 +69,14 @@ def generate(run: Run) -> list[Path]:
         for subject in ("",) if ARMS[arm].of_images else run.subjects:
             entries = plan(run, subject, arm)
             shards += [entries[part] for part in batches(len(entries), settings.shard)]
-    if "sketched-start" in settings.arms:  # before workers want it at once
+    if "sketched-start" in settings.arms:  # before several workers need it at once
         list(run.spread("sketch", sketch, list(run.subjects)))
     processes: Any = None
     own = shards
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes that `accelerate launch` started, one per GPU
         from accelerate import PartialState
 
-        # some have more to do than processes, for hours
+        # some processes work hours longer than others
         processes = PartialState(cpu=device() == "cpu", timeout=timedelta(days=7))
         own = shards[processes.process_index :: processes.num_processes]
     list(run.spread("generate", draw, own, needs=needs, sizes=[len(shard) for shard in own]))
@@ -113,7 +106,7 @@ def generate(run: Run) -> list[Path]:
 
 
 def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndarray:
-    """Choose which test trials get pictures: all, or at most so many, spread evenly over concepts and folds."""
+    """Choose which test trials get pictures: all, or at most `most`, spread evenly over concepts and folds."""
     codes = [np.unique(column, return_inverse=True)[1] for column in (concepts, folds)]
     turn = np.zeros(len(concepts), dtype=np.int64)
     for pair in np.unique(codes, axis=1).T:
@@ -139,7 +132,7 @@ def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
             }
             for place in chosen(concepts, np.zeros(len(concepts), np.int64), settings.max_trials)
         ]  # fmt: skip
-    path, trials = run.folder / "predictions" / f"s{subject}.npy", run.subjects[subject]
+    path, trials = run.predictions_path(subject), run.subjects[subject]
     artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
     card = artifacts.read_card(path)
     if max(card["trials"]) >= len(trials) or "known" not in card:
@@ -168,18 +161,18 @@ def _how(run: Run) -> dict[str, Any]:
     settings = run.settings.generate
     how = settings.model_dump(mode="json", include=set(DECIDE))
     how |= {"precision": precision_of(settings), "device": device()}
-    how["weights"] = process_cache(STAGE, "weights", settings.family, lambda: source_print(settings.family))
+    how["weights"] = source_print(settings.family)
     if settings.preview:
         how["taesd"] = source_print(find_family(settings.family).preview)
     return how
 
 
 def draw(run: Run, shard: list[dict[str, Any]]) -> None:
-    """Generate the images of a shard, entries of the manifest, that are not there; its sidecar is written last."""
+    """Generate the missing images of a shard of manifest entries; its sidecar is written last."""
     arm, subject, settings = shard[0]["arm"], shard[0].get("subject", ""), run.settings.generate
     root, row = run.folder / ("images" if subject else "generated_from_captions"), ARMS[arm]
     folder = (root / shard[0]["file"]).parent
-    done: dict[str, dict[str, Any]] = {}  # cache key, hash and size of every image that is there as it was written
+    done: dict[str, dict[str, Any]] = {}  # cache key, hash and size of every whole image
     for path in sorted(folder.glob("shard_*.json")):
         try:
             for name, about in json.loads(path.read_text(encoding="utf-8"))["pictures"].items():
@@ -217,7 +210,7 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
         for number in range(settings.samples)
     ]
     samples = np.stack([generator.generate(conditions, own, init) for own in seeds])
-    if inputs is not None and row.best_of:  # no judge, and nothing that was seen
+    if inputs is not None and row.best_of:  # neither the judge nor what was seen is used
         family = run.settings.family
         describe = process_cache(STAGE, "captioner", family, lambda: load_captioner(family))
         captions = embed_texts(run, describe(list(samples.reshape(-1, *samples.shape[2:])))).astype(np.float32)
@@ -239,8 +232,8 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
 
 
 def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmInputs:
-    """All that an arm may make conditions from, for some test trials of a subject; only what they need is read."""
-    path = run.folder / "predictions" / f"s{subject}.npy"
+    """What an arm makes conditions from, for some test trials of a subject; only the rows that they need are read."""
+    path = run.predictions_path(subject)
     predicted = process_cache(STAGE, "predictions", (run, subject), lambda: Predictions(run, subject))
     means = predicted.means
     card, images, scale = artifacts.read_card(path), run.dataset[1], run.settings.generate.scale
@@ -250,7 +243,6 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
     known = np.zeros((len(places), len(targets)), bool)
     for row, fold in enumerate(folds[places]):
         known[row, card["known"][fold]] = True
-
     seed, dealt = partial(image_seed, run.settings.generate.seed, arm, subject), places
     if ARMS[arm].deranged:
         dealt = derangement(tested.column("concept"), rng=np.random.default_rng(seed(-1)))[places]
@@ -321,7 +313,7 @@ def comparison_pages(
     *,
     per_page: int = 6,
 ) -> Iterator[np.ndarray]:
-    """Set pictures side by side."""
+    """Lay out rows of pictures side by side, as pages."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=14)
@@ -351,7 +343,7 @@ def comparison_pages(
 
 
 def _write_pages(run: Run, entries: list[dict[str, Any]]) -> list[Path]:
-    """Set every image that was generated from its caption beside what was seen and what was made from EEG."""
+    """Lay out images generated from captions beside what was seen and what was made from EEG."""
     folder, manifest = run.folder / "generated_from_captions", run.folder / "images" / "manifest.jsonl"
     captions = read_captions(run.folder / "targets" / "caption.txt")
     from_eeg: dict[str, Path] = {}
@@ -377,7 +369,7 @@ def _write_pages(run: Run, entries: list[dict[str, Any]]) -> list[Path]:
 
 
 def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
-    """Read what was drawn, if it still belongs to this run's trials and predictions."""
+    """Read the manifest; raise if it does not belong to this run's trials and predictions."""
     text = artifacts.read_text(path, "the pictures that were drawn; run `neurocanvas generate` first")
     try:
         entries = [json.loads(line) for line in text.splitlines()]
@@ -391,7 +383,7 @@ def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
         raise NeuroCanvasError(f"{path}: empty; run `neurocanvas generate` again.")
     predicted, made_from = set(), {}
     for subject in run.subjects.keys() & {subject for subject, *_ in drawn}:
-        card = artifacts.read_card(run.folder / "predictions" / f"s{subject}.npy")
+        card = artifacts.read_card(run.predictions_path(subject))
         rows, made_from[subject] = card["trials"], card["fingerprint"]
         shown = run.subjects[subject].column("image")
         predicted |= {(subject, row, str(shown[row])) for row in rows if row < len(shown)}

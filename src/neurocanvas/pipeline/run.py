@@ -60,7 +60,7 @@ class Run:
         title: str = "",
         sizes: Sequence[int] | None = None,
     ) -> Iterator[Result]:
-        """Let the engine do units of a stage, and show how far it is."""
+        """Run units of a stage on the engine, with a progress line."""
         advance = self.track(title or stage, len(units) if sizes is None else sum(sizes))
         done = self.engine.map(partial(work, self), units, needs or NEEDS[stage])
         for result, size in zip(done, sizes or [1] * len(units), strict=True):
@@ -110,7 +110,7 @@ class Run:
         return {subject: trials for subject, trials in self.opened.items() if subject in tested}
 
     def pool(self, subject: str) -> Trials:
-        """Return the trials from which a subject's splits are made."""
+        """Trials from which a subject's splits are made."""
         protocol, trials = self.settings.split.protocol, self.dataset[0]
         if protocol == "leave-session-out":  # the pool does not know the other subjects
             check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
@@ -135,11 +135,11 @@ class Run:
         return [str(name) for name in np.unique(self.dataset[0].column("image"))]
 
     def stimulus_rows(self, trials: Trials) -> np.ndarray:
-        """Find every trial's stimulus among the run's."""
+        """Row of every trial's stimulus in `stimuli`."""
         return np.searchsorted(np.array(self.stimuli), trials.column("image"))
 
     def features_path(self, subject: str) -> Path:
-        """Path of a subject's features; those of one granularity have a folder of their own."""
+        """Path of a subject's features; each granularity has its own folder."""
         return self.folder / self.settings.data.features_folder / f"s{subject}_de.npy"
 
     def model_path(self, subject: str, fold: int, encoder: str = "") -> Path:
@@ -147,12 +147,16 @@ class Run:
         name = (encoder or self.settings.encoder.name).replace(":", "_")
         return self.folder / "models" / f"{name}_s{subject}_fold{fold}_model.safetensors"
 
+    def predictions_path(self, subject: str) -> Path:
+        """Path of the predictions for a subject's test trials."""
+        return self.folder / "predictions" / f"s{subject}.npy"
+
     def embeddings_path(self, target: str) -> Path:
         """Where the embeddings of a target space are, one row per image of this run."""
         return self.folder / "targets" / f"{'clip_embeddings' if target == 'clip-text' else target}.npy"
 
     def targets(self, target: str = "") -> np.ndarray:
-        """Map the embeddings of a target space; without a name, of the one that encoders predict."""
+        """Memory-map the embeddings of a target space, by default of the one that encoders predict."""
         path = self.embeddings_path(target or self.settings.embed.target)
         embeddings = artifacts.read_array(path, "embeddings; `neurocanvas embed` makes them")
         if artifacts.read_card(path).get("stimuli") != self.stimuli:
@@ -169,7 +173,7 @@ def _in_worker(folder: str, settings: str) -> Run:
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns as CSV, atomically; no cell is a formula where a spreadsheet opens it."""
+    """Write columns as CSV, atomically; no spreadsheet takes a cell for a formula."""
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     artifacts.write_text(path, csv_text([list(columns), *rows]))
 

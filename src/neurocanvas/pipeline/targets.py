@@ -13,21 +13,15 @@ from neurocanvas import artifacts
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run
 from neurocanvas.targets import TARGETS, target_space
-from neurocanvas.targets.captions import (
-    captioner_of,
-    load_captioner,
-    prompt,
-    read_captions,
-    write_captions,
-)
+from neurocanvas.targets.captions import captioner_of, load_captioner, prompt, read_captions, write_captions
 from neurocanvas.targets.pretrained import batches, find_family, source_print
 
-# Captions or images that are encoded at once: the unit of work.
+# Captions or images in one unit of work.
 AT_ONCE = 32
 
 
 def caption(run: Run) -> list[Path]:
-    """Describe every image in words: by a captioner, by its concept's name, or as a file says."""
+    """Describe every image in words: by a captioner, by its concept's name, or from a file."""
     settings, ids = run.settings.caption, run.stimuli
     path, images = run.folder / "targets" / "caption.txt", run.dataset[1]
     captions: dict[str, str] | None = None
@@ -67,7 +61,7 @@ def _describe(run: Run, names: list[str]) -> list[str]:
 
 
 def embed(run: Run) -> list[Path]:
-    """Encode every caption for the generator, and every image as what encoders predict, if that is something else."""
+    """Encode every caption for the generator, and captions or images for the target space that encoders predict."""
     images, made_from = run.dataset[1], run.folder / "targets" / "caption.txt"
     paths: list[Path] = []
     captions = read_captions(made_from, run.stimuli, "run `neurocanvas caption`")

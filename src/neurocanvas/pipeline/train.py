@@ -25,18 +25,21 @@ from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.pretrained import batches
 from neurocanvas.training.losses import mse_per_element, two_way_in_targets
 
+# Purpose of a file of features, for errors.
+FEATURES = "features; `neurocanvas features` makes them"
+
 # What the cards of features that train together must agree on.
 MADE_BY = ("method", "window", "ch_names", "bands")
 
-# Trials that are predicted at once.
+# Trials that are predicted in one batch.
 AT_ONCE = 64
 
-# Bytes up to which the signal is read once and stays in memory; that of more trials is read batch by batch.
+# A signal of at most this many bytes is read once and stays in memory; a larger one is read batch by batch.
 IN_MEMORY = 500_000_000
 
 LICENCE = "MIT for the weights; the terms of the recordings and images that they were trained on apply as well"
 
-# Parameters that decide what an encoder in closed form is.
+# Parameters on which an encoder in closed form depends.
 OF_CLOSED_FORM = ("encoder", "target", "window", "features", "n_components", "token_weights")
 
 
@@ -57,7 +60,7 @@ def features(run: Run, *, keep_imported: bool = False) -> list[Path]:
 
 
 def _extract(run: Run, subject: str, *, keep_imported: bool) -> Path:
-    """Compute one subject's features, unless that is done."""
+    """Compute one subject's features, unless they are there."""
     from neurocanvas.data.montage import BANDS
     from neurocanvas.features.differential_entropy import UNITS, extract
 
@@ -85,7 +88,7 @@ def write_trials(run: Run, subject: str) -> None:
 
 
 def pooled_features_paths(run: Run, subject: str) -> list[Path]:
-    """Say where the features of a subject's pool are."""
+    """Paths of the features of a subject's pool."""
     return [run.features_path(one) for one in unique_names(run.pool(subject).column("subject"))]
 
 
@@ -108,7 +111,7 @@ def read_pooled_features(run: Run, subject: str) -> tuple[np.ndarray, Mapping[st
 def _read_features(run: Run, subject: str) -> tuple[np.ndarray, Mapping[str, Any]]:
     """A subject's features and their card."""
     path = run.features_path(subject)
-    values, card = artifacts.read_array(path, "features; `neurocanvas features` makes them"), artifacts.read_card(path)
+    values, card = artifacts.read_array(path, FEATURES), artifacts.read_card(path)
     if len(values) != len(run.opened[subject]):
         raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
     return values, card
@@ -124,11 +127,10 @@ def read_inputs(run: Run, subject: str, decoder: Decoder) -> Any:
 
 
 def made_from(run: Run, subject: str, decoder: Decoder) -> tuple[list[Path], list[str]]:
-    """The artifacts that a decoder's inputs are read from, and what names their content."""
+    """The artifacts that a decoder's inputs are read from, and their hashes."""
     if decoder.takes == "signal":
         return [], [run.pool(subject).fingerprint()]
-    made = "features; `neurocanvas features` makes them"
-    paths = [check_file(path, made) for path in pooled_features_paths(run, subject)]
+    paths = [check_file(path, FEATURES) for path in pooled_features_paths(run, subject)]
     return paths, [artifacts.read_card(path)["sha256"] for path in paths]
 
 
@@ -164,34 +166,35 @@ def train(run: Run) -> list[Path]:
     units = []
     for subject in run.opened:  # the audit reads these, whatever the encoder is made from
         write_trials(run, subject)
-    for subject in run.subjects:  # what cannot be split is refused before anything is trained
+    for subject in run.subjects:  # raises before anything is trained if one cannot be split
         units += [(subject, fold, name) for fold in range(len(run.split(subject).folds)) for name in names]
     return list(run.spread("train", _train, units))
 
 
 def _train(run: Run, unit: tuple[str, int, str]) -> Path:
-    """Train one encoder for one subject and fold, unless that is done; continue after a kill."""
+    """Train one encoder for one subject and fold, unless it is there; continue after a kill."""
     subject, number, name = unit
     pool, decoder, path = run.pool(subject), make_decoder(run, name), run.model_path(subject, number, name)
     fold = run.split(subject).folds[number].joined()
-    read, prints = made_from(run, subject, decoder)
+    read, hashes = made_from(run, subject, decoder)
     parameters = {key: value for key, value in decoder.get_params(deep=False).items() if key not in EXECUTION}
-    if hasattr(decoder.what(), "fit_closed_form"):
+    closed_form = hasattr(decoder.what(), "fit_closed_form")
+    if closed_form:
         of_encoder = {key: value for key, value in parameters.items() if key.startswith("encoder__")}
         parameters = {key: parameters[key] for key in OF_CLOSED_FORM} | of_encoder
     embedded = run.embeddings_path(run.settings.embed.target)
-    targets = artifacts.read_card(check_file(embedded, "embeddings; `neurocanvas embed` makes them"))["sha256"]
-    inputs = artifacts.fingerprint("train 3", prints, targets, run.stimuli, fold.fingerprint(), parameters)
+    target_hash = artifacts.read_card(check_file(embedded, "embeddings; `neurocanvas embed` makes them"))["sha256"]
+    inputs = artifacts.fingerprint("train 3", hashes, target_hash, run.stimuli, fold.fingerprint(), parameters)
     state = path.with_name(path.name + ".state")
     if artifacts.is_done(path, inputs):
-        state.unlink(missing_ok=True)  # which a killed run left here
+        state.unlink(missing_ok=True)  # left by a killed run
         return path
-    space = TargetSpace(run.settings.embed.target, run.targets().shape[1:], run.settings.family)
-    y = Embeddings(space, run.stimuli, run.targets(), run.stimulus_rows(pool))
+    targets = run.targets()
+    space = TargetSpace(run.settings.embed.target, targets.shape[1:], run.settings.family)
+    y = Embeddings(space, run.stimuli, targets, run.stimulus_rows(pool))
     common = run.settings.encoder.components, run.settings.encoder.token_weights
     projected = process_cache("train", "targets", (run, unit[:2]), lambda: Projected.make(y, fold.train, *common))
-    gradient = not hasattr(decoder.what(), "fit_closed_form")
-    left = (decoder.epochs or 0) if gradient else 0
+    left = 0 if closed_form else decoder.epochs or 0
     advance = run.track(f"train {name} s{subject} fold{number}", left)
 
     def note(line: dict[str, Any]) -> None:
@@ -222,11 +225,12 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
 
 
 def _scores(decoder: Decoder, projected: Projected, x: Any, shown: np.ndarray, fold: Fold) -> dict[str, float]:
-    """Error and two-way identification on validation and test trials; these are read here, after every prediction."""
-    predicted = {part: decoder.outputs(x[rows]) for part, rows in (("val", fold.validation), ("test", fold.test))}
+    """Error and two-way identification on validation and test trials, whose labels are read after all predictions."""
+    rows_of = {"val": fold.validation, "test": fold.test}
+    predicted = {part: decoder.outputs(x[rows]) for part, rows in rows_of.items()}
     scores = {}
     for part, found in predicted.items():
-        own = shown[fold.validation if part == "val" else fold.test]
+        own = shown[rows_of[part]]
         true, distance = projected.coordinates[own], projected.distance[own]
         scores[f"{part}_mse"] = mse_per_element(found, true, distance, projected.basis)
         scores[f"{part}_two_way"] = two_way_in_targets(found, true, distance, own)
@@ -234,7 +238,7 @@ def _scores(decoder: Decoder, projected: Projected, x: Any, shown: np.ndarray, f
 
 
 def training_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Scores of encoders and baselines, mean over trainings, as a table; None without cards that hold scores."""
+    """Scores of encoders and baselines, mean over trainings, as a table; None if no card holds scores."""
     cards = [card for card in cards if card.get("scores")]
     if not cards:
         return None
@@ -252,7 +256,7 @@ def training_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def asked(values: Any, trials: Trials, rows: np.ndarray, average: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The inputs of trials, or their mean over the showings of each image; rows of the first; numbers of showings."""
+    """Inputs of trials, or their mean over the showings of each image; row of the first showing; number of showings."""
     if not average:
         return values[rows], rows, np.ones(len(rows), dtype=np.int64)
     shown = groups(trials, "subject", "image")[rows]
@@ -269,7 +273,7 @@ def predict(run: Run) -> list[Path]:
 
 
 def _predict(run: Run, subject: str) -> Path:
-    """Predict the test trials of one subject in coordinates of their fold's basis, unless that is done."""
+    """Predict the test trials of one subject in coordinates of their fold's basis, unless that was done."""
     pool, average = run.pool(subject), run.settings.split.average_test
     folds_of = run.split(subject).folds
     models = [run.model_path(subject, number) for number in range(len(folds_of))]
@@ -277,10 +281,10 @@ def _predict(run: Run, subject: str) -> Path:
     decoders = [read_decoder(run, model) for model in models]
     for decoder in decoders:
         decoder.set_params(device=run.settings.execution.device, precision=run.settings.execution.precision)
-    read, prints = made_from(run, subject, decoders[0])
-    path = run.folder / "predictions" / f"s{subject}.npy"
+    read, sources = made_from(run, subject, decoders[0])
+    path = run.predictions_path(subject)
     hashes = [card["sha256"] for card in cards]
-    inputs = artifacts.fingerprint("predict 3", hashes, [fold.fingerprint() for fold in folds_of], prints, average)
+    inputs = artifacts.fingerprint("predict 3", hashes, [fold.fingerprint() for fold in folds_of], sources, average)
     if artifacts.is_done(path, inputs):
         return path
     values = read_inputs(run, subject, decoders[0])
@@ -289,7 +293,7 @@ def _predict(run: Run, subject: str) -> Path:
     rows = np.searchsorted(own, np.concatenate([shown for _, shown, _ in tests]))  # in the subject's own table
     folds = np.concatenate([np.full(len(shown), number) for number, (_, shown, _) in enumerate(tests)])
     order = np.argsort(rows, kind="stable")
-    # by how much predictions are shrunk is read off validation trials that are averaged as the test trials are
+    # shrinkage of predictions is measured on validation trials, averaged as the test trials are
     spreads = [
         decoder.outputs(asked(values, pool, fold.validation, average)[0]).std(axis=0)
         for decoder, fold in zip(decoders, folds_of, strict=True)
@@ -326,7 +330,7 @@ def read_decoder(run: Run, path: Path) -> Decoder:
 
 def decoders_of(run: Run, subject: str) -> list[Decoder]:
     """The decoders that made a subject's predictions, one per fold, as the predictions say."""
-    path, decoders = run.folder / "predictions" / f"s{subject}.npy", []
+    path, decoders = run.predictions_path(subject), []
     for name, sha256 in artifacts.read_card(path)["decoders"]:
         model = run.folder / check_name(run.folder, name, str(path))
         if artifacts.read_card(check_file(model, "the decoder of these predictions"))["sha256"] != sha256:
@@ -339,7 +343,7 @@ class Predictions:
     """Predicted targets of a subject's test trials, rebuilt from their coordinates when they are indexed."""
 
     def __init__(self, run: Run, subject: str) -> None:
-        path = run.folder / "predictions" / f"s{subject}.npy"
+        path = run.predictions_path(subject)
         self.coordinates = artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
         self.bases = [decoder.basis_ for decoder in decoders_of(run, subject)]
         self.folds = np.array(artifacts.read_card(path)["folds"])
@@ -353,7 +357,7 @@ class Predictions:
         """(n, *shape), float32."""
         rows = np.atleast_1d(np.arange(len(self))[rows])
         found = np.empty((len(rows), *self.shape[1:]), np.float32)
-        for part in batches(len(self), AT_ONCE):  # always these, so that no number depends on which rows are wanted
+        for part in batches(len(self), AT_ONCE):  # fixed batches, so that no number depends on which rows are read
             wanted = np.flatnonzero((rows >= part.start) & (rows < part.stop))
             for number in np.unique(self.folds[rows[wanted]]):
                 members, basis = np.flatnonzero(self.folds[part] == number) + part.start, self.bases[number]

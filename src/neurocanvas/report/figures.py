@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from neurocanvas.artifacts import number_in, read_csv
-from neurocanvas.data.montage import CH_NAMES, POSITIONS, standard_positions
+from neurocanvas.data.montage import BANDS, CH_NAMES, POSITIONS, standard_positions
 from neurocanvas.errors import NeuroCanvasError, csv_text
 from neurocanvas.report.text import ORDERS, percent, ranking_arm
 
@@ -34,6 +34,8 @@ MARKS: dict[str, str] = {
 MARK = '<path d="M0-6 5 2-5 2Z"/>'
 
 ROW, AXIS = 26, 20  # heights in CSS pixels
+
+HERTZ = {band: f"{low:g}–{high:g} Hz" for band, (low, high) in BANDS.items()}
 
 
 def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Markup:

@@ -16,7 +16,6 @@ from markupsafe import Markup
 from neurocanvas import artifacts
 from neurocanvas.artifacts import read_csv
 from neurocanvas.config import RunSettings, load_settings
-from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_file, check_name
 from neurocanvas.evaluation.metrics import METRICS
@@ -101,7 +100,7 @@ def _classification(path: Path) -> list[dict[str, Any]]:
             "sentence": classification_sentence([row for row in found["rows"] if row["protocol"] == protocol]),
             "findings": [(sentence(one), one["severity"]) for one in findings],
             "tables": [{**table, "link": csv_link(f"{path.stem}_{place}.csv", table["header"], table["lines"])}
-                       for place, table in enumerate(tables, len([t for s in parts for t in s["tables"]]) + 1)],
+                       for place, table in enumerate(tables, 1 + sum(len(part["tables"]) for part in parts))],
         })  # fmt: skip
     return parts
 
@@ -179,9 +178,8 @@ def _scalp(paths: Sequence[Path]) -> dict[str, Any]:
     maps = []
     for band, values in zip(card["bands"], mean.T, strict=True):
         limits = float(values.min()), float(values.max())
-        hertz = "{:g}–{:g} Hz".format(*BANDS[band]) if band in BANDS else ""
         maps.append({
-            "band": band, "hertz": hertz, "low": f"{limits[0]:.2f}", "high": f"{limits[1]:.2f}",
+            "band": band, "hertz": figures.HERTZ.get(band, ""), "low": f"{limits[0]:.2f}", "high": f"{limits[1]:.2f}",
             "map": scalp_map(values, card["ch_names"], limits),
         })  # fmt: skip
     unit = "nats" if card.get("method") == "gaussian" else "the released formula's unit"

@@ -12,7 +12,6 @@ from markupsafe import Markup
 from neurocanvas import artifacts
 from neurocanvas.artifacts import number_in, read_csv
 from neurocanvas.config import RunSettings
-from neurocanvas.data.montage import BANDS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.findings import read_findings
@@ -33,7 +32,6 @@ from neurocanvas.report.text import (
 
 SCORE_COLUMNS = ("value", "low", "high", "chance", "p", "p_vs_shuffled", "place")
 FOREST_COLUMNS = ("subject", "arm", "metric", "n", "value", "low", "high", "p", "p_holm")
-CONTROL_COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired")
 FOREMOST = 5  # electrodes that are named
 
 
@@ -172,7 +170,7 @@ def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | 
 
 def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
     """Read what the controls found."""
-    from neurocanvas.audit.controls.registry import CONTROLS
+    from neurocanvas.audit.controls.registry import COLUMNS, CONTROLS
 
     path = folder / "scores" / "controls.json"
     found = artifacts.read_json(path, "what the verb controls found; run it again")
@@ -193,13 +191,13 @@ def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
         verdict = controls_verdict(found)
     except (LookupError, TypeError, ValueError) as error:
         raise NeuroCanvasError(f"{path}: damaged ({error}); run the verb controls again.") from error
-    table = [[row.get(key) for key in CONTROL_COLUMNS] for row in found["rows"]]
+    table = [[row.get(key) for key in COLUMNS] for row in found["rows"]]
     corrected = any(row.get("p_holm") is not None for row in found["rows"])
     return {
         "verdict": verdict,
         "rows": rows,
         "corrected": corrected,
-        "link": csv_link("controls.csv", CONTROL_COLUMNS, table),
+        "link": csv_link("controls.csv", COLUMNS, table),
     }
 
 
@@ -233,8 +231,7 @@ def importance(path: Path) -> dict[str, Any] | None:
                 parts.append(whisker.format(at(low, scale), at(high, scale)))
             bar = Markup('<svg class="strip" width="100%" height="{}" aria-hidden="true">{}</svg>')
             shown.append({
-                "name": row["name"],
-                "hertz": "{:g}–{:g} Hz".format(*BANDS[row["name"]]) if row["name"] in BANDS else "",
+                "name": row["name"], "hertz": figures.HERTZ.get(row["name"], ""),
                 "bar": bar.format(figures.ROW, Markup("").join(parts)), "drop": number(row["drop"], True, unit=False),
                 "interval": interval(row, True) if np.isfinite([low, high]).all() else "–",
             })  # fmt: skip

@@ -18,7 +18,7 @@ from neurocanvas.generation.arms import ARMS
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 Note = str | tuple[str, str]
 
-# The overlaps of so many cases are printed; --json has all.
+# Cases whose overlaps are printed; --json has all.
 FEW_CASES = 3
 
 DESIGNS = {"block": "concepts in blocks", "mixed": "concepts in mixed order", "unknown": "order unknown"}
@@ -61,7 +61,7 @@ SENTENCES: dict[str, str] = {
     "pretrained-unknown": "Training started from the weights of a file, which does not say which trials trained it or "
     "chose its epoch. If tested trials were among them, the scores are too high.",
     "imported-unknown": "An encoder was imported, and its file does not say which trials trained it. The released code "
-    "trains on the first 30 of every 50 pictures and chooses the epoch that is best on the other 20: scores of any of "
+    "trains on the first 30 of every 50 pictures and chooses the epoch that is best on the other 20: scores on any of "
     "them are too high.",
     "transductive-training": "Domain adaptation saw the test trials without their labels: these scores are "
     "transductive.",
@@ -81,24 +81,24 @@ SENTENCES: dict[str, str] = {
     "paired-by-name": "Paired by name: both folders hold the same {n} file names.",
     "paired-by-table": "Paired by {table}: {n} rows.",
     "columns-unread": "Columns that were not read: {columns}.",
-    "equal-pictures": "{n} seen pictures are equal to another one, as {first} and {second}: identification cannot "
-    "distinguish them.",
-    "resized": "{n} of {of} pictures had another size and were brought to {width} x {height} px: the largest centred "
+    "equal-pictures": "{n} seen pictures have an identical twin, such as {first} and {second}: identification "
+    "cannot distinguish them.",
+    "resized": "{n} of {of} pictures had another size and were resized to {width} x {height} px: the largest centred "
     "part of that shape, Lanczos.",
-    "pairs-missing": "The pairing table {path} is not there: block and order are read from nowhere else.",
+    "pairs-missing": "The pairing table {path} is missing, so block and order are unknown.",
     "rows-differ": "{source} has {rows} rows, but {scored} pictures were scored; run `neurocanvas evaluate` again.",
-    "unseen-answers": "{n} of the concepts that were predicted are those of no test trial.",
-    "pooled-training": "All rows of train are taken to have trained what answered the test trials of every subject.",
+    "unseen-answers": "{n} of the predicted concepts belong to no test trial.",
+    "pooled-training": "All rows with split = train are assumed to have trained the model of every subject.",
     "pictures-by-name": "Pictures were compared by their names, not by the bytes of their files: `neurocanvas caption` "
-    "notes these.",
-    "scored-elsewhere": "scores/summary.json is of pictures that were made elsewhere; run `neurocanvas evaluate` again "
+    "records those.",
+    "scored-elsewhere": "scores/summary.json holds scores of pictures made elsewhere; run `neurocanvas evaluate` again "
     "for the run's own.",
-    "other-trials": "{file} was made from other trials than the split of the run folder gives; what is said of overlap "
-    "holds for the latter.",
+    "other-trials": "{file} was made from other trials than those of the run folder's split; overlaps are those of "
+    "the split.",
     "other-split": "Nothing can be concluded: {stale}.",
     "block-confounded": "Accuracy is confounded with recording block: {came}, {inside:%} of the test trials are of "
     "blocks that train too, and the block alone names the concept in {by_block:%}; {said}.",
-    "block-unknown": "Accuracy is confounded with recording block for all that is known: concepts came in blocks, and "
+    "block-unknown": "Accuracy is confounded with recording block, as far as is known: concepts came in blocks, and "
     "nothing says which blocks train; {ask}.",
     "no-answers": "Nothing can be concluded yet: there are no answers to test trials, and no scores of the arm eeg.",
     "chance": "Nothing can be concluded: no result is above chance; {said}.",
@@ -130,7 +130,7 @@ SENTENCES: dict[str, str] = {
     "untouched-unknown": "What the accuracy on untouched trials is: it was selected on the test trials.",
     "share-unknown": "How much of the accuracy is selection: which trials selected it is not known.",
     "whole-set": "Performance on one trial alone: transductive ({step}).",
-    "whole-set-beside": "Performance of one trial alone by what was computed beside the score: transductive ({rules} "
+    "whole-set-beside": "Performance on one trial alone by the scores computed beside this one: transductive ({rules} "
     "in scores/summary.json: retrieval{others}).",
     "p-out-of-reach": "Anything from p: {units} units give {least:3} at the least.",
     "neighbours": "That errors are about content: wrong answers of {model} name concepts recorded {distance:.0f} "
@@ -142,11 +142,11 @@ SENTENCES: dict[str, str] = {
     "nothing-decoded": "the control's decoder ({decoder}, on single trials) is not above chance (p {p:.2g}), so there "
     "is nothing to explain",
     "no-baseline": "the data set holds no time before the picture that is long enough for the features",
-    "no-signal": "there is no signal; the data set has it",
+    "no-signal": "the signal is missing; the data set has it",
     "no-embeddings": "there are no embeddings of the concepts; `neurocanvas embed` makes them",
-    "no-low-level": "there are no pictures to compare; `neurocanvas pictures` puts them into place",
-    "no-arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` and "
-    "then `neurocanvas evaluate` do that",
+    "no-low-level": "there are no pictures to compare; `neurocanvas pictures` puts them in place",
+    "no-arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` "
+    "and then `neurocanvas evaluate` add some",
     "too-few-pictures": "{pictures} pictures of {concepts} concepts are too few to be mixed",
     "one-concept-per-fold": "every fold tests one concept only",
     "no-training-in-session": "no tested trial has a training trial of its concept in its session",
@@ -218,7 +218,7 @@ def _beside(one: Mapping[str, Any]) -> str:
 
 
 def _overall(one: Mapping[str, Any]) -> str:
-    """What all controls come to; the sentence of the worst one stands before this."""
+    """Sum up the controls; the sentence of the worst one stands before this."""
     missing = f" {one['missing']} could not be computed." if one["missing"] else ""
     if not one["computed"]:
         return "No control could be computed."
@@ -251,7 +251,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def sentence(one: Finding | Mapping[str, Any]) -> str:
-    """Say a finding, or what a JSON file has of it."""
+    """The sentence of a finding, or of its record in a JSON file."""
     found, parts = one if isinstance(one, Finding) else read_findings([one])[0], []
     for literal, name, form, _ in Formatter().parse(SENTENCES[found.code]):
         parts.append(literal)
@@ -267,7 +267,7 @@ def warned(rows: Sequence[Mapping[str, Any]]) -> list[Note]:
 
 
 def verdict(audit: Mapping[str, Any]) -> str:
-    """Sum an audit up; the gravest finding comes first, with the cases that it is of."""
+    """Sum up an audit; the gravest finding comes first, with the cases that have it."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for case in sorted(audit["cases"], key=lambda case: [*CODES].index(case["verdict"]["code"])):
         found.setdefault(case["verdict"]["code"], []).append(case)
@@ -281,7 +281,7 @@ def verdict(audit: Mapping[str, Any]) -> str:
 
 
 def control_sentence(row: Mapping[str, Any]) -> str:
-    """Say what came of a control, in the words of its row of `CONTROLS`."""
+    """Say how a control came out, in the words of its row of `CONTROLS`."""
     from neurocanvas.audit.controls.base import LARGE_SHARE
     from neurocanvas.audit.controls.registry import CONTROLS
 
@@ -303,7 +303,7 @@ def control_sentence(row: Mapping[str, Any]) -> str:
 
 
 def controls_verdict(found: Mapping[str, Any]) -> str:
-    """Sum the controls up: serious reasons first, then the worst that is firm."""
+    """Sum up the controls: serious reasons first, then the worst that is firm."""
     reasons = []
     for row in found["rows"]:
         serious = [one for one in row["reasons"] if one["severity"] == "serious"]
@@ -407,7 +407,7 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
 
 
 def classification_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say what one protocol's rows of the benchmark come to."""
+    """Sum up one protocol's rows of the benchmark."""
     first = [row for row in rows if row["granularity"] == rows[0]["granularity"]]
     best = max(first, key=lambda row: row["mean"])
     right, chance = 100 * best["mean"], 100 * best["chance"]
@@ -457,7 +457,7 @@ def definitions(
 def metric_words(
     summary: Mapping[str, Any], metric: str, n_way: int | str, *, numbered: bool = False
 ) -> tuple[str, str, bool]:
-    """Title and meaning of a metric, of its row in `METRICS` or of summary.json, and whether it is a share."""
+    """Title and meaning of a metric, from its row in `METRICS` or from summary.json, and whether it is a share."""
     said, known = summary.get("metrics", {}).get(metric, {}), METRICS.get(metric)
     share = said.get("unit", known.unit if known else "") == SHARE
     if known and known.meaning:

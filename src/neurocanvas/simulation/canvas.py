@@ -34,17 +34,11 @@ class Canvas:
         rng: np.random.Generator,
     ) -> None:
         self.size, self.rng = size, rng
-        self._half, self._centre, self._cos, self._sin = (
-            SPAN * scale,
-            np.array([0.5 + x, 0.5 + y]),
-            np.cos(angle),
-            np.sin(angle),
-        )
+        self._half, self._centre = SPAN * scale, np.array([0.5 + x, 0.5 + y])
+        self._cos, self._sin = np.cos(angle), np.sin(angle)
         steps = ((np.arange(size) + 0.5) / size).astype(np.float32)
-        right, down = (
-            (steps[None, :] - self._centre[0]) / self._half,
-            (steps[:, None] - self._centre[1]) / self._half,
-        )
+        right = (steps[None, :] - self._centre[0]) / self._half
+        down = (steps[:, None] - self._centre[1]) / self._half
         self.u = (right * self._cos - down * self._sin).astype(np.float32)
         self.v = (right * self._sin + down * self._cos).astype(np.float32)
         across, up = 0.62 * light, -0.5
@@ -79,8 +73,7 @@ class Canvas:
 
     def round(self, cu: float, cv: float, ru: float, rv: float, gloss: float = 0.5) -> np.ndarray:
         """Shade of an ellipsoid with the given centre and half axes."""
-        nu, nv = (self.u - cu) / ru, (self.v - cv) / rv
-        return self._lit(nu, nv, gloss)
+        return self._lit((self.u - cu) / ru, (self.v - cv) / rv, gloss)
 
     def flat(self, strength: float = 0.16) -> np.ndarray:
         """Shade of a flat thing: a slope towards the light."""
@@ -160,7 +153,7 @@ def leaf(cu: float, cv: float, length: float, width: float, angle: float) -> np.
 
 
 def polygon(*points: tuple[float, float]) -> np.ndarray:
-    """Polygon through `points`."""
+    """Polygon with these corners."""
     return np.asarray(points, float)
 
 

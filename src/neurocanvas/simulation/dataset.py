@@ -243,12 +243,9 @@ def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recor
             "image": stimulus.name,
         }
         records.append({**record, "stage": stage} if recording.day else record)
-    content = {
-        "dataset": records,
-        "labels": list(IMAGENET_CONCEPTS),
-        "images": [stimulus.name for stimulus in stimuli],
-    }
-    # To a stream, not to a path: torch writes a path's name into the archive, and here that is a temporary one.
+    images = [stimulus.name for stimulus in stimuli]
+    content = {"dataset": records, "labels": list(IMAGENET_CONCEPTS), "images": images}
+    # To a stream, as torch writes the name of a path, which is a temporary one here, into the archive.
     save_torch(content, stream)
 
 

@@ -33,13 +33,8 @@ def source_positions() -> np.ndarray:
     longitude = side * rng.uniform(0.05, 1.9, N_RESPONDING)
     latitude = rng.uniform(-0.45, 0.9, N_RESPONDING)
     radius = rng.uniform(0.050, 0.070, N_RESPONDING)
-    visual = (
-        np.stack(
-            [np.sin(longitude) * np.cos(latitude), -np.cos(longitude) * np.cos(latitude), np.sin(latitude)],
-            axis=1,
-        )
-        * radius[:, None]
-    )
+    level = np.cos(latitude)
+    visual = np.stack([np.sin(longitude) * level, -np.cos(longitude) * level, np.sin(latitude)], 1) * radius[:, None]
     directions = rng.normal(size=(N_BACKGROUND, 3))
     directions[:, 2] = np.abs(directions[:, 2]) - 0.35
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -59,7 +54,7 @@ def leadfield() -> Leadfield:
     montage = mne.channels.make_dig_montage(dict(zip(CH_NAMES, POSITIONS)), coord_frame="head")
     info.set_montage(montage, verbose="error")
     sphere = mne.make_sphere_model((0.0, 0.0, 0.0), HEAD_RADIUS, verbose="error")
-    # MNE wants a direction for every point, although the solution below is free to point anywhere.
+    # MNE requires a direction for every point, although the solution below has free orientation.
     grid = {"rr": places, "nn": np.tile([0.0, 0.0, 1.0], (len(places), 1))}
     src = mne.setup_volume_source_space(pos=grid, sphere=sphere, sphere_units="m", verbose="error")
     forward = mne.make_forward_solution(info, None, src, sphere, meg=False, eeg=True, mindist=0.0, verbose="error")
@@ -132,11 +127,8 @@ def artefacts(rng: np.random.Generator) -> np.ndarray:
     gains = 1 + 0.5 * np.sin(np.arange(len(CH_NAMES)) * 1.7)  # every lead catches the line differently
     signal = level * gains[:, None] * np.sin(2 * np.pi * LINE_HZ * TIMES + phase)
     if rng.random() < BLINK_CHANCE:
-        centre, width, size = (
-            rng.uniform(-0.1, 0.6),
-            rng.uniform(0.04, 0.07),
-            BLINK_VOLTS * rng.uniform(0.6, 1.4),
-        )
+        centre, width = rng.uniform(-0.1, 0.6), rng.uniform(0.04, 0.07)
+        size = BLINK_VOLTS * rng.uniform(0.6, 1.4)
         signal += size * leadfield().blink[:, None] * np.exp(-0.5 * ((TIMES - centre) / width) ** 2)
     return signal.astype(np.float32)
 
@@ -234,11 +226,9 @@ def make_brain(
         power_gain=np.zeros(len(BANDS)),
         evoked_gain=0.0,
     )
-    return (
-        brain
-        if explained_variance == 0
-        else _calibrated(brain, pictures, explained_variance, np.random.default_rng([seed, 3, subject]))
-    )
+    if explained_variance == 0:
+        return brain
+    return _calibrated(brain, pictures, explained_variance, np.random.default_rng([seed, 3, subject]))
 
 
 def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
@@ -340,7 +330,7 @@ def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.rando
 
 
 def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Weights of one band, close to the given ones, by which all electrodes tell about equally much of the picture."""
+    """Weights of one band, near the given ones, with which all electrodes tell about equally much about the picture."""
     places = leadfield().positions[:N_RESPONDING]
     squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
     kernel = np.exp(-squared / (2 * TUNING_METRES**2)) + 1e-6 * np.eye(N_RESPONDING)

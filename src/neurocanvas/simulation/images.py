@@ -105,12 +105,7 @@ class Drawing:
 
 
 COARSE, FINE = 4.0, 10.0  # cycles per picture of the two standard gratings
-ORIENTATIONS: dict[float, str] = {
-    0.0: "vertical",
-    45.0: "left-tilted",
-    90.0: "horizontal",
-    135.0: "right-tilted",
-}
+ORIENTATIONS = {0.0: "vertical", 45.0: "left-tilted", 90.0: "horizontal", 135.0: "right-tilted"}
 
 
 @dataclass(frozen=True)

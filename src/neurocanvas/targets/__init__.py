@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Literal
@@ -12,8 +12,6 @@ import numpy as np
 
 from neurocanvas.artifacts import cached, fingerprint
 from neurocanvas.errors import check_option
-
-Encode = Callable[[Sequence[Any]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,12 @@ class TargetSpace:
 
 @dataclass(frozen=True)
 class Target:
-    """A row of `TARGETS`: what is encoded, and the functions ("module:function") that say its shape and encode it.
+    """A row of `TARGETS`: what is encoded, and the functions ("module:function") that return its shape and encode it.
 
     Parameters
     ----------
     of : {"concept", "caption", "image"}
-        What the network is given.
+        Input of the network.
     shape : str
         Names ``shape(network) -> tuple``, which loads no weights.
     load : str
@@ -70,20 +68,20 @@ class Target:
 
 # Name of a target space -> how it is made.
 TARGETS: dict[str, Target] = {
-        "concept": Target("concept"),
-        "clip-text": Target(
-            "caption", "neurocanvas.targets.clip:text_shape", "neurocanvas.targets.clip:load_text_encoder",
-            "last hidden state",
-        ),
-        "clip-pooled": Target(
-            "caption", "neurocanvas.targets.clip:pooled_shape", "neurocanvas.targets.clip:load_pooled_encoder",
-            "pooled output",
-        ),
-        "clip-image": Target(
-            "image", "neurocanvas.targets.clip:image_shape", "neurocanvas.targets.clip:load_image_encoder",
-            "projected image embedding",
-        ),
-    }  # fmt: skip
+    "concept": Target("concept"),
+    "clip-text": Target(
+        "caption", "neurocanvas.targets.clip:text_shape", "neurocanvas.targets.clip:load_text_encoder",
+        "last hidden state",
+    ),
+    "clip-pooled": Target(
+        "caption", "neurocanvas.targets.clip:pooled_shape", "neurocanvas.targets.clip:load_pooled_encoder",
+        "pooled output",
+    ),
+    "clip-image": Target(
+        "image", "neurocanvas.targets.clip:image_shape", "neurocanvas.targets.clip:load_image_encoder",
+        "projected image embedding",
+    ),
+}  # fmt: skip
 
 
 def target_space(name: str) -> TargetSpace:
@@ -95,7 +93,7 @@ def target_space(name: str) -> TargetSpace:
 
 
 def embed(images: Any, ids: Sequence[str], space: TargetSpace) -> np.ndarray:
-    """Embeddings of images by their names, (n, *space.shape), float16, from the shared cache or made."""
+    """Embeddings of images by name, (n, *space.shape), float16, from the shared cache or computed."""
     from neurocanvas.targets.captions import load_captioner
     from neurocanvas.targets.pretrained import find_family, source_print
 
@@ -113,9 +111,9 @@ def embed(images: Any, ids: Sequence[str], space: TargetSpace) -> np.ndarray:
         sources = list(map(str, cached("captions", keys, describe)))
 
     def encode(places: list[int]) -> Iterator[np.ndarray]:
-        load = resolve_name(row.load)(space.network)
+        encoder = resolve_name(row.load)(space.network)
         for place in places:
-            yield load([sources[place] if row.of == "caption" else images.picture(ids[place])])[0]
+            yield encoder([sources[place] if row.of == "caption" else images.picture(ids[place])])[0]
 
     keys = [fingerprint("embedding", str(space), weights, one) for one in sources]
     return np.stack(list(cached("embeddings", keys, encode)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,12 @@ from neurocanvas.targets.pretrained import batches, device, find_family, load_pa
 BATCH = 32
 
 # Recipe -> decoding: greedy, or sampled with a fixed seed as in the released script.
-DECODING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "default": MappingProxyType({"max_new_tokens": 32, "num_beams": 1, "do_sample": False}),
-        "released": MappingProxyType(
-            {"max_new_tokens": 20, "num_beams": 20, "do_sample": True, "temperature": 0.5, "repetition_penalty": 2.0}
-        ),
-    }
-)
+DECODING: dict[str, dict[str, Any]] = {
+    "default": {"max_new_tokens": 32, "num_beams": 1, "do_sample": False},
+    "released": {
+        "max_new_tokens": 20, "num_beams": 20, "do_sample": True, "temperature": 0.5, "repetition_penalty": 2.0,
+    },
+}  # fmt: skip
 
 
 def load_captioner(source: str, recipe: str = "default") -> Callable[[Sequence[np.ndarray]], list[str]]:
@@ -51,7 +48,7 @@ def load_captioner(source: str, recipe: str = "default") -> Callable[[Sequence[n
 
 
 def captioner_of(source: str) -> str:
-    """Folder or hub id of the captioner: a family's BLIP, or `source` itself if it is no family."""
+    """Folder or hub id of the captioner: a family's BLIP, or `source` itself if it is not a family."""
     try:
         return find_family(source).captioner
     except NeuroCanvasError:
@@ -79,10 +76,10 @@ def write_captions(path: Path, captions: Mapping[str, str]) -> None:
 
 
 def read_captions(path: Path, ids: Sequence[str] | None = None, remedy: str = "") -> dict[str, str]:
-    """Read `caption.txt`, ours or the released one; of some stimuli, in their order, or raise with `remedy`."""
+    """Read `caption.txt`, ours or the released one; with `ids` only those, in that order, or raise with `remedy`."""
     captions = {}
     text = read_text(path, "captions; `neurocanvas caption` makes it").removeprefix("\ufeff")
-    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines splits at marks that a caption may hold
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines also splits within captions
     for number, line in enumerate(lines, 1):
         stimulus, tab, caption = line.partition("\t")
         if not tab:

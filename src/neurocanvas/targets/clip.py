@@ -1,4 +1,4 @@
-"""CLIP embeddings: of captions, hidden states (77, 768) for Stable Diffusion or one vector; of pictures, one vector."""
+"""CLIP embeddings: captions to hidden states (77, 768) for Stable Diffusion or one vector, pictures to one vector."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.targets.pretrained import (
-    batches,
-    device,
-    find_family,
-    load_part,
-    load_picture_encoder,
-    variant,
-)
+from neurocanvas.targets.pretrained import batches, device, find_family, load_part, load_picture_encoder, variant
 
 N_TOKENS = 77
 BATCH = 32
@@ -65,7 +58,7 @@ def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequenc
 
 
 def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
-    """Encode captions, each distinct one once: (n_captions, ...), float16."""
+    """Encode every distinct caption once: (n_captions, ...), float16."""
     distinct = list(dict.fromkeys(captions))
     encoded = np.concatenate([encode(distinct[part]) for part in batches(len(distinct), BATCH)])
     row = {caption: index for index, caption in enumerate(distinct)}

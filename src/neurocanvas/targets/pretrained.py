@@ -1,4 +1,4 @@
-"""Families of frozen networks that belong together: a captioner, a text encoder with its generator, a judge."""
+"""Families of frozen networks: a captioner, a text encoder with its generator, and a judge."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def find_family(name: str) -> Family:
 
 
 def local_folder(source: str) -> Path | None:
-    """Folder of a network's files: itself, or the newest snapshot in the hub's cache; None if neither is here."""
+    """Folder of a network's files: itself, or the newest snapshot in the hub's cache; None if neither exists."""
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import scan_cache_dir
@@ -70,7 +70,7 @@ def local_folder(source: str) -> Path | None:
 
 
 def load_part(source: str, load: Callable[..., Part], *, network: bool = False, **options: Any) -> Part:
-    """Load one part; files that are missing or damaged raise in one line. A network comes in float32, on the device."""
+    """Load one part; missing or damaged files raise in one line. A network is in float32, on the device."""
     from diffusers.utils import logging as diffusers_logging
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
@@ -85,7 +85,7 @@ def load_part(source: str, load: Callable[..., Part], *, network: bool = False, 
             return load(source, **options)
         with_info: Any = load(source, output_loading_info=True, **options)
         loaded, said = with_info
-        if missing := sorted(said["missing_keys"]):  # they would be drawn at random
+        if missing := sorted(said["missing_keys"]):  # which would be random
             raise ValueError(f"{len(missing)} weights of {type(loaded).__name__} are not in it, the first {missing[0]}")
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -97,7 +97,7 @@ def load_part(source: str, load: Callable[..., Part], *, network: bool = False, 
 
 
 def variant(source: str, file: str) -> str | None:
-    """The `variant` to load a Stable Diffusion with: "fp16" if only half-precision weights are here, else None."""
+    """The `variant` to load a Stable Diffusion with: "fp16" if only half-precision weights are there, else None."""
     from huggingface_hub import try_to_load_from_cache
 
     half = file.replace(".safetensors", ".fp16.safetensors")
@@ -130,7 +130,7 @@ def source_print(source: str) -> str:
 
 
 def device() -> str:
-    """Where pretrained networks run: on what --device names, else on a GPU of CUDA, else on the CPU."""
+    """Device of pretrained networks: that of --device, else CUDA, else the CPU."""
     named = os.environ.get("NEUROCANVAS_DEVICE", "auto")
     if named != "auto":
         return named

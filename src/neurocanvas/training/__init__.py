@@ -1,1 +1,1 @@
-"""Training: one loop for every network, and what it trains them by."""
+"""Training: one loop and the losses, for every network."""

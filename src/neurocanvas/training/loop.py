@@ -1,12 +1,12 @@
-"""The training loop of every network; on a CPU, a resumed training gives the bytes of one that was never stopped."""
+"""The training loop of every network; on a CPU, a resumed training gives the same bytes as an uninterrupted one."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from torch.nn import functional
 
 from neurocanvas.artifacts import write_torch
 from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.parallel import threads as limit_threads
 from neurocanvas.training.losses import ConceptLoss, EmbeddingLoss
 
 # Epochs between two writes of the training state: a killed training repeats at most this many.
 CHECKPOINT_EVERY = 5
 
-# Trials of signal that are read or evaluated at once: memory, not result.
+# Trials of signal that are read or evaluated at once; sets memory, not results.
 AT_ONCE = 400
 
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -36,7 +37,7 @@ class Inputs:
     mean: np.ndarray
     sd: np.ndarray
     device: torch.device
-    whole: bool  # whether all of it is on the device, and evaluated, at once
+    whole: bool  # whether all trials are moved to the device, and evaluated, at once
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
         if self.whole:
@@ -46,8 +47,7 @@ class Inputs:
 
     @cached_property
     def _all(self) -> Tensor:
-        standardised = ((self.x[:] - self.mean) / self.sd).astype(np.float32, copy=False)
-        return torch.from_numpy(standardised).to(self.device)
+        return replace(self, whole=False)[:]
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Recipe:
 
 @dataclass
 class Training:
-    """What a training was like; the network itself ends in the state of the selected epoch."""
+    """Record of a training; the network itself ends in the state of the selected epoch."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     selected: int = 0  # epochs count from 1
-    final: Tensor | None = None  # outputs of the last epoch on the trials that are watched
+    final: Tensor | None = None  # outputs of the last epoch on the watched trials
     every: list[Tensor] = field(default_factory=list)  # and of each epoch
 
 
@@ -91,11 +91,11 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "scaler": scaler}
     _restore(state, made_from, parts, best, done)
-    adapts = adapt_to is not None and hasattr(network, "domain_classifier")
     while len(done.history) < recipe.epochs and len(done.history) - max(best.epochs, default=0) < recipe.patience:
-        progress = len(done.history) / recipe.epochs
-        others = _Others(inputs, adapt_to, progress) if adapts and adapt_to is not None else None
-        loss = _epoch(network, inputs, y, rows, objective, recipe, optimizer, scaler, precision, others)
+        adapt = None
+        if adapt_to is not None and hasattr(network, "domain_classifier"):
+            adapt = partial(_outputs_and_domain_loss, network, inputs, adapt_to, len(done.history) / recipe.epochs)
+        loss = _epoch(network, inputs, y, rows, objective, recipe, optimizer, scaler, precision, adapt)
         line: dict[str, Any] = {"epoch": len(done.history) + 1, "train_loss": loss}
         if len(validation):
             wanted = y[torch.from_numpy(validation).to(device)]
@@ -103,12 +103,11 @@ def train(
                 line |= objective.validate(evaluate(network, inputs, validation), wanted)
         if watch_epochs and watch is not None:
             done.every.append(evaluate(network, inputs, watch).cpu())
-        bad = {name: value for name, value in line.items() if not np.isfinite(value)}
-        if bad:
-            name, value = next(iter(bad.items()))
-            raise NeuroCanvasError(
-                f"training: {name} {value} in epoch {line['epoch']}; lower learning_rate, or leave broken trials out."
-            )
+        for name, value in line.items():
+            if not np.isfinite(value):
+                raise NeuroCanvasError(
+                    f"training: {name} {value} in epoch {line['epoch']}; lower learning_rate, or leave out bad trials."
+                )
         done.history.append(line)
         log(line)
         if len(validation):
@@ -134,16 +133,15 @@ def evaluate(network: nn.Module, inputs: Inputs, rows: np.ndarray) -> Tensor:
 def find_device(name: str = "auto") -> torch.device:
     """The device of a setting; `auto` is CUDA, else MPS, else the CPU."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    kind = next(kind for kind, ready in there.items() if ready) if name == "auto" else name
-    check_option("device", kind.partition(":")[0], ("cpu", "cuda", "mps"))
-    number = kind.partition(":")[2]
-    fits = (
-        kind == "cpu" or kind == "mps" or not number or (number.isdigit() and int(number) < torch.cuda.device_count())
-    )
-    if not there[kind.partition(":")[0]] or not fits:
-        ready = ", ".join(kind for kind, ready in there.items() if ready)
-        raise NeuroCanvasError(f"device: this machine has {ready}; got {name!r}. Use auto.")
-    return torch.device(kind)
+    ready = [kind for kind, available in there.items() if available]
+    if name == "auto":
+        return torch.device(ready[0])
+    kind, _, number = name.partition(":")
+    check_option("device", kind, ("cpu", "cuda", "mps"))
+    fits = not number or (number.isdigit() and int(number) < torch.cuda.device_count())
+    if kind not in ready or not fits:
+        raise NeuroCanvasError(f"device: this machine has {', '.join(ready)}; got {name!r}. Use auto.")
+    return torch.device(name)
 
 
 def find_precision(name: str, device: torch.device) -> str:
@@ -161,7 +159,7 @@ def own_randomness(seed: int, device: torch.device | None = None) -> Iterator[No
     """Run a block with torch's global generators seeded, and restore their states afterwards."""
     # Initialisation and dropout draw from the global state and take no generator.
     kind = "cpu" if device is None else device.type
-    of_mps = torch.mps.get_rng_state() if kind == "mps" else None  # which `fork_rng` does not know
+    of_mps = torch.mps.get_rng_state() if kind == "mps" else None  # which `fork_rng` leaves out
     try:
         with torch.random.fork_rng(devices=[device] if device is not None and kind == "cuda" else []):
             torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
@@ -173,29 +171,19 @@ def own_randomness(seed: int, device: torch.device | None = None) -> Iterator[No
             torch.mps.set_rng_state(of_mps)
 
 
-@contextmanager
-def bounded(threads: int | None) -> Iterator[None]:
+def bounded(threads: int | None) -> AbstractContextManager[None]:
     """Run a block with this number of threads, of torch and of NumPy's libraries; None leaves them as they are."""
-    from threadpoolctl import threadpool_limits
-
     if threads is None:
-        yield
-        return
+        return nullcontext()
     if threads < 1:
         raise NeuroCanvasError(f"threads: 1 or more, or None, is allowed; got {threads}.")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    return limit_threads(threads)
 
 
 def _epoch(
     network: nn.Module, inputs: Inputs, y: Tensor, rows: np.ndarray, objective: ConceptLoss | EmbeddingLoss,
     recipe: Recipe, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, precision: str,
-    others: _Others | None,
+    adapt: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
 ) -> float:  # fmt: skip
     """Train once on every trial, in random order; return the mean training loss."""
     network.train()
@@ -206,10 +194,7 @@ def _epoch(
             continue
         x, wanted = inputs[batch.numpy()], y[batch.to(y.device)]
         with torch.autocast(x.device.type, getattr(torch, precision), enabled=precision != "float32"):
-            if others is None:
-                output, domain = network(x), x.new_zeros(())
-            else:
-                output, domain = others.outputs(network, x)
+            output, domain = (network(x), x.new_zeros(())) if adapt is None else adapt(x)
         loss: Any = objective.loss(output.float(), wanted) + domain
         if penalty is not None:
             loss = loss + penalty()
@@ -222,36 +207,30 @@ def _epoch(
     return sum(loss.item() * count for loss, count in losses) / len(rows)
 
 
-@dataclass(frozen=True)
-class _Others:
-    """Node-wise domain adversarial training (NodeDAT) of RGNN: hide from every node whether a trial is a test trial."""
-
-    inputs: Inputs
-    rows: np.ndarray
-    progress: float
-
-    def outputs(self, network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs of trials, and the loss of telling their domain from that of as many others, its gradient
-        reversed."""
-        # the schedule of Ganin and Lempitsky (2015): from 0 to 1 as training goes on
-        alpha = 2 / (1 + np.exp(-10 * self.progress)) - 1
-        drawn = torch.randint(len(self.rows), (len(x),)).numpy()
-        output, domains = network(torch.cat([x, self.inputs[self.rows[drawn]]]), alpha)  # (2 n, ...), (2 n, n_nodes, 2)
-        domain = torch.zeros(domains.shape[:2], dtype=torch.int64, device=x.device)
-        domain[len(x) :] = 1
-        return output[: len(x)], functional.cross_entropy(domains.flatten(0, 1).float(), domain.flatten())
+def _outputs_and_domain_loss(
+    network: nn.Module, inputs: Inputs, rows: np.ndarray, progress: float, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Outputs of trials, and the loss of telling them from as many trials of `rows`, its gradient reversed."""
+    # Node-wise domain adversarial training (NodeDAT) of RGNN: it hides from every node whether a trial is a test trial.
+    # alpha follows Ganin and Lempitsky (2015): from 0 to 1 as training goes on.
+    alpha = 2 / (1 + np.exp(-10 * progress)) - 1
+    drawn = torch.randint(len(rows), (len(x),)).numpy()
+    output, domains = network(torch.cat([x, inputs[rows[drawn]]]), alpha)  # (2 n, ...), (2 n, n_nodes, 2)
+    domain = torch.zeros(domains.shape[:2], dtype=torch.int64, device=x.device)
+    domain[len(x) :] = 1
+    return output[: len(x)], functional.cross_entropy(domains.flatten(0, 1).float(), domain.flatten())
 
 
 @dataclass
 class _Best:
-    """Epoch and value of each quality at its best, and the weights of the first one's."""
+    """Epoch and value of each quality at its best, and the weights at the best of the first."""
 
     epochs: list[int] = field(default_factory=list)
     values: list[tuple[float, ...]] = field(default_factory=list)
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def see(self, qualities: list[tuple[float, ...]], epoch: int, network: nn.Module) -> None:
-        """Take note of an epoch."""
+        """Record an epoch."""
         if not self.epochs:
             self.epochs, self.values = [0] * len(qualities), [(-float("inf"),)] * len(qualities)
         for which, quality in enumerate(qualities):
@@ -262,7 +241,7 @@ class _Best:
 
 
 def _save(path: Path, made_from: str, parts: Mapping[str, Any], best: _Best, done: Training) -> None:
-    """Write all that the next epoch depends on, including the random state of dropout and shuffling."""
+    """Write everything that the next epoch depends on, including the random state of dropout and shuffling."""
     saved = {name: part.state_dict() for name, part in parts.items()}
     random = {"cpu": torch.get_rng_state()} | (
         {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}

@@ -1,4 +1,4 @@
-"""What networks are trained and selected by; and scores in principal coordinates, where zero is the mean target."""
+"""Training losses with their selection of epochs, and scores in principal coordinates (zero is the mean target)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def contrastive_error(predicted: Tensor, true: Tensor, temperature: float) -> Te
     # exp(predicted @ direction / temperature) ∝ p(target | EEG) / p(target), which `TargetPosterior` needs.
     unit = functional.normalize(true, dim=1)
     logits = predicted @ unit.T / temperature
-    # Trials of the same target, as of a picture shown twice, count as right for one another.
+    # Trials of the same target, as of a picture shown twice, count as correct for one another.
     right = ((unit @ unit.T > 1 - 1e-5) | torch.eye(len(true), dtype=torch.bool, device=true.device)).to(logits.dtype)
     right = right / right.sum(dim=1, keepdim=True)
     return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
@@ -49,7 +49,7 @@ def contrastive_error(predicted: Tensor, true: Tensor, temperature: float) -> Te
 
 @dataclass(frozen=True)
 class ConceptLoss:
-    """Cross-entropy; the most accurate epoch is selected, of several the one with the lowest loss."""
+    """Cross-entropy; the most accurate epoch is selected, among equals the one with the lowest loss."""
 
     def loss(self, output: Tensor, codes: Tensor) -> Tensor:
         return functional.cross_entropy(output, codes)
@@ -61,7 +61,7 @@ class ConceptLoss:
         return {"val_loss": self.loss(output, codes).item(), "val_accuracy": float(np.mean(right))}
 
     def qualities(self, line: Mapping[str, Any]) -> list[tuple[float, ...]]:
-        """What epochs are selected by; then what else must stall before patience runs out."""
+        """The quality by which epochs are selected, then others that must stall too before patience runs out."""
         return [(line["val_accuracy"], -line["val_loss"]), (-line["val_loss"],)]
 
 

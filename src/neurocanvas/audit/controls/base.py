@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from neurocanvas.audit.controls.inputs import ControlInputs
+from neurocanvas.evaluation.benchmark import SIGNIFICANT
 from neurocanvas.evaluation.statistics import (
     bootstrap_interval,
     null_means,
@@ -16,8 +17,6 @@ from neurocanvas.evaluation.statistics import (
     permutations,
 )
 from neurocanvas.findings import Finding, finding
-
-SIGNIFICANT = 0.05
 
 # Share of the accuracy above chance that a correction may cost before a control fires: two ways of training never reach
 # quite the same accuracy, so a control for any loss at all would fire on enough clean trials.
@@ -56,7 +55,7 @@ def nothing_to_ask(note: Finding, **details: float) -> Measured:
 
 
 def chance_of(named: np.ndarray, true: np.ndarray) -> float:
-    """Expected accuracy of the same answers, (n,), in random order: Σ share named so x share truly so."""
+    """Expected accuracy of the same answers, (n,), in random order: Σ over labels of share named x share true."""
     labels = np.unique(true)
     return float(np.sum((named[:, None] == labels).mean(axis=0) * (true[:, None] == labels).mean(axis=0)))
 
@@ -97,6 +96,20 @@ def relabelled_p(named: np.ndarray, true: np.ndarray, count: int, *, rng: np.ran
     return permutation_p(float(np.trace(table)), null), float(null.mean())
 
 
+def above_chance(
+    inputs: ControlInputs, named: np.ndarray, p: float, chance: float, *, rng: np.random.Generator
+) -> Measured:
+    """Accuracy above chance of answers, (n_tested,) or (n_repeats, n_tested), with its interval, for a known p."""
+    above = (np.atleast_2d(named) == inputs.labels[inputs.tested]).mean(axis=0) - chance
+    low, high = bootstrap_interval(
+        above, inputs.units[inputs.tested], rng=rng, resamples=inputs.permutations + 1
+    ) or (np.nan, np.nan)  # fmt: skip
+    effect, real = float(above.mean()), float(inputs.hits.mean()) - chance
+    share = effect / real if real > 0 else float("nan")
+    details = {"accuracy": effect + chance, "chance": chance}
+    return Measured(effect, low, high, p, p <= SIGNIFICANT, share, details)
+
+
 def lost(
     before: np.ndarray, after: np.ndarray, chance: float, units: np.ndarray, count: int, *, rng: np.random.Generator
 ) -> Measured:
@@ -134,3 +147,20 @@ def survives(
             "chance": chances[0], "surrogate_chance": chances[1], "p_above_chance": above_chance_p,
         },
     )  # fmt: skip
+
+
+def surrogate_labels_survive(
+    inputs: ControlInputs, draw: Callable[[], np.ndarray], units: np.ndarray, *, rng: np.random.Generator
+) -> Measured:
+    """Decode labels that `draw` makes, (n_trials,), under the same splits, and test whether they `survive`."""
+    tested = inputs.tested
+    hits, chances = np.zeros(len(tested)), []
+    for _ in range(inputs.repeats):
+        labels = draw()
+        named = inputs.predict(inputs.flat, labels)
+        hits += (named == labels)[tested] / inputs.repeats
+        chances.append(chance_of(named[tested], labels[tested]))
+    chance, units = float(np.mean(chances)), units[tested]
+    above = paired_permutation_p(hits, np.full(len(hits), chance), units, rng=rng, count=inputs.permutations)
+    real = chance_of(inputs.named, inputs.labels[tested])
+    return survives(inputs.hits, hits, (real, chance), above, units, inputs.permutations, rng=rng)

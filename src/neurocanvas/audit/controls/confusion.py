@@ -9,7 +9,6 @@ import numpy as np
 from neurocanvas.audit.controls.base import SIGNIFICANT, Measured, Refusal
 from neurocanvas.audit.controls.inputs import ControlInputs, coded, pieces
 from neurocanvas.audit.controls.time import cyclic_shifts
-from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import permutation_p
 from neurocanvas.findings import finding
 
@@ -87,8 +86,6 @@ def nearness(inputs: ControlInputs) -> np.ndarray:
 
 def likeness(inputs: ControlInputs) -> np.ndarray:
     """Cosines between the concepts' embeddings, around their mean: (n_concepts, n_concepts)."""
-    if inputs.embeddings is None:
-        raise NeuroCanvasError("embeddings: those of the concepts are needed; got none.")
     first = np.unique(inputs.labels, return_index=True)[1]
     vectors = np.asarray(inputs.embeddings, dtype=np.float64)[first]
     vectors = vectors - vectors.mean(axis=0)
@@ -114,7 +111,7 @@ def partial_mantel(x: np.ndarray, y: np.ndarray, z: np.ndarray, orders: np.ndarr
 
 
 def _by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Mean over the trials of every unit: (n_trials, k) -> (n_units, k); NaN where one trial is."""
+    """Mean over the trials of every unit: (n_trials, k) -> (n_units, k); NaN where any trial has one."""
     given, own = np.asarray(values, dtype=np.float64), coded(units)
     means = np.zeros((own.max() + 1, given.shape[1]))
     np.add.at(means, own, given)

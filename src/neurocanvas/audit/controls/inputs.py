@@ -87,7 +87,7 @@ class ControlInputs:
             unseen = ~np.isin(self.labels[test], self.labels[train])
             if unseen.any() and self.embeddings is None:
                 raise NeuroCanvasError(
-                    f"splits: concepts that are tested must be trained, or embeddings be given; fold {place} tests "
+                    f"splits: tested concepts need training trials, or embeddings; fold {place} tests "
                     f"{np.asarray(self.concept)[test[unseen.argmax()]]} alone."
                 )
         if tested.max() > 1:
@@ -160,6 +160,10 @@ class ControlInputs:
         for train, test in self.splits:
             named[test] = named_labels(self.decode, features[train], labels[train], given[test])
         return named
+
+    def answers(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """Train on some rows and name others, (n_test,)."""
+        return named_labels(self.decode, self.flat[train], self.labels[train], self.flat[test])
 
     @cached_property
     def strata(self) -> np.ndarray:

@@ -6,8 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from neurocanvas.audit.controls.base import Measured, Refusal, chance_of, lost, nothing_to_ask, survives
-from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened, named_labels
+from neurocanvas.audit.controls.base import (
+    Measured,
+    Refusal,
+    chance_of,
+    lost,
+    nothing_to_ask,
+    surrogate_labels_survive,
+    survives,
+)
+from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened
+from neurocanvas.audit.controls.time import make_room
+from neurocanvas.evaluation.benchmark import trial_scores
 from neurocanvas.evaluation.statistics import paired_permutation_p
 from neurocanvas.findings import finding
 
@@ -27,20 +37,15 @@ def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     if len(stimuli) < 2 * inputs.n_concepts:
         return Refusal(finding("too-few-pictures", pictures=len(stimuli), concepts=inputs.n_concepts))
     of_stimulus, stimulus = inputs.labels[first], coded(inputs.stimulus)
-    tested, hits, chances = inputs.tested, np.zeros(len(inputs.tested)), []
-    for _ in range(inputs.repeats):
+
+    def draw() -> np.ndarray:
         shuffled = rng.permutation(len(stimuli))
         dealt = shuffled[np.argsort(of_stimulus[shuffled], kind="stable")]  # concept by concept, like cards
         pseudo = np.empty(len(stimuli), dtype=np.int64)
         pseudo[dealt] = np.arange(len(stimuli)) % inputs.n_concepts
-        labels = pseudo[stimulus]
-        named = inputs.predict(inputs.flat, labels)
-        hits += (named == labels)[tested] / inputs.repeats
-        chances.append(chance_of(named[tested], labels[tested]))
-    chance, units = float(np.mean(chances)), stimulus[tested]
-    above = paired_permutation_p(hits, np.full(len(hits), chance), units, rng=rng, count=inputs.permutations)
-    real = chance_of(inputs.named, inputs.labels[tested])
-    return survives(inputs.hits, hits, (real, chance), above, units, inputs.permutations, rng=rng)
+        return pseudo[stimulus]
+
+    return surrogate_labels_survive(inputs, draw, stimulus, rng=rng)
 
 
 def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
@@ -88,10 +93,7 @@ def _two_way(inputs: ControlInputs, smoothers: list[np.ndarray], codes: np.ndarr
         if len(gallery) > 1:
             known = codes[gallery] - centre
             known /= np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-12)
-            alike = smoother @ (targets - centre) @ known.T
-            own = alike[np.arange(len(test)), true][:, None]
-            won = (own > alike).sum(axis=1) + ((own == alike).sum(axis=1) - 1) / 2
-            scores[test] = won / (len(gallery) - 1)
+            scores[test] = trial_scores(smoother @ (targets - centre) @ known.T, true)["two_way"]
     return scores[inputs.tested]
 
 
@@ -114,21 +116,11 @@ def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
             nearest = own[np.argsort(np.sum((looks[own] - looks[row]) ** 2, axis=1), kind="stable")]
             for side, ordered in enumerate((rng.permutation(own), nearest)):
                 left = rest[~np.isin(rest, ordered[: len(own) // 2])]
-                named[side, row] = named_labels(
-                    inputs.decode, inputs.flat[left], inputs.labels[left], inputs.flat[row : row + 1]
-                )[0]
+                named[side, row] = inputs.answers(left, np.array([row]))[0]
     true = inputs.labels[chosen]
     before, after = (named[:, chosen] == true).astype(float)
     chance = chance_of(named[0, chosen], true)
     return lost(before, after, chance, inputs.units[chosen], inputs.permutations, rng=rng)
-
-
-def _as_many(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mark the first `counts[label]` entries of every label."""
-    marked = np.zeros(len(labels), dtype=bool)
-    for label in np.flatnonzero(counts):
-        marked[np.flatnonzero(labels == label)[: counts[label]]] = True
-    return marked
 
 
 def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
@@ -145,10 +137,9 @@ def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Mea
             rows = repeated[np.isin(stimulus[repeated], group)]
             if len(rows):
                 shown = np.isin(stimulus[train], group)
-                for side, left in enumerate(_with_and_without(train, shown, inputs.labels, rng)):
-                    named[side, rows] = named_labels(
-                        inputs.decode, inputs.flat[left], inputs.labels[left], inputs.flat[rows]
-                    )
+                others = make_room(train[~shown], train[shown], inputs.labels, rng)
+                for side, left in enumerate((np.concatenate([train[shown], others]), train[~shown])):
+                    named[side, rows] = inputs.answers(left, rows)
     share = float(with_picture[tested].mean())
     if not share:
         return nothing_to_ask(finding("no-repeats"), share_of_trials=0.0)
@@ -157,12 +148,3 @@ def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Mea
     chance = chance_of(named[0, rows], inputs.labels[rows])
     found = lost(before, after, chance, stimulus[rows], inputs.permutations, rng=rng)
     return replace(found, details={**found.details, "share_of_trials": share}, note=finding("repeats", share=share))
-
-
-def _with_and_without(
-    train: np.ndarray, shown: np.ndarray, labels: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows without the shown pictures, second, and first without as many others of the same concepts."""
-    others = rng.permutation(train[~shown])
-    leaves = _as_many(labels[others], np.bincount(labels[train[shown]], minlength=labels.max() + 1))
-    return np.concatenate([train[shown], others[~leaves]]), train[~shown]

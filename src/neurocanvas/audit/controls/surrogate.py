@@ -11,6 +11,7 @@ from neurocanvas.audit.controls.base import (
     SIGNIFICANT,
     Measured,
     Refusal,
+    above_chance,
     chance_of,
     label_p,
     nothing_decoded,
@@ -59,7 +60,7 @@ def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | 
         named[:, repeat] = answers[:, inputs.tested]
     true, units = inputs.labels[inputs.tested], inputs.units[inputs.tested]
     tests = [label_p(answers, true, inputs.strata, units, inputs.permutations, rng=rng) for answers in named]
-    ways = [_above_chance(inputs, answers, test, rng) for answers, test in zip(named, tests, strict=True)]
+    ways = [above_chance(inputs, answers, *test, rng=rng) for answers, test in zip(named, tests, strict=True)]
     largest = max(ways, key=lambda found: found.effect)
     p = min(1.0, 2 * min(found.p for found in ways))
     details = {
@@ -68,21 +69,6 @@ def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | 
         for what, value in (("accuracy", found.details["accuracy"]), ("p", found.p))
     }
     return Measured(largest.effect, largest.low, largest.high, p, p <= SIGNIFICANT, largest.share, details)
-
-
-def _above_chance(
-    inputs: ControlInputs, named: np.ndarray, tested_p: tuple[float, float], rng: np.random.Generator
-) -> Measured:
-    """Accuracy above chance of answers (n_repeats, n_tested), with interval, given p and chance."""
-    p, chance = tested_p
-    above = (named == inputs.labels[inputs.tested]).mean(axis=0) - chance
-    low, high = bootstrap_interval(
-        above, inputs.units[inputs.tested], rng=rng, resamples=inputs.permutations + 1
-    ) or (np.nan, np.nan)  # fmt: skip
-    effect, real = float(above.mean()), float(inputs.hits.mean()) - chance
-    share = effect / real if real > 0 else float("nan")
-    details = {"accuracy": effect + chance, "chance": chance}
-    return Measured(effect, low, high, p, p <= SIGNIFICANT, share, details)
 
 
 def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
@@ -94,7 +80,7 @@ def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measur
     for repeat in range(inputs.repeats):
         named[repeat] = inputs.predict(inputs.flat, rng.permutation(inputs.labels))[tested]
     test = relabelled_p(named, inputs.labels[tested], inputs.permutations, rng=rng)
-    return _above_chance(inputs, named, test, rng)
+    return above_chance(inputs, named, *test, rng=rng)
 
 
 def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

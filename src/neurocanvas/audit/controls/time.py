@@ -11,20 +11,15 @@ from neurocanvas.audit.controls.base import (
     SIGNIFICANT,
     Measured,
     Refusal,
+    above_chance,
     chance_of,
     label_p,
     lost,
     nothing_to_ask,
-    survives,
+    surrogate_labels_survive,
 )
-from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened, named_labels, pieces
-from neurocanvas.evaluation.statistics import (
-    AT_ONCE,
-    bootstrap_interval,
-    paired_permutation_p,
-    permutation_p,
-    permutations,
-)
+from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened, pieces
+from neurocanvas.evaluation.statistics import AT_ONCE, permutation_p, permutations
 from neurocanvas.findings import finding
 from neurocanvas.targets.pretrained import batches
 
@@ -56,10 +51,10 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     used = np.flatnonzero(turn >= 0)
     within, apart = np.full(len(turn), -1), np.full(len(turn), -1)
     for test, others in ((used[turn[used] == one], used[turn[used] != one]) for one in range(turn.max() + 1)):
-        apart[test] = _named(inputs, others, test)
+        apart[test] = inputs.answers(others, test)
         for tested, trained in _halves(test, inputs.units, rng):
-            rest = _make_room(others, trained, inputs.labels, rng)
-            within[tested] = _named(inputs, np.concatenate([rest, trained]), tested)
+            rest = make_room(others, trained, inputs.labels, rng)
+            within[tested] = inputs.answers(np.concatenate([rest, trained]), tested)
     true = inputs.labels[used]
     before, after = (named[used] == true for named in (within, apart))
     left_out = inputs.n_concepts - len(np.unique(true))
@@ -70,10 +65,6 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     if not inputs.is_blocked:
         return replace(found, note=finding("mixed-order") if found.fired else None)
     return replace(found, note=finding("concepts-left-out", n=left_out) if left_out else None)
-
-
-def _named(inputs: ControlInputs, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    return named_labels(inputs.decode, inputs.flat[train], inputs.labels[train], inputs.flat[test])
 
 
 def _turns(inputs: ControlInputs) -> np.ndarray:
@@ -101,8 +92,8 @@ def _halves(test: np.ndarray, units: np.ndarray, rng: np.random.Generator) -> It
     yield dealt[1::2], dealt[::2]
 
 
-def _make_room(others: np.ndarray, joining: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Drop as many random rows of every label as join."""
+def make_room(others: np.ndarray, joining: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Drop random rows of every label, as many as join."""
     shuffled = rng.permutation(others)
     leaving = np.bincount(labels[joining], minlength=labels.max() + 1)
     return shuffled[_place_within(labels[shuffled]) >= leaving[labels[shuffled]]]
@@ -132,17 +123,7 @@ def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
         shifted[inputs.recorded[rows]] = np.roll(shown[rows], half)
     of_block = np.empty(blocks.max() + 1, dtype=np.int64)
     of_block[blocks] = inputs.labels
-    tested = inputs.tested
-    hits, chances = np.zeros(len(tested)), []
-    for _ in range(inputs.repeats):
-        labels = rng.permutation(of_block)[shifted]
-        named = inputs.predict(inputs.flat, labels)
-        hits += (named == labels)[tested] / inputs.repeats
-        chances.append(chance_of(named[tested], labels[tested]))
-    chance, units = float(np.mean(chances)), inputs.units[tested]
-    above = paired_permutation_p(hits, np.full(len(hits), chance), units, rng=rng, count=inputs.permutations)
-    real = chance_of(inputs.named, inputs.labels[tested])
-    return survives(inputs.hits, hits, (real, chance), above, units, inputs.permutations, rng=rng)
+    return surrogate_labels_survive(inputs, lambda: rng.permutation(of_block)[shifted], inputs.units, rng=rng)
 
 
 def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
@@ -161,17 +142,9 @@ def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
         p, chance = permutation_p(float(np.mean(named == true)), null), float(null.mean())
     else:
         p, chance = label_p(named, true, inputs.strata, inputs.units[tested], inputs.permutations, rng=rng)
-    above = (named == true) - chance
-    low, high = bootstrap_interval(
-        above, inputs.units[tested], rng=rng, resamples=inputs.permutations + 1
-    ) or (np.nan, np.nan)  # fmt: skip
-    real = float(inputs.hits.mean()) - chance
-    return Measured(
-        float(above.mean()), low, high, p, fired=p <= SIGNIFICANT,
-        share=float(above.mean()) / real if real > 0 else float("nan"),
-        details={"accuracy": float(inputs.hits.mean()), "baseline_accuracy": float(above.mean()) + chance,
-                 "chance": chance},
-    )  # fmt: skip
+    found = above_chance(inputs, named, p, chance, rng=rng)
+    baseline = {"baseline_accuracy": found.details["accuracy"], "chance": chance}
+    return replace(found, details={"accuracy": float(inputs.hits.mean()), **baseline})
 
 
 def distances_to_training(inputs: ControlInputs) -> np.ndarray:
