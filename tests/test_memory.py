@@ -80,6 +80,6 @@ def test_similarities_are_of_float64_a_few_rows_at_a_time(small_pieces) -> None:
 
 def test_what_a_mapper_makes_of_many_trials_is_looked_at_a_few_trials_at_a_time(small_pieces) -> None:
     targets = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
-    posterior = target_pca.TargetPosterior(targets, np.ones(3000, np.float32), 1.0)
-    assert peak_mb(lambda: posterior.mean(targets)) < 8
+    posterior = targets, np.ones(3000, np.float32), 1.0
+    assert peak_mb(lambda: target_pca.posterior_mean(targets, *posterior)) < 8
     assert peak_mb(lambda: losses.two_way_of_trials(targets, targets, np.ones(3000), np.arange(3000))) < 12

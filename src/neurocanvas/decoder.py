@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -23,24 +25,24 @@ from neurocanvas import artifacts
 from neurocanvas.console import progress_lines
 from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import Trials, TrialSpec
-from neurocanvas.encoders import Encoder, build, find_encoder
-from neurocanvas.encoders.target_pca import TargetPCA, TargetPosterior
+from neurocanvas.encoders import build, find_encoder
+from neurocanvas.encoders.target_pca import TargetPCA, fit_posterior, posterior_mean
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
 from neurocanvas.features.differential_entropy import CHUNK, METHODS, window_samples
+from neurocanvas.parallel import threads
 from neurocanvas.targets import TargetSpace, embed, target_space
 from neurocanvas.targets.pretrained import batches
 from neurocanvas.training.loop import (
     AT_ONCE,
     Inputs,
-    Recipe,
-    bounded,
+    Units,
     evaluate,
     find_device,
     find_precision,
     own_randomness,
     train,
 )
-from neurocanvas.training.losses import ConceptLoss, EmbeddingLoss, spread, two_way_in_targets
+from neurocanvas.training.losses import ConceptLoss, EmbeddingLoss, two_way_of_trials
 
 MICROVOLTS = 1e6
 LARGEST_VOLTS = 0.01  # standard deviation within a trial; an array above it is not EEG in volts
@@ -112,29 +114,21 @@ class Embeddings:
         return replace(self, rows=np.array([row[str(name)] for name in images], dtype=np.int64))
 
 
-@dataclass(frozen=True)
-class Projected:
-    """Embeddings in principal coordinates of those of the training trials."""
-
-    basis: TargetPCA
-    coordinates: np.ndarray  # (n_images, k)
-    distance: np.ndarray  # (n_images,), squared, from the subspace
-
-    @classmethod
-    def make(
-        cls, embeddings: Embeddings, train: np.ndarray, n_components: int, weights: tuple[float, ...]
-    ) -> Projected:
-        counts = np.bincount(embeddings.row_of_trial[train], minlength=len(embeddings.table))
-        basis = TargetPCA.fit(embeddings.table, counts, n_components, tuple(weights))
-        return cls(basis, basis.transform(embeddings.table), basis.squared_distance(embeddings.table))
+def project(
+    embeddings: Embeddings, train: np.ndarray, n_components: int, weights: tuple[float, ...]
+) -> tuple[TargetPCA, np.ndarray, np.ndarray]:
+    """Axes from the training trials; coordinates of all images, (n, k), and squared distances from the axes, (n,)."""
+    counts = np.bincount(embeddings.row_of_trial[train], minlength=len(embeddings.table))
+    basis = TargetPCA.fit(embeddings.table, counts, n_components, tuple(weights))
+    return basis, basis.transform(embeddings.table), basis.squared_distance(embeddings.table)
 
 
 class Window:
     """The signal of trials in a decoder's window, µV, read when it is indexed."""
 
-    def __init__(self, sources: Sequence[Trials | np.ndarray], spec: TrialSpec, samples: slice) -> None:
-        self.sources, self.samples = sources, samples
-        self.shape = (sum(map(len, sources)), len(spec.ch_names), samples.stop - samples.start)
+    def __init__(self, sources: Sequence[Any], spec: TrialSpec, window: tuple[float, float]) -> None:
+        self.sources, self.samples = sources, window_samples(spec, *window, "window")
+        self.shape = (sum(map(len, sources)), len(spec.ch_names), self.samples.stop - self.samples.start)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -162,23 +156,6 @@ class Window:
         """Hash the trials and the window."""
         parts = [one if isinstance(one, np.ndarray) else one.fingerprint() for one in self.sources]
         return artifacts.fingerprint(*parts, self.samples.start, self.samples.stop)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The data of one fit, and where it starts and reports."""
-
-    x: Any
-    inputs: Inputs
-    wanted: np.ndarray  # codes of concepts (n,), or coordinates (n, k); -1 or NaN where unknown
-    phases: Mapping[str, np.ndarray]
-    validation: np.ndarray
-    adapt_to: np.ndarray | None
-    watch: np.ndarray | None
-    watch_epochs: bool
-    start: str
-    state: Path | None
-    log: Callable[[dict[str, Any]], None]
 
 
 class Decoder(BaseEstimator):
@@ -252,7 +229,7 @@ class Decoder(BaseEstimator):
     classes_: Any
     basis_: Any
     prediction_sd_: Any
-    posterior_: TargetPosterior | None
+    posterior_: tuple[np.ndarray, np.ndarray, float] | None
     encoder_: Any
     history_: list[dict[str, Any]]
     chosen_: Any
@@ -307,19 +284,9 @@ class Decoder(BaseEstimator):
         return state
 
     @property
-    def kind(self) -> str:
-        """Kind of target: concept or embedding."""
-        return "concept" if self.target == "concept" else "embedding"
-
-    @property
-    def row(self) -> Encoder:
-        """The encoder's row of `ENCODERS`, or one made for a class or an estimator."""
-        return find_encoder(self.encoder, self.kind)
-
-    @property
     def takes(self) -> str:
         """The encoder's input: features or signal."""
-        allowed = self.row.inputs
+        allowed = find_encoder(self.encoder, self.target).inputs
         return str(check_option("encoder__input", getattr(self, "encoder__input", allowed[0]), allowed))
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Decoder:
@@ -357,14 +324,14 @@ class Decoder(BaseEstimator):
         x = self._prepared(sources, spec)
         rows, chosen = np.flatnonzero(~held_out), np.flatnonzero(held_out)
         with progress_lines(quiet=not self.verbose) as track:
-            advance = track(f"fit {self.row.title}", self.epochs or 0)
+            advance = track(f"fit {find_encoder(self.encoder, self.target).title}", self.epochs or 0)
             return self.fit_prepared(x, targets_, spec, train=rows, validation=chosen, log=lambda _: advance(1))
 
     def fit_prepared(
         self, x: Any, y: Any, spec: TrialSpec, *, train: np.ndarray, validation: np.ndarray,
         pretrain: np.ndarray | None = None, adapt_to: np.ndarray | None = None, watch: np.ndarray | None = None,
-        watch_epochs: bool = False, classes: np.ndarray | None = None, projected: Projected | None = None,
-        start: str = "", state: Path | None = None,
+        watch_epochs: bool = False, classes: np.ndarray | None = None,
+        projected: tuple[TargetPCA, np.ndarray, np.ndarray] | None = None, start: str = "", state: Path | None = None,
         log: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> Decoder:  # fmt: skip
         """Fit on features (n, n_chans, n_bands), or on the window's signal (n, n_chans, n_times) in µV.
@@ -372,55 +339,65 @@ class Decoder(BaseEstimator):
         `train`, `validation` and `pretrain` are rows; `y` of other rows is not read. RGNN may `adapt_to` rows without
         labels. `final_` holds the concepts of the rows `watch` after the last epoch, `every_` those after each epoch.
         Training starts from the weights in the file `start`, and resumes from `state` after a kill. `classes` are the
-        concepts to score, sorted; by default those of the rows.
+        concepts to score, sorted; by default those of the rows. `projected` is what `project` returns for `train`.
         """
-        check_option("recipe", self.recipe, ("default", "released") if self.kind == "concept" else ("default",))
+        concept = self.target == "concept"
+        check_option("recipe", self.recipe, ("default", "released") if concept else ("default",))
+        if self.threads is not None and self.threads < 1:
+            raise NeuroCanvasError(f"threads: 1 or more, or None, is allowed; got {self.threads}.")
         if self.recipe == "released":
             train, validation = np.concatenate([train, validation]), validation[:0]
         phases = {"train": train} if pretrain is None or not len(pretrain) else {"pretrain": pretrain, "train": train}
         every = np.concatenate([*phases.values()])
-        what = self.what()
+        what, parameters = self.what()
         self.spec_, self.findings_, self.history_, self.chosen_ = spec, [], [], None
         self.final_, self.every_, self.posterior_, self.unit_ = None, [], None, 1.0
         self.is_module_ = hasattr(what, "forward")
-        device = find_device(self.device if self.is_module_ else "cpu")
-        self.device_ = device.type
-        self.precision_ = find_precision(self.precision, device) if self.is_module_ else "float32"
-        self._check(x)
-        with bounded(self.threads):
-            self._standardise(x, every)
-            wanted, projected = self._learn_targets(y, every, validation, len(x), classes, projected)
-            to_mse = _to_mse(wanted, y, projected, train, validation)
-            task = _Task(
-                x, self._inputs(x, device), wanted, phases, validation, adapt_to, watch, watch_epochs, start, state,
-                lambda line: log(to_mse(line)),
-            )  # fmt: skip
-            (self._fit_module if self.is_module_ else self._fit_estimator)(what, task)
-            self.history_ = [to_mse(line) for line in self.history_]
-            if self.kind == "embedding":
-                found = self._raw(x, validation)
+        with nullcontext() if self.threads is None else threads(self.threads):
+            inputs = self._inputs(x, learn_from=every)
+            self.precision_ = find_precision(self.precision, inputs.device) if self.is_module_ else "float32"
+            wanted, units = self._learn_targets(y, len(x), every, train, validation, classes, projected)
+            # RMS distance of targets from the mean training target: the unit in which networks are trained
+            spread = 1.0 if concept else math.sqrt(units["train_loss"][0])
+            if self.is_module_:
+                self._fit_module(
+                    what, parameters, inputs, wanted, phases, validation, spread, start=start, state=state,
+                    x=x, units=units, adapt_to=adapt_to, watch=watch, watch_epochs=watch_epochs, log=log,
+                )  # fmt: skip
+            else:
+                watched = watch if watch_epochs else None
+                self._fit_estimator(what, parameters, inputs, wanted, every, validation, watched)
+            if not concept:
+                found = self.outputs(x, validation)
                 if self.is_module_ and self.contrastive and not hasattr(self.encoder_, "fit_closed_form"):
-                    unit = self.temperature * spread(wanted[train])
-                    self.posterior_ = TargetPosterior.fit(wanted[train], found, wanted[validation], unit)
-                    found = self.posterior_.mean(found)
+                    unit = self.temperature * spread
+                    self.posterior_ = fit_posterior(wanted[train], found, wanted[validation], unit)
+                    found = posterior_mean(found, *self.posterior_)
                 self.prediction_sd_ = found.std(axis=0)
         return self
 
-    def outputs(self, x: Any) -> np.ndarray:
+    def outputs(self, x: Any, rows: np.ndarray | None = None) -> np.ndarray:
         """Scores of concepts, or coordinates, of features or signal in µV as `fit_prepared` takes them."""
-        self._check(x)
-        found = self._raw(x, np.arange(len(x)))
-        return found if self.posterior_ is None else self.posterior_.mean(found)
+        inputs, rows = self._inputs(x), np.arange(len(x)) if rows is None else rows
+        if self.is_module_:
+            found: np.ndarray = evaluate(self.encoder_.to(inputs.device), inputs, rows).float().cpu().numpy()
+            found = found if self.unit_ == 1 else found * np.float32(self.unit_)
+        else:
+            values = inputs[rows].flatten(1).numpy()
+            if self.target == "concept":
+                return _concept_scores(self.encoder_, values, len(self.classes_))
+            found = self.encoder_.predict(values).reshape(len(rows), -1).astype(np.float32)
+        return found if self.posterior_ is None else posterior_mean(found, *self.posterior_)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores of concepts, the larger the more probable: (n_trials, n_concepts), or (n_concepts,) of one window."""
-        if self.kind != "concept":
+        if self.target != "concept":
             raise NeuroCanvasError(f"decision_function: only for the target concept; got {self.target}. Use predict.")
         return self._of(X, self.outputs)
 
     def coordinates(self, X: Any) -> np.ndarray:
         """Predictions in the principal axes of `basis_`: (n_trials, k), or (k,) of one window."""
-        if self.kind == "concept":
+        if self.target == "concept":
             raise NeuroCanvasError("coordinates: only for embeddings; the target is concept. Use decision_function.")
         return self._of(X, self.outputs)
 
@@ -442,7 +419,7 @@ class Decoder(BaseEstimator):
         NeuroCanvasError
             If channels, sampling rate or window differ from those that the decoder was fitted on.
         """
-        if self.kind == "concept":
+        if self.target == "concept":
             found: np.ndarray = self.classes_[self.decision_function(X).argmax(axis=-1)]
             return found
         return self._of(X, lambda x: self.basis_.inverse(self.outputs(x)))
@@ -450,12 +427,12 @@ class Decoder(BaseEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Accuracy, or two-way identification of the true embedding among those of all trials; chance is .5."""
         wanted = self._targets(X, y)
-        if self.kind == "concept":
+        if self.target == "concept":
             return float(np.mean(self.predict(X) == wanted))
         rows, own = np.unique(wanted.row_of_trial, return_inverse=True)
         table = wanted.table[rows]
         true, distance = self.basis_.transform(table), self.basis_.squared_distance(table)
-        return two_way_in_targets(self.coordinates(X), true[own], distance[own], own)
+        return float(np.mean(two_way_of_trials(self.coordinates(X), true[own], distance[own], own)))
 
     def save(self, path: Path | str) -> None:
         """Write the decoder as one safetensors file for `load_decoder`, without pickle.
@@ -484,8 +461,9 @@ class Decoder(BaseEstimator):
             if basis.token_scale is not None:
                 arrays["token_scale"] = basis.token_scale
         if self.posterior_ is not None:
-            arrays |= {"posterior.atoms": self.posterior_.atoms, "posterior.counts": self.posterior_.counts}
-            arrays["posterior.temperature"] = np.array([self.posterior_.temperature], np.float32)
+            atoms, counts, temperature = self.posterior_
+            arrays |= {"posterior.atoms": atoms, "posterior.counts": counts}
+            arrays["posterior.temperature"] = np.array([temperature], np.float32)
         if self.is_module_:
             arrays |= {f"module.{name}": one.cpu().numpy() for name, one in self.encoder_.state_dict().items()}
         else:
@@ -500,23 +478,17 @@ class Decoder(BaseEstimator):
     @property
     def input_spec(self) -> TrialSpec:
         """Spec of the encoder's input: the window, and the bands of features."""
-        samples = self.samples(self.spec_)
+        samples = window_samples(self.spec_, *self.window, "window")
         tmin, n_times = self.spec_.tmin + samples.start / self.spec_.sfreq, samples.stop - samples.start
         return replace(self.spec_, tmin=tmin, n_times=n_times, bands=tuple(BANDS) if self.takes == "features" else ())
 
-    def what(self) -> Any:
-        """What to build and fit: a module class, or a class or an instance of an estimator."""
-        what = getattr(self.row, self.kind)
-        return resolve_name(what) if isinstance(what, str) else what
-
-    def _of_encoder(self) -> dict[str, Any]:
-        """Parameters of the encoder, without the prefix."""
+    def what(self) -> tuple[Any, dict[str, Any]]:
+        """What to build and fit, a module class or a class or an instance of an estimator; and its parameters."""
+        row = find_encoder(self.encoder, self.target)
+        what = row.concept if self.target == "concept" else row.embedding
         own = {name: value for name, value in vars(self).items() if name.startswith("encoder__")}
-        return {name.removeprefix("encoder__"): value for name, value in own.items() if name != "encoder__input"}
-
-    def samples(self, spec: TrialSpec) -> slice:
-        """The samples of a trial that lie in the window."""
-        return window_samples(spec, *self.window, "window")
+        parameters = {name.removeprefix("encoder__"): own[name] for name in own if name != "encoder__input"}
+        return resolve_name(what) if isinstance(what, str) else what, parameters
 
     def _spec_of(self, X: Any) -> TrialSpec:
         """Spec of the trials: their own, or for arrays the parameter `spec`."""
@@ -535,7 +507,7 @@ class Decoder(BaseEstimator):
 
     def _targets(self, X: Any, y: Any) -> Any:
         """Concepts, (n_trials,), or Embeddings with a row for each trial."""
-        if self.kind == "concept":
+        if self.target == "concept":
             if y is None and not isinstance(X, Trials):
                 raise NeuroCanvasError("y: arrays need a concept for each trial; got none.")
             y = np.asarray(X.y if y is None else y)
@@ -563,7 +535,7 @@ class Decoder(BaseEstimator):
         for X in sources:
             if isinstance(X, np.ndarray) and len(X) and (sd := float(np.median(X.std(axis=-1)))) > LARGEST_VOLTS:
                 raise NeuroCanvasError(f"X: arrays are in volts; a standard deviation of {sd:.3g} V is not EEG.")
-        window = Window(sources, spec, self.samples(spec))
+        window = Window(sources, spec, self.window)
         if self.takes == "signal":
             return window
         entropy = METHODS[check_option("features", self.features, METHODS)]
@@ -587,61 +559,63 @@ class Decoder(BaseEstimator):
         found = answer(self._prepared([X], spec))
         return found[0] if single else found
 
-    def _check(self, x: Any) -> None:
-        """Raise if prepared inputs do not have the encoder's input shape, or if features are not finite."""
-        spec = self.input_spec
+    def _inputs(self, x: Any, learn_from: np.ndarray | None = None) -> Inputs | Tensor:
+        """Check and standardise inputs, by mean and deviation over the rows `learn_from` where these are not known yet.
+
+        Features have a mean and a deviation each, signal has them per channel. Features of embeddings are moved to the
+        device at once, others when they are indexed.
+        """
+        spec, takes = self.input_spec, self.takes
         allowed = len(spec.ch_names), len(spec.bands) or spec.n_times
         if len(x.shape) != 3 or tuple(x.shape[1:]) != allowed:
-            what = "bands" if spec.bands else "samples"
             raise NeuroCanvasError(
-                f"{self.takes}: shape (n, {allowed[0]} channels, {allowed[1]} {what}) is needed; got {tuple(x.shape)}; "
-                f"use the {self.takes} that this decoder was fitted on."
+                f"{takes}: shape (n, {allowed[0]} channels, {allowed[1]} {'bands' if spec.bands else 'samples'}) is "
+                f"needed; got {tuple(x.shape)}; use the {takes} that this decoder was fitted on."
             )
-        if not spec.bands:
-            return
-        bad = np.argwhere(~np.isfinite(x))
-        if len(bad):
+        if spec.bands and len(bad := np.argwhere(~np.isfinite(x))):
             trial, chan, band = bad[0]
             raise NeuroCanvasError(
                 f"features: NaN or infinite at trial {trial}, channel {spec.ch_names[chan]}, band {spec.bands[band]}; "
                 "drop that trial or channel and make the features again."
             )
-
-    def _inputs(self, x: Any, device: torch.device) -> Inputs:
-        """Standardised inputs; features of embeddings are evaluated all at once."""
-        return Inputs(x, self.mean_, self.sd_, device, self.kind == "embedding" and self.takes == "features")
-
-    def _standardise(self, x: Any, rows: np.ndarray) -> None:
-        """Mean and deviation over training trials: of every feature, or of every channel's signal."""
-        shape = (x.shape[1], 1) if self.takes == "signal" else x.shape[1:]
-        if self.recipe == "released":  # none, and signal in volts
-            unit = 1 if self.takes == "features" else MICROVOLTS
-            self.mean_, self.sd_ = np.zeros(1, np.float32), np.array([unit], np.float32)
-        elif self.takes == "features":
-            values = x[rows].reshape(len(rows), -1).astype(np.float64)
+        if learn_from is None:
+            pass  # they are known
+        elif self.recipe == "released":  # nothing is standardised, and signal is in volts
+            self.mean_, self.sd_ = np.zeros(1, np.float32), np.array([1 if spec.bands else MICROVOLTS], np.float32)
+        elif spec.bands:
+            values = x[learn_from].reshape(len(learn_from), -1).astype(np.float64)
             mean, sd = values.mean(axis=0), values.std(axis=0)
-            constant = sd <= 1e-6 * np.maximum(1e-6, np.abs(mean))
-            self.mean_ = mean.astype(np.float32).reshape(shape)
-            self.sd_ = np.where(constant, 1.0, sd).astype(np.float32).reshape(shape)
+            sd[sd <= 1e-6 * np.maximum(1e-6, np.abs(mean))] = 1.0  # constant features
+            self.mean_, self.sd_ = (one.astype(np.float32).reshape(allowed) for one in (mean, sd))
         else:
             sums = np.zeros((2, x.shape[1]))
-            for part in np.array_split(rows, -(-len(rows) // AT_ONCE)):
+            for part in np.array_split(learn_from, -(-len(learn_from) // AT_ONCE)):
                 signal = x[part]
                 sums += signal.sum(axis=(0, 2), dtype=np.float64), np.square(signal, dtype=np.float64).sum(axis=(0, 2))
-            mean, square = sums / (len(rows) * x.shape[2])
+            mean, square = sums / (len(learn_from) * x.shape[2])
             sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
-            self.mean_, self.sd_ = (one.astype(np.float32).reshape(shape) for one in (mean, sd))
+            self.mean_, self.sd_ = (one.astype(np.float32)[:, None] for one in (mean, sd))
+        device = find_device(self.device if self.is_module_ else "cpu")
+        self.device_ = device.type
+        inputs = Inputs(x, self.mean_, self.sd_, device)
+        return inputs[:] if self.target != "concept" and spec.bands else inputs
 
     def _learn_targets(
-        self, y: Any, every: np.ndarray, validation: np.ndarray, n: int, classes: Any, projected: Projected | None
-    ) -> tuple[np.ndarray, Projected | None]:
-        """Classes or basis from the trials that train; codes or coordinates of those and the validation trials."""
+        self, y: Any, n: int, every: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: Any,
+        projected: tuple[TargetPCA, np.ndarray, np.ndarray] | None,
+    ) -> tuple[np.ndarray, Units]:  # fmt: skip
+        """Learn classes or basis from the trials that train.
+
+        Returns the codes of concepts, (n,), or coordinates, (n, k), of those and the validation trials, elsewhere -1 or
+        NaN; and the `units` of `train` that convert losses of coordinates to MSE per number of the target.
+        """
         used = np.concatenate([every, validation])
-        if len(y) != n:
-            raise NeuroCanvasError(f"y: one target for each of {n} trials is needed; got {len(y)}.")
+        rows = y.row_of_trial if isinstance(y, Embeddings) else y
+        if len(rows) != n:
+            raise NeuroCanvasError(f"y: one target for each of {n} trials is needed; got {len(rows)}.")
         if used.max() >= n:
             raise NeuroCanvasError(f"split: it names trial {used.max()}, but there are {n} trials.")
-        if self.kind == "concept":
+        if self.target == "concept":
             self.basis_, self.prediction_sd_ = None, None
             self.classes_ = np.unique(y[used]) if classes is None else np.asarray(classes)
             known = len(np.unique(y[every]))
@@ -653,81 +627,96 @@ class Decoder(BaseEstimator):
             self.space_ = TargetSpace("concept", (len(self.classes_),))
             codes = np.full(n, -1)
             codes[used] = np.searchsorted(self.classes_, y[used])
-            return codes, None
+            return codes, {}
         self.classes_, self.space_ = None, y.space
-        projected = projected or Projected.make(y, every, self.n_components, self.token_weights)
-        self.basis_ = projected.basis
-        wanted = np.full((n, len(self.basis_.target_sd)), np.nan, np.float32)
-        wanted[used] = projected.coordinates[y.row_of_trial[used]]
-        return wanted, projected
+        self.basis_, coordinates, distance = projected or project(y, every, self.n_components, self.token_weights)
+        wanted = np.full((n, coordinates.shape[1]), np.nan, np.float32)
+        wanted[used] = coordinates[rows[used]]
+        variance = float(np.mean(np.sum(wanted[train].astype(np.float64) ** 2, axis=1)))
+        outside = {"train_loss": distance[rows[train]], "val_loss": distance[rows[validation]]}
+        return wanted, {name: (variance, float(np.mean(left)), self.basis_.mean.size) for name, left in outside.items()}
 
-    @property
-    def _output_space(self) -> TargetSpace:
-        """Space of the encoder's outputs: scores of concepts, or coordinates."""
-        return self.space_ if self.basis_ is None else replace(self.space_, shape=(len(self.basis_.target_sd),))
-
-    def _raw(self, x: Any, rows: np.ndarray) -> np.ndarray:
-        """Outputs of the encoder for some trials."""
-        if not self.is_module_:
-            values = self._inputs(x, torch.device("cpu"))[rows].flatten(1).numpy()
-            if self.kind == "concept":
-                return _concept_scores(self.encoder_, values, len(self.classes_))
-            predicted: np.ndarray = self.encoder_.predict(values).reshape(len(rows), -1).astype(np.float32)
-            return predicted
-        device = find_device(self.device)
-        self.device_ = device.type
-        found: np.ndarray = evaluate(self.encoder_.to(device), self._inputs(x, device), rows).float().cpu().numpy()
-        return found if self.unit_ == 1 else found * np.float32(self.unit_)
-
-    def _fit_module(self, what: Any, task: _Task) -> None:
+    def _fit_module(
+        self, what: Any, parameters: dict[str, Any], inputs: Inputs | Tensor, wanted: np.ndarray,
+        phases: Mapping[str, np.ndarray], validation: np.ndarray, spread: float, *, start: str, state: Path | None,
+        x: Any, units: Units, adapt_to: np.ndarray | None, watch: np.ndarray | None, watch_epochs: bool,
+        log: Callable[[dict[str, Any]], None],
+    ) -> None:  # fmt: skip
         """Train in one phase, or first on the trials to pretrain on; each phase ends at its selected epoch."""
-        with own_randomness(self.seed, task.inputs.device):
-            network = build(what, self.input_spec, self._output_space, self._of_encoder())
-            if task.start:
-                _start_from(network, task.start, self.input_spec, self.recipe)
+        concept, device = self.target == "concept", inputs.device
+        with own_randomness(self.seed, device):
+            space = self.space_ if concept else replace(self.space_, shape=wanted.shape[1:])
+            network = build(what, self.input_spec, space, parameters)
+            if start:
+                _start_from(network, start, self.input_spec, self.recipe)
                 self.findings_ = ["pretrained-unknown"]
-            self.encoder_ = network.to(task.inputs.device)
-            train_rows = task.phases["train"]
+            self.encoder_ = network.to(device)
             if hasattr(network, "fit_closed_form"):
-                parts = (train_rows, task.validation)
-                known = [
-                    (task.inputs[rows], torch.from_numpy(task.wanted[rows]).to(task.inputs.device)) for rows in parts
-                ]
+                parts = phases["train"], validation
+                known = [(inputs[rows], torch.from_numpy(wanted[rows]).to(device)) for rows in parts]
                 network.eval().fit_closed_form(*known[0], *known[1])
                 return
-            concept = self.kind == "concept"
-            self.unit_ = 1.0 if concept else spread(task.wanted[train_rows])
-            wanted = task.wanted if concept else (task.wanted / self.unit_).astype(np.float32)
-            recipe = self._recipe()
-            weights = self.mse, self.cosine, self.contrastive, self.temperature, recipe.batch_size, self.seed
-            made_from = "" if task.state is None else self._made_from(task)
-            for phase, rows in task.phases.items():
-                last = phase == "train"
-                done = train(
-                    network, task.inputs, torch.from_numpy(wanted).to(task.inputs.device), rows, task.validation,
-                    ConceptLoss() if concept else EmbeddingLoss(*weights), recipe, precision=self.precision_,
-                    adapt_to=task.adapt_to, watch=task.watch if last else None, watch_epochs=task.watch_epochs,
-                    state=task.state if last else None, made_from=made_from, log=task.log,
+            made_from = ""
+            if state is not None:  # one that was made from anything else is ignored
+                scientific = {key: value for key, value in self.get_params(deep=False).items() if key not in EXECUTION}
+                made_from = artifacts.fingerprint(
+                    "state 2", x if isinstance(x, np.ndarray) else x.fingerprint(), wanted, *phases.values(),
+                    validation, scientific, self.device_, self.precision_,
                 )  # fmt: skip
-                self.history_ += [{"phase": phase, **line} for line in done.history]
-        self.chosen_, self.every_ = done.selected, [one.argmax(dim=1).numpy() for one in done.every]
-        self.final_ = None if done.final is None else done.final.argmax(dim=1).numpy()
+            self.unit_, batch_size = spread, self.batch_size or 80
+            y = torch.from_numpy(wanted if concept else (wanted / self.unit_).astype(np.float32)).to(device)
+            weights = self.mse, self.cosine, self.contrastive, self.temperature, batch_size, self.seed
+            objective = ConceptLoss() if concept else EmbeddingLoss(*weights)
+            for phase, rows in phases.items():
+                last = phase == "train"
+                epochs, patience, optimizer = self._recipe(network)
+                history, self.chosen_, final, every = train(
+                    network, inputs, y, rows, validation, objective, optimizer, epochs=epochs, patience=patience,
+                    batch_size=batch_size, units=units, precision=self.precision_, adapt_to=adapt_to,
+                    watch=watch if last else None, watch_epochs=watch_epochs, state=state if last else None,
+                    made_from=made_from, log=log,
+                )  # fmt: skip
+                self.history_ += [{"phase": phase, **line} for line in history]
+        self.every_ = [one.argmax(dim=1).numpy() for one in every]
+        self.final_ = None if final is None else final.argmax(dim=1).numpy()
         if hasattr(network, "scale_outputs"):
             network.scale_outputs(self.unit_)
             self.unit_ = 1.0
         network.eval()
 
-    def _fit_estimator(self, what: Any, task: _Task) -> None:
+    def _recipe(self, network: nn.Module) -> tuple[int, int, torch.optim.Optimizer]:
+        """Epochs, patience and optimiser of a network; unset parameters are those of its row."""
+        row = find_encoder(self.encoder, self.target)
+        kind, rate, decay, epochs, patience = "adamw", row.learning_rate, row.weight_decay, 300, 20
+        if self.target != "concept":
+            rate, decay, epochs, patience = 1e-3, 3.0, 200, 30
+        if self.recipe == "released":
+            kind, rate, decay = row.released or (kind, rate, decay)
+            epochs = patience = RELEASED_EPOCHS
+        else:
+            epochs, patience = self.epochs or epochs, self.patience or patience
+            rate = rate if self.learning_rate is None else self.learning_rate
+            decay = decay if self.weight_decay is None else self.weight_decay
+        options: dict[str, Any] = {"lr": rate, "weight_decay": decay, "fused": True}
+        if kind == "sgd":
+            return epochs, patience, torch.optim.SGD(network.parameters(), momentum=0.9, **options)
+        optimizers = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+        return epochs, patience, optimizers[kind](network.parameters(), **options)
+
+    def _fit_estimator(
+        self, what: Any, parameters: dict[str, Any], inputs: Inputs | Tensor, wanted: np.ndarray, rows: np.ndarray,
+        validation: np.ndarray, watch: np.ndarray | None,
+    ) -> None:  # fmt: skip
         """Fit every candidate; the one with the highest validation accuracy becomes the encoder."""
-        row, rows = self.row, np.concatenate([*task.phases.values()])
-        x, val = (task.inputs[part].flatten(1).numpy() for part in (rows, task.validation))
-        options = {**(row.fixed or {}), **self._of_encoder()}
+        row = find_encoder(self.encoder, self.target)
+        x, val = (inputs[part].flatten(1).numpy() for part in (rows, validation))
+        options = {**(row.fixed or {}), **parameters}
         candidates = (row.released_candidate,) if self.recipe == "released" else row.candidates or (None,)
         if row.parameter in options:
             candidates = (options[row.parameter],)
         if row.counts_trials:
             candidates = tuple(value for value in candidates if value <= len(rows)) or (len(rows),)
-        highest, n_outputs = -1.0, self._output_space.width
+        highest = -1.0
         for value in candidates:
             if isinstance(what, type):
                 chosen = {row.parameter: value} if row.parameter else {}
@@ -736,39 +725,17 @@ class Decoder(BaseEstimator):
                 made = clone(what)
             if "random_state" in made.get_params() and "random_state" not in options:
                 made.set_params(random_state=self.seed)
-            made.fit(x, task.wanted[rows])
+            made.fit(x, wanted[rows])
             line = {"candidate": value}
-            if self.kind == "concept" and len(val):
-                scores = _concept_scores(made, val, n_outputs)
-                line["val_accuracy"] = float(np.mean(scores.argmax(axis=1) == task.wanted[task.validation]))
+            if self.target == "concept" and len(val):
+                scores = _concept_scores(made, val, len(self.classes_))
+                line["val_accuracy"] = float(np.mean(scores.argmax(axis=1) == wanted[validation]))
             if line.get("val_accuracy", 0.0) > highest:
                 highest, self.encoder_, self.chosen_ = line.get("val_accuracy", 0.0), made, value
-            if task.watch_epochs and task.watch is not None:
-                watched = task.inputs[task.watch].flatten(1).numpy()
-                self.every_.append(_concept_scores(made, watched, n_outputs).argmax(axis=1))
+            if watch is not None:
+                watched = inputs[watch].flatten(1).numpy()
+                self.every_.append(_concept_scores(made, watched, len(self.classes_)).argmax(axis=1))
             self.history_.append(line)
-
-    def _recipe(self) -> Recipe:
-        """How to train a network; unset parameters are those of its row."""
-        row = self.row
-        rate, decay, epochs, patience = row.learning_rate, row.weight_decay, 300, 20
-        if self.kind == "embedding":
-            rate, decay, epochs, patience = 1e-3, 3.0, 200, 30
-        if self.recipe == "released":
-            optimizer, rate, decay = row.released or ("adamw", rate, decay)
-            return Recipe(RELEASED_EPOCHS, RELEASED_EPOCHS, self.batch_size or 80, rate, decay, optimizer)
-        return Recipe(
-            self.epochs or epochs, self.patience or patience, self.batch_size or 80,
-            rate if self.learning_rate is None else self.learning_rate,
-            decay if self.weight_decay is None else self.weight_decay,
-        )  # fmt: skip
-
-    def _made_from(self, task: _Task) -> str:
-        """Fingerprint of all that training depends on; a state with another one is ignored."""
-        known = task.x if isinstance(task.x, np.ndarray) else task.x.fingerprint()
-        parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in EXECUTION}
-        rows = [*task.phases.values(), task.validation]
-        return artifacts.fingerprint(known, task.wanted, *rows, parameters, self.device_, self.precision_)
 
 
 def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
@@ -825,20 +792,27 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
     made.history_, made.final_, made.every_, made.posterior_, made.basis_ = [], None, [], None, None
     made.mean_, made.sd_ = arrays.pop("input_mean"), arrays.pop("input_sd")
     made.device_, made.precision_, made.prediction_sd_ = "cpu", "float32", None
-    if made.kind == "embedding":
+    if made.target != "concept":
         if arrays["target_mean"].shape != made.space_.shape:
             raise NeuroCanvasError(f"target_mean: {made.space_.shape} is needed; got {arrays['target_mean'].shape}")
         axes, sd, scale = arrays.pop("target_axes"), arrays.pop("target_sd"), arrays.pop("token_scale", None)
-        made.basis_ = TargetPCA(arrays.pop("target_mean"), axes, sd, scale)
+        size = math.prod(made.space_.shape)
+        if axes.shape != (len(sd), size) or not len(sd):
+            raise NeuroCanvasError(
+                f"target basis: axes of shape (k, {size}) and k deviations are needed; got {axes.shape} and {sd.shape}."
+            )
         made.prediction_sd_ = arrays.pop("prediction_sd")
         if made.prediction_sd_.shape != sd.shape or (scale is not None and scale.shape != made.space_.shape[:1]):
             raise NeuroCanvasError(f"prediction_sd and token_scale: {sd.shape} and {made.space_.shape[:1]} are needed")
+        of_numbers = np.ones(size, np.float32) if scale is None else np.repeat(scale, size // len(scale))
+        made.basis_ = TargetPCA(arrays.pop("target_mean"), axes, sd, scale, of_numbers)
     if "posterior.atoms" in arrays:
         atoms, counts = arrays.pop("posterior.atoms"), arrays.pop("posterior.counts")
         if atoms.shape != (len(counts), len(made.basis_.target_sd)):
             raise NeuroCanvasError(f"posterior: {len(counts)} atoms of {len(made.basis_.target_sd)} are needed")
-        made.posterior_ = TargetPosterior(atoms, counts, float(arrays.pop("posterior.temperature")[0]))
-    n, spec_ = made._output_space.width, made.input_spec
+        made.posterior_ = atoms, counts, float(arrays.pop("posterior.temperature")[0])
+    output = made.space_ if made.basis_ is None else replace(made.space_, shape=made.basis_.target_sd.shape)
+    [n], spec_ = output.shape, made.input_spec
     allowed = {(1,), (len(spec_.ch_names), 1), (len(spec_.ch_names), len(spec_.bands) or spec_.n_times)}
     if not {made.mean_.shape, made.sd_.shape} <= allowed or (made.classes_ is not None and len(made.classes_) != n):
         raise NeuroCanvasError(
@@ -848,21 +822,16 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
         made.encoder_ = estimator
         return made
     state = {name.removeprefix("module."): torch.from_numpy(np.array(one, order="C")) for name, one in arrays.items()}
-    made.encoder_ = _with_state(made.what(), made, state).eval()
-    return made
-
-
-def _with_state(what: Any, made: Decoder, state: dict[str, Tensor]) -> nn.Module:
-    """Build a module with these weights, without allocating or drawing initial ones."""
-    parts = what, made.input_spec, made._output_space, made._of_encoder()
-    with torch.device("meta"):
-        module: nn.Module = build(*parts)
+    what, of_encoder = made.what()
+    with torch.device("meta"):  # initial weights are neither allocated nor drawn
+        module: nn.Module = build(what, spec_, output, of_encoder)
     module.load_state_dict(state, assign=True)
     if any(one.is_meta for one in module.buffers()):  # buffers that files do not hold
         with own_randomness(0):
-            module = build(*parts)
+            module = build(what, spec_, output, of_encoder)
         module.load_state_dict(state)
-    return module
+    made.encoder_ = module.eval()
+    return made
 
 
 def _held_out(X: Any, y: Any) -> np.ndarray:
@@ -910,24 +879,6 @@ def _check_same(spec: TrialSpec, wanted: TrialSpec, who: str) -> None:
                 f"{who}: these trials have {ours} {name}, the decoder was fitted on {theirs} {name}; select or "
                 "resample them to match, or fit a decoder on these trials."
             )
-
-
-def _to_mse(
-    wanted: np.ndarray, y: Any, projected: Projected | None, train: np.ndarray, validation: np.ndarray
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Make the function that converts losses of embeddings, in a line of history, to MSE per number of the target."""
-    if projected is None:
-        return lambda line: line
-    variance = float(np.mean(np.sum(wanted[train].astype(np.float64) ** 2, axis=1)))
-    rows = {"train": train, "val": validation}
-    outside = {part: float(np.mean(projected.distance[y.row_of_trial[own]])) for part, own in rows.items()}
-    size = projected.basis.mean.size
-
-    def convert(line: dict[str, Any]) -> dict[str, Any]:
-        losses = {f"{part}_loss": left for part, left in outside.items() if f"{part}_loss" in line}
-        return {**line, **{name: (line[name] * variance + left) / size for name, left in losses.items()}}
-
-    return convert
 
 
 def _concept_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray:

@@ -124,7 +124,7 @@ def reconstruct(
     NeuroCanvasError
         If trials, split, decoder and generator do not fit one another.
     """
-    if decoder.kind != "embedding":
+    if decoder.target == "concept":
         raise NeuroCanvasError(
             f"decoder: images are generated from embeddings, but its target is {decoder.target}; use for example "
             "Decoder(target='clip-text@bundled')."

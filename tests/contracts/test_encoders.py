@@ -119,7 +119,7 @@ def test_other_trials_are_refused_in_one_line_that_names_both(case):
 def networks():
     """Name of every network of the registry."""
     for name, row in ENCODERS.items():
-        what = Decoder(name, "concept" if row.concept else "a@b").what()
+        what = Decoder(name, "concept" if row.concept else "a@b").what()[0]
         if issubclass(what, torch.nn.Module):
             yield name
 
@@ -129,7 +129,7 @@ def networks():
 def test_networks_take_any_number_of_channels_on_the_meta_device(name, n_chans):
     takes = ENCODERS[name].inputs[0]
     spec = trial_spec(n_chans, 400, n_bands=5 if takes == "features" else 0)
-    network = build(Decoder(name, "concept" if ENCODERS[name].concept else "a@b").what(), spec, concepts_of(7), {})
+    network = build(Decoder(name, "concept" if ENCODERS[name].concept else "a@b").what()[0], spec, concepts_of(7), {})
     assert type(network).__module__.startswith("neurocanvas.encoders") and pickle.loads(pickle.dumps(network))
     network = network.to("meta")
     x = torch.zeros(3, n_chans, 5 if takes == "features" else 400, device="meta", requires_grad=True)
@@ -185,7 +185,7 @@ class Linear(torch.nn.Module):
 
     def __init__(self, spec, target, bias=True):
         super().__init__()
-        self.layer = torch.nn.Linear(len(spec.ch_names) * spec.n_times, target.width, bias=bias)
+        self.layer = torch.nn.Linear(len(spec.ch_names) * spec.n_times, target.shape[0], bias=bias)
 
     def forward(self, x):
         return self.layer(x.flatten(1))

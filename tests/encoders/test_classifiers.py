@@ -37,7 +37,8 @@ def made(name, **parameters):
     recipe = parameters.pop("recipe", "released")
     one = Decoder(name, recipe=recipe, **parameters)
     spec = trial_spec(n_times=400, n_bands=0 if one.takes == "signal" else 5)
-    return build(one.what(), spec, concepts(7), one._of_encoder()), spec
+    what, of_encoder = one.what()
+    return build(what, spec, concepts(7), of_encoder), spec
 
 
 @pytest.mark.parametrize("name", ["eegnet", "mlp", "rgnn"])

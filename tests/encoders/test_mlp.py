@@ -8,7 +8,7 @@ from tiny import concepts, trial_spec
 from neurocanvas.config import EncoderSettings
 from neurocanvas.decoder import Decoder, Embeddings
 from neurocanvas.encoders.mlp import MLPSD
-from neurocanvas.encoders.target_pca import TEMPERATURES, TargetPosterior
+from neurocanvas.encoders.target_pca import TEMPERATURES, fit_posterior, posterior_mean
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.exchange import fold
 from neurocanvas.targets import TargetSpace
@@ -63,19 +63,18 @@ def test_the_temperature_has_the_least_validation_error():
     rng = np.random.default_rng(0)
     atoms, output, true = (rng.normal(size=(n, 4)).astype(np.float32) for n in (30, 20, 20))
     twice = np.concatenate([atoms, atoms[:10]])
-    found = TargetPosterior.fit(twice, 3 * output, 3 * output + true, 0.7)
-    assert len(found.atoms) == 30 and sorted(found.counts) == [1] * 20 + [2] * 10
+    found, counts, temperature = fit_posterior(twice, 3 * output, 3 * output + true, 0.7)
+    assert len(found) == 30 and sorted(counts) == [1] * 20 + [2] * 10
     errors = [
-        np.mean((TargetPosterior(found.atoms, found.counts, 0.7 * t).mean(3 * output) - 3 * output - true) ** 2)
-        for t in TEMPERATURES
+        np.mean((posterior_mean(3 * output, found, counts, 0.7 * t) - 3 * output - true) ** 2) for t in TEMPERATURES
     ]
-    assert found.temperature == pytest.approx(0.7 * TEMPERATURES[int(np.argmin(errors))])
+    assert temperature == pytest.approx(0.7 * TEMPERATURES[int(np.argmin(errors))])
 
 
 def test_the_posterior_is_bayes_rule():
     atoms, counts = np.array([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]], np.float32), np.array([1, 2, 5], np.float32)
     output = np.array([[0.0, 7.0], [-0.1, 0.0], [1.0, 1.0]], np.float32)
-    found = TargetPosterior(atoms, counts, 0.5).mean(output)
+    found = posterior_mean(output, atoms, counts, 0.5)
     for row, expected in zip(output, found, strict=True):
         along = [row @ atom / np.linalg.norm(atom) for atom in atoms]
         likelihood = [count * np.exp(a / 0.5) for count, a in zip(counts, along, strict=True)]

@@ -13,7 +13,6 @@ from released import MLPMapper as Module
 from neurocanvas.config import ARCHITECTURES
 from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.decoder import Decoder, Embeddings, load_decoder
-from neurocanvas.encoders.target_pca import TargetPosterior
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import exchange as released_files
 from neurocanvas.pipeline.exchange import SPEC, read_released_mapper, write_released_mapper
@@ -106,7 +105,7 @@ def test_there_and_back_changes_nothing(narrow, features, tmp_path):
 
 def test_what_the_released_module_has_no_room_for_is_refused(tmp_path, narrow):
     posterior, gelu, wide = make_decoder((16, 8)), make_decoder((16, 8), activation="gelu"), make_decoder((16, 9))
-    posterior.posterior_ = TargetPosterior(np.eye(5, dtype="f4"), np.ones(5, "f4"), 1.0)
+    posterior.posterior_ = np.eye(5, dtype="f4"), np.ones(5, "f4"), 1.0
     for decoder in (posterior, gelu, wide, make_decoder((), "ridge")):
         with pytest.raises(NeuroCanvasError, match=r"architecture = 'released' and encoder\.contrastive = 0"):
             write_released_mapper(decoder, tmp_path / "mlpsd_s0_0.pth")

@@ -160,7 +160,7 @@ class Watching(torch.nn.Module):
 
     def __init__(self, spec, target):
         super().__init__()
-        self.layer = torch.nn.Linear(len(spec.ch_names), target.width)
+        self.layer = torch.nn.Linear(len(spec.ch_names), target.shape[0])
         Watching.seen = []
 
     def forward(self, x):
@@ -194,7 +194,7 @@ def test_the_released_recipe_fits_one_estimator_to_features_as_they_are():
 def test_the_released_recipe_has_the_released_optimisers(name):
     theirs = {"eegnet": released.EEGNet, "mlp": released.MLP, "rgnn": lambda n: released.RGNN(electrode_graph(), n)}
     expected = released.make_optimizer(theirs[name](4))
-    found = Decoder(name, recipe="released")._recipe().optimizer_of(torch.nn.Linear(2, 2))
+    found = Decoder(name, recipe="released")._recipe(torch.nn.Linear(2, 2))[-1]
     assert type(found) is type(expected)
     for option in {"lr", "weight_decay", "momentum", "betas", "nesterov"} & set(expected.defaults):
         assert found.defaults[option] == expected.defaults[option], option

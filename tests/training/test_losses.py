@@ -10,7 +10,7 @@ from neurocanvas.training.losses import (
     cosine_error,
     mse_per_element,
     squared_error,
-    two_way_in_targets,
+    two_way_of_trials,
 )
 
 
@@ -37,7 +37,8 @@ def test_two_way_from_coordinates_is_two_way_by_cosine_in_the_whole_space(world)
     b = (targets - basis.mean).reshape(12, -1)
     cosine = a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
     wins = [np.mean([cosine[i, i] > cosine[i, j] for j in range(12) if j != i]) for i in range(12)]
-    found = two_way_in_targets(predicted, basis.transform(targets), basis.squared_distance(targets), np.arange(12))
+    distance = basis.squared_distance(targets)
+    found = two_way_of_trials(predicted, basis.transform(targets), distance, np.arange(12)).mean()
     assert found == pytest.approx(np.mean(wins))
     assert 0.5 < found < 1
 
@@ -45,10 +46,10 @@ def test_two_way_from_coordinates_is_two_way_by_cosine_in_the_whole_space(world)
 def test_ties_count_half_and_repeated_trials_are_no_distractors():
     true = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     nothing = np.zeros(4)
-    assert two_way_in_targets(np.zeros((4, 2)), true, nothing, np.arange(4)) == 0.5
-    assert two_way_in_targets(true, true, nothing, np.arange(4)) == pytest.approx((1 + 1 + 0.5) / 3)
-    assert two_way_in_targets(true, true, nothing, np.array([5, 5, 7, 7])) == 1.0
-    assert np.isnan(two_way_in_targets(true, true, nothing, np.zeros(4, int)))
+    assert two_way_of_trials(np.zeros((4, 2)), true, nothing, np.arange(4)).mean() == 0.5
+    assert two_way_of_trials(true, true, nothing, np.arange(4)).mean() == pytest.approx((1 + 1 + 0.5) / 3)
+    assert two_way_of_trials(true, true, nothing, np.array([5, 5, 7, 7])).mean() == 1.0
+    assert np.isnan(two_way_of_trials(true, true, nothing, np.zeros(4, int))).all()
 
 
 def test_the_loss_is_the_squared_distance():

@@ -13,6 +13,9 @@ from neurocanvas.targets import TargetSpace
 
 BRAINDECODE = "braindecode:"
 
+# Arguments by which classes that are built as braindecode's models are recognised.
+SIZES = {"n_chans", "n_outputs"}
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -68,12 +71,13 @@ ENCODERS: dict[str, Encoder] = {
 }  # fmt: skip
 
 
-def find_encoder(encoder: Any, kind: str = "concept") -> Encoder:
-    """Return the row for this kind of target of an encoder: a name, a module class or an estimator."""
+def find_encoder(encoder: Any, target: str = "concept") -> Encoder:
+    """Return the row for this target of an encoder: a name, a module class or an estimator."""
     if not isinstance(encoder, str):
         name = getattr(encoder, "__name__", type(encoder).__name__)
-        undeclared = "signal" if takes_braindecode_arguments(encoder) else None
-        takes = getattr(encoder, "input", undeclared if isinstance(encoder, type) else "features")
+        takes = getattr(encoder, "input", None if isinstance(encoder, type) else "features")
+        if takes is None and set(inspect.signature(encoder).parameters) >= SIZES:
+            takes = "signal"
         return Encoder(name, encoder, encoder, (check_option(f"{name}.input", takes, ("features", "signal")),))
     if encoder.startswith(BRAINDECODE):
         wanted = encoder.removeprefix(BRAINDECODE)
@@ -81,25 +85,22 @@ def find_encoder(encoder: Any, kind: str = "concept") -> Encoder:
         if not isinstance(found, type):
             raise NeuroCanvasError(f"encoder {encoder}: the installed braindecode has no model {wanted!r}.")
         return Encoder(f"{wanted}*", found, found, ("signal",))
+    kind = "concept" if target == "concept" else "embedding"
     fits = [name for name, row in ENCODERS.items() if getattr(row, kind)]
     return ENCODERS[check_option(f"encoder of {kind}s", encoder, [*fits, f"{BRAINDECODE}<model>"])]
 
 
-def takes_braindecode_arguments(cls: Any) -> bool:
-    """Whether a class takes sizes as the models of braindecode do."""
-    return isinstance(cls, type) and {"n_chans", "n_outputs"} <= set(inspect.signature(cls).parameters)
-
-
 def build(what: Any, spec: TrialSpec, target: TargetSpace, parameters: Mapping[str, Any]) -> Any:
-    """Build a module for these trials and this target space."""
+    """Build a module for these trials and this target space, whose shape is that of a trial's outputs, (n_outputs,)."""
+    [n_outputs] = target.shape
     try:
-        if takes_braindecode_arguments(what):
-            sizes = {"n_chans": len(spec.ch_names), "n_times": spec.n_times, "n_outputs": target.width}
+        if set(inspect.signature(what).parameters) >= SIZES:
+            sizes = {"n_chans": len(spec.ch_names), "n_times": spec.n_times, "n_outputs": n_outputs}
             return what(**sizes, sfreq=spec.sfreq, **parameters)
         return what(spec, target, **parameters)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         trials = f"{len(spec.ch_names)} channels of {len(spec.bands) or spec.n_times} numbers"
         raise NeuroCanvasError(
-            f"encoder {what.__name__}: cannot be built for {trials} and {target.width} outputs ({reason})."
+            f"encoder {what.__name__}: cannot be built for {trials} and {n_outputs} outputs ({reason})."
         ) from error

@@ -99,7 +99,7 @@ class EEGNet(nn.Module):
         self.bn3 = nn.BatchNorm2d(N_SEPARABLE, **norm)
         pooled = ((n_times + (length + 1) % 2) // sizes.pools[0] + 1) // sizes.pools[1]
         self.dropout = nn.Dropout(DROPOUT)
-        self.fc1 = nn.Linear(N_SEPARABLE * pooled, target.width)
+        self.fc1 = nn.Linear(N_SEPARABLE * pooled, target.shape[0])
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.sizes.pools

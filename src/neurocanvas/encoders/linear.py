@@ -15,11 +15,6 @@ from neurocanvas.targets import TargetSpace
 PENALTIES = np.logspace(-3, 4, 29)
 
 
-def n_inputs(spec: TrialSpec) -> int:
-    """Numbers per trial: channels times bands, or times samples."""
-    return len(spec.ch_names) * (len(spec.bands) or spec.n_times)
-
-
 class Mean(nn.Module):
     """Predicts the mean training target for every trial: it knows the data set, not the EEG."""
 
@@ -27,7 +22,7 @@ class Mean(nn.Module):
 
     def __init__(self, spec: TrialSpec, target: TargetSpace) -> None:  # noqa: ARG002
         super().__init__()
-        self.width = target.width
+        self.width = target.shape[0]
 
     def fit_closed_form(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor) -> None:
         """Nothing to fit: zero is the mean training target in its principal coordinates."""
@@ -46,8 +41,9 @@ class Ridge(nn.Module):
 
     def __init__(self, spec: TrialSpec, target: TargetSpace) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(n_inputs(spec)))
-        self.register_buffer("coefficients", torch.zeros(n_inputs(spec), target.width))
+        n_inputs = len(spec.ch_names) * (len(spec.bands) or spec.n_times)
+        self.register_buffer("mean", torch.zeros(n_inputs))
+        self.register_buffer("coefficients", torch.zeros(n_inputs, target.shape[0]))
         self.register_buffer("penalty", torch.zeros(()))
 
     @torch.no_grad()

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from neurocanvas.data.trials import TrialSpec
-from neurocanvas.encoders.linear import n_inputs
 from neurocanvas.errors import check_option
 from neurocanvas.targets import TargetSpace
 
@@ -28,10 +27,10 @@ class MLPSD(nn.Sequential):
         activations = {"gelu": nn.GELU, "relu": nn.ReLU}
         active = activations[check_option("activation", activation, activations)]
         layers: list[nn.Module] = [nn.Dropout(input_dropout)]
-        widths = [n_inputs(spec), *hidden]
+        widths = [len(spec.ch_names) * (len(spec.bands) or spec.n_times), *hidden]
         for n_in, n_out in pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), active(), nn.Dropout(dropout)]
-        super().__init__(*layers, nn.Linear(widths[-1], target.width))
+        super().__init__(*layers, nn.Linear(widths[-1], target.shape[0]))
         self.hidden, self.activation = tuple(hidden), activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,9 +54,9 @@ class MLP(nn.Sequential):
         self, spec: TrialSpec, target: TargetSpace, *, hidden: Sequence[int] = (256, 128), dropout: float = 0.5
     ) -> None:
         layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
-        widths = [n_inputs(spec), *hidden]
+        widths = [len(spec.ch_names) * (len(spec.bands) or spec.n_times), *hidden]
         for number, (n_in, n_out) in enumerate(pairwise(widths), 1):
             layers |= {f"l{number}": nn.Linear(n_in, n_out), f"bn{number}": nn.BatchNorm1d(n_out)}
             layers |= {f"relu{number}": nn.ReLU(), f"dropout{number}": nn.Dropout(dropout)}
-        layers[f"l{len(hidden) + 1}"] = nn.Linear(widths[-1], target.width)
+        layers[f"l{len(hidden) + 1}"] = nn.Linear(widths[-1], target.shape[0])
         super().__init__(OrderedDict(layers))

@@ -62,7 +62,7 @@ class RGNN(nn.Module):
         low, high = np.minimum(row, column), np.maximum(row, column)
         self.register_buffer("place", torch.from_numpy(high * (high + 1) // 2 + low), persistent=False)
         self.conv1 = nn.ModuleDict({"lin": nn.Linear(n_bands, N_HIDDEN)})
-        self.fc = nn.Linear(N_HIDDEN, target.width)
+        self.fc = nn.Linear(N_HIDDEN, target.shape[0])
         if domain_adaptation:
             self.domain_classifier = nn.Linear(N_HIDDEN, 2)
         for layer in self.modules():

@@ -35,20 +35,8 @@ class TargetPCA:
     # (k,), over training trials. Least-squares predictions are shrunk towards the mean: a mapper's `prediction_sd` is
     # smaller, and the ratio says by how much a generator may scale coordinates up again.
     target_sd: np.ndarray
-    token_scale: np.ndarray | None = None  # (77,), roots of token weights of mean 1; None: all tokens weigh the same
-
-    def __post_init__(self) -> None:
-        k = len(self.target_sd)
-        if self.axes.shape != (k, self.mean.size) or k == 0:
-            raise NeuroCanvasError(
-                f"target basis: axes of shape (k, {self.mean.size}) and k deviations are needed; got "
-                f"{self.axes.shape} and {self.target_sd.shape}."
-            )
-
-    @property
-    def scale(self) -> np.ndarray:
-        """`token_scale` for each number of a target, (n_outputs,)."""
-        return _spread_out(self.token_scale, self.mean.size)
+    token_scale: np.ndarray | None  # (77,), roots of token weights of mean 1; None: all tokens weigh the same
+    scale: np.ndarray  # (n_outputs,), the same for each number of a target
 
     @classmethod
     def fit(
@@ -60,12 +48,21 @@ class TargetPCA:
         used = np.flatnonzero(counts)
         flat = targets.reshape(len(targets), -1)
         share = counts[used] / max(1, counts.sum())
-        token_scale = _token_scale(token_weights, targets.shape[1]) if token_weights else None
+        token_scale, scale = None, np.ones(flat.shape[1], np.float32)
+        if token_weights:
+            n_tokens, further = targets.shape[1], targets.shape[1] - len(token_weights)
+            if further < 0:
+                raise NeuroCanvasError(
+                    f"token_weights: at most one for each of the {n_tokens} tokens; got {len(token_weights)}."
+                )
+            weights = np.array(token_weights + token_weights[-1:] * further, dtype=np.float64)
+            token_scale = np.sqrt(weights / weights.mean()).astype(np.float32)
+            scale = np.repeat(token_scale, len(scale) // n_tokens)
         find = _axes_by_products if len(used) <= PRODUCTS_UP_TO else _axes_by_passes
-        mean, axes = find(flat, used, share, _spread_out(token_scale, flat.shape[1]), components)
+        mean, axes = find(flat, used, share, scale, components)
         # Rounding errors were squared; one Cholesky step makes the axes orthonormal again.
         axes = np.linalg.solve(np.linalg.cholesky(axes @ axes.T), axes).astype(np.float32)
-        basis = cls(mean.reshape(targets.shape[1:]), axes, np.ones(len(axes), np.float32), token_scale)
+        basis = cls(mean.reshape(targets.shape[1:]), axes, np.ones(len(axes), np.float32), token_scale, scale)
         coordinates = np.empty((len(used), len(axes)))
         for part in batches(len(used), ROWS_AT_ONCE):
             coordinates[part] = basis.transform(targets[used[part]])
@@ -104,33 +101,27 @@ PAIRS_AT_ONCE = 16_000_000
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
 
 
-@dataclass(frozen=True)
-class TargetPosterior:
-    """Posterior over the training targets, given the output of a contrastively trained network."""
+def fit_posterior(
+    coordinates: np.ndarray, output: np.ndarray, val_coordinates: np.ndarray, unit: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Atoms, counts and temperature for `posterior_mean`; the temperature has the least error on validation trials."""
+    atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
+    tried = [(atoms, counts.astype(np.float32), float(np.float32(t * unit))) for t in TEMPERATURES]
+    return min(tried, key=lambda one: float(np.mean((posterior_mean(output, *one) - val_coordinates) ** 2)))
 
+
+def posterior_mean(output: np.ndarray, atoms: np.ndarray, counts: np.ndarray, temperature: float) -> np.ndarray:
+    """Posterior mean of the target, given outputs of a contrastively trained network: (n, k) -> (n, k)."""
+    # `atoms`, (m, k), are the distinct training targets, `counts`, (m,), the trials of each. The larger `temperature`,
+    # in the unit of coordinates, the closer is the result to the mean training target.
     # The least-squares prediction is Σ_j p_j atoms_j, p_j ∝ counts_j exp(output @ atoms_j / |atoms_j| / temperature).
-    atoms: np.ndarray  # (m, k), coordinates of the distinct training targets
-    counts: np.ndarray  # (m,), training trials of each
-    temperature: float  # in the unit of the coordinates; the larger, the closer to the mean training target
-
-    @classmethod
-    def fit(
-        cls, coordinates: np.ndarray, output: np.ndarray, val_coordinates: np.ndarray, unit: float
-    ) -> TargetPosterior:
-        """Training targets, (n, k), become atoms; the temperature has the least squared error on validation trials."""
-        atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
-        tried = [cls(atoms, counts.astype(np.float32), float(np.float32(t * unit))) for t in TEMPERATURES]
-        return min(tried, key=lambda one: float(np.mean((one.mean(output) - val_coordinates) ** 2)))
-
-    def mean(self, output: np.ndarray) -> np.ndarray:
-        """Posterior mean: network output (n, k) -> coordinates (n, k)."""
-        length = np.maximum(np.linalg.norm(self.atoms, axis=1), np.finfo(np.float32).tiny)
-        directions, found = (self.atoms / length[:, None]).T, np.empty_like(output)
-        for rows in batches(len(output), max(1, PAIRS_AT_ONCE // len(self.atoms))):
-            logits = output[rows] @ directions / np.float32(self.temperature) + np.log(self.counts)
-            share = np.exp(logits - logits.max(axis=1, keepdims=True))
-            found[rows] = (share / share.sum(axis=1, keepdims=True)) @ self.atoms
-        return found
+    length = np.maximum(np.linalg.norm(atoms, axis=1), np.finfo(np.float32).tiny)
+    directions, found = (atoms / length[:, None]).T, np.empty_like(output)
+    for rows in batches(len(output), max(1, PAIRS_AT_ONCE // len(atoms))):
+        logits = output[rows] @ directions / np.float32(temperature) + np.log(counts)
+        share = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found[rows] = (share / share.sum(axis=1, keepdims=True)) @ atoms
+    return found
 
 
 def _axes_by_products(
@@ -196,18 +187,3 @@ def _largest(gram: np.ndarray, whole: float, components: int) -> tuple[np.ndarra
     if len(keep) == 0:
         raise NeuroCanvasError("targets: the training trials all have the same target; at least 2 are needed.")
     return variance[keep], vectors[:, keep]
-
-
-def _spread_out(token_scale: np.ndarray | None, n_outputs: int) -> np.ndarray:
-    """Repeat each token's scale for all of its numbers; ones if there is none."""
-    if token_scale is None:
-        return np.broadcast_to(np.float32(1), n_outputs)
-    return np.repeat(token_scale, n_outputs // len(token_scale))
-
-
-def _token_scale(weights: tuple[float, ...], n_tokens: int) -> np.ndarray:
-    """Square roots of the tokens' weights, normalised to mean 1: (n_tokens,)."""
-    if len(weights) > n_tokens:
-        raise NeuroCanvasError(f"token_weights: at most one for each of the {n_tokens} tokens; got {len(weights)}.")
-    every = np.array(weights + weights[-1:] * (n_tokens - len(weights)), dtype=np.float64)
-    return np.sqrt(every / every.mean()).astype(np.float32)

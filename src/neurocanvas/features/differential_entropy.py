@@ -95,10 +95,11 @@ UNITS = {"gaussian": "nats", "eeg-imagenet": "sum of ln PSD over bins, PSD in VÂ
 
 def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
     """Compute the features of all trials, a chunk of trials at a time."""
+    samples = window_samples(trials.spec, settings.tmin, settings.tmax, "features.tmin, features.tmax")
     features = np.empty((len(trials), len(trials.spec.ch_names), len(BANDS)), dtype=np.float32)
     for first in range(0, len(trials), CHUNK):
         chunk = slice(first, first + CHUNK)
-        window = cut_window(trials.signal(chunk), trials, settings)
+        window = trials.signal(chunk)[..., samples]
         lowest, highest = window.min(axis=-1), window.max(axis=-1)  # NaN and infinity show in one of them
         for bad, problem in (
             (~(np.isfinite(lowest) & np.isfinite(highest)), "holds values that are not finite"),
@@ -113,11 +114,6 @@ def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
                 )
         features[chunk] = METHODS[settings.method](window, trials.spec.sfreq)
     return features
-
-
-def cut_window(signal: np.ndarray, trials: Trials, settings: FeatureSettings) -> np.ndarray:
-    """Cut the feature window out of whole trials, as a view: (..., n_times) -> (..., window)."""
-    return signal[..., window_samples(trials.spec, settings.tmin, settings.tmax, "features.tmin, features.tmax")]
 
 
 def window_samples(spec: TrialSpec, tmin: float, tmax: float, name: str) -> slice:

@@ -13,7 +13,7 @@ import numpy as np
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.clip import N_TOKENS
-from neurocanvas.targets.pretrained import device, find_family, load_part, precision_of, variant
+from neurocanvas.targets.pretrained import device, find_family, load_part
 
 if TYPE_CHECKING:
     import torch
@@ -77,14 +77,13 @@ class StableDiffusion:
 
         on_gpu = device().startswith("cuda")
         pipeline = load_part(
-            find_family(settings.family).diffusion,
-            lambda source: diffusers.StableDiffusionPipeline.from_pretrained(
-                source, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-                variant=variant(source, "unet/diffusion_pytorch_model.safetensors"),
-            ),
+            find_family(settings.family).diffusion, diffusers.StableDiffusionPipeline.from_pretrained,
+            weights="unet/diffusion_pytorch_model.safetensors", safety_checker=None, feature_extractor=None,
+            requires_safety_checker=False,
         )  # fmt: skip
         # Precision is set here because versions of diffusers name the loading argument differently.
-        pipeline.to(getattr(torch, precision_of(settings)))
+        automatic = "float16" if on_gpu else "float32"
+        pipeline.to(getattr(torch, automatic if settings.precision == "auto" else settings.precision))
         pipeline.set_progress_bar_config(disable=True)
         kind, options = SCHEDULERS[settings.scheduler]
         pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **options)

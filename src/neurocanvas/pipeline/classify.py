@@ -125,7 +125,7 @@ def _make_decoder(run: Run, model: str) -> Decoder:
 def _read_by(decoder: Decoder, settings: ClassifySettings) -> dict[str, Any]:
     """The settings that a model reads, weights by their bytes."""
     unread = {"models"}.union(*(names for other, names in OPTIONS_OF.items() if other != decoder.encoder))
-    if decoder.row.parameter:
+    if find_encoder(decoder.encoder).parameter:
         unread |= OF_NETWORKS
     read = settings.model_dump(mode="json", exclude=unread)
     if read.get("pretrained"):
@@ -174,7 +174,7 @@ def _classify(run: Run, unit: _Unit) -> Path:
     if settings.domain_adaptation and model == "rgnn":
         findings.append(finding("transductive-training"))
     card = {
-        "model": model, "title": decoder.row.title, "subject": job.subject, "granularity": granularity,
+        "model": model, "title": find_encoder(model).title, "subject": job.subject, "granularity": granularity,
         "protocol": run.settings.split.protocol, "settings": settings.model_dump(mode="json"),
         "device": decoders[0].device_, "precision": decoders[0].precision_, "concepts": concepts.tolist(),
         "selection": UNSELECTED if settings.recipe == "released" else splits[0].selection,

@@ -19,7 +19,7 @@ from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.trials import Trials, ranks
 from neurocanvas.encoders.target_pca import TargetPCA
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.features.differential_entropy import METHODS, cut_window, extract
+from neurocanvas.features.differential_entropy import METHODS, extract, window_samples
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run, write_table
 from neurocanvas.pipeline.train import read_pooled_features
@@ -81,7 +81,8 @@ class WindowOfTrials:
         return len(self.trials)
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
-        return cut_window(self.trials.signal(rows), self.trials, self.settings)
+        window = self.settings.tmin, self.settings.tmax
+        return self.trials.signal(rows)[..., window_samples(self.trials.spec, *window, "features.tmin, features.tmax")]
 
 
 def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:

@@ -36,7 +36,7 @@ from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths
 from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.captions import load_captioner, prompt, read_captions
 from neurocanvas.targets.clip import encode_distinct, load_text_encoder
-from neurocanvas.targets.pretrained import batches, device, find_family, local_folder, precision_of, source_print
+from neurocanvas.targets.pretrained import batches, device, find_family, local_folder, source_print
 
 STAGE = "generate"
 
@@ -160,7 +160,8 @@ def _how(run: Run) -> dict[str, Any]:
     """What every image depends on beside its condition and seed; goes into its metadata."""
     settings = run.settings.generate
     how = settings.model_dump(mode="json", include=set(DECIDE))
-    how |= {"precision": precision_of(settings), "device": device()}
+    automatic = "float16" if device().startswith("cuda") else "float32"
+    how |= {"precision": automatic if settings.precision == "auto" else settings.precision, "device": device()}
     how["weights"] = source_print(settings.family)
     if settings.preview:
         how["taesd"] = source_print(find_family(settings.family).preview)

@@ -14,7 +14,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.data.splits import Fold, blocked_trials, groups
 from neurocanvas.data.trials import Trials, unique_names
-from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Projected, Window, load_decoder
+from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Window, load_decoder, project
 from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file, check_name
 from neurocanvas.findings import finding, listed, read_findings
@@ -23,7 +23,7 @@ from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run, write_table
 from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.pretrained import batches
-from neurocanvas.training.losses import mse_per_element, two_way_in_targets
+from neurocanvas.training.losses import mse_per_element, two_way_of_trials
 
 # Purpose of a file of features, for errors.
 FEATURES = "features; `neurocanvas features` makes them"
@@ -122,7 +122,7 @@ def read_inputs(run: Run, subject: str, decoder: Decoder) -> Any:
     if decoder.takes == "features":
         return read_pooled_features(run, subject)[0]
     pool = run.pool(subject)
-    window = Window([pool], pool.spec, decoder.samples(pool.spec))
+    window = Window([pool], pool.spec, decoder.window)
     return window.read() if 4 * math.prod(window.shape) <= IN_MEMORY else window
 
 
@@ -178,7 +178,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     fold = run.split(subject).folds[number].joined()
     read, hashes = made_from(run, subject, decoder)
     parameters = {key: value for key, value in decoder.get_params(deep=False).items() if key not in EXECUTION}
-    closed_form = hasattr(decoder.what(), "fit_closed_form")
+    closed_form = hasattr(decoder.what()[0], "fit_closed_form")
     if closed_form:
         of_encoder = {key: value for key, value in parameters.items() if key.startswith("encoder__")}
         parameters = {key: parameters[key] for key in OF_CLOSED_FORM} | of_encoder
@@ -193,7 +193,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     space = TargetSpace(run.settings.embed.target, targets.shape[1:], run.settings.family)
     y = Embeddings(space, run.stimuli, targets, run.stimulus_rows(pool))
     common = run.settings.encoder.components, run.settings.encoder.token_weights
-    projected = process_cache("train", "targets", (run, unit[:2]), lambda: Projected.make(y, fold.train, *common))
+    projected = process_cache("train", "targets", (run, unit[:2]), lambda: project(y, fold.train, *common))
     left = 0 if closed_form else decoder.epochs or 0
     advance = run.track(f"train {name} s{subject} fold{number}", left)
 
@@ -206,8 +206,8 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         x, y, pool.spec, train=fold.train, validation=fold.validation, projected=projected, state=state, log=note
     )
     advance(max(0, left - len(decoder.history_)))  # most trainings end early
-    inside = np.sum(projected.basis.target_sd.astype(np.float64) ** 2)
-    outside = np.mean(projected.distance[y.row_of_trial[fold.train]])
+    inside = np.sum(decoder.basis_.target_sd.astype(np.float64) ** 2)
+    outside = np.mean(projected[2][y.row_of_trial[fold.train]])
     card = {
         "encoder": name, "target": decoder.target, "spec": asdict(decoder.input_spec), "settings": parameters,
         "device": decoder.device_, "precision": decoder.precision_,
@@ -215,7 +215,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         | {part: len(rows) for part, rows in fold.parts().items()},
         "selection": f"lowest validation error; validation trials are {fold.selection}",
         "history": decoder.history_, "selected_epoch": decoder.chosen_,
-        "scores": {name: _scores(decoder, projected, x, y.row_of_trial, fold)},
+        "scores": {name: _scores(decoder, *projected[1:], x, y.row_of_trial, fold)},
         "explained": float(inside / (inside + outside)), "licence": LICENCE, "findings": listed(fold.findings),
     }  # fmt: skip
     decoder.save(path)
@@ -224,16 +224,18 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     return path
 
 
-def _scores(decoder: Decoder, projected: Projected, x: Any, shown: np.ndarray, fold: Fold) -> dict[str, float]:
+def _scores(
+    decoder: Decoder, coordinates: np.ndarray, distances: np.ndarray, x: Any, shown: np.ndarray, fold: Fold
+) -> dict[str, float]:
     """Error and two-way identification on validation and test trials, whose labels are read after all predictions."""
     rows_of = {"val": fold.validation, "test": fold.test}
     predicted = {part: decoder.outputs(x[rows]) for part, rows in rows_of.items()}
     scores = {}
     for part, found in predicted.items():
         own = shown[rows_of[part]]
-        true, distance = projected.coordinates[own], projected.distance[own]
-        scores[f"{part}_mse"] = mse_per_element(found, true, distance, projected.basis)
-        scores[f"{part}_two_way"] = two_way_in_targets(found, true, distance, own)
+        true, distance = coordinates[own], distances[own]
+        scores[f"{part}_mse"] = mse_per_element(found, true, distance, decoder.basis_)
+        scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(found, true, distance, own)))
     return scores
 
 

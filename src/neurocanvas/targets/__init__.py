@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -34,11 +33,6 @@ class TargetSpace:
     shape: tuple[int, ...]
     network: str = ""
     layer: str = ""
-
-    @property
-    def width(self) -> int:
-        """Numbers per target."""
-        return math.prod(self.shape)
 
     def __str__(self) -> str:
         return f"{self.name}@{self.network}" if self.network else self.name

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.targets.pretrained import batches, device, find_family, load_part, load_picture_encoder, variant
+from neurocanvas.targets.pretrained import batches, device, find_family, load_part, load_picture_encoder
 
 N_TOKENS = 77
 BATCH = 32
@@ -39,10 +39,10 @@ def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequenc
 
     source = find_family(family).diffusion
     tokenizer: Any = load_part(source, CLIPTokenizer.from_pretrained, subfolder="tokenizer")
-    half = variant(source, "text_encoder/model.safetensors")
     encoder: Any = load_part(
-        source, CLIPTextModel.from_pretrained, network=True, subfolder="text_encoder", variant=half
-    )
+        source, CLIPTextModel.from_pretrained, network=True, subfolder="text_encoder",
+        weights="text_encoder/model.safetensors",
+    )  # fmt: skip
 
     def encode(captions: Sequence[str]) -> np.ndarray:
         ids = tokenizer(

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from neurocanvas.artifacts import fingerprint, read_json, sha256
-from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -69,14 +68,25 @@ def local_folder(source: str) -> Path | None:
     return max(found, key=lambda revision: revision.last_modified).snapshot_path if found else None
 
 
-def load_part(source: str, load: Callable[..., Part], *, network: bool = False, **options: Any) -> Part:
+def load_part(
+    source: str, load: Callable[..., Part], *, network: bool = False, weights: str = "", **options: Any
+) -> Part:
     """Load one part; missing or damaged files raise in one line. A network is in float32, on the device."""
+    # Of Stable Diffusion, half-precision weights are read where the file `weights` is there in no other precision.
     from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub import try_to_load_from_cache
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     if Path(source).is_relative_to(BUNDLED):
         source_print(source)
+    if weights:
+        files = weights, weights.replace(".safetensors", ".fp16.safetensors")
+        if os.path.isdir(source):
+            there = [(Path(source) / file).is_file() for file in files]
+        else:
+            there = [isinstance(try_to_load_from_cache(source, file), str) for file in files]
+        options["variant"] = "fp16" if there == [False, True] else None
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()  # there is one progress line per stage already
         logging.set_verbosity_error()
@@ -94,18 +104,6 @@ def load_part(source: str, load: Callable[..., Part], *, network: bool = False, 
         ) from error
     network_on_device: Part = loaded.float().eval().to(device())
     return network_on_device
-
-
-def variant(source: str, file: str) -> str | None:
-    """The `variant` to load a Stable Diffusion with: "fp16" if only half-precision weights are there, else None."""
-    from huggingface_hub import try_to_load_from_cache
-
-    half = file.replace(".safetensors", ".fp16.safetensors")
-    if os.path.isdir(source):
-        there = [(Path(source) / name).is_file() for name in (file, half)]
-    else:
-        there = [isinstance(try_to_load_from_cache(source, name), str) for name in (file, half)]
-    return "fp16" if there == [False, True] else None
 
 
 @cache
@@ -137,12 +135,6 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def precision_of(settings: GenerateSettings) -> str:
-    """Precision of drawing, with `auto` resolved: float16 on a GPU, float32 on a CPU."""
-    automatic = "float16" if device().startswith("cuda") else "float32"
-    return automatic if settings.precision == "auto" else settings.precision
 
 
 def batches(count: int, size: int) -> list[slice]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from neurocanvas.artifacts import write_torch
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.parallel import threads as limit_threads
 from neurocanvas.training.losses import ConceptLoss, EmbeddingLoss
 
 # Epochs between two writes of the training state: a killed training repeats at most this many.
@@ -26,105 +25,87 @@ CHECKPOINT_EVERY = 5
 # Trials of signal that are read or evaluated at once; sets memory, not results.
 AT_ONCE = 400
 
+# Factor, constant and size by which a loss x of the history becomes (factor * x + constant) / size.
+Units = Mapping[str, tuple[float, float, int]]
+
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Trials, standardised when they are indexed: features all at once, signal batch by batch."""
+    """Trials, standardised when they are indexed."""
 
     x: Any  # (n, n_chans, n_bands) or (n, n_chans, n_times): an array, or what is indexed like one
     mean: np.ndarray
     sd: np.ndarray
     device: torch.device
-    whole: bool  # whether all trials are moved to the device, and evaluated, at once
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
-        if self.whole:
-            return self._all[rows]
         standardised = ((self.x[rows] - self.mean) / self.sd).astype(np.float32, copy=False)
         return torch.from_numpy(standardised).to(self.device)
 
-    @cached_property
-    def _all(self) -> Tensor:
-        return replace(self, whole=False)[:]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How long and by which optimiser a network is trained."""
-
-    epochs: int
-    patience: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    optimizer: str = "adamw"  # or adam, sgd
-
-    def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
-        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "fused": True}
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(network.parameters(), momentum=0.9, **options)
-        kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-        return kinds[self.optimizer](network.parameters(), **options)
-
-
-@dataclass
-class Training:
-    """Record of a training; the network itself ends in the state of the selected epoch."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    selected: int = 0  # epochs count from 1
-    final: Tensor | None = None  # outputs of the last epoch on the watched trials
-    every: list[Tensor] = field(default_factory=list)  # and of each epoch
-
 
 def train(
-    network: nn.Module, inputs: Inputs, y: Tensor, rows: np.ndarray, validation: np.ndarray,
-    objective: ConceptLoss | EmbeddingLoss, recipe: Recipe, *, precision: str = "float32",
+    network: nn.Module, inputs: Inputs | Tensor, y: Tensor, rows: np.ndarray, validation: np.ndarray,
+    objective: ConceptLoss | EmbeddingLoss, optimizer: torch.optim.Optimizer, *, epochs: int, patience: int,
+    batch_size: int, units: Units, precision: str = "float32",
     adapt_to: np.ndarray | None = None, watch: np.ndarray | None = None, watch_epochs: bool = False,
     state: Path | None = None, made_from: str = "", log: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> Training:  # fmt: skip
+) -> tuple[list[dict[str, Any]], int, Tensor | None, list[Tensor]]:  # fmt: skip
     """Train until the objective has not improved for `patience` epochs on `validation`; without any, to the end."""
-    device, done, best = inputs.device, Training(), _Best()
-    optimizer = recipe.optimizer_of(network)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+    # Returned are the history, its losses in `units`; the selected epoch, from 1, in whose state the network ends; and
+    # outputs on the trials to `watch` after the last epoch, and after each.
+    scaler = torch.amp.GradScaler(inputs.device.type, enabled=precision == "float16")
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "scaler": scaler}
-    _restore(state, made_from, parts, best, done)
-    while len(done.history) < recipe.epochs and len(done.history) - max(best.epochs, default=0) < recipe.patience:
+    # Epoch and value of each quality at its best, and the weights at the best of the first.
+    best: dict[str, Any] = {"epochs": [0, 0], "values": [(-float("inf"),)] * 2, "state": {}}
+    history, every = _restore(state, made_from, parts, best)
+    while len(history) < epochs and len(history) - max(best["epochs"]) < patience:
         adapt = None
         if adapt_to is not None and hasattr(network, "domain_classifier"):
-            adapt = partial(_outputs_and_domain_loss, network, inputs, adapt_to, len(done.history) / recipe.epochs)
-        loss = _epoch(network, inputs, y, rows, objective, recipe, optimizer, scaler, precision, adapt)
-        line: dict[str, Any] = {"epoch": len(done.history) + 1, "train_loss": loss}
+            adapt = partial(_outputs_and_domain_loss, network, inputs, adapt_to, len(history) / epochs)
+        loss = _epoch(network, inputs, y, rows, objective, batch_size, optimizer, scaler, precision, adapt)
+        line: dict[str, Any] = {"epoch": len(history) + 1, "train_loss": loss}
+        qualities: list[tuple[float, ...]] = []
         if len(validation):
-            wanted = y[torch.from_numpy(validation).to(device)]
+            wanted = y[torch.from_numpy(validation).to(inputs.device)]
             with torch.no_grad():
-                line |= objective.validate(evaluate(network, inputs, validation), wanted)
+                scores, qualities = objective.validate(evaluate(network, inputs, validation), wanted)
+            line |= scores
         if watch_epochs and watch is not None:
-            done.every.append(evaluate(network, inputs, watch).cpu())
+            every.append(evaluate(network, inputs, watch).cpu())
         for name, value in line.items():
             if not np.isfinite(value):
                 raise NeuroCanvasError(
                     f"training: {name} {value} in epoch {line['epoch']}; lower learning_rate, or leave out bad trials."
                 )
-        done.history.append(line)
+            if name in units:
+                factor, constant, size = units[name]
+                line[name] = (value * factor + constant) / size
+        history.append(line)
         log(line)
-        if len(validation):
-            best.see(objective.qualities(line), len(done.history), network)
-        if state is not None and len(done.history) % CHECKPOINT_EVERY == 0:
-            _save(state, made_from, parts, best, done)
-    if watch is not None:
-        done.final = evaluate(network, inputs, watch).cpu()
-    done.selected = best.epochs[0] if best.epochs else len(done.history)
-    if best.state:
-        network.load_state_dict(best.state)
-    return done
+        for which, quality in enumerate(qualities):
+            if quality > best["values"][which]:
+                best["epochs"][which], best["values"][which] = line["epoch"], quality
+                if which == 0:
+                    best["state"] = {name: one.detach().clone() for name, one in network.state_dict().items()}
+        if state is not None and len(history) % CHECKPOINT_EVERY == 0:
+            # everything that the next epoch depends on, including the random state of dropout and shuffling
+            random = {"cpu": torch.get_rng_state()}
+            if torch.cuda.is_available():
+                random["cuda"] = torch.cuda.get_rng_state()
+            saved = {name: part.state_dict() for name, part in parts.items()}
+            beside = {"best": best, "history": history, "every": every}
+            write_torch(state, {"made_from": made_from, "random": random, **beside, **saved})
+    final = None if watch is None else evaluate(network, inputs, watch).cpu()
+    if best["state"]:
+        network.load_state_dict(best["state"])
+    return history, best["epochs"][0] or len(history), final, every
 
 
-def evaluate(network: nn.Module, inputs: Inputs, rows: np.ndarray) -> Tensor:
+def evaluate(network: nn.Module, inputs: Inputs | Tensor, rows: np.ndarray) -> Tensor:
     """Outputs of some trials, in float32 whatever the precision of training."""
-    parts = [rows] if inputs.whole else np.array_split(rows, max(1, -(-len(rows) // AT_ONCE)))
+    parts = [rows] if isinstance(inputs, Tensor) else np.array_split(rows, max(1, -(-len(rows) // AT_ONCE)))
     network.eval()
     with torch.no_grad():
         return torch.cat([network(inputs[part]) for part in parts])
@@ -171,44 +152,36 @@ def own_randomness(seed: int, device: torch.device | None = None) -> Iterator[No
             torch.mps.set_rng_state(of_mps)
 
 
-def bounded(threads: int | None) -> AbstractContextManager[None]:
-    """Run a block with this number of threads, of torch and of NumPy's libraries; None leaves them as they are."""
-    if threads is None:
-        return nullcontext()
-    if threads < 1:
-        raise NeuroCanvasError(f"threads: 1 or more, or None, is allowed; got {threads}.")
-    return limit_threads(threads)
-
-
 def _epoch(
-    network: nn.Module, inputs: Inputs, y: Tensor, rows: np.ndarray, objective: ConceptLoss | EmbeddingLoss,
-    recipe: Recipe, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, precision: str,
+    network: nn.Module, inputs: Inputs | Tensor, y: Tensor, rows: np.ndarray, objective: ConceptLoss | EmbeddingLoss,
+    batch_size: int, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, precision: str,
     adapt: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
 ) -> float:  # fmt: skip
     """Train once on every trial, in random order; return the mean training loss."""
     network.train()
     losses = []
     penalty = getattr(network, "penalty", None)
-    for batch in torch.from_numpy(rows)[torch.randperm(len(rows))].split(recipe.batch_size):
+    for batch in torch.from_numpy(rows)[torch.randperm(len(rows))].split(batch_size):
         if len(batch) == 1:  # BatchNorm has no variance of a single trial
             continue
         x, wanted = inputs[batch.numpy()], y[batch.to(y.device)]
         with torch.autocast(x.device.type, getattr(torch, precision), enabled=precision != "float32"):
             output, domain = (network(x), x.new_zeros(())) if adapt is None else adapt(x)
-        loss: Any = objective.loss(output.float(), wanted) + domain
+        loss, shown = objective.loss(output.float(), wanted)
+        loss = loss + domain
         if penalty is not None:
             loss = loss + penalty()
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        losses.append((objective.shown(output.detach().float(), wanted), len(batch)))
+        losses.append((shown.detach(), len(batch)))
     network.eval()
     return sum(loss.item() * count for loss, count in losses) / len(rows)
 
 
 def _outputs_and_domain_loss(
-    network: nn.Module, inputs: Inputs, rows: np.ndarray, progress: float, x: Tensor
+    network: nn.Module, inputs: Inputs | Tensor, rows: np.ndarray, progress: float, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Outputs of trials, and the loss of telling them from as many trials of `rows`, its gradient reversed."""
     # Node-wise domain adversarial training (NodeDAT) of RGNN: it hides from every node whether a trial is a test trial.
@@ -221,49 +194,22 @@ def _outputs_and_domain_loss(
     return output[: len(x)], functional.cross_entropy(domains.flatten(0, 1).float(), domain.flatten())
 
 
-@dataclass
-class _Best:
-    """Epoch and value of each quality at its best, and the weights at the best of the first."""
-
-    epochs: list[int] = field(default_factory=list)
-    values: list[tuple[float, ...]] = field(default_factory=list)
-    state: dict[str, Tensor] = field(default_factory=dict)
-
-    def see(self, qualities: list[tuple[float, ...]], epoch: int, network: nn.Module) -> None:
-        """Record an epoch."""
-        if not self.epochs:
-            self.epochs, self.values = [0] * len(qualities), [(-float("inf"),)] * len(qualities)
-        for which, quality in enumerate(qualities):
-            if quality > self.values[which]:
-                self.epochs[which], self.values[which] = epoch, quality
-                if which == 0:
-                    self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-
-def _save(path: Path, made_from: str, parts: Mapping[str, Any], best: _Best, done: Training) -> None:
-    """Write everything that the next epoch depends on, including the random state of dropout and shuffling."""
-    saved = {name: part.state_dict() for name, part in parts.items()}
-    random = {"cpu": torch.get_rng_state()} | (
-        {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
-    )
-    beside = {"best": vars(best), "history": done.history, "every": done.every}
-    write_torch(path, {"made_from": made_from, "random": random, **beside, **saved})
-
-
-def _restore(path: Path | None, made_from: str, parts: Mapping[str, Any], best: _Best, done: Training) -> None:
-    """Continue from a state of the same data and settings, if there is one."""
+def _restore(
+    path: Path | None, made_from: str, parts: Mapping[str, Any], best: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[Tensor]]:
+    """Continue from a state of the same data and settings, if there is one; return the history and watched outputs."""
     if path is None or not path.is_file():
-        return
+        return [], []
     try:
         saved = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
-        return  # damaged: start again
+        return [], []  # damaged: start again
     if not isinstance(saved, dict) or saved.get("made_from") != made_from:
-        return
+        return [], []
     for name, part in parts.items():
         part.load_state_dict(saved[name])
-    vars(best).update(saved["best"])
-    done.history, done.every = list(saved["history"]), list(saved["every"])
+    best.update(saved["best"])
     torch.set_rng_state(saved["random"]["cpu"])
     if "cuda" in saved["random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(saved["random"]["cuda"])
+    return list(saved["history"]), list(saved["every"])
