@@ -76,7 +76,7 @@ def test_a_released_file_predicts_what_the_released_module_does(widths, monkeypa
     state = draw_state(shapes(*widths), 0)
     mapper = read_released_mapper(write_state(tmp_path / "mlpsd_s0_0.pth", state))
     np.testing.assert_allclose(targets(mapper, features).reshape(4, -1), expected(state, features), atol=1e-5)
-    np.testing.assert_allclose(mapper.basis_.axes @ mapper.basis_.axes.T, np.eye(8), atol=1e-5)
+    np.testing.assert_allclose(mapper.basis_.axes @ mapper.basis_.axes.T, np.eye(widths[1]), atol=1e-5)
     mapper.save(tmp_path / "model.safetensors")
     assert np.array_equal(load_decoder(tmp_path / "model.safetensors").outputs(features), mapper.outputs(features))
 
