@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -105,13 +105,9 @@ def card_path(path: Path) -> Path:
 def finish(path: Path, inputs: str, card: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()) -> None:
     """Write the sidecar of a complete artifact, with the cache keys of what it was made from; now it counts as done."""
     lineage = {Path(os.path.relpath(one, path.parent)).as_posix(): read_card(one)["fingerprint"] for one in made_from}
-    about = {"made_from": lineage} if lineage else {}
-    write_json(card_path(path), {"fingerprint": inputs, **hash_and_size(path), **about, **(card or {})})
-
-
-def hash_and_size(path: Path) -> dict[str, Any]:
-    """What a sidecar records about a file's bytes."""
-    return {"sha256": sha256(path), "size": path.stat().st_size}
+    about = {"fingerprint": inputs, "sha256": sha256(path), "size": path.stat().st_size}
+    about |= {"made_from": lineage} if lineage else {}
+    write_json(card_path(path), {**about, **(card or {})})
 
 
 def is_done(path: Path, inputs: str) -> bool:
@@ -132,35 +128,26 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def write_array(
-    path: Path, array: np.ndarray, inputs: str, card: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()
-) -> None:
-    """Write an array as `.npy` with its sidecar, atomically."""
-    write_in_parts(path, array.shape, array.dtype, [array], inputs, card, made_from)
-
-
-def write_in_parts(
     path: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype | type,
-    parts: Iterable[np.ndarray],
+    array: np.ndarray | Iterable[np.ndarray],
     inputs: str,
     card: Mapping[str, Any] | None = None,
     made_from: Iterable[Path] = (),
+    *,
+    shape: tuple[int, ...] = (),
+    dtype: Any = None,
 ) -> None:
-    """Write an array as `write_array` does, from consecutive blocks of rows; it need not fit in memory."""
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        start_array(stream, shape, dtype)
-        for part in parts:
-            stream.write(np.ascontiguousarray(part, dtype).data)
-    finish(path, inputs, card, made_from)
-
-
-def start_array(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype | type | str) -> None:
-    """Write the header of an `.npy` file."""
+    """Write an array as `.npy` with its sidecar; or consecutive rows of one, which need not fit in memory."""
+    if isinstance(array, np.ndarray):
+        shape, dtype, array = array.shape, array.dtype, [array]
     if np.dtype(dtype).hasobject:
         raise ValueError("Object arrays are not written: they would need pickle.")
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in array:
+            stream.write(np.ascontiguousarray(part, dtype).data)
+    finish(path, inputs, card, made_from)
 
 
 def read_array(path: Path, purpose: str) -> np.ndarray:
@@ -206,7 +193,8 @@ def cache_folder() -> Path:
 
 def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
     """Yield one array per key from the shared cache; `make` gets the positions of missing keys and yields theirs."""
-    paths = {key: cache_folder() / kind / key[:2] / f"{key}.npy" for key in keys}
+    folder = cache_folder()
+    paths = {key: folder / kind / key[:2] / f"{key}.npy" for key in keys}
     first = {key: place for place, key in reversed([*enumerate(keys)]) if not paths[key].is_file()}
     missing = sorted(first.values())
     for place, array in zip(missing, make(missing) if missing else (), strict=True):
@@ -215,7 +203,7 @@ def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[
                 np.save(stream, array)
         except OSError as error:
             raise NeuroCanvasError(
-                f"{cache_folder()}: the shared cache cannot be written ({error.strerror}); make room with `neurocanvas "
+                f"{folder}: the shared cache cannot be written ({error.strerror}); make room with `neurocanvas "
                 "cache --prune`, or name another folder with NEUROCANVAS_CACHE."
             ) from error
     for key in keys:
@@ -302,16 +290,18 @@ def read_torch(path: Path | str, purpose: str) -> Any:
         raise _damaged(path, error, purpose) from error
 
 
-def read_archive(path: Path | str, purpose: str) -> tuple[list[zipfile.ZipInfo], bytes]:
-    """List the members of a PyTorch file and read its pickle as bytes; reads no tensor."""
-    check_file(path, purpose)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            pickled = archive.read(next(one for one in members if one.filename.endswith("data.pkl")))
-    except Exception as error:  # zipfile raises many kinds
-        raise _damaged(path, error, purpose) from error
-    return members, pickled
+def torch_print(paths: Iterable[Path], purpose: str) -> str:
+    """Fingerprint of PyTorch files: their pickles, and name, size and checksum of every tensor, which stay unread."""
+    parts: list[Any] = []
+    for path in paths:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+                pickled = archive.read(next(one for one in members if one.filename.endswith("data.pkl")))
+        except Exception as error:  # zipfile raises many kinds
+            raise _damaged(path, error, purpose) from error
+        parts += [path.name, path.stat().st_size, [(one.filename, one.file_size, one.CRC) for one in members], pickled]
+    return fingerprint(*parts)
 
 
 def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasError:
@@ -320,23 +310,18 @@ def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasErr
     return NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({reason}); it should hold {purpose}.")
 
 
-def write_torch(path: Path, value: Any) -> None:
+def write_torch(path: Path, value: Any, *, keep_sidecar: bool = False) -> None:
     """Write a PyTorch file atomically."""
-    # torch itself refuses a path whose name starts with a dot
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        save_torch(value, stream)
-
-
-def save_torch(value: Any, stream: IO[bytes]) -> None:
-    """Write a PyTorch file to an open stream; its bytes depend on the value alone, not on a file name."""
     import torch
 
-    try:
-        torch.save(value, stream)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
+    # to a stream, as torch writes the name of a path, here a temporary one, into the file
+    with atomic(path, keep_sidecar=keep_sidecar) as temporary, temporary.open("wb") as stream:
+        try:
+            torch.save(value, stream)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:

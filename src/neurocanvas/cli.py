@@ -458,12 +458,7 @@ def _first(
 
 def _add_verb(verb: str) -> None:
     """Give the app a command whose options are those that `VERBS` lists."""
-
-    def command(**given: Any) -> None:
-        engine = {name: given.pop(name) for name in ENGINE if name in given}
-        _call(verb, given.pop("config"), given.pop("output"), given.pop("as_json"), given, engine)
-
-    default_folder: Any = Path("runs/demo") if verb == "demo" else ...
+    default_folder: Any = Path("runs/demo") if verb == "demo" else inspect.Parameter.empty
     fixed: dict[str, tuple[Any, Any]] = {
         "config": (
             Annotated[Path | None, typer.Option("-c", "--config", help="Settings as TOML; else run.toml.")],
@@ -479,12 +474,11 @@ def _add_verb(verb: str) -> None:
         kind, flags, _, text = OPTIONS[name]
         text = re.sub(r"\{(.*?)\}", lambda m: _rows(m[1]) if shown else "a name", text)
         fixed[name] = (Annotated[kind | None, typer.Option(*flags, help=text)], None)  # type: ignore[operator]
+    command: Any = partial(_call, verb)
     command.__annotations__ = {name: annotation for name, (annotation, _) in fixed.items()}
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(
         [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
-            if default is ...
-            else inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
             for name, (annotation, default) in fixed.items()
         ]
     )
@@ -496,18 +490,7 @@ def _rows(registry: str) -> str:
     return ", ".join(resolve_name(f"neurocanvas.{registry}"))
 
 
-for _verb in VERBS:
-    _add_verb(_verb)
-
-
-def _call(
-    verb: str,
-    config: Path | None,
-    folder: Path,
-    as_json: bool,
-    options: Mapping[str, Any],
-    engine: Mapping[str, Any],
-) -> None:
+def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options: Any) -> None:
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
     from neurocanvas.parallel import IN_PROCESS, make_engine
@@ -516,19 +499,27 @@ def _call(
 
     if verb == "demo":
         config = config or DEMO
-    elif config is None and (folder / "run.toml").is_file():
-        config = folder / "run.toml"
-    settings = load_settings(config, **_changes(options))
+    elif config is None and (output / "run.toml").is_file():
+        config = output / "run.toml"
+    engine = [options.pop(name) for name in ENGINE if name in options]
+    changes: dict[str, Any] = {}
+    for name, value in options.items():
+        for section, _, key in (where.partition(".") for where in OPTIONS[name][2]):
+            if value is not None and key:
+                changes.setdefault(section, {})[key] = LISTS[name](value) if name in LISTS else value
+            elif value is not None:
+                changes[section] = value
+    settings = load_settings(config, **changes)
     if verb in ("run", "demo") and options.get("baselines") is None and not settings.encoder.baselines:
         with_baselines = settings.encoder.model_copy(update={"baselines": ("ridge", "mean")})
         settings = settings.model_copy(update={"encoder": with_baselines})
-    workers = make_engine(*engine.values()) if engine else IN_PROCESS
+    workers = make_engine(*engine) if engine else IN_PROCESS
     with progress_lines(quiet=as_json) as track, closing(workers) as units:
-        run = Run(folder, settings, track, units)
+        run = Run(output, settings, track, units)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
     if verb in SCORES:
-        scores = json.loads((folder / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
+        scores = json.loads((output / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
     elif verb == "train":
         from neurocanvas.artifacts import read_card
         from neurocanvas.pipeline.train import training_table
@@ -542,26 +533,15 @@ def _call(
 
         tables, notes = shown(verb, scores)
         if verb in ("run", "demo"):
-            audit = json.loads((folder / "scores" / "audit.json").read_text(encoding="utf-8"))
+            audit = json.loads((output / "scores" / "audit.json").read_text(encoding="utf-8"))
             notes.append(("Verdict", verdict(audit)))
         print_tables(tables, notes)
     for path in paths:
         typer.echo(printable(str(path)))
 
 
-def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort the options of the command line into the sections of the settings."""
-    changes: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is None:
-            continue
-        for where in OPTIONS[name][2]:
-            section, _, key = where.partition(".")
-            if key:
-                changes.setdefault(section, {})[key] = LISTS[name](value) if name in LISTS else value
-            else:
-                changes[section] = value
-    return changes
+for _verb in VERBS:
+    _add_verb(_verb)
 
 
 def _names(text: str) -> list[str]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,27 +21,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
 
 
-def _in_registry(where: str) -> AfterValidator:
+def _in_registry(where: str, name: str) -> str:
     """Accept the keys of a registry ("module:name"), which is imported when a value is checked."""
-
-    def check(name: str) -> str:
-        allowed = resolve_name(where)
-        if name not in allowed and not name.startswith("braindecode:"):
-            raise ValueError(f"allowed are {', '.join(allowed)}")
-        return name
-
-    return AfterValidator(check)
+    allowed = resolve_name(where)
+    if name not in allowed and not name.startswith("braindecode:"):
+        raise ValueError(f"allowed are {', '.join(allowed)}")
+    return name
 
 
-ProtocolName = Annotated[str, _in_registry("neurocanvas.data.splits:PROTOCOLS")]
-DatasetName = Annotated[str, _in_registry("neurocanvas.data:DATASETS")]
-EncoderName = Annotated[str, _in_registry("neurocanvas.encoders:ENCODERS")]
-TargetName = Annotated[str, _in_registry("neurocanvas.targets:TARGETS")]
-GeneratorName = Annotated[str, _in_registry("neurocanvas.generation:GENERATORS")]
-ArmName = Annotated[str, _in_registry("neurocanvas.generation.arms:ARMS")]
-MetricName = Annotated[str, _in_registry("neurocanvas.evaluation.metrics:METRICS")]
-VariantName = Annotated[str, _in_registry("neurocanvas.audit.variants:VARIANTS")]
-ControlName = Annotated[str, _in_registry("neurocanvas.audit.controls.registry:CONTROLS")]
+ProtocolName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.data.splits:PROTOCOLS"))]
+DatasetName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.data:DATASETS"))]
+EncoderName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.encoders:ENCODERS"))]
+TargetName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.targets:TARGETS"))]
+GeneratorName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.generation:GENERATORS"))]
+ArmName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.generation.arms:ARMS"))]
+MetricName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.evaluation.metrics:METRICS"))]
+VariantName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.audit.variants:VARIANTS"))]
+ControlName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.audit.controls.registry:CONTROLS"))]
 # Numbers in TOML become their text.
 SubjectName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
@@ -54,7 +49,7 @@ class Settings(BaseModel):
 
 
 # Subject id in the stage-2 file of EEG-ImageNet -> the subject of stage 1 who came back.
-STAGE2_SUBJECTS: Mapping[int, int] = MappingProxyType({16: 4, 17: 12, 18: 0, 19: 13, 20: 6})
+STAGE2_SUBJECTS: Mapping[int, int] = {16: 4, 17: 12, 18: 0, 19: 13, 20: 6}
 
 
 class SimulateSettings(Settings):
@@ -172,9 +167,9 @@ class SplitSettings(Settings):
 
 # Widths and activation of the hidden layers of mlp_sd; a linear layer comes last. The published description has four
 # layers, the released code three.
-ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = MappingProxyType(
-    {"four-layer": ((512, 512, 512), "gelu"), "released": ((1024, 2048), "relu")}
-)
+ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = {
+    "four-layer": ((512, 512, 512), "gelu"), "released": ((1024, 2048), "relu"),
+}  # fmt: skip
 
 
 class EncoderSettings(Settings):
@@ -206,14 +201,6 @@ class EncoderSettings(Settings):
     patience: int = Field(30, ge=1)
     seed: int = Field(0, ge=0)
     baselines: tuple[EncoderName, ...] = Field((), description="encoders that are trained and scored beside it")
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return self.hidden or ARCHITECTURES[self.architecture][0]
-
-    @property
-    def activation(self) -> str:
-        return ARCHITECTURES[self.architecture][1]
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> EncoderSettings:
@@ -379,37 +366,24 @@ class RunSettings(Settings):
 # Version of run.toml. Those of other versions are refused.
 FORMAT = 2
 
-
-@dataclass(frozen=True)
-class Step:
-    """What a verb reads and leaves: settings (sections), the verbs before it, files in the run folder (globs)."""
-
-    settings: tuple[str, ...]
-    after: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-
-
-# Verb -> its step. The first verb that reads a setting freezes it; `fork` leaves behind what a change makes stale.
-STEPS: Mapping[str, Step] = MappingProxyType(
-    {
-        "simulate": Step(("simulate",), (), ("data/**/*",)),
-        "features": Step(("data", "features"), ("simulate",), ("features/**/*",)),
-        "split": Step(("data", "split"), ("simulate",), ("splits/**/*",)),
-        "caption": Step(("data", "caption", "family"), ("simulate",), ("targets/caption.txt*",)),
-        "embed": Step(("embed",), ("caption",), ("targets/*.npy*",)),
-        "train": Step(("encoder", "split"), ("features", "embed", "split"), ("models/*",)),
-        "predict": Step((), ("train",), ("predictions/*",)),
-        "generate": Step(
-            ("generate",), ("predict",), ("images/**/*", "generated_from_captions/*", "scores/per_image/*")
-        ),
-        "evaluate": Step(("evaluate",), ("generate",), ("scores/*",)),
-        "report": Step((), ("evaluate",), ("report.html",)),
-        "classify": Step(("classify", "split"), ("features", "split"), ("classification/**/*", "models/*/**/*")),
-        "benchmark": Step(("benchmark", "split"), ("classify",)),
-        "controls": Step(("controls", "split"), ("features", "split")),
-        "import": Step(("data",)),
-    }
-)
+# Verb -> sections of settings that it reads, verbs before it, and files that it leaves in the run folder (globs).
+# The first verb that reads a setting freezes it; `fork` leaves behind what a change makes stale.
+STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "simulate": (("simulate",), (), ("data/**/*",)),
+    "features": (("data", "features"), ("simulate",), ("features/**/*",)),
+    "split": (("data", "split"), ("simulate",), ("splits/**/*",)),
+    "caption": (("data", "caption", "family"), ("simulate",), ("targets/caption.txt*",)),
+    "embed": (("embed",), ("caption",), ("targets/*.npy*",)),
+    "train": (("encoder", "split"), ("features", "embed", "split"), ("models/*",)),
+    "predict": ((), ("train",), ("predictions/*",)),
+    "generate": (("generate",), ("predict",), ("images/**/*", "generated_from_captions/*", "scores/per_image/*")),
+    "evaluate": (("evaluate",), ("generate",), ("scores/*",)),
+    "report": ((), ("evaluate",), ("report.html",)),
+    "classify": (("classify", "split"), ("features", "split"), ("classification/**/*", "models/*/**/*")),
+    "benchmark": (("benchmark", "split"), ("classify",), ()),
+    "controls": (("controls", "split"), ("features", "split"), ()),
+    "import": (("data",), (), ()),
+}
 
 # Settings that say where, how fast and on what: they are never frozen.
 EXECUTION = frozenset({
@@ -438,8 +412,8 @@ def frozen_settings(settings: RunSettings, sections: Iterable[str]) -> dict[str,
 def stale_after(before: RunSettings, after: RunSettings) -> set[str]:
     """Verbs whose artifacts a change of settings makes stale, those that build on them included."""
     stale: set[str] = set()
-    for verb, step in STEPS.items():  # in the order in which they build on one another
-        if frozen_settings(before, step.settings) != frozen_settings(after, step.settings) or stale & {*step.after}:
+    for verb, (sections, before_it, _) in STEPS.items():  # in the order in which they build on one another
+        if frozen_settings(before, sections) != frozen_settings(after, sections) or stale & {*before_it}:
             stale.add(verb)
     return stale
 

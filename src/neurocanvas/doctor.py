@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from neurocanvas.config import DataSettings
@@ -19,14 +18,12 @@ PACKAGES = (
 )  # fmt: skip
 
 # Of the hub ids in `FAMILIES`, as their model cards state them.
-LICENCES: Mapping[str, str] = MappingProxyType(
-    {
-        "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
-        "CompVis/stable-diffusion-v1-4": "CreativeML OpenRAIL-M",
-        "openai/clip-vit-large-patch14": "MIT",
-        "madebyollin/taesd": "MIT",
-    }
-)
+LICENCES: Mapping[str, str] = {
+    "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
+    "CompVis/stable-diffusion-v1-4": "CreativeML OpenRAIL-M",
+    "openai/clip-vit-large-patch14": "MIT",
+    "madebyollin/taesd": "MIT",
+}
 
 
 def examine(family: str, data: DataSettings | None = None) -> dict[str, Any]:

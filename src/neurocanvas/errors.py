@@ -24,25 +24,21 @@ def printable(text: object) -> str:
     return _CONTROL.sub(lambda found: " " if found[0] in "\t\n\r\v\f\u2028\u2029" else "?", str(text))
 
 
-def csv_cell(value: object) -> object:
-    """Put an apostrophe before text that a spreadsheet program would take for a formula."""
-    if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
-        return value
-    return f"'{value}"
-
-
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Text of a CSV file in which no cell is a formula."""
+    """Text of a CSV file; an apostrophe precedes what a spreadsheet program would take for a formula."""
     lines = []
     for row in rows:
-        texts = ["" if value is None else str(csv_cell(value)) for value in row]
-        cells = ['"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text for text in texts]
+        cells = []
+        for value in row:
+            formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+            text = "" if value is None else f"'{value}" if formula else str(value)
+            cells.append('"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text)
         lines.append((",".join(cells) or '""') + "\n")
     return "".join(lines)
 
 
 def read_csv_cell(cell: str) -> str:
-    """Undo `csv_cell`."""
+    """A cell of `csv_text` without the apostrophe."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 

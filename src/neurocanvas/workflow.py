@@ -84,7 +84,7 @@ def _settled(run: Run, path: Path, used: Sequence[str]) -> RunSettings:
     asked = run.settings
     if not used:
         return asked
-    stored, sections = load_settings(path), [section for verb in used for section in STEPS[verb].settings]
+    stored, sections = load_settings(path), [section for verb in used for section in STEPS[verb][0]]
     there, wanted = frozen_settings(stored, sections), frozen_settings(asked, sections)
     for name in {**there, **wanted}:
         if there.get(name) != wanted.get(name):
@@ -140,8 +140,8 @@ def fork(folder: Path, new: Path, settings: RunSettings) -> tuple[int, set[str]]
     with artifacts.hold(folder, "fork"):
         used = used_verbs(folder / "run.toml")
         stale, linked = stale_after(load_settings(folder / "run.toml"), settings), 0
-        for verb in STEPS:
-            for one in () if verb in stale else {found for g in STEPS[verb].files for found in folder.glob(g)}:
+        for verb, (_, _, globs) in STEPS.items():
+            for one in () if verb in stale else {found for name in globs for found in folder.glob(name)}:
                 if one.is_file() and not one.name.startswith(artifacts.PART) and one.suffix != ".state":
                     copy = new / one.relative_to(folder)
                     copy.parent.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def test_opening_and_indexing_read_no_signal(opened, folder):
 
 def test_facts_are_those_of_the_trials(opened):
     name, open_it = opened
-    facts, trials = DATASETS[name].facts, open_it()
+    facts, trials = DATASETS[name], open_it()
     n_trials, n_chans, _ = trials.shape
     assert facts.n_chans in (None, n_chans) and facts.sfreq in (None, trials.spec.sfreq)
     if name == "eeg-imagenet":  # what a copy of a few trials cannot show follows from the released layout
@@ -96,7 +96,7 @@ def test_facts_are_those_of_the_trials(opened):
 def test_real_trials_have_the_channels_that_are_declared(test_data):
     with np.load(test_data / "eeg_imagenet_trials" / "trials.npz") as arrays:
         real = arrays["trial0_volts"]
-    facts = DATASETS["eeg-imagenet"].facts
+    facts = DATASETS["eeg-imagenet"]
     assert real.shape == (facts.n_chans, round(facts.sfreq * 0.5) + 1)
 
 

@@ -469,7 +469,7 @@ def test_a_protocol_is_one_row(monkeypatch, tiny_data, tmp_path, call):
     def halves(trials, own, settings):
         return [Fold("halves", own[::3], own[1::3], own[2::3], "every third trial")]
 
-    monkeypatch.setitem(PROTOCOLS, "halves", Protocol(halves, "thirds of the trials"))
+    monkeypatch.setitem(PROTOCOLS, "halves", Protocol(halves))
     asked = ("features", "-d", tiny_data, "-o", tmp_path / "run", "--protocol")
     assert call(*asked, "halves")[::2] == (0, "")
     code, _, said = call(*asked, "thirds")

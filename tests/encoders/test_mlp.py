@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import concepts, trial_spec
 
-from neurocanvas.config import EncoderSettings
+from neurocanvas.config import ARCHITECTURES
 from neurocanvas.decoder import Decoder, Embeddings
 from neurocanvas.encoders.mlp import MLPSD
 from neurocanvas.encoders.target_pca import TEMPERATURES, fit_posterior, posterior_mean
@@ -36,11 +36,10 @@ def fitted(token_weights=()):
     ],
 )
 def test_the_architectures_are_the_published_and_the_released_one(architecture, layers, widths):
-    settings, spec = EncoderSettings(architecture=architecture), trial_spec(n_bands=5)
-    network = MLPSD(spec, concepts(64), hidden=settings.widths, activation=settings.activation)
+    (hidden, activation), spec = ARCHITECTURES[architecture], trial_spec(n_bands=5)
+    network = MLPSD(spec, concepts(64), hidden=hidden, activation=activation)
     assert [type(layer).__name__ for layer in network] == ["Dropout", *layers, "Linear"]
-    assert settings.widths == widths
-    assert EncoderSettings(architecture=architecture, hidden=(8,)).widths == (8,)
+    assert hidden == widths
     with pytest.raises(NeuroCanvasError, match="activation: allowed are gelu, relu; got 'tanh'"):
         MLPSD(spec, concepts(5), activation="tanh")
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a data set before it is opened; None where the files decide."""
+class Dataset:
+    """A row of `DATASETS`: what opens it, as "module:function", and what is known of it before."""
 
+    open: str  # function(root: Path, settings: DataSettings) -> Trials, which reads no signal
+    # facts, which a test recomputes; None where the files decide
     n_subjects: int | None = None
     n_chans: int | None = None
     sfreq: float | None = None  # Hz
@@ -30,33 +32,21 @@ class Facts:
     url: str = ""
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A row of `DATASETS`: what opens it, as "module:function", and its facts."""
-
-    open: str  # function(root: Path, settings: DataSettings) -> Trials, which reads no signal
-    facts: Facts = Facts()
-
-
 DATASETS: Mapping[str, Dataset] = {
     "eeg-imagenet": Dataset(
         "neurocanvas.data.eeg_imagenet:open_eeg_imagenet",
-        Facts(
-            n_subjects=16,
-            n_chans=62,
-            sfreq=1000.0,
-            n_images=4000,
-            n_concepts=80,
-            licence="not stated; pictures under ImageNet's terms",
-            reference="Zhu et al. 2024, EEG-ImageNet: An Electroencephalogram Dataset and Benchmarks with Image Visual "
-            "Stimuli of Multi-Granularity Labels",
-            url="https://github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset",
-        ),
+        n_subjects=16,
+        n_chans=62,
+        sfreq=1000.0,
+        n_images=4000,
+        n_concepts=80,
+        licence="not stated; pictures under ImageNet's terms",
+        reference="Zhu et al. 2024, EEG-ImageNet: An Electroencephalogram Dataset and Benchmarks with Image Visual "
+        "Stimuli of Multi-Granularity Labels",
+        url="https://github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset",
     ),
     "recordings": Dataset("neurocanvas.data.recordings:open_recordings"),
-    "simulated": Dataset(
-        "neurocanvas.simulation.dataset:open_simulated", Facts(n_chans=62, sfreq=1000.0, licence="MIT")
-    ),
+    "simulated": Dataset("neurocanvas.simulation.dataset:open_simulated", n_chans=62, sfreq=1000.0, licence="MIT"),
 }
 
 

@@ -85,7 +85,12 @@ def from_arrays(
     index = getattr(metadata, "index", None)
     named = index is not None and len(index) and all(isinstance(name, str) for name in index)
     table = make_metadata({**columns, "concept": np.asarray(y)}, list(index) if named else None)  # type: ignore[arg-type]
-    _check_images(table, images)
+    unknown = set() if images is None or "image" not in table else {*table["image"]} - {*images.ids}
+    if images is not None and unknown:
+        raise NeuroCanvasError(
+            f"images: {min(unknown)}, which the column image names, is missing; there are {len(images.ids)}, such as "
+            f"{images.ids[0]}."
+        )
     microvolts = (signal * UNITS[unit]).astype(np.float32)
     spec = TrialSpec(tuple(map(str, ch_names)), float(sfreq), float(tmin), signal.shape[2])
     return Trials(table, spec, partial(np.take, microvolts, axis=0), fingerprint(microvolts), images)
@@ -165,16 +170,4 @@ def _check_signal(signal: np.ndarray, ch_names: Sequence[str], sfreq: float) -> 
         trial, channel = np.argwhere(broken)[0]
         raise NeuroCanvasError(
             f"X: trial {trial}, channel {ch_names[channel]}: NaN or infinite values; leave the trial or channel out."
-        )
-
-
-def _check_images(table: pd.DataFrame, images: Images | None) -> None:
-    """Raise if a trial shows an image that is not there."""
-    if images is None or "image" not in table:
-        return
-    unknown = set(table["image"]) - set(images.ids)
-    if unknown:
-        raise NeuroCanvasError(
-            f"images: {min(unknown)}, which the column image names, is missing; there are {len(images.ids)}, such as "
-            f"{images.ids[0]}."
         )

@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from neurocanvas.artifacts import card_path, fingerprint, read_archive, read_torch
+from neurocanvas.artifacts import card_path, read_torch, torch_print
 from neurocanvas.config import STAGE2_SUBJECTS, DataSettings
 from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, Images
 from neurocanvas.data.montage import CH_NAMES
@@ -23,13 +22,13 @@ WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet
 CONVERTED = "EEG-ImageNet.npy"  # the array of a converted store
 
 # Field `stage` of the stage-2 file -> run: the pass of 30 pictures of every concept came before that of 20.
-STAGE2_RUNS: Mapping[int, int] = MappingProxyType({30: 0, 20: 1})
+STAGE2_RUNS: Mapping[int, int] = {30: 0, 20: 1}
 
 LARGEST_SUBJECT = 9999
 
 SPEC = TrialSpec(CH_NAMES, sfreq=1000.0, tmin=0.0, n_times=501)
 # Unit of `eeg_data`, as `DataSettings.unit` names it -> µV.
-MICROVOLTS: Mapping[str, float] = MappingProxyType({"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0})
+MICROVOLTS: Mapping[str, float] = {"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0}
 
 # Range in which the standard deviation of scalp EEG lies.
 PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
@@ -106,15 +105,6 @@ def find_released(root: Path) -> list[Path]:
     return [root / name for name in (*first, STAGE2) if (root / name).is_file()]
 
 
-def released_print(paths: Sequence[Path]) -> str:
-    """Fingerprint of the files: the trial table, and name, size and checksum of every signal; reads no signal."""
-    parts: list[Any] = []
-    for path in paths:
-        members, pickled = read_archive(path, PURPOSE)
-        parts += [path.name, path.stat().st_size, [(one.filename, one.file_size, one.CRC) for one in members], pickled]
-    return fingerprint(*parts)
-
-
 def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray]:
     """Open the released files of a folder, reading no signal: files, trials, and which file holds each: (n_trials,)."""
     paths = find_released(root)
@@ -172,7 +162,7 @@ def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray
         signal *= factor
         return signal
 
-    return paths, Trials(metadata, SPEC, read, released_print(paths)), file
+    return paths, Trials(metadata, SPEC, read, torch_print(paths, PURPOSE)), file
 
 
 def _load(path: Path) -> list[dict[str, Any]]:

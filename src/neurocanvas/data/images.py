@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,12 +18,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # Suffixes of pictures -> what Pillow may decode; nothing else is tried, whatever a file is called.
-FORMATS: Mapping[str, str] = MappingProxyType(
-    {
-        ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF",
-        ".tiff": "TIFF",
-    }
-)  # fmt: skip
+FORMATS: Mapping[str, str] = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
 
 # Pictures with more pixels are refused: a file of a few bytes can claim any size.
 MANY_PIXELS = 50_000_000
@@ -69,90 +65,31 @@ IMAGENET_FOLDERS = (PICTURES_FOLDER, "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/
 # The 80 concepts of EEG-ImageNet, wnid -> English name: the first name of each in its `synset_map_en.txt`
 # (github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset, MIT licence, commit 7c781571), in the order of `labels` in the
 # released file: dogs, fish, fruits, vehicles and instruments by eights (fine0 to fine4), then the 40 coarse concepts.
-IMAGENET_CONCEPTS: Mapping[str, str] = MappingProxyType(
-    {
-        "n02099601": "golden retriever",
-        "n02099712": "Labrador retriever",
-        "n02106166": "Border collie",
-        "n02106550": "Rottweiler",
-        "n02107142": "Doberman",
-        "n02110185": "Siberian husky",
-        "n02111889": "Samoyed",
-        "n02112826": "corgi",
-        "n01443537": "goldfish",
-        "n01456756": "seahorse",
-        "n01484850": "great white shark",
-        "n01494475": "hammerhead",
-        "n01496331": "electric ray",
-        "n02630281": "sailfish",
-        "n02643566": "lionfish",
-        "n02655020": "puffer",
-        "n07740461": "Red Delicious",
-        "n07745940": "strawberry",
-        "n07749192": "navel orange",
-        "n07753275": "pineapple",
-        "n07756951": "watermelon",
-        "n07758680": "grape",
-        "n07772935": "coconut",
-        "n12144580": "corn",
-        "n02701002": "ambulance",
-        "n02901620": "brigantine",
-        "n03384352": "forklift",
-        "n03690473": "lorry",
-        "n03790512": "motorcycle",
-        "n03845190": "oil tanker",
-        "n04389033": "tank",
-        "n04465666": "tractor",
-        "n02672831": "accordion",
-        "n02992211": "cello",
-        "n03372029": "flute",
-        "n03495258": "harp",
-        "n03838899": "oboe",
-        "n03884397": "panpipe",
-        "n04249415": "snare drum",
-        "n04487394": "trombone",
-        "n02106662": "German shepherd",
-        "n02124075": "Egyptian cat",
-        "n02281787": "lycaenid",
-        "n02389026": "sorrel",
-        "n02492035": "capuchin",
-        "n02504458": "African elephant",
-        "n02510455": "giant panda",
-        "n02607072": "anemone fish",
-        "n02690373": "airliner",
-        "n02906734": "broom",
-        "n02951358": "canoe",
-        "n02992529": "cellular telephone",
-        "n03063599": "coffee mug",
-        "n03100240": "convertible",
-        "n03180011": "desktop computer",
-        "n03197337": "digital watch",
-        "n03272010": "electric guitar",
-        "n03272562": "electric locomotive",
-        "n03297495": "espresso maker",
-        "n03376595": "folding chair",
-        "n03445777": "golf ball",
-        "n03452741": "grand piano",
-        "n03584829": "iron",
-        "n03590841": "jack-o'-lantern",
-        "n03709823": "mailbag",
-        "n03773504": "missile",
-        "n03775071": "mitten",
-        "n03792782": "mountain bike",
-        "n03792972": "mountain tent",
-        "n03877472": "pajama",
-        "n03888257": "parachute",
-        "n03982430": "pool table",
-        "n04044716": "radio telescope",
-        "n04069434": "reflex camera",
-        "n04086273": "revolver",
-        "n04120489": "running shoe",
-        "n07753592": "banana",
-        "n07873807": "pizza",
-        "n11939491": "daisy",
-        "n13054560": "bolete",
-    }
-)
+IMAGENET_CONCEPTS: Mapping[str, str] = {
+    "n02099601": "golden retriever", "n02099712": "Labrador retriever",
+    "n02106166": "Border collie", "n02106550": "Rottweiler",
+    "n02107142": "Doberman", "n02110185": "Siberian husky", "n02111889": "Samoyed", "n02112826": "corgi",
+    "n01443537": "goldfish", "n01456756": "seahorse", "n01484850": "great white shark", "n01494475": "hammerhead",
+    "n01496331": "electric ray", "n02630281": "sailfish", "n02643566": "lionfish", "n02655020": "puffer",
+    "n07740461": "Red Delicious", "n07745940": "strawberry", "n07749192": "navel orange", "n07753275": "pineapple",
+    "n07756951": "watermelon", "n07758680": "grape", "n07772935": "coconut", "n12144580": "corn",
+    "n02701002": "ambulance", "n02901620": "brigantine", "n03384352": "forklift", "n03690473": "lorry",
+    "n03790512": "motorcycle", "n03845190": "oil tanker", "n04389033": "tank", "n04465666": "tractor",
+    "n02672831": "accordion", "n02992211": "cello", "n03372029": "flute", "n03495258": "harp",
+    "n03838899": "oboe", "n03884397": "panpipe", "n04249415": "snare drum", "n04487394": "trombone",
+    "n02106662": "German shepherd", "n02124075": "Egyptian cat", "n02281787": "lycaenid", "n02389026": "sorrel",
+    "n02492035": "capuchin", "n02504458": "African elephant", "n02510455": "giant panda", "n02607072": "anemone fish",
+    "n02690373": "airliner", "n02906734": "broom", "n02951358": "canoe", "n02992529": "cellular telephone",
+    "n03063599": "coffee mug", "n03100240": "convertible",
+    "n03180011": "desktop computer", "n03197337": "digital watch",
+    "n03272010": "electric guitar", "n03272562": "electric locomotive",
+    "n03297495": "espresso maker", "n03376595": "folding chair",
+    "n03445777": "golf ball", "n03452741": "grand piano", "n03584829": "iron", "n03590841": "jack-o'-lantern",
+    "n03709823": "mailbag", "n03773504": "missile", "n03775071": "mitten", "n03792782": "mountain bike",
+    "n03792972": "mountain tent", "n03877472": "pajama", "n03888257": "parachute", "n03982430": "pool table",
+    "n04044716": "radio telescope", "n04069434": "reflex camera", "n04086273": "revolver", "n04120489": "running shoe",
+    "n07753592": "banana", "n07873807": "pizza", "n11939491": "daisy", "n13054560": "bolete",
+}  # fmt: skip
 
 # The first 40 of `IMAGENET_CONCEPTS` are fine, in groups of eight: fine0 to fine4.
 N_FINE, FINE_GROUP = 40, 8

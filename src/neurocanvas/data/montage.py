@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from types import MappingProxyType
 
 import numpy as np
 
@@ -86,12 +86,12 @@ POSITIONS: np.ndarray = np.array([row[1:] for row in _ELECTRODES.values()]) / 10
 POSITIONS.setflags(write=False)
 
 # Channel name -> frontal, central, temporal, parietal or occipital (CB1 and CB2 count as occipital).
-REGIONS: MappingProxyType[str, str] = MappingProxyType({name: row[0] for name, row in _ELECTRODES.items()})
+REGIONS: Mapping[str, str] = {name: row[0] for name, row in _ELECTRODES.items()}
 
 # Band name -> (low, high) in Hz; half-open: low <= f < high.
-BANDS: MappingProxyType[str, tuple[float, float]] = MappingProxyType(
-    {"delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 80.0)}
-)
+BANDS: Mapping[str, tuple[float, float]] = {
+    "delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 80.0),
+}  # fmt: skip
 
 
 @cache

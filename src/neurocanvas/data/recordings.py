@@ -50,11 +50,6 @@ class Run:
     files: tuple[Path, ...]  # all files of the recording: headers and signal may be apart
 
 
-def open_run(path: Path, sources: Collection[str]) -> Run:
-    """Open a recording: Muse CSV if `.csv`, else MNE; the first source gives the onsets, all of them the values."""
-    return (_open_muse if path.suffix.lower() == ".csv" else _open_mne)(path, list(sources))
-
-
 def _open_muse(path: Path, sources: list[str]) -> Run:
     """Open a Muse CSV: `timestamps`, a column per channel in µV, and `Marker*`, 0 between events."""
     with path.open(encoding="utf-8", errors="replace") as stream:
@@ -241,7 +236,9 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
         raise NeuroCanvasError(f"{folder}: no file matches data.recording.files = {recording.files!r}.")
     if not recording.events:
         raise NeuroCanvasError("data.recording.events: at least one source of onsets is needed; got none.")
-    runs = [open_run(path, recording.events) for path in paths]
+    # the first source gives the onsets, all of them the values
+    sources = list(recording.events)
+    runs = [(_open_muse if path.suffix.lower() == ".csv" else _open_mne)(path, sources) for path in paths]
     prints = [fingerprint([sha256(path) for path in run.files]) for run in runs]
     _check_alike(runs)
     shown = [_shown(run, recording) for run in runs]
@@ -271,10 +268,8 @@ def _check_alike(runs: list[Run]) -> None:
     """Raise if the runs differ in sampling rate or channels."""
     first = runs[0]
     for run in runs[1:]:
-        for name, wanted, came in (
-            ("sampling rate", first.sfreq, run.sfreq),
-            ("channels", first.ch_names, run.ch_names),
-        ):
+        compared = ("sampling rate", first.sfreq, run.sfreq), ("channels", first.ch_names, run.ch_names)
+        for name, wanted, came in compared:
             if wanted != came:
                 raise NeuroCanvasError(
                     f"{run.path}: all runs need the same {name}; {first.path.name} has {wanted}, "

@@ -193,8 +193,8 @@ def groups(trials: Trials, *columns: str) -> np.ndarray:
 
 def in_recorded_order(trials: Trials) -> np.ndarray:
     """Rows sorted by subject, session and place in the recording, (n_trials,)."""
-    where = [ranks(trials.column(name)) for name in ("session", "subject") if name in trials.metadata]
-    return np.lexsort([trials.column("order"), *where])
+    where = groups(trials, "session" if "session" in trials.metadata else "subject")
+    return np.lexsort([trials.column("order"), where])
 
 
 def blocked_trials(trials: Trials) -> np.ndarray:
@@ -247,7 +247,7 @@ def make_split(
     trials : Trials
         The subject's, and for protocols that use them the others'.
     protocol : str
-        A key of `PROTOCOLS`, which says what each of them does.
+        A key of `PROTOCOLS`, whose functions say what each of them does.
     subject : str, optional
         The one that is tested; needed where `trials` hold several.
     settings : SplitSettings, optional
@@ -455,7 +455,7 @@ def _leave_subject_out(trials: Trials, own: np.ndarray, settings: SplitSettings)
 def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Pre-train on others' first sessions, fine-tune on the subject's own, test its later ones: CrossPT's PT."""
     check_sessions(trials, own, "pretrain-finetune")
-    subject, code, session = trials.column("subject"), ranks(trials.column("subject")), ranks(trials.column("session"))
+    subject, code, session = trials.column("subject"), groups(trials, "subject"), groups(trials, "session")
     if not code.any():
         raise NeuroCanvasError("protocol pretrain-finetune: other subjects are needed to pre-train on; got none.")
     starts = np.array([session[code == one].min() for one in range(code.max() + 1)])
@@ -495,36 +495,21 @@ class Protocol:
     """How to split: a row of `PROTOCOLS`."""
 
     split: Callable[[Trials, np.ndarray, SplitSettings], list[Fold]]  # all trials, rows of the tested subject
-    what: str
     needs: tuple[str, ...] = ()  # columns beside subject, order, block and concept
     uses_others: bool = False  # whether other subjects' trials train
 
 
+# What each protocol does, its function says.
 PROTOCOLS: Mapping[str, Protocol] = {
-    "by-stimulus": Protocol(
-        _by_stimulus, "of every concept, test_fraction of the images are held out, with all of their trials", ("image",)
-    ),
-    "kfold-by-stimulus": Protocol(
-        _kfold_by_stimulus, "each concept's images are dealt into folds; each is tested once", ("image",)
-    ),
-    "leave-run-out": Protocol(_leave_run_out, "each run is tested once", ("run",)),
-    "leave-block-out": Protocol(_leave_block_out, "fold k tests the k-th block of every concept"),
-    "leave-session-out": Protocol(
-        _leave_session_out, "each session is tested once; CrossPT's cross-time where there are two", ("session",)
-    ),
-    "leave-subject-out": Protocol(
-        _leave_subject_out, "all trials of the subject; others train and yet others validate", uses_others=True
-    ),
-    "pretrain-finetune": Protocol(
-        _pretrain_finetune,
-        "others' first sessions pre-train, the subject's own trains, its later ones are tested; CrossPT's PT",
-        ("session",),
-        uses_others=True,
-    ),
-    "within-block-gap": Protocol(_within_block_gap, "released, without the gap trials before every test part"),
-    "released": Protocol(
-        _released, "the first 30 of every 50 trials of a concept in a session train, the last 20 test", ("image",)
-    ),
+    "by-stimulus": Protocol(_by_stimulus, ("image",)),
+    "kfold-by-stimulus": Protocol(_kfold_by_stimulus, ("image",)),
+    "leave-run-out": Protocol(_leave_run_out, ("run",)),
+    "leave-block-out": Protocol(_leave_block_out),
+    "leave-session-out": Protocol(_leave_session_out, ("session",)),
+    "leave-subject-out": Protocol(_leave_subject_out, uses_others=True),
+    "pretrain-finetune": Protocol(_pretrain_finetune, ("session",), uses_others=True),
+    "within-block-gap": Protocol(_within_block_gap),
+    "released": Protocol(_released, ("image",)),
 }
 
 
@@ -542,11 +527,10 @@ def check_sessions(trials: Trials, own: np.ndarray, protocol: str) -> None:
 
 def testable_subjects(trials: Trials, protocol: str) -> list[str]:
     """Subjects that a protocol can test: some need a second session, or a second block of every concept."""
-    subject, concept = trials.column("subject"), trials.column("concept")
+    subject = trials.column("subject")
     everyone = unique_names(subject)
     if protocol == "leave-block-out":
-        codes = np.unique(concept, return_inverse=True)[1]
-        blocks = np.unique(np.stack([ranks(subject), codes, groups(trials, "block")]), axis=1)
+        blocks = np.unique(np.stack([groups(trials, name) for name in ("subject", "concept", "block")]), axis=1)
         counted, n_blocks = np.unique(blocks[:2], axis=1, return_counts=True)
         found = [one for place, one in enumerate(everyone) if n_blocks[counted[0] == place].min() > 1]
     elif "session" in PROTOCOLS[protocol].needs:

@@ -19,12 +19,12 @@ from neurocanvas.artifacts import (
     read_card,
     read_text,
     sha256,
-    start_array,
+    torch_print,
     write_text,
 )
 from neurocanvas.config import DataSettings
 from neurocanvas.data.eeg_imagenet import CONVERTED as ARRAY
-from neurocanvas.data.eeg_imagenet import SPEC, check_volts, find_released, open_released, released_print
+from neurocanvas.data.eeg_imagenet import PURPOSE, SPEC, check_volts, find_released, open_released
 from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.data.trials import COLUMNS, Trials, make_metadata, ranks
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option, csv_text, read_csv_cell
@@ -49,7 +49,7 @@ def convert(
     check_option("convert: data set", settings.name, ["eeg-imagenet"])
     root, folder = check_folder(settings.root, "EEG-ImageNet files to convert"), Path(target)
     path, listing = folder / ARRAY, folder / TABLE
-    inputs = fingerprint("converted", _VERSION, released_print(find_released(root)), settings.unit)
+    inputs = fingerprint("converted", _VERSION, torch_print(find_released(root), PURPOSE), settings.unit)
     if is_done(path, inputs) and listing.is_file() and sha256(listing) == read_card(path).get("table"):
         return path
     paths, trials, file = open_released(root, settings.unit)
@@ -59,7 +59,7 @@ def convert(
     advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), SPEC.n_times)
     with atomic(path) as temporary:
         with temporary.open("wb") as stream:
-            start_array(stream, shape, "<f4")
+            np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
             begin = stream.tell()
             stream.truncate(begin + int(np.prod(shape)) * 4)
         whole = Part(temporary.absolute(), begin, root.absolute(), settings.unit, 0, len(rows))
@@ -108,7 +108,7 @@ def open_converted(root: Path, unit: str) -> Trials:
     if unit not in ("auto", made) and (unit, made) != ("V", "auto"):
         raise NeuroCanvasError(f"{path}: made with other settings, unit {made} where {unit} is asked for; {again}.")
     beside = find_released(root)
-    if beside and released_print(beside) != card.get("source"):
+    if beside and torch_print(beside, PURPOSE) != card.get("source"):
         raise NeuroCanvasError(f"{path}: made from other files than {', '.join(p.name for p in beside)}; {again}.")
     text = read_text(root / TABLE, "the trials of the converted store")
     signal = read_array(path, "the signal of the converted store")

@@ -253,7 +253,7 @@ def make_metadata(columns: Mapping[str, Any], names: Iterable[str] | None = None
         table["order"] = pd.Series(subject).groupby(subject).cumcount().to_numpy()
     if "block" not in table and "concept" in table:
         # a new block begins where a subject's concept, session or run changes, as recorded
-        recorded = np.lexsort([table["order"], ranks(subject)])
+        recorded = np.lexsort([table["order"], subject])
         shown = [table[name][recorded] for name in ("subject", "session", "run", "concept") if name in table]
         begins = np.any([column[1:] != column[:-1] for column in shown], axis=0)
         block = np.empty(n, dtype=np.int64)

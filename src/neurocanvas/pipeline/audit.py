@@ -197,7 +197,8 @@ def _encoded(
                 made_of, fold = card.get("split"), int(number[1])
                 if not (isinstance(made_of, dict) and isinstance(made_of.get("fingerprint"), str)):
                     raise damaged(artifacts.card_path(path), "split: no fingerprint", "train")
-                if fold >= len(split) or split[fold].joined().fingerprint(trials.names) != made_of["fingerprint"]:
+                own = split.folds[fold].joined() if fold < len(split.folds) else None
+                if own is None or own.fingerprint(trials.names) != made_of["fingerprint"]:
                     others.append(name)
             chosen.add(_selection(card))
             findings += read_findings(card.get("findings", []))

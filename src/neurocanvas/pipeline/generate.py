@@ -99,7 +99,7 @@ def generate(run: Run) -> list[Path]:
     for stimulus in sorted({entry["stimulus"] for entry in merged}):
         picture = folder / "seen" / f"{stimulus}.png"
         write_picture(picture, run.dataset[1].picture(stimulus, size=size))
-        seen[picture.name] = artifacts.hash_and_size(picture)
+        seen[picture.name] = {"sha256": artifacts.sha256(picture), "size": picture.stat().st_size}
     artifacts.write_json(folder / "seen" / "seen.json", {"pictures": seen})  # for `verify`
     artifacts.write_text(path, "".join(json.dumps(entry) + "\n" for entry in merged))
     return [path, *pages]
@@ -225,8 +225,9 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
         for entry, image, seed in zip(missing, images, seeds[number], strict=True):
             name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
             said = {key: value for key, value in entry.items() if key not in ("predictions", "key")}
-            write_picture(root / name, image, {**said, **about, "sample": number, "seed": seed})
-            done[Path(name).name] = {"key": entry["key"], **artifacts.hash_and_size(root / name)}
+            path = root / name
+            write_picture(path, image, {**said, **about, "sample": number, "seed": seed})
+            done[path.name] = {"key": entry["key"], "sha256": artifacts.sha256(path), "size": path.stat().st_size}
     stems = tuple(Path(entry["file"]).stem for entry in shard)
     own = {name: one for name, one in sorted(done.items()) if name.startswith(stems)}
     artifacts.write_json(folder / f"shard_{shard[0]['trial']:05d}.json", {"pictures": own})

@@ -86,7 +86,8 @@ def embed(run: Run) -> list[Path]:
         card = {"family": run.settings.family, "target": str(space), "stimuli": run.stimuli}
         rows = artifacts.cached("embeddings", keys, encode)
         made = [] if of_images else [made_from]
-        artifacts.write_in_parts(path, (len(keys), *space.shape), np.float16, rows, inputs, card, made)
+        shape = (len(keys), *space.shape)
+        artifacts.write_array(path, rows, inputs, card, made, shape=shape, dtype=np.float16)
     return paths
 
 

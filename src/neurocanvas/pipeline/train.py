@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
+from neurocanvas.config import ARCHITECTURES
 from neurocanvas.data.splits import Fold, blocked_trials, groups
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Window, load_decoder, project
@@ -144,8 +145,9 @@ def make_decoder(run: Run, encoder: str) -> Decoder:
     settings, of_features, where = run.settings.encoder, run.settings.features, run.settings.execution
     parameters = dict(settings.parameters) if encoder == settings.name else {}
     if encoder == "mlp_sd":
-        network = {name: getattr(settings, name) for name in ("dropout", "input_dropout", "activation")}
-        parameters = {"hidden": settings.widths, **network, **parameters}
+        hidden, activation = ARCHITECTURES[settings.architecture]
+        dropout = {name: getattr(settings, name) for name in ("dropout", "input_dropout")}
+        parameters = {"hidden": settings.hidden or hidden, **dropout, "activation": activation, **parameters}
     same = (
         "token_weights", "mse", "cosine", "contrastive", "temperature", "learning_rate", "weight_decay", "epochs",
         "batch_size", "patience", "seed",

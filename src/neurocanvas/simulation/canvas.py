@@ -23,15 +23,7 @@ class Canvas:
     """A transparent layer on which one object is painted in its own frame."""
 
     def __init__(
-        self,
-        size: int,
-        *,
-        scale: float,
-        angle: float,
-        x: float,
-        y: float,
-        light: float,
-        rng: np.random.Generator,
+        self, size: int, *, scale: float, angle: float, x: float, y: float, light: float, rng: np.random.Generator
     ) -> None:
         self.size, self.rng = size, rng
         self._half, self._centre = SPAN * scale, np.array([0.5 + x, 0.5 + y])

@@ -7,25 +7,23 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
 from neurocanvas.artifacts import (
-    atomic,
     card_path,
     fingerprint,
     finish,
     is_done,
     read_card,
-    save_torch,
     sha256,
     write_json,
     write_text,
+    write_torch,
 )
 from neurocanvas.config import STAGE2_SUBJECTS, DataSettings, SimulateSettings
 from neurocanvas.data.eeg_imagenet import STAGE2, STAGE2_RUNS, WHOLE, open_eeg_imagenet
@@ -105,16 +103,17 @@ def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable
         path.unlink(missing_ok=True)
     for path, recordings in zip(paths, (_first_stage(settings), _second_stage(settings))):
         shape = (sum(len(recording.order) for recording in recordings), len(CH_NAMES), N_TIMES)
-        with _scratch_array(folder, shape) as signal:
-            start = 0
+        with tempfile.TemporaryFile(dir=folder) as stream:  # 16 subjects are 8 GB, which torch.save wants at once
+            # a full disk is an error here, and a crash where mapped memory is written
+            os.posix_fallocate(stream.fileno(), 0, 4 * math.prod(shape))
+            signal, start = np.memmap(stream, dtype=np.float32, mode="w+", shape=shape), 0
             for part in _signals(settings, stimuli, recordings):
                 signal[start : start + len(part)] = part
                 start += len(part)
                 progress(len(part))
             card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written}
             write_json(card_path(path), card)  # first, so that a killed run's file is known for a simulated one
-            with atomic(path, keep_sidecar=True) as temporary, temporary.open("wb") as stream:
-                _save(stream, signal, stimuli, recordings)
+            write_torch(path, _content(signal, stimuli, recordings), keep_sidecar=True)
         finish(path, inputs, card)
     return paths[0]
 
@@ -129,17 +128,15 @@ def open_simulated(root: Path, settings: DataSettings) -> Trials:
     return open_eeg_imagenet(root, settings)
 
 
-def chosen_concepts(n_concepts: int) -> tuple[str, ...]:
-    """Concepts of a simulation: the 18 drawn ones first; those after them have random parameters and no pictures."""
-    others = [wnid for wnid in IMAGENET_CONCEPTS if wnid not in CONCEPTS]
-    return (*CONCEPTS, *others)[:n_concepts]
-
-
 def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
     """Pictures of every concept, the same for all subjects and stages."""
-    mean, scale = _parameter_moments()
-    stimuli = []
-    for wnid in chosen_concepts(settings.concepts):
+    # Colour and pose are standardised by their mean and standard deviation over the drawn world.
+    rng = np.random.default_rng(0)
+    codes = np.array([sample_drawing(wnid, rng=rng).code()[_SEEN] for wnid in CONCEPTS for _ in range(40)])
+    mean, scale = codes.mean(axis=0), codes.std(axis=0)
+    # The 18 drawn concepts come first; those after them have random parameters and no pictures.
+    wnids, stimuli = [*CONCEPTS, *(wnid for wnid in IMAGENET_CONCEPTS if wnid not in CONCEPTS)], []
+    for wnid in wnids[: settings.concepts]:
         rng = np.random.default_rng([settings.seed, 10, int(wnid[1:])])
         code = rng.standard_normal(CONCEPT_DIMENSIONS)
         numbers = rng.choice(20000, settings.trials_per_concept, replace=False)
@@ -148,13 +145,6 @@ def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
             rest = rng.standard_normal(len(_SEEN)) if drawing is None else (drawing.code()[_SEEN] - mean) / scale
             stimuli.append(_Stimulus(f"{wnid}_{number}.JPEG", wnid, np.concatenate([code, rest]), drawing))
     return stimuli
-
-
-def _parameter_moments() -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of colour and pose over the drawn world, to standardise the parameters with."""
-    rng = np.random.default_rng(0)
-    codes = np.array([sample_drawing(wnid, rng=rng).code()[_SEEN] for wnid in CONCEPTS for _ in range(40)])
-    return codes.mean(axis=0), codes.std(axis=0)
 
 
 def _first_stage(settings: SimulateSettings) -> list[_Recording]:
@@ -213,16 +203,8 @@ def _signals(
             yield brain.record(person, drift.rows(rows), parameters[order[rows]], rngs=rngs)
 
 
-@contextmanager
-def _scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """A float32 array in an unnamed file: 16 subjects are 8 GB, which torch.save wants at once."""
-    with tempfile.TemporaryFile(dir=folder) as stream:
-        # a full disk is an error here, and a crash where mapped memory is written
-        os.posix_fallocate(stream.fileno(), 0, 4 * math.prod(shape))
-        yield np.memmap(stream, dtype=np.float32, mode="w+", shape=shape)
-
-
-def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Recording]) -> None:
+def _content(signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Recording]) -> dict[str, Any]:
+    """What a released file holds."""
     from torch import from_numpy
 
     fine = set(list(IMAGENET_CONCEPTS)[:N_FINE])
@@ -244,9 +226,7 @@ def _save(stream: IO[bytes], signal: np.ndarray, stimuli: list[_Stimulus], recor
         }
         records.append({**record, "stage": stage} if recording.day else record)
     images = [stimulus.name for stimulus in stimuli]
-    content = {"dataset": records, "labels": list(IMAGENET_CONCEPTS), "images": images}
-    # To a stream, as torch writes the name of a path, which is a temporary one here, into the archive.
-    save_torch(content, stream)
+    return {"dataset": records, "labels": list(IMAGENET_CONCEPTS), "images": images}
 
 
 def _jpeg(drawing: Drawing) -> bytes:
@@ -269,11 +249,4 @@ def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable
 
 
 def _print_of(files: Iterable[Path]) -> str:
-    return fingerprint([_sha256(path) for path in files])
-
-
-def _sha256(path: Path) -> str | None:
-    """A file's sha256; None if it is missing or unreadable."""
-    with suppress(OSError):
-        return sha256(path)
-    return None
+    return fingerprint([sha256(path) if path.is_file() else None for path in files])

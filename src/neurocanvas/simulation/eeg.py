@@ -81,11 +81,15 @@ EXPONENT = 1.15
 _PERIOD = 2000  # samples of the periodic noise that trials are cut from: half-hertz bins
 FREQS = np.arange(1, 201) * SFREQ / _PERIOD
 BAND_OF_BIN = np.searchsorted([low for low, _ in BANDS.values()][1:], FREQS, side="right")
-
-
-def pass_band() -> np.ndarray:
-    """Amplitude response of the .5-80 Hz recording filter: (n_bins,)."""
-    return 1 / np.sqrt((1 + (0.5 / FREQS) ** 8) * (1 + (FREQS / 80) ** 24))
+# Amplitude response of the .5-80 Hz recording filter: (n_bins,).
+PASS_BAND = 1 / np.sqrt((1 + (0.5 / FREQS) ** 8) * (1 + (FREQS / 80) ** 24))
+# Share of the induced response over time, (n_times,): 0 until `RESPONSE_ONSET`, 1 from `RESPONSE_FULL` on.
+_PART = np.clip((TIMES - RESPONSE_ONSET) / (RESPONSE_FULL - RESPONSE_ONSET), 0, 1)
+RAMP = (_PART**2 * (3 - 2 * _PART)).astype(np.float32)
+# Time courses of the evoked response's parts: raised cosines, (n_bumps, n_times).
+COURSES = np.stack([
+    0.5 - 0.5 * np.cos(2 * np.pi * np.clip((TIMES - start) / (stop - start), 0, 1)) for start, stop in BUMPS
+])  # fmt: skip
 
 
 def spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
@@ -96,8 +100,8 @@ def spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
     alpha = np.zeros(n_sources)
     alpha[:N_RESPONDING] = 1.2 * rng.gamma(1.0, 1.0, N_RESPONDING)
     power *= 1 + alpha[:, None] * np.exp(-0.5 * ((FREQS - peak) / 1.2) ** 2)
-    amplitude = np.sqrt(power) * pass_band()
-    return amplitude / np.sqrt((FREQS**-EXPONENT * pass_band() ** 2).sum())
+    amplitude = np.sqrt(power) * PASS_BAND
+    return amplitude / np.sqrt((FREQS**-EXPONENT * PASS_BAND**2).sum())
 
 
 def waves(bins: np.ndarray) -> np.ndarray:
@@ -107,18 +111,6 @@ def waves(bins: np.ndarray) -> np.ndarray:
     whole = np.zeros((*bins.shape[:-1], _PERIOD // 2 + 1), dtype=np.complex64)
     whole[..., 1 : len(FREQS) + 1] = np.ascontiguousarray(bins).view(np.complex64)
     return irfft(whole, n=_PERIOD)[..., :N_TIMES] * np.float32(_PERIOD / 2)
-
-
-def ramp() -> np.ndarray:
-    """Share of the induced response over time, (n_times,): 0 until `RESPONSE_ONSET`, 1 from `RESPONSE_FULL` on."""
-    part = np.clip((TIMES - RESPONSE_ONSET) / (RESPONSE_FULL - RESPONSE_ONSET), 0, 1)
-    return (part**2 * (3 - 2 * part)).astype(np.float32)
-
-
-def bumps() -> np.ndarray:
-    """Time courses of the evoked response's parts: raised cosines, (n_bumps, n_times)."""
-    inside = [np.clip((TIMES - start) / (stop - start), 0, 1) for start, stop in BUMPS]
-    return np.stack([0.5 - 0.5 * np.cos(2 * np.pi * part) for part in inside])
 
 
 def artefacts(rng: np.random.Generator) -> np.ndarray:
@@ -140,7 +132,7 @@ def log_band_power(signal: np.ndarray) -> np.ndarray:
 
 def evoked_power(sizes: np.ndarray) -> np.ndarray:
     """Band power of evoked responses of given amplitudes: (..., n_bumps), volts -> (..., n_bands), not yet logged."""
-    return _band_power((sizes @ bumps())[..., WINDOW])
+    return _band_power((sizes @ COURSES)[..., WINDOW])
 
 
 def bin_leakage() -> np.ndarray:
@@ -278,12 +270,10 @@ def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence
     answer = mixing[:, :, :N_RESPONDING] @ (sources[:, :N_RESPONDING] * grown[:, :, both])
     level = brain.sensor * np.exp(0.5 * drift.sensor).astype(np.float32)
     steady += draws[:, n_sources:] * (
-        level[:, :, None] * np.repeat(pass_band() / np.linalg.norm(pass_band()), 2).astype(np.float32)
+        level[:, :, None] * np.repeat(PASS_BAND / np.linalg.norm(PASS_BAND), 2).astype(np.float32)
     )
     evoked = brain.evoked_mean + brain.evoked_gain * np.einsum("tp,skp->tsk", parameters, brain.evoked_weights)
-    signal = (
-        waves(steady) + waves(answer) * ramp() + mixing[:, :, :N_RESPONDING] @ (evoked @ bumps()).astype(np.float32)
-    )
+    signal = waves(steady) + waves(answer) * RAMP + mixing[:, :, :N_RESPONDING] @ (evoked @ COURSES).astype(np.float32)
     signal += np.stack([artefacts(rng) for rng in rngs])
     return (signal - signal.mean(axis=1, keepdims=True)).astype(np.float32)
 
@@ -305,7 +295,7 @@ def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.rando
     odds = shares / (1 - shares)
 
     moved = np.einsum("cs,skp->ckp", brain.mixing[0, :, :N_RESPONDING], brain.evoked_weights)
-    waves = np.einsum("ckp,kt->ctp", moved, bumps())
+    waves = np.einsum("ckp,kt->ctp", moved, COURSES)
     evoked_gain = np.sqrt(EVOKED_SHARE * odds.mean() / ((waves**2).sum(axis=2) / pilot.var(axis=0)).max())
     mean = brain.mixing[0, :, :N_RESPONDING] @ brain.evoked_mean
     added = evoked_power(mean + evoked_gain * np.einsum("ckp,np->nck", moved, some)) - evoked_power(mean)

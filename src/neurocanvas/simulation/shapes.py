@@ -54,15 +54,7 @@ def draw_strawberry(c: Canvas, body: np.ndarray) -> None:
     """Strawberry: a heart-shaped cone with seeds and a green calyx."""
     point = c.rng.uniform(0.0, 0.1)
     fruit = smooth(
-        [
-            (0.0, -0.55),
-            (0.45, -0.6),
-            (0.8, -0.32),
-            (0.7, 0.15),
-            (0.38, 0.68),
-            (0.1 + point, 0.95),
-            (0.0, 0.98),
-        ],
+        [(0.0, -0.55), (0.45, -0.6), (0.8, -0.32), (0.7, 0.15), (0.38, 0.68), (0.1 + point, 0.95), (0.0, 0.98)],
         mirror=True,
     )
     cover = c.mask(fruit)
@@ -115,8 +107,7 @@ def draw_pineapple(c: Canvas, body: np.ndarray) -> None:
         )
     cover = c.mask(
         smooth(
-            [(0.0, -0.34), (0.36, -0.28), (0.55, 0.0), (0.6, 0.36), (0.46, 0.8), (0.2, 0.98), (0.0, 1.0)],
-            mirror=True,
+            [(0.0, -0.34), (0.36, -0.28), (0.55, 0.0), (0.6, 0.36), (0.46, 0.8), (0.2, 0.98), (0.0, 1.0)], mirror=True
         )
     )
     c.paint(cover, body, c.round(0, 0.34, 0.72, 0.82, 0.2))
@@ -160,16 +151,11 @@ def draw_coconut(c: Canvas, body: np.ndarray) -> None:
     c.paint(c.mask(*hair), body * 0.72)
     fibre = 0.08 * np.sin(c.u * 9 + 5 * c.v + 2 * np.sin(c.v * 7))
     c.paint(c.mask(ellipse(-0.28, -0.25, 0.68)), body, c.round(-0.28, -0.25, 0.7, 0.7, 0.0) + fibre)
-    c.paint(
-        c.mask(*[ellipse(-0.4 + u, -0.5 + v, 0.085) for u, v in ((-0.16, 0.0), (0.16, 0.0), (0.0, 0.24))]),
-        INK,
-    )
+    c.paint(c.mask(*[ellipse(-0.4 + u, -0.5 + v, 0.085) for u, v in ((-0.16, 0.0), (0.16, 0.0), (0.0, 0.24))]), INK)
     c.paint(c.mask(ellipse(0.3, 0.38, 0.68, 0.6, -0.3)), body * 0.7, c.round(0.3, 0.38, 0.8, 0.7, 0.0) + fibre)
     c.paint(c.mask(ellipse(0.3, 0.34, 0.6, 0.5, -0.3)), WHITE)
     c.paint(
-        c.mask(ellipse(0.32, 0.38, 0.38, 0.3, -0.3)),
-        (216, 212, 204),
-        1.1 - 0.3 * c.round(0.32, 0.38, 0.4, 0.3, 0.0),
+        c.mask(ellipse(0.32, 0.38, 0.38, 0.3, -0.3)), (216, 212, 204), 1.1 - 0.3 * c.round(0.32, 0.38, 0.4, 0.3, 0.0)
     )
 
 
@@ -295,11 +281,7 @@ def draw_mitten(c: Canvas, body: np.ndarray) -> None:
             ]
         )
     )
-    c.paint(
-        cuff,
-        0.45 * body + 0.55 * np.array(WHITE),
-        (0.82 + 0.16 * np.cos(c.u * 30)) * c.round(0, 0.7, 0.9, 2.0, 0),
-    )
+    c.paint(cuff, 0.45 * body + 0.55 * np.array(WHITE), (0.82 + 0.16 * np.cos(c.u * 30)) * c.round(0, 0.7, 0.9, 2.0, 0))
 
 
 def draw_tent(c: Canvas, body: np.ndarray) -> None:
@@ -383,9 +365,7 @@ def draw_pizza(c: Canvas, body: np.ndarray) -> None:
 def draw_daisy(c: Canvas, body: np.ndarray) -> None:
     """Daisy: two rings of petals round a yellow disc, on a stem."""
     c.paint(
-        c.mask(stroke([(0, -0.2), (0.06, 0.4), (0, 1.05)], 0.11), leaf(0.04, 0.8, 0.6, 0.26, -0.6)),
-        GREEN,
-        c.flat(0.3),
+        c.mask(stroke([(0, -0.2), (0.06, 0.4), (0, 1.05)], 0.11), leaf(0.04, 0.8, 0.6, 0.26, -0.6)), GREEN, c.flat(0.3)
     )
     count = int(c.rng.integers(7, 10))
     for ring, shade in ((0.5, 0.84), (0.0, 1.0)):
@@ -402,8 +382,7 @@ def draw_bolete(c: Canvas, body: np.ndarray) -> None:
     c.paint(c.mask(stem), CREAM, c.round(0, 0.4, 0.5, 1.6, 0.0))
     c.paint(c.mask(ellipse(0, -0.1, 0.86, 0.2)), (206, 180, 92), c.flat(0.1) * 0.9)
     cap = smooth(
-        [(0.0, -0.9), (0.5, -0.8), (0.86, -0.46), (0.96, -0.12), (0.8, -0.04), (0.4, -0.1), (0.0, -0.13)],
-        mirror=True,
+        [(0.0, -0.9), (0.5, -0.8), (0.86, -0.46), (0.96, -0.12), (0.8, -0.04), (0.4, -0.1), (0.0, -0.13)], mirror=True
     )
     c.paint(c.mask(cap), body, c.round(0, -0.1, 1.05, 0.9, 0.45))
 
