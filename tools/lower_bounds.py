@@ -20,10 +20,10 @@ FOLDER = ROOT / "build" / "lower-bounds"
 PYTHON = FOLDER / "bin" / "python"
 EXTRAS = ("test", "ray", "parquet")  # those that the quick tests use
 QUICK = (
-    "tests/test_config.py", "tests/test_store.py", "tests/test_trials.py", "tests/test_montage.py",
-    "tests/test_families.py", "tests/test_doctor.py", "tests/test_package.py", "tests/test_locks.py", "tests/contracts",
-    "tests/parallel", "tests/datasets", "tests/features", "tests/targets", "tests/models", "tests/training",
-    "tests/generation", "tests/stages", "tests/report", "tests/end_to_end/test_cli.py",
+    "tests/test_artifacts.py", "tests/test_config.py", "tests/test_doctor.py", "tests/test_locks.py",
+    "tests/test_package.py", "tests/contracts", "tests/data", "tests/encoders", "tests/features", "tests/generation",
+    "tests/parallel", "tests/pipeline", "tests/report", "tests/targets", "tests/training",
+    "tests/end_to_end/test_cli.py",
 )  # fmt: skip
 IMPORT_ALL = """
 import importlib, pkgutil, neurocanvas

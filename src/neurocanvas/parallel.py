@@ -25,12 +25,7 @@ from neurocanvas.errors import NeuroCanvasError, check_option, require
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # libraries read them when they are loaded
-PASSED_ON = (
-    "HF_HUB_OFFLINE",
-    "HF_HOME",
-    "NEUROCANVAS_CACHE",
-    "NEUROCANVAS_DEVICE",
-)  # from the command's environment to Ray tasks
+PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "NEUROCANVAS_CACHE", "NEUROCANVAS_DEVICE")  # to Ray tasks
 RESUME = "the same command goes on from what is finished."
 
 
