@@ -7,7 +7,7 @@ import pytest
 
 import neurocanvas as nc
 from neurocanvas.config import SplitSettings
-from neurocanvas.pipeline.train import Predictions
+from neurocanvas.pipeline.train import read_predictions
 
 QUICK = {"evaluate": {"permutations": 99, "resamples": 100}}
 
@@ -48,7 +48,7 @@ def test_the_decoder_of_a_run_predicts_one_window_without_data_or_run(made, tria
     from neurocanvas.config import load_settings
     from neurocanvas.pipeline.run import Run
 
-    whole = Predictions(Run(result.folder, load_settings(result.folder / "run.toml"), trials=trials), "0")
+    whole = read_predictions(Run(result.folder, load_settings(result.folder / "run.toml"), trials=trials), "0", 0)
     assert predicted.shape == (77, 768)
     np.testing.assert_allclose(predicted, whole[0][0], atol=1e-3)
 

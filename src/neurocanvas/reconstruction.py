@@ -19,7 +19,7 @@ from neurocanvas.data.trials import Trials
 from neurocanvas.decoder import Decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.base import Generator
-from neurocanvas.pipeline.run import Run, read_picture
+from neurocanvas.pipeline.run import Run, read_pictures
 from neurocanvas.workflow import run_stage
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Reconstruction:
         """Generated images of an arm by the name of the seen image, (height, width, 3), uint8."""
         lines = artifacts.read_text(self.folder / "images" / "manifest.jsonl", "the images").splitlines()
         entries = [entry for entry in map(json.loads, lines) if entry["arm"] == arm]
-        return {entry["stimulus"]: read_picture(self.folder / "images" / entry["file"]) for entry in entries}
+        return {entry["stimulus"]: read_pictures([self.folder / "images" / entry["file"]])[0] for entry in entries}
 
     def audit(self) -> dict[str, Any]:
         """Audit what can be concluded, as `neurocanvas audit` does."""

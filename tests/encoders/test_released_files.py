@@ -1,4 +1,4 @@
-"""The released mapper's file, read and written: the same outputs, and one line for whatever is something else."""
+"""The released decoder's file, read and written: the same outputs, and one line for whatever is something else."""
 
 from __future__ import annotations
 

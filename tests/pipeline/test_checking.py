@@ -15,7 +15,7 @@ from neurocanvas.audit.controls.registry import CONTROLS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import controls as checking
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import read_pooled_features
+from neurocanvas.pipeline.train import read_inputs
 from neurocanvas.workflow import run_stage
 
 FEW = {"permutations": 19, "repeats": 1}
@@ -45,7 +45,7 @@ def test_random_phases_are_asked_with_the_features_of_the_run(tiny_fork, method)
     run_stage(run, "features")
     inputs = checking._inputs(run, "0", EVERYTHING)
     made = inputs.extract(inputs.signal[np.arange(24)])
-    np.testing.assert_allclose(made, read_pooled_features(run, "0")[0], rtol=1e-5)
+    np.testing.assert_allclose(made, read_inputs(run, "0"), rtol=1e-5)
     assert len(inputs.signal) == 24 and inputs.signal[np.array([3])].shape[0] == 1
 
 

@@ -163,9 +163,9 @@ def test_features_of_a_part_stay_beside_those_of_all(data, tmp_path):
     settings = settings_for(data, data={"granularity": "coarse"}, classify={"models": ["ridge"]})
     run = Run(tmp_path, settings)
     run_stage(run, "features")
-    before = run.features_path("0").read_bytes()
+    before = run.path("features", "0").read_bytes()
     run_stage(run, "benchmark")
-    assert run.features_path("0").read_bytes() == before and run.features_path("0").parent.name == "coarse"
+    assert run.path("features", "0").read_bytes() == before and run.path("features", "0").parent.name == "coarse"
     assert (tmp_path / "features" / "s0_de.npy").is_file()
 
 

@@ -14,8 +14,8 @@ from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS
 from neurocanvas.evaluation.pixels import pixcorr, ssim
 from neurocanvas.evaluation.statistics import Cells
 from neurocanvas.pipeline import evaluate as comparing
-from neurocanvas.pipeline.evaluate import Given, cached, load_pictures
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.evaluate import Given, cached
+from neurocanvas.pipeline.run import Run, read_pictures
 
 SHOWN = np.array([2, 0, 1, 2, 3, 4, 0])
 
@@ -30,12 +30,13 @@ def given(tmp_path) -> Given:
     paths = {name: [tmp_path / f"{name}{n}.png" for n in range(count)] for name, count in (("drawn", 7), ("seen", 5))}
     for seed, path in enumerate(paths["drawn"] + paths["seen"]):
         draw(path, seed)
-    return Given({"eeg": np.array(paths["drawn"])}, np.array(paths["seen"]), {"eeg": SHOWN})
+    return anew(paths["drawn"], paths["seen"])
 
 
-def anew(given: Given) -> Given:
-    """The same files as another call sees them."""
-    return Given(given.drawn, given.seen, given.shown)
+def anew(drawn: list[Path], seen: list[Path]) -> Given:
+    """The files as another call sees them."""
+    keys = {path: path.read_bytes().hex() for path in (*drawn, *seen)}
+    return Given({"eeg": np.array(drawn)}, np.array(seen), SHOWN, None, keys)
 
 
 @pytest.mark.parametrize("units", [np.arange(7), np.array([0, 0, 0, 1, 1, 2, 3])], ids=["trials", "blocks"])
@@ -50,7 +51,7 @@ def test_pixels_are_those_of_the_pairs_that_cells_name(given, tmp_path, monkeypa
             assert np.isnan(found[trial, column]).all()
             continue
         files = [given.drawn["eeg"][trial]], [given.seen[int(SHOWN[partner])]]
-        pair = [load_pictures(one, None) / 255 for one in files]
+        pair = [read_pictures(one) / 255 for one in files]
         np.testing.assert_allclose(found[trial, column], [pixcorr(*pair)[0], ssim(*pair)[0]], atol=1e-12)
 
 
@@ -75,10 +76,10 @@ def test_features_are_read_a_few_at_a_time_and_once(given, tmp_path, monkeypatch
     np.testing.assert_equal(measure(tmp_path / "other", given), whole)
     assert max(read[2:]) == (5 if metric in comparing.WIDE else 7)
     read.clear()
-    np.testing.assert_equal(measure(tmp_path / "one", anew(given)), whole)
+    np.testing.assert_equal(measure(tmp_path / "one", anew(given.drawn["eeg"], given.seen)), whole)
     assert read == []
     draw(given.drawn["eeg"][3], 99)
-    changed = measure(tmp_path / "one", anew(given))
+    changed = measure(tmp_path / "one", anew(given.drawn["eeg"], given.seen))
     assert read == {"alexnet2": [5, 1], "lpips": [1, 1]}.get(metric, [1])
     same = np.arange(7) != 3
     if metric == "fid-64":

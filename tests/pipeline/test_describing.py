@@ -16,7 +16,7 @@ from neurocanvas import artifacts
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import targets as describing
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import Predictions
+from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.targets import clip as text
 from neurocanvas.targets.captions import read_captions, write_captions
 from neurocanvas.targets.pretrained import find_family, load_picture_encoder
@@ -39,7 +39,7 @@ def test_other_targets_go_from_embed_to_the_report(tiny_fork, target):
         np.testing.assert_allclose(targets[:, 0].astype(np.float32), judged, atol=2e-2)
     for name in ("train", "predict", "generate", "evaluate", "report"):
         run_stage(run, name)
-    assert Predictions(run, "0").shape == (8, *targets.shape[1:])
+    assert read_predictions(run, "0")[0].shape == (8, *targets.shape[1:])
     assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == ARMS
     page = (tiny_copy / "report.html").read_text()
     assert "each trial’s retrieval picture" in page and "All 8 trials, best first" in page
@@ -76,7 +76,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(tiny_copy, monkeypatch):
     other = Run(tiny_copy.with_name("other"), tiny_settings())
     for name in ("data", "targets"):
         shutil.copytree(tiny_copy / name, other.folder / name)
-    other.embeddings_path("clip-text").unlink()
+    other.path("embeddings", "clip-text").unlink()
     run_stage(other, "embed")
     assert len(encoded) == 5, "nor does another run folder make it again"
     np.testing.assert_array_equal(run.targets("clip-text"), embed_captions([*read_captions(file).values()]))
@@ -124,5 +124,5 @@ def test_a_family_of_another_width_goes_from_embed_to_pictures(tiny_fork, tmp_pa
     tiny_copy, _ = run.folder, write_true_captions(run)
     for name in ("embed", "train", "predict", "generate"):
         run_stage(run, name)
-    assert run.targets("clip-text").shape == (24, 77, 1024) and Predictions(run, "0").shape[2] == 1024
+    assert run.targets("clip-text").shape == (24, 77, 1024) and read_predictions(run, "0")[0].shape[2] == 1024
     assert len(list((tiny_copy / "images" / "s0" / "eeg").glob("*.png"))) >= 2

@@ -15,7 +15,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import exchange as released_files
 from neurocanvas.pipeline.exchange import STAGED, export, import_files
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import Predictions
+from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.targets.captions import write_captions
 from neurocanvas.workflow import run_stage
 
@@ -57,7 +57,7 @@ def test_a_run_goes_out_and_another_goes_on_with_it(exported, empty):
     for name in ("targets/caption.txt", "targets/clip_embeddings.npy", "features/s0_trials.csv", "features/s0_de.npy"):
         assert (empty.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
     run_stage(empty, "predict")
-    ours, theirs = (Predictions(one, "0")[:] for one in (run, empty))
+    ours, theirs = (read_predictions(one, "0")[0] for one in (run, empty))
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
     card = artifacts.read_card(empty.folder / "predictions" / "s0.npy")
     assert [one["code"] for one in card["findings"]] == ["imported-unknown"] and card["gains"] == [1.0]
@@ -71,19 +71,19 @@ def test_imported_features_and_embeddings_train_the_same_mapper(exported, empty)
     (folder / "output" / "mlpsd_s0_0.pth").unlink()
     import_files(empty, folder)
     run_stage(empty, "train")
-    assert empty.model_path("0", 0).read_bytes() == run.model_path("0", 0).read_bytes()
+    assert empty.path("decoder", "0", 0).read_bytes() == run.path("decoder", "0", 0).read_bytes()
 
 
 def test_imported_features_are_classified_as_they_are(exported, empty):
     _, folder = exported
     import_files(empty, folder)
-    before = empty.features_path("0").read_bytes()
+    before = empty.path("features", "0").read_bytes()
     other = empty.settings.model_copy(update={"features": empty.settings.features.model_copy(update={"tmax": 0.3})})
     classify = other.classify.model_copy(update={"models": ("ridge",)})
     run_stage(Run(empty.folder, other.model_copy(update={"classify": classify})), "classify")
-    assert empty.features_path("0").read_bytes() == before
+    assert empty.path("features", "0").read_bytes() == before
     run_stage(Run(empty.folder, other), "features")
-    assert empty.features_path("0").read_bytes() != before
+    assert empty.path("features", "0").read_bytes() != before
 
 
 def test_imported_captions_are_embedded(exported, empty):
@@ -101,7 +101,7 @@ def test_the_other_name_of_the_mapper_and_files_beside_one_another_are_found(exp
     (folder / "de_feat" / "0_all_de.npy").rename(tmp_path / "flat" / "0_all_de.npy")
     (folder / "output" / "mlpsd_s0_0.pth").rename(tmp_path / "flat" / "mlp_sd_s0_model.pth")
     paths = import_files(empty, tmp_path / "flat")
-    assert paths == [empty.features_path("0"), empty.model_path("0", 0)]
+    assert paths == [empty.path("features", "0"), empty.path("decoder", "0", 0)]
 
 
 def test_a_mapper_that_has_no_room_there_is_left_out_with_a_word(tiny_copy, tmp_path):
@@ -127,7 +127,7 @@ def test_where_there_is_nothing_both_say_so(empty, tmp_path):
         ("output/caption.txt", "no caption of .*choose its data set"),
         ("output/clip_embeddings.pth", "should have an embedding"),
         ("de_feat/0_all_de.npy", "features of 20 trials, but subject 0 has 24"),
-        ("output/mlpsd_s0_0.pth", "not the released mapper: fc1.weight"),
+        ("output/mlpsd_s0_0.pth", "not the released decoder: fc1.weight"),
     ],
 )
 def test_one_bad_file_is_refused_in_one_line_and_leaves_nothing_of_the_good_ones(exported, empty, name, message):
@@ -150,7 +150,7 @@ def test_what_a_killed_import_left_is_not_taken(exported, empty):
     _, folder = exported
     import_files(empty, folder)
     before = written_files(empty.folder)
-    waiting = empty.folder / STAGED / empty.model_path("0", 0).relative_to(empty.folder)
+    waiting = empty.folder / STAGED / empty.path("decoder", "0", 0).relative_to(empty.folder)
     waiting.parent.mkdir(parents=True)
     waiting.write_bytes(b"half a mapper")
     import_files(empty, folder)
@@ -175,7 +175,7 @@ def test_a_mapper_is_refused_where_features_or_the_runs_mapper_are_others(export
     with pytest.raises(NeuroCanvasError, match=r"encoder\.name is 'ridge'"):
         import_files(ridge, folder)
     released = Run(empty.folder, tiny_settings(encoder=RELEASED, features={"method": "eeg-imagenet"}))
-    assert empty.model_path("0", 0) in import_files(released, folder)
+    assert empty.path("decoder", "0", 0) in import_files(released, folder)
 
 
 def test_released_files_that_are_links(empty, tmp_path):

@@ -14,7 +14,7 @@ from neurocanvas.data.splits import make_split
 from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths, read_pooled_features, train
+from neurocanvas.pipeline.train import made_from, make_decoder, read_inputs, read_predictions, select_inputs, train
 from neurocanvas.targets.captions import prompt, read_captions, write_captions
 from neurocanvas.targets.pretrained import BUNDLED
 from neurocanvas.workflow import STAGES, run_stage
@@ -45,30 +45,31 @@ def test_all_subjects_train_but_only_those_asked_for_are_tested(without_one):
     made = {path.name for part in ("features", "models", "predictions") for path in (run.folder / part).iterdir()}
     features = {f"s{subject}_{name}" for subject in (0, 1, 2) for name in ("de.npy", "de.npy.json", "trials.csv")}
     names = ("mlp_sd", "ridge", "mean")
-    tested = {"s1.npy", *(run.model_path("1", 0, name).name for name in names)}
+    tested = {"s1.npy", *(run.path("decoder", "1", 0, name).name for name in names)}
     assert made == features | tested | {f"{name}.json" for name in tested}
 
 
 def test_features_of_the_pool_stand_in_its_order(without_one):
     run, pool = without_one, without_one.pool("1")
-    values, card = read_pooled_features(run, "1")
-    assert len(values) == len(pool) == 24 * 4 and card["method"] == "gaussian"
+    values = read_inputs(run, "1")
+    assert len(values) == len(pool) == 24 * 4
     for subject in "012":
-        own = np.load(run.features_path(subject))
+        own = np.load(run.path("features", subject))
         np.testing.assert_array_equal(values[pool.column("subject") == subject], own)
-    assert pooled_features_paths(run, "1") == [run.features_path(subject) for subject in "012"]
+    assert made_from(run, "1", make_decoder(run, "ridge"))[0] == [run.path("features", subject) for subject in "012"]
 
 
 def test_predictions_name_rows_of_the_subjects_own_table(without_one):
     card = json.loads((without_one.folder / "predictions" / "s1.npy.json").read_text())
     assert card["trials"] == list(range(24))
-    decoder, own = load_decoder(without_one.model_path("1", 0)), np.load(without_one.features_path("1"))
+    decoder, own = load_decoder(without_one.path("decoder", "1", 0)), np.load(without_one.path("features", "1"))
     coordinates = np.load(without_one.folder / "predictions" / "s1.npy")
     np.testing.assert_allclose(coordinates, decoder.outputs(own), rtol=1e-4, atol=1e-4)
-    predicted, rows = Predictions(without_one, "1"), np.array([5, 2, 23])
-    np.testing.assert_allclose(predicted[rows], decoder.basis_.inverse(coordinates[rows]), rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(predicted[rows], predicted[:][rows])
-    model = json.loads(without_one.model_path("1", 0).with_suffix(".safetensors.json").read_text())
+    rows = np.array([5, 2, 23])
+    predicted = read_predictions(without_one, "1", rows)[0]
+    np.testing.assert_allclose(predicted, decoder.basis_.inverse(coordinates[rows]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(predicted, read_predictions(without_one, "1")[0][rows])
+    model = json.loads(without_one.path("decoder", "1", 0).with_suffix(".safetensors.json").read_text())
     (split,) = make_split(without_one.pool("1"), settings=without_one.settings.split, subject="1")
     assert model["split"]["train"] == len(split.train)
     assert "1" not in without_one.pool("1").column("subject")[split.train]
@@ -77,7 +78,7 @@ def test_predictions_name_rows_of_the_subjects_own_table(without_one):
 def test_features_made_in_another_way_do_not_train_together(without_one, tmp_path):
     shutil.copytree(without_one.folder, tmp_path / "run")
     run = Run(tmp_path / "run", without_one.settings)
-    card = run.features_path("2").with_name("s2_de.npy.json")
+    card = run.path("features", "2").with_name("s2_de.npy.json")
     card.write_text(card.read_text().replace('"gaussian"', '"eeg-imagenet"'))
     shutil.rmtree(run.folder / "models")
     with pytest.raises(NeuroCanvasError, match=r"s2_de.npy: made in another way than those of subject 1"):
@@ -87,7 +88,7 @@ def test_features_made_in_another_way_do_not_train_together(without_one, tmp_pat
 def test_trials_that_pretrain_train_with_the_subjects_own(tmp_path):
     run = people(tmp_path, "pretrain-finetune", [0])
     (split,) = make_split(run.pool("0"), settings=run.settings.split, subject="0")
-    model = json.loads(run.model_path("0", 0).with_suffix(".safetensors.json").read_text())
+    model = json.loads(run.path("decoder", "0", 0).with_suffix(".safetensors.json").read_text())
     assert model["split"]["train"] == len(split.pretrain) + len(split.train) == 48 + len(split.train)
     card = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
     session = run.subjects["0"].column("session")
@@ -95,8 +96,8 @@ def test_trials_that_pretrain_train_with_the_subjects_own(tmp_path):
 
 
 def test_averaging_never_mixes_subjects(without_one):
-    pool, (values, _) = without_one.pool("1"), read_pooled_features(without_one, "1")
-    averaged, rows, showings = asked(values, pool, np.arange(len(pool)), average=True)
+    pool, values = without_one.pool("1"), read_inputs(without_one, "1")
+    averaged, rows, showings = select_inputs(values, pool, np.arange(len(pool)), average=True)
     assert len(averaged) == 3 * 24 and np.bincount(pool.column("subject")[rows].astype(int), showings).tolist() == [
         48,
         24,

@@ -18,7 +18,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.arms import ARMS, image_seed, likeness
 from neurocanvas.pipeline.generate import CELL, GAP, LINE, arm_inputs, chosen
 from neurocanvas.pipeline.run import Run
-from neurocanvas.pipeline.train import Predictions
+from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.targets.captions import read_captions
 from neurocanvas.workflow import run_all, run_stage
 
@@ -225,13 +225,13 @@ def test_best_of_keeps_the_picture_whose_caption_is_nearest(tiny_fork, monkeypat
     run_stage(run, "generate")
     files = [json.loads(line)["file"] for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
     path = tiny_copy / "predictions" / "s0.npy"
-    card, predicted = artifacts.read_card(path), Predictions(run, "0")
+    card, (predicted, means) = artifacts.read_card(path), read_predictions(run, "0")
     for file in files:
         samples = [file, *(f"{file.removesuffix('.png')}_{number}.png" for number in (1, 2))]
         pictures = [np.asarray(Image.open(tiny_copy / "images" / name)) for name in samples]
         said = embed_captions([captions[int(picture.mean()) % len(captions)] for picture in pictures], "bundled")
         trial = json.loads(Image.open(tiny_copy / "images" / file).text["neurocanvas"])["trial"]
-        near = likeness(predicted[card["trials"].index(trial)], said.astype(np.float32), predicted.means[0])
+        near = likeness(predicted[card["trials"].index(trial)], said.astype(np.float32), means[0])
         assert list(near) == sorted(near, reverse=True)
 
 
@@ -316,5 +316,5 @@ def test_test_trials_of_one_picture_can_be_averaged(tmp_path):
     assert len(trials) == 72 and len(card["trials"]) == 8 == len(set(shown[card["trials"]]))
     assert ("averaged-showings", {"most": 3}) in [(one["code"], one["numbers"]) for one in card["findings"]]
     expected = np.stack([features[shown == shown[row]].mean(axis=0) for row in card["trials"]])
-    predicted = load_decoder(run.model_path("0", 0)).outputs(expected)
+    predicted = load_decoder(run.path("decoder", "0", 0)).outputs(expected)
     np.testing.assert_allclose(np.load(tmp_path / "predictions" / "s0.npy"), predicted, atol=1e-3)

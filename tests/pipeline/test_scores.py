@@ -21,8 +21,8 @@ from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.feature_networks import NotComputed
 from neurocanvas.pipeline import evaluate as comparing
-from neurocanvas.pipeline.run import Run, read_picture
-from neurocanvas.pipeline.train import Predictions
+from neurocanvas.pipeline.run import Run, read_pictures
+from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.report.text import controls_verdict
 from neurocanvas.workflow import STAGES, fork, run_stage
 
@@ -63,8 +63,8 @@ def test_pixels_are_compared_as_mindeye_does(tiny_run):
     found = summary(tiny_run)["arms"]["oracle"]
     entries = [json.loads(line) for line in (tiny_run / "images" / "manifest.jsonl").read_text().splitlines()]
     mine = [entry for entry in entries if entry["arm"] == "oracle"]
-    drawn = np.stack([read_picture(tiny_run / "images" / entry["file"]) for entry in mine])
-    seen = np.stack([read_picture(tiny_run / "images" / "seen" / f"{entry['stimulus']}.png") for entry in mine])
+    drawn = read_pictures(tiny_run / "images" / entry["file"] for entry in mine)
+    seen = read_pictures(tiny_run / "images" / "seen" / f"{entry['stimulus']}.png" for entry in mine)
     for metric, values in zip(("pixcorr", "ssim"), pixels_of_pairs(drawn, seen).T, strict=True):
         assert np.isclose(found[f"{metric}@mindeye"]["value"], values.mean())
         assert found[f"{metric}@mindeye"]["p"] is None and found[f"{metric}@mindeye"]["chance"] is None
@@ -135,7 +135,7 @@ def test_what_was_computed_of_a_picture_is_not_computed_again(tiny_copy, monkeyp
     assert counts == {"_pixel_table": 8, "pixels_of_pairs": 1}
     changed = written_files(tiny_copy)
     assert changed["scores/summary.json"] != before["scores/summary.json"]
-    Image.fromarray(255 - read_picture(one)).save(one)
+    Image.fromarray(255 - read_pictures([one])[0]).save(one)
     counts.clear()
     other, settings = tiny_copy.with_name("other"), tiny_settings(evaluate={"variant": "ozcelik"})
     fork(tiny_copy, other, settings)
@@ -235,7 +235,7 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     tiny_copy = run.folder
     for stage in ("train", "predict", "generate", "evaluate") if weights else ():
         run_stage(run, stage)
-    found, predicted = summary(tiny_copy)["retrieval"], Predictions(run, "0")[:].reshape(8, -1)
+    found, predicted = summary(tiny_copy)["retrieval"], read_predictions(run, "0")[0].reshape(8, -1)
     assert list(found) == ["greedy", "hungarian", "csls", "centred greedy", "centred hungarian", "centred csls"]
     assert {rule for rule, one in found.items() if not one["transductive"]} == {"greedy"}
     assert {(one["space"], one["n_trials"], one["n_pictures"], one["chance1"]) for one in found.values()} == {
@@ -243,7 +243,8 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     }
     card = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
     rows, concept = (run.subjects["0"][card["trials"]], run.subjects["0"].column("concept")[card["trials"]])
-    targets = np.asarray(run.targets("clip-text")[run.stimulus_rows(rows)], np.float64).reshape(8, -1)
+    seen = np.searchsorted(run.stimuli, rows.column("image"))
+    targets = np.asarray(run.targets("clip-text")[seen], np.float64).reshape(8, -1)
     for centring, name in (("none", "greedy"), ("both sides", "centred greedy")):
         ours, theirs = (values - values.mean(axis=0) * (centring != "none") for values in (predicted, targets))
         expected = cosine_similarity(ours, theirs)

@@ -110,7 +110,7 @@ def embeddings() -> bytes:
 
 @lru_cache
 def released_mapper() -> bytes:
-    """A state dict of the released mapper, with layers of 4 and 3 and targets of (2, 3)."""
+    """A state dict of the released decoder, with layers of 4 and 3 and targets of (2, 3)."""
     parts = {f"fc{n}": torch.nn.Linear(*sizes) for n, sizes in ((1, (310, 4)), (2, (4, 3)), (3, (3, 6)))}
     network = torch.nn.ModuleDict({**parts, "bn1": torch.nn.BatchNorm1d(4), "bn2": torch.nn.BatchNorm1d(3)})
     return torch_file(network.state_dict())

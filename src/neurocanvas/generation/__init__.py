@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +12,8 @@ if TYPE_CHECKING:
     from neurocanvas.generation.base import Generator
 
 
-@dataclass(frozen=True)
-class GeneratorRow:
-    """A row of `GENERATORS`: the function ("module:function") that loads it from settings, and the spaces it takes."""
-
-    load: str
-    accepts: tuple[str, ...]
-
-
-# Name of a generator -> how it is loaded.
-GENERATORS: dict[str, GeneratorRow] = {
-    "stable-diffusion": GeneratorRow("neurocanvas.generation.stable_diffusion:StableDiffusion.load", ("clip-text",)),
-}
+# Name of a generator -> its class, "module:class", which `load(settings, tell=...)` makes.
+GENERATORS: dict[str, str] = {"stable-diffusion": "neurocanvas.generation.stable_diffusion:StableDiffusion"}
 
 
 def load_generator(name: str = "bundled", **options: Any) -> Generator:
@@ -50,6 +39,6 @@ def load_generator(name: str = "bundled", **options: Any) -> Generator:
     kind, at, networks = name.partition("@")
     if not at:
         kind, networks = "stable-diffusion", name
-    row = GENERATORS[check_option("generator", kind, GENERATORS)]
-    made: Generator = resolve_name(row.load)(load_settings(None, generate={**options, "family": networks}).generate)
+    generator = resolve_name(GENERATORS[check_option("generator", kind, GENERATORS)])
+    made: Generator = generator.load(load_settings(None, generate={**options, "family": networks}).generate)
     return made

@@ -33,33 +33,28 @@ MODELS = "models/*_s{}_fold*_model.safetensors"
 def audit(
     path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None
 ) -> dict[str, Any]:
-    """Audit a run folder, or a table of predictions."""
-    if path.is_dir():
-        cases = _run_cases(path)
-    else:
+    """Audit a table of predictions, or a run folder: classifiers, the encoder, and pictures made elsewhere."""
+    # Trials, splits, cards and hashes are read from the folder; nothing is opened, split or computed anew.
+    rng, folder = np.random.default_rng(0), path
+    if not folder.is_dir():
         from neurocanvas.audit.external import table_case
 
-        cases = [table_case(path, selection=selection, transductive=transductive, pictures=pictures)]
-    return audit_cases(path.name, cases, rng=np.random.default_rng(0))
-
-
-def _run_cases(folder: Path) -> list[Case]:
-    """Cases of a run folder: each protocol and granularity of classifiers, the encoder, pictures made elsewhere."""
-    # Trials, splits, cards and hashes are read from the folder; nothing is opened, split or computed anew.
+        case = table_case(path, selection=selection, transductive=transductive, pictures=pictures)
+        return audit_cases(path.name, [case], rng=rng)
     if not (folder / "run.toml").is_file():
         raise NeuroCanvasError(
             f"{folder}: a folder without run.toml, and no table; name a run folder, or a .csv or .parquet file of "
             "predictions."
         )
-    settings, summary, path = load_settings(folder / "run.toml"), None, folder / "scores" / "summary.json"
-    if path.is_file():
-        summary = {"findings": [], **_read_mapping(path, "evaluate")}
+    settings, summary, scored = load_settings(folder / "run.toml"), None, folder / "scores" / "summary.json"
+    if scored.is_file():
+        summary = {"findings": [], **_read_mapping(scored, "evaluate")}
         for name in ("arms", "subjects", "retrieval"):
             parts = summary.get(name, {})
             if not isinstance(parts, dict) or not all(isinstance(one, dict) for one in parts.values()):
-                raise damaged(path, f"{name} is not a mapping of mappings", "evaluate")
+                raise damaged(scored, f"{name} is not a mapping of mappings", "evaluate")
         if not summary.get("arms"):
-            raise damaged(path, "no arms", "evaluate")
+            raise damaged(scored, "no arms", "evaluate")
     cases: list[Case] = []
     if elsewhere := settings.evaluate.against or (summary is not None and GIVEN in summary["arms"]):
         from neurocanvas.audit.external import pictures_case
@@ -68,17 +63,16 @@ def _run_cases(folder: Path) -> list[Case]:
         scores = _two_way(folder, summary, GIVEN, model=MADE_ELSEWHERE, selection="unknown") if summary else []
         cases.append(pictures_case(folder, summary, Path(pairs) if pairs else None, scores))
     cells: dict[tuple[str, str], list[Path]] = {}
-    for path in sorted(folder.glob("classification/*/*/*.npy")):
-        cells.setdefault((path.parent.parent.name, path.parent.name), []).append(path)
+    for cell in sorted(folder.glob("classification/*/*/*.npy")):
+        cells.setdefault((cell.parent.parent.name, cell.parent.name), []).append(cell)
     encoded = list(folder.glob("models/*_model.safetensors")) or not (cells or elsewhere)
-    if not (cells or encoded):
-        return cases
-    trials, columns, findings = _read_trials(folder)
-    for (protocol, granularity), paths in cells.items():
-        cases.append(_classified(folder, f"{protocol}, {granularity}", paths, trials, columns, findings))
-    if encoded:
-        cases.append(_encoded(folder, summary, trials, columns, findings))
-    return cases
+    if cells or encoded:
+        trials, columns, findings = _read_trials(folder)
+        for (protocol, granularity), paths in cells.items():
+            cases.append(_classified(folder, f"{protocol}, {granularity}", paths, trials, columns, findings))
+        if encoded:
+            cases.append(_encoded(folder, summary, trials, columns, findings))
+    return audit_cases(folder.name, cases, rng=rng)
 
 
 def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Finding]]:
@@ -98,8 +92,8 @@ def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Find
     compared = [name for name in ("subject", "session", "run", "block", "image") if name in names]
     columns = {"stimulus" if name == "image" else name: groups(trials, name) for name in compared}
     columns |= {"concept": groups(trials, "concept"), "order": trials.column("order")}
-    captions = folder / "targets" / "caption.txt"
-    hashes = _read_card(captions, "caption", {}).get("images") if artifacts.card_path(captions).is_file() else None
+    captions = artifacts.card_path(folder / "targets" / "caption.txt")
+    hashes = _read_mapping(captions, "caption").get("images") if captions.is_file() else None
     if not isinstance(hashes, dict):
         return trials, columns, [finding("pictures-by-name")]
     of_trial = np.array([str(hashes.get(name) or "") for name in trials.column("image").tolist()])
@@ -127,7 +121,7 @@ def _classified(
     lacks: Sequence[Finding],
 ) -> Case:  # fmt: skip
     """What classifiers answered under one protocol and granularity."""
-    cards = {path: _read_card(path, "classify", CELL_KINDS) for path in paths}
+    cards = {path: _read_mapping(artifacts.card_path(path), "classify", CELL_KINDS) for path in paths}
     splits: dict[str, Split] = {}
     for path, card in cards.items():
         if card["subject"] not in splits:
@@ -161,7 +155,9 @@ def _classified(
         strata, units = (np.unique(one, axis=1, return_inverse=True)[1].reshape(-1) for one in within)
         adapted = any(one["code"] == "transductive-training" for card, _ in found for one in card["findings"])
         steps = ("domain adaptation",) if adapted else ()
-        answers.append(Answers(model, rows, answer, strata, units, _selection(found[0][0]), steps))
+        chosen = None if found[0][0].get("imported") else found[0][0].get("selection")
+        selection = "final" if chosen == UNSELECTED else "validation" if chosen else "unknown"
+        answers.append(Answers(model, rows, answer, strata, units, selection, steps))
     stale = {"file": others[0], "more": len(others) - 1, "stage": "classify"} if others else {}
     said = tuple(dict.fromkeys(findings))
     return _case(name, splits, trials, columns, answers=answers, findings=said, other_split=stale)
@@ -174,7 +170,8 @@ def _encoded(
     """What the decoders that made the predictions were tested on, the gallery, and how `evaluate` scored it."""
     made = {}  # subject -> the card of its predictions
     for path in folder.glob("predictions/s*.npy"):
-        made[path.stem.removeprefix("s")] = _read_card(path, "predict", {"encoder": str, "decoders": list})
+        kinds = {"encoder": str, "decoders": list}
+        made[path.stem.removeprefix("s")] = _read_mapping(artifacts.card_path(path), "predict", kinds)
     there = unique_names(made) or unique_names(path.stem for path in folder.glob("splits/*.json"))
     if not there:
         raise NeuroCanvasError(f"{folder}: nothing to audit yet: nothing was split; run `neurocanvas train`.")
@@ -192,7 +189,7 @@ def _encoded(
             number = re.search(r"_fold(\d+)_model", name)
             if number is None:
                 raise damaged(artifacts.card_path(folder / "predictions" / f"s{subject}.npy"), name, "predict")
-            card = _read_card(path, "train", {})
+            card = _read_mapping(artifacts.card_path(path), "train")
             if not card.get("imported"):
                 made_of, fold = card.get("split"), int(number[1])
                 if not (isinstance(made_of, dict) and isinstance(made_of.get("fingerprint"), str)):
@@ -200,7 +197,7 @@ def _encoded(
                 own = split.folds[fold].joined() if fold < len(split.folds) else None
                 if own is None or own.fingerprint(trials.names) != made_of["fingerprint"]:
                     others.append(name)
-            chosen.add(_selection(card))
+            chosen.add("unknown" if card.get("imported") or not card.get("selection") else "validation")
             findings += read_findings(card.get("findings", []))
     case = _case(f"{split.protocol}, encoder", splits, trials, columns)
     parts, manifest = case.splits, folder / "images" / "manifest.jsonl"
@@ -228,13 +225,6 @@ def _encoded(
         case, splits=parts, scores=scores, findings=tuple(dict.fromkeys(findings)), transductive=beside,
         other_split=stale,
     )  # fmt: skip
-
-
-def _selection(card: Mapping[str, Any]) -> str:
-    """How the weights of a card were selected: one of `SELECTIONS`."""
-    if card.get("imported") or not card.get("selection"):
-        return "unknown"
-    return "final" if card["selection"] == UNSELECTED else "validation"
 
 
 def _two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, selection: str) -> list[dict[str, Any]]:
@@ -269,8 +259,8 @@ def damaged(path: Path, what: str, verb: str) -> NeuroCanvasError:
     return NeuroCanvasError(f"{path}: damaged ({what}); run `neurocanvas {verb}` again.")
 
 
-def _read_mapping(path: Path, verb: str) -> dict[str, Any]:
-    """A JSON file that holds a mapping; its findings are checked."""
+def _read_mapping(path: Path, verb: str, kinds: Mapping[str, type] = {}) -> dict[str, Any]:
+    """A JSON file that holds a mapping, with values of these kinds; its findings and concepts are checked."""
     text = artifacts.read_text(path, f"what `neurocanvas {verb}` writes")
     try:
         found = json.loads(text)
@@ -279,19 +269,12 @@ def _read_mapping(path: Path, verb: str) -> dict[str, Any]:
         read_findings(found.get("findings", []))
     except (ValueError, RecursionError) as error:
         raise damaged(path, str(error), verb) from error
-    return found
-
-
-def _read_card(path: Path, verb: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """Read the card of an artifact, and check what is read of it."""
-    path = artifacts.card_path(path)
-    card = _read_mapping(path, verb)
     for name, kind in kinds.items():
-        if not isinstance(card.get(name), kind):
+        if not isinstance(found.get(name), kind):
             raise damaged(path, f"{name} is missing or of the wrong type", verb)
-    if not all(isinstance(one, str) for one in card.get("concepts", [])):
+    if "concepts" in kinds and not all(isinstance(one, str) for one in found["concepts"]):
         raise damaged(path, "concepts must be a list of strings", verb)
-    return card
+    return found
 
 
 def _read_answers(path: Path, card: Mapping[str, Any], names: np.ndarray) -> np.ndarray:

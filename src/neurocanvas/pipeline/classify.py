@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,69 +40,41 @@ OPTIONS_OF: Mapping[str, frozenset[str]] = {
 OF_NETWORKS = frozenset({"pretrained", "batch_size", "epochs", "patience"})
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One subject's trials under one protocol; the inputs of models are read once."""
-
-    run: Run
-    subject: str
-
-    @cached_property
-    def pool(self) -> Trials:
-        """The trials that rows refer to: the subject's own, and those of other subjects that train."""
-        return self.run.pool(self.subject)
-
-    @cached_property
-    def pool_fingerprint(self) -> str:
-        return self.pool.fingerprint()
-
-    def inputs(self, decoder: Decoder) -> Any:
-        """Features or signal of the pool, read once."""
-        return process_cache("classify", decoder.takes, self, lambda: read_inputs(self.run, self.subject, decoder))
-
-    def split(self, granularity: str, within: str) -> Split:
-        """The split of the trials of a granularity; rows refer to the pool."""
-        settings, concept = self.run.settings, self.pool.column("concept")
-        chosen = "" if granularity == settings.data.granularity else granularity
-        own = self.pool.column("subject") == self.subject
-        if chosen:
-            own &= granularity_rows(self.pool, chosen)
-        if len(np.unique(concept[own])) < 2:
+def _split(run: Run, subject: str, granularity: str, within: str) -> Split:
+    """The split of a subject's trials of a granularity; rows refer to the pool."""
+    settings, pool = run.settings, run.pool(subject)
+    chosen, concept = "" if granularity == settings.data.granularity else granularity, pool.column("concept")
+    own = pool.column("subject") == subject
+    if chosen:
+        own &= granularity_rows(pool, chosen)
+    if len(np.unique(concept[own])) < 2:
+        raise NeuroCanvasError(
+            f"granularity: subject {subject} has trials of {len(np.unique(concept[own]))} concepts of {granularity}, 2 "
+            "are needed; leave this granularity or subject out."
+        )
+    found = run.split(subject, within, chosen)
+    for split in found:
+        validation = split.validation if settings.classify.recipe == "released" else split.validation[:0]
+        trained = concept[np.concatenate([split.pretrain, split.train, validation])]
+        lost = np.setdiff1d(concept[split.test], trained)
+        if len(np.unique(trained)) < 2:
             raise NeuroCanvasError(
-                f"granularity: subject {self.subject} has trials of {len(np.unique(concept[own]))} concepts of "
-                f"{granularity}, 2 are needed; leave this granularity or subject out."
+                f"split {split.name}: training trials of 2 or more concepts are needed, got 1; choose another "
+                "granularity or protocol."
             )
-        found = self.run.split(self.subject, within, chosen)
-        for split in found:
-            validation = split.validation if settings.classify.recipe == "released" else split.validation[:0]
-            trained = concept[np.concatenate([split.pretrain, split.train, validation])]
-            lost = np.setdiff1d(concept[split.test], trained)
-            if len(np.unique(trained)) < 2:
-                raise NeuroCanvasError(
-                    f"split {split.name}: training trials of 2 or more concepts are needed, got 1; choose another "
-                    "granularity or protocol."
-                )
-            if len(lost):
-                raise NeuroCanvasError(
-                    f"split {split.name}: concept {lost[0]} is tested but never trained; choose another protocol."
-                )
-        return found
+        if len(lost):
+            raise NeuroCanvasError(
+                f"split {split.name}: concept {lost[0]} is tested but never trained; choose another protocol."
+            )
+    return found
 
-    def units(self, rows: np.ndarray) -> np.ndarray:
-        """What permutations exchange as a whole: the block in a blocked design, else the trial."""
-        if not blocked_trials(self.pool[self.pool.column("subject") == self.subject]).any():
-            return rows
-        blocks = np.stack([groups(self.pool, "session")[rows], self.pool.column("block")[rows]], axis=1)
-        return np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1)
 
-    def cache_key(self, splits: Split, decoder: Decoder) -> str:
-        """Fingerprint of everything that a cell depends on."""
-        settings = self.run.settings
-        hashes = made_from(self.run, self.subject, decoder)[1] if decoder.takes == "features" else []
-        return artifacts.fingerprint(
-            "classify 4", decoder.encoder, _read_by(decoder, settings.classify), settings.features, hashes,
-            self.pool_fingerprint, [split.fingerprint() for split in splits],
-        )  # fmt: skip
+def _exchanged(pool: Trials, subject: str, rows: np.ndarray) -> np.ndarray:
+    """What permutations exchange as a whole: the block in a blocked design, else the trial."""
+    if not blocked_trials(pool[pool.column("subject") == subject]).any():
+        return rows
+    blocks = np.stack([groups(pool, "session")[rows], pool.column("block")[rows]], axis=1)
+    return np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _make_decoder(run: Run, model: str) -> Decoder:
@@ -133,37 +105,30 @@ def _read_by(decoder: Decoder, settings: ClassifySettings) -> dict[str, Any]:
     return read
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """A cell of the table: one model on one subject's trials of a granularity under a protocol."""
-
-    protocol: str
-    subject: str
-    granularity: str
-    within: str  # where the split is, as in `Run.split`
-    model: str
-
-
-def _classify(run: Run, unit: _Unit) -> Path:
+def _classify(run: Run, unit: tuple[str, str, str, str, str]) -> Path:
     """Train a model on every fold of a subject and write its scores of the test trials, unless they are there."""
-    run = process_cache("classify", "run", (run, unit.protocol), partial(_with_protocol, run, unit.protocol))
-    job = process_cache("classify", "job", (run, unit.subject), lambda: _Job(run, unit.subject))
-    granularity, model, settings = unit.granularity, unit.model, run.settings.classify
-    splits, decoder = job.split(granularity, unit.within), _make_decoder(run, model)
-    where = Path(run.settings.split.protocol) / granularity
-    name = f"{model.replace(':', '_')}_s{job.subject}"
+    protocol, subject, granularity, within, model = unit
+    run = process_cache("classify", "run", (run, protocol), partial(_with_protocol, run, protocol))
+    pool, settings, decoder = run.pool(subject), run.settings.classify, _make_decoder(run, model)
+    splits, where = _split(run, subject, granularity, within), Path(protocol) / granularity
+    name = f"{model.replace(':', '_')}_s{subject}"
     path = run.folder / "classification" / where / f"{name}.npy"
-    key = job.cache_key(splits, decoder)
+    hashes = made_from(run, subject, decoder)[1] if decoder.takes == "features" else []
+    key = artifacts.fingerprint(
+        "classify 4", decoder.encoder, _read_by(decoder, settings), run.settings.features, hashes,
+        process_cache("classify", "trials", (run, subject), pool.fingerprint), [one.fingerprint() for one in splits],
+    )  # fmt: skip
     if artifacts.is_done(path, key):
         return path
-    x, column = job.inputs(decoder), job.pool.column("concept")
+    x = process_cache("classify", decoder.takes, (run, subject), lambda: read_inputs(run, subject, decoder))
+    column = pool.column("concept")
     concepts = np.unique(column[np.concatenate([rows for split in splits for rows in split.parts().values()])])
     decoders, scores, seconds = [], [], 0.0
     for split in splits:
         known, started = column.copy(), time.perf_counter()
         known[split.test] = HIDDEN
         decoders.append(_make_decoder(run, model).fit_prepared(
-            x, known, job.pool.spec, train=split.train, validation=split.validation, pretrain=split.pretrain,
+            x, known, pool.spec, train=split.train, validation=split.validation, pretrain=split.pretrain,
             adapt_to=split.test if settings.domain_adaptation else None, watch=split.test,
             watch_epochs=settings.diagnose_selection, classes=concepts, start=settings.pretrained,
         ))  # fmt: skip
@@ -174,12 +139,12 @@ def _classify(run: Run, unit: _Unit) -> Path:
     if settings.domain_adaptation and model == "rgnn":
         findings.append(finding("transductive-training"))
     card = {
-        "model": model, "title": find_encoder(model).title, "subject": job.subject, "granularity": granularity,
-        "protocol": run.settings.split.protocol, "settings": settings.model_dump(mode="json"),
+        "model": model, "title": find_encoder(model).title, "subject": subject, "granularity": granularity,
+        "protocol": protocol, "settings": settings.model_dump(mode="json"),
         "device": decoders[0].device_, "precision": decoders[0].precision_, "concepts": concepts.tolist(),
         "selection": UNSELECTED if settings.recipe == "released" else splits[0].selection,
         "findings": listed(findings),
-        "split": run.split_path(job.subject, unit.within).relative_to(run.folder).as_posix(),
+        "split": (Path("splits") / within / f"{subject}.json").as_posix(),
     }  # fmt: skip
     for fold, one in enumerate(decoders):
         if one.is_module_:
@@ -196,7 +161,7 @@ def _classify(run: Run, unit: _Unit) -> Path:
         reached["selected"].append(float(np.mean(named == own)))
         reached["final"].append(float(np.mean((named if one.final_ is None else one.final_) == own)))
     folds = np.repeat(np.arange(len(splits)), sizes)
-    columns = [job.pool.column("order")[tests], np.concatenate(true), folds, job.units(tests)]
+    columns = [pool.column("order")[tests], np.concatenate(true), folds, _exchanged(pool, subject, tests)]
     artifacts.write_array(path, np.column_stack([*columns, np.concatenate(scores)]).astype(np.float32), key, {
         **card,
         "columns": [*COLUMNS, "scores of concepts"],
@@ -205,7 +170,7 @@ def _classify(run: Run, unit: _Unit) -> Path:
         "seconds": round(seconds, 3),
         "history": [one.history_ for one in decoders],
         **({"test_accuracy_by_epoch_diagnostic": by_epoch} if by_epoch[0] else {}),
-    }, made_from(run, job.subject, decoder)[0])  # fmt: skip
+    }, made_from(run, subject, decoder)[0])  # fmt: skip
     return path
 
 
@@ -267,10 +232,8 @@ def _run_grid(
         for subject in one.subjects:
             for granularity in granularities:
                 within = "" if (protocol, granularity) == own else f"{protocol}/{granularity}"
-                _Job(one, subject).split(granularity, within)
-                units += [
-                    _Unit(protocol, subject, granularity, within, model) for model in run.settings.classify.models
-                ]
+                _split(one, subject, granularity, within)
+                units += [(protocol, subject, granularity, within, model) for model in run.settings.classify.models]
     for one in runs:
         if "features" in takes:
             features(one, keep_imported=True)

@@ -22,7 +22,7 @@ from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.features.differential_entropy import METHODS, extract, window_samples
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import Run, write_table
-from neurocanvas.pipeline.train import read_pooled_features
+from neurocanvas.pipeline.train import read_inputs
 
 # Windows in which the picture cannot have been seen: before onset; or, where trials begin there, at once after it.
 BEFORE, WEAK = (-0.2, 0.0), (0.0, 0.04)
@@ -87,7 +87,11 @@ class WindowOfTrials:
 
 def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
     """Inputs of the controls for one subject; those that not all controls need are made only if they are used."""
-    pool, (values, card) = run.pool(subject), read_pooled_features(run, subject)
+    pool, values, card = (
+        run.pool(subject),
+        read_inputs(run, subject),
+        artifacts.read_card(run.path("features", subject)),
+    )
     settings = run.settings.features
     # the method of imported features is unknown: that of the settings stands in
     method = METHODS.get(str(card.get("method")), METHODS[settings.method])
@@ -118,12 +122,12 @@ def _before_the_picture(trials: Trials, settings: FeatureSettings) -> np.ndarray
 
 def _concept_embeddings(run: Run, trials: Trials) -> np.ndarray | None:
     """Mean embedding of every trial's concept, in a few coordinates; None before `embed`."""
-    if not run.embeddings_path("clip-text").is_file():
+    if not run.path("embeddings", "clip-text").is_file():
         return None
     embeddings = run.targets("clip-text")
     basis = TargetPCA.fit(embeddings, np.ones(len(embeddings), np.int64), COMPONENTS)
     concept = np.unique(trials.column("concept"), return_inverse=True)[1]
-    own = basis.transform(embeddings)[run.stimulus_rows(trials)]
+    own = basis.transform(embeddings)[np.searchsorted(run.stimuli, trials.column("image"))]
     means = np.stack([own[concept == one].mean(axis=0) for one in range(concept.max() + 1)])
     return np.asarray(means[concept])
 
@@ -134,7 +138,7 @@ def _low_level(run: Run, trials: Trials) -> np.ndarray | None:
         small = np.stack([run.dataset[1].picture(name, size=SIDE) for name in run.stimuli])
     except NeuroCanvasError:
         return None
-    return np.asarray(small.reshape(len(small), -1)[run.stimulus_rows(trials)] / 255)
+    return np.asarray(small.reshape(len(small), -1)[np.searchsorted(run.stimuli, trials.column("image"))] / 255)
 
 
 def _arm_scores(run: Run, subject: str) -> dict[str, Any]:

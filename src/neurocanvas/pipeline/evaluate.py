@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,6 @@ from neurocanvas.audit.verdict import GIVEN
 from neurocanvas.data.splits import blocked_trials
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.decoder import Decoder
-from neurocanvas.encoders.target_pca import TargetPCA
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option, csv_text
 from neurocanvas.evaluation import feature_networks, pixels
 from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS, FeatureNetwork, NotComputed, extract_features
@@ -42,8 +41,8 @@ from neurocanvas.findings import Finding, read_findings
 from neurocanvas.generation.arms import derangement
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.generate import read_manifest
-from neurocanvas.pipeline.run import Run, read_picture, write_table
-from neurocanvas.pipeline.train import asked, decoders_of, read_inputs
+from neurocanvas.pipeline.run import Run, read_pictures, write_table
+from neurocanvas.pipeline.train import decoders_of, read_inputs, select_inputs
 from neurocanvas.targets.captions import prompt
 from neurocanvas.targets.clip import judge_texts
 from neurocanvas.targets.pretrained import batches, find_family, load_picture_encoder, source_print
@@ -67,29 +66,13 @@ WIDE = ("alexnet2", "alexnet5")
 
 @dataclass(frozen=True)
 class Given:
-    """What is compared: files of every arm's pictures and of the gallery, and each picture's row in the gallery."""
+    """What is compared: files of every arm's pictures and of the gallery, and the row in the gallery of each trial."""
 
     drawn: Mapping[str, np.ndarray]
     seen: np.ndarray
-    shown: Mapping[str, np.ndarray]
-    size: tuple[int, int] | None = None  # at which pictures are compared; None: as they are
-
-    @cached_property
-    def keys(self) -> dict[Path, str]:
-        """Hash of each picture's file and of the size at which it is compared."""
-        return {
-            path: artifacts.fingerprint(check_file(path, "a picture; make it again").read_bytes(), self.size)
-            for path in dict.fromkeys(np.concatenate([self.seen, *self.drawn.values()]).tolist())
-        }
-
-
-def load_pictures(paths: Sequence[Path] | np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Read pictures, (n, height, width, 3), uint8, as they are or in one size."""
-    if size is None:
-        return np.stack([read_picture(path) for path in paths])
-    from neurocanvas.audit.external import read_pictures
-
-    return read_pictures(list(paths), size)
+    shown: np.ndarray
+    size: tuple[int, int] | None  # at which pictures are compared; None: as they are
+    keys: Mapping[Path, str]  # hash of each picture's file and of the size
 
 
 def cached(
@@ -114,19 +97,16 @@ def cached(
     return rows[own]
 
 
-@dataclass
-class Compared:
-    """How the pictures of all arms compare with what was seen."""
-
-    tables: dict[str, dict[str, np.ndarray]]
-    prompted: np.ndarray | None  # the judge's embeddings of the names of concepts
-    values: dict[str, dict[str, np.ndarray]]
-    sets: dict[str, dict[str, dict[str, Any]]]
-    not_computed: dict[str, str] = field(default_factory=dict)
+# How the pictures of all arms compare with what was seen: part -> arm -> metric -> table, values, or score of the set.
+Part = Literal["tables", "values", "sets"]
+Compared = dict[Part, dict[str, dict[str, Any]]]
 
 
-def compare(run: Run, given: Given, prompts: Sequence[str], cells: Cells) -> Compared:
-    """Compare every arm's pictures with what was seen: by the judge, by pixels, and by the networks available."""
+def compare(
+    run: Run, given: Given, prompts: Sequence[str], cells: Cells
+) -> tuple[Compared, np.ndarray | None, dict[str, str]]:
+    """Compare every arm's pictures with what was seen: by the judge, by pixels, and by the networks available; also the
+    judge's embeddings of the prompts, and which metrics are not computed, and why."""
     settings, variant = run.settings.evaluate, VARIANTS[run.settings.evaluate.variant]
     # Beyond the judge and PixCorr and SSIM in cells: names of networks, and the metrics of each.
     units: list[tuple[str, FeatureNetwork | None, list[str]]] = []
@@ -157,37 +137,38 @@ def compare(run: Run, given: Given, prompts: Sequence[str], cells: Cells) -> Com
 
     embedded = cached(run, "judge", judged_by, [given.keys[path] for path in paths], embed)
     seen, *drawn = np.split(embedded, np.cumsum([len(given.seen), *map(len, given.drawn.values())])[:-1])
-    found = Compared({}, None, {arm: {} for arm in given.drawn}, {arm: {} for arm in given.drawn})
+    compared: Compared = {part: {arm: {} for arm in given.drawn} for part in ("tables", "values", "sets")}
+    prompted, not_computed = None, dict[str, str]()
     if prompts:
         texts = cached(
             run, "judge-texts", judged_by, prompts,
             lambda missing: judge_texts([prompts[row] for row in missing], settings.judge),
         )  # fmt: skip
-        found.prompted = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+        prompted = texts / np.linalg.norm(texts, axis=1, keepdims=True)
     for arm, rows in zip(given.drawn, drawn, strict=True):
         in_cells = _pixels_in_cells(run, given, arm, cells)
-        found.tables[arm] = {"similarity": similarity(rows, seen)}
-        if found.prompted is not None:
-            found.tables[arm]["concept"] = rows / np.linalg.norm(rows, axis=1, keepdims=True) @ found.prompted.T
-        found.tables[arm] |= {"pixcorr": in_cells[..., 0], "ssim": in_cells[..., 1]}
-    for scores, not_computed in run.spread("evaluate", partial(_measured, given), units, title="networks"):
+        compared["tables"][arm] = {"similarity": similarity(rows, seen)}
+        if prompted is not None:
+            compared["tables"][arm]["concept"] = rows / np.linalg.norm(rows, axis=1, keepdims=True) @ prompted.T
+        compared["tables"][arm] |= {"pixcorr": in_cells[..., 0], "ssim": in_cells[..., 1]}
+    for scores, missing in run.spread("evaluate", partial(_measured, given), units, title="networks"):
         for metric, (part, of_arms) in scores.items():
             for arm, score in of_arms.items():
-                getattr(found, part)[arm][metric] = score
-        found.not_computed |= not_computed
-    return found
+                compared[part][arm][metric] = score
+        not_computed |= missing
+    return compared, prompted, not_computed
 
 
 def _judge(run: Run, unit: tuple[np.ndarray, tuple[int, int] | None]) -> np.ndarray:
     """The judge's embeddings of some pictures."""
     judge = find_family(run.settings.evaluate.judge).judge
     encode, _ = process_cache("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
-    return encode(list(load_pictures(*unit)))
+    return encode(list(read_pictures(*unit)))
 
 
 def _pixels_in_cells(run: Run, given: Given, arm: str, cells: Cells) -> np.ndarray:
     """PixCorr and SSIM of an arm's pictures with the seen pictures of their cells, (n_trials, width, 2)."""
-    drawn, seen = given.drawn[arm], given.seen[given.shown[arm]]  # of every trial
+    drawn, seen = given.drawn[arm], given.seen[given.shown]  # of every trial
     dealt, group = np.unique(cells.partners, axis=0, return_inverse=True)  # one group per cell and place in a block
     group = group.reshape(-1)
     pictures = [seen[row[row >= 0]] for row in dealt]
@@ -210,7 +191,7 @@ def _pixels_in_cells(run: Run, given: Given, arm: str, cells: Cells) -> np.ndarr
 
 def _pixel_table(_: Run, unit: tuple[np.ndarray, np.ndarray, tuple[int, int] | None]) -> np.ndarray:
     """PixCorr and SSIM of a few drawn with a few seen pictures, (n_drawn, n_seen, 2)."""
-    drawn, seen = (load_pictures(paths, unit[2]) / 255 for paths in unit[:2])
+    drawn, seen = (read_pictures(paths, unit[2]) / 255 for paths in unit[:2])
     return np.stack([pixels.pixcorr(drawn, seen, table=True), pixels.ssim(drawn, seen, table=True)], axis=-1)
 
 
@@ -236,22 +217,19 @@ class Network:
         ready, forward = feature_networks.load_network(self.network, folder=folder, download=fetch)
 
         def prepare(paths: np.ndarray, variant: Variant | None = None) -> Any:
-            pictures = load_pictures(paths, self.given.size)
+            pictures = read_pictures(paths, self.given.size)
             return ready(pictures if variant is None else as_published(pictures, variant))
 
         return prepare, forward
-
-    def read(self, paths: np.ndarray, *, drawn: bool) -> np.ndarray:
-        """Compute features."""
-        prepare, forward = self.loaded
-        return extract_features(paths, partial(prepare, variant=self.variant if drawn else None), forward)
 
     def features(self, arm: str = "") -> np.ndarray:
         """Features of an arm's pictures, or of the gallery."""
         paths, made_by = (self.given.drawn[arm], self.drawn_by) if arm else (self.given.seen, self.made_by)
         return cached(
             self.run, f"{self.name}-{arm or 'seen'}", made_by, [self.given.keys[path] for path in paths],
-            lambda rows: self.read(paths[rows], drawn=bool(arm)),
+            lambda rows: extract_features(
+                paths[rows], partial(self.loaded[0], variant=self.variant if arm else None), self.loaded[1]
+            ),
         )  # fmt: skip
 
     def similarity(self, arm: str) -> np.ndarray:
@@ -261,16 +239,19 @@ class Network:
         paths, keys = self.given.drawn[arm], self.given.keys
 
         def compare_parts(rows: np.ndarray) -> np.ndarray:
-            seen = self.read(self.given.seen, drawn=False)
+            prepare, forward = self.loaded
+            seen, published = (
+                extract_features(self.given.seen, prepare, forward),
+                partial(prepare, variant=self.variant),
+            )
             parts = [paths[rows[part]] for part in batches(len(rows), AT_ONCE)]
-            return np.concatenate([similarity(self.read(part, drawn=True), seen) for part in parts])
+            return np.concatenate([similarity(extract_features(one, published, forward), seen) for one in parts])
 
         made_by = artifacts.fingerprint(self.drawn_by, [keys[path] for path in self.given.seen])
         return cached(self.run, f"{self.name}-{arm}", made_by, [keys[path] for path in paths], compare_parts)
 
 
 # Metric -> its part of `Compared`, and the score of each arm.
-Part = Literal["tables", "values", "sets"]
 Scores = dict[str, tuple[Part, dict[str, Any]]]
 
 
@@ -302,7 +283,7 @@ def _measured(
 def _score(given: Given, run: Run, network: Network | None, metric: str, arm: str) -> tuple[Part, Any]:
     """A metric of an arm's pictures, of a network's features or of pixels; values are turned so that more is better."""
     name, _, variant = metric.partition("@")
-    drawn, shown, row = given.drawn[arm], given.shown[arm], VARIANTS.get(variant)
+    drawn, shown, row = given.drawn[arm], given.shown, VARIANTS.get(variant)
     seen, kind = given.seen[shown], "" if variant else METRICS[name].kind
     pairs = [f"{given.keys[one]}-{given.keys[other]}" for one, other in zip(drawn, seen, strict=True)]
     if network is None and row is not None:  # PixCorr and SSIM of true pairs
@@ -311,7 +292,7 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
             run, f"pixels@{variant}-{arm}", artifacts.fingerprint("pixels of pairs", repr(how)), pairs,
             lambda missing: np.concatenate([
                 pixels_of_pairs(
-                    load_pictures(drawn[missing[part]], given.size), load_pictures(seen[missing[part]], given.size),
+                    read_pictures(drawn[missing[part]], given.size), read_pictures(seen[missing[part]], given.size),
                     variant,
                 )
                 for part in batches(len(missing), AT_ONCE)
@@ -324,7 +305,7 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
         function = METRICS[name].function
         if function is None:
             raise TypeError(f"METRICS[{name!r}] has neither a network nor a function.")
-        pictures = ((load_pictures([path], given.size)[0] for path in paths) for paths in (drawn, seen))
+        pictures = ((read_pictures([path], given.size)[0] for path in paths) for paths in (drawn, seen))
         return "values", sign(metric) * np.array([function(*pair) for pair in zip(*pictures, strict=True)])
     if kind == "two-way":  # for every picture that could have been the true one
         return "tables", two_way_table(network.similarity(arm))
@@ -368,7 +349,7 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
     parts: dict[str, list[tuple[dict[str, dict[str, Any]], int]]] = {"retrieval": [], "diversity": []}
     whose, exchanged, lost = [], [], dict[tuple[str, str, str], list[np.ndarray]]()
     for subject in run.subjects:
-        path, pool = run.predictions_path(subject), run.pool(subject)
+        path, pool = run.path("predictions", subject), run.pool(subject)
         try:
             made_from = {path.parent / name: key for name, key in artifacts.read_card(path)["made_from"].items()}
             current = all(artifacts.read_card(one)["fingerprint"] == key for one, key in made_from.items())
@@ -377,11 +358,11 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
             continue
         if not decoders:
             continue
-        values, shown = read_inputs(run, subject, decoders[0]), run.stimulus_rows(pool)
+        values, shown = read_inputs(run, subject, decoders[0]), np.searchsorted(run.stimuli, pool.column("image"))
         blocked = bool(blocked_trials(pool).any())
         for decoder, split in zip(decoders, run.split(subject).folds, strict=True):
             decoder.set_params(device=run.settings.execution.device)
-            features, rows, _ = asked(values, pool, split.test, run.settings.split.average_test)
+            features, rows, _ = select_inputs(values, pool, split.test, run.settings.split.average_test)
             of_test, true = np.unique(shown[rows], return_inverse=True)
             targets = run.targets()[of_test]
             if len(of_test) < 2 or decoder.space_.shape != targets.shape[1:]:
@@ -433,11 +414,25 @@ def _of_fold(
     """Retrieval, diversity, and what every test trial loses without each band and electrode, of one fold."""
     basis, predicted, spec = decoder.basis_, decoder.outputs(features), decoder.input_spec
     coordinates, distance = basis.transform(targets), basis.squared_distance(targets)
+    # A prediction is the mean training target plus a weighted sum of a few axes, so its products with a target are the
+    # same sum of the target's products with these: exact, and no prediction is ever expanded.
+    summands = np.concatenate([basis.mean.reshape(1, -1), basis.axes / basis.scale]).astype(np.float64)
+    weights = np.column_stack([np.ones(len(predicted)), predicted]).astype(np.float64)
+    flat = targets.reshape(len(targets), -1)
     retrieved: dict[str, dict[str, Any]] = {}
     for centring, transductive in CENTRINGS.items():
         if len(targets) < FEWEST_PICTURES or not np.ptp(predicted, axis=0).any():
             break
-        table = cosines(basis, predicted, targets, centred=centring != "none")
+        own, shift = weights, np.zeros(1)
+        if centring != "none":
+            own, shift = weights - weights.mean(axis=0), flat.mean(axis=0, dtype=np.float64)
+        products, squared = np.empty((len(flat), len(summands))), np.empty(len(flat))
+        for part in batches(len(flat), AT_ONCE):
+            shifted = flat[part] - shift
+            products[part], squared[part] = shifted @ summands.T, np.einsum("nd,nd->n", shifted, shifted)
+        lengths = np.einsum("nk,kl,nl->n", own, summands @ summands.T, own, optimize=True)
+        with np.errstate(divide="ignore", invalid="ignore"):  # cosines in the whole target space
+            table = np.asarray(own @ products.T / np.sqrt(lengths)[:, None] / np.sqrt(squared))
         if not np.isfinite(table).all():  # all targets are equal, and nothing is left of them around their mean
             continue
         for rule, how in ASSIGNMENT_RULES.items():
@@ -467,24 +462,6 @@ def _of_fold(
         features, groups, training_mean, rng=rng,
     )  # fmt: skip
     return retrieved, diverse, {(kind, *group): lost[kind][group] for kind in IMPORTANCE for group in groups}
-
-
-def cosines(basis: TargetPCA, predicted: np.ndarray, targets: np.ndarray, *, centred: bool) -> np.ndarray:
-    """Cosine of every prediction with every target of the gallery, in the whole target space."""
-    # A prediction is the mean training target plus a weighted sum of a few axes, so its products with a target are the
-    # same sum of the target's products with these: exact, and no prediction is ever expanded.
-    rows = np.concatenate([basis.mean.reshape(1, -1), basis.axes / basis.scale]).astype(np.float64)
-    weights = np.column_stack([np.ones(len(predicted)), predicted]).astype(np.float64)
-    weights = weights - weights.mean(axis=0) if centred else weights
-    flat = targets.reshape(len(targets), -1)
-    shift = flat.mean(axis=0, dtype=np.float64) if centred else np.zeros(1)
-    products, squared = np.empty((len(flat), len(rows))), np.empty(len(flat))
-    for part in batches(len(flat), AT_ONCE):
-        targets = flat[part] - shift
-        products[part], squared[part] = targets @ rows.T, np.einsum("nd,nd->n", targets, targets)
-    lengths = np.einsum("nk,kl,nl->n", weights, rows @ rows.T, weights, optimize=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(weights @ products.T / np.sqrt(lengths)[:, None] / np.sqrt(squared))
 
 
 def importance(
@@ -523,29 +500,35 @@ def evaluate(run: Run) -> list[Path]:
     """Score every arm's pictures against what was seen: the run's own, or a folder against another one."""
     settings, scores = run.settings.evaluate, run.folder / "scores"
     read = _read_elsewhere if settings.against else _read_images
-    given, trials, blocked, gallery, concepts, findings = read(run)
+    (drawn, seen, shown, size), trials, blocked, gallery, concepts, findings = read(run)
+    keys = {
+        path: artifacts.fingerprint(check_file(path, "a picture; make it again").read_bytes(), size)
+        for path in dict.fromkeys(np.concatenate([seen, *drawn.values()]).tolist())
+    }
+    given = Given(drawn, seen, shown, size, keys)
     strata, units = exchangeable(trials, blocked)[1:]  # no other random stream has the seed of the cells
     cells = Cells.draw(strata, units, rng=np.random.default_rng([settings.seed, 1]))
-    found = compare(run, given, [prompt(name) for name in concepts.values()], cells)
+    compared, prompted, not_computed = compare(run, given, [prompt(name) for name in concepts.values()], cells)
+    tables, sets = compared["tables"], compared["sets"]
     true = np.searchsorted(list(concepts), trials["concept"]) if concepts else np.empty(0, np.int64)
     if VARIANTS[settings.variant].upper_half and not concepts:
-        found.not_computed["upper_half"] = "the concepts are not known"
+        not_computed["upper_half"] = "the concepts are not known"
     elif VARIANTS[settings.variant].upper_half:
-        for arm, tables in found.tables.items():
-            values = upper_half(tables["concept"], true, settings.variant)
-            found.values[arm][f"upper_half@{settings.variant}"] = values
+        for arm, of_arm in tables.items():
+            values = upper_half(of_arm["concept"], true, settings.variant)
+            compared["values"][arm][f"upper_half@{settings.variant}"] = values
     summary, rows = summarise(
-        found.tables, trials, gallery, concepts, settings, blocked=blocked, cells=cells,
-        rng=np.random.default_rng(settings.seed), findings=findings, values=found.values,
+        tables, trials, gallery, concepts, settings, blocked=blocked, cells=cells,
+        rng=np.random.default_rng(settings.seed), findings=findings, values=compared["values"],
     )  # fmt: skip
     made, said = ([], {}) if settings.against else explain(run)
     for arm, what in (("eeg", "predictions"), ("oracle", "targets")):
-        one = said["diversity"].get(what, {}) if said and arm in given.drawn else {}
+        one = said["diversity"].get(what, {}) if said and arm in drawn else {}
         for metric in [name for name in ("effective_rank", "mean_cosine") if name in one]:
-            found.sets[arm][metric] = {"value": one[metric], "n_generated": one["n_trials"]}
+            sets[arm][metric] = {"value": one[metric], "n_generated": one["n_trials"]}
     metrics = {}
-    measured = {metric for part in (found.tables, found.values, found.sets) for arm in part.values() for metric in arm}
-    for metric in sorted(measured | found.not_computed.keys()):
+    measured = {metric for part in compared.values() for arm in part.values() for metric in arm}
+    for metric in sorted(measured | not_computed.keys()):
         name, _, variant = metric.partition("@")
         if name in METRICS and metric not in BASIC:
             known = METRICS[name]
@@ -554,9 +537,9 @@ def evaluate(run: Run) -> list[Path]:
                 "title": f"{known.title} ({variant})" if variant else known.title, "direction": known.better,
                 "chance": chance, "unit": known.unit, "reference": known.reference, "variant": variant,
             }  # fmt: skip
-    summary |= {"sets": found.sets, "not_computed": found.not_computed, "metrics": metrics}
+    summary |= {"sets": sets, "not_computed": not_computed, "metrics": metrics}
     summary |= {"retrieval": said["retrieval"]} if said else {}
-    paths = [*_write_scores(scores, summary, rows, found, trials, true, concepts, blocked=blocked), *made]
+    paths = [*_write_scores(scores, summary, rows, tables, prompted, trials, true, concepts, blocked=blocked), *made]
     for stale in {scores / name for name in NOT_ALWAYS} - {*paths}:
         stale.unlink(missing_ok=True)  # of an earlier evaluation
     return paths
@@ -565,8 +548,9 @@ def evaluate(run: Run) -> list[Path]:
 # Tables that are written only where concepts or decoders are known.
 NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.csv")
 
-# Files to compare, columns of trials, whether the design is blocked, names of the gallery and of concepts, findings.
-Read = tuple[Given, dict[str, np.ndarray], bool, list[str], dict[str, str], list[Finding]]
+# First fields of `Given`; columns of trials; whether the design is blocked; names of gallery and concepts; findings.
+Files = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, tuple[int, int] | None]
+Read = tuple[Files, dict[str, np.ndarray], bool, list[str], dict[str, str], list[Finding]]
 
 
 def _read_images(run: Run) -> Read:
@@ -574,37 +558,32 @@ def _read_images(run: Run) -> Read:
     images = run.folder / "images"
     entries = read_manifest(run, images / "manifest.jsonl")
     arms = list(dict.fromkeys(entry["arm"] for entry in entries))
-    trials_of = [{(e["subject"], e["trial"]) for e in entries if e["arm"] == arm} for arm in arms]
-    common, every = set.intersection(*trials_of), set.union(*trials_of)
+    of_arm = {arm: {(e["subject"], e["trial"]): e for e in entries if e["arm"] == arm} for arm in arms}
+    common, every = set.intersection(*map(set, of_arm.values())), set.union(*map(set, of_arm.values()))
     if not common:
         raise NeuroCanvasError(f"{images}: no trial has images of all arms ({', '.join(arms)}); generate them all.")
     if common != every:
         text = f"{len(every) - len(common)} of {len(every)} trials lack images of some arm and are left out"
         run.log("evaluate", warning=text)
         sys.stderr.write(f"neurocanvas: {text}\n")
-    of_arm = {arm: [e for e in entries if e["arm"] == arm and (e["subject"], e["trial"]) in common] for arm in arms}
-    gallery = sorted({entry["stimulus"] for of_one in of_arm.values() for entry in of_one})
-    names = run.dataset[1].names
-    concepts = {concept: names[concept] for concept in sorted({e["concept"] for e in of_arm[arms[0]]})}
-    given = Given(
-        {arm: np.array([images / entry["file"] for entry in of_one]) for arm, of_one in of_arm.items()},
+    # arms that were drawn by several commands may list the subjects in different orders
+    pairs = [pair for pair in of_arm[arms[0]] if pair in common]
+    first = [of_arm[arms[0]][pair] for pair in pairs]
+    gallery, names = sorted({entry["stimulus"] for entry in first}), run.dataset[1].names
+    concepts = {concept: names[concept] for concept in sorted({entry["concept"] for entry in first})}
+    trials = {name: np.array([entry[name] for entry in first]) for name in ("subject", "trial", "stimulus", "concept")}
+    files = (
+        {arm: np.array([images / of_one[pair]["file"] for pair in pairs]) for arm, of_one in of_arm.items()},
         np.array([images / "seen" / f"{stimulus}.png" for stimulus in gallery]),
-        {arm: np.searchsorted(gallery, [entry["stimulus"] for entry in of_one]) for arm, of_one in of_arm.items()},
+        np.searchsorted(gallery, trials["stimulus"]),
+        None,
     )
-    trials = {
-        name: np.array([entry[name] for entry in of_arm[arms[0]]])
-        for name in ("subject", "trial", "stimulus", "concept")
-    }
-    cards = {
-        subject: artifacts.read_card(run.predictions_path(subject))
-        for subject in {entry["subject"] for entry in of_arm[arms[0]]}
-    }
+    cards = {subject: artifacts.read_card(run.path("predictions", subject)) for subject in dict(pairs)}
     fold = {subject: dict(zip(card["trials"], card["folds"], strict=True)) for subject, card in cards.items()}
-    pairs = list(zip(trials["subject"].tolist(), trials["trial"].tolist(), strict=True))
     trials["block"] = np.array([run.subjects[subject].column("block")[trial] for subject, trial in pairs])
     trials["fold"] = np.array([fold[subject][trial] for subject, trial in pairs])
     findings = [one for card in cards.values() for one in read_findings(card["findings"])]
-    return given, trials, any(card["blocked"] for card in cards.values()), gallery, concepts, findings
+    return files, trials, any(card["blocked"] for card in cards.values()), gallery, concepts, findings
 
 
 def _read_elsewhere(run: Run) -> Read:
@@ -625,16 +604,17 @@ def _read_elsewhere(run: Run) -> Read:
     if dealt is not None:
         arms["shuffled"] = arms[GIVEN][dealt]
     gallery = np.array([path.absolute() for path in pairing.gallery])
-    given = Given(arms, gallery, dict.fromkeys(arms, np.asarray(pairing.seen)), size)
+    files = arms, gallery, np.asarray(pairing.seen), size
     concepts = {str(name): str(name) for name in np.unique(trials["concept"]) if name}
-    return given, trials, blocked, _names(pairing), concepts, [*pairing.findings, *notes]
+    return files, trials, blocked, _names(pairing), concepts, [*pairing.findings, *notes]
 
 
 def _write_scores(
     folder: Path,
     summary: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
-    found: Compared,
+    tables: Mapping[str, Mapping[str, np.ndarray]],
+    prompted: np.ndarray | None,
     trials: Mapping[str, np.ndarray],
     true: np.ndarray,
     concepts: Mapping[str, str],
@@ -654,17 +634,17 @@ def _write_scores(
         if table:
             paths.append(folder / name)
             write_table(paths[-1], {column: np.array([row[column] for row in table]) for column in table[0]})
-    if found.prompted is None:
+    if prompted is None:
         return paths
     ids, cells = list(concepts), []
-    for arm, tables in found.tables.items():
-        counts = confusion_matrix(true, tables["concept"].argmax(axis=1), labels=np.arange(len(ids)))
+    for arm, of_arm in tables.items():
+        counts = confusion_matrix(true, of_arm["concept"].argmax(axis=1), labels=np.arange(len(ids)))
         cells += [(arm, ids[row], ids[column], int(counts[row, column])) for row, column in np.argwhere(counts)]
     artifacts.write_text(folder / "confusion.csv", csv_text([("arm", "true", "named", "count"), *cells]))
     first = [int(trials["block"][true == row].min()) for row in range(len(ids))]
     write_table(folder / "concept_order.csv", {
         "concept": np.array(ids), "name": np.array(list(concepts.values())),
-        "semantic": semantic_order(found.prompted),
+        "semantic": semantic_order(prompted),
         "block": np.argsort(np.argsort(first, kind="stable")) if blocked else np.full(len(ids), ""),
     })  # fmt: skip
     return [*paths, folder / "confusion.csv", folder / "concept_order.csv"]

@@ -106,7 +106,7 @@ def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.n
             raise NeuroCanvasError(f"{path}: the embedding of {name} is not finite; make the file again.")
 
 
-# Input and output of the released mapper: 62 channels, 5 bands, (77, 768).
+# Input and output of the released decoder: 62 channels, 5 bands, (77, 768).
 TARGET_SHAPE = SHAPE[1:]
 N_FEATURES, N_OUTPUTS = len(CH_NAMES) * len(BANDS), math.prod(TARGET_SHAPE)
 
@@ -208,7 +208,7 @@ def _checked(path: Path) -> dict[str, torch.Tensor]:
     """Arrays of a released state dict as float32; raise if a shape is not the released one."""
     import torch
 
-    found = read_torch(path, "the released mapper's state dict")
+    found = read_torch(path, "the released decoder's state dict")
     one, two = ARCHITECTURES["released"][0]
     shapes = {"fc1.weight": (one, N_FEATURES), "fc1.bias": (one,), "fc2.weight": (two, one), "fc2.bias": (two,)}
     shapes |= {"fc3.weight": (N_OUTPUTS, two), "fc3.bias": (N_OUTPUTS,)}
@@ -219,7 +219,7 @@ def _checked(path: Path) -> dict[str, torch.Tensor]:
         if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
             came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "none"
             raise NeuroCanvasError(
-                f"{path}: not the released mapper: {name} should have shape {shape}; got {came}. Such files are made "
+                f"{path}: not the released decoder: {name} should have shape {shape}; got {came}. Such files are made "
                 "by `image_generation.py` or `neurocanvas export`."
             )
         state[name] = tensor.detach().float().resolve_neg()
@@ -243,13 +243,13 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
     written: list[Path] = []
     output, captions = folder / "output", run.folder / "targets" / "caption.txt"
     for subject in run.opened:
-        if run.features_path(subject).is_file():
+        if run.path("features", subject).is_file():
             written.append(folder / "de_feat" / f"{subject}_{run.settings.data.granularity}_de.npy")
-            write_released(written[-1], artifacts.read_array(run.features_path(subject), "features"))
+            write_released(written[-1], artifacts.read_array(run.path("features", subject), "features"))
     if captions.is_file():
         written.append(output / "caption.txt")
         write_captions(written[-1], read_captions(captions))
-    embeddings = run.embeddings_path("clip-text")
+    embeddings = run.path("embeddings", "clip-text")
     if embeddings.is_file():
         written.append(output / "clip_embeddings.pth")
         # all of them, as with the captions: the run may be open for some of its subjects only, who saw fewer pictures
@@ -257,7 +257,7 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
         write_released_embeddings(written[-1], stimuli, artifacts.read_array(embeddings, "CLIP embeddings"))
     for subject in run.subjects:
         number = 0
-        while (model := run.model_path(subject, number)).is_file():
+        while (model := run.path("decoder", subject, number)).is_file():
             path, decoder = output / f"mlpsd_s{subject}_{number}.pth", load_decoder(model)
             try:
                 write_released_mapper(decoder, path)
@@ -297,7 +297,7 @@ def import_files(run: Run, folder: Path) -> list[Path]:
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     for subject in run.opened:
-        if run.features_path(subject) in taken:
+        if run.path("features", subject) in taken:
             write_trials(run, subject)
     return taken
 
@@ -314,16 +314,16 @@ def _take(run: Run, files: Mapping[str, Path], staged: Path) -> list[Path]:
     if file := files.get("caption.txt"):
         _take_captions(run, file, place(run.folder / "targets" / "caption.txt"))
     if file := files.get("clip_embeddings.pth"):
-        _take_embeddings(run, file, place(run.embeddings_path("clip-text")))
+        _take_embeddings(run, file, place(run.path("embeddings", "clip-text")))
     for subject in run.opened:
         if file := files.get(f"{subject}_{run.settings.data.granularity}_de.npy"):
-            _take_features(run, file, subject, place(run.features_path(subject)))
+            _take_features(run, file, subject, place(run.path("features", subject)))
     for subject in run.subjects:
         for name, file in files.items():
             named = re.fullmatch(rf"mlpsd_s{subject}_(\d+)\.pth|mlp_sd_s{subject}_model\.pth", name)
             if named:
-                _check_reader(run, file, subject, run.features_path(subject) in taken)
-                path = run.model_path(subject, int(named[1] or 0))
+                _check_reader(run, file, subject, run.path("features", subject) in taken)
+                path = run.path("decoder", subject, int(named[1] or 0))
                 waiting, inputs = place(path), _inputs(file)
                 if not artifacts.is_done(path, inputs):
                     card = {**_card(file), "findings": listed([finding("imported-unknown")])}
@@ -379,8 +379,8 @@ def _take_features(run: Run, file: Path, subject: str, path: Path) -> None:
 
 
 def _check_reader(run: Run, file: Path, subject: str, features_come_along: bool) -> None:
-    """Raise unless the run's encoder and features fit a released mapper."""
-    features = run.features_path(subject)
+    """Raise unless the run's encoder and features fit a released decoder."""
+    features = run.path("features", subject)
     if run.settings.encoder.name != "mlp_sd":
         raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's encoder.name is {run.settings.encoder.name!r}.")
     if features_come_along:
@@ -388,6 +388,6 @@ def _check_reader(run: Run, file: Path, subject: str, features_come_along: bool)
     method = artifacts.read_card(features)["method"] if features.is_file() else run.settings.features.method
     if method == "gaussian":
         raise NeuroCanvasError(
-            f"{file}: the released mapper reads the released features, and the run's are 'gaussian'; import the "
+            f"{file}: the released decoder reads the released features, and the run's are 'gaussian'; import the "
             "feature file with it, or make them by `neurocanvas features --method eeg-imagenet`."
         )

@@ -31,8 +31,8 @@ from neurocanvas.generation.arms import (
     token_norms,
 )
 from neurocanvas.parallel import NEEDS, process_cache
-from neurocanvas.pipeline.run import Run, read_picture, write_picture
-from neurocanvas.pipeline.train import Predictions, asked, pooled_features_paths, read_pooled_features
+from neurocanvas.pipeline.run import Run, read_pictures, write_picture
+from neurocanvas.pipeline.train import decoders_of, made_from, read_inputs, read_predictions, select_inputs
 from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.captions import load_captioner, prompt, read_captions
 from neurocanvas.targets.clip import encode_distinct, load_text_encoder
@@ -45,8 +45,8 @@ SIDE, COMPONENTS = 16, 64
 
 # Settings of `generate` that an image depends on, beside condition, seed and weights.
 DECIDE = frozenset({
-    "generator", "scheduler", "steps", "guidance", "guidance_interval", "negative", "size", "precision", "samples",
-    "strength", "preview", "scale", "family",
+    "generator", "scheduler", "steps", "guidance", "guidance_interval", "negative", "size", "samples", "strength",
+    "preview", "scale", "family",
 })  # fmt: skip
 
 
@@ -57,8 +57,12 @@ def generate(run: Run) -> list[Path]:
     if weights is not None:  # their memory comes on top of that of a small family
         size = sum(file.stat().st_size for file in weights.rglob("*.safetensors"))
         needs = replace(needs, memory=needs.memory + size)
+    # What every image depends on beside condition, seed, precision and device.
+    how = settings.model_dump(mode="json", include=set(DECIDE)) | {"weights": source_print(settings.family)}
+    if settings.preview:
+        how["taesd"] = source_print(find_family(settings.family).preview)
     shards: list[list[dict[str, Any]]] = []
-    accepted = (run.generator or GENERATORS[settings.generator]).accepts
+    accepted = (run.generator or resolve_name(GENERATORS[settings.generator])).accepts
     for arm in settings.arms:
         if ARMS[arm].from_prediction and predicted not in accepted:
             allowed = ", ".join(name for name, other in ARMS.items() if not other.from_prediction)
@@ -67,7 +71,7 @@ def generate(run: Run) -> list[Path]:
                 f"{', '.join(accepted)}. Choose among {allowed}, or embed and train with --target {accepted[0]}."
             )
         for subject in ("",) if ARMS[arm].of_images else run.subjects:
-            entries = plan(run, subject, arm)
+            entries = plan(run, subject, arm, how)
             shards += [entries[part] for part in batches(len(entries), settings.shard)]
     if "sketched-start" in settings.arms:  # before several workers need it at once
         list(run.spread("sketch", sketch, list(run.subjects)))
@@ -79,7 +83,7 @@ def generate(run: Run) -> list[Path]:
         # some processes work hours longer than others
         processes = PartialState(cpu=device() == "cpu", timeout=timedelta(days=7))
         own = shards[processes.process_index :: processes.num_processes]
-    list(run.spread("generate", draw, own, needs=needs, sizes=[len(shard) for shard in own]))
+    list(run.spread("generate", partial(draw, how=how), own, needs=needs, sizes=[len(shard) for shard in own]))
     if processes is not None:
         processes.wait_for_everyone()
         if not processes.is_main_process:
@@ -95,7 +99,7 @@ def generate(run: Run) -> list[Path]:
     merged = list({**there, **{entry["file"]: entry for entry in made if "subject" in entry}}.values())
     rank = {key: place for place, key in enumerate(dict.fromkeys((e["subject"], e["arm"]) for e in merged))}
     merged.sort(key=lambda entry: (rank[entry["subject"], entry["arm"]], entry["trial"]))
-    size, seen = read_picture(folder / merged[0]["file"]).shape[0], {}
+    size, seen = read_pictures([folder / merged[0]["file"]]).shape[1], {}
     for stimulus in sorted({entry["stimulus"] for entry in merged}):
         picture = folder / "seen" / f"{stimulus}.png"
         write_picture(picture, run.dataset[1].picture(stimulus, size=size))
@@ -115,12 +119,11 @@ def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndar
     return np.sort(np.lexsort((*codes, turn))[:most])
 
 
-def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
+def plan(run: Run, subject: str, arm: str, how: dict[str, Any]) -> list[dict[str, Any]]:
     """The manifest's entries of a subject and arm, each with its cache key; no prediction is read."""
     settings, row = run.settings.generate, ARMS[arm]
-    how = {key: value for key, value in _how(run).items() if key not in ("precision", "device")}
-    how["arm"] = arm
-    embedded = artifacts.read_card(run.embeddings_path("clip-text"))["fingerprint"]
+    how = {**how, "arm": arm}
+    embedded = artifacts.read_card(run.path("embeddings", "clip-text"))["fingerprint"]
     if row.of_images:
         concepts = np.array([run.dataset[1].concepts[name] for name in run.stimuli])
         return [
@@ -132,7 +135,7 @@ def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
             }
             for place in chosen(concepts, np.zeros(len(concepts), np.int64), settings.max_trials)
         ]  # fmt: skip
-    path, trials = run.predictions_path(subject), run.subjects[subject]
+    path, trials = run.path("predictions", subject), run.subjects[subject]
     artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
     card = artifacts.read_card(path)
     if max(card["trials"]) >= len(trials) or "known" not in card:
@@ -156,19 +159,7 @@ def plan(run: Run, subject: str, arm: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _how(run: Run) -> dict[str, Any]:
-    """What every image depends on beside its condition and seed; goes into its metadata."""
-    settings = run.settings.generate
-    how = settings.model_dump(mode="json", include=set(DECIDE))
-    automatic = "float16" if device().startswith("cuda") else "float32"
-    how |= {"precision": automatic if settings.precision == "auto" else settings.precision, "device": device()}
-    how["weights"] = source_print(settings.family)
-    if settings.preview:
-        how["taesd"] = source_print(find_family(settings.family).preview)
-    return how
-
-
-def draw(run: Run, shard: list[dict[str, Any]]) -> None:
+def draw(run: Run, shard: list[dict[str, Any]], *, how: dict[str, Any]) -> None:
     """Generate the missing images of a shard of manifest entries; its sidecar is written last."""
     arm, subject, settings = shard[0]["arm"], shard[0].get("subject", ""), run.settings.generate
     root, row = run.folder / ("images" if subject else "generated_from_captions"), ARMS[arm]
@@ -195,7 +186,7 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
         run.log("generate", warning=text)
         sys.stderr.write(f"neurocanvas: {text}\n")
 
-    load = resolve_name(GENERATORS[settings.generator].load)
+    load = resolve_name(GENERATORS[settings.generator]).load
     generator = run.generator or process_cache(STAGE, "generator", run, lambda: load(settings, tell=tell))
     init = None
     if inputs is not None and row.start is not None:
@@ -220,13 +211,14 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
         order = np.argsort(-near, axis=0, kind="stable")
         samples = np.take_along_axis(samples, order[:, :, None, None, None], axis=0)
         seeds = [[seeds[sample][trial] for trial, sample in enumerate(ranks)] for ranks in order]
-    about = _how(run)
+    automatic = "float16" if device().startswith("cuda") else "float32"
+    how = how | {"precision": automatic if settings.precision == "auto" else settings.precision, "device": device()}
     for number, images in enumerate(samples):
         for entry, image, seed in zip(missing, images, seeds[number], strict=True):
             name = entry["file"] if number == 0 else f"{entry['file'].removesuffix('.png')}_{number}.png"
             said = {key: value for key, value in entry.items() if key not in ("predictions", "key")}
             path = root / name
-            write_picture(path, image, {**said, **about, "sample": number, "seed": seed})
+            write_picture(path, image, {**said, **how, "sample": number, "seed": seed})
             done[path.name] = {"key": entry["key"], "sha256": artifacts.sha256(path), "size": path.stat().st_size}
     stems = tuple(Path(entry["file"]).stem for entry in shard)
     own = {name: one for name, one in sorted(done.items()) if name.startswith(stems)}
@@ -235,9 +227,8 @@ def draw(run: Run, shard: list[dict[str, Any]]) -> None:
 
 def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmInputs:
     """What an arm makes conditions from, for some test trials of a subject; only the rows that they need are read."""
-    path = run.predictions_path(subject)
-    predicted = process_cache(STAGE, "predictions", (run, subject), lambda: Predictions(run, subject))
-    means = predicted.means
+    path = run.path("predictions", subject)
+    decoders = process_cache(STAGE, "decoders", (run, subject), lambda: decoders_of(run, subject))
     card, images, scale = artifacts.read_card(path), run.dataset[1], run.settings.generate.scale
     tested, folds = run.subjects[subject][np.array(card["trials"])], np.array(card["folds"])
     places = np.searchsorted(card["trials"], trials)
@@ -248,7 +239,8 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
     seed, dealt = partial(image_seed, run.settings.generate.seed, arm, subject), places
     if ARMS[arm].deranged:
         dealt = derangement(tested.column("concept"), rng=np.random.default_rng(seed(-1)))[places]
-    rescaled = np.asarray(predicted[dealt], np.float32)
+    predicted, means = read_predictions(run, subject, places, decoders)
+    rescaled, centres = read_predictions(run, subject, dealt, decoders)
     if scale == "token-norm":
         norms = process_cache(STAGE, "norms", (run, subject), lambda: np.stack(
             [token_norms(targets, np.array(trained)) for trained in card["known"]]
@@ -256,10 +248,10 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
         rescaled = match_norms(rescaled, norms[folds[dealt]])
     else:
         gains = np.array(card["gains"])[folds[dealt]] if scale == "affine" else np.ones(len(dealt))
-        rescaled = rescale(rescaled, means[folds[dealt]], gains)
+        rescaled = rescale(rescaled, centres, gains)
     return ArmInputs(
-        np.asarray(predicted[places], np.float32), rescaled, means[folds[places]],
-        np.asarray(embeddings[run.stimulus_rows(tested[places])], np.float32),
+        predicted, rescaled, means,
+        np.asarray(embeddings[np.searchsorted(run.stimuli, tested[places].column("image"))], np.float32),
         np.array([seed(int(trial)) for trial in trials]), targets, embeddings, known,
         np.array([images.concepts[name] for name in run.stimuli]), np.array(run.stimuli),
         lambda concepts: embed_texts(run, [prompt(images.names[concept]) for concept in concepts]),
@@ -277,22 +269,21 @@ def sketch(run: Run, subject: str) -> np.ndarray:
     """Predict a small picture for every test trial, from pictures of the training trials of its fold."""
     path = run.folder / "predictions" / f"s{subject}_sketch.npy"
     card, stimuli = artifacts.read_card(path.with_name(f"s{subject}.npy")), run.dataset[1]
-    features_of = [artifacts.read_card(file)["sha256"] for file in pooled_features_paths(run, subject)]
-    seen = stimuli.fingerprint()
+    space = TargetSpace("pixels", (SIDE * SIDE, 3), f"{SIDE}px")
+    average, where = run.settings.split.average_test, run.settings.execution
+    decoder = Decoder("ridge", str(space), n_components=COMPONENTS, device=where.device)
+    features_of, seen = made_from(run, subject, decoder)[1], stimuli.fingerprint()
     inputs = artifacts.fingerprint("sketch", card["fingerprint"], features_of, seen, run.stimuli)
     if artifacts.is_done(path, inputs):
         return artifacts.read_array(path, "small pictures")
     pictures = np.stack([stimuli.picture(name, size=SIDE) for name in run.stimuli]).reshape(-1, SIDE * SIDE, 3) / 255
-    pool, (values, _) = run.pool(subject), read_pooled_features(run, subject)
-    average, where = run.settings.split.average_test, run.settings.execution
-    space = TargetSpace("pixels", pictures.shape[1:], f"{SIDE}px")
-    y = Embeddings(space, run.stimuli, pictures, run.stimulus_rows(pool))
+    pool, values = run.pool(subject), read_inputs(run, subject, decoder)
+    y = Embeddings(space, run.stimuli, pictures, np.searchsorted(run.stimuli, pool.column("image")))
     rows, found = [], []
     for fold in (fold.joined() for fold in run.split(subject).folds):
-        decoder = Decoder("ridge", str(space), n_components=COMPONENTS, device=where.device)
         decoder.fit_prepared(values, y, pool.spec, train=fold.train, validation=fold.validation)
-        spread = decoder.outputs(asked(values, pool, fold.validation, average)[0]).std(axis=0)
-        features_of_test, of_test, _ = asked(values, pool, fold.test, average)
+        spread = decoder.outputs(select_inputs(values, pool, fold.validation, average)[0]).std(axis=0)
+        features_of_test, of_test, _ = select_inputs(values, pool, fold.test, average)
         gains = np.full(len(of_test), gain(decoder.basis_.target_sd, spread))
         predicted = decoder.basis_.inverse(decoder.outputs(features_of_test))
         found.append(rescale(predicted, decoder.basis_.mean, gains))
@@ -354,10 +345,10 @@ def _write_pages(run: Run, entries: list[dict[str, Any]]) -> list[Path]:
             from_eeg.setdefault(entry["stimulus"], manifest.parent / entry["file"])
     rows_of_page = []
     for entry in entries:
-        stimulus, drawn = entry["stimulus"], read_picture(folder / entry["file"])
+        stimulus, drawn = entry["stimulus"], read_pictures([folder / entry["file"]])[0]
         row = {"original": run.dataset[1].picture(stimulus, size=len(drawn)), "from caption": drawn}
         if stimulus in from_eeg:
-            row["from EEG"] = read_picture(from_eeg[stimulus])
+            row["from EEG"] = read_pictures([from_eeg[stimulus]])[0]
         rows_of_page.append((captions[stimulus], row))
     rows_of_page.sort(key=lambda row: "from EEG" not in row[1])
     columns = [name for name in ("original", "from caption", "from EEG") if any(name in row for _, row in rows_of_page)]
@@ -385,7 +376,7 @@ def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
         raise NeuroCanvasError(f"{path}: empty; run `neurocanvas generate` again.")
     predicted, made_from = set(), {}
     for subject in run.subjects.keys() & {subject for subject, *_ in drawn}:
-        card = artifacts.read_card(run.predictions_path(subject))
+        card = artifacts.read_card(run.path("predictions", subject))
         rows, made_from[subject] = card["trials"], card["fingerprint"]
         shown = run.subjects[subject].column("image")
         predicted |= {(subject, row, str(shown[row])) for row in rows if row < len(shown)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from neurocanvas.parallel import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
 if TYPE_CHECKING:
     from neurocanvas.data.images import Images
 
+Artifact = Literal["features", "embeddings", "decoder", "predictions"]
 Advance = Callable[[int], None]
 # `track("features", 16)` opens a progress line of 16 units and gives what advances it.
 Track = Callable[[str, int], Advance]
@@ -116,13 +117,10 @@ class Run:
             check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
         return trials if PROTOCOLS[protocol].uses_others else self.subjects[subject]
 
-    def split_path(self, subject: str, within: str = "") -> Path:
-        """Where a subject's split is; `within` is "<protocol>/<granularity>" where these are not the run's own."""
-        return self.folder / "splits" / within / f"{subject}.json"
-
     def split(self, subject: str, within: str = "", granularity: str = "") -> Split:
-        """A subject's split of all trials, or of those of a granularity: read, or made once and written."""
-        path, pool = self.split_path(subject, within), self.pool(subject)
+        """A subject's split of all trials, or of those of a granularity: read, or made once and written; `within` is
+        "<protocol>/<granularity>" where these are not the run's own."""
+        path, pool = self.folder / "splits" / within / f"{subject}.json", self.pool(subject)
         if not path.is_file():
             trials = pool[granularity_rows(pool, granularity)] if granularity else pool
             made = make_split(trials, settings=self.settings.split, subject=subject)
@@ -134,30 +132,20 @@ class Run:
         """Stimuli that any of the trials showed, in alphabetical order: the order of captions and embeddings."""
         return [str(name) for name in np.unique(self.dataset[0].column("image"))]
 
-    def stimulus_rows(self, trials: Trials) -> np.ndarray:
-        """Row of every trial's stimulus in `stimuli`."""
-        return np.searchsorted(np.array(self.stimuli), trials.column("image"))
-
-    def features_path(self, subject: str) -> Path:
-        """Path of a subject's features; each granularity has its own folder."""
-        return self.folder / self.settings.data.features_folder / f"s{subject}_de.npy"
-
-    def model_path(self, subject: str, fold: int, encoder: str = "") -> Path:
-        """Path of the decoder of a subject and fold, by the encoder of the settings or another one."""
-        name = (encoder or self.settings.encoder.name).replace(":", "_")
-        return self.folder / "models" / f"{name}_s{subject}_fold{fold}_model.safetensors"
-
-    def predictions_path(self, subject: str) -> Path:
-        """Path of the predictions for a subject's test trials."""
-        return self.folder / "predictions" / f"s{subject}.npy"
-
-    def embeddings_path(self, target: str) -> Path:
-        """Where the embeddings of a target space are, one row per image of this run."""
-        return self.folder / "targets" / f"{'clip_embeddings' if target == 'clip-text' else target}.npy"
+    def path(self, kind: Artifact, of: str, fold: int = 0, encoder: str = "") -> Path:
+        """Path of a subject's features, decoder of a fold or predictions, or of the embeddings of a target space."""
+        encoder = (encoder or self.settings.encoder.name).replace(":", "_")
+        names: dict[Artifact, str] = {
+            "features": f"{self.settings.data.features_folder}/s{of}_de.npy",  # a folder per granularity
+            "embeddings": f"targets/{'clip_embeddings' if of == 'clip-text' else of}.npy",  # a row per image
+            "decoder": f"models/{encoder}_s{of}_fold{fold}_model.safetensors",
+            "predictions": f"predictions/s{of}.npy",
+        }
+        return self.folder / names[kind]
 
     def targets(self, target: str = "") -> np.ndarray:
         """Memory-map the embeddings of a target space, by default of the one that encoders predict."""
-        path = self.embeddings_path(target or self.settings.embed.target)
+        path = self.path("embeddings", target or self.settings.embed.target)
         embeddings = artifacts.read_array(path, "embeddings; `neurocanvas embed` makes them")
         if artifacts.read_card(path).get("stimuli") != self.stimuli:
             raise NeuroCanvasError(
@@ -189,7 +177,14 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
     artifacts.write_text(path, stream.getvalue())
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Read a PNG of the run."""
-    with open_picture(path, "delete it and run `neurocanvas generate` again") as image:
-        return np.asarray(image.convert("RGB"))
+def read_pictures(paths: Iterable[Path], size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read PNGs of the run, or pictures from elsewhere in one size, as (n, height, width, 3), uint8."""
+    if size is not None:
+        from neurocanvas.audit import external
+
+        return external.read_pictures([*paths], size)
+    pictures = []
+    for path in paths:
+        with open_picture(path, "delete it and run `neurocanvas generate` again") as image:
+            pictures.append(np.asarray(image.convert("RGB")))
+    return np.stack(pictures)

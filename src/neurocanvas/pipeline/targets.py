@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -39,25 +40,14 @@ def caption(run: Run) -> list[Path]:
     if artifacts.is_done(path, inputs):
         return [path]
 
-    def describe(places: list[int]) -> Iterator[np.ndarray]:
-        units = [[ids[place] for place in places[part]] for part in batches(len(places), AT_ONCE)]
-        for found in run.spread("caption", _describe, units, sizes=[len(unit) for unit in units]):
-            yield from map(np.array, found)
-
     if captions is None:
-        captions = dict(zip(ids, map(str, artifacts.cached("captions", keys, describe)), strict=True))
+        made = artifacts.cached("captions", keys, partial(_make, run, "caption", ids))
+        captions = dict(zip(ids, map(str, made), strict=True))
     write_captions(path, captions)
     artifacts.finish(path, inputs, {
         "source": settings.source or run.settings.family, "recipe": settings.recipe, "images": prints,
     })  # fmt: skip
     return [path]
-
-
-def _describe(run: Run, names: list[str]) -> list[str]:
-    """Captions of some images by the captioner."""
-    source, recipe = run.settings.caption.source or run.settings.family, run.settings.caption.recipe
-    describe = process_cache("caption", "captioner", (source, recipe), lambda: load_captioner(source, recipe))
-    return describe([run.dataset[1].picture(name) for name in names])
 
 
 def embed(run: Run) -> list[Path]:
@@ -66,7 +56,7 @@ def embed(run: Run) -> list[Path]:
     paths: list[Path] = []
     captions = read_captions(made_from, run.stimuli, "run `neurocanvas caption`")
     for target in dict.fromkeys(("clip-text", run.settings.embed.target)):
-        space, path = target_space(f"{target}@{run.settings.family}"), run.embeddings_path(target)
+        space, path = target_space(f"{target}@{run.settings.family}"), run.path("embeddings", target)
         of_images = TARGETS[target].of == "image"
         sources = [images.print_of(name) or name if of_images else captions[name] for name in run.stimuli]
         weights = source_print(run.settings.family)
@@ -75,26 +65,33 @@ def embed(run: Run) -> list[Path]:
         paths.append(path)
         if artifacts.is_done(path, inputs):
             continue
-
         items = run.stimuli if of_images else [captions[name] for name in run.stimuli]
-
-        def encode(places: list[int], items: list[str] = items, name: str = str(space)) -> Iterator[np.ndarray]:
-            units = [(name, [items[place] for place in places[part]]) for part in batches(len(places), AT_ONCE)]
-            for encoded in run.spread("embed", _encode, units, title=name, sizes=[len(some) for _, some in units]):
-                yield from encoded
-
         card = {"family": run.settings.family, "target": str(space), "stimuli": run.stimuli}
-        rows = artifacts.cached("embeddings", keys, encode)
+        rows = artifacts.cached("embeddings", keys, partial(_make, run, str(space), items))
         made = [] if of_images else [made_from]
         shape = (len(keys), *space.shape)
         artifacts.write_array(path, rows, inputs, card, made, shape=shape, dtype=np.float16)
     return paths
 
 
-def _encode(run: Run, unit: tuple[str, Sequence[Any]]) -> np.ndarray:
-    """Embeddings of some captions, or of images by their names."""
-    name, some = unit
-    kind, _, network = name.partition("@")
-    encode = process_cache("embed", "encoder", name, lambda: resolve_name(TARGETS[kind].load)(network))
-    encoded: np.ndarray = encode([run.dataset[1].picture(one) for one in some] if TARGETS[kind].of == "image" else some)
-    return encoded
+def _make(run: Run, what: str, items: Sequence[str], places: Sequence[int]) -> Iterator[np.ndarray]:
+    """Captions, or embeddings in a target space, of the items at these places: names of images, or captions."""
+    units = [(what, [items[place] for place in places[part]]) for part in batches(len(places), AT_ONCE)]
+    stage = "caption" if what == "caption" else "embed"
+    for made in run.spread(stage, _ask_network, units, title=what, sizes=[len(some) for _, some in units]):
+        yield from map(np.asarray, made)
+
+
+def _ask_network(run: Run, unit: tuple[str, Sequence[Any]]) -> Sequence[str] | np.ndarray:
+    """Captions of some images, or embeddings of images or captions in a target space."""
+    what, items = unit
+    kind, _, family = what.partition("@")
+    if kind == "caption":
+        source, recipe = run.settings.caption.source or run.settings.family, run.settings.caption.recipe
+        network = process_cache("caption", "captioner", (source, recipe), lambda: load_captioner(source, recipe))
+    else:
+        network = process_cache("embed", "encoder", what, lambda: resolve_name(TARGETS[kind].load)(family))
+    if kind == "caption" or TARGETS[kind].of == "image":
+        items = [run.dataset[1].picture(name) for name in items]
+    made: Sequence[str] | np.ndarray = network(items)
+    return made

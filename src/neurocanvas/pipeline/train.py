@@ -13,7 +13,7 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.config import ARCHITECTURES
-from neurocanvas.data.splits import Fold, blocked_trials, groups
+from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Window, load_decoder, project
 from neurocanvas.encoders import find_encoder
@@ -65,7 +65,7 @@ def _extract(run: Run, subject: str, *, keep_imported: bool) -> Path:
     from neurocanvas.data.montage import BANDS
     from neurocanvas.features.differential_entropy import UNITS, extract
 
-    trials, settings, path = run.opened[subject], run.settings.features, run.features_path(subject)
+    trials, settings, path = run.opened[subject], run.settings.features, run.path("features", subject)
     inputs = artifacts.fingerprint("features", trials.fingerprint(), settings)
     imported = keep_imported and path.is_file() and artifacts.read_card(path).get("imported")
     if not (imported or artifacts.is_done(path, inputs)):
@@ -84,54 +84,39 @@ def _extract(run: Run, subject: str, *, keep_imported: bool) -> Path:
 
 def write_trials(run: Run, subject: str) -> None:
     """Write a subject's trial table beside the features."""
-    path, trials = run.features_path(subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
+    path, trials = run.path("features", subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
     write_table(path, {"trial": trials.names, **{name: trials.column(name) for name in trials.metadata}})
 
 
-def pooled_features_paths(run: Run, subject: str) -> list[Path]:
-    """Paths of the features of a subject's pool."""
-    return [run.features_path(one) for one in unique_names(run.pool(subject).column("subject"))]
-
-
-def read_pooled_features(run: Run, subject: str) -> tuple[np.ndarray, Mapping[str, Any]]:
-    """Read the features of a subject's pool."""
-    values, card = _read_features(run, subject)
-    whose = run.pool(subject).column("subject")
-    pooled = np.empty((len(whose), *values.shape[1:]), values.dtype)
-    for one in np.unique(whose).tolist():
-        part, other = (values, card) if one == subject else _read_features(run, one)
-        if any(other.get(key) != card.get(key) for key in MADE_BY):
-            raise NeuroCanvasError(
-                f"{run.features_path(one)}: made in another way than those of subject {subject}, for which its trials "
-                "train; run `neurocanvas features` again."
-            )
-        pooled[whose == one] = part
-    return pooled, card
-
-
-def _read_features(run: Run, subject: str) -> tuple[np.ndarray, Mapping[str, Any]]:
-    """A subject's features and their card."""
-    path = run.features_path(subject)
-    values, card = artifacts.read_array(path, FEATURES), artifacts.read_card(path)
-    if len(values) != len(run.opened[subject]):
-        raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
-    return values, card
-
-
-def read_inputs(run: Run, subject: str, decoder: Decoder) -> Any:
-    """What a decoder is fitted on: features of a subject's pool, or its signal in the window."""
-    if decoder.takes == "features":
-        return read_pooled_features(run, subject)[0]
+def read_inputs(run: Run, subject: str, decoder: Decoder | None = None) -> Any:
+    """What a decoder is fitted on: features of a subject's pool (also without a decoder), or its signal in a window."""
     pool = run.pool(subject)
-    window = Window([pool], pool.spec, decoder.window)
-    return window.read() if 4 * math.prod(window.shape) <= IN_MEMORY else window
+    if decoder is not None and decoder.takes == "signal":
+        window = Window([pool], pool.spec, decoder.window)
+        return window.read() if 4 * math.prod(window.shape) <= IN_MEMORY else window
+    whose, parts, cards = pool.column("subject"), {}, {}
+    for one in dict.fromkeys((subject, *np.unique(whose).tolist())):
+        path = run.path("features", one)
+        parts[one], cards[one] = artifacts.read_array(path, FEATURES), artifacts.read_card(path)
+        if len(parts[one]) != len(run.opened[one]):
+            raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
+        if any(cards[one].get(key) != cards[subject].get(key) for key in MADE_BY):
+            raise NeuroCanvasError(
+                f"{path}: made in another way than those of subject {subject}, for which its trials train; run "
+                "`neurocanvas features` again."
+            )
+    pooled = np.empty((len(whose), *parts[subject].shape[1:]), parts[subject].dtype)
+    for one in np.unique(whose).tolist():
+        pooled[whose == one] = parts[one]
+    return pooled
 
 
 def made_from(run: Run, subject: str, decoder: Decoder) -> tuple[list[Path], list[str]]:
     """The artifacts that a decoder's inputs are read from, and their hashes."""
     if decoder.takes == "signal":
         return [], [run.pool(subject).fingerprint()]
-    paths = [check_file(path, FEATURES) for path in pooled_features_paths(run, subject)]
+    whose = unique_names(run.pool(subject).column("subject"))
+    paths = [check_file(run.path("features", one), FEATURES) for one in whose]
     return paths, [artifacts.read_card(path)["sha256"] for path in paths]
 
 
@@ -176,7 +161,7 @@ def train(run: Run) -> list[Path]:
 def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     """Train one encoder for one subject and fold, unless it is there; continue after a kill."""
     subject, number, name = unit
-    pool, decoder, path = run.pool(subject), make_decoder(run, name), run.model_path(subject, number, name)
+    pool, decoder, path = run.pool(subject), make_decoder(run, name), run.path("decoder", subject, number, name)
     fold = run.split(subject).folds[number].joined()
     read, hashes = made_from(run, subject, decoder)
     parameters = {key: value for key, value in decoder.get_params(deep=False).items() if key not in EXECUTION}
@@ -184,7 +169,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     if closed_form:
         of_encoder = {key: value for key, value in parameters.items() if key.startswith("encoder__")}
         parameters = {key: parameters[key] for key in OF_CLOSED_FORM} | of_encoder
-    embedded = run.embeddings_path(run.settings.embed.target)
+    embedded = run.path("embeddings", run.settings.embed.target)
     target_hash = artifacts.read_card(check_file(embedded, "embeddings; `neurocanvas embed` makes them"))["sha256"]
     inputs = artifacts.fingerprint("train 3", hashes, target_hash, run.stimuli, fold.fingerprint(), parameters)
     state = path.with_name(path.name + ".state")
@@ -193,7 +178,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         return path
     targets = run.targets()
     space = TargetSpace(run.settings.embed.target, targets.shape[1:], run.settings.family)
-    y = Embeddings(space, run.stimuli, targets, run.stimulus_rows(pool))
+    y = Embeddings(space, run.stimuli, targets, np.searchsorted(run.stimuli, pool.column("image")))
     common = run.settings.encoder.components, run.settings.encoder.token_weights
     projected = process_cache("train", "targets", (run, unit[:2]), lambda: project(y, fold.train, *common))
     left = 0 if closed_form else decoder.epochs or 0
@@ -208,6 +193,14 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         x, y, pool.spec, train=fold.train, validation=fold.validation, projected=projected, state=state, log=note
     )
     advance(max(0, left - len(decoder.history_)))  # most trainings end early
+    # test labels are read after all predictions
+    rows_of, scores = {"val": fold.validation, "test": fold.test}, {}
+    predicted = {part: decoder.outputs(x[rows]) for part, rows in rows_of.items()}
+    for part, rows in rows_of.items():
+        shown = y.row_of_trial[rows]
+        true, distance = projected[1][shown], projected[2][shown]
+        scores[f"{part}_mse"] = mse_per_element(predicted[part], true, distance, decoder.basis_)
+        scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(predicted[part], true, distance, shown)))
     inside = np.sum(decoder.basis_.target_sd.astype(np.float64) ** 2)
     outside = np.mean(projected[2][y.row_of_trial[fold.train]])
     card = {
@@ -217,28 +210,13 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         | {part: len(rows) for part, rows in fold.parts().items()},
         "selection": f"lowest validation error; validation trials are {fold.selection}",
         "history": decoder.history_, "selected_epoch": decoder.chosen_,
-        "scores": {name: _scores(decoder, *projected[1:], x, y.row_of_trial, fold)},
+        "scores": {name: scores},
         "explained": float(inside / (inside + outside)), "licence": LICENCE, "findings": listed(fold.findings),
     }  # fmt: skip
     decoder.save(path)
     artifacts.finish(path, inputs, card, [*read, embedded])
     state.unlink(missing_ok=True)
     return path
-
-
-def _scores(
-    decoder: Decoder, coordinates: np.ndarray, distances: np.ndarray, x: Any, shown: np.ndarray, fold: Fold
-) -> dict[str, float]:
-    """Error and two-way identification on validation and test trials, whose labels are read after all predictions."""
-    rows_of = {"val": fold.validation, "test": fold.test}
-    predicted = {part: decoder.outputs(x[rows]) for part, rows in rows_of.items()}
-    scores = {}
-    for part, found in predicted.items():
-        own = shown[rows_of[part]]
-        true, distance = coordinates[own], distances[own]
-        scores[f"{part}_mse"] = mse_per_element(found, true, distance, decoder.basis_)
-        scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(found, true, distance, own)))
-    return scores
 
 
 def training_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -259,7 +237,9 @@ def training_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def asked(values: Any, trials: Trials, rows: np.ndarray, average: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def select_inputs(
+    values: Any, trials: Trials, rows: np.ndarray, average: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs of trials, or their mean over the showings of each image; row of the first showing; number of showings."""
     if not average:
         return values[rows], rows, np.ones(len(rows), dtype=np.int64)
@@ -280,26 +260,26 @@ def _predict(run: Run, subject: str) -> Path:
     """Predict the test trials of one subject in coordinates of their fold's basis, unless that was done."""
     pool, average = run.pool(subject), run.settings.split.average_test
     folds_of = run.split(subject).folds
-    models = [run.model_path(subject, number) for number in range(len(folds_of))]
+    models = [run.path("decoder", subject, number) for number in range(len(folds_of))]
     cards = [artifacts.read_card(check_file(model, "a decoder; `neurocanvas train` makes it")) for model in models]
-    decoders = [read_decoder(run, model) for model in models]
+    decoders = [load_decoder(model, getattr(run.decoder, "encoder", None)) for model in models]
     for decoder in decoders:
         decoder.set_params(device=run.settings.execution.device, precision=run.settings.execution.precision)
     read, sources = made_from(run, subject, decoders[0])
-    path = run.predictions_path(subject)
+    path = run.path("predictions", subject)
     hashes = [card["sha256"] for card in cards]
     inputs = artifacts.fingerprint("predict 3", hashes, [fold.fingerprint() for fold in folds_of], sources, average)
     if artifacts.is_done(path, inputs):
         return path
     values = read_inputs(run, subject, decoders[0])
-    tests = [asked(values, pool, fold.test, average) for fold in folds_of]
+    tests = [select_inputs(values, pool, fold.test, average) for fold in folds_of]
     own = np.flatnonzero(pool.column("subject") == subject)
     rows = np.searchsorted(own, np.concatenate([shown for _, shown, _ in tests]))  # in the subject's own table
     folds = np.concatenate([np.full(len(shown), number) for number, (_, shown, _) in enumerate(tests)])
     order = np.argsort(rows, kind="stable")
     # shrinkage of predictions is measured on validation trials, averaged as the test trials are
     spreads = [
-        decoder.outputs(asked(values, pool, fold.validation, average)[0]).std(axis=0)
+        decoder.outputs(select_inputs(values, pool, fold.validation, average)[0]).std(axis=0)
         for decoder, fold in zip(decoders, folds_of, strict=True)
     ]
     findings = [one for fold in folds_of for one in fold.findings]
@@ -314,7 +294,7 @@ def _predict(run: Run, subject: str) -> Path:
             members = np.flatnonzero(folds[part] == number) + part.start
             found = decoders[number].outputs(tested[members])
             coordinates[members, : found.shape[1]] = found
-    seen = run.stimulus_rows(pool)
+    seen = np.searchsorted(run.stimuli, pool.column("image"))
     artifacts.write_array(path, coordinates, inputs, {
         "encoder": cards[0].get("encoder", "mlp_sd"), "device": decoders[0].device_, "precision": "float32",
         "decoders": [[one.relative_to(run.folder).as_posix(), sha] for one, sha in zip(models, hashes, strict=True)],
@@ -326,46 +306,33 @@ def _predict(run: Run, subject: str) -> Path:
     return path
 
 
-def read_decoder(run: Run, path: Path) -> Decoder:
-    """Load a decoder of this run."""
-    given = None if run.decoder is None or isinstance(run.decoder.encoder, str) else run.decoder.encoder
-    return load_decoder(path, given)
-
-
 def decoders_of(run: Run, subject: str) -> list[Decoder]:
     """The decoders that made a subject's predictions, one per fold, as the predictions say."""
-    path, decoders = run.predictions_path(subject), []
+    path, decoders = run.path("predictions", subject), []
     for name, sha256 in artifacts.read_card(path)["decoders"]:
         model = run.folder / check_name(run.folder, name, str(path))
         if artifacts.read_card(check_file(model, "the decoder of these predictions"))["sha256"] != sha256:
             raise NeuroCanvasError(f"{path}: {name} was trained anew since; run `neurocanvas predict` again.")
-        decoders.append(read_decoder(run, model))
+        decoders.append(load_decoder(model, getattr(run.decoder, "encoder", None)))
     return decoders
 
 
-class Predictions:
-    """Predicted targets of a subject's test trials, rebuilt from their coordinates when they are indexed."""
-
-    def __init__(self, run: Run, subject: str) -> None:
-        path = run.predictions_path(subject)
-        self.coordinates = artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
-        self.bases = [decoder.basis_ for decoder in decoders_of(run, subject)]
-        self.folds = np.array(artifacts.read_card(path)["folds"])
-        self.means = np.stack([basis.mean for basis in self.bases])
-        self.shape = (len(self.coordinates), *self.means.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.coordinates)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """(n, *shape), float32."""
-        rows = np.atleast_1d(np.arange(len(self))[rows])
-        found = np.empty((len(rows), *self.shape[1:]), np.float32)
-        for part in batches(len(self), AT_ONCE):  # fixed batches, so that no number depends on which rows are read
-            wanted = np.flatnonzero((rows >= part.start) & (rows < part.stop))
-            for number in np.unique(self.folds[rows[wanted]]):
-                members, basis = np.flatnonzero(self.folds[part] == number) + part.start, self.bases[number]
-                whole = basis.inverse(self.coordinates[members, : len(basis.target_sd)])
-                own = wanted[self.folds[rows[wanted]] == number]
-                found[own] = whole[np.searchsorted(members, rows[own])]
-        return found
+def read_predictions(
+    run: Run, subject: str, rows: Any = slice(None), decoders: Sequence[Decoder] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted targets of a subject's test trials, and the mean training target of each one's fold: (n, *shape)."""
+    path = run.path("predictions", subject)
+    coordinates = artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
+    bases = [decoder.basis_ for decoder in decoders or decoders_of(run, subject)]
+    folds = np.array(artifacts.read_card(path)["folds"])
+    rows = np.atleast_1d(np.arange(len(folds))[rows])
+    means = np.stack([basis.mean for basis in bases])[folds[rows]]
+    found = np.empty(means.shape, np.float32)
+    for part in batches(len(folds), AT_ONCE):  # fixed batches, so that no number depends on which rows are read
+        wanted = np.flatnonzero((rows >= part.start) & (rows < part.stop))
+        for number in np.unique(folds[rows[wanted]]):
+            members, basis = np.flatnonzero(folds[part] == number) + part.start, bases[number]
+            whole = basis.inverse(coordinates[members, : len(basis.target_sd)])
+            own = wanted[folds[rows[wanted]] == number]
+            found[own] = whole[np.searchsorted(members, rows[own])]
+    return found, means
