@@ -77,7 +77,7 @@ def page() -> str:
         RETRIEVAL,
         _table(
             ("rule", "transductive", "defined by"),
-            [(f"`{key}`", "yes" if one.transductive else "no", one.reference) for key, one in ASSIGNMENT_RULES.items()],
+            [(f"`{key}`", "yes" if together else "no", said) for key, (together, said) in ASSIGNMENT_RULES.items()],
         ),
     ]
     return "\n\n".join(parts) + "\n"

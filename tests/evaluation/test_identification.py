@@ -9,9 +9,8 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import (
     n_way_top_k,
     n_way_top_k_table,
-    ranks,
+    read_true,
     similarity,
-    two_way,
     two_way_table,
 )
 
@@ -46,7 +45,7 @@ def test_two_way_counts_other_pictures_and_halves_ties(seed: int) -> None:
         np.mean([(row[t] > row[o]) + 0.5 * (row[t] == row[o]) for o in range(len(row)) if o != t])
         for row, t in zip(sim, true)
     ]
-    np.testing.assert_allclose(two_way(sim, true), expected, atol=1e-12)
+    np.testing.assert_allclose(read_true(two_way_table(sim), true), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("n, k", [(2, 1), (3, 1), (4, 2), (6, 1), (6, 3), (6, 6)])
@@ -70,11 +69,6 @@ def test_a_gallery_of_thousands_stays_exact() -> None:
     assert n_way_top_k(sim, np.array([9]), 50, 1)[0] == pytest.approx(expected, rel=1e-9)
 
 
-def test_ranks_put_ties_in_the_middle() -> None:
-    sim = np.array([[3.0, 2.0, 2.0, 2.0, 1.0]])
-    assert [ranks(sim, np.array([t]))[0] for t in range(5)] == [1.0, 3.0, 3.0, 3.0, 5.0]
-
-
 def test_concept_top_k_shares_a_tie_across_the_last_place() -> None:
     scores = np.array([[5.0, 4.0, 4.0, 4.0, 1.0, 0.0]])
     for k, expected in ((1, [1, 0, 0, 0, 0, 0]), (3, [1, 2 / 3, 2 / 3, 2 / 3, 0, 0]), (5, [1, 1, 1, 1, 1, 0])):
@@ -96,7 +90,7 @@ def test_concept_top_k_shares_a_tie_across_the_last_place() -> None:
 )
 def test_bad_tables_are_refused(sim: np.ndarray, true: list[float], message: str) -> None:
     with pytest.raises(NeuroCanvasError, match=message):
-        two_way(sim, np.array(true))
+        read_true(two_way_table(sim), np.array(true))
 
 
 def test_bad_embeddings_and_numbers_of_guesses_are_refused() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, concept_accuracy, retrieve
+from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, assignment_scores, retrieve
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_hungarian_is_the_best_of_all_assignments():
     predictions, gallery = rng.normal(size=(5, 3)), rng.normal(size=(6, 3))
     cosines = cosine_similarity(predictions, gallery)
     best = max(itertools.permutations(range(6), 5), key=lambda columns: cosines[range(5), columns].sum())
-    table = ASSIGNMENT_RULES["hungarian"].score(cosines)
+    table = assignment_scores(cosines, "hungarian")
     assert table.argmax(axis=1).tolist() == list(best)
     assert len(set(cosines.argmax(axis=1))) < 5, "greedy takes a picture twice here"
     rest = np.ones((5, 6), bool)
@@ -57,7 +57,7 @@ def test_hungarian_is_the_best_of_all_assignments():
 def test_csls_is_its_formula():
     cosines = np.random.default_rng(2).uniform(-1, 1, size=(13, 17))
     nearest = [np.sort(cosines, axis=axis).take(range(-10, 0), axis).mean(axis, keepdims=True) for axis in (0, 1)]
-    np.testing.assert_allclose(ASSIGNMENT_RULES["csls"].score(cosines), 2 * cosines - sum(nearest))
+    np.testing.assert_allclose(assignment_scores(cosines, "csls"), 2 * cosines - sum(nearest))
 
 
 def test_csls_takes_a_hub_away():
@@ -75,16 +75,24 @@ def test_csls_takes_a_hub_away():
 def test_only_transductive_rules_depend_on_other_trials(rule):
     rng = np.random.default_rng(5)
     cosines = cosine_similarity(*rng.normal(size=(2, 12, 6)))
-    alone = ASSIGNMENT_RULES[rule].score(cosines[:6])
-    together = ASSIGNMENT_RULES[rule].score(cosines)[:6]
+    alone = assignment_scores(cosines[:6], rule)
+    together = assignment_scores(cosines, rule)[:6]
     same_order = (np.argsort(alone, axis=1) == np.argsort(together, axis=1)).all()
-    assert same_order != ASSIGNMENT_RULES[rule].transductive
+    assert same_order != ASSIGNMENT_RULES[rule][0]
 
 
 def test_concept_accuracy_counts_any_picture_of_the_concept_and_shares_ties():
-    table = np.array([[0.9, 0.1, 0.5, 0.2], [0.1, 0.9, 0.5, 0.2], [0.7, 0.7, 0.7, 0.1]])
-    held = np.array(["a", "a", "b", "c"])
-    assert concept_accuracy(table, np.array(["a", "b", "a"]), held).tolist() == [1.0, 0.0, pytest.approx(2 / 3)]
+    table = np.array([[0.9, 0.1, 0.5, 0.2, 0.0], [0.1, 0.9, 0.5, 0.2, 0.0], [0.7, 0.7, 0.7, 0.1, 0.0]])
+    held, true = np.array([*"aabcd"]), np.zeros(1, int)
+    for row, concept, expected in zip(table, "aba", (1, 0, 2 / 3), strict=True):
+        found = retrieve(row[None], true, np.array([concept]), held, rule="greedy")
+        assert found["concept_accuracy"] == pytest.approx(expected)
+
+
+def test_the_median_rank_puts_ties_in_the_middle():
+    sim, one = np.array([[3.0, 2.0, 2.0, 2.0, 1.0]]), np.zeros(1)
+    found = [retrieve(sim, np.array([true]), one, np.zeros(5), rule="greedy")["median_rank"] for true in range(5)]
+    assert found == [1.0, 3.0, 3.0, 3.0, 5.0]
 
 
 GOOD, FOUR = np.random.default_rng(7).normal(size=(4, 3)), np.arange(4)
@@ -95,7 +103,7 @@ GOOD, FOUR = np.random.default_rng(7).normal(size=(4, 3)), np.arange(4)
     [
         (lambda: retrieve(np.eye(4), FOUR, FOUR, FOUR, rule="best"), "allowed are greedy, hungarian, csls; got 'best'"),
         (lambda: retrieve(GOOD, FOUR % 3, FOUR, FOUR[:3], rule="hungarian"), "at most 3 trials are allowed; got 4"),
-        (lambda: concept_accuracy(np.eye(4), np.arange(3), FOUR), "4 trials and 4 pictures"),
+        (lambda: retrieve(np.eye(4), FOUR, np.arange(3), FOUR, rule="greedy"), "4 trials and 4 pictures"),
     ],
 )
 def test_bad_input_is_refused(call, message):

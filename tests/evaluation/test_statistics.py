@@ -8,8 +8,8 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import two_way_table
 from neurocanvas.evaluation.statistics import (
     OTHERS,
-    Cells,
     bootstrap_interval,
+    draw_cells,
     null_means,
     paired_permutation_p,
     permutation_p,
@@ -87,21 +87,21 @@ def test_a_longer_block_takes_the_labels_of_a_shorter_one_from_the_start_again()
 def test_cells_hold_every_pair_that_their_permutations_read(lengths) -> None:
     units, rng = np.repeat(np.arange(len(lengths)), lengths), np.random.default_rng(4)
     strata = (units >= 30).astype(int)
-    cells = Cells.draw(strata, units, rng=rng)
+    cells, partners, columns = draw_cells(strata, units, rng=rng)
     trials = np.arange(len(units))
-    assert cells.partners.shape[1] <= OTHERS + 1 and (cells.partners[trials, cells.columns] == trials).all()
-    for cell in np.unique(cells.cells):
-        members = np.unique(units[cells.cells == cell])
-        assert len(np.unique(strata[cells.cells == cell])) == 1 and len(members) <= OTHERS + 1
+    assert partners.shape[1] <= OTHERS + 1 and (partners[trials, columns] == trials).all()
+    for cell in np.unique(cells):
+        members = np.unique(units[cells == cell])
+        assert len(np.unique(strata[cells == cell])) == 1 and len(members) <= OTHERS + 1
     full, true = rng.normal(size=(len(units), 40)), rng.integers(0, 40, size=len(units))
     drawn = permutations(np.zeros(len(units)), trials, 30, rng=rng)
     expected = [np.mean([full[i, true[row[i]]] for i in trials]) for row in drawn]
     np.testing.assert_allclose(null_means(full, true, drawn), expected, atol=1e-12)
-    table = np.where(cells.partners < 0, np.nan, full[trials[:, None], true[cells.partners]])
-    drawn = permutations(cells.cells, units, 30, rng=rng)
-    np.testing.assert_array_equal(null_means(table, cells.columns, drawn), null_means(full, true, drawn))
+    table = np.where(partners < 0, np.nan, full[trials[:, None], true[partners]])
+    drawn = permutations(cells, units, 30, rng=rng)
+    np.testing.assert_array_equal(null_means(table, columns, drawn), null_means(full, true, drawn))
     with pytest.raises(NeuroCanvasError, match="reads NaN"):
-        null_means(np.full_like(table, np.nan), cells.columns, drawn)
+        null_means(np.full_like(table, np.nan), columns, drawn)
 
 
 def test_p_within_cells_keeps_its_level_and_finds_what_all_pairs_find() -> None:
@@ -109,8 +109,8 @@ def test_p_within_cells_keeps_its_level_and_finds_what_all_pairs_find() -> None:
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
         noise = rng.normal(size=(70, 1)) + rng.normal(size=(1, 70)) + rng.normal(size=(70, 70))
-        cells = Cells.draw(np.zeros(70), true, rng=rng)
-        within, among = (permutations(of, true, 99, rng=rng) for of in (cells.cells, np.zeros(70)))
+        cells = draw_cells(np.zeros(70), true, rng=rng)[0]
+        within, among = (permutations(of, true, 99, rng=rng) for of in (cells, np.zeros(70)))
         related = noise + 0.45 * np.eye(70)
         pairs = [(noise, within), (related, within), (related, among)]
         p[seed] = [permutation_p(table[true, true].mean(), null_means(table, true, null)) for table, null in pairs]

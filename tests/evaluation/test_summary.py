@@ -7,7 +7,7 @@ import pytest
 
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.statistics import Cells
+from neurocanvas.evaluation.statistics import draw_cells
 from neurocanvas.evaluation.summary import METRICS, exchangeable, score_tables, summarise
 from neurocanvas.findings import finding
 
@@ -28,13 +28,13 @@ def trial_table(n_subjects: int = 1, per_concept: int = 5, folds: int = 1) -> di
     }  # fmt: skip
 
 
-def draw_cells(trials: dict[str, np.ndarray], blocked: bool, seed: int) -> Cells:
-    return Cells.draw(*exchangeable(trials, blocked)[1:], rng=np.random.default_rng([seed, 1]))
+def cells_of(trials: dict[str, np.ndarray], blocked: bool, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return draw_cells(*exchangeable(trials, blocked)[1:], rng=np.random.default_rng([seed, 1]))
 
 
 def in_cells(table: np.ndarray, trials: dict[str, np.ndarray], blocked: bool = False) -> np.ndarray:
     """Of a table of all pictures what a trial's cell holds."""
-    partners = draw_cells(trials, blocked, seed=0).partners
+    partners = cells_of(trials, blocked, seed=0)[1]
     true = np.unique(trials["stimulus"], return_inverse=True)[1]
     return np.where(partners < 0, np.nan, table[np.arange(len(true))[:, None], true[partners]])
 
@@ -57,7 +57,7 @@ def arm_tables(trials, strength: float, seed: int, blocked: bool = False) -> dic
 
 def score(trials, arms, gallery=None, concepts=CONCEPTS, settings=SETTINGS, *, blocked=False, seed=0, **more):
     """Summary and rows of some arms' tables."""
-    gallery, cells = gallery or sorted(set(trials["stimulus"])), draw_cells(trials, blocked, seed=0)
+    gallery, cells = gallery or sorted(set(trials["stimulus"])), cells_of(trials, blocked, seed=0)
     rng = np.random.default_rng(seed)
     return summarise(arms, trials, gallery, concepts, settings, blocked=blocked, cells=cells, rng=rng, **more)
 
@@ -93,10 +93,10 @@ def test_chance_is_exact_for_identification_and_of_other_pictures_for_pixels() -
     chance = {metric: score["chance"] for metric, score in summary["arms"]["eeg"].items()}
     assert summary["n_way"] == 29, "50-way with 29 pictures is 29-way, and is said to be"
     assert [chance[m] for m in METRICS[:4]] == pytest.approx([0.5, 1 / 29, 1 / 6, 5 / 6])
-    tables, cells = arm_tables(trials, STRENGTH["eeg"], seed=0), draw_cells(trials, False, seed=0)
+    tables, partners = arm_tables(trials, STRENGTH["eeg"], seed=0), cells_of(trials, False, seed=0)[1]
     for metric, level in (("pixcorr", 0.3), ("ssim", 0.4)):  # the noise around these, and nothing of the signal
         shown = trials["stimulus"]
-        other = (cells.partners >= 0) & (shown[cells.partners] != shown[:, None])
+        other = (partners >= 0) & (shown[partners] != shown[:, None])
         of_trials = [row[shown].mean() for row, shown in zip(tables[metric], other, strict=True)]
         assert other.sum() == 15 * 14 + 14 * 13 and chance[metric] == pytest.approx(np.mean(of_trials))
         assert chance[metric] == pytest.approx(level, abs=0.02)
@@ -197,7 +197,7 @@ def test_a_run_without_anything_to_exchange_says_so() -> None:
 def test_bad_tables_are_refused(change, message: str) -> None:
     trials = trial_table()
     gallery, arm = sorted(set(trials["stimulus"])), arm_tables(trials, 1.0, seed=2)
-    cells, rng = draw_cells(trials, False, seed=0), np.random.default_rng(0)
+    cells, rng = cells_of(trials, False, seed=0), np.random.default_rng(0)
     change(arm, trials)
     with pytest.raises(NeuroCanvasError, match=message):
         summarise({"eeg": arm}, trials, gallery, CONCEPTS, SETTINGS, blocked=False, cells=cells, rng=rng)
@@ -237,8 +237,8 @@ def test_distances_are_scored_upside_down_and_shown_upright() -> None:
     arms = {arm: arm_tables(trials, strength, seed) for seed, (arm, strength) in enumerate(STRENGTH.items())}
     own = trials["stimulus"][:, None] == np.unique(trials["stimulus"])
     for arm, tables in arms.items():
-        tables["swav"] = -(1.0 - 0.5 * own * (arm == "oracle") + 0.01 * np.random.default_rng(0).random(own.shape))
-    values = {arm: {"lpips": np.full(len(own), -0.25)} for arm in arms}
+        tables["swav"] = 1.0 - 0.5 * own * (arm == "oracle") + 0.01 * np.random.default_rng(0).random(own.shape)
+    values = {arm: {"lpips": np.full(len(own), 0.25)} for arm in arms}
     summary, rows = score(trials, arms, values=values)
     near, far = summary["arms"]["oracle"]["swav"], summary["arms"]["eeg"]["swav"]
     assert near["value"] < 0.52 < 0.9 < far["value"] and near["low"] <= near["value"] <= near["high"]

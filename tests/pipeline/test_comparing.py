@@ -12,7 +12,7 @@ from PIL import Image
 from neurocanvas.config import RunSettings
 from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS
 from neurocanvas.evaluation.pixels import pixcorr, ssim
-from neurocanvas.evaluation.statistics import Cells
+from neurocanvas.evaluation.statistics import draw_cells
 from neurocanvas.pipeline import evaluate as comparing
 from neurocanvas.pipeline.evaluate import Given, cached
 from neurocanvas.pipeline.run import Run, read_pictures
@@ -42,11 +42,11 @@ def anew(drawn: list[Path], seen: list[Path]) -> Given:
 @pytest.mark.parametrize("units", [np.arange(7), np.array([0, 0, 0, 1, 1, 2, 3])], ids=["trials", "blocks"])
 def test_pixels_are_those_of_the_pairs_that_cells_name(given, tmp_path, monkeypatch, units):
     monkeypatch.setattr("neurocanvas.evaluation.statistics.OTHERS", 2)
-    cells = Cells.draw(np.zeros(7), units, rng=np.random.default_rng(0))
-    found = comparing._pixels_in_cells(Run(tmp_path, RunSettings()), given, "eeg", cells)
-    assert found.shape == (7, cells.partners.shape[1], 2) and 2 <= cells.partners.shape[1] <= 3
-    for trial, column in np.ndindex(cells.partners.shape):
-        partner = cells.partners[trial, column]
+    _, partners, _ = draw_cells(np.zeros(7), units, rng=np.random.default_rng(0))
+    found = comparing._pixels_in_cells(Run(tmp_path, RunSettings()), given, "eeg", partners)
+    assert found.shape == (7, partners.shape[1], 2) and 2 <= partners.shape[1] <= 3
+    for trial, column in np.ndindex(partners.shape):
+        partner = partners[trial, column]
         if partner < 0:
             assert np.isnan(found[trial, column]).all()
             continue

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from neurocanvas.report.figures import at, curves, ticks
+from neurocanvas.report.figures import at, axis, curves
 from neurocanvas.report.sections import importance
 
 
 def test_scales_hold_their_values_and_stay_round() -> None:
     for values in ([0.2, 0.61], [-0.03, 0.57], [0.0], [1.0], [0.004, float("nan")], [-0.4, -0.1]):
-        scale = ticks(values)
+        scale, drawn = axis(values, True)
         finite = np.array([value for value in values if np.isfinite(value)])
         assert scale[0] <= finite.min() and scale[-1] >= finite.max() and scale[0] < scale[-1]
-        assert 2 <= len(scale) <= 7
+        assert 2 <= len(scale) <= 7 and drawn.count("<text") == len(scale)
     assert (at(-9.0, scale), at(9.0, scale)) == ("0.00%", "100.00%")
 
 

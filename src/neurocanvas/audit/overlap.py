@@ -11,8 +11,8 @@ import numpy as np
 
 from neurocanvas.audit.verdict import conclude
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.evaluation.benchmark import SIGNIFICANT
 from neurocanvas.evaluation.statistics import (
+    SIGNIFICANT,
     bootstrap_interval,
     holm,
     permutation_p,

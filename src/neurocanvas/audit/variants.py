@@ -39,12 +39,12 @@ class Variant:
     window: Window = MINDEYE_WINDOW  # of SSIM
     clamped: bool = False  # 8-bit generated pictures are clamped to 0 and 1 of 255 before PixCorr and SSIM
     divisor: int = 0  # of the sum of PixCorr over pictures; 0: their number
-    # distractors; how many are drawn per trial (0: all others); what is subtracted from the number of successes
-    two_way: tuple[Literal["seen", "generated"], int, int] | None = None
+    # distractors (all others; a program that draws some of them has this mean); what is subtracted from the successes
+    two_way: tuple[Literal["seen", "generated"], int] | None = None
     networks: Mapping[str, FeatureNetwork] = field(default_factory=dict)
     jpeg: int = 0  # quality at which generated pictures pass through JPEG first; 0: not
     generated_resize: Resize | None = None  # by PIL, of generated pictures alone, before all else
-    n_way: tuple[int, int, int] | None = None  # classes, guesses, draws of the other classes
+    n_way: tuple[int, int] | None = None  # classes, guesses; the mean over all draws of the other classes
     upper_half: int = 0  # distractors of which the true concept must beat more than half; 0: no such score
 
 
@@ -65,7 +65,7 @@ VARIANTS: dict[str, Variant] = {
         "MedARC-AI/MindEyeV2, src/final_evaluations.ipynb",
         "The default of the field: pixels at 425 from 256, a tie is a failure.",
         pixels=Preprocess((SQUARE_256, Resize(425, antialias=False))),
-        two_way=("seen", 0, 0),
+        two_way=("seen", 0),
         networks=_MINDEYE_NETWORKS,
     ),
     "atm-old": Variant(
@@ -74,14 +74,14 @@ VARIANTS: dict[str, Variant] = {
         "pictures are clamped to 0 and 1. As committed it stops with fewer pictures and pairs unsorted folders.",
         pixels=Preprocess((SQUARE_256, Resize(425, antialias=False)), on="8-bit tensor"),
         clamped=True, divisor=982,
-        two_way=("seen", 0, 0),
+        two_way=("seen", 0),
         networks=_MINDEYE_NETWORKS,
     ),
     "ozcelik": Variant(
         "ozcelikfu/brain-diffuser, scripts/evaluate_reconstruction.py, as desa-lab/Perceptogram runs it",
         "All networks see 224 pixels by PIL; pixels are compared at 512 (in brain-diffuser itself at 425).",
         pixels=Preprocess((Resize(512, "square", "bicubic"),), on="pil"),
-        two_way=("seen", 0, 0),
+        two_way=("seen", 0),
         networks={
             **{name: replace(row, preprocess=_224) for name, row in _MINDEYE_NETWORKS.items() if name != "clip"},
             "clip": replace(FEATURE_NETWORKS["clip"], preprocess=replace(_224, mean=CLIP_MEAN, std=CLIP_STD)),
@@ -93,7 +93,7 @@ VARIANTS: dict[str, Variant] = {
         "flat window of 7. AlexNet after pooling. Pictures that are not square are distorted.",
         pixels=Preprocess((Resize(512, "short side swapped"),), crop=512),
         window=Window(7, 0, sample_covariance=True, grey=False),
-        two_way=("generated", 500, 0),
+        two_way=("generated", 0),
         networks={
             **_MINDEYE_NETWORKS,
             **{
@@ -118,7 +118,7 @@ VARIANTS: dict[str, Variant] = {
         "Generated pictures go through JPEG and 224 pixels, then all is compared from there, pixels at 512. One is "
         "taken off the successes although the picture itself is none, so the best score is (n - 2) / (n - 1).",
         pixels=Preprocess((*_FROM_224, Resize(512))),
-        two_way=("seen", 0, 1),
+        two_way=("seen", 1),
         networks={
             name: replace(FEATURE_NETWORKS[name], preprocess=how)
             for name, how in (
@@ -138,7 +138,7 @@ VARIANTS: dict[str, Variant] = {
         "The true class is what the classifier says of the seen picture, not its label; it competes with 49 others "
         "that are drawn 40 times for every picture.",
         networks={"top1-of-50": FEATURE_NETWORKS["imagenet"]},
-        n_way=(50, 1, 40),
+        n_way=(50, 1),
     ),
     "crosspt-upper-half": Variant(
         "Promise-Z5Q2SQ/EEG-ImageNet-anonymous, src/two_way.py",
@@ -195,24 +195,16 @@ def add_up(correlations: np.ndarray, divisor: int) -> np.ndarray:
     return np.where(counted, correlations, 0.0) * len(correlations) / divisor
 
 
-def variant_two_way(sim: np.ndarray, name: str = "mindeye", *, rng: np.random.Generator | None = None) -> np.ndarray:
+def variant_two_way(sim: np.ndarray, name: str = "mindeye") -> np.ndarray:
     """Two-way identification as a variant counts it."""
     rule, table = VARIANTS[name].two_way, check_table(sim, "similarities")
     n = len(table)
     if table.shape != (n, n) or rule is None:
         raise NeuroCanvasError(f"similarities: pairs are needed, as many rows as columns; got {table.shape}.")
-    distractors, drawn, subtracted = rule
+    distractors, subtracted = rule
     table = table if distractors == "seen" else table.T
     wins = table < np.diagonal(table)[:, None]
-    if not drawn or rng is None:
-        return np.asarray((wins.sum(axis=1) - subtracted) / (n - 1))
-    if n - 1 < drawn:
-        raise NeuroCanvasError(
-            f"variant {name}: {drawn} others are drawn, so {drawn + 1} pairs are needed; got {n}. "
-            "Give no rng for the expectation over all others."
-        )
-    others = [np.delete(np.arange(n), row) for row in range(n)]
-    return np.array([wins[i, rng.choice(others[i], drawn, replace=False)].mean() for i in range(n)])
+    return np.asarray((wins.sum(axis=1) - subtracted) / (n - 1))
 
 
 def score_similarity(sim: np.ndarray, metric: str, name: str) -> np.ndarray:
@@ -222,47 +214,23 @@ def score_similarity(sim: np.ndarray, metric: str, name: str) -> np.ndarray:
     return variant_two_way(sim, name)
 
 
-def n_way_class(
-    logits: np.ndarray,
-    seen_logits: np.ndarray,
-    name: str = "mindvis-nway",
-    *,
-    rng: np.random.Generator | None = None,
-) -> np.ndarray:
+def n_way_class(logits: np.ndarray, seen_logits: np.ndarray, name: str = "mindvis-nway") -> np.ndarray:
     """Is the class of the seen picture among the best of n for the generated one?"""
-    n_way, guesses, draws = VARIANTS[name].n_way or (0, 0, 0)
+    n_way, guesses = VARIANTS[name].n_way or (0, 0)
     table, seen = check_table(logits, "logits"), check_table(seen_logits, "seen logits")
     if table.shape != seen.shape or table.shape[1] < n_way or not n_way:
         raise NeuroCanvasError(
             f"logits: equal shapes with {n_way} classes or more are needed; got {table.shape} and {seen.shape}."
         )
-    true = seen.argmax(axis=1)
-    if rng is None:
-        return n_way_top_k(table, true, n_way, guesses)
-    above = table > read_true(table, true)[:, None]
-    shares = np.empty(len(table))
-    for row, column in enumerate(true):
-        others = np.delete(above[row], column)
-        drawn = rng.permuted(np.tile(others, (draws, 1)), axis=1)[:, : n_way - 1]
-        shares[row] = (drawn.sum(axis=1) < guesses).mean()
-    return shares
+    return n_way_top_k(table, seen.argmax(axis=1), n_way, guesses)
 
 
-def upper_half(
-    scores: np.ndarray,
-    true: np.ndarray,
-    name: str = "crosspt-upper-half",
-    *,
-    rng: np.random.Generator | None = None,
-) -> np.ndarray:
-    """Does the true concept beat more than half of the distractors?"""
+def upper_half(scores: np.ndarray, true: np.ndarray, name: str = "crosspt-upper-half") -> np.ndarray:
+    """How often the true concept beats more than half of the distractors that are drawn."""
     from scipy.stats import binom
 
-    count = VARIANTS[name].upper_half
-    table = check_table(scores, "scores")
+    count, table = VARIANTS[name].upper_half, check_table(scores, "scores")
     if not count:
         raise NeuroCanvasError(f"variant {name}: has no upper half.")
     beaten = (table < read_true(table, np.asarray(true))[:, None]).sum(axis=1) / (table.shape[1] - 1)
-    if rng is None:
-        return np.asarray(binom.sf(count // 2, count, beaten))
-    return np.asarray((rng.binomial(count, beaten) > count // 2).astype(np.float64))
+    return np.asarray(binom.sf(count // 2, count, beaten))

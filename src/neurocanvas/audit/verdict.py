@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from neurocanvas.evaluation.benchmark import SIGNIFICANT
-from neurocanvas.evaluation.statistics import holm
+from neurocanvas.evaluation.statistics import SIGNIFICANT, holm
 from neurocanvas.findings import RESULT, Finding, finding
 
 # How epoch, penalty or model were selected.

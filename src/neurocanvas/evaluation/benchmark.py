@@ -13,11 +13,10 @@ import numpy as np
 
 from neurocanvas.data.trials import natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, csv_text
-from neurocanvas.evaluation.statistics import holm, permutation_p
+from neurocanvas.evaluation.statistics import SIGNIFICANT, holm, permutation_p
 from neurocanvas.findings import Finding, finding, listed, read_findings
 from neurocanvas.targets.pretrained import batches
 
-SIGNIFICANT = 0.05
 AT_ONCE = 4_000_000  # labels permuted at a time: tens of megabytes
 
 # README of Promise-Z5Q2SQ/EEG-ImageNet-Dataset (MIT), table 1, in the order all (80 concepts), coarse (40), fine (8,

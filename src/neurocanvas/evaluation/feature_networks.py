@@ -225,7 +225,6 @@ def extract_features(
     forward: Forward,
     *,
     batch_size: int = 32,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
     """One layer's output for every picture, flattened: (n, n_features), float32; AlexNet(2) has 184,512 features."""
     import torch
@@ -245,7 +244,6 @@ def extract_features(
         if part.start == 0:  # the first part says how many features there are
             found = np.empty((len(pictures), rows.shape[1]), np.float32)
         found[part] = rows
-        progress(part.stop - part.start)
     return found
 
 

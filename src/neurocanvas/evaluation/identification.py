@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from math import comb
 
@@ -68,36 +67,21 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.clip(found, -1.0, 1.0, out=found)
 
 
-def _scored(sim: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Score every entry by how many others of its row are larger, and how many are equal."""
+def two_way_table(sim: np.ndarray) -> np.ndarray:
+    """Two-way identification of every trial, for every picture that could have been the true one."""
     from scipy.stats import rankdata
 
     table = check_table(sim, "similarities")
-    found = np.empty(table.shape)
-    for rows in batches(len(table), max(1, AT_ONCE // table.shape[1])):
-        lowest = rankdata(table[rows], method="min", axis=1).astype(np.int64)
-        highest = rankdata(table[rows], method="max", axis=1).astype(np.int64)
-        found[rows] = score(table.shape[1] - highest, highest - lowest)
+    found, n = np.empty(table.shape), table.shape[1]
+    for rows in batches(len(table), max(1, AT_ONCE // n)):
+        found[rows] = 1.0 - (n - rankdata(table[rows], axis=1)) / (n - 1)
     return found
-
-
-def ranks(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Rank of the true picture in the whole gallery: 1 is best, chance is (n_pictures + 1) / 2."""
-    return _scored(sim, lambda above, tied: 1.0 + above + tied / 2.0)[np.arange(len(sim)), true]
-
-
-def two_way_table(sim: np.ndarray) -> np.ndarray:
-    """Two-way identification of every trial, for every picture that could have been the true one."""
-    return _scored(sim, lambda above, tied: 1.0 - (above + tied / 2.0) / (np.shape(sim)[1] - 1))
-
-
-def two_way(sim: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Two-way identification: how often the true picture is more similar than another one. Chance is .5."""
-    return read_true(two_way_table(sim), true)
 
 
 def n_way_top_k_table(sim: np.ndarray, n: int, k: int = 1) -> np.ndarray:
     """n-way top-k identification of every trial, for every picture that could have been the true one."""
+    from scipy.stats import rankdata
+
     others = np.shape(sim)[-1] - 1
     if not 2 <= n <= others + 1 or not 1 <= k <= n:
         raise NeuroCanvasError(
@@ -111,7 +95,14 @@ def n_way_top_k_table(sim: np.ndarray, n: int, k: int = 1) -> np.ndarray:
     ]
     # ties broken at random put 0, 1, ... or `tied` of the equal pictures before the true one, equally often
     summed = np.concatenate([[0.0], np.cumsum(success)])
-    return _scored(sim, lambda above, tied: np.clip((summed[above + tied + 1] - summed[above]) / (tied + 1), 0, 1))
+    table = check_table(sim, "similarities")
+    found = np.empty(table.shape)
+    for rows in batches(len(table), max(1, AT_ONCE // table.shape[1])):
+        lowest = rankdata(table[rows], method="min", axis=1).astype(np.int64)
+        highest = rankdata(table[rows], method="max", axis=1).astype(np.int64)
+        above, tied = table.shape[1] - highest, highest - lowest
+        found[rows] = np.clip((summed[above + tied + 1] - summed[above]) / (tied + 1), 0, 1)
+    return found
 
 
 def n_way_top_k(sim: np.ndarray, true: np.ndarray, n: int, k: int = 1) -> np.ndarray:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.evaluation.identification import check_table, n_way_top_k_table, ranks
+from neurocanvas.evaluation.identification import n_way_top_k_table
+
+# Name of the rule -> whether it is transductive, and how a trial gets its picture.
+ASSIGNMENT_RULES: Mapping[str, tuple[bool, str]] = MappingProxyType(
+    {
+        "greedy": (False, "every trial takes the picture with the largest cosine (UBP, NeuroBridge, NICE, ATM)"),
+        "hungarian": (True, "no two trials take the same picture, and the sum of cosines is the largest [Kuhn1955]"),
+        "csls": (True, "cosines less those with the 10 nearest neighbours, which hubs have high [Conneau2018]"),
+    }
+)
 
 # Nearest neighbours of CSLS [Conneau2018].
 NEIGHBOURS = 10
 
+# Means that are subtracted before vectors are scaled to length one -> whether the rule is then transductive.
+CENTRINGS: Mapping[str, bool] = MappingProxyType({"none": False, "both sides": True})
 
-def _hungarian(cosines: np.ndarray) -> np.ndarray:
-    """Cosines, each trial's picture in the best one-to-one assignment raised above all others."""
+
+def assignment_scores(cosines: np.ndarray, rule: str) -> np.ndarray:
+    """Score of every picture for every trial under a rule, (n_trials, n_pictures); the largest is retrieved."""
+    if check_option("rule", rule, ASSIGNMENT_RULES) == "greedy":
+        return cosines
+    if rule == "csls":  # 2 cos(x, y) - r(x) - r(y), r the mean cosine with the nearest neighbours on the other side
+        of_trials = np.sort(cosines, axis=1)[:, -NEIGHBOURS:].mean(axis=1, keepdims=True)
+        of_pictures = np.sort(cosines, axis=0)[-NEIGHBOURS:].mean(axis=0, keepdims=True)
+        return np.asarray(2 * cosines - of_trials - of_pictures)
     from scipy.optimize import linear_sum_assignment
 
     if len(cosines) > cosines.shape[1]:
@@ -24,68 +41,29 @@ def _hungarian(cosines: np.ndarray) -> np.ndarray:
             f"rule hungarian: every trial needs a picture of its own, so at most {cosines.shape[1]} trials are "
             f"allowed; got {len(cosines)}. Average the trials of a picture, or choose another rule."
         )
-    rows, columns = linear_sum_assignment(cosines, maximize=True)
     raised = cosines.copy()
-    raised[rows, columns] += 2.0 + 1e-6  # cosines differ by 2 at most
+    raised[linear_sum_assignment(cosines, maximize=True)] += 2.0 + 1e-6  # cosines differ by 2 at most
     return raised
-
-
-@dataclass(frozen=True)
-class AssignmentRule:
-    """How cosines become scores of every picture for every trial."""
-
-    score: Callable[[np.ndarray], np.ndarray]
-    transductive: bool
-    reference: str
-
-
-# Name of the rule -> how it scores and whether it is transductive.
-ASSIGNMENT_RULES: Mapping[str, AssignmentRule] = MappingProxyType(
-    {
-        "greedy": AssignmentRule(
-            np.asarray, False, "every trial takes the picture with the largest cosine (UBP, NeuroBridge, NICE, ATM)"
-        ),
-        "hungarian": AssignmentRule(
-            _hungarian, True, "no two trials take the same picture, and the sum of cosines is the largest [Kuhn1955]"
-        ),
-        "csls": AssignmentRule(
-            # 2 cos(x, y) - r(x) - r(y), r the mean cosine with the nearest neighbours on the other side
-            lambda cosines: (
-                2 * cosines
-                - np.sort(cosines, axis=1)[:, -NEIGHBOURS:].mean(axis=1, keepdims=True)
-                - np.sort(cosines, axis=0)[-NEIGHBOURS:].mean(axis=0, keepdims=True)
-            ),
-            True,
-            "cosines less those with the 10 nearest neighbours, which hubs have high [Conneau2018]",
-        ),
-    }
-)
-
-# Means that are subtracted before vectors are scaled to length one -> whether the rule is then transductive.
-CENTRINGS: Mapping[str, bool] = MappingProxyType({"none": False, "both sides": True})
 
 
 def retrieve(
     cosines: np.ndarray, true: np.ndarray, concepts: np.ndarray, gallery_concepts: np.ndarray, *, rule: str
 ) -> dict[str, float]:
     """Top-1, top-5, their chance, the median rank and concept accuracy under one assignment rule."""
-    table = ASSIGNMENT_RULES[check_option("rule", rule, ASSIGNMENT_RULES)].score(np.asarray(cosines))
-    n_pictures, rows = table.shape[1], np.arange(len(table))
+    table = assignment_scores(np.asarray(cosines), rule)
+    (n_trials, n_pictures), rows = table.shape, np.arange(len(table))
+    if np.shape(concepts) != (n_trials,) or np.shape(gallery_concepts) != (n_pictures,):
+        raise NeuroCanvasError(
+            f"concepts: one for each of {n_trials} trials and {n_pictures} pictures is needed; "
+            f"got {np.shape(concepts)} and {np.shape(gallery_concepts)}."
+        )
+    own = table[rows, true][:, None]
+    ranks = 1.0 + (table > own).sum(axis=1) + ((table == own).sum(axis=1) - 1) / 2.0
+    best = table == table.max(axis=1, keepdims=True)
+    of_concept = np.asarray(gallery_concepts) == np.asarray(concepts)[:, None]  # whichever picture of it
     return {
         **{f"top{k}": float(n_way_top_k_table(table, n_pictures, k)[rows, true].mean()) for k in (1, 5)},
         **{f"chance{k}": k / n_pictures for k in (1, 5)},
-        "median_rank": float(np.median(ranks(table, true))),
-        "concept_accuracy": float(concept_accuracy(table, concepts, gallery_concepts).mean()),
+        "median_rank": float(np.median(ranks)),
+        "concept_accuracy": float(((best & of_concept).sum(axis=1) / best.sum(axis=1)).mean()),
     }
-
-
-def concept_accuracy(table: np.ndarray, concepts: np.ndarray, gallery_concepts: np.ndarray) -> np.ndarray:
-    """Does the retrieved picture show the right concept, whichever picture of it?"""
-    values, shown, held = check_table(table, "table"), np.asarray(concepts), np.asarray(gallery_concepts)
-    if shown.shape != (len(values),) or held.shape != (values.shape[1],):
-        raise NeuroCanvasError(
-            f"concepts: one for each of {values.shape[0]} trials and {values.shape[1]} pictures is needed; "
-            f"got {shown.shape} and {held.shape}."
-        )
-    best = values == values.max(axis=1, keepdims=True)
-    return np.asarray((best & (held == shown[:, None])).sum(axis=1) / best.sum(axis=1))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
@@ -13,15 +11,14 @@ from neurocanvas.targets.pretrained import batches
 AT_ONCE = 4096
 
 
-@dataclass(frozen=True)
-class SetScore:
-    """A score of two sets of pictures, or of one, with what must be known to compare it."""
-
-    value: float
-    n_generated: int
-    n_seen: int
-    n_features: int
-    spread: float | None = None
+def _scored(value: float, generated: np.ndarray, n_seen: int, spread: float | None = None) -> dict[str, float | None]:
+    return {
+        "value": value,
+        "n_generated": len(generated),
+        "n_seen": n_seen,
+        "n_features": generated.shape[1],
+        "spread": spread,
+    }
 
 
 def _check_features(name: str, features: np.ndarray, at_least: int = 2) -> np.ndarray:
@@ -34,7 +31,7 @@ def _check_features(name: str, features: np.ndarray, at_least: int = 2) -> np.nd
     return values
 
 
-def fid(generated: np.ndarray, seen: np.ndarray) -> SetScore:
+def fid(generated: np.ndarray, seen: np.ndarray) -> dict[str, float | None]:
     """Fréchet distance of two Gaussians with the moments of the features [Heusel2017]."""
     left, right = _check_features("generated", generated), _check_features("seen", seen)
     if left.shape[1] != right.shape[1] or not (np.isfinite(left).all() and np.isfinite(right).all()):
@@ -50,7 +47,7 @@ def fid(generated: np.ndarray, seen: np.ndarray) -> SetScore:
     products, shift = np.linalg.eigvalsh(root @ covariances[1] @ root), means[0] - means[1]
     value = shift @ shift + np.trace(covariances[0]) + np.trace(covariances[1])
     value -= 2 * np.sqrt(np.maximum(products, 0)).sum()
-    return SetScore(max(0.0, float(value)), len(left), len(right), left.shape[1])
+    return _scored(max(0.0, float(value)), left, len(right))
 
 
 def kid(
@@ -60,7 +57,7 @@ def kid(
     rng: np.random.Generator,
     subsets: int = 100,
     subset_size: int = 1000,
-) -> SetScore:
+) -> dict[str, float | None]:
     """Kernel inception distance: unbiased squared MMD with a cubic kernel, averaged over subsets [Binkowski2018]."""
     left, right = _check_features("generated", generated), _check_features("seen", seen)
     if left.shape[1] != right.shape[1] or subsets < 1 or subset_size < 2:
@@ -79,7 +76,7 @@ def kid(
     if not np.isfinite(values).all():
         raise NeuroCanvasError("kid: features without NaN or infinity are needed; got some.")
     spread = None if once else float(np.std(values))
-    return SetScore(float(np.mean(values)), len(left), len(right), left.shape[1], spread)
+    return _scored(float(np.mean(values)), left, len(right), spread)
 
 
 def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -87,52 +84,37 @@ def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray((x @ y.T / x.shape[1] + 1.0) ** 3)
 
 
-def inception_score(logits: np.ndarray, *, splits: int = 1, rng: np.random.Generator | None = None) -> SetScore:
-    """Inception score."""
+def inception_score(logits: np.ndarray) -> dict[str, float | None]:
+    """Inception score of all pictures together: exp of the mean of Σ p log p, less Σ m log m, m the mean of p."""
     values = _check_features("logits", logits, at_least=1)
-    if not 1 <= splits <= len(values):
-        raise NeuroCanvasError(f"splits: 1 to {len(values)}, the number of pictures, is allowed; got {splits}.")
-    order = np.arange(len(values)) if rng is None else rng.permutation(len(values))
-    scores = [_exp_divergence(values, part) for part in np.array_split(order, splits)]
-    if not np.isfinite(scores).all():
-        raise NeuroCanvasError("logits: finite numbers are needed; got NaN or infinity.")
-    spread = float(np.std(scores)) if splits > 1 else None
-    return SetScore(float(np.mean(scores)), len(values), 0, values.shape[1], spread)
-
-
-def _exp_divergence(logits: np.ndarray, rows: np.ndarray) -> float:
-    """exp of the mean over rows of Σ p log p, less Σ m log m of the mean probabilities m."""
-    mean, own = np.zeros(logits.shape[1]), 0.0
-    for part in batches(len(rows), AT_ONCE):
-        some = np.asarray(logits[rows[part]], dtype=np.float64)
+    mean, own = np.zeros(values.shape[1]), 0.0
+    for part in batches(len(values), AT_ONCE):
+        some = np.asarray(values[part], dtype=np.float64)
         log_shares = some - some.max(axis=1, keepdims=True)
         log_shares -= np.log(np.exp(log_shares).sum(axis=1, keepdims=True))
         shares = np.exp(log_shares)
-        mean += shares.sum(axis=0) / len(rows)
-        own += float((shares * log_shares).sum()) / len(rows)
+        mean += shares.sum(axis=0) / len(values)
+        own += float((shares * log_shares).sum()) / len(values)
+    if not np.isfinite([own, *mean]).all():
+        raise NeuroCanvasError("logits: finite numbers are needed; got NaN or infinity.")
     present = mean[mean > 0]
-    return float(np.exp(own - (present * np.log(present)).sum())) if np.isfinite(mean).all() else float("nan")
+    return _scored(float(np.exp(own - (present * np.log(present)).sum())), values, 0)
 
 
-def effective_rank(predictions: np.ndarray, *, centre: bool = False) -> float:
-    """Effective rank: exp of the entropy of the normalised singular values [RoyVetterli2007]."""
-    values = _check_features("predictions", predictions, at_least=1).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise NeuroCanvasError("predictions: finite numbers are needed; got NaN or infinity.")
-    lengths = np.linalg.svd(values - values.mean(axis=0) if centre else values, compute_uv=False)
-    # what rounding leaves of a zero matrix has no directions
-    if lengths[0] <= np.finfo(float).eps * max(values.shape) * np.abs(values).max():
-        return 0.0
-    shares = lengths[lengths > 0] / lengths.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def mean_pairwise_cosine(predictions: np.ndarray) -> float:
-    """Mean cosine of all pairs of different predictions."""
-    values = _check_features("predictions", predictions).astype(np.float64)
-    norms = np.linalg.norm(values, axis=1)
-    if not np.isfinite(norms).all() or (norms == 0).any():
-        raise NeuroCanvasError("predictions: finite rows that are not zero are needed; got others.")
-    n = len(values)
-    total = (values / norms[:, None]).sum(axis=0)
-    return float((total @ total - n) / (n * (n - 1)))
+def diversity(predictions: np.ndarray) -> dict[str, float]:
+    """Effective rank [RoyVetterli2007], and the mean cosine of all pairs where there are pairs and no row is zero."""
+    values = np.asarray(predictions, dtype=np.float64)
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        raise NeuroCanvasError(
+            f"predictions: finite numbers, (n, n_features), are needed; got {values.shape}, NaN or infinity."
+        )
+    found = {"effective_rank": 0.0}  # what rounding leaves of a zero matrix has no directions
+    lengths = np.linalg.svd(values, compute_uv=False)
+    if lengths[0] > np.finfo(float).eps * max(values.shape) * np.abs(values).max():
+        shares = lengths[lengths > 0] / lengths.sum()
+        found["effective_rank"] = float(np.exp(-(shares * np.log(shares)).sum()))
+    n, norms = len(values), np.linalg.norm(values, axis=1)
+    if n > 1 and (norms > 0).all():
+        total = (values / norms[:, None]).sum(axis=0)
+        found["mean_cosine"] = float((total @ total - n) / (n * (n - 1)))
+    return found

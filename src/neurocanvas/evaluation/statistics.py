@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp, lgamma
 
 import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.pretrained import batches
+
+# Level below which a result counts as above chance.
+SIGNIFICANT = 0.05
 
 # Numbers drawn at once; sets memory, not results.
 AT_ONCE = 2_000_000
@@ -41,31 +43,26 @@ def _members(strata: np.ndarray, units: np.ndarray) -> list[list[np.ndarray]]:
 
 # Permutations within cells are a subgroup of those within strata, and the partition is drawn without looking at scores.
 # So the permutation test within cells is exact: it reads few pairs and allows any number of permutations.
-@dataclass(frozen=True)
-class Cells:
-    """A random partition of exchangeable units into small cells, within which labels are exchanged."""
-
-    cells: np.ndarray  # (n_trials,), number of the trial's cell
-    columns: np.ndarray  # (n_trials,), column of `partners` in which a trial's own unit stands
-    partners: np.ndarray  # (n_trials, width), the trials whose labels a trial can get; -1 where its cell is smaller
-
-    @classmethod
-    def draw(cls, strata: np.ndarray, units: np.ndarray, *, rng: np.random.Generator) -> Cells:
-        """Cut the units of every stratum at random into cells of at most `OTHERS` + 1."""
-        cells, n_cells = np.empty(len(units), np.int64), 0
-        for members in _members(strata, units):
-            for part in np.array_split(rng.permutation(len(members)), -(-len(members) // (OTHERS + 1))):
-                cells[np.concatenate([members[unit] for unit in part])] = n_cells
-                n_cells += 1
-        in_cells, columns = _members(cells, units), np.empty(len(units), np.int64)
-        partners = np.full((len(units), max(map(len, in_cells))), -1)
-        for members in in_cells:
-            longest = max(map(len, members))
-            for column, rows in enumerate(members):
-                columns[rows] = column
-                labels = [np.resize(other, longest)[: len(rows)] for other in members]
-                partners[rows, : len(members)] = np.stack(labels, axis=1)
-        return cls(cells, columns, partners)
+def draw_cells(
+    strata: np.ndarray, units: np.ndarray, *, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut the units of every stratum at random into cells of at most `OTHERS` + 1, in which labels are exchanged."""
+    # Of every trial: its cell; the trials whose labels it can get, (n_trials, width), -1 where its cell is smaller; and
+    # the column of these in which its own unit stands.
+    cells, n_cells = np.empty(len(units), np.int64), 0
+    for members in _members(strata, units):
+        for part in np.array_split(rng.permutation(len(members)), -(-len(members) // (OTHERS + 1))):
+            cells[np.concatenate([members[unit] for unit in part])] = n_cells
+            n_cells += 1
+    in_cells, columns = _members(cells, units), np.empty(len(units), np.int64)
+    partners = np.full((len(units), max(map(len, in_cells))), -1)
+    for members in in_cells:
+        longest = max(map(len, members))
+        for column, rows in enumerate(members):
+            columns[rows] = column
+            labels = [np.resize(other, longest)[: len(rows)] for other in members]
+            partners[rows, : len(members)] = np.stack(labels, axis=1)
+    return cells, partners, columns
 
 
 def permutations(strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator) -> np.ndarray:

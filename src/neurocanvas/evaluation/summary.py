@@ -15,7 +15,6 @@ from neurocanvas.evaluation.identification import n_way_top_k_table, two_way_tab
 from neurocanvas.evaluation.metrics import METRICS as KNOWN
 from neurocanvas.evaluation.statistics import (
     TOLERANCE,
-    Cells,
     bootstrap_interval,
     holm,
     null_means,
@@ -50,33 +49,6 @@ LARGE_SMALLEST_P = 0.01
 LOW_ORACLE = 0.75
 
 
-def _findings(
-    blocked: bool,
-    unit: str,
-    n_units: int,
-    least: float,
-    measured: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    nulls: Mapping[str, Mapping[str, np.ndarray]],
-) -> list[Finding]:
-    """Blocks, few units, a p that cannot be small, an oracle too low to be a ceiling, null arms that are no floor."""
-    found = [finding("blocked-design")] if blocked else []
-    if n_units < FEW_UNITS:
-        found.append(finding("few-units", n=n_units, unit=unit))
-    if least > LARGE_SMALLEST_P:
-        found.append(finding("coarse-p", least=least))
-    if "oracle" in measured and measured["oracle"]["two_way"]["value"] < LOW_ORACLE:
-        found.append(finding("low-oracle", value=measured["oracle"]["two_way"]["value"]))
-    for arm in {"shuffled", "mean"} & measured.keys():
-        value = measured[arm]["two_way"]["value"]
-        p = permutation_p(value, nulls[arm]["two_way"], two_sided=True)
-        if p <= 0.01:
-            found.append(finding("floor-differs", arm=arm, value=value, p=p))
-    return found
-
-
-METRIC = "two_way"
-
-
 def forest(
     tables: Mapping[str, Mapping[str, np.ndarray]],
     true: np.ndarray,
@@ -88,7 +60,7 @@ def forest(
     """Two-way score of every arm and subject, from tables (n_trials, n_pictures); Holm over an arm's subjects."""
     rows, subject = [], np.asarray(subject).astype(str)
     for arm, given in tables.items():
-        table = given[METRIC]
+        table = given["two_way"]
         values = table[np.arange(len(true)), true]
         of_arm: list[dict[str, Any]] = []
         for one in unique_names(subject):
@@ -101,7 +73,7 @@ def forest(
             value = float(values[mine].mean())
             null = null_means(table[mine], true[mine], place[permuted[:, mine]])
             of_arm.append({
-                "subject": one, "arm": arm, "metric": METRIC, "n": len(mine), "value": value,
+                "subject": one, "arm": arm, "metric": "two_way", "n": len(mine), "value": value,
                 "low": interval and interval[0], "high": interval and interval[1], "p": permutation_p(value, null),
             })  # fmt: skip
         corrected = holm([row["p"] for row in of_arm])
@@ -109,10 +81,10 @@ def forest(
     return rows
 
 
-# Names of the scores that every summary.json and trials.csv has; more is better in each.
+# Names of the scores that every summary.json and trials.csv has.
 METRICS = ("two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim")
 
-# Metrics whose tables have the pictures of the trial's cell as columns (`statistics.Cells`).
+# Metrics whose tables have the pictures of the trial's cell as columns (`statistics.draw_cells`).
 PIXELS = ("pixcorr", "ssim")
 
 # From this many subjects on, intervals resample subjects; below it, trials or blocks within each subject.
@@ -149,12 +121,6 @@ def exchangeable(trials: Mapping[str, np.ndarray], blocked: bool) -> tuple[str, 
     return "blocks", strata, units
 
 
-def sign(metric: str) -> int:
-    """Factor that turns a metric so that more is better."""
-    known = KNOWN.get(metric.partition("@")[0])
-    return -1 if known and known.better == "lower" else 1
-
-
 def summarise(
     arms: Mapping[str, Mapping[str, np.ndarray]],
     trials: Mapping[str, np.ndarray],
@@ -163,13 +129,13 @@ def summarise(
     settings: EvaluateSettings,
     *,
     blocked: bool,
-    cells: Cells,
+    cells: tuple[np.ndarray, np.ndarray, np.ndarray],
     rng: np.random.Generator,
     findings: Sequence[Finding] = (),
     values: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score every arm: the summary, and one row per arm and trial; `values` are scores of true pairs alone."""
-    true, widths = {"pixels": cells.columns}, {"pixels": cells.partners.shape[1]}
+    true = {}
     for name, known in (("stimulus", list(gallery)), ("concept", list(concepts))):
         column_of, labels = {label: column for column, label in enumerate(known)}, list(map(str, trials[name]))
         unknown = sorted(set(labels) - column_of.keys()) if known else []
@@ -178,10 +144,10 @@ def summarise(
                 f"{name}: trials may name known ones only, and these must be distinct; got {unknown[:1]}, and "
                 f"{len(known)} known, {len(column_of)} of them distinct."
             )
-        true[name], widths[name] = np.array([column_of[label] for label in labels if known], np.int64), len(known)
+        true[name] = np.array([column_of[label] for label in labels if known], np.int64)
     exchanged, strata, units = exchangeable(trials, blocked)
     permuted = permutations(strata, units, settings.permutations, rng=rng)
-    seed, within_cells = int(rng.integers(2**62)), permutations(cells.cells, units, settings.permutations, rng=rng)
+    seed, within_cells = int(rng.integers(2**62)), permutations(cells[0], units, settings.permutations, rng=rng)
     n_way, subject = min(settings.n_way, len(gallery)), ranks(trials["subject"])
     unit, resampled = exchanged, (units, subject)  # what intervals resample, and within what
     if settings.resample == "stimuli":
@@ -189,15 +155,23 @@ def summarise(
         unit, resampled = "stimuli", (np.unique(pairs, axis=1, return_inverse=True)[1], subject)
     elif len(np.unique(subject)) >= MANY_SUBJECTS:
         unit, resampled = "subjects", (subject, np.zeros_like(subject))
-    tables = {arm: score_tables(given, n_way) for arm, given in arms.items()}
-    scores, nulls, chance = _read(tables, true, widths, permuted, within_cells, cells)
+    kinds = {
+        "stimulus": (true["stimulus"], len(gallery), permuted), "concept": (true["concept"], len(concepts), permuted),
+        "pixels": (cells[2], cells[1].shape[1], within_cells),
+    }  # fmt: skip
     exact = {"n_way": 1 / n_way, **{f"concept_top{k}": min(1.0, k / max(1, len(concepts))) for k in (1, 5)}}
-    scores = {arm: {**given, **values.get(arm, {})} for arm, given in scores.items()}
-    measured = _measure(scores, nulls, chance, exact, settings, resampled, seed)
+    tables = {arm: score_tables(given, n_way) for arm, given in arms.items()}
+    scores, measured, nulls = _measure(tables, values, kinds, cells[1], exact, settings, resampled, seed)
+    n_units, least = len(np.unique(resampled[0])), smallest_p(strata, units, len(permuted))
+    found = [*findings, *[finding("blocked-design")] * blocked]
+    found += [finding("few-units", n=n_units, unit=unit)] * (n_units < FEW_UNITS)
+    found += [finding("coarse-p", least=least)] * (least > LARGE_SMALLEST_P)
+    for arm, value in ((arm, of_arm["two_way"]["value"]) for arm, of_arm in measured.items()):
+        if arm == "oracle" and value < LOW_ORACLE:
+            found.append(finding("low-oracle", value=value))
+        if arm in ("shuffled", "mean") and (p := permutation_p(value, nulls[arm], two_sided=True)) <= 0.01:
+            found.append(finding("floor-differs", arm=arm, value=value, p=p))
     of_one = resampled[0] if unit == "stimuli" else units  # resampled within a single subject
-    found = _findings(
-        blocked, unit, len(np.unique(resampled[0])), smallest_p(strata, units, len(permuted)), measured, nulls
-    )
     names, seen_concepts = np.asarray(trials["subject"]).astype(str), np.asarray(trials["concept"])
     summary = {
         "arms": measured,
@@ -210,91 +184,81 @@ def summarise(
             for concept, name in concepts.items() if concept in seen_concepts
         },
         "subjects": {
-            one: {
-                arm: {key: sign(key) * float(values_of[names == one].mean()) for key, values_of in given.items()}
-                for arm, given in scores.items()
-            }
+            one: {arm: {key: float(of_trials[names == one].mean()) for key, of_trials in given.items()}
+                  for arm, given in scores.items()}
             for one in unique_names(names)
         },
         "forest": forest(tables, true["stimulus"], trials["subject"], of_one, permuted, settings),
         "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
-        "n_seeds": 1, "findings": listed([*findings, *found]),
+        "n_seeds": 1, "findings": listed(found),
     }  # fmt: skip
-    known_of_trials = [
-        {"subject": str(subject), "trial": int(trial), "stimulus": str(stimulus), "concept": str(concept)}
-        for subject, trial, stimulus, concept in zip(
-            *(trials[name] for name in ("subject", "trial", "stimulus", "concept")), strict=True
-        )
-    ]
+    keys = ("subject", "trial", "stimulus", "concept")
+    columns = names.tolist(), map(int, trials["trial"]), map(str, trials["stimulus"]), map(str, trials["concept"])
+    about = [dict(zip(keys, one, strict=True)) for one in zip(*columns, strict=True)]
     rows = [
-        {**about, "arm": arm, **{metric: sign(metric) * float(of_arm[row]) for metric, of_arm in given.items()}}
-        for arm, given in scores.items() for row, about in enumerate(known_of_trials)
+        {**said, "arm": arm, **{metric: float(of_arm[row]) for metric, of_arm in given.items()}}
+        for arm, given in scores.items() for row, said in enumerate(about)
     ]  # fmt: skip
     return summary, rows
 
 
-def _read(
-    tables: Mapping[str, Mapping[str, np.ndarray]],
-    true: Mapping[str, np.ndarray],
-    widths: Mapping[str, int],
-    permuted: np.ndarray,
-    within_cells: np.ndarray,
-    cells: Cells,
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]], dict[tuple[str, str], float | None]]:
-    """Scores of trials, their mean under every permutation, and chance, by arm and metric."""
-    other = (cells.partners >= 0) & (true["stimulus"][cells.partners] != true["stimulus"][:, None])
-    scores: dict[str, dict[str, np.ndarray]] = {arm: {} for arm in tables}
-    nulls: dict[str, dict[str, np.ndarray]] = {arm: {} for arm in tables}
-    chance: dict[tuple[str, str], float | None] = {}
-    for arm, metric, table in ((arm, *one) for arm, given in tables.items() for one in given.items()):
-        label = "pixels" if metric in PIXELS else "concept" if metric.startswith("concept") else "stimulus"
-        if table.shape != (shape := (len(other), widths[label])):
-            raise NeuroCanvasError(f"arm {arm}, {metric}: a {shape} table is needed; got {table.shape}.")
-        scores[arm][metric] = table[np.arange(len(table)), true[label]]
-        if not np.isfinite(scores[arm][metric]).all():
-            raise NeuroCanvasError(f"arm {arm}, {metric}: NaN is not allowed; got it at a seen picture.")
-        nulls[arm][metric] = null_means(table, true[label], within_cells if label == "pixels" else permuted)
-        chance[arm, metric] = float(nulls[arm][metric].mean())
-        if label == "pixels":  # mean over trials, as the score is, of each trial's mean with other pictures
-            rows = other.any(axis=1)
-            of_trials = np.where(other, table, 0).sum(axis=1)[rows] / other.sum(axis=1)[rows]
-            chance[arm, metric] = float(of_trials.mean()) if rows.any() else None
-    return scores, nulls, chance
-
-
 def _measure(
-    scores: Mapping[str, Mapping[str, np.ndarray]],
-    nulls: Mapping[str, Mapping[str, np.ndarray]],
-    chance: Mapping[tuple[str, str], float | None],
+    tables: Mapping[str, Mapping[str, np.ndarray]],
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    kinds: Mapping[str, tuple[np.ndarray, int, np.ndarray]],
+    partners: np.ndarray,
     exact: Mapping[str, float],
     settings: EvaluateSettings,
     resampled: tuple[np.ndarray, np.ndarray],
     seed: int,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Value, interval, p, chance and place of every score; eeg against shuffled as well. Distances keep their sign."""
-    means = {arm: {metric: float(v.mean()) for metric, v in given.items()} for arm, given in scores.items()}
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, dict[str, Any]]], dict[str, np.ndarray]]:
+    """Scores of trials; value, interval, p, chance and place of each score; two-way means under permutations."""
+    # `kinds` says what tables of pictures, concepts and pixels have: the true column, their width, and permutations.
+    shown = kinds["stimulus"][0]
+    other = (partners >= 0) & (shown[partners] != shown[:, None])
+    scores: dict[str, dict[str, np.ndarray]] = {arm: {} for arm in tables}
+    nulls, chance = dict[tuple[str, str], np.ndarray](), dict[tuple[str, str], float | None]()
+    for arm, metric, table in ((arm, *one) for arm, given in tables.items() for one in given.items()):
+        kind = "pixels" if metric in PIXELS else "concept" if metric.startswith("concept") else "stimulus"
+        true, width, permuted = kinds[kind]
+        if table.shape != (shape := (len(other), width)):
+            raise NeuroCanvasError(f"arm {arm}, {metric}: a {shape} table is needed; got {table.shape}.")
+        scores[arm][metric] = table[np.arange(len(table)), true]
+        if not np.isfinite(scores[arm][metric]).all():
+            raise NeuroCanvasError(f"arm {arm}, {metric}: NaN is not allowed; got it at a seen picture.")
+        nulls[arm, metric] = null_means(table, true, permuted)
+        chance[arm, metric] = float(nulls[arm, metric].mean())
+        if kind == "pixels":  # mean over trials, as the score is, of each trial's mean with other pictures
+            rows = other.any(axis=1)
+            of_trials = np.where(other, table, 0).sum(axis=1)[rows] / other.sum(axis=1)[rows]
+            chance[arm, metric] = float(of_trials.mean()) if rows.any() else None
+    scores = {arm: {**given, **values.get(arm, {})} for arm, given in scores.items()}
     measured: dict[str, dict[str, dict[str, Any]]] = {arm: {} for arm in scores}
-    for arm, metric, values in ((arm, *one) for arm, given in scores.items() for one in given.items()):
+    for arm, metric, of_arm in ((arm, *one) for arm, given in scores.items() for one in given.items()):
+        known, null = KNOWN.get(metric.partition("@")[0]), nulls.get((arm, metric))
+        turn = -1 if known and known.better == "lower" else 1
         low, high = bootstrap_interval(
-            values, resampled[0], strata=resampled[1], resamples=settings.resamples, rng=np.random.default_rng(seed)
-        ) or (None, None)
-        value, null = means[arm][metric], nulls[arm].get(metric)
-        known = KNOWN[metric].chance if metric in KNOWN else None
-        score = {
-            "value": value, "low": low, "high": high, "p": None if null is None else permutation_p(value, null),
-            "chance": exact.get(metric, known if isinstance(known, float) else chance.get((arm, metric))),
+            turn * of_arm, resampled[0], strata=resampled[1], resamples=settings.resamples,
+            rng=np.random.default_rng(seed),
+        ) or (None, None)  # fmt: skip
+        if low is not None and high is not None and turn < 0:
+            low, high = -high, -low
+        fixed = known.chance if known and "@" not in metric else None
+        value = float(of_arm.mean())
+        score = measured[arm][metric] = {
+            "value": value,
+            "low": low,
+            "high": high,
+            "p": None if null is None else permutation_p(turn * value, turn * null),
+            "chance": exact.get(metric, fixed if isinstance(fixed, float) else chance.get((arm, metric))),
             "place": None,
-        }  # fmt: skip
-        if "shuffled" in means and "oracle" in means:
-            floor, ceiling = means["shuffled"][metric], means["oracle"][metric]
+        }
+        if {"shuffled", "oracle"} <= scores.keys():
+            floor, ceiling = (float(scores[end][metric].mean()) for end in ("shuffled", "oracle"))
             score["place"] = (value - floor) / (ceiling - floor) if abs(ceiling - floor) >= TOLERANCE else None
-        if arm in ("eeg", "given") and "shuffled" in means:
+        if arm in ("eeg", "given") and "shuffled" in scores:
             score["p_vs_shuffled"] = paired_permutation_p(
-                values, scores["shuffled"][metric], resampled[0], rng=np.random.default_rng(seed),
+                turn * of_arm, turn * scores["shuffled"][metric], resampled[0], rng=np.random.default_rng(seed),
                 count=settings.permutations,
             )  # fmt: skip
-        if sign(metric) < 0:
-            turned = {"value": value, "low": high, "high": low, "chance": score["chance"]}
-            score |= {name: None if one is None else -one for name, one in turned.items()}
-        measured[arm][metric] = score
-    return measured
+    return scores, measured, {arm: nulls[arm, "two_way"] for arm in scores}

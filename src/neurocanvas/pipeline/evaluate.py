@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,9 +34,9 @@ from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS, FeatureNet
 from neurocanvas.evaluation.identification import similarity, two_way_table
 from neurocanvas.evaluation.metrics import METRICS, NOT_COMPUTED
 from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, CENTRINGS, retrieve
-from neurocanvas.evaluation.set_metrics import effective_rank, fid, inception_score, kid, mean_pairwise_cosine
-from neurocanvas.evaluation.statistics import OTHERS, Cells, bootstrap_interval
-from neurocanvas.evaluation.summary import MANY_SUBJECTS, exchangeable, semantic_order, sign, summarise
+from neurocanvas.evaluation.set_metrics import diversity, fid, inception_score, kid
+from neurocanvas.evaluation.statistics import OTHERS, bootstrap_interval, draw_cells
+from neurocanvas.evaluation.summary import MANY_SUBJECTS, exchangeable, semantic_order, summarise
 from neurocanvas.findings import Finding, read_findings
 from neurocanvas.generation.arms import derangement
 from neurocanvas.parallel import process_cache
@@ -103,7 +103,7 @@ Compared = dict[Part, dict[str, dict[str, Any]]]
 
 
 def compare(
-    run: Run, given: Given, prompts: Sequence[str], cells: Cells
+    run: Run, given: Given, prompts: Sequence[str], partners: np.ndarray
 ) -> tuple[Compared, np.ndarray | None, dict[str, str]]:
     """Compare every arm's pictures with what was seen: by the judge, by pixels, and by the networks available; also the
     judge's embeddings of the prompts, and which metrics are not computed, and why."""
@@ -146,7 +146,7 @@ def compare(
         )  # fmt: skip
         prompted = texts / np.linalg.norm(texts, axis=1, keepdims=True)
     for arm, rows in zip(given.drawn, drawn, strict=True):
-        in_cells = _pixels_in_cells(run, given, arm, cells)
+        in_cells = _pixels_in_cells(run, given, arm, partners)
         compared["tables"][arm] = {"similarity": similarity(rows, seen)}
         if prompted is not None:
             compared["tables"][arm]["concept"] = rows / np.linalg.norm(rows, axis=1, keepdims=True) @ prompted.T
@@ -166,10 +166,10 @@ def _judge(run: Run, unit: tuple[np.ndarray, tuple[int, int] | None]) -> np.ndar
     return encode(list(read_pictures(*unit)))
 
 
-def _pixels_in_cells(run: Run, given: Given, arm: str, cells: Cells) -> np.ndarray:
+def _pixels_in_cells(run: Run, given: Given, arm: str, partners: np.ndarray) -> np.ndarray:
     """PixCorr and SSIM of an arm's pictures with the seen pictures of their cells, (n_trials, width, 2)."""
     drawn, seen = given.drawn[arm], given.seen[given.shown]  # of every trial
-    dealt, group = np.unique(cells.partners, axis=0, return_inverse=True)  # one group per cell and place in a block
+    dealt, group = np.unique(partners, axis=0, return_inverse=True)  # one group per cell and place in a block
     group = group.reshape(-1)
     pictures = [seen[row[row >= 0]] for row in dealt]
     of_group = [artifacts.fingerprint([given.keys[path] for path in paths]) for paths in pictures]
@@ -186,7 +186,7 @@ def _pixels_in_cells(run: Run, given: Given, arm: str, cells: Cells) -> np.ndarr
 
     keys = [f"{given.keys[path]}-{of_group[one]}" for path, one in zip(drawn, group, strict=True)]
     rows = cached(run, f"pixels-{arm}", artifacts.fingerprint("pixels in cells"), keys, measure)
-    return rows[:, : cells.partners.shape[1]]
+    return rows[:, : partners.shape[1]]
 
 
 def _pixel_table(_: Run, unit: tuple[np.ndarray, np.ndarray, tuple[int, int] | None]) -> np.ndarray:
@@ -281,7 +281,7 @@ def _measured(
 
 
 def _score(given: Given, run: Run, network: Network | None, metric: str, arm: str) -> tuple[Part, Any]:
-    """A metric of an arm's pictures, of a network's features or of pixels; values are turned so that more is better."""
+    """A metric of an arm's pictures, of a network's features or of pixels."""
     name, _, variant = metric.partition("@")
     drawn, shown, row = given.drawn[arm], given.shown, VARIANTS.get(variant)
     seen, kind = given.seen[shown], "" if variant else METRICS[name].kind
@@ -306,13 +306,13 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
         if function is None:
             raise TypeError(f"METRICS[{name!r}] has neither a network nor a function.")
         pictures = ((read_pictures([path], given.size)[0] for path in paths) for paths in (drawn, seen))
-        return "values", sign(metric) * np.array([function(*pair) for pair in zip(*pictures, strict=True)])
+        return "values", np.array([function(*pair) for pair in zip(*pictures, strict=True)])
     if kind == "two-way":  # for every picture that could have been the true one
         return "tables", two_way_table(network.similarity(arm))
     if kind == "distance":
-        return "tables", network.similarity(arm) - 1
+        return "tables", 1 - network.similarity(arm)
     if kind == "lpips":
-        return "values", -cached(
+        return "values", cached(
             run, f"lpips-{arm}", network.made_by, pairs,
             lambda rows: feature_networks.lpips(
                 drawn[rows], seen[rows], *network.loaded, feature_networks.load_lpips_heads()
@@ -322,15 +322,15 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
         features = network.features(arm), network.features()[shown]
         return "values", n_way_class(*features, variant) if variant else n_way_class(*features)
     if variant:
-        return "values", sign(metric) * score_similarity(network.similarity(arm)[:, shown], name, variant)
+        return "values", score_similarity(network.similarity(arm)[:, shown], name, variant)
     drawn_features = network.features(arm)  # metrics of sets; seen pictures count as often as they were shown
     if metric == "inception-score":
-        return "sets", asdict(inception_score(drawn_features))
+        return "sets", inception_score(drawn_features)
     seen_features = network.features()[shown]
     if metric == "kid":
         rng = np.random.default_rng(run.settings.evaluate.seed)
-        return "sets", asdict(kid(drawn_features, seen_features, rng=rng, subset_size=min(1000, len(drawn_features))))
-    return "sets", asdict(fid(drawn_features, seen_features))
+        return "sets", kid(drawn_features, seen_features, rng=rng, subset_size=min(1000, len(drawn_features)))
+    return "sets", fid(drawn_features, seen_features)
 
 
 # Smallest gallery for which top-5 accuracy means something.
@@ -435,20 +435,18 @@ def _of_fold(
             table = np.asarray(own @ products.T / np.sqrt(lengths)[:, None] / np.sqrt(squared))
         if not np.isfinite(table).all():  # all targets are equal, and nothing is left of them around their mean
             continue
-        for rule, how in ASSIGNMENT_RULES.items():
+        for rule, (together, _) in ASSIGNMENT_RULES.items():
             if rule == "hungarian" and len(true) > len(targets):
                 continue  # several trials of one picture cannot each have a picture of their own
             retrieved[rule if centring == "none" else f"centred {rule}"] = {
-                "transductive": transductive or how.transductive, "rule": rule, "centring": centring,
+                "transductive": transductive or together, "rule": rule, "centring": centring,
                 "space": f"{decoder.space_.name} targets, {' x '.join(map(str, targets.shape[1:]))}",
                 "n_trials": len(true), "n_pictures": len(targets),
                 **retrieve(table, true, concepts[true], concepts, rule=rule),
             }  # fmt: skip
     diverse: dict[str, dict[str, Any]] = {}
     for what, rows in (("predictions", predicted), ("targets", coordinates[true])):
-        diverse[what] = {"n_trials": len(rows), "effective_rank": effective_rank(rows)}
-        if (np.linalg.norm(rows, axis=1) > 0).all() and len(rows) > 1:
-            diverse[what]["mean_cosine"] = mean_pairwise_cosine(rows)
+        diverse[what] = {"n_trials": len(rows), **diversity(rows)}
     if not spec.bands:
         return retrieved, diverse, {}  # what signal loses without a band or electrode is not asked
     every = slice(None)
@@ -507,8 +505,8 @@ def evaluate(run: Run) -> list[Path]:
     }
     given = Given(drawn, seen, shown, size, keys)
     strata, units = exchangeable(trials, blocked)[1:]  # no other random stream has the seed of the cells
-    cells = Cells.draw(strata, units, rng=np.random.default_rng([settings.seed, 1]))
-    compared, prompted, not_computed = compare(run, given, [prompt(name) for name in concepts.values()], cells)
+    cells = draw_cells(strata, units, rng=np.random.default_rng([settings.seed, 1]))
+    compared, prompted, not_computed = compare(run, given, [prompt(name) for name in concepts.values()], cells[1])
     tables, sets = compared["tables"], compared["sets"]
     true = np.searchsorted(list(concepts), trials["concept"]) if concepts else np.empty(0, np.int64)
     if VARIANTS[settings.variant].upper_half and not concepts:

@@ -45,12 +45,18 @@ def csv_link(name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -
     return link.format(name, base64.b64encode(content.encode("utf-8", "replace")).decode())
 
 
-def ticks(values: Iterable[float]) -> tuple[float, ...]:
-    """Ends of the shortest round axis that holds 0 and all values, with what it names between them."""
+def axis(values: Iterable[float], share: bool) -> tuple[tuple[float, ...], Markup]:
+    """Ticks of the shortest round axis that holds 0 and all values, and its labels, percentages of shares."""
     finite = [0.0, *(value for value in values if np.isfinite(value))]
     step = _round_step(max(max(finite) - min(finite), 1e-6))
     first, last = int(np.floor(min(finite) / step + 1e-9)), int(np.ceil(max(finite) / step - 1e-9))
-    return tuple(float(round(k * step, 10)) for k in range(first, max(last, first + 1) + 1))
+    scale = tuple(float(round(k * step, 10)) for k in range(first, max(last, first + 1) + 1))
+    labels = [f"{100 * tick:g} %" if share else f"{tick:g}".replace("-", "−") for tick in scale]
+    text = Markup('<text x="{}" y="14" text-anchor="middle">{}</text>')
+    parts = [text.format(at(tick, scale), label) for tick, label in zip(scale, labels, strict=True)]
+    return scale, Markup('<svg class="strip axis" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
+        AXIS, Markup("").join(parts)
+    )
 
 
 def at(value: float, scale: Sequence[float]) -> str:
@@ -85,16 +91,6 @@ def strip(
         parts.append(mark.format(at(value, scale), arm, Markup(MARKS.get(arm, MARK))))
     return Markup('<svg class="strip" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
         ROW, Markup("").join(parts)
-    )
-
-
-def axis(scale: Sequence[float], share: bool) -> Markup:
-    """Draw the labels under the rows of a dot plot, percentages of shares."""
-    labels = [f"{100 * tick:g} %" if share else f"{tick:g}".replace("-", "−") for tick in scale]
-    text = Markup('<text x="{}" y="14" text-anchor="middle">{}</text>')
-    parts = [text.format(at(tick, scale), label) for tick, label in zip(scale, labels, strict=True)]
-    return Markup('<svg class="strip axis" width="100%" height="{}" aria-hidden="true">{}</svg>').format(
-        AXIS, Markup("").join(parts)
     )
 
 

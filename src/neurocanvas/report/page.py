@@ -119,8 +119,6 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
     names = {concept: row["name"] for concept, row in summary["concepts"].items()}
     n_way = summary.get("n_way", settings.evaluate.n_way)
     findings = listed(one for made in (summary, *models) for one in read_findings(made["findings"]))
-    subjects = {key: {"name": f"Subject {key}", "n": None, **row} for key, row in summary["subjects"].items()}
-    over_subjects = sections.forest(summary, arms)
     measured = summary["arms"]
     shown = models[:PANELS]
     encoders = training_table([*models, *others])
@@ -148,13 +146,10 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "ends": {"shuffled": "floor", "oracle": "ceiling"},
         "pictures": ranked_pictures(folder, arms, captions, names),
         "caption_pages": {"shown": [data_uri(one, PAGE) for one in pages[:PAGES]], "n": len(pages)},
-        "concepts": sections.comparison(summary["concepts"], arms, "concepts.csv"),
+        "concepts": sections.comparison(summary["concepts"], arms),
         "confusion": confusion(folder, arms, names),
         "importance": sections.importance(lost) if (lost := folder / "scores" / "importance.csv").is_file() else None,
-        "forest": over_subjects,
-        "subjects": sections.comparison(subjects, arms, "subjects.csv")
-        if len(subjects) > 1 and not over_subjects
-        else None,
+        "forest": sections.forest(summary, arms),
         "scalp": scalp,
         "models": shown,
         "n_models": len(models),

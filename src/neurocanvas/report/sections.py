@@ -44,7 +44,7 @@ def metric_tables(summary: Mapping[str, Any], arms: Sequence[str], n_way: int) -
         numbered = any(score.get("chance") is not None for score in scores.values())
         title, meaning, share = metric_words(summary, metric, n_way, numbered=numbered)
         ends = [score.get(key) for score in scores.values() for key in ("value", "low", "high", "chance")]
-        scale = figures.ticks([1.0] if metric == "two_way" else [end for end in ends if end is not None])
+        scale, axis = figures.axis([1.0] if metric == "two_way" else [end for end in ends if end is not None], share)
         between = None
         if {"shuffled", "oracle"} <= set(scores):
             between = scores["shuffled"]["value"], scores["oracle"]["value"]
@@ -58,7 +58,7 @@ def metric_tables(summary: Mapping[str, Any], arms: Sequence[str], n_way: int) -
                 "place": "–" if place is None else f"{100 * place:.0f} %".replace("-", "−"),
                 "strip": figures.strip({arm: score}, scale, chance=chance, between=between),
             })  # fmt: skip
-        tables.append({"title": title, "meaning": meaning, "rows": rows, "axis": figures.axis(scale, share)})
+        tables.append({"title": title, "meaning": meaning, "rows": rows, "axis": axis})
     return tables
 
 
@@ -105,11 +105,11 @@ def retrieval_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"header": header, "lines": lines, "n": n, "space": space, "link": link}
 
 
-def comparison(table: Mapping[str, Mapping[str, Any]], arms: Sequence[str], name: str) -> dict[str, Any]:
-    """Compare concepts or subjects by two-way identification in all arms but `mean`, best first."""
+def comparison(concepts: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> dict[str, Any]:
+    """Compare concepts by two-way identification, best first."""
     shown = [arm for arm in ("oracle", "shuffled", "eeg") if arm in arms]
-    scale = figures.ticks([1.0])
-    ranked = sorted(table.values(), key=lambda row: (-row[shown[-1]]["two_way"], row["name"])) if shown else []
+    scale, axis = figures.axis([1.0], True)
+    ranked = sorted(concepts.values(), key=lambda row: (-row[shown[-1]]["two_way"], row["name"])) if shown else []
     rows = [
         {
             "name": row["name"], "n": row["n"],
@@ -121,10 +121,11 @@ def comparison(table: Mapping[str, Mapping[str, Any]], arms: Sequence[str], name
     ]  # fmt: skip
     columns = [(arm, key) for arm in reversed(shown) for key in ("two_way", "concept_top1")]
     numbers = [
-        [key, row["name"], row["n"], *(row[arm].get(column) for arm, column in columns)] for key, row in table.items()
+        [key, row["name"], row["n"], *(row[arm].get(column) for arm, column in columns)]
+        for key, row in concepts.items()
     ]
-    link = csv_link(name, ["id", "name", "n", *(f"{arm} {column}" for arm, column in columns)], numbers)
-    return {"rows": rows, "arms": list(reversed(shown)), "axis": figures.axis(scale, True), "link": link}
+    link = csv_link("concepts.csv", ["id", "name", "n", *(f"{arm} {column}" for arm, column in columns)], numbers)
+    return {"rows": rows, "arms": list(reversed(shown)), "axis": axis, "link": link}
 
 
 def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | None:
@@ -141,7 +142,7 @@ def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | 
     pooled = summary["arms"][main].get(metric) if len(subjects) > 1 else None
     ends = [entry.get(key) for entry in of.values() for key in ("value", "low", "high")]
     title, _, share = metric_words(summary, metric, summary.get("n_way", "n"))
-    scale = figures.ticks([1.0] if share else [end for end in ends if end is not None])
+    scale, axis = figures.axis([1.0] if share else [end for end in ends if end is not None], share)
     chance = next((score[metric].get("chance") for score in summary["arms"].values() if metric in score), None)
     table = [
         (f"Subject {subject}", {arm: of[arm, subject] for arm in shown if (arm, subject) in of}) for subject in subjects
@@ -163,7 +164,7 @@ def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | 
         "pooled": rows[-1] if pooled is not None else None,
         "title": title,
         "sentence": f"{above} of {len(subjects)} subjects above chance" if len(subjects) > 1 else "",
-        "axis": figures.axis(scale, share),
+        "axis": axis,
         "link": csv_link("subjects.csv", FOREST_COLUMNS, [[e.get(key) for key in FOREST_COLUMNS] for e in entries]),
     }  # fmt: skip
 
@@ -209,7 +210,7 @@ def importance(path: Path) -> dict[str, Any] | None:
         {**row, **{key: number_in(row, key, path, "evaluate") for key in numbers}} for row in cells
     ]
     bands = [row for row in rows if row["group"] == "band" and row["kind"] in IMPORTANCE]
-    scale = figures.ticks(100 * row[key] for row in bands for key in numbers)
+    scale, axis = figures.axis((100 * row[key] for row in bands for key in numbers), False)
     grid = [
         Markup('<line class="{1}" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(
             at(tick, scale), "grid" if tick else "zero"
@@ -251,4 +252,4 @@ def importance(path: Path) -> dict[str, Any] | None:
     if not kinds:
         return None
     link = csv_link(path.name, [*cells[0]], [row.values() for row in cells])
-    return {"kinds": kinds, "axis": figures.axis(scale, False), "has_bands": bool(bands), "link": link}
+    return {"kinds": kinds, "axis": axis, "link": link}

@@ -10,8 +10,8 @@ from typing import Any
 from neurocanvas.audit.overlap import OF_PICTURES, PAIRS, SHARED
 from neurocanvas.audit.verdict import MADE_ELSEWHERE
 from neurocanvas.config import RunSettings
-from neurocanvas.evaluation.benchmark import SIGNIFICANT
 from neurocanvas.evaluation.metrics import METRICS, SHARE
+from neurocanvas.evaluation.statistics import SIGNIFICANT
 from neurocanvas.findings import CODES, OF_BLOCKS, Finding, read_findings
 from neurocanvas.generation.arms import ARMS
 

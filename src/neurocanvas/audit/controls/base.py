@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from neurocanvas.audit.controls.inputs import ControlInputs
-from neurocanvas.evaluation.benchmark import SIGNIFICANT
 from neurocanvas.evaluation.statistics import (
+    SIGNIFICANT,
     bootstrap_interval,
     null_means,
     paired_permutation_p,

@@ -7,8 +7,8 @@ from itertools import chain
 import numpy as np
 
 from neurocanvas.audit.controls.base import SIGNIFICANT, Measured, Refusal
-from neurocanvas.audit.controls.inputs import ControlInputs, coded, pieces
-from neurocanvas.audit.controls.time import cyclic_shifts
+from neurocanvas.audit.controls.inputs import ControlInputs, coded
+from neurocanvas.audit.controls.time import cyclic_shifts, distances_to_training
 from neurocanvas.evaluation.statistics import permutation_p
 from neurocanvas.findings import finding
 
@@ -24,7 +24,7 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Me
     # Rows are blocks (trials in mixed order), columns the other concepts; rows are shifted cyclically within sessions,
     # columns are not. Distances between concepts do not change when all shift along the recording, so the usual Mantel
     # test has no cyclic null for them.
-    near = nearness(inputs)
+    near = -np.log2(distances_to_training(inputs))  # NaN where nothing of the concept trains in the session
     tested, n_concepts = inputs.tested, inputs.n_concepts
     units, first = coded(inputs.units[tested]), np.unique(inputs.units[tested], return_index=True)[1]
     recorded = np.argsort(first, kind="stable")  # of units
@@ -33,27 +33,27 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Me
     if orders < 1 / SIGNIFICANT:
         return Refusal(finding("few-shifts", blocks=len(true), ways=orders))
     answers = _by_unit(inputs.named[:, None] == np.arange(n_concepts), units)[recorded]
-    near = _by_unit(near, units)[recorded]
+    of_units = _by_unit(near, units)[recorded]
     others = np.arange(n_concepts) != true[:, None]
     if not answers[others].any():
         return Refusal(finding("no-errors"))
     alike = None if inputs.embeddings is None else likeness(inputs)[true]
-    effect = _correlation(answers, near, alike, others)
+    effect = _correlation(answers, of_units, alike, others)
     starts = np.unique(session, return_index=True)[1]  # where a session begins says by how much it was shifted
     found: dict[bytes, float] = {}
     null = []
     for shift in chain.from_iterable(cyclic_shifts(session, inputs.permutations, rng=rng)):
         key = shift[starts].tobytes()
         if key not in found:
-            found[key] = _correlation(answers, near[shift], alike, others & others[shift])
+            found[key] = _correlation(answers, of_units[shift], alike, others & others[shift])
         null.append(found[key])
     p = permutation_p(effect - TOLERATED_CORRELATION, np.array(null))
-    details = {} if alike is None else _semantic(inputs, rng)
+    details = {} if alike is None else _semantic(inputs, near, rng)
     note = finding("semantic-errors", r=details["r_semantic"], p=details["p_semantic"]) if details else None
     return Measured(effect, *NO_INTERVAL, p, fired=p <= SIGNIFICANT, details=details, note=note)
 
 
-def _semantic(inputs: ControlInputs, rng: np.random.Generator) -> dict[str, float]:
+def _semantic(inputs: ControlInputs, near: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     """Partial correlation of confusions with the likeness of concepts, nearness in time held constant, and its p."""
     tested, n_concepts = inputs.tested, inputs.n_concepts
     place = np.bincount(inputs.labels[inputs.recorded], weights=np.arange(len(inputs.labels)), minlength=n_concepts)
@@ -62,26 +62,11 @@ def _semantic(inputs: ControlInputs, rng: np.random.Generator) -> dict[str, floa
     if len(np.unique(of_concept)) < n_concepts:
         return {}
     confusion = _by_unit(inputs.named[:, None] == np.arange(n_concepts), of_concept)
-    near = np.nan_to_num(_by_unit(nearness(inputs), of_concept), nan=-np.log2(len(inputs.labels)))
+    near = np.nan_to_num(_by_unit(near, of_concept), nan=-np.log2(len(inputs.labels)))
     confusion, alike, near = (table[np.ix_(order, order)] for table in (confusion, likeness(inputs), near))
     orders = np.concatenate([*cyclic_shifts(np.zeros(n_concepts), inputs.permutations, rng=rng)])
     r, p = partial_mantel(confusion, alike, near, orders)
     return {"r_semantic": r, "p_semantic": p}
-
-
-def nearness(inputs: ControlInputs) -> np.ndarray:
-    """-log2 of the trials to the nearest training trial of each concept, (n_tested, n_concepts); NaN if none."""
-    order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
-    found = np.full((len(order), inputs.n_concepts), np.nan)
-    for train, whole in inputs.splits:
-        for test in pieces(whole, len(train)):
-            apart = np.abs(order[test][:, None] - order[train])
-            apart[session[test][:, None] != session[train]] = np.nan
-            for label in np.unique(inputs.labels[train]):
-                own = apart[:, inputs.labels[train] == label]
-                here = np.isfinite(own).any(axis=1)
-                found[test[here], label] = -np.log2(np.nanmin(own[here], axis=1))
-    return found[inputs.tested]
 
 
 def likeness(inputs: ControlInputs) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +16,6 @@ from neurocanvas.targets.pretrained import batches
 # decode(features_train, labels_train, features_test) -> integer labels, (n_test,), or scores, (n_test, n_labels), with
 # a column for each of the sorted training labels.
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-
-class Signal(Protocol):
-    """Trials of a recording: an array, or a lazy reader."""
-
-    def __len__(self) -> int:
-        """Number of trials."""
-
-    def __getitem__(self, rows: Any, /) -> np.ndarray:
-        """Signal of some rows, (n, n_chans, n_times)."""
 
 
 COLUMNS = ("concept", "stimulus", "block", "run", "session", "order")
@@ -45,7 +35,7 @@ class ControlInputs:
     splits: Sequence[tuple[np.ndarray, np.ndarray]]  # train and test rows of each fold; no row is tested twice
     decode: Decoder | None = None  # None: `shrinkage_lda`
     baseline: np.ndarray | None = None  # (n_trials, ...), features of -200 to 0 ms, or of the first 0 to 40 ms
-    signal: Signal | None = None  # for phase randomisation; any unit
+    signal: Any = None  # (n_trials, n_chans, n_times), an array or a lazy reader, for phase randomisation; any unit
     extract: Callable[[np.ndarray], np.ndarray] | None = None  # signal to features; None: `time_course_and_power`
     embeddings: np.ndarray | None = None  # (n_trials, n_dimensions), of the concept: the same for all of its trials
     low_level: np.ndarray | None = None  # (n_trials, n_descriptors), of the picture: pixels, colours, orientations
@@ -67,10 +57,6 @@ class ControlInputs:
                 raise NeuroCanvasError(f"{name}: finite numbers are needed; got others. Leave those trials out.")
         if len(np.unique(self.concept)) < 2:
             raise NeuroCanvasError("concept: two or more concepts are needed; got one.")
-        self._check_splits(n_trials)
-
-    def _check_splits(self, n_trials: int) -> None:
-        """Raise if folds overlap or name rows that do not exist, or test untrained concepts without embeddings."""
         tested = np.zeros(n_trials, dtype=int)
         if not self.splits:
             raise NeuroCanvasError("splits: at least one pair (train, test) of row numbers is needed; got none.")

@@ -148,15 +148,17 @@ def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
 
 
 def distances_to_training(inputs: ControlInputs) -> np.ndarray:
-    """Trials from each tested trial to the nearest training trial of its concept and session, (n_tested,) or NaN."""
+    """Trials to the nearest training trial of each concept in the session, (n_tested, n_concepts); NaN if none."""
     order, session = np.asarray(inputs.order, dtype=np.float64), np.asarray(inputs.session)
-    found = np.full(len(order), np.nan)
+    found = np.full((len(order), inputs.n_concepts), np.nan)
     for train, whole in inputs.splits:
         for test in pieces(whole, len(train)):
             apart = np.abs(order[test][:, None] - order[train])
-            same = (inputs.labels[test][:, None] == inputs.labels[train]) & (session[test][:, None] == session[train])
-            nearest = np.where(same, apart, np.inf).min(axis=1)
-            found[test] = np.where(np.isfinite(nearest), nearest, np.nan)
+            apart[session[test][:, None] != session[train]] = np.nan
+            for label in np.unique(inputs.labels[train]):
+                own = apart[:, inputs.labels[train] == label]
+                here = np.isfinite(own).any(axis=1)
+                found[test[here], label] = np.nanmin(own[here], axis=1)
     return found[inputs.tested]
 
 
@@ -164,7 +166,7 @@ def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> 
     """Slope of accuracy on log2 of the distance to the nearest training trial of the concept."""
     # Cyclic shifts within blocks (or runs), because hits and distances are both autocorrelated: free permutations would
     # find too much.
-    distance = distances_to_training(inputs)
+    distance = distances_to_training(inputs)[np.arange(len(inputs.tested)), inputs.labels[inputs.tested]]
     kept = np.isfinite(distance)
     if not kept.any():
         return Refusal(finding("no-training-in-session"))
