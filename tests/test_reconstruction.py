@@ -7,6 +7,7 @@ import pytest
 
 import neurocanvas as nc
 from neurocanvas.config import SplitSettings
+from neurocanvas.encoders.linear import Ridge
 from neurocanvas.pipeline.train import read_predictions
 
 QUICK = {"evaluate": {"permutations": 99, "resamples": 100}}
@@ -57,3 +58,45 @@ def test_a_decoder_of_concepts_makes_no_images(made, trials):
     _, split, _ = made
     with pytest.raises(nc.NeuroCanvasError, match="its target is concept"):
         nc.reconstruct(trials, nc.Decoder("ridge"), nc.load_generator("bundled"), split)
+
+
+class Flat:
+    """A generator of one colour that takes image embeddings, and remembers their shapes."""
+
+    accepts, size = ("clip-image",), 64
+
+    def __init__(self, colour):
+        self.colour, self.shapes = colour, set()
+
+    def generate(self, conditions, seeds, init=None):
+        self.shapes.add(conditions.shape[1:])
+        return np.full((len(seeds), self.size, self.size, 3), self.colour, np.uint8) + np.uint8(len(seeds) > 99)
+
+
+class Own(Ridge):
+    """An encoder of somebody's own."""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_script_brings_its_own_encoder_parameters_and_generator(trials, tmp_path):
+    split = nc.make_split(trials, settings=SplitSettings(test_fraction=0.34, val_fraction=0.25))
+    decoder = nc.Decoder(Own, target="clip-image@bundled", n_components=3)
+    dark, light = Flat(10), Flat(200)
+    for generator in (dark, light):
+        result = nc.reconstruct(
+            trials, decoder, generator, split, ("eeg", "oracle"), folder=tmp_path / "run", progress=False, **QUICK
+        )
+        assert {int(image.max()) for image in result.images("oracle").values()} == {generator.colour}
+        assert len(generator.shapes) == 1, "what is predicted and what is true come in one space"
+    [model] = (tmp_path / "run" / "models").glob("*.safetensors")
+    assert len(nc.load_decoder(model, Own).basis_.axes) == 3
+    for wrong, said in (
+        ({"arms": ("class-name",)}, "--arm class-name: .* Flat accepts clip-image"),
+        ({"split": nc.make_split(trials, settings=SplitSettings(seed=5))}, "made with another split"),
+        ({"decoder": nc.Decoder(Own, target="clip-image@bundled", n_components=4)}, "components: .* made with 3"),
+        ({"split": split[0]}, "split: what make_split returns is needed; got Fold"),
+        ({"generator": 3}, "generator: .*got int"),
+    ):
+        given = {"decoder": decoder, "generator": dark, "split": split, "arms": ("eeg",), **wrong}
+        with pytest.raises(nc.NeuroCanvasError, match=said):
+            nc.reconstruct(trials, **given, folder=tmp_path / "run", progress=False, **QUICK)

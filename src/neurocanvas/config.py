@@ -24,7 +24,7 @@ Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "al
 def _in_registry(where: str, name: str) -> str:
     """Accept the keys of a registry ("module:name"), which is imported when a value is checked."""
     allowed = resolve_name(where)
-    if name not in allowed and not name.startswith("braindecode:"):
+    if name not in allowed and not name.startswith(("braindecode:", "python:")):
         raise ValueError(f"allowed are {', '.join(allowed)}")
     return name
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.config import load_settings
+from neurocanvas.config import EncoderSettings, load_settings
 from neurocanvas.console import progress_lines
 from neurocanvas.data.splits import Split
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.decoder import Decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.base import Generator
@@ -25,6 +25,7 @@ from neurocanvas.workflow import run_stage
 if TYPE_CHECKING:
     import pandas as pd
 
+MADE_BY = {"trials": "open_dataset, from_epochs or from_arrays", "split": "make_split"}
 VERBS = ("features", "caption", "embed", "train", "predict", "generate", "evaluate")
 
 
@@ -129,14 +130,35 @@ def reconstruct(
             f"decoder: images are generated from embeddings, but its target is {decoder.target}; use for example "
             "Decoder(target='clip-text@bundled')."
         )
-    splits = split if isinstance(split, Mapping) else {str(trials.column("subject")[split[0].test[0]]): split}
+    for part, one, needed in (("trials", trials, Trials), ("split", split, (Split, Mapping))):
+        if not isinstance(one, needed):
+            raise NeuroCanvasError(f"{part}: what {MADE_BY[part]} returns is needed; got {type(one).__name__}.")
+    if not hasattr(generator, "accepts"):
+        raise NeuroCanvasError(
+            f"generator: one with accepts and generate is needed, see load_generator; got {type(generator).__name__}."
+        )
+    splits = {} if isinstance(split, Split) else split
+    if isinstance(split, Split):
+        tested = unique_names(trials.column("subject")[np.isin(trials.names, split.names[split[0].test])])
+        if len(tested) != 1:
+            raise NeuroCanvasError("split: made for other trials; pass make_split(trials) of these trials.")
+        splits = {tested[0]: split}
     space, _, network = decoder.target.partition("@")
-    made = getattr(generator, "settings", None)
+    made, given = getattr(generator, "settings", None), decoder.get_params(deep=False)
     how = {} if made is None else made.model_dump(mode="json", exclude={"arms"}, exclude_none=True)
-    encoder = {"name": decoder.encoder if isinstance(decoder.encoder, str) else type(decoder.encoder).__name__}
+    # Settings say what was passed, so that a folder refuses another decoder or split as it refuses other settings.
+    encoder = {name: given[name] for name in EncoderSettings.model_fields.keys() & given.keys()}
+    encoder |= {"name": given["encoder"], "components": decoder.n_components, "parameters": {
+        name.removeprefix("encoder__"): value if isinstance(value, str | int | float) else str(value)
+        for name, value in given.items() if name.startswith("encoder__") and value is not None
+    }}  # fmt: skip
+    if not isinstance(decoder.encoder, str):
+        encoder["name"] = f"python:{getattr(decoder.encoder, '__name__', type(decoder.encoder).__name__)}"
     sections: dict[str, Any] = {
-        "family": network or "bundled", "embed": {"target": space}, "encoder": encoder,
-        "data": {"subjects": [*splits]}, "split": {"protocol": next(iter(splits.values())).protocol},
+        "family": network or "bundled", "embed": {"target": space},
+        "encoder": {name: value for name, value in encoder.items() if value is not None},
+        "data": {"root": "trials passed from Python", "subjects": [*splits]},
+        "split": {"protocol": next(iter(splits.values())).protocol},
         "features": {"method": decoder.features, "tmin": decoder.window[0], "tmax": decoder.window[1]},
         "generate": {**how, "arms": [*arms]},
     }  # fmt: skip
@@ -146,8 +168,12 @@ def reconstruct(
     where = Path(folder) if folder else Path(temporary.name)  # type: ignore[union-attr]
     with progress_lines(quiet=not progress) as track:
         run = Run(where, load_settings(None, **sections), track, trials=trials, decoder=decoder, generator=generator)
-        for subject, one in splits.items():
-            artifacts.write_json(where / "splits" / f"{subject}.json", one.to_dict())
+        with artifacts.hold(where, "reconstruct"):
+            for subject, one in splits.items():
+                path = where / "splits" / f"{subject}.json"
+                if path.is_file() and artifacts.read_json(path, "a split") != one.to_dict():
+                    raise NeuroCanvasError(f"{path}: {where} was made with another split; pass another folder.")
+                artifacts.write_json(path, one.to_dict())
         for verb in VERBS:
             if verb != "features" or decoder.takes == "features":
                 run_stage(run, verb)

@@ -48,7 +48,7 @@ def load_colour(network):
 def rows(monkeypatch):
     """Toy rows of five registries; nothing else is touched."""
     monkeypatch.setitem(
-        ARMS, "doubled", Arm(lambda inputs: 2 * inputs.rescaled, "Twice the prediction.", from_prediction=True)
+        ARMS, "doubled", Arm(lambda inputs: 2 * inputs.rescaled, "Twice the prediction.", space="encoder")
     )
     monkeypatch.setitem(GENERATORS, "flat", f"{HERE}:Flat")
     monkeypatch.setitem(TARGETS, "colour", Target("image", f"{HERE}:colour_shape", f"{HERE}:load_colour", "mean"))
@@ -89,7 +89,7 @@ def test_a_toy_target_is_embedded_and_predicted(rows, tiny_fork, call):
         assert code == 0, err
     assert np.load(run.folder / "targets" / "colour.npy").shape == (24, 1, 3)
     code, _, err = call("generate", "-o", run.folder, "--arm", "eeg")
-    assert code == 2 and "are colour, and stable-diffusion takes clip-text" in err
+    assert code == 2 and "and stable-diffusion accepts clip-text" in err
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_other_targets_go_from_embed_to_the_report(tiny_fork, target):
     assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == ARMS
     page = (tiny_copy / "report.html").read_text()
     assert "each trial’s retrieval picture" in page and "All 8 trials, best first" in page
-    with pytest.raises(NeuroCanvasError, match=f"--arm eeg: .* are {target}, and stable-diffusion takes clip-text"):
+    with pytest.raises(NeuroCanvasError, match=f"--arm eeg: .* are {target}, and stable-diffusion accepts clip-text"):
         run_stage(Run(tiny_copy, tiny_settings(embed={"target": target}, generate={"arms": ["eeg"]})), "generate")
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -26,10 +27,10 @@ class ArmInputs:
     predicted: np.ndarray  # (n_trials, 77, 768) or (n_trials, 1, width): the encoder's, compared with targets
     rescaled: np.ndarray  # as `predicted`, stretched for the generator; where the arm is deranged, of other trials
     mean: np.ndarray  # as `predicted`: mean training target of each trial's fold
-    true: np.ndarray  # (n_trials, 77, 768): embedding of the caption of the picture seen
+    true: np.ndarray  # (n_trials, 77, 768) or as `predicted`, see `Arm.space`: embedding of the picture seen
     seeds: np.ndarray  # (n_trials,), for arms that draw at random
     targets: np.ndarray  # (n_stimuli, 77, 768) or (n_stimuli, 1, width): what the encoder learned to predict
-    embeddings: np.ndarray  # (n_stimuli, 77, 768), of the captions
+    embeddings: np.ndarray  # as `true`, (n_stimuli, ...)
     known: np.ndarray  # bool, (n_trials, n_stimuli): trained the trial's fold; only these may be retrieved
     target_concept: np.ndarray  # (n_stimuli,)
     stimuli: np.ndarray  # (n_stimuli,), names
@@ -149,7 +150,8 @@ class Arm:
     condition: Callable[[ArmInputs], np.ndarray]  # -> (n_trials, 77, 768)
     meaning: str = ""  # what its pictures are made from, for the report
     informed: bool = True  # knows something of the trial's EEG; the report ranks trials by the first such arm
-    from_prediction: bool = False  # conditions are in the encoder's target space, which the generator must accept
+    # Target space of its conditions: the encoder's, clip-text, or the encoder's if the generator accepts it.
+    space: Literal["encoder", "clip-text", "either"] = "either"
     deranged: bool = False  # from the predictions for other trials, which `derangement` deals out
     start: Callable[[ArmInputs], list[Start]] | None = None  # None: from noise only
     of_images: bool = False  # made once per image, from `true`, whatever the EEG
@@ -167,18 +169,18 @@ def _random_training(inputs: ArmInputs) -> np.ndarray:
 ARMS: dict[str, Arm] = {
     "eeg": Arm(
         lambda inputs: inputs.rescaled, "Made from what the encoder predicts from this trial's EEG.",
-        from_prediction=True,
+        space="encoder",
     ),
     "shuffled": Arm(
         lambda inputs: inputs.rescaled,
         "Made from the prediction for another trial of the same subject: the floor. What it scores above chance "
         "does not come from this trial's EEG.",
-        informed=False, from_prediction=True, deranged=True,
+        informed=False, space="encoder", deranged=True,
     ),
     "mean": Arm(
         lambda inputs: inputs.mean,
         "Made from the mean of the training targets, the same for every trial: what knowing nothing looks like.",
-        informed=False, from_prediction=True,
+        informed=False, space="encoder",
     ),
     "random": Arm(
         _random_training,
@@ -198,21 +200,22 @@ ARMS: dict[str, Arm] = {
     "class-name": Arm(
         lambda inputs: inputs.embed_concepts(inputs.named.tolist()),
         "Made from the words “a photo of a …” with the concept that is nearest to the prediction.",
+        space="clip-text",
     ),
     "retrieved-start": Arm(
         lambda inputs: inputs.rescaled,
         "Made from the prediction, but drawn over the training picture that is nearest to it.",
-        from_prediction=True, start=lambda inputs: inputs.stimuli[inputs.nearest].tolist(),
+        space="encoder", start=lambda inputs: inputs.stimuli[inputs.nearest].tolist(),
     ),
     "sketched-start": Arm(
         lambda inputs: inputs.rescaled,
         "Made from the prediction, but drawn over a small picture that ridge regression predicts.",
-        from_prediction=True, start=lambda inputs: list(inputs.sketch()),
+        space="encoder", start=lambda inputs: list(inputs.sketch()),
     ),
     "best-of": Arm(
         lambda inputs: inputs.rescaled,
         "Made from the prediction several times; the picture whose own caption is nearest to it is chosen.",
-        from_prediction=True, best_of=True,
+        space="encoder", best_of=True,
     ),
-    "caption": Arm(lambda inputs: inputs.true, of_images=True),
+    "caption": Arm(lambda inputs: inputs.true, space="clip-text", of_images=True),
 }  # fmt: skip

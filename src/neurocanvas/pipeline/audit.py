@@ -121,7 +121,7 @@ def _classified(
     lacks: Sequence[Finding],
 ) -> Case:  # fmt: skip
     """What classifiers answered under one protocol and granularity."""
-    cards = {path: _read_mapping(artifacts.card_path(path), "classify", CELL_KINDS) for path in paths}
+    cards = {path: _read_mapping(artifacts.card_path(path), "classify", **CELL_KINDS) for path in paths}
     splits: dict[str, Split] = {}
     for path, card in cards.items():
         if card["subject"] not in splits:
@@ -170,8 +170,8 @@ def _encoded(
     """What the decoders that made the predictions were tested on, the gallery, and how `evaluate` scored it."""
     made = {}  # subject -> the card of its predictions
     for path in folder.glob("predictions/s*.npy"):
-        kinds = {"encoder": str, "decoders": list}
-        made[path.stem.removeprefix("s")] = _read_mapping(artifacts.card_path(path), "predict", kinds)
+        card = _read_mapping(artifacts.card_path(path), "predict", encoder=str, decoders=list)
+        made[path.stem.removeprefix("s")] = card
     there = unique_names(made) or unique_names(path.stem for path in folder.glob("splits/*.json"))
     if not there:
         raise NeuroCanvasError(f"{folder}: nothing to audit yet: nothing was split; run `neurocanvas train`.")
@@ -259,7 +259,7 @@ def damaged(path: Path, what: str, verb: str) -> NeuroCanvasError:
     return NeuroCanvasError(f"{path}: damaged ({what}); run `neurocanvas {verb}` again.")
 
 
-def _read_mapping(path: Path, verb: str, kinds: Mapping[str, type] = {}) -> dict[str, Any]:
+def _read_mapping(path: Path, verb: str, **kinds: type) -> dict[str, Any]:
     """A JSON file that holds a mapping, with values of these kinds; its findings and concepts are checked."""
     text = artifacts.read_text(path, f"what `neurocanvas {verb}` writes")
     try:

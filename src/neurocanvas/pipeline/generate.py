@@ -52,7 +52,7 @@ DECIDE = frozenset({
 
 def generate(run: Run) -> list[Path]:
     """Generate the images of every subject and arm, a shard of manifest entries at a time."""
-    settings, predicted = run.settings.generate, run.settings.embed.target
+    settings = run.settings.generate
     needs, weights = NEEDS["generate"], local_folder(find_family(settings.family).diffusion)
     if weights is not None:  # their memory comes on top of that of a small family
         size = sum(file.stat().st_size for file in weights.rglob("*.safetensors"))
@@ -61,15 +61,12 @@ def generate(run: Run) -> list[Path]:
     how = settings.model_dump(mode="json", include=set(DECIDE)) | {"weights": source_print(settings.family)}
     if settings.preview:
         how["taesd"] = source_print(find_family(settings.family).preview)
+    if run.generator is not None and type(run.generator) is not resolve_name(GENERATORS[settings.generator]):
+        plain = {key: value for key, value in vars(run.generator).items() if isinstance(value, str | int | float)}
+        how["generator"] = f"{type(run.generator).__qualname__} {plain}"
     shards: list[list[dict[str, Any]]] = []
-    accepted = (run.generator or resolve_name(GENERATORS[settings.generator])).accepts
     for arm in settings.arms:
-        if ARMS[arm].from_prediction and predicted not in accepted:
-            allowed = ", ".join(name for name, other in ARMS.items() if not other.from_prediction)
-            raise NeuroCanvasError(
-                f"--arm {arm}: generates from predictions, which are {predicted}, and {settings.generator} takes "
-                f"{', '.join(accepted)}. Choose among {allowed}, or embed and train with --target {accepted[0]}."
-            )
+        space_of(run, arm)
         for subject in ("",) if ARMS[arm].of_images else run.subjects:
             entries = plan(run, subject, arm, how)
             shards += [entries[part] for part in batches(len(entries), settings.shard)]
@@ -109,6 +106,26 @@ def generate(run: Run) -> list[Path]:
     return [path, *pages]
 
 
+def space_of(run: Run, arm: str) -> str:
+    """Target space of an arm's conditions; raise if the generator does not accept it."""
+    predicted, generator = run.settings.embed.target, run.generator
+    accepted = (generator or resolve_name(GENERATORS[run.settings.generate.generator])).accepts
+    spaces = {"encoder": predicted, "clip-text": "clip-text"}
+    spaces["either"] = predicted if predicted in accepted else "clip-text"
+
+    def fits(name: str) -> bool:  # captions are what the best sample is chosen by
+        return spaces[ARMS[name].space] in accepted and not (ARMS[name].best_of and predicted != "clip-text")
+
+    if not fits(arm):
+        named = run.settings.generate.generator if generator is None else type(generator).__name__
+        allowed = ", ".join(filter(fits, ARMS)) or "other generators"
+        raise NeuroCanvasError(
+            f"--arm {arm}: its conditions are {spaces[ARMS[arm].space]}, and {named} accepts "
+            f"{', '.join(accepted)}. Choose among {allowed}, or embed and train with --target {accepted[0]}."
+        )
+    return spaces[ARMS[arm].space]
+
+
 def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndarray:
     """Choose which test trials get pictures: all, or at most `most`, spread evenly over concepts and folds."""
     codes = [np.unique(column, return_inverse=True)[1] for column in (concepts, folds)]
@@ -123,7 +140,7 @@ def plan(run: Run, subject: str, arm: str, how: dict[str, Any]) -> list[dict[str
     """The manifest's entries of a subject and arm, each with its cache key; no prediction is read."""
     settings, row = run.settings.generate, ARMS[arm]
     how = {**how, "arm": arm}
-    embedded = artifacts.read_card(run.path("embeddings", "clip-text"))["fingerprint"]
+    embedded = artifacts.read_card(run.path("embeddings", space_of(run, arm)))["fingerprint"]
     if row.of_images:
         concepts = np.array([run.dataset[1].concepts[name] for name in run.stimuli])
         return [
@@ -180,7 +197,7 @@ def draw(run: Run, shard: list[dict[str, Any]], *, how: dict[str, Any]) -> None:
         inputs = None
     else:
         inputs = arm_inputs(run, subject, arm, [entry["trial"] for entry in missing])
-        conditions = row.condition(inputs)
+        conditions = np.asarray(row.condition(inputs), np.float32)
 
     def tell(text: str) -> None:
         run.log("generate", warning=text)
@@ -201,7 +218,12 @@ def draw(run: Run, shard: list[dict[str, Any]], *, how: dict[str, Any]) -> None:
         [entry["seed"] if number == 0 else image_seed(entry["seed"], "sample", 0, number) for entry in missing]
         for number in range(settings.samples)
     ]
-    samples = np.stack([generator.generate(conditions, own, init) for own in seeds])
+    samples = np.stack([np.asarray(generator.generate(conditions, own, init)) for own in seeds])
+    if samples.ndim != 5 or samples.shape[1] != len(missing) or samples.shape[-1] != 3 or samples.dtype != np.uint8:
+        raise NeuroCanvasError(
+            f"generator: generate() must return images (n, size, size, 3), uint8, for {len(missing)} conditions; got "
+            f"{samples.shape[1:]}, {samples.dtype}."
+        )
     if inputs is not None and row.best_of:  # neither the judge nor what was seen is used
         family = run.settings.family
         describe = process_cache(STAGE, "captioner", family, lambda: load_captioner(family))
@@ -232,7 +254,7 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
     card, images, scale = artifacts.read_card(path), run.dataset[1], run.settings.generate.scale
     tested, folds = run.subjects[subject][np.array(card["trials"])], np.array(card["folds"])
     places = np.searchsorted(card["trials"], trials)
-    targets, embeddings = run.targets(), run.targets("clip-text")
+    targets, embeddings = run.targets(), run.targets(space_of(run, arm))
     known = np.zeros((len(places), len(targets)), bool)
     for row, fold in enumerate(folds[places]):
         known[row, card["known"][fold]] = True

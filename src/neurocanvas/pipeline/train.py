@@ -165,6 +165,8 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     fold = run.split(subject).folds[number].joined()
     read, hashes = made_from(run, subject, decoder)
     parameters = {key: value for key, value in decoder.get_params(deep=False).items() if key not in EXECUTION}
+    if not isinstance(decoder.encoder, str):  # a class or an estimator from a script
+        parameters["encoder"] = getattr(decoder.encoder, "__qualname__", str(decoder.encoder))
     closed_form = hasattr(decoder.what()[0], "fit_closed_form")
     if closed_form:
         of_encoder = {key: value for key, value in parameters.items() if key.startswith("encoder__")}
@@ -179,8 +181,8 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
     targets = run.targets()
     space = TargetSpace(run.settings.embed.target, targets.shape[1:], run.settings.family)
     y = Embeddings(space, run.stimuli, targets, np.searchsorted(run.stimuli, pool.column("image")))
-    common = run.settings.encoder.components, run.settings.encoder.token_weights
-    projected = process_cache("train", "targets", (run, unit[:2]), lambda: project(y, fold.train, *common))
+    common = decoder.n_components, tuple(decoder.token_weights)
+    projected = process_cache("train", "targets", (run, unit[:2], common), lambda: project(y, fold.train, *common))
     left = 0 if closed_form else decoder.epochs or 0
     advance = run.track(f"train {name} s{subject} fold{number}", left)
 
