@@ -22,9 +22,15 @@ def write(folder, text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("colour = 1", "colour: Extra inputs"),
-        ("[generate]\nstep = 20", r"generate\.step: Extra inputs"),
-        ("[data.recording]\nfile = 'x'", r"data\.recording\.file: Extra inputs"),
+        ("colour = 1", "colour: no such setting; there are name, simulate"),
+        ("[generate]\nstep = 20", r"generate\.step: no such setting"),
+        ("[data.recording]\nfile = 'x'", r"data\.recording\.file: no such setting; there are files, rename"),
+        ("[data]\nname = 'braindecode:x'", r"data\.name: allowed are eeg-imagenet.*got 'braindecode:x'"),
+        ("[encoder]\nname = 'eegnet'", r"encoder\.name: allowed are mlp_sd, mean, ridge, braindecode:<model>; got"),
+        (
+            "[classify]\nmodels = ['mean']",
+            r"classify\.models\.0: allowed are mlp_sd, eegnet.*dt, braindecode:<model>; g",
+        ),
         ("[generate]\nsteps = 0", r"generate\.steps: .*got 0"),
         ("[generate]\narms = ['eeg', 'brain']", r"generate\.arms\.1: .*oracle.*got 'brain'"),
         ("[data]\ngranularity = 'fine9'", r"data\.granularity: .*'fine4'.*got 'fine9'"),
@@ -108,6 +114,6 @@ def test_fork_links_what_stays_valid_and_says_what_to_make(tiny_run, tmp_path, c
     assert not (new / "images").exists() and load_settings(new / "run.toml").generate.steps == 3
     code, _, err = call("fork", tiny_run, new)
     assert code == 2 and "not empty" in err
-    for change, says in (("steps=3", "section.key=value"), ("generate.stepz=3", "Extra inputs are not permitted")):
+    for change, says in (("steps=3", "section.key=value"), ("generate.stepz=3", "no such setting")):
         code, _, err = call("fork", tiny_run, tmp_path / "other", "--set", change)
         assert code == 2 and says in err and not (tmp_path / "other").exists()

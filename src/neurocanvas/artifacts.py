@@ -162,7 +162,7 @@ def read_array(path: Path, purpose: str) -> np.ndarray:
 def verify(folder: Path) -> tuple[int, list[Path]]:
     """Compare every artifact in a folder with the sha256 in its sidecar; return their number and the damaged ones."""
     expected: dict[Path, str] = {}
-    damaged = []
+    damaged, splits = [], 0
     for sidecar in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(PART)):
         try:
             card = json.loads(sidecar.read_text(encoding="utf-8"))
@@ -171,6 +171,9 @@ def verify(folder: Path) -> tuple[int, list[Path]]:
                     expected[check_inside(sidecar.parent, name, str(sidecar))] = str(about["sha256"])
             elif isinstance(card, dict) and "sha256" in card:
                 expected[sidecar.with_suffix("")] = str(card["sha256"])
+            elif isinstance(card, dict) and "folds" in card and (made := card.pop("fingerprint", None)):
+                splits += 1  # which hold their own hash
+                damaged += [sidecar] if fingerprint(card) != made else []
         except (OSError, ValueError, LookupError, TypeError, RecursionError, NeuroCanvasError):
             damaged.append(sidecar)
     for path, digest in expected.items():
@@ -180,7 +183,7 @@ def verify(folder: Path) -> tuple[int, list[Path]]:
             whole = False
         if not whole:
             damaged.append(path)
-    return len(expected), damaged
+    return len(expected) + splits, damaged
 
 
 def cache_folder() -> Path:

@@ -330,7 +330,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     ),
     "decoding": (str, ("--recipe",), ("caption.recipe",), "default, or released: 20 beams, sampled."),
     "target": (str, ("--target",), ("embed.target",), "What encoders predict: {targets:TARGETS}."),
-    "model": (str, ("-m", "--model"), ("encoder.name",), "Encoder of embeddings: {encoders:ENCODERS}."),
+    "model": (str, ("-m", "--model"), ("encoder.name",), "Encoder of embeddings: {encoders:ENCODERS embedding}."),
     "baselines": (
         str, ("--baselines",), ("encoder.baselines",), 'Encoders trained and scored beside it: ridge,mean; or "".',
     ),
@@ -341,7 +341,7 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
     "batch": (int, ("-b", "--batch"), ("encoder.batch_size",), "Trials per training batch."),
     "classifiers": (
         str, ("-m", "--model"), ("classify.models",),
-        "One or several as a,b: {encoders:ENCODERS}, braindecode:<model>.",
+        "One or several as a,b: {encoders:ENCODERS concept}, braindecode:<model>.",
     ),
     "trials": (int, ("-b", "--batch"), ("classify.batch_size",), "Trials per training batch."),
     "recipe": (str, ("--recipe",), ("classify.recipe",), "default, or released: optimisers and epochs of that code."),
@@ -472,7 +472,7 @@ def _add_verb(verb: str) -> None:
     shown = {verb, "--help"} <= {*sys.argv}  # only this verb's help pays for the import of registries
     for name in VERBS[verb]:
         kind, flags, _, text = OPTIONS[name]
-        text = re.sub(r"\{(.*?)\}", lambda m: _rows(m[1]) if shown else "a name", text)
+        text = re.sub(r"\{(.*?)\}", lambda m: _rows(*m[1].split()) if shown else "a name", text)
         fixed[name] = (Annotated[kind | None, typer.Option(*flags, help=text)], None)  # type: ignore[operator]
     command: Any = partial(_call, verb)
     command.__annotations__ = {name: annotation for name, (annotation, _) in fixed.items()}
@@ -485,9 +485,10 @@ def _add_verb(verb: str) -> None:
     app.command(verb, help=HELP[verb])(command)
 
 
-def _rows(registry: str) -> str:
-    """Names of the rows of a registry."""
-    return ", ".join(resolve_name(f"neurocanvas.{registry}"))
+def _rows(registry: str, kind: str = "") -> str:
+    """Names of the rows of a registry; of encoders those of a kind."""
+    rows = resolve_name(f"neurocanvas.{registry}").items()
+    return ", ".join(name for name, row in rows if not kind or getattr(row, kind))
 
 
 def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options: Any) -> None:

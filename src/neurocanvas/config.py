@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any, Literal
@@ -21,17 +21,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
 
 
-def _in_registry(where: str, name: str) -> str:
-    """Accept the keys of a registry ("module:name"), which is imported when a value is checked."""
-    allowed = resolve_name(where)
-    if name not in allowed and not name.startswith(("braindecode:", "python:")):
-        raise ValueError(f"allowed are {', '.join(allowed)}")
+def _in_registry(where: str, name: str, kind: str = "") -> str:
+    """Accept the keys of a registry ("module:name"), imported on use; of encoders those of a kind and braindecode's."""
+    allowed = [key for key, row in resolve_name(where).items() if not kind or getattr(row, kind)]
+    if name not in allowed and not (kind and name.startswith(("braindecode:", "python:"))):
+        raise ValueError(f"allowed are {', '.join(allowed)}{', braindecode:<model>' if kind else ''}")
     return name
 
 
 ProtocolName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.data.splits:PROTOCOLS"))]
 DatasetName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.data:DATASETS"))]
-EncoderName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.encoders:ENCODERS"))]
+EncoderName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.encoders:ENCODERS", kind="embedding"))]
+ClassifierName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.encoders:ENCODERS", kind="concept"))]
 TargetName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.targets:TARGETS"))]
 GeneratorName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.generation:GENERATORS"))]
 ArmName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.generation.arms:ARMS"))]
@@ -212,7 +213,7 @@ class EncoderSettings(Settings):
 class ClassifySettings(Settings):
     """EEG to concepts (verbs `classify` and `benchmark`)."""
 
-    models: tuple[EncoderName, ...] = Field(
+    models: tuple[ClassifierName, ...] = Field(
         ("eegnet", "mlp", "rgnn", "ridge", "knn", "rf", "svm", "dt"),
         min_length=1,
         description="names in encoders.ENCODERS, or braindecode:<name of a model there>",
@@ -445,6 +446,9 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            there = reduce(getattr, first["loc"][:-1], RunSettings(simulate=SimulateSettings()))  # type: ignore[arg-type]
+            reason = f"no such setting; there are {', '.join(type(there).model_fields)}"
         raise NeuroCanvasError(f"{path or 'settings'}: {where}: {reason}; got {first['input']!r}.") from error
 
 

@@ -109,6 +109,7 @@ def run_all(run: Run) -> Path:
     """Run every verb from the data to the report."""
     with artifacts.hold(run.folder, "run"):
         _settled(run, run.folder / "run.toml", used_verbs(run.folder / "run.toml"))
+        _ = run.settings.simulate or run.subjects  # data that cannot be opened leave no run folder behind
         for verb in STAGES:
             paths = run_stage(run, verb)
     return paths[0]

@@ -269,7 +269,7 @@ def test_a_toy_encoder_is_one_row_and_runs_through_the_command_line(tiny_run, tm
 
 def test_an_unknown_encoder_is_refused_before_anything_runs(tmp_path, call):
     code, _, err = call("run", "-m", "forest", "-d", tmp_path, "-o", tmp_path / "run")
-    assert code == 2 and "encoder.name: allowed are mlp_sd, mean, eegnet" in err and "'forest'" in err
+    assert code == 2 and "encoder.name: allowed are mlp_sd, mean, ridge" in err and "'forest'" in err
 
 
 def test_the_registry_imports_no_network():

@@ -92,7 +92,7 @@ def test_what_a_stage_2_file_cannot_hold(tmp_path, change, message):
 
 def test_a_subject_of_the_missing_half_is_told_where_it_is(tmp_path):
     write(tmp_path, make_records(subjects=(0, 7)), "EEG-ImageNet_1.pth")
-    with pytest.raises(NeuroCanvasError, match=r"holds 0, 7; got 9; EEG-ImageNet_2\.pth holds 8-15, put it beside"):
+    with pytest.raises(NeuroCanvasError, match=r"holds 0, 7; got 9; EEG-ImageNet_2\.pth contains subjects 8-15; place"):
         open_eeg_imagenet(tmp_path, DataSettings(subjects=("9",)))
     with pytest.raises(NeuroCanvasError, match=r"got 17; 17 in EEG-ImageNet_stage2\.pth is session 1 of subject 12"):
         open_eeg_imagenet(tmp_path, DataSettings(subjects=("17",)))
@@ -196,7 +196,7 @@ def test_another_pytorch_file_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize(
     ("factor", "question"),
-    [(1e6, "in uV. Then pass --unit uV"), (1e3, "in mV. Then pass --unit mV"), (1e-6, "no unit of voltage fits")],
+    [(1e6, "like µV: pass --unit uV"), (1e3, "like mV: pass --unit mV"), (1e-6, "no unit of voltage fits")],
 )
 def test_a_doubtful_unit_is_a_question(tmp_path, factor, question):
     with pytest.raises(NeuroCanvasError, match=f"must be in volts .*{question}"):
@@ -208,8 +208,8 @@ def test_a_file_in_another_unit_than_the_one_beside_it_is_named(tmp_path):
     late = [{**record, "stage": 30} for record in make_records(subjects=(18,), scale=1e1)]
     write(tmp_path, late, "EEG-ImageNet_stage2.pth")
     question = (
-        r"EEG-ImageNet_stage2\.pth: eeg_data must be in volts .* is it in uV\? --unit holds for all files, and "
-        r"EEG-ImageNet_1\.pth seems to be in V: bring them to one unit"
+        r"EEG-ImageNet_stage2\.pth: eeg_data must be in volts .* look like µV; --unit holds for all files, and "
+        r"EEG-ImageNet_1\.pth seems to be in V: convert them to one unit"
     )
     with pytest.raises(NeuroCanvasError, match=question):
         open_eeg_imagenet(tmp_path, ALL)
@@ -217,7 +217,7 @@ def test_a_file_in_another_unit_than_the_one_beside_it_is_named(tmp_path):
         convert(DataSettings(root=str(tmp_path)), tmp_path / "store")
     assert len(open_eeg_imagenet(tmp_path, DataSettings(subjects=("1",)))) == 5
     write(tmp_path, make_records(subjects=range(10), scale=1e1), "EEG-ImageNet_1.pth")
-    with pytest.raises(NeuroCanvasError, match=r"EEG-ImageNet_1\.pth: .* is it in uV\? Then pass --unit uV"):
+    with pytest.raises(NeuroCanvasError, match=r"EEG-ImageNet_1\.pth: .* the values look like µV: pass --unit uV"):
         open_eeg_imagenet(tmp_path, ALL)
     assert open_eeg_imagenet(tmp_path, DataSettings(unit="uV"))
 

@@ -113,12 +113,28 @@ BAD = {
     "X: trial 1, channel O2: NaN": {"X": np.where(np.arange(1200).reshape(12, 2, 50) == 150, np.nan, 1.0)},
     "unit: allowed are V, mV, uV; got 'volts'": {"unit": "volts"},
     "y: one value for each of the 12 trials": {"y": ["cat"]},
-    "ch_names: 2 different names": {"ch_names": ["O1", "O1"]},
-    "sfreq: a sampling rate above 0": {"sfreq": 0},
+    "2 unique names are needed, one per channel of X; got 2, of which 1": {"ch_names": ["O1", "O1"]},
+    "sfreq: a finite number is needed, sfreq above 0; got 0": {"sfreq": 0},
+    "got 1, of which 1 are unique": {"ch_names": "Oz"},
+    "got 2, of which 1 are unique.": {"ch_names": [1, "1"]},
+    "above 0; got inf": {"sfreq": np.inf},
+    "above 0; got '100'": {"sfreq": "100"},
+    "tmin: a finite number": {"tmin": np.nan},
+    "1e+07 µV is no EEG; then pass unit='uV'": {"X": 10.0 * np.resize([-1, 1], (12, 2, 50))},
+    "1e-05 µV is no EEG; then pass unit='V'": {"X": 1e-5 * np.resize([-1, 1], (12, 2, 50)), "unit": "uV"},
+    "then convert to volts": {"X": 1e9 * np.resize([-1, 1], (12, 2, 50))},
+    "column concept has no value in row 1": {"y": ["cat", np.nan] * 6},
+    "column concept has no value in row 0": {"y": [None, "cat"] * 6},
+    "column subject has no value in row 1": {"metadata": {"subject": ["a", np.nan] * 6}},
+    "column kind has no value in row 2": {"metadata": {"kind": ["a", "b", np.nan] * 4}},
+    "column concept differs from y": {"metadata": {"concept": ["dog", "cat"] * 6}},
+    "column onset must hold seconds": {"metadata": {"onset": np.arange(12).astype("datetime64[s]")}},
+    "column onset must hold seconds; got [inf": {"metadata": {"onset": [np.inf] * 12}},
+    "column block must hold whole numbers; got ['b1', 'b1'": {"metadata": {"block": ["b1"] * 12}},
     "run: one value for each": {"metadata": {"run": [1]}},
-    "subject 'a/b': it names files": {"metadata": {"subject": ["a/b"] * 12}},
+    "subject 'a/b': used in file names": {"metadata": {"subject": ["a/b"] * 12}},
     "column run has no value in row 3": {"metadata": {"run": [1, 1, 1, None] * 3}},
-    "column order must hold int64": {"metadata": {"order": np.arange(12) / 2}},
+    "column order must hold whole numbers": {"metadata": {"order": np.arange(12) / 2}},
     "got '0/0/0005' twice": {"metadata": {"order": [5] * 12}},
 }
 
@@ -130,9 +146,32 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(says):
     assert says in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_half_precision_does_not_overflow_and_a_column_of_numbers_may_lack_some():
+    signal = np.resize([-0.1, 0.1], (12, 2, 50)).astype(np.float16)
+    trials = from_rows(X=signal, unit="mV", metadata={"loud": [np.nan] * 12, "concept": ["cat", "dog"] * 6})
+    np.testing.assert_allclose(np.abs(trials.signal()), 100, rtol=1e-3)
+    volts = (signal / 1000).astype(np.float16)
+    assert np.isfinite(from_rows(X=volts).signal()).all()
+
+
+def test_rows_of_a_split_select_no_other_trials():
+    trials = from_rows()
+    fold = nc.make_split(trials, "leave-run-out", subject=2, accept_block_confound=True)[0]
+    assert trials[fold.test].names.tolist() == trials.names[fold.test].tolist()
+    for rows in (fold.train, fold.test[:1], fold.joined().validation[[0]]):
+        for select in (trials[1:].__getitem__, trials[1:].signal):
+            with pytest.raises(NeuroCanvasError, match=r"other trials \(split made for 2/0/0000 to anna/0/0003\)"):
+                select(rows)
+    assert len(trials[fold.train][np.argsort(fold.train)]) == len(trials[1:][fold.train - 1 + 1]) == len(fold.train)
+
+
 def test_a_protocol_says_which_column_it_lacks():
     with pytest.raises(NeuroCanvasError, match="protocol by-stimulus: the column image is needed; the trials"):
         nc.make_split(from_rows(), subject="2")
+    one_concept = from_rows(y=["cat"] * 12)
+    for trials, says in ((np.ones((2, 2, 50)), "Trials are needed"), (one_concept, "at least 2 concepts .* only cat")):
+        with pytest.raises(NeuroCanvasError, match=says):
+            nc.make_split(trials, "leave-run-out", subject="2")
     split = nc.make_split(from_rows(), "leave-run-out", subject="2", accept_block_confound=True)
     assert [fold.name for fold in split] == ["leave-run-out, run 0", "leave-run-out, run 1"]
 
@@ -163,6 +202,8 @@ def test_epochs_become_trials(epochs, tmp_path):
     assert trials.y.tolist() == list("xyxy") and trials.names.tolist()[2] == "2/0/0000"
     with pytest.raises(NeuroCanvasError, match="concept: allowed are the columns of the metadata, subject, image"):
         nc.from_epochs(with_table, concept="class")
+    with pytest.raises(NeuroCanvasError, match=r"mne.Epochs are needed, or from_arrays; got ndarray"):
+        nc.from_epochs(np.ones((2, 2, 50)))
     (tmp_path / "bad-epo.fif").write_bytes(b"no")
     with pytest.raises(NeuroCanvasError, match="MNE cannot read epochs"):
         nc.from_epochs(tmp_path / "bad-epo.fif")

@@ -124,6 +124,7 @@ def test_other_steps_draw_every_picture_anew(tiny_run, tiny_fork):
     [
         ("data/EEG-ImageNet.pth", "simulate"),
         ("features/s0_de.npy", "features"),
+        ("splits/0.json", "train"),
         ("targets/clip_embeddings.npy", "embed"),
         ("models/*.safetensors", "train"),
         ("predictions/s0.npy", "predict"),

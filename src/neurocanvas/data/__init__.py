@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A row of `DATASETS`: what opens it, as "module:function", and what is known of it before."""
+    """A row of `DATASETS`: the function that opens it ("module:function"), and its declared facts."""
 
     open: str  # function(root: Path, settings: DataSettings) -> Trials, which reads no signal
     # facts, which a test recomputes; None where the files decide

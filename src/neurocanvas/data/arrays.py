@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Unit -> µV.
 UNITS: Mapping[str, float] = {"V": 1e6, "mV": 1e3, "uV": 1.0}
 
+# Range in which the standard deviation of scalp EEG lies.
+PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
+
 
 def from_arrays(
     X: np.ndarray,
@@ -39,8 +42,7 @@ def from_arrays(
     Parameters
     ----------
     X : array, shape (n_trials, n_chans, n_times)
-        Signal. Without a column `order`, rows must be in the order in which they were recorded: whether concepts came
-        in blocks is judged by it.
+        Signal. Without a column `order`, rows must be in recording order. Block designs are detected from it.
     y : sequence, shape (n_trials,)
         Concepts.
     ch_names : sequence of str
@@ -53,7 +55,7 @@ def from_arrays(
         Of `X`; MNE gives volts.
     metadata : pandas.DataFrame or mapping, optional
         Columns as in `trials.COLUMNS` and any others, one value per trial. A text index holds the trials' names.
-        Without a column `subject` everything is of subject "0".
+        Without a column `subject`, all trials belong to subject "0".
     images : Images, optional
         The images that the column `image` names.
 
@@ -65,7 +67,7 @@ def from_arrays(
     Raises
     ------
     NeuroCanvasError
-        If shapes do not fit, the signal is not finite, the unit is unknown, or names are not unique.
+        If shapes do not fit, the signal is not finite or in another unit, or names are missing or not unique.
 
     Examples
     --------
@@ -75,24 +77,26 @@ def from_arrays(
     """
     signal = np.asarray(X)
     check_option("unit", unit, UNITS)
-    _check_signal(signal, ch_names, sfreq)
-    columns = {} if metadata is None else {str(name): np.asarray(metadata[name]) for name in metadata}
-    for name, values in {"y": np.asarray(y), **columns}.items():
-        if values.shape != signal.shape[:1]:
+    names = [str(name) for name in np.ravel(ch_names)]
+    microvolts = _checked(signal, names, sfreq, tmin, unit)
+    columns = {} if metadata is None else {str(name): metadata[name] for name in metadata}
+    for name, values in {"y": y, **columns}.items():
+        if (shape := np.shape(values)) != signal.shape[:1]:
             raise NeuroCanvasError(
-                f"{name}: one value for each of the {len(signal)} trials of X is needed; got the shape {values.shape}."
+                f"{name}: one value for each of the {len(signal)} trials of X is needed; got the shape {shape}."
             )
+    if not np.array_equal(np.asarray(columns.setdefault("concept", y)), np.asarray(y)):
+        raise NeuroCanvasError("metadata: column concept differs from y, which holds the concepts; leave it out.")
     index = getattr(metadata, "index", None)
     named = index is not None and len(index) and all(isinstance(name, str) for name in index)
-    table = make_metadata({**columns, "concept": np.asarray(y)}, list(index) if named else None)  # type: ignore[arg-type]
+    table = make_metadata({**columns, "concept": y}, list(index) if named else None)  # type: ignore[arg-type]
     unknown = set() if images is None or "image" not in table else {*table["image"]} - {*images.ids}
     if images is not None and unknown:
         raise NeuroCanvasError(
             f"images: {min(unknown)}, which the column image names, is missing; there are {len(images.ids)}, such as "
             f"{images.ids[0]}."
         )
-    microvolts = (signal * UNITS[unit]).astype(np.float32)
-    spec = TrialSpec(tuple(map(str, ch_names)), float(sfreq), float(tmin), signal.shape[2])
+    spec = TrialSpec(tuple(names), float(sfreq), float(tmin), signal.shape[2])
     return Trials(table, spec, partial(np.take, microvolts, axis=0), fingerprint(microvolts), images)
 
 
@@ -102,7 +106,7 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
     Parameters
     ----------
     epochs : mne.Epochs, or path-like
-        Epochs around image onset, or a ``-epo.fif`` file. Columns of `epochs.metadata` are taken by their names.
+        Epochs around image onset, or a ``-epo.fif`` file. Columns of `epochs.metadata` keep their names.
     images : Images, optional
         The images that the column `image` names.
     concept : str
@@ -130,12 +134,13 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
             epochs = mne.read_epochs(path, preload=True, verbose="error")
         except Exception as error:  # MNE's readers raise many kinds
             raise NeuroCanvasError(f"{path}: MNE cannot read epochs from it ({error}); save them again.") from error
+    if not isinstance(epochs, mne.BaseEpochs):
+        raise NeuroCanvasError(f"epochs: mne.Epochs are needed, or from_arrays; got {type(epochs).__name__}.")
     picks = mne.pick_types(epochs.info, eeg=True, exclude=[])
     if not len(picks):
         raise NeuroCanvasError(f"epochs: no EEG channel; the channels are {', '.join(epochs.ch_names[:8])}.")
-    columns: dict[str, Any] = {}
-    if epochs.metadata is not None:
-        columns = {str(name): epochs.metadata[name].to_numpy() for name in epochs.metadata}
+    table = {} if epochs.metadata is None else epochs.metadata
+    columns: dict[str, Any] = {str(name): np.asarray(table[name]) for name in table}
     if concept in columns:
         y = columns[concept]
     elif concept != "concept":
@@ -145,29 +150,38 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
     else:
         words = {number: name for name, number in epochs.event_id.items()}
         y = np.array([words[number] for number in epochs.events[:, 2]])
-    if "onset" not in columns:
-        columns["onset"] = (epochs.events[:, 0] / epochs.info["sfreq"]).astype(np.float64)
+    columns.setdefault("onset", (epochs.events[:, 0] / epochs.info["sfreq"]).astype(np.float64))
     volts, names = epochs.get_data(picks=picks), [epochs.ch_names[index] for index in picks]
     sfreq = epochs.info["sfreq"]
     return from_arrays(volts, y, ch_names=names, sfreq=sfreq, tmin=epochs.tmin, metadata=columns, images=images)
 
 
-def _check_signal(signal: np.ndarray, ch_names: Sequence[str], sfreq: float) -> None:
-    """Raise unless the signal has three dimensions, a name per channel and finite values."""
+def _checked(signal: np.ndarray, names: list[str], sfreq: float, tmin: float, unit: str) -> np.ndarray:
+    """The signal in µV, float32; raise unless shape, names, timing and values are those of EEG trials."""
     if signal.ndim != 3 or not signal.size or signal.dtype.kind not in "iuf":
         raise NeuroCanvasError(
             f"X: numbers of shape (n_trials, n_chans, n_times) are needed; got {signal.dtype}, {signal.shape}."
         )
-    if len(ch_names) != signal.shape[1] or len(set(ch_names)) != len(ch_names):
+    if len(names) != signal.shape[1] or len(set(names)) != len(names):
         raise NeuroCanvasError(
-            f"ch_names: {signal.shape[1]} different names are needed, as X has channels; got {len(set(ch_names))} "
-            f"in {len(ch_names)}."
+            f"ch_names: {signal.shape[1]} unique names are needed, one per channel of X; got {len(names)}, of which "
+            f"{len(set(names))} are unique."
         )
-    if not sfreq > 0:
-        raise NeuroCanvasError(f"sfreq: a sampling rate above 0 Hz is needed; got {sfreq}.")
-    broken = ~np.isfinite(signal).all(axis=2)
+    for name, value in {"sfreq": sfreq, "tmin": tmin}.items():
+        if not isinstance(value, int | float | np.number) or not np.isfinite(value) or (name == "sfreq" and value <= 0):
+            raise NeuroCanvasError(f"{name}: a finite number is needed, sfreq above 0; got {value!r}.")
+    microvolts: np.ndarray = (signal * np.float32(UNITS[unit])).astype(np.float32)  # float16 becomes float32 first
+    broken = ~np.isfinite(microvolts).all(axis=2)
     if broken.any():
         trial, channel = np.argwhere(broken)[0]
         raise NeuroCanvasError(
-            f"X: trial {trial}, channel {ch_names[channel]}: NaN or infinite values; leave the trial or channel out."
+            f"X: trial {trial}, channel {names[channel]}: NaN or infinite values; leave the trial or channel out."
         )
+    deviation = float(np.median(microvolts[:: max(1, len(signal) // 8)].std(axis=2, dtype=np.float64)))
+    low, high = PLAUSIBLE_MICROVOLTS
+    if deviation and not low / 1000 <= deviation <= high * 10:  # 0: a flat signal, of any unit
+        fits = (f"pass unit={one!r}" for one in UNITS if low <= deviation / UNITS[unit] * UNITS[one] <= high)
+        raise NeuroCanvasError(
+            f"X: a deviation of {deviation:.3g} µV is no EEG; then {next(fits, 'convert to volts')}."
+        )
+    return microvolts

@@ -12,6 +12,7 @@ import numpy as np
 
 from neurocanvas.artifacts import card_path, read_torch, torch_print
 from neurocanvas.config import STAGE2_SUBJECTS, DataSettings
+from neurocanvas.data.arrays import PLAUSIBLE_MICROVOLTS, UNITS
 from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, Images
 from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.data.trials import LONGEST_NAME, Trials, TrialSpec, is_name, make_metadata, unique_names
@@ -28,15 +29,11 @@ LARGEST_SUBJECT = 9999
 
 SPEC = TrialSpec(CH_NAMES, sfreq=1000.0, tmin=0.0, n_times=501)
 # Unit of `eeg_data`, as `DataSettings.unit` names it -> µV.
-MICROVOLTS: Mapping[str, float] = {"auto": 1e6, "V": 1e6, "mV": 1e3, "uV": 1.0}
-
-# Range in which the standard deviation of scalp EEG lies.
-PLAUSIBLE_MICROVOLTS = (1.0, 500.0)
+MICROVOLTS: Mapping[str, float] = {"auto": UNITS["V"], **UNITS}
 
 PURPOSE = "the trials of EEG-ImageNet; get the released file"
 
 _FIELDS: Mapping[str, type] = {"granularity": str, "subject": int, "label": str, "image": str}
-_SAMPLED = 9
 
 
 def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
@@ -60,7 +57,7 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
         if number in STAGE2_SUBJECTS:
             hint = f"; {number} in {STAGE2} is session 1 of subject {STAGE2_SUBJECTS[number]}"
         elif first.name in (*HALVES, STAGE2) and 0 <= number < 16 and not (folder / half).is_file():
-            hint = f"; {half} holds {'8-15' if number >= 8 else '0-7'}, put it beside"
+            hint = f"; {half} contains subjects {'8-15' if number >= 8 else '0-7'}; place it in the same folder"
         raise NeuroCanvasError(f"subject: {first} holds {', '.join(present)}; got {unknown}{hint}.")
     chosen = np.isin(subject, settings.subjects or present) & granularity_rows(trials, settings.granularity)
     if not chosen.any():
@@ -77,25 +74,24 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
 def check_volts(paths: Sequence[Path], trials: Trials, file: np.ndarray, rows: np.ndarray) -> None:
     """Read a few trials of every file; raise if their amplitude is not that of EEG in volts."""
     low, high = PLAUSIBLE_MICROVOLTS
-    named = list(MICROVOLTS)[1:]
     typical, units = {}, {}
     for number in np.unique(file[rows]).tolist():
         held, path = rows[file[rows] == number], paths[number]
-        some = np.unique(held[np.linspace(0, len(held) - 1, _SAMPLED).astype(int)])
+        some = np.unique(held[np.linspace(0, len(held) - 1, 9).astype(int)])
         typical[path] = float(np.median(trials.read(some).std(axis=(1, 2)))) / MICROVOLTS["auto"]
-        units[path] = next((unit for unit in named if low <= typical[path] * MICROVOLTS[unit] <= high), None)
-    path = next((path for path, unit in units.items() if unit != "V"), None)
+        units[path] = next((unit for unit in UNITS if low <= typical[path] * UNITS[unit] <= high), None)
+    path, unit = next((found for found in units.items() if found[1] != "V"), (None, None))
     if path is None:
         return
-    unit, question = units[path], f"is it in {units[path]}? " if units[path] else "no unit of voltage fits; "
+    looks = f"the values look like {unit.replace('u', 'µ')}" if unit else "no unit of voltage fits"
     others = [f"{one.name} seems to be in {its or 'none'}" for one, its in units.items() if its != unit]
     if others:
-        question += f"--unit holds for all files, and {others[0]}: bring them to one unit, or keep them apart"
+        advice = f"; --unit holds for all files, and {others[0]}: convert them to one unit, or open them separately"
     else:
-        question += f"Then pass --unit {unit}" if unit else f"if you know it, pass --unit {', '.join(named)}"
+        advice = f": pass --unit {unit}" if unit else f"; if you know it, pass --unit {', '.join(UNITS)}"
     raise NeuroCanvasError(
         f"{path}: eeg_data must be in volts (standard deviation {low * 1e-6:g} to {high * 1e-6:g}); "
-        f"got {typical[path]:.3g}: {question}."
+        f"got {typical[path]:.3g}: {looks}{advice}."
     )
 
 
@@ -119,7 +115,7 @@ def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray
     for path in paths:
         part = _load(path)
         own = {record["subject"] for record in part}
-        if both := own & held:  # its trials would count twice and land on both sides of a split
+        if both := own & held:  # its trials would appear in both training and test
             raise NeuroCanvasError(
                 f"{path}: subject {min(both)} is in {paths[0].name} too; {' and '.join(HALVES)} hold "
                 "subjects 0-7 and 8-15, so get the right one."
@@ -149,7 +145,7 @@ def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray
         signal = np.empty((len(indices), len(CH_NAMES), SPEC.n_times), dtype=np.float32)
         for place, index in enumerate(indices):
             signal[place] = records[index]["eeg_data"].detach().float().numpy()
-        low, high = signal.min(axis=2), signal.max(axis=2)  # what is not finite reaches one of them
+        low, high = signal.min(axis=2), signal.max(axis=2)  # NaN and infinity propagate to min or max
         broken = ~(np.isfinite(low) & np.isfinite(high))
         for bad, problem in ((broken, "NaN or infinite values in channel {}"), (low == high, "channel {} is flat")):
             if bad.any():
@@ -211,8 +207,8 @@ def _load(path: Path) -> list[dict[str, Any]]:
 
 def fine_groups(concepts: np.ndarray, granularities: np.ndarray) -> dict[str, int]:
     """Fine concept -> the number of its group of eight."""
-    # Copies with fewer concepts get the released groups too, so that fine1 is fish everywhere. Other concepts are
-    # grouped by eights in the order of their wnids, where relatives are neighbours.
+    # Reduced copies keep the released groups: fine1 is always fish. Other concepts are grouped by eights in the order
+    # of their wnids, where relatives are neighbours.
     fine = np.unique(concepts[granularities == "fine"]).tolist()
     released = list(IMAGENET_CONCEPTS)[:N_FINE]
     order = released if set(fine) <= set(released) else fine

@@ -10,7 +10,7 @@ import numpy as np
 
 from neurocanvas.artifacts import fingerprint
 from neurocanvas.config import SplitSettings, load_settings
-from neurocanvas.data.trials import NAMING, Trials, html_table, ranks, seed_of, unique_names
+from neurocanvas.data.trials import NAMING, Rows, Trials, html_table, ranks, seed_of, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.findings import Finding, finding, listed, read_findings
 
@@ -39,6 +39,8 @@ class Fold:
         What every result from this fold must report.
     pretrain : array of int, shape (n,)
         Rows to train on before `train`; usually none. Disjoint from the others too.
+    names : array of str, optional
+        Of the trials that the rows count in: no others can be indexed by them.
 
     Raises
     ------
@@ -47,8 +49,8 @@ class Fold:
 
     Examples
     --------
-    >>> Fold("by hand", np.array([0, 1]), np.array([2]), np.array([3]), "trial 2").test
-    array([3])
+    >>> Fold("by hand", np.array([0, 1]), np.array([2]), np.array([3]), "trial 2").test.tolist()
+    [3]
     """
 
     name: str
@@ -58,6 +60,7 @@ class Fold:
     selection: str
     findings: tuple[Finding, ...] = ()
     pretrain: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    names: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         seen: dict[int, str] = {}
@@ -70,7 +73,9 @@ class Fold:
                         f"split {self.name}: trial {row} is in {seen[row]} and {part}; only one may hold it."
                     )
                 seen[row] = part
-            object.__setattr__(self, part, np.sort(rows))
+            ordered = np.sort(rows).view(Rows)
+            ordered.names = self.names
+            object.__setattr__(self, part, ordered)
 
     def parts(self) -> dict[str, np.ndarray]:
         """Return the index arrays by name; `pretrain` only where it has rows."""
@@ -165,7 +170,7 @@ class Split:
                             f"{len(trials)} trials; open the data that the split was made for, or make it anew."
                         )
                 texts: dict[str, Any] = {"name": str(one["name"]), "selection": str(one["selection"])}
-                folds.append(Fold(**texts, findings=read_findings(one["findings"]), **rows))
+                folds.append(Fold(**texts, findings=read_findings(one["findings"]), **rows, names=trials.names))
             return cls(str(content["protocol"]), tuple(folds), trials.names)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise NeuroCanvasError(f"split: not what to_dict gives ({error}); make it anew.") from error
@@ -277,20 +282,24 @@ def make_split(
     [20, 20]
     """
     settings = settings or load_settings(None, split={"protocol": protocol, **options}).split
+    if not isinstance(trials, Trials):
+        raise NeuroCanvasError(f"trials: Trials are needed, see from_arrays; got {type(trials).__name__}.")
     how = PROTOCOLS[check_option("protocol", settings.protocol, PROTOCOLS)]
     for name in ("subject", "concept", "order", "block", *how.needs):
         if name not in trials.metadata:
             raise NeuroCanvasError(
                 f"protocol {settings.protocol}: the column {name} is needed; the trials have "
-                f"{', '.join(trials.metadata)}. Add it to the metadata, or do without it."
+                f"{', '.join(trials.metadata)}. Add it to the metadata, or choose another protocol."
             )
     present = unique_names(trials.column("subject"))
     if subject is None and len(present) != 1:
         raise NeuroCanvasError(
             f"split: trials of one subject are needed, or the one to test; got subjects {', '.join(present)}."
         )
-    subject = present[0] if subject is None else check_option("subject", subject, present)
+    subject = present[0] if subject is None else check_option("subject", str(subject), present)
     own = np.flatnonzero(trials.column("subject") == subject)
+    if len(concepts := np.unique(trials.y[own])) < 2:
+        raise NeuroCanvasError(f"split: at least 2 concepts are needed; subject {subject} has only {concepts[0]}.")
     folds = how.split(trials, own, settings)
     return Split(settings.protocol, tuple(_with_findings(trials, own, folds, settings)), trials.names)
 
@@ -316,7 +325,7 @@ def _with_findings(trials: Trials, own: np.ndarray, folds: list[Fold], settings:
             findings.append(finding("pictures-repeat"))
         if _repeats_order(trials, known[blocked[known]], fold.test[blocked[fold.test]]):
             findings.append(finding("order-repeats"))
-        yield replace(fold, findings=tuple(findings))
+        yield replace(fold, findings=tuple(findings), names=trials.names)
 
 
 def _repeats_order(trials: Trials, known: np.ndarray, test: np.ndarray) -> bool:

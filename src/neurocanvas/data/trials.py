@@ -39,7 +39,7 @@ LONGEST_NAME = 100
 
 
 def natural_key(name: str) -> tuple[list[Any], str]:
-    """Key that sorts "2" before "10"."""
+    """Sort key for natural order."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
@@ -88,6 +88,18 @@ class TrialSpec:
     bands: tuple[str, ...] = ()
 
 
+class Rows(np.ndarray):
+    """Row numbers with the names of the trials that they count in; what is computed from them has no names."""
+
+    names: np.ndarray | None = None
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        if isinstance(part, Rows):
+            part.names = self.names
+        return part
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Trials:
     """Trials of one or many subjects: `X` of scikit-learn, indexed by rows.
@@ -100,8 +112,8 @@ class Trials:
     spec : TrialSpec
         Channels, rate and window.
     read : callable
-        `read(rows)` gives the signal of those rows, float32, shape (n, n_chans, n_times), in µV; rows count in the
-        table that the reader was made for.
+        `read(rows)` gives the signal of those rows, float32, shape (n, n_chans, n_times), in µV; row numbers refer
+        to the full table of the reader.
     source : str
         Fingerprint of the files that the signal comes from.
     images : Images, optional
@@ -142,7 +154,7 @@ class Trials:
 
     @property
     def names(self) -> np.ndarray:
-        """Name of every trial, which does not depend on the selection."""
+        """Trial names; selecting trials does not change them."""
         return np.array(self.metadata.index, dtype=str)
 
     @property
@@ -165,13 +177,16 @@ class Trials:
         if isinstance(rows, tuple):
             rows, *others = rows
             if any(other is not Ellipsis for other in others):
-                raise NeuroCanvasError("trials: they are indexed by rows only; cut the array that signal() gives.")
+                raise NeuroCanvasError("trials can be indexed by rows only; slice trials.signal() instead.")
+        if isinstance(rows, Rows) and rows.names is not None and not np.array_equal(rows.names, self.names):
+            made_for = f"split made for {rows.names[0]} to {rows.names[-1]}"
+            raise NeuroCanvasError(f"trials: these rows belong to other trials ({made_for}); index those.")
         chosen = np.atleast_1d(np.arange(len(self))[rows])
         return replace(self, metadata=self.metadata.iloc[chosen], rows=np.asarray(self.rows)[chosen])
 
     def signal(self, rows: Any = slice(None)) -> np.ndarray:
         """Read the signal of some trials: float32, shape (n, n_chans, n_times), µV."""
-        return self.read(np.atleast_1d(np.asarray(self.rows)[rows]))
+        return self.read(np.asarray(self[rows].rows))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.signal(), dtype=dtype, copy=copy)
@@ -220,15 +235,16 @@ def make_metadata(columns: Mapping[str, Any], names: Iterable[str] | None = None
     table = {name: np.asarray(values) for name, values in columns.items()}
     n = len(next(iter(table.values())))
     for name, values in table.items():
+        kind = COLUMNS.get(name)
         if values.shape != (n,):
             raise NeuroCanvasError(
                 f"metadata: every column needs one value per trial, {n}; {name} has the shape {values.shape}."
             )
-        kind = COLUMNS.get(name)
+        empty = pd.isna(pd.Series(list(columns[name]), dtype=object)).to_numpy()  # before it becomes the text "nan"
+        if empty.any() and (kind or values.dtype.kind not in "biuf"):
+            raise NeuroCanvasError(f"metadata: column {name} has no value in row {int(empty.argmax())}; give it one.")
         if kind is None:
             continue
-        if (empty := pd.isna(values)).any():
-            raise NeuroCanvasError(f"metadata: column {name} has no value in row {int(empty.argmax())}; give it one.")
         if kind is str:  # numbers that name something become their text
             whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
             texts = (values.astype(np.int64) if whole else values).tolist()
@@ -236,18 +252,20 @@ def make_metadata(columns: Mapping[str, Any], names: Iterable[str] | None = None
             continue
         try:
             table[name] = values.astype(kind)
-            fits = np.array_equal(table[name], values.astype(np.float64))
-        except ValueError:
+            real = values.astype(np.float64)
+            fits = values.dtype.kind not in "mMc" and np.isfinite(real).all() and np.array_equal(table[name], real)
+        except (TypeError, ValueError, OverflowError):
             fits = False
         if not fits:
-            raise NeuroCanvasError(f"metadata: column {name} must hold {kind.__name__}; got {values[:3].tolist()}.")
+            form = "seconds" if kind is np.float64 else "whole numbers"
+            raise NeuroCanvasError(f"metadata: column {name} must hold {form}; got {values[:3].tolist()}; convert it.")
     subject = table.setdefault("subject", np.full(n, "0"))
     for name in NAMING:
         for value in set(table.get(name, np.empty(0, str)).tolist()):
             if not is_name(value) or not re.match(r"\w", value) or set(value) & set(", "):
                 raise NeuroCanvasError(
-                    f"metadata: {name} {value!r}: it names files, so up to {LONGEST_NAME} letters, digits, _ . + - are "
-                    "allowed, a letter or digit first."
+                    f"metadata: {name} {value!r}: used in file names: at most {LONGEST_NAME} letters, digits, _ . + -, "
+                    "starting with a letter or digit."
                 )
     if "order" not in table:
         table["order"] = pd.Series(subject).groupby(subject).cumcount().to_numpy()

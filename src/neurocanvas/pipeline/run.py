@@ -123,8 +123,8 @@ class Run:
         path, pool = self.folder / "splits" / within / f"{subject}.json", self.pool(subject)
         if not path.is_file():
             trials = pool[granularity_rows(pool, granularity)] if granularity else pool
-            made = make_split(trials, settings=self.settings.split, subject=subject)
-            artifacts.write_json(path, made.to_dict())
+            made = make_split(trials, settings=self.settings.split, subject=subject).to_dict()
+            artifacts.write_json(path, {"fingerprint": artifacts.fingerprint(made), **made})  # for `verify`
         return Split.from_dict(artifacts.read_json(path, "a split"), pool)
 
     @cached_property
