@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import ClassifierTags, RegressorTags
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from neurocanvas import artifacts
+from neurocanvas.config import EncoderSettings
 from neurocanvas.console import progress_lines
 from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import Trials, TrialSpec
@@ -30,7 +33,7 @@ from neurocanvas.encoders.target_pca import TargetPCA, fit_posterior, posterior_
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
 from neurocanvas.features.differential_entropy import CHUNK, METHODS, window_samples
 from neurocanvas.parallel import threads
-from neurocanvas.targets import TargetSpace, embed, target_space
+from neurocanvas.targets import TARGETS, TargetSpace, embed, target_space
 from neurocanvas.targets.pretrained import batches
 from neurocanvas.training.loop import (
     AT_ONCE,
@@ -124,10 +127,11 @@ def project(
 
 
 class Window:
-    """The signal of trials in a decoder's window, µV, read when it is indexed."""
+    """The signal of trials in a decoder's window, µV, read and checked when it is indexed."""
 
-    def __init__(self, sources: Sequence[Any], spec: TrialSpec, window: tuple[float, float]) -> None:
+    def __init__(self, sources: Sequence[Any], spec: TrialSpec, window: tuple[float, float], flat: bool = True) -> None:
         self.sources, self.samples = sources, window_samples(spec, *window, "window")
+        self.ch_names, self.flat = spec.ch_names, flat  # `flat`: whether channels may be
         self.shape = (sum(map(len, sources)), len(spec.ch_names), self.samples.stop - self.samples.start)
 
     def __len__(self) -> int:
@@ -140,8 +144,16 @@ class Window:
             inside = (rows >= first) & (rows < first + len(source))
             if inside.any():
                 part = rows[inside] - first
-                read = source[part] * MICROVOLTS if isinstance(source, np.ndarray) else source.signal(part)
-                signal[inside] = read[..., self.samples] if read.shape[-1] != self.shape[-1] else read
+                in_volts = isinstance(source, np.ndarray)
+                read = np.multiply(source[part], MICROVOLTS, dtype=float) if in_volts else source.signal(part)
+                read = read[..., self.samples] if read.shape[-1] != self.shape[-1] else read
+                spread = np.ptp(read, axis=-1)  # NaN and infinity show in it
+                if (bad := ~np.isfinite(spread) | ((spread == 0) & (not self.flat))).any():
+                    trial, chan = np.argwhere(bad)[0]
+                    name = part[trial] if in_volts else source.names[part[trial]]
+                    problem = f"{self.ch_names[chan]} is {'NaN or infinite' if spread[trial, chan] else 'flat'}"
+                    raise NeuroCanvasError(f"X: trial {name}: channel {problem}; leave out that trial or channel.")
+                signal[inside] = read
             first += len(source)
         return signal
 
@@ -185,7 +197,8 @@ class Decoder(BaseEstimator):
     temperature : float
         Of the contrastive error, in units of the targets' spread.
     learning_rate, weight_decay, epochs, batch_size, patience : float or int, optional
-        For networks; by default the encoder's own. Training stops after `patience` epochs without improvement.
+        For networks; by default 1e-3, 3.0, 200, 80 and 30, for concepts the encoder's own two, 300, 80 and 20.
+        Training stops after `patience` epochs without improvement.
     recipe : {"default", "released"}
         "released", for concepts only: the released code's optimiser for 1000 epochs, or its penalty; nothing is
         standardised and no epoch selected.
@@ -265,7 +278,8 @@ class Decoder(BaseEstimator):
         """Set parameters, those of the encoder as ``encoder__<name>``."""
         of_encoder = {name: value for name, value in parameters.items() if name.startswith("encoder__")}
         super().set_params(**{name: value for name, value in parameters.items() if name not in of_encoder})
-        if hasattr(self.encoder, "set_params"):
+        if of_encoder and hasattr(self.encoder, "set_params") and not isinstance(self.encoder, type):
+            self.encoder = clone(self.encoder)  # the caller's stays as it is
             super().set_params(**of_encoder)
         else:
             self.__dict__.update(of_encoder)
@@ -312,12 +326,17 @@ class Decoder(BaseEstimator):
         NeuroCanvasError
             If trials, targets and encoder do not fit one another.
         """
+        self._check_parameters()
+        name = str(self.target).partition("@")[0]
+        check_option("target", self.target if name == "concept" else name, TARGETS)
         spec, targets_ = self._spec_of(X), self._targets(X, y)
         if validation is None:
             sources, held_out = [X], _held_out(X, targets_)
         else:
-            other, wanted = validation if isinstance(validation, tuple) else (validation, None)
+            other, wanted = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
             wanted = y if wanted is None and isinstance(y, Embeddings) and y.rows is None else wanted
+            if wanted is None and y is not None:
+                raise NeuroCanvasError("validation: pass (X, y), as y was given for X; got no y.")
             _check_same(self._spec_of(other), spec, "validation")
             sources, held_out = [X, other], np.arange(len(X) + len(other)) >= len(X)
             targets_ = _joined(targets_, self._targets(other, wanted))
@@ -341,10 +360,8 @@ class Decoder(BaseEstimator):
         Training starts from the weights in the file `start`, and resumes from `state` after a kill. `classes` are the
         concepts to score, sorted; by default those of the rows. `projected` is what `project` returns for `train`.
         """
+        self._check_parameters()
         concept = self.target == "concept"
-        check_option("recipe", self.recipe, ("default", "released") if concept else ("default",))
-        if self.threads is not None and self.threads < 1:
-            raise NeuroCanvasError(f"threads: 1 or more, or None, is allowed; got {self.threads}.")
         if self.recipe == "released":
             train, validation = np.concatenate([train, validation]), validation[:0]
         phases = {"train": train} if pretrain is None or not len(pretrain) else {"pretrain": pretrain, "train": train}
@@ -390,10 +407,11 @@ class Decoder(BaseEstimator):
         return found if self.posterior_ is None else posterior_mean(found, *self.posterior_)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Scores of concepts, the larger the more probable: (n_trials, n_concepts), or (n_concepts,) of one window."""
+        """Scores of concepts, (n_trials, n_concepts), or of two the second's minus the first's, (n_trials,)."""
         if self.target != "concept":
             raise NeuroCanvasError(f"decision_function: only for the target concept; got {self.target}. Use predict.")
-        return self._of(X, self.outputs)
+        scores = self._of(X, self.outputs)
+        return scores[..., 1] - scores[..., 0] if scores.shape[-1] == 2 else scores
 
     def coordinates(self, X: Any) -> np.ndarray:
         """Predictions in the principal axes of `basis_`: (n_trials, k), or (k,) of one window."""
@@ -420,19 +438,24 @@ class Decoder(BaseEstimator):
             If channels, sampling rate or window differ from those that the decoder was fitted on.
         """
         if self.target == "concept":
-            found: np.ndarray = self.classes_[self.decision_function(X).argmax(axis=-1)]
-            return found
+            scores = self._of(X, self.outputs)
+            return np.asarray(self.classes_[scores.argmax(axis=-1)])
         return self._of(X, lambda x: self.basis_.inverse(self.outputs(x)))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Accuracy, or two-way identification of the true embedding among those of all trials; chance is .5."""
-        wanted = self._targets(X, y)
+        wanted, predicted = self._targets(X, y), self._of(X, self.outputs)
         if self.target == "concept":
-            return float(np.mean(self.predict(X) == wanted))
+            found, known = self.classes_[predicted.argmax(axis=-1)], self.classes_
+            if "U" in known.dtype.kind + wanted.dtype.kind:  # `Trials` have the text of labels
+                found, known, wanted = (one.astype(str) for one in (found, known, wanted))
+            if not np.isin(wanted, known).any():
+                raise NeuroCanvasError(f"y: the decoder knows {known[:8].tolist()}; got others, {wanted[:3].tolist()}.")
+            return float(np.mean(found == wanted))
         rows, own = np.unique(wanted.row_of_trial, return_inverse=True)
         table = wanted.table[rows]
         true, distance = self.basis_.transform(table), self.basis_.squared_distance(table)
-        return float(np.mean(two_way_of_trials(self.coordinates(X), true[own], distance[own], own)))
+        return float(np.mean(two_way_of_trials(predicted, true[own], distance[own], own)))
 
     def save(self, path: Path | str) -> None:
         """Write the decoder as one safetensors file for `load_decoder`, without pickle.
@@ -442,6 +465,9 @@ class Decoder(BaseEstimator):
         path : path-like
             The file to write. Equal decoders give equal bytes.
         """
+        check_is_fitted(self, "encoder_", msg="decoder: it is not fitted yet; call fit, or load_decoder.")
+        if Path(path).is_dir():
+            raise NeuroCanvasError(f"save: the name of a file is needed, as decoder.safetensors; {path} is a folder.")
         parameters = {
             name: value for name, value in self.get_params(deep=False).items()
             if name not in (*EXECUTION, "encoder", "spec")
@@ -490,12 +516,35 @@ class Decoder(BaseEstimator):
         parameters = {name.removeprefix("encoder__"): own[name] for name in own if name != "encoder__input"}
         return resolve_name(what) if isinstance(what, str) else what, parameters
 
+    def _check_parameters(self) -> None:
+        """Raise unless parameters are within the bounds of `EncoderSettings`."""
+        check_option("recipe", self.recipe, ("default", "released") if self.target == "concept" else ("default",))
+        unset = {"learning_rate", "weight_decay", "epochs", "batch_size", "patience"}  # may be None
+        shared = {name: getattr(self, name) for name in EncoderSettings.model_fields if hasattr(self, name)}
+        given = {name: one for name, one in shared.items() if one is not None or name not in unset}
+        given |= {"components": self.n_components, "token_weights": np.asarray(self.token_weights)}
+        plain = {name: one.tolist() if isinstance(one, np.generic | np.ndarray) else one for name, one in given.items()}
+        try:
+            EncoderSettings.model_validate_json(
+                json.dumps(plain, default=str), strict=True
+            )  # in which a list is a tuple
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])).replace("components", "n_components") or "loss"
+            reason, got = first["msg"].removeprefix("Value error, "), first["input"] if first["loc"] else "none above 0"
+            raise NeuroCanvasError(f"{where}: {reason}; got {got!r}.") from error
+        if self.threads is not None and not (isinstance(self.threads, int | np.integer) and self.threads >= 1):
+            raise NeuroCanvasError(f"threads: 1 or more, or None, is allowed; got {self.threads!r}.")
+        edges = np.asarray(self.window)
+        if edges.shape != (2,) or edges.dtype.kind not in "iuf" or not np.isfinite(edges).all():
+            raise NeuroCanvasError(f"window: (start, stop) in s after image onset is needed; got {self.window!r}.")
+
     def _spec_of(self, X: Any) -> TrialSpec:
         """Spec of the trials: their own, or for arrays the parameter `spec`."""
         if isinstance(X, Trials):
             return X.spec
-        if self.spec is None:
-            raise NeuroCanvasError("spec: arrays need a TrialSpec (channels, rate, first sample); got none.")
+        if not isinstance(self.spec, TrialSpec):
+            raise NeuroCanvasError(f"spec: arrays need a TrialSpec (channels, rate, first sample); got {self.spec!r}.")
         wanted = len(self.spec.ch_names), self.spec.n_times
         if not isinstance(X, np.ndarray) or X.ndim != 3 or X.shape[1:] != wanted:
             got = X.shape if isinstance(X, np.ndarray) else type(X).__name__
@@ -510,7 +559,14 @@ class Decoder(BaseEstimator):
         if self.target == "concept":
             if y is None and not isinstance(X, Trials):
                 raise NeuroCanvasError("y: arrays need a concept for each trial; got none.")
-            y = np.asarray(X.y if y is None else y)
+            import pandas as pd
+
+            y = X.y if y is None else y
+            missing, y = np.asarray(pd.isna(y)), np.asarray(y)
+            if y.ndim != 1 or missing.any():
+                got = f"none for trial {missing.argmax()}" if y.ndim == 1 else y.shape
+                raise NeuroCanvasError(f"y: a concept for each trial, shape ({len(X)},), is needed; got {got}.")
+            y = np.array(y.tolist()) if y.dtype == object else y
         elif y is None:
             if not isinstance(X, Trials) or X.images is None:
                 raise NeuroCanvasError(f"y: the embeddings of {self.target} are needed, as an array or as Embeddings.")
@@ -518,12 +574,12 @@ class Decoder(BaseEstimator):
             y = Embeddings(space, ids, embed(X.images, ids, space))
         elif not isinstance(y, Embeddings):
             y = np.asarray(y)
-            if y.ndim < 2:
-                raise NeuroCanvasError(f"y: embeddings of shape (n_trials, ...) are needed; got {y.shape}.")
+            if y.ndim < 2 or y.dtype.kind not in "iuf" or not np.isfinite(y).all():
+                raise NeuroCanvasError(f"y: finite embeddings, (n_trials, ...), are needed; got {y.dtype}, {y.shape}.")
             name, _, network = self.target.partition("@")
-            y = Embeddings(TargetSpace(name, y.shape[1:], network), [], y, np.arange(len(y)))
+            y = Embeddings(TargetSpace(name, y.shape[1:], network or "bundled"), [], y, np.arange(len(y)))
         if isinstance(y, Embeddings):
-            if str(y.space) != self.target:
+            if str(y.space) not in (self.target, f"{self.target}@bundled"):
                 raise NeuroCanvasError(f"y: embeddings of {self.target} are needed; got those of {y.space}.")
             y = y.of(X.column("image")) if y.rows is None and isinstance(X, Trials) else y
         if len(y) != len(X):
@@ -533,9 +589,12 @@ class Decoder(BaseEstimator):
     def _prepared(self, sources: Sequence[Any], spec: TrialSpec) -> Any:
         """Features of whole trials, or their signal in the window, read when it is indexed."""
         for X in sources:
-            if isinstance(X, np.ndarray) and len(X) and (sd := float(np.median(X.std(axis=-1)))) > LARGEST_VOLTS:
+            kind = X.dtype if isinstance(X, np.ndarray) else np.dtype(np.float32)
+            if not len(X) or kind.kind not in "iuf":
+                raise NeuroCanvasError(f"X: numbers of one trial or more are needed; got {len(X)} trials of {kind}.")
+            if isinstance(X, np.ndarray) and (sd := float(np.median(X.std(axis=-1, dtype=float)))) > LARGEST_VOLTS:
                 raise NeuroCanvasError(f"X: arrays are in volts; a standard deviation of {sd:.3g} V is not EEG.")
-        window = Window(sources, spec, self.window)
+        window = Window(sources, spec, self.window, flat=self.takes == "signal")
         if self.takes == "signal":
             return window
         entropy = METHODS[check_option("features", self.features, METHODS)]
@@ -544,17 +603,17 @@ class Decoder(BaseEstimator):
 
     def _of(self, X: Any, answer: Callable[[Any], np.ndarray]) -> np.ndarray:
         """Answer for trials, or for one window."""
-        if not hasattr(self, "spec_"):
-            raise NeuroCanvasError("decoder: it is not fitted yet; call fit, or load_decoder.")
+        check_is_fitted(self, "encoder_", msg="decoder: it is not fitted yet; call fit, or load_decoder.")
         spec, single = self.spec_, not isinstance(X, Trials) and np.ndim(X) == 2
         if isinstance(X, Trials):
             _check_same(X.spec, spec, "X")
         else:
-            X, n_times = np.asarray(X)[None] if single else np.asarray(X), self.input_spec.n_times
+            got, n_times = np.shape(X), self.input_spec.n_times
+            X = np.asarray(X)[None] if single else np.asarray(X)
             if X.ndim != 3 or X.shape[1] != len(spec.ch_names) or X.shape[2] not in (spec.n_times, n_times):
                 raise NeuroCanvasError(
                     f"X: {len(spec.ch_names)} channels and {spec.n_times} samples, or the {n_times} of the window, are "
-                    f"needed; got {X.shape[1:]}. Select the channels and samples that the decoder was fitted on."
+                    f"needed; got {got}. Select the channels and samples that the decoder was fitted on."
                 )
         found = answer(self._prepared([X], spec))
         return found[0] if single else found
@@ -663,7 +722,7 @@ class Decoder(BaseEstimator):
                     "state 2", x if isinstance(x, np.ndarray) else x.fingerprint(), wanted, *phases.values(),
                     validation, scientific, self.device_, self.precision_,
                 )  # fmt: skip
-            self.unit_, batch_size = spread, self.batch_size or 80
+            self.unit_, batch_size = spread, 80 if self.batch_size is None else self.batch_size
             y = torch.from_numpy(wanted if concept else (wanted / self.unit_).astype(np.float32)).to(device)
             weights = self.mse, self.cosine, self.contrastive, self.temperature, batch_size, self.seed
             objective = ConceptLoss() if concept else EmbeddingLoss(*weights)
@@ -694,7 +753,8 @@ class Decoder(BaseEstimator):
             kind, rate, decay = row.released or (kind, rate, decay)
             epochs = patience = RELEASED_EPOCHS
         else:
-            epochs, patience = self.epochs or epochs, self.patience or patience
+            epochs = epochs if self.epochs is None else self.epochs
+            patience = patience if self.patience is None else self.patience
             rate = rate if self.learning_rate is None else self.learning_rate
             decay = decay if self.weight_decay is None else self.weight_decay
         options: dict[str, Any] = {"lr": rate, "weight_decay": decay, "fused": True}
@@ -714,22 +774,22 @@ class Decoder(BaseEstimator):
         candidates = (row.released_candidate,) if self.recipe == "released" else row.candidates or (None,)
         if row.parameter in options:
             candidates = (options[row.parameter],)
-        if row.counts_trials:
+        elif row.counts_trials:
             candidates = tuple(value for value in candidates if value <= len(rows)) or (len(rows),)
         highest = -1.0
         for value in candidates:
-            if isinstance(what, type):
-                chosen = {row.parameter: value} if row.parameter else {}
-                made = what(**{**options, **chosen})
-            else:
-                made = clone(what)
-            if "random_state" in made.get_params() and "random_state" not in options:
-                made.set_params(random_state=self.seed)
-            made.fit(x, wanted[rows])
             line = {"candidate": value}
-            if self.target == "concept" and len(val):
-                scores = _concept_scores(made, val, len(self.classes_))
-                line["val_accuracy"] = float(np.mean(scores.argmax(axis=1) == wanted[validation]))
+            try:
+                chosen = {row.parameter: value} if row.parameter else {}
+                made = what(**{**options, **chosen}) if isinstance(what, type) else clone(what)
+                if "random_state" not in options and made.get_params().get("random_state", 0) is None:
+                    made.set_params(random_state=self.seed)
+                made.fit(x, wanted[rows])
+                if self.target == "concept" and len(val):
+                    scores = _concept_scores(made, val, len(self.classes_))
+                    line["val_accuracy"] = float(np.mean(scores.argmax(axis=1) == wanted[validation]))
+            except (TypeError, ValueError, AttributeError) as error:  # scikit-learn's checks of parameters and targets
+                raise NeuroCanvasError(f"encoder {row.title}: cannot be fitted to these trials ({error}).") from error
             if line.get("val_accuracy", 0.0) > highest:
                 highest, self.encoder_, self.chosen_ = line.get("val_accuracy", 0.0), made, value
             if watch is not None:
@@ -764,8 +824,10 @@ def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
             card = json.loads((opened.metadata() or {})["neurocanvas decoder"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
         return assemble(card, arrays, encoder)
+    except NeuroCanvasError as error:
+        raise NeuroCanvasError(f"{file}: {error}") from error
     except (  # raised by damaged headers, and by arrays that are not a decoder's
-        SafetensorError, NeuroCanvasError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+        SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split()) or type(error).__name__
         raise NeuroCanvasError(f"{file}: damaged, or not a decoder ({reason[:300]}); train again.") from error
@@ -786,7 +848,8 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
     )
     whole = {name: value for name, value in parameters.items() if named or card["module"] or "__" not in name}
     made = Decoder(encoder or named or clone(estimator), **whole)
-    made.spec_, made.space_, made.is_module_ = TrialSpec(**spec), TargetSpace(**space), bool(card["module"])
+    made.spec = made.spec_ = TrialSpec(**spec)  # with `spec` it can be fitted again to arrays
+    made.space_, made.is_module_ = TargetSpace(**space), bool(card["module"])
     made.classes_ = None if card["classes"] is None else np.array(card["classes"])
     made.chosen_, made.unit_, made.findings_ = card["chosen"], float(card["unit"]), list(card["findings"])
     made.history_, made.final_, made.every_, made.posterior_, made.basis_ = [], None, [], None, None
@@ -837,7 +900,7 @@ def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: An
 def _held_out(X: Any, y: Any) -> np.ndarray:
     """Mask of the trials that are held out for validation: the last images, or trials, of every concept."""
     known = X.metadata.columns if isinstance(X, Trials) else ()
-    concept: Any = X.y if "concept" in known else np.zeros(len(X)) if isinstance(y, Embeddings) else y
+    concept: Any = y if not isinstance(y, Embeddings) else X.y if "concept" in known else np.zeros(len(X))
     image = (
         X.column("image") if "image" in known else y.row_of_trial if isinstance(y, Embeddings) else np.arange(len(X))
     )
@@ -871,10 +934,10 @@ def _check_same(spec: TrialSpec, wanted: TrialSpec, who: str) -> None:
     for name, (ours, theirs) in facts.items():
         if ours != theirs:
             if name == "channels" and len(ours) == len(theirs):
-                one, other = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
-                ours, theirs = f"{one} in the place of {other} among their", f"{other} there among its"
-            elif name == "channels":
-                ours, theirs = len(ours), len(theirs)
+                at = next(at for at, one in enumerate(ours) if one != theirs[at])
+                says = f"channel {at + 1} is {ours[at]}, the decoder was fitted on {theirs[at]}"
+                raise NeuroCanvasError(f"{who}: {says}; reorder or select the channels.")
+            ours, theirs = (len(ours), len(theirs)) if name == "channels" else (ours, theirs)
             raise NeuroCanvasError(
                 f"{who}: these trials have {ours} {name}, the decoder was fitted on {theirs} {name}; select or "
                 "resample them to match, or fit a decoder on these trials."

@@ -13,13 +13,14 @@ import tomli_w
 import torch
 from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from tiny import Planted, trial_spec
 
 from neurocanvas.data.arrays import from_arrays
 from neurocanvas.data.trials import TrialSpec
-from neurocanvas.decoder import Decoder, Embeddings, _held_out, load_decoder
+from neurocanvas.decoder import Decoder, Embeddings, Window, _held_out, load_decoder
 from neurocanvas.encoders import ENCODERS, Encoder, build, find_encoder
 from neurocanvas.encoders.mlp import MLPSD
 from neurocanvas.errors import NeuroCanvasError
@@ -170,7 +171,8 @@ def test_trials_are_read_by_rows_and_others_are_refused():
     decoder.fit(seen[~TEST])
     np.testing.assert_array_equal(decoder.predict(seen[TEST]), fitted("ridge", "concept", "features").predict(X[TEST]))
     for other, says in (
-        (trials(ch_names=names[::-1]), "PZ in the place of O1"), (trials(X[:, :4], names[:4]), "4 channels, .* on 6"),
+        (trials(ch_names=names[::-1]), "channel 1 is PZ, .* on O1; reorder"),
+        (trials(X[:, :4], names[:4]), "4 channels, .* on 6"),
         (trials(sfreq=200.0), r"200.0 Hz, .* on 250.0 Hz"), (trials(tmin=0.0), r"\(0.0, 0.6\) s of window, .* \(-0.1"),
     ):  # fmt: skip
         with pytest.raises(NeuroCanvasError, match=says) as caught:
@@ -219,13 +221,13 @@ def test_files_that_are_damaged_or_something_else_are_refused_in_one_line(tmp_pa
         load_decoder(tmp_path / "none.safetensors")
     for damaged in (content[:300], b"no safetensors", b"", content.replace(b"ridge", b"rigid")):
         path.write_bytes(damaged)
-        with pytest.raises(NeuroCanvasError, match="damaged, or not a decoder") as caught:
+        with pytest.raises(NeuroCanvasError, match=r"damaged, or not a decoder|got .rigid") as caught:
             load_decoder(path)
         assert "\n" not in str(caught.value)
     for name in ("target_axes", "target_mean", "input_sd", "module.coefficients", "prediction_sd"):
         bad = {key: array[..., :-1].copy() if key == name else array for key, array in arrays.items()}
         save_file(bad, path, card)
-        with pytest.raises(NeuroCanvasError, match="damaged, or not a decoder"):
+        with pytest.raises(NeuroCanvasError, match=r"needed|do not fit|damaged"):
             load_decoder(path)
 
 
@@ -248,6 +250,63 @@ def test_without_validation_trials_the_last_images_of_every_concept_are_held_out
     decoder, own = Decoder("ridge", "clip-text@none", **QUICK), Decoder("ridge", "clip-text@none", **QUICK).fit(X, E)
     decoder.fit(X[~by_image], E[~by_image], validation=(X[by_image], E[by_image]))
     np.testing.assert_array_equal(decoder.predict(X[:5]), own.predict(X[:5]))
+
+
+@pytest.mark.parametrize(("name", "allowed", "values"), [
+    ("batch_size", "2", [1, 0]), ("epochs", "1", [0, -3]), ("epochs", "integer", ["3", 2.5]), ("seed", "0", [-1]),
+    ("patience", "1", [0]), ("n_components", "1", [0, -5]), ("n_components", "integer", [2.5, None]),
+    ("contrastive", "0", [-1]), ("temperature", "0", [0]), ("window", "start, stop", [0.4, None, (0, np.nan)]),
+    ("token_weights", "array", [3]), ("threads", "1", ["2"]), ("target", "clip-text", ["clip", None, "concept@x"]),
+    ("encoder", "name", [torch.nn.Linear(3, 2), None, 3]), ("spec", "TrialSpec", [{}]), ("device", "cpu", [3]),
+])  # fmt: skip
+def test_parameters_out_of_bounds_are_refused_in_one_line(name, allowed, values):
+    for value in values:
+        with pytest.raises(NeuroCanvasError, match=rf"^{name}.*{allowed}.*; got") as caught:
+            Decoder(**{**QUICK, name: value}).fit(X, Y)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(NeuroCanvasError, match="must be above 0"):
+        Decoder("mlp_sd", "clip-text", mse=0, contrastive=0, **QUICK).fit(X, E)
+
+
+def test_bad_signal_labels_and_estimators_are_refused_in_one_line(tmp_path):
+    broken, flat, gap = X.copy(), X.copy(), Y.astype(object)
+    broken[7, 2, 60], flat[8, 1], gap[5] = np.inf, 0, None
+    trials = from_arrays(X, Y, ch_names=SPEC.ch_names, sfreq=250.0, tmin=-0.1)
+    fine = {name: Decoder(name, **{**QUICK, "epochs": 1}).fit(X, Y) for name in ("ridge", "eegnet")}
+    for act, says in (
+        (lambda: fine["ridge"].predict(broken), "trial 7: channel O2 is NaN"),
+        (lambda: fine["eegnet"].predict(broken), "trial 7: channel O2 is NaN"),
+        (lambda: clone(fine["eegnet"]).fit(broken, Y), "trial 7: channel O2 is NaN"),
+        (lambda: clone(fine["ridge"]).fit(flat, Y), "trial 8: channel OZ is flat"),
+        (lambda: fine["ridge"].predict(X[:0]), "got 0 trials"), (lambda: fine["ridge"].save(tmp_path), "is a folder"),
+        (lambda: clone(fine["ridge"]).fit(X, gap), "none for trial 5"),
+        (lambda: clone(fine["ridge"]).fit(X, Y[:, None]), r"got \(240, 1\)"),
+        (lambda: clone(fine["ridge"]).fit(trials, Y, validation=trials), r"validation: pass \(X, y\)"),
+        (lambda: fine["ridge"].score(X, np.arange(N)), "the decoder knows"),
+        (lambda: Decoder("knn", encoder__n_neighbors=900, **QUICK).fit(X, Y), "encoder KNN: .*900"),
+        (lambda: Decoder("svm", encoder__C=-3, **QUICK).fit(X, Y), "encoder SVM: .*'C'"),
+    ):  # fmt: skip
+        with pytest.raises(NeuroCanvasError, match=says) as caught:
+            act()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        Decoder(**QUICK).predict(X)
+
+
+def test_labels_small_floats_seeds_and_loaded_decoders_mean_what_they_say(tmp_path):
+    code = np.unique(Y, return_inverse=True)[1]
+    trials = from_arrays(X, code, ch_names=SPEC.ch_names, sfreq=250.0, tmin=-0.1)
+    decoder = Decoder("ridge", **QUICK).fit(trials)
+    assert decoder.score(trials, code) == decoder.score(trials) > 0.5
+    half = (1000 * X + 0.07).astype(np.float16)  # in µV more than float16 holds
+    np.testing.assert_allclose(Window([half], SPEC, (0.0, 0.4)).read(), half[..., 25:125] * np.float64(1e6), rtol=1e-6)
+    assert _held_out(trials, np.zeros(N))[-36:].all()  # by the concepts that were given
+    decoder.save(tmp_path / "one.safetensors")
+    assert load_decoder(tmp_path / "one.safetensors").fit(X, code).score(X, code) > 0.5
+    assert cross_val_score(decoder.set_params(spec=SPEC), X, code > 1, scoring="roc_auc", cv=2).mean() > 0.8
+    own = LogisticRegression(random_state=5, C=3)
+    made = Decoder(own, encoder__C=0.1, **QUICK).fit(X, Y).encoder_
+    assert (made.random_state, made.C, own.C) == (5, 0.1, 3)
 
 
 def test_a_toy_encoder_is_one_row_and_runs_through_the_command_line(tiny_run, tmp_path, call, monkeypatch):

@@ -75,6 +75,8 @@ def find_encoder(encoder: Any, target: str = "concept") -> Encoder:
     """Return the row for this target of an encoder: a name, a module class or an estimator."""
     if not isinstance(encoder, str):
         name = getattr(encoder, "__name__", type(encoder).__name__)
+        if not hasattr(encoder, "fit") and not (isinstance(encoder, type) and hasattr(encoder, "forward")):
+            raise NeuroCanvasError(f"encoder: a name, a module class or an estimator is needed; got {encoder!r}.")
         takes = getattr(encoder, "input", None if isinstance(encoder, type) else "features")
         if takes is None and set(inspect.signature(encoder).parameters) >= SIZES:
             takes = "signal"

@@ -117,7 +117,7 @@ def find_device(name: str = "auto") -> torch.device:
     ready = [kind for kind, available in there.items() if available]
     if name == "auto":
         return torch.device(ready[0])
-    kind, _, number = name.partition(":")
+    kind, _, number = str(name).partition(":")
     check_option("device", kind, ("cpu", "cuda", "mps"))
     fits = not number or (number.isdigit() and int(number) < torch.cuda.device_count())
     if kind not in ready or not fits:
@@ -177,7 +177,7 @@ def _epoch(
         scaler.update()
         losses.append((shown.detach(), len(batch)))
     network.eval()
-    return sum(loss.item() * count for loss, count in losses) / len(rows)
+    return sum(loss.item() * count for loss, count in losses) / sum(count for _, count in losses)
 
 
 def _outputs_and_domain_loss(
