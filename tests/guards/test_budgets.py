@@ -15,7 +15,7 @@ BUDGETS = {
     "source files": 100,
     "source lines": 19_500,
     "docstring lines per code line": 0.35,
-    "test lines": 16_900,
+    "test lines": 17_000,
     "tool lines": 2_600,
     "tracked files": 380,
 }
