@@ -143,25 +143,8 @@ def reconstruct(
         if len(tested) != 1:
             raise NeuroCanvasError("split: made for other trials; pass make_split(trials) of these trials.")
         splits = {tested[0]: split}
-    space, _, network = decoder.target.partition("@")
-    made, given = getattr(generator, "settings", None), decoder.get_params(deep=False)
-    how = {} if made is None else made.model_dump(mode="json", exclude={"arms"}, exclude_none=True)
-    # Settings say what was passed, so that a folder refuses another decoder or split as it refuses other settings.
-    encoder = {name: given[name] for name in EncoderSettings.model_fields.keys() & given.keys()}
-    encoder |= {"name": given["encoder"], "components": decoder.n_components, "parameters": {
-        name.removeprefix("encoder__"): value if isinstance(value, str | int | float) else str(value)
-        for name, value in given.items() if name.startswith("encoder__") and value is not None
-    }}  # fmt: skip
-    if not isinstance(decoder.encoder, str):
-        encoder["name"] = f"python:{getattr(decoder.encoder, '__name__', type(decoder.encoder).__name__)}"
-    sections: dict[str, Any] = {
-        "family": network or "bundled", "embed": {"target": space},
-        "encoder": {name: value for name, value in encoder.items() if value is not None},
-        "data": {"root": "trials passed from Python", "subjects": [*splits]},
-        "split": {"protocol": next(iter(splits.values())).protocol},
-        "features": {"method": decoder.features, "tmin": decoder.window[0], "tmax": decoder.window[1]},
-        "generate": {**how, "arms": [*arms]},
-    }  # fmt: skip
+    sections = _settings(decoder, getattr(generator, "settings", None), splits)
+    sections["generate"]["arms"] = [*arms]
     for name, values in settings.items():
         sections[name] = {**sections.get(name, {}), **values}
     temporary = None if folder else tempfile.TemporaryDirectory(prefix="neurocanvas-")
@@ -178,3 +161,24 @@ def reconstruct(
             if verb != "features" or decoder.takes == "features":
                 run_stage(run, verb)
     return Reconstruction(where, temporary)
+
+
+def _settings(decoder: Decoder, made: Any, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Settings that say what was passed, so that a folder refuses another decoder as it refuses other settings."""
+    space, _, network = decoder.target.partition("@")
+    given = decoder.get_params(deep=False)
+    encoder = {name: given[name] for name in EncoderSettings.model_fields.keys() & given.keys()}
+    encoder |= {"name": given["encoder"], "components": decoder.n_components, "parameters": {
+        name.removeprefix("encoder__"): value if isinstance(value, str | int | float) else str(value)
+        for name, value in given.items() if name.startswith("encoder__") and value is not None
+    }}  # fmt: skip
+    if not isinstance(decoder.encoder, str):
+        encoder["name"] = f"python:{getattr(decoder.encoder, '__name__', type(decoder.encoder).__name__)}"
+    return {
+        "family": network or "bundled", "embed": {"target": space},
+        "encoder": {name: value for name, value in encoder.items() if value is not None},
+        "data": {"root": "trials passed from Python", "subjects": [*splits]},
+        "split": {"protocol": next(iter(splits.values())).protocol},
+        "features": {"method": decoder.features, "tmin": decoder.window[0], "tmax": decoder.window[1]},
+        "generate": {} if made is None else made.model_dump(mode="json", exclude={"arms"}, exclude_none=True),
+    }  # fmt: skip

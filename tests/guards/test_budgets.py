@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 BUDGETS = {
     "source files": 100,
-    "source lines": 19_500,
+    "source lines": 18_500,
     "docstring lines per code line": 0.35,
     "test lines": 17_000,
     "tool lines": 2_600,
