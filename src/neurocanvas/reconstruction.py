@@ -153,10 +153,11 @@ def reconstruct(
         run = Run(where, load_settings(None, **sections), track, trials=trials, decoder=decoder, generator=generator)
         with artifacts.hold(where, "reconstruct"):
             for subject, one in splits.items():
-                path = where / "splits" / f"{subject}.json"
-                if path.is_file() and artifacts.read_json(path, "a split") != one.to_dict():
+                path, content = where / "splits" / f"{subject}.json", one.to_dict()
+                content = {"fingerprint": artifacts.fingerprint(content), **content}
+                if path.is_file() and artifacts.read_json(path, "a split") != content:
                     raise NeuroCanvasError(f"{path}: {where} was made with another split; pass another folder.")
-                artifacts.write_json(path, one.to_dict())
+                artifacts.write_json(path, content)
         for verb in VERBS:
             if verb != "features" or decoder.takes == "features":
                 run_stage(run, verb)
