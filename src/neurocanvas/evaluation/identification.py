@@ -10,7 +10,7 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.pretrained import batches
 
-# Numbers that are worked on at once: memory, not result.
+# Batch size in numbers; affects memory, not results.
 AT_ONCE = 4_000_000
 
 
@@ -68,7 +68,7 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def two_way_table(sim: np.ndarray) -> np.ndarray:
-    """Two-way identification of every trial, for every picture that could have been the true one."""
+    """Two-way identification of every trial, with every picture taken as the true one in turn."""
     from scipy.stats import rankdata
 
     table = check_table(sim, "similarities")
@@ -79,7 +79,7 @@ def two_way_table(sim: np.ndarray) -> np.ndarray:
 
 
 def n_way_top_k_table(sim: np.ndarray, n: int, k: int = 1) -> np.ndarray:
-    """n-way top-k identification of every trial, for every picture that could have been the true one."""
+    """n-way top-k identification of every trial, with every picture taken as the true one in turn."""
     from scipy.stats import rankdata
 
     others = np.shape(sim)[-1] - 1

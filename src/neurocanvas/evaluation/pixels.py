@@ -15,7 +15,7 @@ LUMA = (0.2125, 0.7154, 0.0721)
 
 @dataclass(frozen=True)
 class Window:
-    """The window in which SSIM takes local moments, and of what."""
+    """Window and channels of SSIM's local moments."""
 
     size: int = 11
     sigma: float = 1.5
@@ -49,7 +49,7 @@ def _check_pictures(images: np.ndarray, others: np.ndarray, *, table: bool) -> t
 
 
 def pixcorr(images: np.ndarray, others: np.ndarray, *, table: bool = False) -> np.ndarray:
-    """Pearson correlation of all RGB pixels of each pair of pictures, or as a table of all with all."""
+    """Pearson correlation of all RGB pixels of each pair of pictures, or for all pairs, as a table."""
     left, right = _check_pictures(images, others, table=table)
     if not table:  # pair by pair, so that large pictures stay in the processor's cache
         return np.array([pixcorr(*pair, table=True).item() for pair in zip(left[:, None], right[:, None], strict=True)])
@@ -58,7 +58,7 @@ def pixcorr(images: np.ndarray, others: np.ndarray, *, table: bool = False) -> n
         rows = stack.reshape(len(stack), -1)
         rows = rows - rows.mean(axis=1, keepdims=True)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        units.append(np.where(norms > 1e-9, rows / np.maximum(norms, 1e-9), 0.0))  # of one colour: no correlation
+        units.append(np.where(norms > 1e-9, rows / np.maximum(norms, 1e-9), 0.0))  # of one colour: 0
     return np.asarray(np.clip(units[0] @ units[1].T, -1.0, 1.0))
 
 
@@ -70,13 +70,13 @@ def _smooth(picture: np.ndarray, window: Window) -> np.ndarray:
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / window.sigma) ** 2) if window.sigma else np.ones(window.size)
     weights /= weights.sum()
-    for _ in range(2):  # along rows, which lie together in memory, and then along what were columns
+    for _ in range(2):  # rows first, which are contiguous, then columns
         picture = np.ascontiguousarray(correlate1d(picture, weights, axis=-1)[:, radius:-radius].T)
     return picture
 
 
 def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW, *, table: bool = False) -> np.ndarray:
-    """Structural similarity of each pair of pictures, or as a table of all with all [Wang2004]."""
+    """Structural similarity of each pair of pictures, or for all pairs, as a table [Wang2004]."""
     left, right = _check_pictures(images, others, table=table)
     if min(left.shape[1:3]) < window.size or window.size % 2 == 0:
         raise NeuroCanvasError(

@@ -59,7 +59,7 @@ def _read_published(source: str) -> Any:
 
 @dataclass
 class StableDiffusion:
-    """Text embeddings to images; any batch gives the same images, to 2/255 on a CPU."""
+    """Text embeddings to images, which do not depend on the batch size (to 2/255 on a CPU)."""
 
     pipeline: Any
     settings: GenerateSettings
@@ -165,7 +165,7 @@ class StableDiffusion:
         noises = [torch.Generator().manual_seed(seed) for seed in seeds]
         prompts = torch.from_numpy(np.ascontiguousarray(conditions, np.float32)).to(device(), unet.dtype)
         both = torch.cat([self.negative.to(unet.dtype).expand(len(prompts), -1, -1), prompts])
-        own_guidance = unet.config.time_cond_proj_dim  # of networks that were distilled with guidance inside
+        own_guidance = unet.config.time_cond_proj_dim  # of guidance-distilled networks (LCM)
         scheduler.set_timesteps(settings.steps)
         with torch.inference_mode():
             side = self.size // pipeline.vae_scale_factor
@@ -175,8 +175,8 @@ class StableDiffusion:
             if starts is not None:  # as image-to-image of diffusers does
                 pixels = pipeline.image_processor.preprocess(starts.astype(np.float32) / 255)
                 mean = pipeline.vae.encode(pixels.to(device(), pipeline.vae.dtype)).latent_dist.mode()
-                kept = max(1, round(settings.steps * settings.strength))
-                times = scheduler.timesteps[(settings.steps - kept) * scheduler.order :]
+                n_steps = max(1, round(settings.steps * settings.strength))
+                times = scheduler.timesteps[(settings.steps - n_steps) * scheduler.order :]
                 if hasattr(scheduler, "set_begin_index"):
                     scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
                 latents = scheduler.add_noise(mean * pipeline.vae.config.scaling_factor, noise, times[:1])
@@ -198,7 +198,7 @@ class StableDiffusion:
                     predicted = away + settings.guidance * (towards - away)
                 latents = scheduler.step(predicted, time, latents, **extra, return_dict=False)[0]
         pictures = self.decode(latents)
-        pipeline.maybe_free_model_hooks()  # where networks are offloaded, the VAE leaves the card again
+        pipeline.maybe_free_model_hooks()  # offloads the VAE again where networks are offloaded
         return pictures
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:

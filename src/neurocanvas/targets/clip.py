@@ -1,4 +1,4 @@
-"""CLIP embeddings: captions to hidden states (77, 768) for Stable Diffusion or one vector, pictures to one vector."""
+"""CLIP embeddings: captions to hidden states (77, 768) or a pooled vector, pictures to one vector."""
 
 from __future__ import annotations
 
