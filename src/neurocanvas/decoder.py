@@ -217,10 +217,16 @@ class Decoder(BaseEstimator):
 
     Attributes
     ----------
-    classes_ : array
+    classes_ : array, shape (n_concepts,)
         Concepts, in the order of scores; None for embeddings.
     basis_ : TargetPCA
-        Principal axes of the training targets; None for concepts.
+        Principal axes of the training targets, (k, n_outputs), around their mean; None for concepts.
+    spec_ : TrialSpec
+        Of the trials that it was fitted on.
+    space_ : TargetSpace
+        What it predicts.
+    prediction_sd_ : array, shape (k,)
+        Standard deviations of the predicted coordinates of the validation trials; None for concepts.
     encoder_ : module or estimator
         The fitted encoder.
     history_ : list of dict
@@ -817,6 +823,10 @@ def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
     ------
     NeuroCanvasError
         If the file is missing, damaged, not a decoder, or its arrays do not fit one another.
+
+    Examples
+    --------
+    >>> load_decoder("s0.safetensors").predict(window)  # (n_chans, n_times), in V # doctest: +SKIP
     """
     file = check_file(path, "a trained decoder; run the verb train")
     try:

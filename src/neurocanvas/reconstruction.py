@@ -124,25 +124,20 @@ def reconstruct(
     ------
     NeuroCanvasError
         If trials, split, decoder and generator do not fit one another.
+
+    Examples
+    --------
+    >>> decoder = Decoder("ridge", target="clip-text@bundled")
+    >>> result = reconstruct(trials, decoder, load_generator(), make_split(trials))  # doctest: +SKIP
+    >>> result.scores.loc[("two_way", "eeg"), "value"]  # doctest: +SKIP
+    np.float64(0.7)
     """
     if decoder.target == "concept":
         raise NeuroCanvasError(
             f"decoder: images are generated from embeddings, but its target is {decoder.target}; use for example "
             "Decoder(target='clip-text@bundled')."
         )
-    for part, one, needed in (("trials", trials, Trials), ("split", split, (Split, Mapping))):
-        if not isinstance(one, needed):
-            raise NeuroCanvasError(f"{part}: what {MADE_BY[part]} returns is needed; got {type(one).__name__}.")
-    if not hasattr(generator, "accepts"):
-        raise NeuroCanvasError(
-            f"generator: one with accepts and generate is needed, see load_generator; got {type(generator).__name__}."
-        )
-    splits = {} if isinstance(split, Split) else split
-    if isinstance(split, Split):
-        tested = unique_names(trials.column("subject")[np.isin(trials.names, split.names[split[0].test])])
-        if len(tested) != 1:
-            raise NeuroCanvasError("split: made for other trials; pass make_split(trials) of these trials.")
-        splits = {tested[0]: split}
+    splits = _splits(trials, generator, split)
     sections = _settings(decoder, getattr(generator, "settings", None), splits)
     sections["generate"]["arms"] = [*arms]
     for name, values in settings.items():
@@ -162,6 +157,23 @@ def reconstruct(
             if verb != "features" or decoder.takes == "features":
                 run_stage(run, verb)
     return Reconstruction(where, temporary)
+
+
+def _splits(trials: Trials, generator: Generator, split: Split | Mapping[str, Split]) -> Mapping[str, Split]:
+    """Each subject's split; raise if trials, generator or split are something else."""
+    for part, one, needed in (("trials", trials, Trials), ("split", split, (Split, Mapping))):
+        if not isinstance(one, needed):
+            raise NeuroCanvasError(f"{part}: what {MADE_BY[part]} returns is needed; got {type(one).__name__}.")
+    if not hasattr(generator, "accepts"):
+        raise NeuroCanvasError(
+            f"generator: one with accepts and generate is needed, see load_generator; got {type(generator).__name__}."
+        )
+    if not isinstance(split, Split):
+        return split
+    tested = unique_names(trials.column("subject")[np.isin(trials.names, split.names[split[0].test])])
+    if len(tested) != 1:
+        raise NeuroCanvasError("split: made for other trials; pass make_split(trials) of these trials.")
+    return {tested[0]: split}
 
 
 def _settings(decoder: Decoder, made: Any, splits: Mapping[str, Split]) -> dict[str, Any]:

@@ -79,6 +79,11 @@ class TrialSpec:
         Samples per trial.
     bands : tuple of str
         Names of the frequency bands, for encoders of features; else empty.
+
+    Examples
+    --------
+    >>> TrialSpec(("O1", "O2"), sfreq=250.0, tmin=-0.2, n_times=200).n_times
+    200
     """
 
     ch_names: tuple[str, ...]

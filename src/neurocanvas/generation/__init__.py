@@ -25,7 +25,8 @@ def load_generator(name: str = "bundled", **options: Any) -> Generator:
         Networks for Stable Diffusion: bundled, sd14, or a folder with blip, stable-diffusion and clip; or
         ``generator@networks`` with a key of `GENERATORS`.
     **options
-        Settings of `neurocanvas generate`: steps, guidance, scheduler, size, precision, ...
+        Settings of `neurocanvas generate` (`config.GenerateSettings`): scheduler, steps, guidance, guidance_interval,
+        negative, size, strength, precision, preview, offload, compile, shard.
 
     Returns
     -------
@@ -35,6 +36,11 @@ def load_generator(name: str = "bundled", **options: Any) -> Generator:
     ------
     NeuroCanvasError
         If the name or an option is unknown, or weights cannot be loaded.
+
+    Examples
+    --------
+    >>> load_generator("bundled", steps=20).accepts
+    ('clip-text',)
     """
     kind, at, networks = name.partition("@")
     if not at:
