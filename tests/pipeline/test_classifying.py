@@ -219,7 +219,7 @@ def test_without_the_flag_test_labels_are_hidden_until_all_is_predicted_and_with
 
 
 def test_an_unknown_model_is_refused(data, tmp_path):
-    with pytest.raises(NeuroCanvasError, match=r"classify\.models\.1: allowed are mlp_sd, mean, eegnet, .*got 'svn'"):
+    with pytest.raises(NeuroCanvasError, match=r"classify\.models\.1: allowed are mlp_sd, eegnet, .*got 'svn'"):
         load_settings(None, classify={"models": ["ridge", "svn"]})
     with pytest.raises(NeuroCanvasError, match="of concepts: allowed are mlp_sd, eegnet"):
         run_stage(Run(tmp_path, settings_for(data, classify={"models": ["ridge", "mean"]})), "classify")
