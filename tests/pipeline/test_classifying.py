@@ -218,9 +218,7 @@ def test_without_the_flag_test_labels_are_hidden_until_all_is_predicted_and_with
         assert len(by_epoch) == len(more["history"][0]) and "test_accuracy_by_epoch_diagnostic" not in card
 
 
-def test_an_unknown_model_is_refused(data, tmp_path):
-    with pytest.raises(NeuroCanvasError, match=r"classify\.models\.1: allowed are mlp_sd, eegnet, .*got 'svn'"):
-        load_settings(None, classify={"models": ["ridge", "svn"]})
-    with pytest.raises(NeuroCanvasError, match="of concepts: allowed are mlp_sd, eegnet"):
-        run_stage(Run(tmp_path, settings_for(data, classify={"models": ["ridge", "mean"]})), "classify")
-    assert not list(tmp_path.glob("classification/**/*.npy"))
+def test_an_unknown_model_is_refused():
+    for name in ("svn", "mean"):
+        with pytest.raises(NeuroCanvasError, match=rf"classify\.models\.1: allowed are mlp_sd, eegnet, .*got '{name}'"):
+            load_settings(None, classify={"models": ["ridge", name]})

@@ -59,6 +59,7 @@ def test_a_folder_is_a_family(tmp_path, copied):
 
 def test_the_bundled_weights_are_the_released_ones(copied):
     assert source_print("bundled") != source_print(str(copied / "clip"))
+    assert source_print("") == "", "no folder, not the current one"
     listed = families.read_json(copied / "card.json", "card")["sha256"]
     assert set(listed) == {str(path.relative_to(copied)) for path in copied.rglob("*.safetensors")}
 

@@ -121,7 +121,7 @@ def source_print(source: str) -> str:
     if source in FAMILIES:
         family = FAMILIES[source]
         return fingerprint([family.captioner, family.diffusion, family.judge])
-    if not folder.is_dir():
+    if not source or not folder.is_dir():  # Path("") is the current folder
         return source
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return fingerprint([(str(path.relative_to(folder)), sha256(path)) for path in files])
