@@ -172,7 +172,7 @@ def verify(folder: Path) -> tuple[int, list[Path]]:
             elif isinstance(card, dict) and "sha256" in card:
                 expected[sidecar.with_suffix("")] = str(card["sha256"])
             elif isinstance(card, dict) and "folds" in card and (made := card.pop("fingerprint", None)):
-                splits += 1  # which hold their own hash
+                splits += 1  # a split holds its own hash
                 damaged += [sidecar] if fingerprint(card) != made else []
         except (OSError, ValueError, LookupError, TypeError, RecursionError, NeuroCanvasError):
             damaged.append(sidecar)
@@ -293,7 +293,7 @@ def read_torch(path: Path | str, purpose: str) -> Any:
         raise _damaged(path, error, purpose) from error
 
 
-def torch_print(paths: Iterable[Path], purpose: str) -> str:
+def torch_fingerprint(paths: Iterable[Path], purpose: str) -> str:
     """Fingerprint of PyTorch files: their pickles, and name, size and checksum of every tensor, which stay unread."""
     parts: list[Any] = []
     for path in paths:

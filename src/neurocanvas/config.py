@@ -22,7 +22,8 @@ Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "al
 
 
 def _in_registry(where: str, name: str, kind: str = "") -> str:
-    """Accept the keys of a registry ("module:name"), imported on use; of encoders those of a kind and braindecode's."""
+    """Accept the keys of a registry, "module:name", that is imported on use; for encoders only those of a kind."""
+    # python:<class> is an encoder that a script passed to `reconstruct`
     allowed = [key for key, row in resolve_name(where).items() if not kind or getattr(row, kind)]
     if name not in allowed and not (kind and name.startswith(("braindecode:", "python:"))):
         raise ValueError(f"allowed are {', '.join(allowed)}{', braindecode:<model>' if kind else ''}")

@@ -530,10 +530,8 @@ class Decoder(BaseEstimator):
         given = {name: one for name, one in shared.items() if one is not None or name not in unset}
         given |= {"components": self.n_components, "token_weights": np.asarray(self.token_weights)}
         plain = {name: one.tolist() if isinstance(one, np.generic | np.ndarray) else one for name, one in given.items()}
-        try:
-            EncoderSettings.model_validate_json(
-                json.dumps(plain, default=str), strict=True
-            )  # in which a list is a tuple
+        try:  # as JSON, in which tuples are lists
+            EncoderSettings.model_validate_json(json.dumps(plain, default=str), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])).replace("components", "n_components") or "loss"

@@ -25,7 +25,6 @@ from neurocanvas.workflow import run_stage
 if TYPE_CHECKING:
     import pandas as pd
 
-MADE_BY = {"trials": "open_dataset, from_epochs or from_arrays", "split": "make_split"}
 VERBS = ("features", "caption", "embed", "train", "predict", "generate", "evaluate")
 
 
@@ -161,9 +160,10 @@ def reconstruct(
 
 def _splits(trials: Trials, generator: Generator, split: Split | Mapping[str, Split]) -> Mapping[str, Split]:
     """Each subject's split; raise if trials, generator or split are something else."""
-    for part, one, needed in (("trials", trials, Trials), ("split", split, (Split, Mapping))):
-        if not isinstance(one, needed):
-            raise NeuroCanvasError(f"{part}: what {MADE_BY[part]} returns is needed; got {type(one).__name__}.")
+    if not isinstance(trials, Trials):
+        raise NeuroCanvasError(f"trials: Trials are needed, see from_arrays; got {type(trials).__name__}.")
+    if not isinstance(split, Split | Mapping):
+        raise NeuroCanvasError(f"split: what make_split returns is needed; got {type(split).__name__}.")
     if not hasattr(generator, "accepts"):
         raise NeuroCanvasError(
             f"generator: one with accepts and generate is needed, see load_generator; got {type(generator).__name__}."

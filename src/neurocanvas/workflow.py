@@ -109,7 +109,8 @@ def run_all(run: Run) -> Path:
     """Run every verb from the data to the report."""
     with artifacts.hold(run.folder, "run"):
         _settled(run, run.folder / "run.toml", used_verbs(run.folder / "run.toml"))
-        _ = run.settings.simulate or run.subjects  # data that cannot be opened leave no run folder behind
+        if run.settings.simulate is None:  # raise before anything is written if the data cannot be opened
+            _ = run.subjects
         for verb in STAGES:
             paths = run_stage(run, verb)
     return paths[0]

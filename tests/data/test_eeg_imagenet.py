@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurocanvas.artifacts import torch_print
+from neurocanvas.artifacts import torch_fingerprint
 from neurocanvas.config import DataSettings
 from neurocanvas.data.eeg_imagenet import granularity_rows, open_eeg_imagenet
 from neurocanvas.data.images import IMAGENET_CONCEPTS
@@ -177,14 +177,14 @@ def test_the_source_changes_with_a_trial_in_the_middle_of_many(tmp_path):
     with zipfile.ZipFile(path) as archive:
         middle = archive.getinfo("EEG-ImageNet/data/2000")
         assert path.stat().st_size - archive.start_dir > 2**20
-    before = torch_print([path], "")
+    before = torch_fingerprint([path], "")
     records[2000]["eeg_data"][0] = 1
     write(tmp_path, records)
     with zipfile.ZipFile(path) as archive:
         assert archive.getinfo("EEG-ImageNet/data/2000").CRC != middle.CRC
-    after = torch_print([path], "")
+    after = torch_fingerprint([path], "")
     records[2000]["image"] = "2001"
-    assert len({before, after, torch_print([write(tmp_path, records) / path.name], "")}) == 3
+    assert len({before, after, torch_fingerprint([write(tmp_path, records) / path.name], "")}) == 3
 
 
 @pytest.mark.parametrize("content", [{"model": 1}, [1, 2], {"dataset": [], "labels": LABELS}])

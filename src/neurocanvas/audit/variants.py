@@ -173,7 +173,7 @@ def pixels_of_pairs(
     variant = VARIANTS[name]
     how = variant.pixels
     if len(generated) != len(seen) or not len(seen) or how is None:
-        raise NeuroCanvasError(f"pictures: equally many of both are needed; got {len(generated)} and {len(seen)}.")
+        raise NeuroCanvasError(f"pictures: both need the same number; got {len(generated)} and {len(seen)}.")
     scores = []
     for part in batches(len(seen), AT_ONCE):
         drawn: Sequence[np.ndarray] | np.ndarray = generated[part]

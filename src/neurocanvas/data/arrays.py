@@ -93,7 +93,7 @@ def from_arrays(
     unknown = set() if images is None or "image" not in table else {*table["image"]} - {*images.ids}
     if images is not None and unknown:
         raise NeuroCanvasError(
-            f"images: {min(unknown)}, which the column image names, is missing; there are {len(images.ids)}, such as "
+            f"images: the column image names {min(unknown)}, which is not among the {len(images.ids)} images, such as "
             f"{images.ids[0]}."
         )
     spec = TrialSpec(tuple(names), float(sfreq), float(tmin), signal.shape[2])
@@ -120,7 +120,7 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
     Raises
     ------
     NeuroCanvasError
-        If there is no EEG channel, a name is missing, or as `from_arrays` says.
+        If there is no EEG channel or no such column, or for the reasons listed at `from_arrays`.
 
     Examples
     --------
@@ -182,6 +182,6 @@ def _checked(signal: np.ndarray, names: list[str], sfreq: float, tmin: float, un
     if deviation and not low / 1000 <= deviation <= high * 10:  # 0: a flat signal, of any unit
         fits = (f"pass unit={one!r}" for one in UNITS if low <= deviation / UNITS[unit] * UNITS[one] <= high)
         raise NeuroCanvasError(
-            f"X: a deviation of {deviation:.3g} µV is no EEG; then {next(fits, 'convert to volts')}."
+            f"X: a standard deviation of {deviation:.3g} µV is not EEG; {next(fits, 'convert to volts')}."
         )
     return microvolts

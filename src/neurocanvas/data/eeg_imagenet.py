@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.artifacts import card_path, read_torch, torch_print
+from neurocanvas.artifacts import card_path, read_torch, torch_fingerprint
 from neurocanvas.config import STAGE2_SUBJECTS, DataSettings
 from neurocanvas.data.arrays import PLAUSIBLE_MICROVOLTS, UNITS
 from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, Images
@@ -158,7 +158,7 @@ def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray
         signal *= factor
         return signal
 
-    return paths, Trials(metadata, SPEC, read, torch_print(paths, PURPOSE)), file
+    return paths, Trials(metadata, SPEC, read, torch_fingerprint(paths, PURPOSE)), file
 
 
 def _load(path: Path) -> list[dict[str, Any]]:

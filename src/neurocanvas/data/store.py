@@ -19,7 +19,7 @@ from neurocanvas.artifacts import (
     read_card,
     read_text,
     sha256,
-    torch_print,
+    torch_fingerprint,
     write_text,
 )
 from neurocanvas.config import DataSettings
@@ -49,7 +49,7 @@ def convert(
     check_option("convert: data set", settings.name, ["eeg-imagenet"])
     root, folder = check_folder(settings.root, "EEG-ImageNet files to convert"), Path(target)
     path, listing = folder / ARRAY, folder / TABLE
-    inputs = fingerprint("converted", _VERSION, torch_print(find_released(root), PURPOSE), settings.unit)
+    inputs = fingerprint("converted", _VERSION, torch_fingerprint(find_released(root), PURPOSE), settings.unit)
     if is_done(path, inputs) and listing.is_file() and sha256(listing) == read_card(path).get("table"):
         return path
     paths, trials, file = open_released(root, settings.unit)
@@ -108,7 +108,7 @@ def open_converted(root: Path, unit: str) -> Trials:
     if unit not in ("auto", made) and (unit, made) != ("V", "auto"):
         raise NeuroCanvasError(f"{path}: made with other settings, unit {made} where {unit} is asked for; {again}.")
     beside = find_released(root)
-    if beside and torch_print(beside, PURPOSE) != card.get("source"):
+    if beside and torch_fingerprint(beside, PURPOSE) != card.get("source"):
         raise NeuroCanvasError(f"{path}: made from other files than {', '.join(p.name for p in beside)}; {again}.")
     text = read_text(root / TABLE, "the trials of the converted store")
     signal = read_array(path, "the signal of the converted store")

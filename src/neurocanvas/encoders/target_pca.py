@@ -36,7 +36,7 @@ class TargetPCA:
     # smaller, and the ratio says by how much a generator may scale coordinates up again.
     target_sd: np.ndarray
     token_scale: np.ndarray | None  # (77,), roots of token weights of mean 1; None: all tokens weigh the same
-    scale: np.ndarray  # (n_outputs,), the same for each number of a target
+    scale: np.ndarray  # (n_outputs,), `token_scale` for each number of a target
 
     @classmethod
     def fit(

@@ -260,7 +260,7 @@ def lpips(
     import torch
 
     if len(generated) != len(seen) or not len(seen):
-        raise NeuroCanvasError(f"lpips: equally many of both are needed; got {len(generated)} and {len(seen)}.")
+        raise NeuroCanvasError(f"lpips: both need the same number of pictures; got {len(generated)} and {len(seen)}.")
     distances = []
     for part in batches(len(seen), batch_size):
         with torch.inference_mode():

@@ -44,7 +44,7 @@ def _check_pictures(images: np.ndarray, others: np.ndarray, *, table: bool) -> t
     if left.shape[1:] != right.shape[1:]:
         raise NeuroCanvasError(f"images, others: one size is needed; got {left.shape[1:3]}, {right.shape[1:3]}.")
     if not table and len(left) != len(right):
-        raise NeuroCanvasError(f"pairs of pictures: equally many of both are needed; got {len(left)} and {len(right)}.")
+        raise NeuroCanvasError(f"pairs of pictures: both need the same number; got {len(left)} and {len(right)}.")
     return left, right
 
 

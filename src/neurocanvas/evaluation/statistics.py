@@ -147,7 +147,7 @@ def paired_permutation_p(
 ) -> float:
     """One-sided p for a > b on the same trials, (n_trials,): signs of whole units are flipped, (1 + b) / (1 + n)."""
     if not len(a) == len(b) == len(units):
-        raise NeuroCanvasError(f"paired test: equally many scores of both are needed; got {len(a)} and {len(b)}.")
+        raise NeuroCanvasError(f"paired test: both need the same number of scores; got {len(a)} and {len(b)}.")
     differences = np.bincount(np.unique(units, return_inverse=True)[1], weights=np.asarray(a) - np.asarray(b))
     null = np.empty(count)
     for some in batches(count, 4 * max(1, AT_ONCE // 4 // len(differences))):  # one random number makes four draws

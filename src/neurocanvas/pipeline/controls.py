@@ -87,11 +87,8 @@ class WindowOfTrials:
 
 def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
     """Inputs of the controls for one subject; those that not all controls need are made only if they are used."""
-    pool, values, card = (
-        run.pool(subject),
-        read_inputs(run, subject),
-        artifacts.read_card(run.path("features", subject)),
-    )
+    pool, values = run.pool(subject), read_inputs(run, subject)
+    card = artifacts.read_card(run.path("features", subject))
     settings = run.settings.features
     # the method of imported features is unknown: that of the settings stands in
     method = METHODS.get(str(card.get("method")), METHODS[settings.method])

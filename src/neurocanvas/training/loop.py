@@ -53,7 +53,7 @@ def train(
     state: Path | None = None, made_from: str = "", log: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[list[dict[str, Any]], int, Tensor | None, list[Tensor]]:  # fmt: skip
     """Train until the objective has not improved for `patience` epochs on `validation`; without any, to the end."""
-    # Returned are the history, its losses in `units`; the selected epoch, from 1, in whose state the network ends; and
+    # Returns the history, with losses in `units`; the selected epoch, from 1, whose weights the network keeps; and the
     # outputs on the trials to `watch` after the last epoch, and after each.
     scaler = torch.amp.GradScaler(inputs.device.type, enabled=precision == "float16")
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "scaler": scaler}
