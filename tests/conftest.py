@@ -49,12 +49,12 @@ def tiny_run(tmp_path_factory, tiny_data) -> Path:
     """The folder of a complete run on `tiny_data`. Only for reading."""
     from tiny import tiny_settings, write_true_captions
 
-    from neurocanvas.pipeline.run import Run
+    from neurocanvas.pipeline.run import RunFolder
     from neurocanvas.workflow import run_all
 
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(tiny_data, folder / "data")
-    run = Run(folder, tiny_settings())
+    run = RunFolder(folder, tiny_settings())
     write_true_captions(run)
     run_all(run)
     return folder
@@ -71,14 +71,14 @@ def tiny_fork(tiny_run, tmp_path):
     """Make copies of the complete run with other settings, without what these make stale: tiny_fork(**sections)."""
     from tiny import tiny_settings
 
-    from neurocanvas.pipeline.run import Run
+    from neurocanvas.pipeline.run import RunFolder
     from neurocanvas.workflow import fork
 
     def make(**sections):
         folder = tmp_path / f"fork{len(list(tmp_path.glob('fork*')))}"
         settings = tiny_settings(**sections)
         fork(tiny_run, folder, settings)
-        return Run(folder, settings)
+        return RunFolder(folder, settings)
 
     return make
 

@@ -24,7 +24,7 @@ def names(folder):
 def test_an_exception_leaves_what_was_there(tmp_path, old):
     if old:
         (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(ZeroDivisionError), artifacts.atomic(tmp_path / "a.txt") as temporary:
+    with pytest.raises(ZeroDivisionError), artifacts.atomic_write(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert names(tmp_path) == ["a.txt"] * old and (not old or (tmp_path / "a.txt").read_text() == "old")
@@ -32,9 +32,9 @@ def test_an_exception_leaves_what_was_there(tmp_path, old):
 
 def test_a_file_appears_when_it_is_whole_and_two_that_write_at_once_do_not_mix(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with artifacts.atomic(path) as first, first.open("w") as slow:
+    with artifacts.atomic_write(path) as first, first.open("w") as slow:
         slow.write("fir")
-        with artifacts.atomic(path) as second:
+        with artifacts.atomic_write(path) as second:
             assert second != first and second.suffix == first.suffix == ".txt" and second.parent == path.parent
             second.write_text("second")
             assert not path.exists()
@@ -55,10 +55,10 @@ def test_the_same_text_is_not_written_again(tmp_path):
 
 def test_done_means_whole_and_made_from_these_inputs(tmp_path):
     path = tmp_path / "a.npy"
-    assert not artifacts.is_done(path, "x")
+    assert not artifacts.is_cached(path, "x")
     artifacts.write_array(path, np.arange(5), "x", {"unit": "µV"})
-    assert artifacts.is_done(path, "x") and not artifacts.is_done(path, "y")
-    assert artifacts.read_card(path)["unit"] == "µV"
+    assert artifacts.is_cached(path, "x") and not artifacts.is_cached(path, "y")
+    assert artifacts.read_sidecar(path)["unit"] == "µV"
     np.testing.assert_array_equal(artifacts.read_array(path, "numbers"), np.arange(5))
 
 
@@ -66,14 +66,14 @@ def test_what_is_not_finished_is_not_done(tmp_path):
     path = tmp_path / "a.npy"
     artifacts.write_array(path, np.arange(5), "x")
     whole = path.read_bytes()
-    artifacts.write_json(artifacts.card_path(path), {"simulated": {}})
-    assert not artifacts.is_done(path, "x")
-    artifacts.card_path(path).unlink()
-    assert not artifacts.is_done(path, "x")
+    artifacts.write_json(artifacts.sidecar_path(path), {"simulated": {}})
+    assert not artifacts.is_cached(path, "x")
+    artifacts.sidecar_path(path).unlink()
+    assert not artifacts.is_cached(path, "x")
     artifacts.write_array(path, np.arange(5), "other")
-    assert path.read_bytes() == whole and not artifacts.is_done(path, "x")
+    assert path.read_bytes() == whole and not artifacts.is_cached(path, "x")
     path.unlink()
-    assert not artifacts.is_done(path, "other")
+    assert not artifacts.is_cached(path, "other")
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"fingerprint": "x"}', b"\xff", None])
@@ -83,8 +83,8 @@ def test_a_damaged_sidecar_and_an_artifact_of_another_size_mean_not_done(tmp_pat
     if content is None:
         path.write_bytes(path.read_bytes()[:-1])
     else:
-        artifacts.card_path(path).write_bytes(content)
-    assert not artifacts.is_done(path, "x")
+        artifacts.sidecar_path(path).write_bytes(content)
+    assert not artifacts.is_cached(path, "x")
 
 
 def test_verify_names_what_is_damaged_or_missing(tmp_path):
@@ -100,7 +100,7 @@ def test_verify_names_what_is_damaged_or_missing(tmp_path):
     (tmp_path / "part" / "a.npy").write_bytes(damaged)
     (tmp_path / "part" / "b.npy").unlink()
     (tmp_path / "images" / "0.png").write_bytes(b"Picture")
-    artifacts.card_path(tmp_path / "part" / "c.npy").write_text("{")
+    artifacts.sidecar_path(tmp_path / "part" / "c.npy").write_text("{")
     count, found = artifacts.verify(tmp_path)
     assert count == 3 and {path.name for path in found} == {"a.npy", "b.npy", "0.png", "c.npy.json"}
 
@@ -122,7 +122,7 @@ def test_the_sidecar_of_an_earlier_artifact_does_not_vouch_for_a_new_one(tmp_pat
         patch.setattr(artifacts, "finish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             artifacts.write_array(path, np.arange(5) + 1, "new")
-    assert not artifacts.is_done(path, "old")
+    assert not artifacts.is_cached(path, "old")
 
 
 def test_a_small_file_that_cannot_be_read_is_written_anew(tmp_path, monkeypatch):

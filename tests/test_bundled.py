@@ -1,6 +1,6 @@
 """The bundled networks on drawings that none of them saw in training.
 
-Training drew its pictures with the seeds (20261122, index); here they begin otherwise. What is drawn from captions is
+Training drew its images with the seeds (20261122, index); here they begin otherwise. What is drawn from captions is
 judged by a classifier that is trained here, on yet other drawings.
 """
 
@@ -31,7 +31,7 @@ def drawings(seed, count):
 
 
 def as_tensor(pictures):
-    """Pictures in uint8 -> (n, 3, height, width) in -1..1."""
+    """Images in uint8 -> (n, 3, height, width) in -1..1."""
     import torch
 
     return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
@@ -44,7 +44,7 @@ def generator():
 
 @pytest.fixture(scope="module")
 def classify():
-    """A classifier of concepts that was trained on fresh drawings: pictures -> numbers of concepts."""
+    """A classifier of concepts that was trained on fresh drawings: images -> numbers of concepts."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -84,8 +84,8 @@ def classify():
 def test_the_size_of_all_weights_together():
     size = sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file())
     assert size <= 32 * 2**20
-    card = json.loads((BUNDLED / "card.json").read_text())
-    assert len(card["sha256"]) == len(list(BUNDLED.rglob("*.safetensors"))) == 5
+    sidecar = json.loads((BUNDLED / "card.json").read_text())
+    assert len(sidecar["sha256"]) == len(list(BUNDLED.rglob("*.safetensors"))) == 5
 
 
 def test_all_parts_load_by_plain_from_pretrained():
@@ -109,7 +109,7 @@ def test_all_parts_load_by_plain_from_pretrained():
 
 
 def psnr(vae, pictures):
-    """Peak signal-to-noise ratio of each picture's round trip through the VAE, dB."""
+    """Peak signal-to-noise ratio of each image's round trip through the VAE, dB."""
     import torch
 
     x = as_tensor(pictures)
@@ -145,7 +145,7 @@ def test_pictures_of_true_captions_are_the_right_concept(generator, classify):
 
 
 def read_grating(picture):
-    """Cycles per picture and orientation (degrees, as in Grating) of the strongest wave in a picture."""
+    """Cycles per image and orientation (degrees, as in Grating) of the strongest wave in an image."""
     grey = picture.astype(float).mean(axis=2)
     size = len(grey)
     window = np.outer(np.hanning(size), np.hanning(size))
@@ -164,7 +164,7 @@ def apart(a, b):
 
 
 def is_right(picture, grating):
-    """Tell whether a picture shows a grating: its orientation, and whether it is the coarse or the fine one."""
+    """Tell whether an image shows a grating: its orientation, and whether it is the coarse or the fine one."""
     cycles, orientation = read_grating(picture)
     known = sorted({other.cycles for other in GRATINGS.values()})
     nearest = min(known, key=lambda other: abs(np.log(max(cycles, 0.1) / other)))

@@ -1,4 +1,4 @@
-"""What `doctor` says of the machine, of weights and of pictures."""
+"""What `doctor` says of the machine, of weights and of images."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from neurocanvas.artifacts import LOCK, OWNER, PART, hold
+from neurocanvas.artifacts import LOCK, OWNER, PART, lock_run
 from neurocanvas.errors import NeuroCanvasError
 
 HOLDER = (
-    "import sys, time\nfrom pathlib import Path\nfrom neurocanvas.artifacts import hold\n"
-    "with hold(Path(sys.argv[1]), 'train'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    "import sys, time\nfrom pathlib import Path\nfrom neurocanvas.artifacts import lock_run\n"
+    "with lock_run(Path(sys.argv[1]), 'train'):\n    print('held', flush=True)\n    time.sleep(60)\n"
 )
 
 
@@ -37,7 +37,7 @@ def names(folder):
 
 def refusal(folder):
     """What the one who comes second is told."""
-    with pytest.raises(NeuroCanvasError) as refused, hold(folder, "predict"):
+    with pytest.raises(NeuroCanvasError) as refused, lock_run(folder, "predict"):
         pass
     return str(refused.value)
 
@@ -57,7 +57,7 @@ def test_the_second_is_told_who_has_it_and_leaves_the_lock_as_it_is(tmp_path, ho
 def test_a_dead_holder_holds_nothing(tmp_path, holder, end):
     holder.send_signal(end)
     holder.wait(timeout=120)
-    with hold(tmp_path, "predict"):
+    with lock_run(tmp_path, "predict"):
         assert json.loads((tmp_path / OWNER).read_text())["pid"] == os.getpid()
     assert names(tmp_path) == []
 
@@ -73,20 +73,20 @@ def test_a_damaged_owner_file_is_no_obstacle(tmp_path, holder, owner):
 
 def test_a_url_is_refused_and_makes_no_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NeuroCanvasError, match="-o: a folder is needed, not a URL"), hold(Path("s3://bucket/a"), "run"):
-        pass
+    with pytest.raises(NeuroCanvasError, match="-o: a folder is needed, not a URL"):
+        lock_run(Path("s3://bucket/a"), "run").__enter__()
     assert names(tmp_path) == []
-    with hold(Path(), "run"):
+    with lock_run(Path(), "run"):
         assert names(tmp_path) == [LOCK, OWNER]
 
 
 def test_a_process_takes_it_as_often_as_it_likes(tmp_path):
-    with hold(tmp_path / "new", "run"):
-        with hold(tmp_path / "new", "train"):
+    with lock_run(tmp_path / "new", "run"):
+        with lock_run(tmp_path / "new", "train"):
             pass
         assert json.loads((tmp_path / "new" / OWNER).read_text())["verb"] == "run"
     assert not (tmp_path / "new").exists(), "nothing was made in it"
-    with pytest.raises(ZeroDivisionError), hold(tmp_path / "new", "run"):
+    with pytest.raises(ZeroDivisionError), lock_run(tmp_path / "new", "run"):
         (tmp_path / "new" / "made").touch()
         raise ZeroDivisionError
     assert names(tmp_path / "new") == ["made"]
@@ -95,7 +95,7 @@ def test_a_process_takes_it_as_often_as_it_likes(tmp_path):
 def test_of_processes_that_were_started_together_the_first_takes_it(tmp_path, holder, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    with hold(tmp_path, "generate"):
+    with lock_run(tmp_path, "generate"):
         pass
     assert names(tmp_path) == [LOCK, OWNER]
     monkeypatch.setenv("RANK", "0")
@@ -112,10 +112,10 @@ def leave_halves(folder):
 
 def test_halves_of_killed_runs_are_swept_when_the_folder_is_taken(tmp_path):
     leave_halves(tmp_path)
-    with hold(tmp_path, "run"):
+    with lock_run(tmp_path, "run"):
         assert [path.name for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [LOCK, OWNER, "1.png"]
         (tmp_path / f"{PART}own").write_text("being written")
-        with hold(tmp_path, "train"):
+        with lock_run(tmp_path, "train"):
             assert (tmp_path / f"{PART}own").is_file()
 
 
@@ -125,6 +125,6 @@ def test_halves_stay_while_others_may_be_writing_them(tmp_path, monkeypatch, hol
     holder.kill()
     holder.wait()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with hold(tmp_path, "generate"):
+    with lock_run(tmp_path, "generate"):
         pass
     assert (tmp_path / "images" / "s0" / f"{PART}0a-1.png").is_file()

@@ -47,9 +47,9 @@ def test_the_decoder_of_a_run_predicts_one_window_without_data_or_run(made, tria
     predicted = alone.predict(window)
     saved.hardlink_to(tmp_path / "decoder.safetensors")
     from neurocanvas.config import load_settings
-    from neurocanvas.pipeline.run import Run
+    from neurocanvas.pipeline.run import RunFolder
 
-    whole = read_predictions(Run(result.folder, load_settings(result.folder / "run.toml"), trials=trials), "0", 0)
+    whole = read_predictions(RunFolder(result.folder, load_settings(result.folder / "run.toml"), trials=trials), "0", 0)
     assert predicted.shape == (77, 768)
     np.testing.assert_allclose(predicted, whole[0][0], atol=1e-3)
 

@@ -152,8 +152,8 @@ def test_a_device_can_be_chosen_and_is_recorded(verb, made, tmp_path):
     run = copied_without(made[0], verb, tmp_path)
     code, printed = command(verb, "-o", run, "--device", "cpu")
     assert code == 0, printed
-    cards = [path.read_text() for path in run.glob(ON_A_DEVICE[verb])]
-    assert cards and all(re.search(r'"device": ?"cpu"', card) for card in cards)
+    sidecars = [path.read_text() for path in run.glob(ON_A_DEVICE[verb])]
+    assert sidecars and all(re.search(r'"device": ?"cpu"', sidecar) for sidecar in sidecars)
 
 
 @pytest.mark.parametrize("verb", ON_A_DEVICE)

@@ -1,4 +1,4 @@
-"""Benchmark of `evaluate`: seconds per 512-pixel picture must not grow with the number of pictures."""
+"""Benchmark of `evaluate`: seconds per 512-pixel image must not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from scipy.ndimage import correlate1d
 from neurocanvas.config import load_settings
 from neurocanvas.evaluation.pixels import LUMA, MINDEYE_WINDOW
 from neurocanvas.evaluation.statistics import OTHERS
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import run_stage
 
 SIZE = 512
-ARMS = 2  # the pictures, and the same ones shuffled
+ARMS = 2  # the images, and the same ones shuffled
 
 
 def draw_pictures(folder: Path, count: int, seed: int) -> None:
@@ -36,7 +36,7 @@ def evaluate(folder: Path) -> float:
     """CPU seconds of the whole stage, from files to scores; one process, one thread."""
     settings = load_settings(None, data={"pictures": str(folder / "made")}, evaluate={"against": str(folder / "seen")})
     started = time.process_time()
-    run_stage(Run(folder / "out", settings), "evaluate")
+    run_stage(RunFolder(folder / "out", settings), "evaluate")
     return time.process_time() - started
 
 
@@ -49,7 +49,7 @@ def smooth(pictures: np.ndarray) -> np.ndarray:
 
 
 def all_pairs(folder: Path, few: int, at_once: int = 15) -> float:
-    """CPU seconds of SSIM of a few drawn pictures with all seen ones, without the seen pictures' own moments."""
+    """CPU seconds of SSIM of a few drawn images with all seen ones, without the seen pictures' own moments."""
     seen = np.stack([np.asarray(Image.open(path)) @ LUMA / 255 for path in sorted((folder / "seen").iterdir())])
     drawn = [np.asarray(Image.open(path)) @ LUMA / 255 for path in sorted((folder / "made").iterdir())[:few]]
     spent = 0.0
@@ -69,7 +69,7 @@ def all_pairs(folder: Path, few: int, at_once: int = 15) -> float:
 
 
 def seconds_per_picture(count: int, few: int) -> list[Row]:
-    """The row of one number of pictures."""
+    """The row of one number of images."""
     with tempfile.TemporaryDirectory() as scratch:
         warm_up, folder = Path(scratch) / "few", Path(scratch) / "all"
         for where, pictures in ((warm_up, 4), (folder, count)):
@@ -79,8 +79,8 @@ def seconds_per_picture(count: int, few: int) -> list[Row]:
         ours = evaluate(folder) / count
         baseline = ARMS * all_pairs(folder, few) / few
     what = (
-        f"CPU seconds per picture, {count} pictures of {SIZE} px and the same ones shuffled; baseline: SSIM alone with "
-        f"all {count} seen pictures, measured on {few} of the drawn ones; ours: the whole of `evaluate` (judge, "
+        f"CPU seconds per image, {count} images of {SIZE} px and the same ones shuffled; baseline: SSIM alone with "
+        f"all {count} seen images, measured on {few} of the drawn ones; ours: the whole of `evaluate` (judge, "
         f"PixCorr and SSIM with at most {OTHERS} others, permutations), one thread"
     )
     return [compare(f"evaluate_{SIZE}px_{count}", baseline, ours, "s", what)]

@@ -1,4 +1,4 @@
-"""Pictures per second: the released generation loop against ours, on the device that is here.
+"""Images per second: the released generation loop against ours, on the device that is here.
 
 On a GPU Stable Diffusion 1.4 at full size with random weights, 512 px, bfloat16; on a CPU the bundled one, 64 px.
 """
@@ -75,7 +75,7 @@ def programs(family: str) -> dict[str, Callable[[], Callable[[], object]]]:
 
 
 def benchmark() -> list[Row]:
-    """Seconds per picture, share of the device's matrix rate, and peak memory of each program alone."""
+    """Seconds per image, share of the device's matrix rate, and peak memory of each program alone."""
     torch.set_num_threads(2)
     where = "CPU, the bundled Stable Diffusion, 64 px, float32, 2 threads"
     if ON_GPU:
@@ -93,7 +93,7 @@ def benchmark() -> list[Row]:
                 f"{where}: the released loop, PNDM, {STEPS} steps, guidance {GUIDANCE}, batch {BATCH}; ours, "
                 f"{how['scheduler']}, {how['steps']} steps"
             )
-            rows.append(compare(name, *seconds, "s", f"seconds per picture, {what}"))
+            rows.append(compare(name, *seconds, "s", f"seconds per image, {what}"))
             passes = STEPS + 1, how["steps"] + (how["scheduler"] == "pndm")  # PNDM passes its second step twice
             shares = [2 * flops * count / spent / rate for count, spent in zip(passes, seconds, strict=True)]
             rows.append(Row(
@@ -122,7 +122,7 @@ def matrix_rate() -> float:
 
 
 def pass_flops(family: str) -> int:
-    """Floating-point operations of the denoiser for one picture and one step, without guidance."""
+    """Floating-point operations of the denoiser for one image and one step, without guidance."""
     from torch.utils.flop_counter import FlopCounterMode
 
     unet = StableDiffusion.load(GenerateSettings(family=family, precision="float32")).pipeline.unet
@@ -133,7 +133,7 @@ def pass_flops(family: str) -> int:
 
 
 def peak(name: str, family: str) -> float:
-    """Most memory that a program takes while it loads and draws a batch, MB: of the card, or of the process."""
+    """Most memory that a program takes while it loads and draws a batch, MB: of the sidecar, or of the process."""
     torch.set_num_threads(2)
     load = programs(family)[name]
     if not ON_GPU:

@@ -28,14 +28,14 @@ def _run(folder: Path, engine: object = None) -> object:
     """The run, with an engine."""
     from neurocanvas.config import load_settings
     from neurocanvas.parallel import IN_PROCESS
-    from neurocanvas.pipeline.run import Run
+    from neurocanvas.pipeline.run import RunFolder
 
     settings = load_settings(
         None, simulate=SIMULATION, encoder={"epochs": 5}, classify={"models": ["mlp", "svm", "rf"], "epochs": 40},
         benchmark={"granularities": ["all"], "permutations": 99},
         generate={"max_trials": 48, "arms": ["eeg"], "shard": 12},
     )  # fmt: skip
-    return Run(folder, settings, engine=engine or IN_PROCESS)
+    return RunFolder(folder, settings, engine=engine or IN_PROCESS)
 
 
 def _seconds(prepared: Path, verb: str, wanted: str, workers: int) -> float:
@@ -80,7 +80,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
         "benchmark", "classification/**/*.npy", "4 subjects of 480 trials x MLP, SVM and forest, 12 units"
     ),
     "scaling_generate": lambda: _scaling(
-        "generate", "images/**/*.png", "4 subjects x 48 pictures of 64 px, 20 steps, 16 shards"
+        "generate", "images/**/*.png", "4 subjects x 48 images of 64 px, 20 steps, 16 shards"
     ),
 }
 """Name -> what measures it."""

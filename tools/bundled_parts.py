@@ -115,7 +115,7 @@ def clip_model(stage: str, tokenizer: Any) -> Any:
 
 
 def vae_model() -> Any:
-    """64 x 64 x 3 pictures <-> 8 x 8 x 16 latents."""
+    """64 x 64 x 3 images <-> 8 x 8 x 16 latents."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -161,7 +161,7 @@ def blip_model(tokenizer: Any) -> Any:
 
 
 def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) -> None:
-    """Write the three folders of the family in half precision, and a card with the sha256 of every file."""
+    """Write the three folders of the family in half precision, and a sidecar with the sha256 of every file."""
     from diffusers import StableDiffusionPipeline
     from transformers import BlipImageProcessor, CLIPImageProcessor, CLIPTextModel
 
@@ -196,7 +196,7 @@ def export(work: Path, target: Path, finished: Callable[[str, Any, Path], Any]) 
         "licence": "MIT",
         "made_by": "python tools/train_bundled.py" + (" --start-from" if before.is_file() else ""),
         # the weights that training went on from, by their sha256, for the whole way can be followed in the history
-        "started_from": read_json(before, "the card of the earlier weights")["sha256"] if before.is_file() else None,
+        "started_from": read_json(before, "the sidecar of the earlier weights")["sha256"] if before.is_file() else None,
         "trained_on": f"{DRAWINGS} drawings and {GRATINGS_DRAWN} gratings of datasets.pictures; no photograph",
         "megabytes": round(sum(path.stat().st_size for path in weights) / 1e6, 1),
         "sha256": {str(path.relative_to(target)): sha256(path) for path in weights},

@@ -31,8 +31,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "tiny"))
 from tiny import tiny_settings, written_files
 
 from neurocanvas import cli
-from neurocanvas.artifacts import hold
-from neurocanvas.pipeline.run import Run
+from neurocanvas.artifacts import lock_run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import STAGES, run_stage
 
 FORK = multiprocessing.get_context("fork")
@@ -40,9 +40,9 @@ FORK = multiprocessing.get_context("fork")
 
 def run_until(folder: Path, until: str, **_: object) -> None:
     """The stages of `neurocanvas run` up to one of them."""
-    with hold(folder, "run"):
+    with lock_run(folder, "run"):
         for name in list(STAGES)[: list(STAGES).index(until) + 1]:
-            run_stage(Run(folder, tiny_settings()), name)
+            run_stage(RunFolder(folder, tiny_settings()), name)
 
 
 def be_run(folder: Path, until: str, errors: Path, modules: Path | None) -> None:

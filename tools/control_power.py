@@ -22,7 +22,7 @@ import control_simulations
 from control_simulations import CLEAN, PLANTED
 
 from neurocanvas.artifacts import fingerprint, sha256, write_json
-from neurocanvas.audit.controls.base import SIGNIFICANT, Refusal
+from neurocanvas.audit.controls.base import SIGNIFICANT, NotApplicable
 from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.registry import CONTROLS, compute_control
 
@@ -38,7 +38,7 @@ FIRED, SILENT, REFUSED = 1, 0, -1
 
 HEAD = """# Controls: how often they fire, and how often they should not
 
-A control asks whether a score could come from elsewhere than from the brain's response to a picture. Each is tried on
+A control asks whether a score could come from elsewhere than from the brain's response to an image. Each is tried on
 simulated features in which its own confound is planted, where it has to fire, and on a rapid design with a response to
 concepts, with drift and without any confound, where it has to stay silent. `src/neurocanvas/audit/controls/registry.py`
 lists the controls, `tests/tiny/control_simulations.py` holds the simulations. This page is written by
@@ -84,7 +84,7 @@ SHORT = """
 - `block-surrogate` needs blocks: on EEG of `neurocanvas simulate` with eight blocks, drift alone and the released split
   its share is right (.8 to 1.3 of the accuracy) but its p is .08 to .23 (three seeds); with five folds it fires.
 - `baseline-window` in its weak form, the first 40 ms, did not show the drift of band power in those recordings (three
-  seeds): 40 ms do not hold enough of a band. Where trials start before the picture, give it 200 ms.
+  seeds): 40 ms do not hold enough of a band. Where trials start before the image, give it 200 ms.
 - `random-codebook` fires whenever the tested concepts were trained: retrieval among those is classification. Only
   concepts that were held out can keep it silent, and that is what its clean simulation does.
 - `confusions-in-time` needs 20 blocks or more of a session (few blocks can be shifted in few ways), and with 40 its
@@ -93,9 +93,9 @@ SHORT = """
 - `phase-randomisation` is asked with the features of the run, and fires whenever these are band power and enough is
   decoded: they hardly depend on phases. The note then says so, and the verdict leads with others.
 - `low-level-match` falls, too, where look-alikes mean more similar things; better descriptors do not change that.
-- `null-generators` fires where `eeg` is not *shown* to be better, so a study with few pictures (in a blocked design:
+- `null-generators` fires where `eeg` is not *shown* to be better, so a study with few images (in a blocked design:
   few blocks, which are its units there) fires it as well. Its arms `mean`, `random` and `shuffled` know nothing of the
-  trial; `retrieval` and `class-name` take the nearest training picture or name from the trial's prediction, so they
+  trial; `retrieval` and `class-name` take the nearest training image or name from the trial's prediction, so they
   are as good as what is decoded, and to be better than they are the drawing must add something.
 - All of this is for one subject and 240 to 400 trials; power over several subjects was not measured. There a control
   fires only if it does in more than half of them and Fisher's joined p is at most .05.
@@ -106,7 +106,7 @@ def outcome(control: str, simulation: str, seed: int) -> int:
     """Whether a control fires on one simulated recording."""
     inputs = SIMULATIONS[simulation](rng=np.random.default_rng([seed, 0]))
     found = compute_control(control, inputs, rng=np.random.default_rng([seed, 1]))
-    return REFUSED if isinstance(found, Refusal) else int(found.fired)
+    return REFUSED if isinstance(found, NotApplicable) else int(found.fired)
 
 
 def outcomes(control: str, simulation: str, seeds: int, keep: Path, inputs: str) -> list[int]:

@@ -12,14 +12,14 @@ from neurocanvas.evaluation.statistics import OTHERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
-# Measured on the demo's run: 200 partitions of its 144 trials, beside the table of all pairs.
+# ControlResult on the demo's run: 200 partitions of its 144 trials, beside the table of all pairs.
 PIXELS = f"""\
-A drawn picture is compared with the seen one and with at most {OTHERS} others, so the cost of a picture does not depend on how
+A drawn image is compared with the seen one and with at most {OTHERS} others, so the cost of an image does not depend on how
 many there are. What is exchangeable (trials, or whole blocks in block designs) is cut at random, with `evaluate.seed`, into
-cells of at most {OTHERS + 1} within each subject and fold (in block designs within each subject). Every picture is compared with those
+cells of at most {OTHERS + 1} within each subject and fold (in block designs within each subject). Every image is compared with those
 that its unit can exchange with: the seen one and, in a full cell, {OTHERS} derangements.
 
-- **Chance** is the mean over trials of each trial's mean with the other pictures of its cell. Another partition of the demo's
+- **Chance** is the mean over trials of each trial's mean with the other images of its cell. Another partition of the demo's
   144 trials changes it by .0047 (PixCorr) and .0010 (SSIM; standard deviations), a fifth and a seventh of the standard error
   of the score itself (.023, .0074). With 10 others it would be .0072 and .0015, with 40 .0036 and .0006. It falls with the
   square root of the number of trials.
@@ -32,11 +32,11 @@ that its unit can exchange with: the seen one and, in a full cell, {OTHERS} dera
 Metrics with an `@`, LPIPS and 50-way top-1 are computed for the true pairs alone: no chance level, no p against permutations."""
 
 RETRIEVAL = """\
-Predictions are compared with the targets of all test pictures in the whole target space (77 x 768 numbers for `text`), as
+Predictions are compared with the targets of all test images in the whole target space (77 x 768 numbers for `text`), as
 NICE and ATM do: the cosine of vectors of length one. Predictions and text targets have a large common mean, so the same rules
 are also applied after the mean prediction and the mean target of the gallery were subtracted, before the vectors are scaled
 (`centred ...`). The mean prediction depends on all test trials, so these rows are transductive. `scores/summary.json` names
-rule, centring and space of every row. On ATM-S outputs of THINGS-EEG2, subject 8, 200 pictures, top-1 / top-5 are .360 / .725
+rule, centring and space of every row. On ATM-S outputs of THINGS-EEG2, subject 8, 200 images, top-1 / top-5 are .360 / .725
 greedy, .490 / .815 by CSLS, .430 / .765 centred, .550 / .835 centred by CSLS, and .700 top-1 by Hungarian assignment.
 Two-way identification among targets (importance) uses cosines around the mean training target; it works in coordinates with
 the whole length of each target, which gives the same numbers as the whole space."""

@@ -1,4 +1,4 @@
-"""Train the bundled family on the picture world: text encoder, VAE, UNet, captioner and judge.
+"""Train the bundled family on the image world: text encoder, VAE, UNet, captioner and judge.
 
     python tools/train_bundled.py --work build/bundled                 # every stage, in order, then export
     python tools/train_bundled.py --work build/bundled --stages vae    # one stage
@@ -8,8 +8,8 @@
 Each stage has a fixed number of steps, and the batch of step k depends on the seed and k alone, so a run cut into
 slices ends with the same weights as one that was not (same machine, device and thread count). A checkpoint is written
 every minute. With `--start-from`, the UNet and the VAE's decoder start from the weights of a family in that folder, and
-its other networks count as finished. `export` writes half-precision safetensors in Hugging Face layout with a card and
-sha256 into `src/neurocanvas/bundled`.
+its other networks count as finished. `export` writes half-precision safetensors in Hugging Face layout with a sidecar
+and sha256 into `src/neurocanvas/bundled`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def picture_set(work: Path) -> tuple[np.ndarray, list[str]]:
-    """Draw the training pictures once: (n, 64, 64, 3) uint8 and their true captions."""
+    """Draw the training images once: (n, 64, 64, 3) uint8 and their true captions."""
     pictures, captions = work / "pictures.npy", work / "captions.json"
     if not captions.is_file():
         drawn = []
@@ -65,14 +65,14 @@ def picture_set(work: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def class_prompt(index: int, caption: str) -> str:
-    """What a class-name prompt would say of training picture `index`."""
+    """What a class-name prompt would say of training image `index`."""
     if index >= DRAWINGS:
         return f"a photo of {caption}"
     return f"a photo of a {list(CONCEPTS.values())[index % len(CONCEPTS)].name}"
 
 
 def as_tensor(pictures: np.ndarray) -> torch.Tensor:
-    """Pictures in uint8 -> (n, 3, 64, 64) in -1..1, the range of the VAE, CLIP and BLIP alike."""
+    """Images in uint8 -> (n, 3, 64, 64) in -1..1, the range of the VAE, CLIP and BLIP alike."""
     return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(DEVICE)
 
 
@@ -154,7 +154,7 @@ def finished(stage: str, model: nn.Module, work: Path) -> nn.Module:
 
 
 def train_clip(stage: str, work: Path, until: float) -> bool:
-    """Contrastive training of captions against pictures; `text` keeps only the text tower, `judge` keeps both.
+    """Contrastive training of captions against images; `text` keeps only the text tower, `judge` keeps both.
 
     Positions are pooled at random among the caption's end and the padding behind it, so that the padding,
     most of the 77 tokens, carries the sentence too.
@@ -188,7 +188,7 @@ def train_clip(stage: str, work: Path, until: float) -> bool:
 
 
 def soft_cross_entropy(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy whose right answers are all the pairs in which the text is true of the picture."""
+    """Cross-entropy whose right answers are all the pairs in which the text is true of the image."""
     return -(F.log_softmax(logits, dim=-1) * same / same.sum(-1, keepdim=True)).sum(-1).mean()
 
 
@@ -217,7 +217,7 @@ def train_vae(work: Path, until: float) -> bool:
 
 
 def train_blip(work: Path, until: float) -> bool:
-    """Captioning: next-word cross-entropy given the picture."""
+    """Captioning: next-word cross-entropy given the image."""
     pictures, captions = picture_set(work)
     tokenizer = word_tokenizer(work, captions)
     torch.manual_seed(SEED + 2)
@@ -242,7 +242,7 @@ def train_blip(work: Path, until: float) -> bool:
 
 @torch.no_grad()
 def cached_latents(work: Path) -> torch.Tensor:
-    """Latents of every training picture, scaled to unit variance; the scale goes into the VAE's config at export."""
+    """Latents of every training image, scaled to unit variance; the scale goes into the VAE's config at export."""
     path = work / "latents.pt"
     if not path.is_file():
         pictures, _ = picture_set(work)
@@ -349,7 +349,7 @@ def start_from(folder: Path, work: Path) -> None:
     }  # fmt: skip
     before = work / "started_from.json"
     if not before.is_file():
-        write_json(before, read_json(folder / "card.json", "the card of the family to start from"))
+        write_json(before, read_json(folder / "card.json", "the sidecar of the family to start from"))
     for stage, network in networks.items():
         if not (work / f"{stage}.pt").is_file():
             weights = network.float().state_dict()

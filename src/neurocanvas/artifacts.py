@@ -53,14 +53,14 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def atomic(path: Path, *, keep_sidecar: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, keep_sidecar: bool = False) -> Iterator[Path]:
     """Yield a temporary name beside `path`, and rename it to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         if not keep_sidecar:  # that of an earlier artifact must not vouch for this one
-            card_path(path).unlink(missing_ok=True)
+            sidecar_path(path).unlink(missing_ok=True)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def write_text(path: Path, content: str | bytes) -> None:
     with suppress(OSError):  # not there, or unreadable
         if path.read_bytes() == encoded:
             return
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(encoded)
 
 
@@ -97,41 +97,45 @@ def read_json(path: Path, purpose: str) -> Any:
         raise NeuroCanvasError(f"{path}: not valid JSON ({error}); delete it and run again.") from error
 
 
-def card_path(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """Return the path of an artifact's sidecar."""
     return path.with_name(path.name + ".json")
 
 
-def finish(path: Path, inputs: str, card: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()) -> None:
+def write_sidecar(
+    path: Path, inputs: str, sidecar: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()
+) -> None:
     """Write the sidecar of a complete artifact, with the cache keys of what it was made from; now it counts as done."""
-    lineage = {Path(os.path.relpath(one, path.parent)).as_posix(): read_card(one)["fingerprint"] for one in made_from}
+    lineage = {
+        Path(os.path.relpath(file, path.parent)).as_posix(): read_sidecar(file)["fingerprint"] for file in made_from
+    }
     about = {"fingerprint": inputs, "sha256": sha256(path), "size": path.stat().st_size}
     about |= {"made_from": lineage} if lineage else {}
-    write_json(card_path(path), {**about, **(card or {})})
+    write_json(sidecar_path(path), {**about, **(sidecar or {})})
 
 
-def is_done(path: Path, inputs: str) -> bool:
+def is_cached(path: Path, inputs: str) -> bool:
     """Tell whether the artifact was made from these inputs and has the size that was written."""
     try:
-        card = json.loads(card_path(path).read_text(encoding="utf-8"))
-        return bool(card["fingerprint"] == inputs and card["size"] == path.stat().st_size)
+        content = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
+        return bool(content["fingerprint"] == inputs and content["size"] == path.stat().st_size)
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def read_sidecar(path: Path) -> dict[str, Any]:
     """Read the sidecar of an artifact."""
-    card = read_json(card_path(path), f"the sidecar of {path.name}; run the stage that makes it")
-    if not isinstance(card, dict) or "fingerprint" not in card:
-        raise NeuroCanvasError(f"{card_path(path)}: not a sidecar; delete it and run again.")
-    return card
+    sidecar = read_json(sidecar_path(path), f"the sidecar of {path.name}; run the stage that makes it")
+    if not isinstance(sidecar, dict) or "fingerprint" not in sidecar:
+        raise NeuroCanvasError(f"{sidecar_path(path)}: not a sidecar; delete it and run again.")
+    return sidecar
 
 
 def write_array(
     path: Path,
     array: np.ndarray | Iterable[np.ndarray],
     inputs: str,
-    card: Mapping[str, Any] | None = None,
+    sidecar: Mapping[str, Any] | None = None,
     made_from: Iterable[Path] = (),
     *,
     shape: tuple[int, ...] = (),
@@ -143,11 +147,11 @@ def write_array(
     if np.dtype(dtype).hasobject:
         raise ValueError("Object arrays are not written: they would need pickle.")
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    with atomic(path) as temporary, temporary.open("wb") as stream:
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for part in array:
             stream.write(np.ascontiguousarray(part, dtype).data)
-    finish(path, inputs, card, made_from)
+    write_sidecar(path, inputs, sidecar, made_from)
 
 
 def read_array(path: Path, purpose: str) -> np.ndarray:
@@ -165,15 +169,15 @@ def verify(folder: Path) -> tuple[int, list[Path]]:
     damaged, splits = [], 0
     for sidecar in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(PART)):
         try:
-            card = json.loads(sidecar.read_text(encoding="utf-8"))
-            if isinstance(card, dict) and isinstance(card.get("pictures"), dict):  # a shard of generated images
-                for name, about in card["pictures"].items():
+            content = json.loads(sidecar.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and isinstance(content.get("pictures"), dict):  # a shard of generated images
+                for name, about in content["pictures"].items():
                     expected[check_inside(sidecar.parent, name, str(sidecar))] = str(about["sha256"])
-            elif isinstance(card, dict) and "sha256" in card:
-                expected[sidecar.with_suffix("")] = str(card["sha256"])
-            elif isinstance(card, dict) and "folds" in card and (made := card.pop("fingerprint", None)):
+            elif isinstance(content, dict) and "sha256" in content:
+                expected[sidecar.with_suffix("")] = str(content["sha256"])
+            elif isinstance(content, dict) and "folds" in content and (made := content.pop("fingerprint", None)):
                 splits += 1  # a split holds its own hash
-                damaged += [sidecar] if fingerprint(card) != made else []
+                damaged += [sidecar] if fingerprint(content) != made else []
         except (OSError, ValueError, LookupError, TypeError, RecursionError, NeuroCanvasError):
             damaged.append(sidecar)
     for path, digest in expected.items():
@@ -202,7 +206,7 @@ def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[
     missing = sorted(first.values())
     for place, array in zip(missing, make(missing) if missing else (), strict=True):
         try:
-            with atomic(paths[keys[place]], keep_sidecar=True) as temporary, temporary.open("wb") as stream:
+            with atomic_write(paths[keys[place]], keep_sidecar=True) as temporary, temporary.open("wb") as stream:
                 np.save(stream, array)
         except OSError as error:
             raise NeuroCanvasError(
@@ -227,7 +231,7 @@ LOCK, OWNER = ".lock", ".lock.json"
 
 
 @contextmanager
-def hold(folder: Path, verb: str) -> Iterator[None]:
+def lock_run(folder: Path, verb: str) -> Iterator[None]:
     """Lock a run folder (re-entrant), and remove partial files left by a killed process."""
     from filelock import FileLock, Timeout
 
@@ -318,7 +322,7 @@ def write_torch(path: Path, value: Any, *, keep_sidecar: bool = False) -> None:
     import torch
 
     # to a stream, as torch writes the name of a path, here a temporary one, into the file
-    with atomic(path, keep_sidecar=keep_sidecar) as temporary, temporary.open("wb") as stream:
+    with atomic_write(path, keep_sidecar=keep_sidecar) as temporary, temporary.open("wb") as stream:
         try:
             torch.save(value, stream)
         except RuntimeError as error:

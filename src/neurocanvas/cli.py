@@ -38,11 +38,11 @@ Threads = Annotated[
     int, typer.Option("--threads", min=0, envvar="NEUROCANVAS_THREADS", help="Threads per task; 0: what it needs.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-RunFolder = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
+OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
 
 app = typer.Typer(
     name="neurocanvas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="EEG recorded while a person looks at pictures, turned into pictures, with honest scores.",
+    help="EEG recorded while a person looks at images, turned into images, with honest scores.",
 )  # fmt: skip
 
 
@@ -61,9 +61,9 @@ def simulate(
         str, typer.Option(help="rapid (random order) or block (50 trials of one concept in a row).")
     ] = "rapid",
     subjects: Annotated[int, typer.Option(help="Number of subjects.")] = 1,
-    concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no pictures.")] = 18,
-    trials: Annotated[int, typer.Option(help="Pictures per concept.")] = 50,
-    repeats: Annotated[int, typer.Option(help="How often each picture is shown in a stage.")] = 1,
+    concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no images.")] = 18,
+    trials: Annotated[int, typer.Option(help="Images per concept.")] = 50,
+    repeats: Annotated[int, typer.Option(help="How often each image is shown in a stage.")] = 1,
     stages: Annotated[int, typer.Option(help="2: subjects 0, 4, 6, 12 and 13 come back on another day.")] = 1,
     incomplete: Annotated[bool, typer.Option(help="Leave one block of the last subject out.")] = False,
     signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
@@ -71,7 +71,7 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Write EEG with known content in the layout of the released EEG-ImageNet."""
-    from neurocanvas.artifacts import hold
+    from neurocanvas.artifacts import lock_run
     from neurocanvas.config import load_settings
     from neurocanvas.simulation.dataset import simulate as write_simulation
 
@@ -82,7 +82,7 @@ def simulate(
     settings = load_settings(None, simulate=asked).simulate
     if settings is None:
         raise TypeError("load_settings gave no section simulate.")
-    with progress_lines(quiet=as_json) as track, hold(output, "simulate"):
+    with progress_lines(quiet=as_json) as track, lock_run(output, "simulate"):
         path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
     _print_paths([path], as_json)
 
@@ -91,7 +91,7 @@ def simulate(
 def inspect_data(
     data: DataFolder, images: Images = "", unit: Unit = "auto", subject: Subjects = None, as_json: Json = False
 ) -> None:
-    """Show what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing pictures."""
+    """Show what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing images."""
     from neurocanvas.data.inspect import describe, inspect_dataset
 
     report = inspect_dataset(_data_settings(subject, root=str(data), pictures=images, unit=unit))
@@ -114,13 +114,13 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write EEG-ImageNet files as one memory-mapped array and a table, which open at once."""
-    from neurocanvas.artifacts import hold
+    from neurocanvas.artifacts import lock_run
     from neurocanvas.data.store import convert as write_store
     from neurocanvas.parallel import NEEDS, make_engine
 
     settings = _data_settings(None, root=str(data), unit=unit)
     found = make_engine(engine, address, workers, threads)
-    with progress_lines(quiet=as_json) as track, closing(found) as units, hold(output, "convert"):
+    with progress_lines(quiet=as_json) as track, closing(found) as units, lock_run(output, "convert"):
         path = write_store(settings, output, spread=partial(units.map, needs=NEEDS["convert"]), track=track)
     _print_paths([path], as_json)
 
@@ -132,7 +132,7 @@ def pictures(
     subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
-    """Copy the pictures that were shown from ImageNet into imageNet_images."""
+    """Copy the images that were shown from ImageNet into imageNet_images."""
     from neurocanvas.data import open_trials
     from neurocanvas.data.imagenet import import_pictures
 
@@ -143,7 +143,7 @@ def pictures(
         typer.echo(json.dumps({"pictures": len(ids), "missing": missing}))
     else:
         shown = f"; missing: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}" if missing else ""
-        typer.echo(printable(f"{len(ids) - len(missing)} of {len(ids)} pictures are there{shown}"))
+        typer.echo(printable(f"{len(ids) - len(missing)} of {len(ids)} images are there{shown}"))
 
 
 def _data_settings(subject: str | None, **asked: str) -> DataSettings:
@@ -160,7 +160,7 @@ def _asked_subjects(subject: str | None) -> dict[str, Any]:
 
 @app.command("export")
 def export_files(
-    output: RunFolder,
+    output: OutputFolder,
     to: Annotated[Path, typer.Option("--to", help="Folder to write de_feat/ and output/ to.")],
     subject: Subjects = None,
     as_json: Json = False,
@@ -168,15 +168,15 @@ def export_files(
     """Write features, captions, embeddings and encoders of a run as the files that the released code reads."""
     from neurocanvas.config import load_settings
     from neurocanvas.pipeline.exchange import export
-    from neurocanvas.pipeline.run import Run
+    from neurocanvas.pipeline.run import RunFolder
 
-    run = Run(output, load_settings(output / "run.toml", data=_asked_subjects(subject)))
+    run = RunFolder(output, load_settings(output / "run.toml", data=_asked_subjects(subject)))
     _print_paths(export(run, to, tell=lambda text: typer.echo(printable(text), err=True)), as_json)
 
 
 @app.command("import")
 def import_files(
-    output: RunFolder,
+    output: OutputFolder,
     source: Annotated[Path, typer.Option("--from", help="Folder with files of the released code.")],
     data: Annotated[str | None, typer.Option("-d", "--data", help="Folder of the data set.")] = None,
     granularity: Annotated[str | None, typer.Option("-g", "--granularity", help="Which trials.")] = None,
@@ -184,16 +184,16 @@ def import_files(
     as_json: Json = False,
 ) -> None:
     """Take captions, embeddings, features and encoders of the released code into a run folder."""
-    from neurocanvas.artifacts import hold
+    from neurocanvas.artifacts import lock_run
     from neurocanvas.config import load_settings, save_settings, used_verbs
     from neurocanvas.pipeline.exchange import import_files as take
-    from neurocanvas.pipeline.run import Run
+    from neurocanvas.pipeline.run import RunFolder
 
     there = output / "run.toml"
     asked = {name: value for name, value in (("root", data), ("granularity", granularity)) if value is not None}
     settings = load_settings(there if there.is_file() else None, data={**asked, **_asked_subjects(subject)})
-    with hold(output, "import"):
-        paths = take(Run(output, settings), source)
+    with lock_run(output, "import"):
+        paths = take(RunFolder(output, settings), source)
         save_settings(settings, there, [*used_verbs(there), "import"])
     _print_paths(paths, as_json)
 
@@ -206,11 +206,11 @@ def _print_paths(paths: list[Path], as_json: bool) -> None:
 @app.command("doctor")
 def doctor(
     family: Annotated[str, typer.Option("--family", help="bundled, sd14, or a folder of your own.")] = "bundled",
-    data: Annotated[Path | None, typer.Option("-d", "--data", help="Folder of a data set, for its pictures.")] = None,
+    data: Annotated[Path | None, typer.Option("-d", "--data", help="Folder of a data set, for its images.")] = None,
     images: Images = "",
     as_json: Json = False,
 ) -> None:
-    """List packages, devices, weights and missing pictures; no network."""
+    """List packages, devices, weights and missing images; no network."""
     from neurocanvas.doctor import describe, examine
 
     settings = None if data is None else _data_settings(None, root=str(data), pictures=images)
@@ -231,7 +231,7 @@ def audit(
         list[str] | None, typer.Option(help="For a table: a step that used test trials together; may be repeated.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="For a table: folder of the files that its column picture names.")
+        Path | None, typer.Option("--images", help="For a table: folder of the files that its column image names.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -357,17 +357,17 @@ OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
         bool, ("--accept-block-confound",), ("split.accept_block_confound",),
         "Accept that accuracy is confounded with the recording block.",
     ),
-    "shard": (int, ("-b", "--batch"), ("generate.shard",), "Pictures per batch."),
+    "shard": (int, ("-b", "--batch"), ("generate.shard",), "Images per batch."),
     "arms": (str, ("--arm",), ("generate.arms",), "One or several as a,b: {generation.arms:ARMS}."),
     "generator": (str, ("--generator",), ("generate.generator",), "{generation:GENERATORS}."),
     "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "{generation.stable_diffusion:SCHEDULERS}."),
-    "samples": (int, ("--samples",), ("generate.samples",), "Pictures per trial."),
+    "samples": (int, ("--samples",), ("generate.samples",), "Images per trial."),
     "size": (int, ("--size",), ("generate.size",), "Pixels per side; else what the network was trained at."),
     "preview": (bool, ("--preview/--no-preview",), ("generate.preview",), "Decode by TAESD: quick, somewhat blurred."),
     "steps": (int, ("--steps",), ("generate.steps",), "Denoising steps."),
     "guidance": (float, ("--guidance",), ("generate.guidance",), "Classifier-free guidance scale."),
     "pictures": (int, ("--pictures",), ("generate.max_trials",), "Test trials per subject, at most."),
-    "against": (str, ("--against",), ("evaluate.against",), "Folder of seen pictures: score those in --images."),
+    "against": (str, ("--against",), ("evaluate.against",), "Folder of seen images: score those in --images."),
     "pairs": (str, ("--pairs",), ("evaluate.pairs",), "CSV with the columns image and against; else equal names."),
     "variant": (str, ("--variant",), ("evaluate.variant",), "{audit.variants:VARIANTS}."),
     "metrics": (
@@ -420,15 +420,15 @@ VERBS: Mapping[str, tuple[str, ...]] = {
 
 HELP: Mapping[str, str] = {
     "features": "Differential entropy of five bands, for every trial.",
-    "caption": "Describe every picture in words (BLIP).",
-    "embed": "Encode every caption as (77, 768) (CLIP text encoder); or captions or pictures as one vector each.",
+    "caption": "Describe every image in words (BLIP).",
+    "embed": "Encode every caption as (77, 768) (CLIP text encoder); or captions or images as one vector each.",
     "train": "Train an encoder of embeddings on every subject and fold.",
     "classify": "Train classifiers: which concept did the person see?",
     "benchmark": "Train every classifier on every granularity and subject; make the paper's table.",
     "predict": "Predict the embedding of every test trial.",
-    "generate": "Draw pictures from predictions and controls (Stable Diffusion).",
-    "evaluate": "Score the pictures, with chance, intervals and p-values.",
-    "controls": "Ask what else could explain the accuracy: block, drift, noise, repeated pictures.",
+    "generate": "Draw images from predictions and controls (Stable Diffusion).",
+    "evaluate": "Score the images, with chance, intervals and p-values.",
+    "controls": "Ask what else could explain the accuracy: block, drift, noise, repeated images.",
     "report": "Make report.html.",
     "run": "Run every stage that the settings describe, from data to report.",
     "demo": "Run every stage on simulated EEG with the bundled networks; a few minutes on a laptop.",
@@ -464,7 +464,7 @@ def _add_verb(verb: str) -> None:
             Annotated[Path | None, typer.Option("-c", "--config", help="Settings as TOML; else run.toml.")],
             None,
         ),
-        "output": (RunFolder, default_folder),
+        "output": (OutputFolder, default_folder),
         "as_json": (Json, False),
     }
     if verb != "report":
@@ -495,7 +495,7 @@ def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options
     """Resolve the settings, run the stages, print what came out."""
     from neurocanvas.config import DEMO, load_settings
     from neurocanvas.parallel import IN_PROCESS, make_engine
-    from neurocanvas.pipeline.run import Run
+    from neurocanvas.pipeline.run import RunFolder
     from neurocanvas.workflow import run_all, run_stage
 
     if verb == "demo":
@@ -516,16 +516,16 @@ def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options
         settings = settings.model_copy(update={"encoder": with_baselines})
     workers = make_engine(*engine) if engine else IN_PROCESS
     with progress_lines(quiet=as_json) as track, closing(workers) as units:
-        run = Run(output, settings, track, units)
+        run = RunFolder(output, settings, track, units)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
     if verb in SCORES:
         scores = json.loads((output / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
     elif verb == "train":
-        from neurocanvas.artifacts import read_card
+        from neurocanvas.artifacts import read_sidecar
         from neurocanvas.pipeline.train import training_table
 
-        scores = training_table([read_card(path) for path in paths])
+        scores = training_table([read_sidecar(path) for path in paths])
     if as_json:
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return

@@ -60,8 +60,8 @@ class SimulateSettings(Settings):
     design: Literal["rapid", "block"] = "rapid"
     subjects: int = Field(1, ge=1)
     concepts: int = Field(18, ge=2, le=80)
-    trials_per_concept: int = Field(50, ge=2, description="different pictures of every concept")
-    repeats: int = Field(1, ge=1, description="how often every picture is shown in a stage")
+    trials_per_concept: int = Field(50, ge=2, description="different images of every concept")
+    repeats: int = Field(1, ge=1, description="how often every image is shown in a stage")
     stages: int = Field(1, ge=1, le=2, description="2: subjects 0, 4, 6, 12 and 13 come back on another day")
     incomplete: bool = Field(
         False, description="the last subject lacks the trials of one concept in stage 1, as one released subject does"
@@ -70,7 +70,7 @@ class SimulateSettings(Settings):
         0.05,
         ge=0.0,
         le=1.0,
-        description="share of a trial's log band power variance that pictures explain, mean over channels and bands",
+        description="share of a trial's log band power variance that images explain, mean over channels and bands",
     )
     seed: int = Field(0, ge=0)
 
@@ -90,11 +90,11 @@ class RecordingSettings(Settings):
     events: dict[str, dict[str, str]] = Field(
         {},
         description="source (marker column, stim channel, or 'annotations') -> value in the file -> part of "
-        "the stimulus id; '' = no picture onset. The first source marks onsets, the others are read there",
+        "the stimulus id; '' = no image onset. The first source marks onsets, the others are read there",
     )
     stimulus: str = Field("{annotations}", description="stimulus id: a format string over `events`")
     pictures: str = Field("gratings", description="'gratings' (drawn), or the folder of imageNet_images")
-    tmin: float = Field(-0.5, description="s, relative to picture onset")
+    tmin: float = Field(-0.5, description="s, relative to image onset")
     tmax: float = Field(1.0, description="s, exclusive")
     high_pass: float | None = Field(None, gt=0, description="Hz; causal: nothing leaks to before the onset")
     low_pass: float | None = Field(None, gt=0, description="Hz; causal")
@@ -123,12 +123,12 @@ class FeatureSettings(Settings):
     """Differential entropy per channel and band (verb `features`)."""
 
     method: Literal["gaussian", "eeg-imagenet"] = "gaussian"
-    tmin: float = Field(0.04, description="s after picture onset; 40 samples of the released 1 kHz")
+    tmin: float = Field(0.04, description="s after image onset; 40 samples of the released 1 kHz")
     tmax: float = Field(0.44, description="s, exclusive")
 
 
 class CaptionSettings(Settings):
-    """Pictures to words (verb `caption`)."""
+    """Images to words (verb `caption`)."""
 
     source: str = Field(
         "",
@@ -141,12 +141,12 @@ class CaptionSettings(Settings):
 
 
 class EmbedSettings(Settings):
-    """Captions and pictures to targets (verb `embed`)."""
+    """Captions and images to targets (verb `embed`)."""
 
     target: TargetName = Field(
         "clip-text",
         description="what encoders predict: the hidden states of captions (77, 768), which Stable Diffusion takes; a "
-        "caption as one vector; or the picture's CLIP embedding. With the last two the arms that retrieve are drawn",
+        "caption as one vector; or the image's CLIP embedding. With the last two the arms that retrieve are drawn",
     )
 
 
@@ -163,7 +163,7 @@ class SplitSettings(Settings):
     seed: int = Field(0, ge=0)
     accept_block_confound: bool = False
     average_test: bool = Field(
-        False, description="average the features of a subject's test trials that show one picture, as if one trial"
+        False, description="average the features of a subject's test trials that show one image, as if one trial"
     )
 
 
@@ -264,20 +264,20 @@ class BenchmarkSettings(Settings):
 
 
 class GenerateSettings(Settings):
-    """Predictions to pictures (verb `generate`)."""
+    """Predictions to images (verb `generate`)."""
 
     family: str = Field(
         "bundled", description="a name in targets.pretrained.FAMILIES, or a folder like the bundled one"
     )
     generator: GeneratorName = Field("stable-diffusion", description="a name in generation.GENERATORS")
     arms: tuple[ArmName, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
-    samples: int = Field(1, ge=1, description="pictures per trial; the first is scored, or of the arm best-of the best")
+    samples: int = Field(1, ge=1, description="images per trial; the first is scored, or of the arm best-of the best")
     scheduler: Literal["dpm-solver++", "pndm", "ddim", "unipc", "lcm"] = "dpm-solver++"
     steps: int = Field(20, ge=1)
     guidance: float = Field(5.0, ge=0, description="classifier-free guidance scale; 1 or less is none")
     guidance_interval: tuple[Share, Share] = Field((0.0, 1.0), description="guide in this part of the steps only")
     strength: Share = Field(
-        0.8, description="of arms that start from a picture: the share of the steps that are drawn over it"
+        0.8, description="of arms that start from an image: the share of the steps that are drawn over it"
     )
     negative: str = Field("", description="text that guidance leads away from; empty = none")
     size: int | None = Field(None, ge=8, le=8192, description="px; else what the network was trained at")
@@ -288,14 +288,14 @@ class GenerateSettings(Settings):
     offload: bool = Field(False, description="keep on the GPU only the network that is at work: for small cards")
     compile: bool = Field(False, description="torch.compile the UNet: minutes at the start, for long runs on a GPU")
     shard: int = Field(
-        24, ge=1, le=4096, description="pictures at once, if memory holds them, and the unit of resumable work"
+        24, ge=1, le=4096, description="images at once, if memory holds them, and the unit of resumable work"
     )
     scale: Literal["none", "token-norm", "affine"] = Field(
         "affine",
         description="of predictions: as they are; every token as long as training targets are there; or stretched "
         "around the mean target until they vary as much as targets do",
     )
-    max_trials: int | None = Field(None, ge=1, description="pictures per subject and arm; spread evenly over concepts")
+    max_trials: int | None = Field(None, ge=1, description="images per subject and arm; spread evenly over concepts")
     seed: int = 42
 
     @model_validator(mode="after")
@@ -317,11 +317,11 @@ class ControlsSettings(Settings):
 
 
 class EvaluateSettings(Settings):
-    """Pictures to scores (verb `evaluate`)."""
+    """Images to scores (verb `evaluate`)."""
 
     judge: str = "bundled"
     against: str = Field(
-        "", description="folder of seen pictures: score the pictures in data.pictures against these, not a run's"
+        "", description="folder of seen images: score the images in data.pictures against these, not a run's"
     )
     pairs: str = Field("", description="CSV that says which belong together: image, against; empty = of one name")
     variant: VariantName = Field("mindeye", description="whose sizes, layers and counting: audit.variants.VARIANTS")

@@ -478,7 +478,7 @@ class Decoder(BaseEstimator):
             name: value for name, value in self.get_params(deep=False).items()
             if name not in (*EXECUTION, "encoder", "spec")
         }  # fmt: skip
-        card = {
+        sidecar = {
             "encoder": self.encoder if isinstance(self.encoder, str) else "",
             "class": type(self.encoder_).__qualname__, "module": self.is_module_,
             "parameters": parameters, "spec": asdict(self.spec_), "space": asdict(self.space_),
@@ -501,7 +501,7 @@ class Decoder(BaseEstimator):
         else:
             arrays["estimator"] = np.frombuffer(_dump_estimator(self.encoder_), np.uint8)
         try:  # one entry only: the order of several is not the same from one process to the next
-            head = {"neurocanvas decoder": json.dumps(card, sort_keys=True)}
+            head = {"neurocanvas decoder": json.dumps(sidecar, sort_keys=True)}
         except TypeError as error:
             raise NeuroCanvasError(f"save: parameters must be numbers, strings and lists of them ({error}).") from error
         content = save({name: np.array(array, order="C") for name, array in arrays.items()}, metadata=head)
@@ -829,9 +829,9 @@ def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
     file = check_file(path, "a trained decoder; run the verb train")
     try:
         with safe_open(file, framework="numpy") as opened:
-            card = json.loads((opened.metadata() or {})["neurocanvas decoder"])
+            sidecar = json.loads((opened.metadata() or {})["neurocanvas decoder"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-        return assemble(card, arrays, encoder)
+        return assemble(sidecar, arrays, encoder)
     except NeuroCanvasError as error:
         raise NeuroCanvasError(f"{file}: {error}") from error
     except (  # raised by damaged headers, and by arrays that are not a decoder's
@@ -841,25 +841,25 @@ def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
         raise NeuroCanvasError(f"{file}: damaged, or not a decoder ({reason[:300]}); train again.") from error
 
 
-def assemble(card: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: Any = None) -> Decoder:
-    """Make a fitted decoder from its card and arrays, as files hold them."""
-    named = card["encoder"]
-    estimator = None if card["module"] else _load_estimator(arrays.pop("estimator").tobytes())
-    if not named and card["module"] and encoder is None:
+def assemble(sidecar: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: Any = None) -> Decoder:
+    """Make a fitted decoder from its sidecar and arrays, as files hold them."""
+    named = sidecar["encoder"]
+    estimator = None if sidecar["module"] else _load_estimator(arrays.pop("estimator").tobytes())
+    if not named and sidecar["module"] and encoder is None:
         raise NeuroCanvasError(
-            f"its encoder is the class {card['class']}, not one of ENCODERS; pass it: load_decoder(path, encoder="
-            f"{card['class']})"
+            f"its encoder is the class {sidecar['class']}, not one of ENCODERS; pass it: load_decoder(path, encoder="
+            f"{sidecar['class']})"
         )
     parameters, spec, space = (
-        dict[str, Any]((key, tuple(one) if isinstance(one, list) else one) for key, one in card[part].items())
+        dict[str, Any]((key, tuple(one) if isinstance(one, list) else one) for key, one in sidecar[part].items())
         for part in ("parameters", "spec", "space")
     )
-    whole = {name: value for name, value in parameters.items() if named or card["module"] or "__" not in name}
+    whole = {name: value for name, value in parameters.items() if named or sidecar["module"] or "__" not in name}
     made = Decoder(encoder or named or clone(estimator), **whole)
     made.spec = made.spec_ = TrialSpec(**spec)  # with `spec` it can be fitted again to arrays
-    made.space_, made.is_module_ = TargetSpace(**space), bool(card["module"])
-    made.classes_ = None if card["classes"] is None else np.array(card["classes"])
-    made.chosen_, made.unit_, made.findings_ = card["chosen"], float(card["unit"]), list(card["findings"])
+    made.space_, made.is_module_ = TargetSpace(**space), bool(sidecar["module"])
+    made.classes_ = None if sidecar["classes"] is None else np.array(sidecar["classes"])
+    made.chosen_, made.unit_, made.findings_ = sidecar["chosen"], float(sidecar["unit"]), list(sidecar["findings"])
     made.history_, made.final_, made.every_, made.posterior_, made.basis_ = [], None, [], None, None
     made.mean_, made.sd_ = arrays.pop("input_mean"), arrays.pop("input_sd")
     made.device_, made.precision_, made.prediction_sd_ = "cpu", "float32", None

@@ -1,4 +1,4 @@
-"""What this machine has: packages, devices, weights with their sizes and licences, pictures of the data set."""
+"""What this machine has: packages, devices, weights with their sizes and licences, images of the data set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from neurocanvas.config import DataSettings
 from neurocanvas.data.inspect import inspect_dataset
-from neurocanvas.targets.pretrained import BUNDLED, find_family, local_folder, source_print
+from neurocanvas.targets.pretrained import BUNDLED, find_family, local_folder, source_hash
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "mne", "scikit-learn", "numpy", "mne-bids", "braindecode",
     "pyarrow", "ray",
 )  # fmt: skip
 
-# Of the hub ids in `FAMILIES`, as their model cards state them.
+# Of the hub ids in `FAMILIES`, as their model sidecars state them.
 LICENCES: Mapping[str, str] = {
     "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
     "CompVis/stable-diffusion-v1-4": "CreativeML OpenRAIL-M",
@@ -54,7 +54,7 @@ def describe(report: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list
     if report["pictures"]:
         found = report["pictures"]
         first = f", first {found['first'][0]}" if found["missing"] else ""
-        notes.append(f"Pictures of the data set: {found['missing']} of {found['needed']} are missing{first}.")
+        notes.append(f"Images of the data set: {found['missing']} of {found['needed']} are missing{first}.")
     return [
         ("Packages", ["package", "version"], packages),
         ("Devices", ["device", "memory"], devices),
@@ -77,8 +77,8 @@ def _devices() -> list[dict[str, Any]]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
     found = [{"name": f"CPU, {os.cpu_count()} cores", "mb": memory}]
     for number in reversed(range(torch.cuda.device_count())):
-        card = torch.cuda.get_device_properties(number)
-        found.append({"name": f"GPU {number}, {card.name}", "mb": card.total_memory / 1e6})
+        sidecar = torch.cuda.get_device_properties(number)
+        found.append({"name": f"GPU {number}, {sidecar.name}", "mb": sidecar.total_memory / 1e6})
     return found
 
 
@@ -91,7 +91,7 @@ def _weights(part: str, source: str) -> dict[str, Any]:
     where = "missing" if not files else "folder" if os.path.isdir(source) else "cache"
     bundled = Path(source).is_relative_to(BUNDLED)
     if bundled:
-        source_print("bundled")
+        source_hash("bundled")
     return {
         "part": part, "source": "bundled" if bundled else source,
         "where": f"incomplete: no {lacking[0]}" if files and lacking else where,

@@ -9,10 +9,10 @@ from typing import Any, Literal
 Severity = Literal["info", "warning", "serious"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "info")
 
-# What a finding says about the best result; for pictures of the arm eeg also `place` and the floor.
+# What a finding says about the best result; for images of the arm eeg also `place` and the floor.
 RESULT = "metric model value chance low high p place "
-# What is not known (0 or 1); `elsewhere`: the pictures were not made by this package.
-LACKS = "order pictures training elsewhere "
+# What is not known (0 or 1); `elsewhere`: the images were not made by this package.
+LACKS = "order images training elsewhere "
 
 # Code -> how serious it is, and the names of its numbers, which may be missing. Verdicts stand gravest first.
 CODES: dict[str, tuple[Severity, str]] = {
@@ -34,7 +34,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "low-oracle": ("warning", "value"),
     "floor-differs": ("warning", "arm value p"),
     "best-out-of-reach": ("info", "models subjects least"),
-    # of pictures and tables made elsewhere
+    # of images and tables made elsewhere
     "paired-by-name": ("info", "n"),
     "paired-by-table": ("info", "table n"),
     "columns-unread": ("info", "columns"),
@@ -90,7 +90,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "no-embeddings": ("info", ""),
     "no-low-level": ("info", ""),
     "no-arms": ("info", ""),
-    "too-few-pictures": ("info", "pictures concepts"),
+    "too-few-pictures": ("info", "images concepts"),
     "one-concept-per-fold": ("info", ""),
     "no-training-in-session": ("info", ""),
     "equal-distances": ("info", ""),

@@ -19,7 +19,7 @@ from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.decoder import Decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.base import Generator
-from neurocanvas.pipeline.run import Run, read_pictures
+from neurocanvas.pipeline.run import RunFolder, read_pictures
 from neurocanvas.workflow import run_stage
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Reconstruction:
 
     def report(self, path: Path | str) -> Path:
         """Write the report page."""
-        run = Run(self.folder, load_settings(self.folder / "run.toml"))
+        run = RunFolder(self.folder, load_settings(self.folder / "run.toml"))
         [page] = run_stage(run, "report")
         return Path(shutil.copyfile(page, path))
 
@@ -144,8 +144,9 @@ def reconstruct(
     temporary = None if folder else tempfile.TemporaryDirectory(prefix="neurocanvas-")
     where = Path(folder) if folder else Path(temporary.name)  # type: ignore[union-attr]
     with progress_lines(quiet=not progress) as track:
-        run = Run(where, load_settings(None, **sections), track, trials=trials, decoder=decoder, generator=generator)
-        with artifacts.hold(where, "reconstruct"):
+        all_settings = load_settings(None, **sections)
+        run = RunFolder(where, all_settings, track, trials=trials, decoder=decoder, generator=generator)
+        with artifacts.lock_run(where, "reconstruct"):
             for subject, one in splits.items():
                 path, content = where / "splits" / f"{subject}.json", one.to_dict()
                 content = {"fingerprint": artifacts.fingerprint(content), **content}

@@ -25,7 +25,7 @@ from neurocanvas.config import (
 )
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.parallel import threads
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 
 # Every verb from data to report, in its order -> the module of its function, which is imported when it runs.
 STAGES: dict[str, str] = {
@@ -50,9 +50,9 @@ BESIDE: dict[str, str] = {
 GROWING = ("data.subjects", "generate.arms", "classify.models", "encoder.baselines")
 
 
-def run_stage(run: Run, verb: str) -> list[Path]:
+def run_stage(run: RunFolder, verb: str) -> list[Path]:
     """Run one verb; no other process works on the run folder meanwhile."""
-    with artifacts.hold(run.folder, verb):
+    with artifacts.lock_run(run.folder, verb):
         path = run.folder / "run.toml"
         before = path.read_bytes() if path.is_file() else None
         used = used_verbs(path)
@@ -79,7 +79,7 @@ def run_stage(run: Run, verb: str) -> list[Path]:
         return paths
 
 
-def _settled(run: Run, path: Path, used: Sequence[str]) -> RunSettings:
+def _settled(run: RunFolder, path: Path, used: Sequence[str]) -> RunSettings:
     """The settings that run.toml is to hold; raises if one that is frozen would change."""
     asked = run.settings
     if not used:
@@ -105,9 +105,9 @@ def _settled(run: Run, path: Path, used: Sequence[str]) -> RunSettings:
     return asked.model_copy(update=update)
 
 
-def run_all(run: Run) -> Path:
+def run_all(run: RunFolder) -> Path:
     """Run every verb from the data to the report."""
-    with artifacts.hold(run.folder, "run"):
+    with artifacts.lock_run(run.folder, "run"):
         _settled(run, run.folder / "run.toml", used_verbs(run.folder / "run.toml"))
         if run.settings.simulate is None:  # raise before anything is written if the data cannot be opened
             _ = run.subjects
@@ -139,7 +139,7 @@ def fork(folder: Path, new: Path, settings: RunSettings) -> tuple[int, set[str]]
     """Fork a run with other settings: link or copy what stays valid; return its number of files, and what is stale."""
     if new.exists() and any(new.iterdir()):
         raise NeuroCanvasError(f"{new}: not empty; a new folder is needed.")
-    with artifacts.hold(folder, "fork"):
+    with artifacts.lock_run(folder, "fork"):
         used = used_verbs(folder / "run.toml")
         stale, linked = stale_after(load_settings(folder / "run.toml"), settings), 0
         for verb, (_, _, globs) in STEPS.items():

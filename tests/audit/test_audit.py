@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from neurocanvas.audit.overlap import (
-    Answers,
-    Case,
+    AuditInput,
+    Predictions,
     _needed,
     answer_scores,
     audit_cases,
@@ -46,10 +46,10 @@ def case(design="mixed", *, right=0.5, seed=0, **changes):
     test, concept = split["test"], columns["concept"]
     named = np.where(rng.random(len(test)) < right, concept[test], rng.integers(N_CONCEPTS, size=len(test)))
     units = columns["block"][test] if design == "block" else test
-    answers = Answers("mlp", test, named, np.zeros(len(test), int), units, **changes.pop("answers", {}))
+    answers = Predictions("mlp", test, named, np.zeros(len(test), int), units, **changes.pop("answers", {}))
     blocked = None if design == "unknown" else np.full(len(concept), design == "block")
     made = {"splits": [split], "answers": [answers], **changes}
-    return Case("released, all", columns, blocked=blocked, **made)
+    return AuditInput("released, all", columns, blocked=blocked, **made)
 
 
 def found(one):
@@ -110,7 +110,7 @@ def test_few_blocks_say_that_p_cannot_be_small():
     one = case("block")
     some = one.answers[0]
     few = np.isin(one.columns["block"][some.rows], (0, 1))
-    kept = Answers("mlp", some.rows[few], some.predicted[few], some.strata[few], some.units[few])
+    kept = Predictions("mlp", some.rows[few], some.predicted[few], some.strata[few], some.units[few])
     said = found(replace(one, answers=[kept]))
     assert said["results"][0]["least_p"] == pytest.approx(0.5) and said["results"][0]["needed"] is None
     assert any("2 units give .500 at the least" in sentence(one) for one in said["cannot"])
@@ -149,7 +149,7 @@ def test_neighbours_need_an_order_and_errors():
 
 
 def pictures(value=0.8, low=0.7, p=0.001, floor=0.5, **changes):
-    """A mixed case of generated pictures, scored as `evaluate` does; a floor of None was not drawn."""
+    """A mixed case of generated images, scored as `evaluate` does; a floor of None was not drawn."""
     beside = None if floor is None else {"value": floor, "low": floor - 0.05, "high": floor + 0.05}
     score = {
         "model": "mlp_sd", "metric": "two-way", "n": 48, "value": value, "chance": 0.5, "low": low, "high": 0.9, "p": p,
@@ -177,11 +177,11 @@ VERDICTS = {
     "transductive": (case(answers={"selection": "validation", "transductive": ("CSLS",)}), "not for one alone: CSLS"),
     "known-pictures": (
         case(answers={"selection": "validation"}, columns={"stimulus": np.arange(120) % 40}),
-        "40 of 40 tested pictures",
+        "40 of 40 tested images",
     ),
     "unchecked-pictures": (
         case(answers={"selection": "validation"}, columns={"stimulus": None}),
-        "without the column stimulus, picture or sha256, repeated pictures cannot be ruled out",
+        "without the column stimulus, image or sha256, repeated images cannot be ruled out",
     ),
     "same-order": (
         case(answers={"selection": "validation"}, findings=(finding("order-repeats"),)), "Drift since the start",
@@ -216,8 +216,8 @@ def test_blocks_held_out_whole_are_no_confound_and_inside_blocks_they_are():
     columns, twice = table("block", np.random.default_rng(0))[0], np.arange(120) // 10  # two blocks of every concept
     split = {"train": np.flatnonzero(twice % 2 == 0), "test": np.flatnonzero(twice % 2 == 1)}
     test = split["test"]
-    answers = Answers("mlp", test, columns["concept"][test], np.zeros(60, int), twice[test], "validation")
-    apart = Case("leave-block-out", columns | {"block": twice}, [split], np.ones(120, bool), [answers])
+    answers = Predictions("mlp", test, columns["concept"][test], np.zeros(60, int), twice[test], "validation")
+    apart = AuditInput("leave-block-out", columns | {"block": twice}, [split], np.ones(120, bool), [answers])
     said = found(apart)["verdict"]
     assert said["code"] == "clean" and said["numbers"]["design"] == "block"
     said = found(replace(apart, columns=columns | {"block": columns["concept"]}))
@@ -237,8 +237,8 @@ def test_blocks_of_few_concepts_explain_an_accuracy_only_if_it_is_no_higher():
     test = split["test"]
 
     def answered(named):
-        answers = Answers("mlp", test, named, np.zeros(60, int), test, "validation")
-        return found(Case("table", columns, [split], np.zeros(120, bool), [answers]))["verdict"]
+        answers = Predictions("mlp", test, named, np.zeros(60, int), test, "validation")
+        return found(AuditInput("table", columns, [split], np.zeros(120, bool), [answers]))["verdict"]
 
     by_block = answered(2 * pair[test] + rng.integers(2, size=60))
     assert by_block["code"] == "block-confounded" and "blocks differ in their concepts" in sentence(by_block)

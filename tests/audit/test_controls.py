@@ -10,7 +10,7 @@ import pytest
 from control_simulations import CLEAN, PLANTED, clean_rapid, run_controls
 from scipy.stats import binom
 
-from neurocanvas.audit.controls.base import Measured, Refusal
+from neurocanvas.audit.controls.base import ControlResult, NotApplicable
 from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.registry import COLUMNS, CONTROLS, compute_control, overall
 from neurocanvas.errors import NeuroCanvasError
@@ -29,8 +29,8 @@ def times_fired(name: str, simulation: str, seeds: range) -> int:
     for seed in seeds:
         inputs = {**PLANTED, **CLEAN}[simulation](rng=np.random.default_rng([seed, 0]))
         found = compute_control(name, inputs, rng=np.random.default_rng([seed, 1]))
-        assert isinstance(found, Measured) or seed
-        fired += isinstance(found, Measured) and found.fired
+        assert isinstance(found, ControlResult) or seed
+        fired += isinstance(found, ControlResult) and found.fired
     return fired
 
 
@@ -115,7 +115,7 @@ def test_nothing_is_explained_where_nothing_is_decoded() -> None:
     for seed in range(10):
         inputs = CLEAN["nothing-answered"](rng=np.random.default_rng(seed))
         found = compute_control("drift-removal", inputs, rng=np.random.default_rng(seed))
-        refused += isinstance(found, Refusal) and found.reason.code == "nothing-decoded"
+        refused += isinstance(found, NotApplicable) and found.reason.code == "nothing-decoded"
     assert refused >= 8
 
 

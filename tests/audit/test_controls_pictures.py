@@ -1,4 +1,4 @@
-"""Controls of pictures, of surrogates and of null generators: what they compare."""
+"""Controls of images, of surrogates and of null generators: what they compare."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from control_simulations import CLEAN, PLANTED, clean_rapid, measure, two_way_ar
 from numpy.random import default_rng as rng_of
 from scipy.stats import binom
 
-from neurocanvas.audit.controls.base import Refusal
+from neurocanvas.audit.controls.base import NotApplicable
 from neurocanvas.audit.controls.inputs import ControlInputs, named_labels, shrinkage_lda
 from neurocanvas.audit.controls.registry import CONTROLS
 from neurocanvas.audit.controls.stimulus import _ridge_smoother
@@ -34,7 +34,7 @@ def test_pseudo_concepts_are_even_mixes_of_whole_pictures() -> None:
     measure("pseudo-concepts", inputs)
     rows, labels, _ = seen[0]
     of_picture = np.unique(np.stack([inputs.stimulus[rows], labels]), axis=1)
-    assert of_picture.shape == (2, 40), "every picture has one pseudo-concept"
+    assert of_picture.shape == (2, 40), "every image has one pseudo-concept"
     mixed = np.zeros((8, 8), dtype=int)
     np.add.at(mixed, (of_picture[0] // 5, of_picture[1]), 1)
     assert mixed.max() == 1 and mixed.sum(axis=0).tolist() == [5] * 8
@@ -139,7 +139,7 @@ def test_random_phases_explain_nothing_where_the_control_itself_decodes_nothing(
     for seed in range(10):
         inputs = replace(clean_rapid(rng=rng_of(seed)), extract=lambda signal: signal[:, :, 20:].mean(axis=2))
         found = measure("phase-randomisation", inputs, seed)
-        refused += isinstance(found, Refusal) and found.reason.numbers.get("decoder") == "shrinkage LDA"
+        refused += isinstance(found, NotApplicable) and found.reason.numbers.get("decoder") == "shrinkage LDA"
     assert refused >= 8, "the response is over before sample 20"
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_asked_is_refused_with_a_reason() -> None:
     few = measure("shuffled-pairs", replace(inputs, concept=inputs.concept % 3))
     assert (few.reason.code, few.reason.numbers) == ("few-concepts", {"concepts": 3})  # names have too few orders
     assert measure("pseudo-concepts", replace(inputs, stimulus=inputs.concept)).reason.code == "too-few-pictures"
-    assert isinstance(measure("null-generators", replace(inputs, arms={"eeg": np.full(30, 0.6)})), Refusal)
+    assert isinstance(measure("null-generators", replace(inputs, arms={"eeg": np.full(30, 0.6)})), NotApplicable)
     found = measure("repeated-stimulus", replace(inputs, stimulus=np.arange(240)))
     assert found.p == 1.0 and found.note.code == "no-repeats"
 
@@ -169,11 +169,11 @@ def test_arms_of_one_picture_change_sign_together() -> None:
     arms = {"eeg": np.repeat([0.9, 0.8, 0.7], 10), "mean": np.full(30, 0.5)}
     alone = measure("null-generators", replace(inputs, arms=arms))
     together = measure("null-generators", replace(inputs, arms=arms, arm_units=np.repeat([0, 1, 2], 10)))
-    assert not alone.fired and together.fired, "three pictures have eight signs, the least p is 1/8"
+    assert not alone.fired and together.fired, "three images have eight signs, the least p is 1/8"
 
 
 def test_blocks_as_units_keep_pictures_without_eeg_from_being_called_better() -> None:
-    """Pictures of one block are alike, so that its scores rise and fall together; in truth no arm is better."""
+    """Images of one block are alike, so that its scores rise and fall together; in truth no arm is better."""
     inputs, claims = clean_rapid(rng=rng_of(0)), {"pictures": 0, "blocks": 0}
     for seed in range(200):
         rng = rng_of(seed)

@@ -8,7 +8,7 @@ from control_simulations import CLEAN, PLANTED, block_columns, clean_rapid, meas
 from numpy.random import default_rng as rng_of
 from scipy.stats import binom
 
-from neurocanvas.audit.controls.base import Measured
+from neurocanvas.audit.controls.base import ControlResult
 from neurocanvas.audit.controls.confusion import likeness, partial_mantel
 from neurocanvas.audit.controls.inputs import COLUMNS, ControlInputs, coded
 from neurocanvas.audit.controls.registry import compute_control
@@ -76,7 +76,7 @@ def test_block_drift_gives_nothing_when_whole_blocks_are_tested() -> None:
     for seed in range(40):
         inputs = whole_blocks(PLANTED["blocks-come-back"](rng=rng_of(seed)))
         found = compute_control("drift-removal", inputs, rng=rng_of(seed))
-        fired += isinstance(found, Measured) and found.fired
+        fired += isinstance(found, ControlResult) and found.fired
     assert fired <= 4
 
 
@@ -86,7 +86,7 @@ def test_a_response_in_blocks_without_drift_fires_no_control_of_the_block() -> N
         inputs = CLEAN["steady-blocks"](rng=rng_of(seed))
         for name in fired:
             found = compute_control(name, inputs, rng=rng_of(seed))
-            fired[name] += isinstance(found, Measured) and found.fired
+            fired[name] += isinstance(found, ControlResult) and found.fired
     assert max(fired.values()) <= binom.ppf(0.999, 20, 0.05), fired
 
 

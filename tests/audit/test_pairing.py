@@ -1,4 +1,4 @@
-"""Two folders of pictures: paired by a table or by equal names, and everything that must be refused."""
+"""Two folders of images: paired by a table or by equal names, and everything that must be refused."""
 
 import shutil
 import struct
@@ -22,7 +22,7 @@ def picture(path, size=(8, 8), seed=0, mode="RGB"):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Three pictures that were made, and two that were seen."""
+    """Three images that were made, and two that were seen."""
     for number, name in enumerate(("r10.png", "r9.png", "deep/r1.jpg")):
         picture(tmp_path / "made" / name, seed=number)
     for number, name in enumerate(("cat.png", "dog.png")):
@@ -58,7 +58,7 @@ def test_without_a_table_only_equal_names_are_paired(folders, tmp_path):
         picture(tmp_path / "one" / name)
         picture(tmp_path / "two" / name, seed=len(name))
     (tmp_path / "one" / ".hidden.png").write_bytes(b"")
-    (tmp_path / "two" / "readme.txt").write_text("no picture")
+    (tmp_path / "two" / "readme.txt").write_text("no image")
     pairing = read_pairing(tmp_path / "one", tmp_path / "two")
     names = [path.relative_to(tmp_path / "one").as_posix() for path in pairing.images]
     assert names == ["a.png", "b.png", "deep/a.png"] and pairing.seen.tolist() == [0, 1, 2]
@@ -95,10 +95,10 @@ def test_what_a_table_may_not_name(fault, folders):
 
 
 def test_pictures_in_no_row_are_refused(folders):
-    with pytest.raises(NeuroCanvasError, match=r"1 pictures of .*made are in no row, the first 'deep/r1.jpg'"):
+    with pytest.raises(NeuroCanvasError, match=r"1 images of .*made are in no row, the first 'deep/r1.jpg'"):
         read_pairing(*folders, table(folders, *ROWS[:2]))
     picture(folders[1] / "cow.png")
-    with pytest.raises(NeuroCanvasError, match=r"1 pictures of .*seen are in no row, the first 'cow.png'"):
+    with pytest.raises(NeuroCanvasError, match=r"1 images of .*seen are in no row, the first 'cow.png'"):
         read_pairing(*folders, table(folders, *ROWS))
 
 
@@ -120,13 +120,13 @@ def test_links_may_not_leave_their_folder(folders):
 
 def test_faults_of_tables_and_folders_are_one_sentence(folders, tmp_path):
     (tmp_path / "bare").mkdir()
-    (folders[0] / "notes.txt").write_text("no picture")
+    (folders[0] / "notes.txt").write_text("no image")
     for read, says in (
         (lambda: read_pairing(*folders, table(folders, *ROWS, header="image;against")), "the column image is missing"),
         (lambda: read_pairing(*folders, table(folders, *ROWS, header="image,against")), "line 2: 2 cells"),
         (lambda: read_pairing(*folders, tmp_path / "none.csv"), r"no such file"),
         (lambda: read_pairing(folders[0], tmp_path / "none"), r"none: no such folder"),
-        (lambda: pictures_in(tmp_path / "bare"), r"bare: no pictures in it; allowed are .png"),
+        (lambda: pictures_in(tmp_path / "bare"), r"bare: no images in it; allowed are .png"),
         (lambda: read_pairing(*folders, table(folders, "notes.txt,cat.png,,")), "row 1: allowed are .*got 'notes.txt'"),
     ):
         with pytest.raises(NeuroCanvasError, match=says):
@@ -187,5 +187,5 @@ def test_what_cannot_be_decoded_is_refused(folders):
         read_pictures(pairing.images, (8, 8))
     for content in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b""):  # the first is for another program
         path.write_bytes(content)
-        with pytest.raises(NeuroCanvasError, match=r"r9.png: not a picture; allowed are .png"):
+        with pytest.raises(NeuroCanvasError, match=r"r9.png: not an image; allowed are .png"):
             choose_size(pairing)

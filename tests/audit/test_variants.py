@@ -43,7 +43,7 @@ def pictures(n: int = 3, height: int = 60, width: int = 60, seed: int = 0) -> np
 @pytest.mark.parametrize("name", ["mindeye", "atm-old", "ozcelik"])
 def test_mindeyes_two_way_is_read_down_the_columns_of_the_correlations(name):
     generated, seen = embeddings()
-    # rows are seen pictures, columns generated ones; for each column, the rows below the diagonal's value
+    # rows are seen images, columns generated ones; for each column, the rows below the diagonal's value
     r = np.corrcoef(seen, generated)[:30, 30:]
     counts = [sum(r[i, j] < r[j, j] for i in range(30)) for j in range(30)]
     np.testing.assert_allclose(variant_two_way(similarity(generated, seen), name), np.array(counts) / 29)
@@ -60,7 +60,7 @@ def test_enigma_takes_one_off_although_the_picture_itself_never_counted():
 def test_bread_compares_in_the_other_direction():
     generated, seen = embeddings(seed=2)
     sim, expected = similarity(generated, seen), []
-    # each seen picture: how often its own generated one correlates more than another trial's generated one
+    # each seen image: how often its own generated one correlates more than another trial's generated one
     for i, one in enumerate(seen):
         r = np.array([pearsonr(one, other)[0] for other in generated])
         expected.append((r < r[i]).sum() / 29)
@@ -74,7 +74,7 @@ def test_our_own_score_differs_from_mindeyes_in_ties_and_repeated_pictures_only(
     np.testing.assert_allclose(read_true(two_way_table(sim), np.arange(30)), variant_two_way(sim), atol=1e-12)
     tied = np.array([[0.5, 0.5, 0.1], [0.1, 0.5, 0.2], [0.1, 0.2, 0.5]])
     assert two_way_table(tied)[0, 0] == 0.75 and variant_two_way(tied)[0] == 0.5
-    # the second and third trial showed one picture, and what was generated is it exactly
+    # the second and third trial showed one image, and what was generated is it exactly
     sim = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
     assert read_true(two_way_table(sim[:, :2]), np.array([0, 1, 1])).tolist() == [1.0, 1.0, 1.0]
     assert variant_two_way(sim).tolist() == [1.0, 0.5, 0.5]

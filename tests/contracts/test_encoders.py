@@ -216,7 +216,7 @@ def test_files_that_are_damaged_or_something_else_are_refused_in_one_line(tmp_pa
     path = tmp_path / "one.safetensors"
     fitted("ridge", "embedding").save(path)
     content, arrays = path.read_bytes(), load_file(path)
-    card = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    sidecar = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     with pytest.raises(NeuroCanvasError, match="no such file; it should hold a trained decoder"):
         load_decoder(tmp_path / "none.safetensors")
     for damaged in (content[:300], b"no safetensors", b"", content.replace(b"ridge", b"rigid")):
@@ -226,7 +226,7 @@ def test_files_that_are_damaged_or_something_else_are_refused_in_one_line(tmp_pa
         assert "\n" not in str(caught.value)
     for name in ("target_axes", "target_mean", "input_sd", "module.coefficients", "prediction_sd"):
         bad = {key: array[..., :-1].copy() if key == name else array for key, array in arrays.items()}
-        save_file(bad, path, card)
+        save_file(bad, path, sidecar)
         with pytest.raises(NeuroCanvasError, match=r"needed|do not fit|damaged"):
             load_decoder(path)
 

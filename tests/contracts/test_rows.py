@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from neurocanvas.audit.controls.base import Measured
+from neurocanvas.audit.controls.base import ControlResult
 from neurocanvas.audit.controls.registry import CONTROLS, Control
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.metrics import METRICS, Metric
@@ -58,7 +58,7 @@ def rows(monkeypatch):
     )  # fmt: skip
     monkeypatch.setitem(METRICS, "brightness", brightness)
     control = Control(
-        lambda inputs, *, rng: Measured(0.1, 0.0, 0.2, 0.5, False), "Is it a toy?", "a toy", "nothing", (), "", "",
+        lambda inputs, *, rng: ControlResult(0.1, 0.0, 0.2, 0.5, False), "Is it a toy?", "a toy", "nothing", (), "", "",
         "{some} is a toy", "it is no toy",
     )  # fmt: skip
     monkeypatch.setitem(CONTROLS, "toy", control)

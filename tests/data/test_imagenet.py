@@ -1,4 +1,4 @@
-"""Pictures out of ImageNet as it comes: only what is needed, nothing outside the folder."""
+"""Images out of ImageNet as it comes: only what is needed, nothing outside the folder."""
 
 import io
 import os
@@ -16,8 +16,8 @@ OTHER = "n02106662_9.JPEG"
 
 
 def content_of(name: str) -> bytes:
-    """Bytes that tell which picture they are."""
-    return f"picture {name} ".encode() * 500
+    """Bytes that tell which image they are."""
+    return f"image {name} ".encode() * 500
 
 
 def tar_of(files: dict[str, bytes], mode: str = "w", **links: str) -> bytes:
@@ -41,7 +41,7 @@ def per_wnid(names) -> dict[str, bytes]:
 
 
 def as_folder(source, below):
-    """Write the pictures as <below>/<wnid>/<id>."""
+    """Write the images as <below>/<wnid>/<id>."""
     for name in (*IDS, OTHER):
         path = source / below / name.split("_")[0] / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def test_a_truncated_tar_is_one_line_and_half_a_picture_is_not_written(tmp_path,
     path = source if source.is_file() else next(source.rglob("*.tar.gz"))
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     try:
-        assert len(import_pictures(source, tmp_path / "data", IDS)) > 0  # cut off between two pictures
+        assert len(import_pictures(source, tmp_path / "data", IDS)) > 0  # cut off between two images
     except NeuroCanvasError as error:
         assert "truncated, or not a tar" in str(error) and "\n" not in str(error)
     for written in (tmp_path / "data").rglob("*.JPEG"):
@@ -147,7 +147,7 @@ def test_pictures_are_not_written_through_a_link(tmp_path):
     (tmp_path / "data" / PICTURES_FOLDER).mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     os.symlink(tmp_path / "elsewhere", tmp_path / "data" / PICTURES_FOLDER / "n02106662")
-    assert re.search("pictures: .* is a link that leaves", refused(tmp_path, "a.tar", tar_of({ID: b"picture"})))
+    assert re.search("images: .* is a link that leaves", refused(tmp_path, "a.tar", tar_of({ID: b"picture"})))
     assert not list((tmp_path / "elsewhere").iterdir())
 
 

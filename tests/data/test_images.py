@@ -1,4 +1,4 @@
-"""Images: from an id to its picture, concept and name."""
+"""Images: from an id to its image, concept and name."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BANANA = "n07753592"
 
 @pytest.fixture
 def root(tmp_path):
-    """A data folder with two pictures of a banana, one of them wide."""
+    """A data folder with two images of a banana, one of them wide."""
     folder = tmp_path / PICTURES_FOLDER / BANANA
     folder.mkdir(parents=True)
     Image.new("RGB", (40, 20), (250, 0, 0)).save(folder / f"{BANANA}_2.JPEG")
@@ -66,7 +66,7 @@ def test_missing_pictures_unknown_stimuli_and_empty_folders_are_errors(root, tmp
     with pytest.raises(NeuroCanvasError, match="no such folder"):
         Images.from_folder(tmp_path / "elsewhere")
     (tmp_path / "bare" / PICTURES_FOLDER).mkdir(parents=True)
-    with pytest.raises(NeuroCanvasError, match="no pictures"):
+    with pytest.raises(NeuroCanvasError, match="no images"):
         Images.from_folder(tmp_path / "bare")
 
 

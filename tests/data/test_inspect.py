@@ -16,7 +16,7 @@ MITTEN, FRUIT = "n03775071", "n07740461"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Blocks of 5 subjects, 2 of whom come back; the last lacks a concept in stage 1; one picture is missing."""
+    """Blocks of 5 subjects, 2 of whom come back; the last lacks a concept in stage 1; one image is missing."""
     folder = tmp_path_factory.mktemp("data")
     sizes = {"subjects": 5, "concepts": 4, "trials_per_concept": 5, "stages": 2, "incomplete": True}
     simulate(SimulateSettings(design="block", explained_variance=0.0, **sizes), folder)

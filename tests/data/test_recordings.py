@@ -167,9 +167,9 @@ BAD = {
     "no sources": ({"events": {}}, "at least one source"),
     "no file": ({"files": "*.edf"}, r"no file matches data.recording.files = '\*.edf'"),
     "unknown part": ({"stimulus": "grating_{frequency}"}, "allowed in braces are Marker0, Marker2"),
-    "no picture": ({"stimulus": "{Marker0}"}, "stimulus 'low' has no picture"),
+    "no image": ({"stimulus": "{Marker0}"}, "stimulus 'low' has no image"),
     "times reversed": ({"tmin": 0.5, "tmax": 0.1}, "no sample, at .* tmax must be later"),
-    "no onsets": ({"events": {"Marker0": dict.fromkeys("1234", "")}}, "no picture onset"),
+    "no onsets": ({"events": {"Marker0": dict.fromkeys("1234", "")}}, "no image onset"),
 }  # fmt: skip
 BAD_SIGNAL = {
     "NaN": (with_cells((700, 2), np.nan), "run2.csv: channel POz is not finite at 2.734 s"),

@@ -53,7 +53,7 @@ OF_OTHERS = {"leave-subject-out", "pretrain-finetune"}
 
 @pytest.fixture
 def rapid():
-    """Six concepts x 50 pictures, random order."""
+    """Six concepts x 50 images, random order."""
     return make_trials(np.random.default_rng(0).permutation(np.repeat(list("abcdef"), 50)))
 
 

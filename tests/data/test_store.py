@@ -121,7 +121,7 @@ def test_a_killed_conversion_leaves_no_store_or_the_old_one(released, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         convert(settings_for(released, unit="mV"), store, track=lambda *_: kill)
     assert len(open_trials(settings_for(store))) == 36 and (store / ARRAY).read_bytes() == before
-    with monkeypatch.context() as patch:  # when the array is new and its table and card are not
+    with monkeypatch.context() as patch:  # when the array is new and its table and sidecar are not
         patch.setattr(converted, "write_text", kill)
         with pytest.raises(KeyboardInterrupt):
             convert(settings_for(released, unit="mV"), store)

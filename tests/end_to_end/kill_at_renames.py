@@ -20,7 +20,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / "tiny"))
 from tiny import tiny_settings, write_true_captions
 
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import STAGES, run_stage
 
 rename = os.replace
@@ -49,7 +49,7 @@ def run_and_count(folder, stage, scratch):
 
         renamed = []
         os.replace, os.environ["NEUROCANVAS_CACHE"] = counted, f"{folder}-cache"
-        run_stage(Run(folder, tiny_settings()), stage)
+        run_stage(RunFolder(folder, tiny_settings()), stage)
         scratch.write_text(str(len(renamed)))
 
     if in_child(work):
@@ -70,7 +70,7 @@ def run_and_die(folder, stage, moment):
 
         left = [moment]
         os.replace, os.environ["NEUROCANVAS_CACHE"] = deadly, f"{folder}-cache"
-        run_stage(Run(folder, tiny_settings()), stage)
+        run_stage(RunFolder(folder, tiny_settings()), stage)
 
     status = in_child(work)
     if status not in (0, signal.SIGKILL):
@@ -96,7 +96,7 @@ def main(whole, killed, seed, points):
             same = [(folder / "targets" / "caption.txt").read_bytes() for folder in (whole, killed)]
             deaths["captions are the same"] = same[0] == same[1]
             for folder in (whole, killed):
-                write_true_captions(Run(folder, tiny_settings()))
+                write_true_captions(RunFolder(folder, tiny_settings()))
     sys.stdout.write(json.dumps(deaths))
 
 

@@ -12,7 +12,7 @@ from neurocanvas.data import open_trials
 from neurocanvas.data.splits import Fold
 from neurocanvas.decoder import Decoder
 from neurocanvas.features.differential_entropy import extract
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.simulation.dataset import simulate
 from neurocanvas.workflow import run_stage
 
@@ -86,7 +86,7 @@ def test_rgnn_learns_spatial_signal_in_either_layout(tmp_path):
 @pytest.mark.parametrize("design", ["block", "rapid"])
 def test_without_signal_only_splits_inside_blocks_score(design, tmp_path):
     settings = load_settings(CONFIGS / f"zero_signal_{design}.toml")
-    run_stage(Run(tmp_path, settings), "benchmark")
+    run_stage(RunFolder(tmp_path, settings), "benchmark")
     rows = json.loads((tmp_path / "scores" / "benchmark.json").read_text(encoding="utf-8"))["rows"]
     assert {row["protocol"] for row in rows} == set(settings.benchmark.protocols)
     for row in rows:
@@ -105,7 +105,7 @@ def test_without_signal_blocks_are_decoded_and_sessions_are_not(tmp_path):
         None, simulate=asked, split={"accept_block_confound": True}, classify={"models": ["svm", "ridge"]},
         benchmark={"granularities": ["all"], "protocols": protocols, "permutations": 499},
     )  # fmt: skip
-    run_stage(Run(tmp_path, settings), "benchmark")
+    run_stage(RunFolder(tmp_path, settings), "benchmark")
     rows = json.loads((tmp_path / "scores" / "benchmark.json").read_text(encoding="utf-8"))["rows"]
     assert len(rows) == 6
     for row in rows:

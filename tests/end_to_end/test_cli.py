@@ -15,7 +15,7 @@ from tiny import TINY, write_true_captions
 
 from neurocanvas import __version__, cli
 from neurocanvas.config import load_settings
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import run_stage
 
 
@@ -81,7 +81,7 @@ def test_a_block_design_must_be_accepted(call, tmp_path):
     settings = TINY | {"simulate": {**TINY["simulate"], "design": "block"}}
     (tmp_path / "block.toml").write_text(tomli_w.dumps(settings))
     words = ["-c", tmp_path / "block.toml", "-o", tmp_path / "out"]
-    run = Run(tmp_path / "out", load_settings(tmp_path / "block.toml"))
+    run = RunFolder(tmp_path / "out", load_settings(tmp_path / "block.toml"))
     run_stage(run, "simulate")
     write_true_captions(run)
     for verb in ("features", "embed"):

@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas.config import DEMO, load_settings
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import STAGES, run_all, run_stage
 
 METRICS = {"two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim"}
@@ -35,7 +35,7 @@ def check_form(summary, arms):
 @pytest.mark.timeout(3600)
 def test_the_demo_keeps_its_promise(tmp_path):
     settings = load_settings(DEMO)
-    page = run_all(Run(tmp_path, settings))
+    page = run_all(RunFolder(tmp_path, settings))
     summary = read_summary(tmp_path)
     check_form(summary, settings.generate.arms)
     arms = summary["arms"]
@@ -70,7 +70,7 @@ def test_without_a_brain_response_eeg_is_at_chance(tmp_path):
         encoder={"epochs": 60, "patience": 15},
         evaluate={"permutations": 999},
     )
-    run = Run(tmp_path, settings)
+    run = RunFolder(tmp_path, settings)
     run_stage(run, "simulate")
     write_true_captions(run)
     run_all(run)

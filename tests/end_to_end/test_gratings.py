@@ -1,4 +1,4 @@
-"""The main job on real EEG: three runs of a Muse headband and gratings, whose picture is known for every trial."""
+"""The main job on real EEG: three runs of a Muse headband and gratings, whose image is known for every trial."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neurocanvas.config import load_settings
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import run_all
 
 CONFIG = Path(__file__).parents[2] / "configs" / "muse_gratings.toml"
@@ -21,7 +21,7 @@ PARTS = [pytest.param({"max_trials": 64, "steps": 8}, id="64 trials"), pytest.pa
 def score(folder, test_data, **changes):
     """Run the committed settings, with changes, and read the scores."""
     settings = load_settings(CONFIG, data={"root": str(test_data / "muse_gratings")}, **changes)
-    page = run_all(Run(folder, settings))
+    page = run_all(RunFolder(folder, settings))
     assert page.is_file()
     return json.loads((folder / "scores" / "summary.json").read_text())
 

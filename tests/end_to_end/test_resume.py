@@ -15,7 +15,7 @@ import pytest
 from tiny import tiny_settings, write_true_captions, written_files
 
 from neurocanvas.config import save_settings
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import STAGES
 
 PROGRAM = Path(__file__).with_name("kill_at_renames.py")
@@ -53,7 +53,7 @@ def test_the_command_line_killed_while_it_draws_continues(tmp_path, tiny_run):
     folder = tmp_path / "killed"
     shutil.copytree(tiny_run / "data", folder / "data")
     save_settings(tiny_settings(), folder / "tiny.toml")
-    write_true_captions(Run(folder, tiny_settings()))
+    write_true_captions(RunFolder(folder, tiny_settings()))
     for begun in ((folder / "models").is_dir, lambda: len(list((folder / "images" / "s0").rglob("*.png"))) >= 4):
         process = start(folder)
         while process.poll() is None and not begun():

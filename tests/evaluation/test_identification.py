@@ -80,7 +80,7 @@ def test_concept_top_k_shares_a_tie_across_the_last_place() -> None:
     "sim, true, message",
     [
         (np.array([[0.1, np.nan]]), [0], "NaN"),
-        (np.array([[0.1]]), [0], "2 pictures"),
+        (np.array([[0.1]]), [0], "2 images"),
         (np.zeros((0, 3)), [], "at least 1 trial"),
         (np.zeros((2, 3)), [0], "one per trial"),
         (np.zeros((2, 3)), [0.0, 1.0], "float64"),

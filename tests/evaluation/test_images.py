@@ -8,7 +8,7 @@ from neurocanvas.evaluation.pixels import Window, lpips_distance, pixcorr, ssim
 
 
 def pictures(n: int, seed: int, size: tuple[int, int] = (32, 40)) -> np.ndarray:
-    """Smooth random pictures with a few flat ones in between, as generated pictures are."""
+    """Smooth random images with a few flat ones in between, as generated images are."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[: size[0], : size[1]] / 10.0
     waves = rng.uniform(0.3, 2.0, size=(n, 3, 2))
@@ -55,7 +55,7 @@ def test_bad_pictures_are_refused(metric, table) -> None:  # type: ignore[no-unt
     for bad, message in (
         ((good * 255).astype(np.uint8), "Divide 8-bit"), (good * 255, "floats from 0 to 1"),
         (np.where(good == good[0, 0, 0, 0], np.nan, good), "floats from 0 to 1"),
-        (good[..., 0], "RGB pictures"), (good[:, :20], "one size"),
+        (good[..., 0], "RGB images"), (good[:, :20], "one size"),
     ):  # fmt: skip
         with pytest.raises(NeuroCanvasError, match=message):
             metric(bad, good, table=table)

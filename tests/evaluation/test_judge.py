@@ -1,4 +1,4 @@
-"""The judge: one embedding per picture or text, in one space, whatever the batch."""
+"""The judge: one embedding per image or text, in one space, whatever the batch."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, assignment_scores
 
 @pytest.fixture(scope="module")
 def things(test_data):
-    """THINGS-EEG2, subject 8: what ATM-S predicted for 200 pictures, and CLIP ViT-H/14 of pictures and names."""
+    """THINGS-EEG2, subject 8: what ATM-S predicted for 200 images, and CLIP ViT-H/14 of images and names."""
     return np.load(test_data / "things_eeg2_subject8" / "things_eeg2_test200.npz")
 
 
@@ -48,7 +48,7 @@ def test_hungarian_is_the_best_of_all_assignments():
     best = max(itertools.permutations(range(6), 5), key=lambda columns: cosines[range(5), columns].sum())
     table = assignment_scores(cosines, "hungarian")
     assert table.argmax(axis=1).tolist() == list(best)
-    assert len(set(cosines.argmax(axis=1))) < 5, "greedy takes a picture twice here"
+    assert len(set(cosines.argmax(axis=1))) < 5, "greedy takes an image twice here"
     rest = np.ones((5, 6), bool)
     rest[range(5), best] = False
     np.testing.assert_array_equal(table[rest], cosines[rest])
@@ -61,7 +61,7 @@ def test_csls_is_its_formula():
 
 
 def test_csls_takes_a_hub_away():
-    # the last picture is near to every prediction, a little nearer than the right one
+    # the last image is near to every prediction, a little nearer than the right one
     rng = np.random.default_rng(3)
     gallery = rng.normal(size=(31, 8))
     predictions = gallery[:30] + 0.3 * rng.normal(size=(30, 8)) + 6.0
@@ -103,7 +103,7 @@ GOOD, FOUR = np.random.default_rng(7).normal(size=(4, 3)), np.arange(4)
     [
         (lambda: retrieve(np.eye(4), FOUR, FOUR, FOUR, rule="best"), "allowed are greedy, hungarian, csls; got 'best'"),
         (lambda: retrieve(GOOD, FOUR % 3, FOUR, FOUR[:3], rule="hungarian"), "at most 3 trials are allowed; got 4"),
-        (lambda: retrieve(np.eye(4), FOUR, np.arange(3), FOUR, rule="greedy"), "4 trials and 4 pictures"),
+        (lambda: retrieve(np.eye(4), FOUR, np.arange(3), FOUR, rule="greedy"), "4 trials and 4 images"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -53,7 +53,7 @@ def test_blocks_must_move_whole_where_trials_within_them_are_alike() -> None:
     alarms = {"trials": 0, "blocks": 0}
     for rng in map(np.random.default_rng, range(SEEDS)):
         block, true = np.repeat(np.arange(8), 5), np.arange(40)
-        # what is generated drifts from block to block, and the pictures of a block are of one concept:
+        # what is generated drifts from block to block, and the images of a block are of one concept:
         # nothing links the two, but a chance match counts five times
         drift, gallery = rng.normal(size=(2, 8, 12))[:, block] + 0.3 * rng.normal(size=(2, 40, 12))
         sim = drift @ gallery.T
@@ -126,7 +126,7 @@ def test_p_counts_the_observed_order_and_all_ties() -> None:
     assert permutation_p(0.0, null, two_sided=True) == 2 / 5 and permutation_p(0.25, null, two_sided=True) == 1.0
     sim = np.tile(np.random.default_rng(5).normal(size=(1, 7)), (30, 1))
     true = np.random.default_rng(6).integers(0, 7, size=30)
-    assert p_of(sim, true, np.arange(30), np.random.default_rng(7)) == 1.0, "identical pictures say nothing"
+    assert p_of(sim, true, np.arange(30), np.random.default_rng(7)) == 1.0, "identical images say nothing"
 
 
 def test_the_smallest_p_follows_from_the_orders_there_are() -> None:
@@ -196,7 +196,7 @@ def test_two_way_scores_are_no_independent_trials_so_the_binomial_threshold_fire
 def test_intervals_by_stimulus_are_wider_where_showings_of_a_picture_are_alike() -> None:
     covered = {"stimulus": 0, "trial": 0}
     for rng in map(np.random.default_rng, range(SEEDS)):
-        # 4 subjects saw the same 25 pictures, and some pictures are easier than others for all
+        # 4 subjects saw the same 25 images, and some images are easier than others for all
         stimulus = np.tile(np.arange(25), 4)
         values = 0.5 + 0.1 * rng.normal(size=25)[stimulus] + 0.05 * rng.normal(size=100)
         for unit, units in (("stimulus", stimulus), ("trial", np.arange(100))):

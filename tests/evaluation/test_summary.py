@@ -17,7 +17,7 @@ STRENGTH = {"eeg": 0.8, "shuffled": 0.0, "mean": 0.0, "oracle": 4.0}
 
 
 def trial_table(n_subjects: int = 1, per_concept: int = 5, folds: int = 1) -> dict[str, np.ndarray]:
-    """Every subject saw the same pictures, concept by concept."""
+    """Every subject saw the same images, concept by concept."""
     n = n_subjects * 6 * per_concept
     block = np.arange(n) // per_concept % 6
     concept = np.array(list(CONCEPTS))[block]
@@ -33,7 +33,7 @@ def cells_of(trials: dict[str, np.ndarray], blocked: bool, seed: int) -> tuple[n
 
 
 def in_cells(table: np.ndarray, trials: dict[str, np.ndarray], blocked: bool = False) -> np.ndarray:
-    """Of a table of all pictures what a trial's cell holds."""
+    """Of a table of all images what a trial's cell holds."""
     partners = cells_of(trials, blocked, seed=0)[1]
     true = np.unique(trials["stimulus"], return_inverse=True)[1]
     return np.where(partners < 0, np.nan, table[np.arange(len(true))[:, None], true[partners]])
@@ -91,7 +91,7 @@ def test_chance_is_exact_for_identification_and_of_other_pictures_for_pixels() -
     trials = {name: column[:29] for name, column in trial_table().items()}  # cells of 15 and of 14
     summary, _ = summary_of(trials)
     chance = {metric: score["chance"] for metric, score in summary["arms"]["eeg"].items()}
-    assert summary["n_way"] == 29, "50-way with 29 pictures is 29-way, and is said to be"
+    assert summary["n_way"] == 29, "50-way with 29 images is 29-way, and is said to be"
     assert [chance[m] for m in METRICS[:4]] == pytest.approx([0.5, 1 / 29, 1 / 6, 5 / 6])
     tables, partners = arm_tables(trials, STRENGTH["eeg"], seed=0), cells_of(trials, False, seed=0)[1]
     for metric, level in (("pixcorr", 0.3), ("ssim", 0.4)):  # the noise around these, and nothing of the signal
@@ -155,7 +155,7 @@ def test_many_subjects_are_resampled_themselves() -> None:
 def test_pixels_must_be_there_for_the_seen_picture_and_may_have_no_chance_level() -> None:
     trials = trial_table()
     tables = arm_tables(trials, 1.0, seed=0) | {metric: np.full((30, 1), 0.5) for metric in ("pixcorr", "ssim")}
-    trials["subject"] = np.arange(30)  # one trial each: there is no other picture
+    trials["subject"] = np.arange(30)  # one trial each: there is no other image
     summary, _ = score(trials, {"eeg": tables})
     json.dumps(summary, allow_nan=False)
     assert (summary["arms"]["eeg"]["ssim"]["chance"], summary["arms"]["eeg"]["ssim"]["p"]) == (None, 1.0)

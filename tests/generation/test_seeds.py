@@ -1,4 +1,4 @@
-"""The seed of a picture follows from what the picture is."""
+"""The seed of an image follows from what the image is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generation: a picture follows from its condition and its seed, and from nothing else."""
+"""Generation: an image follows from its condition and its seed, and from nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEEDS = [3, 2**62 + 1, 5]
 
 
 def load(**how):
-    """The bundled generator; two steps are enough to tell pictures apart."""
+    """The bundled generator; two steps are enough to tell images apart."""
     return StableDiffusion.load(GenerateSettings(**{"steps": 2, "guidance": 3.0, **how}))
 
 
@@ -38,7 +38,7 @@ def drawn(generator, conditions):
 
 
 def distance(a, b):
-    """Largest difference of two pictures in steps of 1/255."""
+    """Largest difference of two images in steps of 1/255."""
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
@@ -138,7 +138,7 @@ def test_memory_for_no_picture_is_one_line(generator, conditions, monkeypatch):
 
     monkeypatch.setattr(generator.pipeline.unet, "forward", full)
     monkeypatch.setattr(generator, "batch", 4)
-    with pytest.raises(NeuroCanvasError, match="memory does not hold one picture of 64 px"):
+    with pytest.raises(NeuroCanvasError, match="memory does not hold one image of 64 px"):
         generator.generate(conditions, SEEDS)
 
 
@@ -155,7 +155,7 @@ def test_conditions_of_another_generator_are_refused(generator, shape):
 
 
 def test_the_preview_decodes_latents_of_a_real_picture(test_data, tmp_path):
-    """Published weights of TAESD; eight pictures had 24 dB on average."""
+    """Published weights of TAESD; eight images had 24 dB on average."""
     for part in ("blip", "stable-diffusion", "clip"):
         (tmp_path / part).symlink_to(BUNDLED / part)
     (tmp_path / "taesd").symlink_to(test_data / "taesd")
@@ -172,7 +172,7 @@ def test_the_preview_decodes_latents_of_a_real_picture(test_data, tmp_path):
 
 
 @pytest.fixture
-def card(monkeypatch):
+def sidecar(monkeypatch):
     """Pretend that there is a GPU: nothing is moved, what would be done is noted."""
     from diffusers import StableDiffusionPipeline
 
@@ -186,19 +186,19 @@ def card(monkeypatch):
     return done
 
 
-def test_a_card_gets_half_precision_and_its_own_layout(card):
+def test_a_card_gets_half_precision_and_its_own_layout(sidecar):
     pipeline = load().pipeline
-    assert card == [torch.float16, "cuda"]
+    assert sidecar == [torch.float16, "cuda"]
     weights = pipeline.unet.conv_in.weight
     assert weights.is_contiguous(memory_format=torch.channels_last) and not weights.is_contiguous()
 
 
-def test_offloading_and_compiling_are_asked_for_where_they_are_set(card):
+def test_offloading_and_compiling_are_asked_for_where_they_are_set(sidecar):
     load(precision="bfloat16", offload=True)
-    assert card == [torch.bfloat16, 3]
-    card.clear()
+    assert sidecar == [torch.bfloat16, 3]
+    sidecar.clear()
     load(compile=True)
-    assert card == [torch.float16, "cuda", "UNet2DConditionModel"]
+    assert sidecar == [torch.float16, "cuda", "UNet2DConditionModel"]
 
 
 def test_a_family_without_taesd_says_so():

@@ -43,7 +43,7 @@ def test_names_inside_and_links(tmp_path):
 
 @pytest.fixture
 def secret(tmp_path):
-    """A picture beside the folder that is asked for."""
+    """An image beside the folder that is asked for."""
     Image.new("RGB", (4, 4), "red").save(tmp_path / "secret.png")
     return tmp_path / "secret.png"
 
@@ -54,8 +54,8 @@ def test_pictures_that_are_links(tmp_path, secret):
     Image.new("RGB", (4, 4)).save(folder / "n01_1.png")
     os.symlink(secret, folder / "n01_2.png")
     stimuli = Images.from_folder(tmp_path / "data")
-    assert stimuli.picture("n01_1.png").shape == (4, 4, 3) and stimuli.print_of("n01_1.png")
-    for read in (stimuli.picture, stimuli.path, stimuli.print_of):
+    assert stimuli.picture("n01_1.png").shape == (4, 4, 3) and stimuli.file_hash("n01_1.png")
+    for read in (stimuli.picture, stimuli.path, stimuli.file_hash):
         with pytest.raises(NeuroCanvasError, match=r"stimulus n01_2.png: .* is a link that leaves"):
             read("n01_2.png")
     with pytest.raises(NeuroCanvasError, match="link that leaves"):
@@ -69,7 +69,7 @@ MANIFEST = {"subject": 0, "arm": "eeg", "trial": 0, "stimulus": "a.png", "concep
 
 
 def shown(folder, *, stimulus="a.png", **changes):
-    """A run folder of somebody else, with one picture, as the report reads it."""
+    """A run folder of somebody else, with one image, as the report reads it."""
     for name in ("images/seen/a.png.png", "images/s0/eeg/0.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(folder / name)

@@ -1,4 +1,4 @@
-"""Pictures: one helper opens them all, and what is no picture, too large or damaged is one line that names the file."""
+"""Images: one helper opens them all, and what is no image, too large or damaged is one line that names the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCES = Path(neurocanvas.__file__).parent
 
 
 def picture(kind="PNG", size=(9, 7), mode="RGB", **how):
-    """The bytes of a picture of noise."""
+    """The bytes of an image of noise."""
     pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(stream, format=kind, **how)
@@ -36,14 +36,14 @@ def test_pictures_are_opened_in_one_place():
 
 @pytest.mark.parametrize("kind", sorted(set(FORMATS.values())))
 def test_every_format_is_told_from_its_content(kind, tmp_path):
-    path = tmp_path / "n02106662_1.JPEG"  # as some pictures of ImageNet are PNG by another name
+    path = tmp_path / "n02106662_1.JPEG"  # as some images of ImageNet are PNG by another name
     path.write_bytes(picture(kind))
     found = Images(("x",), {"x": "x"}, {"x": "x"}, {"x": path}).picture("x")
     assert found.shape == (7, 9, 3) and found.dtype == np.uint8
 
 
 def deep(kind):
-    """The bytes of a picture of 16 bits per channel."""
+    """The bytes of an image of 16 bits per channel."""
     stream = io.BytesIO()
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(stream, format=kind)
     return stream.getvalue()
@@ -61,7 +61,7 @@ def png(width, height, *chunks):
 
 
 REFUSED = {
-    **{kind: (content, "not a picture") for kind, content in {
+    **{kind: (content, "not an image") for kind, content in {
         "svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "empty": b"",
         "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "pdf": b"%PDF-1.4\n", "text": b"hello",
         "gif": picture("GIF"), "ico": picture("ICO", size=(16, 16)), "psd": b"8BPS\0\x01" + bytes(40),
@@ -69,10 +69,10 @@ REFUSED = {
     "our limit": (png(8_000, 8_000), r"claims 8000 x 8000 pixels, 50,000,000 are allowed"),
     "long and thin": (png(2**31 - 1, 1), r"claims (2147483647 x 1|to have too many)"),
     "Pillow's limit": (png(60_000, 60_000), "claims to have too many pixels"),
-    "no size": (png(0, 0), "damaged|not a picture"),
+    "no size": (png(0, 0), "damaged|not an image"),
     "cut off": (picture()[:-60], "damaged"),
     "cut off jpeg": (picture("JPEG", size=(64, 64))[:400], "damaged"),
-    "text bomb": (png(4, 4, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**6)))] * 80), "damaged|not a picture"),
+    "text bomb": (png(4, 4, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**6)))] * 80), "damaged|not an image"),
     "deep": (deep("PNG"), "8 bits per channel are needed; it has the mode I"),
     "deep tiff": (deep("TIFF"), "8 bits per channel are needed; it has the mode I"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from tiny import tiny_settings, write_true_captions, written_files
 from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.parallel import NEEDS, Engine, Needs, make_engine, process_cache
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import STAGES, run_stage
 
 LITTLE = Needs(10**6)
@@ -143,7 +143,7 @@ def test_a_run_in_two_processes_has_the_bytes_of_a_run_in_one(tiny_run, tmp_path
 
 def check_whole_run(engine, tiny_run, folder):
     """Do every stage with an engine, and compare every byte with the run of one process."""
-    run = Run(folder, tiny_settings(), engine=engine)
+    run = RunFolder(folder, tiny_settings(), engine=engine)
     run_stage(run, "simulate")
     write_true_captions(run)
     for stage in STAGES:

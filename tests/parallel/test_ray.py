@@ -18,7 +18,7 @@ from tiny import tiny_settings, write_true_captions, written_files
 from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.parallel import Needs, make_engine
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 
 ray = pytest.importorskip("ray")
 LITTLE = Needs(10**6)
@@ -102,7 +102,7 @@ def test_a_local_run_goes_on_when_the_head_of_the_cluster_was_killed(start, tiny
     words = ["-m", "neurocanvas", "run", "-c", tmp_path / "tiny.toml", "-o", folder]
     command = [sys.executable, *map(str, words)]
     shutil.copytree(tiny_run / "data", folder / "data")
-    write_true_captions(Run(folder, tiny_settings()))
+    write_true_captions(RunFolder(folder, tiny_settings()))
     process = subprocess.Popen([*command, "--engine", "ray", "--address", nodes.address], stderr=subprocess.PIPE)
     units.wait_until(lambda: process.poll() is not None or len(list(folder.glob("images/s0/*/*.png"))) >= 4, 600)
     nodes.remove_node(nodes.head_node, allow_graceful=False)

@@ -1,4 +1,4 @@
-"""Pictures that somebody else made, and their scores."""
+"""Images that somebody else made, and their scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from neurocanvas.config import load_settings
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import run_stage
 
 HEADER = ("image", "against", "concept", "order")
@@ -17,11 +17,11 @@ HEADER = ("image", "against", "concept", "order")
 
 @pytest.fixture
 def theirs(tiny_run, tmp_path):
-    """Pictures made elsewhere, what was seen, and the rows of a table that pairs them; concepts in mixed order."""
+    """Images made elsewhere, what was seen, and the rows of a table that pairs them; concepts in mixed order."""
     made, seen, rows = tmp_path / "made", tmp_path / "seen", []
     made.mkdir()
     shutil.copytree(tiny_run / "images" / "seen", seen)
-    stimuli = Run(tiny_run, load_settings(tiny_run / "run.toml")).dataset[1]
+    stimuli = RunFolder(tiny_run, load_settings(tiny_run / "run.toml")).dataset[1]
     for number, path in enumerate(sorted((tiny_run / "images" / "s0" / "oracle").glob("*.png"))):
         stimulus = next(one.name for one in seen.glob("*.png") if path.stem.split("_", 1)[1] in one.name)
         shutil.copy(path, made / f"{number}.png")
@@ -31,10 +31,10 @@ def theirs(tiny_run, tmp_path):
     pairs, folder = tmp_path / "pairs.csv", tmp_path / "out"
 
     def score(folder=folder, header=HEADER, rows=rows, **changed):
-        """Write the table and evaluate the pictures into a folder."""
+        """Write the table and evaluate the images into a folder."""
         with pairs.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([header, *(row[: len(header)] for row in rows)])
         asked = {"against": str(seen), "pairs": str(pairs), "permutations": 99, "resamples": 100, **changed}
-        run_stage(Run(folder, load_settings(None, data={"pictures": str(made)}, evaluate=asked)), "evaluate")
+        run_stage(RunFolder(folder, load_settings(None, data={"pictures": str(made)}, evaluate=asked)), "evaluate")
 
     return SimpleNamespace(blocks=blocks, pairs=pairs, folder=folder, score=score)

@@ -18,7 +18,7 @@ from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.findings import finding, listed
 from neurocanvas.pipeline.audit import audit
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.report.text import audited, sentence, verdict
 from neurocanvas.workflow import run_stage
 
@@ -43,8 +43,8 @@ def runs(tmp_path_factory):
     folders = {}
     for design in ("block", "rapid"):
         folders[design] = tmp_path_factory.mktemp(design)
-        run_stage(Run(folders[design], settings_of(design)), "classify")
-    run_stage(Run(folders["rapid"], settings_of("rapid")), "caption")  # of the other the pictures' bytes are not noted
+        run_stage(RunFolder(folders[design], settings_of(design)), "classify")
+    run_stage(RunFolder(folders["rapid"], settings_of("rapid")), "caption")  # the other has no image hashes
     return folders
 
 
@@ -88,7 +88,7 @@ def test_a_run_folder_says_what_its_parts_share(runs):
 
 def test_a_picture_under_two_names_is_found_by_its_bytes(rapid):
     files = sorted(rapid.glob("data/imageNet_images/*/*"))
-    run = Run(rapid, settings_of("rapid"))
+    run = RunFolder(rapid, settings_of("rapid"))
     trials = run.dataset[0]
     tested = trials.column("image")[trials.column("concept") == trials.column("concept")[0]]
     first, last = (next(file for file in files if file.name == name) for name in (tested[0], tested[-1]))
@@ -96,13 +96,13 @@ def test_a_picture_under_two_names_is_found_by_its_bytes(rapid):
     run_stage(run, "caption")
     found = audit(rapid)
     assert rows_of(found, "stimulus")["known/test"] == (0, 80) and rows_of(found, "picture")["known/test"] == (1, 80)
-    assert "1 of 80 tested pictures train too" in verdict(found)
+    assert "1 of 80 tested images train too" in verdict(found)
 
 
 def change_card(folder, **changes):
-    """Replace entries of the only cell's card."""
+    """Replace entries of the only cell's sidecar."""
     path = folder / "classification" / "released" / "all" / "svm_s0.npy"
-    artifacts.write_json(artifacts.card_path(path), {**artifacts.read_card(path), **changes})
+    artifacts.write_json(artifacts.sidecar_path(path), {**artifacts.read_sidecar(path), **changes})
 
 
 def test_what_cards_say_of_selection_and_test_trials_is_said(rapid):
@@ -156,7 +156,7 @@ def test_every_protocol_and_subject_of_a_benchmark_is_a_case(tmp_path):
     asked = {"design": "block", "subjects": 3, "concepts": 4, "trials_per_concept": 32, "explained_variance": 0.0}
     protocols = ["released", "leave-subject-out"]  # the first is the run's own
     settings = settings_of("block", simulate=asked, classify={"models": ["ridge"]}, benchmark={"protocols": protocols})
-    run_stage(Run(tmp_path, settings), "benchmark")
+    run_stage(RunFolder(tmp_path, settings), "benchmark")
     found = audit(tmp_path)
     splits = {path.relative_to(tmp_path / "splits").as_posix() for path in tmp_path.glob("splits/**/0.json")}
     assert {"0.json", "leave-subject-out/all/0.json"} <= splits and "released/all/0.json" not in splits
@@ -261,7 +261,7 @@ def test_a_table_without_pictures_says_that_these_may_repeat(tmp_path):
     path = write(tmp_path / "theirs.csv", rows, "true", "predicted", "split", "order")
     found = audit(path, selection="validation")
     assert verdict(found).startswith("The accuracy cannot be interpreted: without the column stimulus")
-    assert "repeated pictures cannot be ruled out" in verdict(found) and "the recording block" not in verdict(found)
+    assert "repeated images cannot be ruled out" in verdict(found) and "the recording block" not in verdict(found)
     assert "too high by an unknown amount" in verdict(audit(path, selection="test"))
     for row in rows:
         row["sha256"] = f"{row['order']:064x}"
@@ -297,7 +297,7 @@ def test_pictures_of_a_table_are_compared_by_bytes_and_stay_inside_their_folder(
     found = audit(path, selection="validation", pictures=tmp_path / "pictures")
     assert found["verdict"]["code"] == "clean" and rows_of(found, "picture")["train/test"] == (0, 1)
     rows[3]["picture"] = "../theirs.csv"
-    with pytest.raises(NeuroCanvasError, match=r"picture, row 4: a name inside"):
+    with pytest.raises(NeuroCanvasError, match=r"image, row 4: a name inside"):
         audit(write(path, rows), pictures=tmp_path / "pictures")
 
 

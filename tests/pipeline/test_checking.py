@@ -14,7 +14,7 @@ from neurocanvas.audit.controls import surrogate as surrogate_features
 from neurocanvas.audit.controls.registry import CONTROLS
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import controls as checking
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import read_inputs
 from neurocanvas.workflow import run_stage
 
@@ -23,7 +23,7 @@ EVERYTHING = {need for control in CONTROLS.values() for need in control.needs}
 
 
 def run_of(folder, **sections):
-    return Run(folder, tiny_settings(controls=FEW, **sections))
+    return RunFolder(folder, tiny_settings(controls=FEW, **sections))
 
 
 def trials_csv(folder):
@@ -54,7 +54,7 @@ def test_what_no_control_needs_is_not_computed(tiny_copy, monkeypatch):
         """Nobody asked for it."""
         raise AssertionError
 
-    run = Run(tiny_copy, tiny_settings(controls={**FEW, "names": ["noise-eeg"]}))
+    run = RunFolder(tiny_copy, tiny_settings(controls={**FEW, "names": ["noise-eeg"]}))
     assert run.subjects  # opening reads some trials to check the unit
     for name in ("_before_the_picture", "_concept_embeddings", "_low_level", "_arm_scores"):
         monkeypatch.setattr(checking, name, forbidden)
@@ -131,7 +131,7 @@ def test_a_damaged_table_of_scores_is_named_with_the_verb_that_makes_it(tiny_cop
 
 def test_without_scores_the_verb_that_makes_them_is_named(tiny_copy):
     (tiny_copy / "scores" / "trials.csv").unlink()
-    run = Run(tiny_copy, tiny_settings(controls={"permutations": 19, "names": ["null-generators"]}))
+    run = RunFolder(tiny_copy, tiny_settings(controls={"permutations": 19, "names": ["null-generators"]}))
     run_stage(run, "controls")
     [row] = json.loads((tiny_copy / "scores" / "controls.json").read_text())["rows"]
     assert [one["code"] for one in row["reasons"]] == ["no-arms"]

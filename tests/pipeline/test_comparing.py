@@ -1,4 +1,4 @@
-"""Pictures beside pictures: pixels within cells, features a few at a time, and nothing computed twice."""
+"""Images beside images: pixels within cells, features a few at a time, and nothing computed twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neurocanvas.evaluation.pixels import pixcorr, ssim
 from neurocanvas.evaluation.statistics import draw_cells
 from neurocanvas.pipeline import evaluate as comparing
 from neurocanvas.pipeline.evaluate import Given, cached
-from neurocanvas.pipeline.run import Run, read_pictures
+from neurocanvas.pipeline.run import RunFolder, read_pictures
 
 SHOWN = np.array([2, 0, 1, 2, 3, 4, 0])
 
@@ -26,7 +26,7 @@ def draw(path: Path, seed: int) -> None:
 
 @pytest.fixture
 def given(tmp_path) -> Given:
-    """Seven pictures that were drawn for five seen ones."""
+    """Seven images that were drawn for five seen ones."""
     paths = {name: [tmp_path / f"{name}{n}.png" for n in range(count)] for name, count in (("drawn", 7), ("seen", 5))}
     for seed, path in enumerate(paths["drawn"] + paths["seen"]):
         draw(path, seed)
@@ -43,7 +43,7 @@ def anew(drawn: list[Path], seen: list[Path]) -> Given:
 def test_pixels_are_those_of_the_pairs_that_cells_name(given, tmp_path, monkeypatch, units):
     monkeypatch.setattr("neurocanvas.evaluation.statistics.OTHERS", 2)
     _, partners, _ = draw_cells(np.zeros(7), units, rng=np.random.default_rng(0))
-    found = comparing._pixels_in_cells(Run(tmp_path, RunSettings()), given, "eeg", partners)
+    found = comparing._pixels_in_cells(RunFolder(tmp_path, RunSettings()), given, "eeg", partners)
     assert found.shape == (7, partners.shape[1], 2) and 2 <= partners.shape[1] <= 3
     for trial, column in np.ndindex(partners.shape):
         partner = partners[trial, column]
@@ -66,7 +66,7 @@ def test_features_are_read_a_few_at_a_time_and_once(given, tmp_path, monkeypatch
 
     def measure(where: Path, of: Given):
         unit = metric, FEATURE_NETWORKS["swav"], [metric]
-        return comparing._measured(of, Run(where, RunSettings()), unit)[0][metric][1]["eeg"]
+        return comparing._measured(of, RunFolder(where, RunSettings()), unit)[0][metric][1]["eeg"]
 
     loaded = lambda some: torch.from_numpy(np.stack(list(some))), forward
     monkeypatch.setattr("neurocanvas.evaluation.feature_networks.load_network", lambda *_, **__: loaded)
@@ -90,7 +90,7 @@ def test_features_are_read_a_few_at_a_time_and_once(given, tmp_path, monkeypatch
 
 
 def test_rows_are_stored_once_per_key_and_forgotten_when_no_longer_needed(tmp_path):
-    run, asked = Run(tmp_path, RunSettings()), []
+    run, asked = RunFolder(tmp_path, RunSettings()), []
 
     def lengths(keys, made_by="x"):
         def compute(rows):

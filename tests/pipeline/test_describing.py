@@ -15,7 +15,7 @@ from tiny import embed_captions, tiny_settings, write_true_captions
 from neurocanvas import artifacts
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import targets as describing
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.targets import clip as text
 from neurocanvas.targets.captions import read_captions, write_captions
@@ -42,17 +42,17 @@ def test_other_targets_go_from_embed_to_the_report(tiny_fork, target):
     assert read_predictions(run, "0")[0].shape == (8, *targets.shape[1:])
     assert list(json.loads((tiny_copy / "scores" / "summary.json").read_text())["arms"]) == ARMS
     page = (tiny_copy / "report.html").read_text()
-    assert "each trial’s retrieval picture" in page and "All 8 trials, best first" in page
+    assert "each trial’s retrieval image" in page and "All 8 trials, best first" in page
     with pytest.raises(NeuroCanvasError, match=f"--arm eeg: .* are {target}, and stable-diffusion accepts clip-text"):
-        run_stage(Run(tiny_copy, tiny_settings(embed={"target": target}, generate={"arms": ["eeg"]})), "generate")
+        run_stage(RunFolder(tiny_copy, tiny_settings(embed={"target": target}, generate={"arms": ["eeg"]})), "generate")
 
 
 def test_a_killed_embedding_goes_on_where_it_stopped(tiny_copy, monkeypatch):
-    run = Run(tiny_copy, tiny_settings())
+    run = RunFolder(tiny_copy, tiny_settings())
     file = tiny_copy / "targets" / "caption.txt"
     captions = read_captions(file)
     write_captions(file, {name: f"{captions[name]} {row}" for row, name in enumerate(captions)})
-    artifacts.finish(file, "other captions")
+    artifacts.write_sidecar(file, "other captions")
     monkeypatch.setattr(describing, "AT_ONCE", 5)
     encoded, load = [], text.load_text_encoder
 
@@ -73,7 +73,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(tiny_copy, monkeypatch):
     monkeypatch.setattr(text, "load_text_encoder", partial(killed, after=-1))
     run_stage(run, "embed")
     assert encoded == [5, 5, 5, 5, 4], "what was made of each caption is in the shared cache"
-    other = Run(tiny_copy.with_name("other"), tiny_settings())
+    other = RunFolder(tiny_copy.with_name("other"), tiny_settings())
     for name in ("data", "targets"):
         shutil.copytree(tiny_copy / name, other.folder / name)
     other.path("embeddings", "clip-text").unlink()
@@ -83,10 +83,10 @@ def test_a_killed_embedding_goes_on_where_it_stopped(tiny_copy, monkeypatch):
 
 
 def test_stimuli_of_one_caption_share_its_embedding(tiny_copy):
-    run = Run(tiny_copy, tiny_settings())
+    run = RunFolder(tiny_copy, tiny_settings())
     path = tiny_copy / "targets" / "caption.txt"
     write_captions(path, dict.fromkeys(run.stimuli, "a banana"))
-    artifacts.finish(path, "other captions")
+    artifacts.write_sidecar(path, "other captions")
     run_stage(run, "embed")
     assert (np.asarray(run.targets("clip-text")) == run.targets("clip-text")[0]).all()
 
@@ -96,13 +96,13 @@ def test_a_sketched_start_is_predicted_from_training_pictures(tiny_fork):
     tiny_copy = run.folder
     run_stage(run, "generate")
     path = tiny_copy / "predictions" / "s0_sketch.npy"
-    sketches, card = np.load(path), artifacts.read_card(tiny_copy / "predictions" / "s0.npy")
+    sketches, sidecar = np.load(path), artifacts.read_sidecar(tiny_copy / "predictions" / "s0.npy")
     assert sketches.shape == (8, 16, 16, 3) and sketches.dtype == np.uint8
-    shown = run.subjects["0"].column("image")[card["trials"]]
+    shown = run.subjects["0"].column("image")[sidecar["trials"]]
     seen = np.stack([run.dataset[1].picture(name, size=16) for name in shown]).astype(float)
     centred = [rows - rows.mean(axis=0) for rows in (sketches.astype(float), seen)]
     own = np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*centred, strict=True)])
-    assert own > 0.1  # half of the log band power of the tiny run is the picture's
+    assert own > 0.1  # half of the log band power of the tiny run is the image's
     drawn = [tiny_copy / "images" / "s0" / arm for arm in ("eeg", "sketched-start")]
     for one in sorted(drawn[1].glob("*.png")):
         assert np.asarray(Image.open(one)).tobytes() != np.asarray(Image.open(drawn[0] / one.name)).tobytes()

@@ -1,4 +1,4 @@
-"""What run.toml says after errands, and the audit of runs whose run.toml, scores or cards say another thing."""
+"""What run.toml says after errands, and the audit of runs whose run.toml, scores or sidecars say another thing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neurocanvas import artifacts
 from neurocanvas.config import save_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.audit import audit
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.report.text import audited, sentence, verdict
 from neurocanvas.workflow import run_stage
 
@@ -28,7 +28,7 @@ def codes(findings):
 def test_weights_of_another_split_than_that_of_the_folder_claim_nothing(tiny_copy, change):
     assert audit(tiny_copy)["cases"][0]["other_split"] == {}
     (tiny_copy / "splits" / "0.json").unlink()
-    Run(tiny_copy, tiny_settings(split=change)).split("0")
+    RunFolder(tiny_copy, tiny_settings(split=change)).split("0")
     found = audit(tiny_copy)
     [case] = found["cases"]
     assert case["verdict"]["code"] == "other-split" and case["can"] == []
@@ -41,7 +41,7 @@ def test_weights_of_another_split_than_that_of_the_folder_claim_nothing(tiny_cop
 @pytest.mark.parametrize("protocol", ["leave-subject-out", "pretrain-finetune"])
 def test_a_split_that_pools_subjects_is_the_one_that_trained(protocol, tmp_path):
     simulate = {"subjects": 3, "concepts": 4, "trials_per_concept": 6, "stages": 2}
-    run = Run(tmp_path, tiny_settings(simulate=simulate, split={"protocol": protocol}, encoder={"epochs": 1}))
+    run = RunFolder(tmp_path, tiny_settings(simulate=simulate, split={"protocol": protocol}, encoder={"epochs": 1}))
     for name in ("simulate", "features"):
         run_stage(run, name)
     write_true_captions(run)
@@ -56,12 +56,12 @@ def test_a_split_that_pools_subjects_is_the_one_that_trained(protocol, tmp_path)
 
 def test_imported_weights_say_nothing_of_their_split(tiny_copy):
     path = next(tiny_copy.glob("models/*_model.safetensors"))
-    card = artifacts.read_card(path)
-    del card["split"], card["selection"]
-    artifacts.write_json(artifacts.card_path(path), card)
+    sidecar = artifacts.read_sidecar(path)
+    del sidecar["split"], sidecar["selection"]
+    artifacts.write_json(artifacts.sidecar_path(path), sidecar)
     with pytest.raises(NeuroCanvasError, match=r"split: no fingerprint\); run `neurocanvas train` again"):
         audit(tiny_copy)
-    artifacts.write_json(artifacts.card_path(path), {**card, "imported": True})
+    artifacts.write_json(artifacts.sidecar_path(path), {**sidecar, "imported": True})
     [case] = audit(tiny_copy)["cases"]
     assert case["verdict"]["code"] != "other-split" and case["results"][0]["selection"] == "unknown"
 
@@ -102,12 +102,12 @@ def test_damaged_scores_are_one_sentence(fault, tiny_copy):
 
 
 @pytest.mark.parametrize("card", [[], 3, {}, {"split": 1}, {"split": {"fingerprint": None}}, {"split": {}}])
-def test_damaged_cards_of_mappers_are_one_sentence(card, tiny_copy):
+def test_damaged_cards_of_mappers_are_one_sentence(sidecar, tiny_copy):
     path = next(tiny_copy.glob("models/*_model.safetensors"))
-    artifacts.write_json(artifacts.card_path(path), card)
+    artifacts.write_json(artifacts.sidecar_path(path), sidecar)
     with pytest.raises(NeuroCanvasError, match=r"safetensors.json: damaged .*; run `neurocanvas train` again"):
         audit(tiny_copy)
-    artifacts.card_path(path).unlink()
+    artifacts.sidecar_path(path).unlink()
     with pytest.raises(NeuroCanvasError, match=r"safetensors.json: no such file; .*`neurocanvas train`"):
         audit(tiny_copy)
 
@@ -117,15 +117,16 @@ def classified(tmp_path_factory):
     """The folder of a run that one classifier answered. Only for reading."""
     folder = tmp_path_factory.mktemp("classified")
     settings = tiny_settings(classify={"models": ["ridge"]}, benchmark={"permutations": 19})
-    run_stage(Run(folder, settings), "classify")
+    run_stage(RunFolder(folder, settings), "classify")
     return folder
 
 
 BROKEN_CARDS = {
-    "list": lambda card: [], "nothing": lambda card: {}, "subject": lambda card: {**card, "subject": 0},
-    "findings": lambda card: {**card, "findings": [[1]]}, "concepts": lambda card: {**card, "concepts": [1, 2, 3, 4]},
-    "others": lambda card: {**card, "concepts": [f"none{number}" for number in range(4)]},
-    "settings": lambda card: {**card, "settings": []},
+    "list": lambda sidecar: [], "nothing": lambda sidecar: {}, "subject": lambda sidecar: {**sidecar, "subject": 0},
+    "findings": lambda sidecar: {**sidecar, "findings": [[1]]},
+    "concepts": lambda sidecar: {**sidecar, "concepts": [1, 2, 3, 4]},
+    "others": lambda sidecar: {**sidecar, "concepts": [f"none{number}" for number in range(4)]},
+    "settings": lambda sidecar: {**sidecar, "settings": []},
 }  # fmt: skip
 BROKEN_TABLES = {
     "narrow": lambda table: table[:, :3], "flat": lambda table: table[0], "empty": lambda table: table[:0],
@@ -140,11 +141,11 @@ def test_damaged_answers_of_classifiers_are_one_sentence(fault, classified, tmp_
     path = folder / "classification" / "by-stimulus" / "all" / "ridge_s0.npy"
     assert audit(folder)["cases"][0]["other_split"] == {}
     if fault in BROKEN_CARDS:
-        artifacts.write_json(artifacts.card_path(path), BROKEN_CARDS[fault](artifacts.read_card(path)))
+        artifacts.write_json(artifacts.sidecar_path(path), BROKEN_CARDS[fault](artifacts.read_sidecar(path)))
     elif fault in BROKEN_TABLES:
         np.save(path, BROKEN_TABLES[fault](np.load(path)))
     else:
-        artifacts.card_path(path).unlink()
+        artifacts.sidecar_path(path).unlink()
     with pytest.raises(NeuroCanvasError, match=r"ridge_s0.npy(.json)?: .*`neurocanvas classify`") as raised:
         audit(folder)
     assert "\n" not in str(raised.value)
@@ -161,7 +162,7 @@ def test_pictures_made_elsewhere_are_audited_by_their_scores_and_table(theirs):
     assert result["selection"] == "unknown" and result["n"] == 8 and case["design"] == "mixed"
     assert case["trials"] == {"test": 8, "gallery": 8} and case["block"] is None
     assert case["verdict"]["code"] == "unchecked" and "without the trials that trained what made" in verdict(found)
-    assert "pictures made elsewhere" in verdict(found) and "split = train" not in json.dumps(case)
+    assert "images made elsewhere" in verdict(found) and "split = train" not in json.dumps(case)
     assert "share-unknown" in codes(case["cannot"])
     assert "paired-by-table" in codes(case["findings"]) and audited(found)[0]
 
@@ -175,7 +176,7 @@ def test_what_the_table_of_pictures_does_not_say_is_unknown(theirs):
         change()
         [case] = audit(theirs.folder)["cases"]
         assert case["design"] == "block" and case["verdict"]["code"] == "block-unknown"
-        assert "ask whoever made the pictures" in sentence(case["verdict"]) and case["trials"]["test"] == 8
+        assert "ask whoever made the images" in sentence(case["verdict"]) and case["trials"]["test"] == 8
     assert "pairs-missing" in codes(case["findings"])
     shutil.rmtree(theirs.folder / "scores")
     assert audit(theirs.folder)["cases"][0]["verdict"]["code"] == "no-answers"

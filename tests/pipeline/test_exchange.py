@@ -14,7 +14,7 @@ from neurocanvas import artifacts
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import exchange as released_files
 from neurocanvas.pipeline.exchange import STAGED, export, import_files
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.targets.captions import write_captions
 from neurocanvas.workflow import run_stage
@@ -43,15 +43,15 @@ def exported(tiny_fork, narrow, tmp_path):
 def empty(tiny_data, tmp_path):
     """A run of the same data without artifacts."""
     shutil.copytree(tiny_data, tmp_path / "empty" / "data")
-    return Run(tmp_path / "empty", tiny_settings(encoder=RELEASED))
+    return RunFolder(tmp_path / "empty", tiny_settings(encoder=RELEASED))
 
 
 def test_a_run_goes_out_and_another_goes_on_with_it(exported, empty):
     run, folder = exported
     assert sorted(written_files(folder)) == EXCHANGED
     paths = import_files(empty, folder)
-    assert [artifacts.read_card(path)["imported"] for path in paths] == [True] * 4
-    assert [artifacts.read_card(path)["from"] for path in paths] == [
+    assert [artifacts.read_sidecar(path)["imported"] for path in paths] == [True] * 4
+    assert [artifacts.read_sidecar(path)["from"] for path in paths] == [
         "caption.txt", "clip_embeddings.pth", "0_all_de.npy", "mlpsd_s0_0.pth",
     ]  # fmt: skip
     for name in ("targets/caption.txt", "targets/clip_embeddings.npy", "features/s0_trials.csv", "features/s0_de.npy"):
@@ -59,8 +59,8 @@ def test_a_run_goes_out_and_another_goes_on_with_it(exported, empty):
     run_stage(empty, "predict")
     ours, theirs = (read_predictions(one, "0")[0] for one in (run, empty))
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
-    card = artifacts.read_card(empty.folder / "predictions" / "s0.npy")
-    assert [one["code"] for one in card["findings"]] == ["imported-unknown"] and card["gains"] == [1.0]
+    sidecar = artifacts.read_sidecar(empty.folder / "predictions" / "s0.npy")
+    assert [one["code"] for one in sidecar["findings"]] == ["imported-unknown"] and sidecar["gains"] == [1.0]
     before = written_files(empty.folder)
     import_files(empty, folder)
     assert written_files(empty.folder) == before, "a second time changes nothing"
@@ -80,9 +80,9 @@ def test_imported_features_are_classified_as_they_are(exported, empty):
     before = empty.path("features", "0").read_bytes()
     other = empty.settings.model_copy(update={"features": empty.settings.features.model_copy(update={"tmax": 0.3})})
     classify = other.classify.model_copy(update={"models": ("ridge",)})
-    run_stage(Run(empty.folder, other.model_copy(update={"classify": classify})), "classify")
+    run_stage(RunFolder(empty.folder, other.model_copy(update={"classify": classify})), "classify")
     assert empty.path("features", "0").read_bytes() == before
-    run_stage(Run(empty.folder, other), "features")
+    run_stage(RunFolder(empty.folder, other), "features")
     assert empty.path("features", "0").read_bytes() != before
 
 
@@ -106,7 +106,7 @@ def test_the_other_name_of_the_mapper_and_files_beside_one_another_are_found(exp
 
 def test_a_mapper_that_has_no_room_there_is_left_out_with_a_word(tiny_copy, tmp_path):
     told = []
-    paths = export(Run(tiny_copy, tiny_settings()), tmp_path / "released", tell=told.append)
+    paths = export(RunFolder(tiny_copy, tiny_settings()), tmp_path / "released", tell=told.append)
     assert [str(path.relative_to(tmp_path / "released")) for path in paths] == EXCHANGED[:3]
     assert len(told) == 1 and told[0].startswith("left out mlpsd_s0_0.pth: ") and "contrastive = 0" in told[0]
 
@@ -160,7 +160,7 @@ def test_what_a_killed_import_left_is_not_taken(exported, empty):
 def test_embeddings_go_out_whole_though_some_subjects_are_chosen(exported, tmp_path):
     run, _ = exported
     shown = run.stimuli[1:]
-    fewer = Run(run.folder, run.settings)
+    fewer = RunFolder(run.folder, run.settings)
     vars(fewer)["stimuli"] = shown
     export(fewer, tmp_path / "fewer")
     assert list(torch.load(tmp_path / "fewer" / "output" / "clip_embeddings.pth")) == run.stimuli
@@ -171,10 +171,10 @@ def test_a_mapper_is_refused_where_features_or_the_runs_mapper_are_others(export
     (folder / "de_feat" / "0_all_de.npy").unlink()
     with pytest.raises(NeuroCanvasError, match="reads the released features, and the run's are 'gaussian'"):
         import_files(empty, folder)
-    ridge = Run(empty.folder, tiny_settings(encoder={"name": "ridge"}, features={"method": "eeg-imagenet"}))
+    ridge = RunFolder(empty.folder, tiny_settings(encoder={"name": "ridge"}, features={"method": "eeg-imagenet"}))
     with pytest.raises(NeuroCanvasError, match=r"encoder\.name is 'ridge'"):
         import_files(ridge, folder)
-    released = Run(empty.folder, tiny_settings(encoder=RELEASED, features={"method": "eeg-imagenet"}))
+    released = RunFolder(empty.folder, tiny_settings(encoder=RELEASED, features={"method": "eeg-imagenet"}))
     assert empty.path("decoder", "0", 0) in import_files(released, folder)
 
 

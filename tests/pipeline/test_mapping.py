@@ -13,7 +13,7 @@ from neurocanvas import artifacts
 from neurocanvas.data.splits import make_split
 from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import made_from, make_decoder, read_inputs, read_predictions, select_inputs, train
 from neurocanvas.targets.captions import prompt, read_captions, write_captions
 from neurocanvas.targets.pretrained import BUNDLED
@@ -25,7 +25,7 @@ SEVERAL = {"subjects": 3, "stages": 2}
 
 def people(folder, protocol, subjects):
     """A run on three subjects, of whom subject 0 came back, until its predictions."""
-    run = Run(folder, tiny_settings(simulate=SEVERAL, data={"subjects": subjects}, split={"protocol": protocol}))
+    run = RunFolder(folder, tiny_settings(simulate=SEVERAL, data={"subjects": subjects}, split={"protocol": protocol}))
     run_stage(run, "simulate")
     write_true_captions(run)
     for name in UNTIL_PREDICT:
@@ -60,8 +60,8 @@ def test_features_of_the_pool_stand_in_its_order(without_one):
 
 
 def test_predictions_name_rows_of_the_subjects_own_table(without_one):
-    card = json.loads((without_one.folder / "predictions" / "s1.npy.json").read_text())
-    assert card["trials"] == list(range(24))
+    sidecar = json.loads((without_one.folder / "predictions" / "s1.npy.json").read_text())
+    assert sidecar["trials"] == list(range(24))
     decoder, own = load_decoder(without_one.path("decoder", "1", 0)), np.load(without_one.path("features", "1"))
     coordinates = np.load(without_one.folder / "predictions" / "s1.npy")
     np.testing.assert_allclose(coordinates, decoder.outputs(own), rtol=1e-4, atol=1e-4)
@@ -77,9 +77,9 @@ def test_predictions_name_rows_of_the_subjects_own_table(without_one):
 
 def test_features_made_in_another_way_do_not_train_together(without_one, tmp_path):
     shutil.copytree(without_one.folder, tmp_path / "run")
-    run = Run(tmp_path / "run", without_one.settings)
-    card = run.path("features", "2").with_name("s2_de.npy.json")
-    card.write_text(card.read_text().replace('"gaussian"', '"eeg-imagenet"'))
+    run = RunFolder(tmp_path / "run", without_one.settings)
+    sidecar = run.path("features", "2").with_name("s2_de.npy.json")
+    sidecar.write_text(sidecar.read_text().replace('"gaussian"', '"eeg-imagenet"'))
     shutil.rmtree(run.folder / "models")
     with pytest.raises(NeuroCanvasError, match=r"s2_de.npy: made in another way than those of subject 1"):
         train(run)
@@ -90,9 +90,9 @@ def test_trials_that_pretrain_train_with_the_subjects_own(tmp_path):
     (split,) = make_split(run.pool("0"), settings=run.settings.split, subject="0")
     model = json.loads(run.path("decoder", "0", 0).with_suffix(".safetensors.json").read_text())
     assert model["split"]["train"] == len(split.pretrain) + len(split.train) == 48 + len(split.train)
-    card = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
+    sidecar = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
     session = run.subjects["0"].column("session")
-    assert card["trials"] == np.flatnonzero(session == "1").tolist() and len(card["trials"]) == 24
+    assert sidecar["trials"] == np.flatnonzero(session == "1").tolist() and len(sidecar["trials"]) == 24
 
 
 def test_averaging_never_mixes_subjects(without_one):
@@ -111,14 +111,14 @@ def test_averaging_never_mixes_subjects(without_one):
 def test_a_subject_of_one_session_is_refused_and_others_are_named(without_one):
     settings = tiny_settings(simulate=SEVERAL, split={"protocol": "leave-session-out"})
     with pytest.raises(NeuroCanvasError, match=r"subject 1 has one\. Subjects with more: 0\."):
-        Run(without_one.folder, settings).pool("1")
-    assert set(Run(without_one.folder, settings).pool("0").column("subject")) == {"0"}
+        RunFolder(without_one.folder, settings).pool("1")
+    assert set(RunFolder(without_one.folder, settings).pool("0").column("subject")) == {"0"}
 
 
 def test_an_unknown_subject_is_refused_where_all_are_open(without_one):
     settings = tiny_settings(simulate=SEVERAL, split={"protocol": "leave-subject-out"}, data={"subjects": [5]})
     with pytest.raises(NeuroCanvasError, match="subject: allowed are 0, 1, 2; got '5'"):
-        _ = Run(without_one.folder, settings).subjects
+        _ = RunFolder(without_one.folder, settings).subjects
 
 
 def captions_of(folder):
@@ -144,4 +144,4 @@ def test_an_image_to_text_model_in_a_folder_captions(tiny_fork):
     run = tiny_fork(caption={"source": str(BUNDLED / "blip")})
     run_stage(run, "caption")
     assert set(captions_of(run.folder)) == set(run.stimuli)
-    assert artifacts.read_card(run.folder / "targets" / "caption.txt")["source"] == str(BUNDLED / "blip")
+    assert artifacts.read_sidecar(run.folder / "targets" / "caption.txt")["source"] == str(BUNDLED / "blip")

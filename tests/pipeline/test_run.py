@@ -17,7 +17,7 @@ from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.arms import ARMS, image_seed, likeness
 from neurocanvas.pipeline.generate import CELL, GAP, LINE, arm_inputs, chosen
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.targets.captions import read_captions
 from neurocanvas.workflow import run_all, run_stage
@@ -74,7 +74,7 @@ def test_a_run_leaves_what_the_layout_says(tiny_run):
 
 
 def test_a_second_run_writes_nothing(tiny_copy):
-    run = Run(tiny_copy, tiny_settings())
+    run = RunFolder(tiny_copy, tiny_settings())
     before, written = times(tiny_copy), (tiny_copy / "run.toml").stat().st_mtime_ns
     run_all(run)
     assert rewritten(tiny_copy, before) == set()
@@ -140,7 +140,7 @@ def test_verify_names_a_flipped_byte_and_what_is_deleted_is_made_again(tiny_copy
     path.write_bytes(content)
     assert artifacts.verify(tiny_copy)[1] == [path]
     path.unlink()
-    run_stage(Run(tiny_copy, tiny_settings()), stage)
+    run_stage(RunFolder(tiny_copy, tiny_settings()), stage)
     assert written_files(tiny_copy) == written_files(tiny_run)
 
 
@@ -160,23 +160,23 @@ def test_a_stage_out_of_order_says_what_to_run_first(tiny_copy, missing, stage, 
     path = tiny_copy / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(NeuroCanvasError, match=advice):
-        run_stage(Run(tiny_copy, tiny_settings()), stage)
+        run_stage(RunFolder(tiny_copy, tiny_settings()), stage)
 
 
 def test_bad_settings_are_not_kept(tiny_copy):
     before = (tiny_copy / "run.toml").read_bytes()
     with pytest.raises(NeuroCanvasError, match="subject"):
-        run_stage(Run(tiny_copy, tiny_settings(data={"subjects": [7]})), "features")
+        run_stage(RunFolder(tiny_copy, tiny_settings(data={"subjects": [7]})), "features")
     with pytest.raises(NeuroCanvasError) as refused:
-        run_stage(Run(tiny_copy, tiny_settings(generate={"steps": 20})), "generate")
+        run_stage(RunFolder(tiny_copy, tiny_settings(generate={"steps": 20})), "generate")
     assert f"generate.steps: {tiny_copy} was made with 2, and 20 was asked" in str(refused.value)
     assert f"neurocanvas fork {tiny_copy} NEW --set generate.steps=20" in str(refused.value)
     for verb in ("train", "classify", "benchmark", "controls"):
         with pytest.raises(NeuroCanvasError, match=r"split\.seed: .*neurocanvas fork .* --set split\.seed=5"):
-            run_stage(Run(tiny_copy, tiny_settings(split={"seed": 5})), verb)
+            run_stage(RunFolder(tiny_copy, tiny_settings(split={"seed": 5})), verb)
     assert (tiny_copy / "run.toml").read_bytes() == before
     with pytest.raises(NeuroCanvasError, match="no such folder"):
-        run_stage(Run(tiny_copy / "new", tiny_settings(simulate=None)), "features")
+        run_stage(RunFolder(tiny_copy / "new", tiny_settings(simulate=None)), "features")
     assert not (tiny_copy / "new" / "run.toml").exists()
 
 
@@ -194,9 +194,9 @@ def test_arms_that_retrieve_name_start_and_choose(tiny_fork):
     run_stage(run, "generate")
     entries = [json.loads(line) for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
     assert [entry["arm"] for entry in entries[::4]] == arms
-    card = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
+    sidecar = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
     tested = {entry["stimulus"] for entry in entries}
-    assert not tested & {run.stimuli[row] for row in card["known"][0]}
+    assert not tested & {run.stimuli[row] for row in sidecar["known"][0]}
     for entry in entries:
         first, second = (
             Image.open(tiny_copy / "images" / name)
@@ -215,7 +215,7 @@ def test_arms_that_retrieve_name_start_and_choose(tiny_fork):
 
 
 def test_best_of_keeps_the_picture_whose_caption_is_nearest(tiny_fork, monkeypatch):
-    """The captioner is replaced by one that reads the caption off the picture's brightness."""
+    """The captioner is replaced by one that reads the caption off the image's brightness."""
     run = tiny_fork(generate={"max_trials": 4, "arms": ["best-of"], "samples": 3})
     tiny_copy = run.folder
     captions = list(read_captions(tiny_copy / "targets" / "caption.txt").values())
@@ -226,13 +226,13 @@ def test_best_of_keeps_the_picture_whose_caption_is_nearest(tiny_fork, monkeypat
     run_stage(run, "generate")
     files = [json.loads(line)["file"] for line in (tiny_copy / "images" / "manifest.jsonl").read_text().splitlines()]
     path = tiny_copy / "predictions" / "s0.npy"
-    card, (predicted, means) = artifacts.read_card(path), read_predictions(run, "0")
+    sidecar, (predicted, means) = artifacts.read_sidecar(path), read_predictions(run, "0")
     for file in files:
         samples = [file, *(f"{file.removesuffix('.png')}_{number}.png" for number in (1, 2))]
         pictures = [np.asarray(Image.open(tiny_copy / "images" / name)) for name in samples]
         said = embed_captions([captions[int(picture.mean()) % len(captions)] for picture in pictures], "bundled")
         trial = json.loads(Image.open(tiny_copy / "images" / file).text["neurocanvas"])["trial"]
-        near = likeness(predicted[card["trials"].index(trial)], said.astype(np.float32), means[0])
+        near = likeness(predicted[sidecar["trials"].index(trial)], said.astype(np.float32), means[0])
         assert list(near) == sorted(near, reverse=True)
 
 
@@ -240,21 +240,21 @@ def test_captions_are_drawn_without_eeg_and_set_side_by_side(tiny_copy, tmp_path
     folder = tmp_path / "captions"
     for name in ("data", "targets"):
         shutil.copytree(tiny_copy / name, folder / name)
-    run = Run(folder, tiny_settings(generate={"arms": ["caption"], "max_trials": 5}))
+    run = RunFolder(folder, tiny_settings(generate={"arms": ["caption"], "max_trials": 5}))
     pages = run_stage(run, "generate")
     assert [page.name for page in pages] == ["page_001.png"] and not (folder / "images").exists()
     drawn = sorted((folder / "generated_from_captions").glob("n*.png"))
     assert len(drawn) == 5
     alone = np.asarray(Image.open(pages[0]))
-    whole = Run(tiny_copy, tiny_settings(generate={"arms": ["caption"]}))
-    run_stage(whole, "generate")  # where pictures from EEG are there as well
+    whole = RunFolder(tiny_copy, tiny_settings(generate={"arms": ["caption"]}))
+    run_stage(whole, "generate")  # where images from EEG are there as well
     for path in drawn:  # in batches of other sizes
         again = np.asarray(Image.open(tiny_copy / "generated_from_captions" / path.name)).astype(int)
         assert abs(again - np.asarray(Image.open(path))).max() <= 2
     beside = np.asarray(Image.open(tiny_copy / "generated_from_captions" / "page_001.png"))
     assert beside.shape[1] == alone.shape[1] + CELL + GAP
     first = beside[GAP + LINE : GAP + LINE + CELL, -GAP - CELL : -GAP]
-    assert first.std() > 1  # rows with a picture from EEG come first
+    assert first.std() > 1  # rows with an image from EEG come first
     run_stage(whole, "report")
     assert (tiny_copy / "report.html").read_text().count("Page 1: original, from caption, from EEG") == 1
     assert load_settings(tiny_copy / "run.toml").generate.arms == ("eeg", "shuffled", "mean", "oracle", "caption")
@@ -266,15 +266,15 @@ def test_captions_are_drawn_without_eeg_and_set_side_by_side(tiny_copy, tmp_path
      ({"known": None}, "generate", "by another version; run `neurocanvas predict` again")],
 )  # fmt: skip
 def test_predictions_of_another_time_are_noticed(tiny_copy, change, stage, says):
-    card = tiny_copy / "predictions" / "s0.npy.json"
-    said = {**json.loads(card.read_text()), **change}
-    card.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
+    sidecar = tiny_copy / "predictions" / "s0.npy.json"
+    said = {**json.loads(sidecar.read_text()), **change}
+    sidecar.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
     with pytest.raises(NeuroCanvasError, match=says):
-        run_stage(Run(tiny_copy, tiny_settings()), stage)
+        run_stage(RunFolder(tiny_copy, tiny_settings()), stage)
 
 
 def test_each_of_two_processes_draws_every_second_shard_of_the_whole_run(tiny_copy, monkeypatch):
-    run, whole = Run(tiny_copy, tiny_settings()), written_files(tiny_copy / "images")
+    run, whole = RunFolder(tiny_copy, tiny_settings()), written_files(tiny_copy / "images")
     shutil.rmtree(tiny_copy / "images")
     waited = []
     for index in (1, 0):
@@ -283,8 +283,8 @@ def test_each_of_two_processes_draws_every_second_shard_of_the_whole_run(tiny_co
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setattr("accelerate.PartialState", lambda process=process, **_: process)
         run_stage(run, "generate")
-        cards = sorted(path.name for path in (tiny_copy / "images").rglob("shard_*.json"))
-        assert len(cards) == (6 if index else 12)  # 4 arms of 8 pictures, 3 a shard
+        sidecars = sorted(path.name for path in (tiny_copy / "images").rglob("shard_*.json"))
+        assert len(sidecars) == (6 if index else 12)  # 4 arms of 8 images, 3 a shard
         assert (tiny_copy / "images" / "manifest.jsonl").exists() == (index == 0)
     assert waited == ["for the other"] * 2
     assert written_files(tiny_copy / "images") == whole
@@ -292,8 +292,8 @@ def test_each_of_two_processes_draws_every_second_shard_of_the_whole_run(tiny_co
 
 def test_what_is_drawn_does_not_depend_on_the_shard(tiny_copy):
     """Conditions of a few trials are those of all; shuffled gives every trial the prediction of another."""
-    run = Run(tiny_copy, tiny_settings())
-    trials = artifacts.read_card(tiny_copy / "predictions" / "s0.npy")["trials"]
+    run = RunFolder(tiny_copy, tiny_settings())
+    trials = artifacts.read_sidecar(tiny_copy / "predictions" / "s0.npy")["trials"]
     made = {}
     for arm in ("eeg", "shuffled", "mean", "random", "oracle", "retrieval", "class-name"):
         made[arm] = ARMS[arm].condition(arm_inputs(run, "0", arm, trials))
@@ -306,16 +306,16 @@ def test_what_is_drawn_does_not_depend_on_the_shard(tiny_copy):
 
 def test_test_trials_of_one_picture_can_be_averaged(tmp_path):
     settings = tiny_settings(simulate={"trials_per_concept": 6, "repeats": 3}, split={"average_test": True})
-    run = Run(tmp_path, settings)
+    run = RunFolder(tmp_path, settings)
     run_stage(run, "simulate")
     write_true_captions(run)
     for name in MAPPING[1:]:
         run_stage(run, name)
-    card = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
+    sidecar = json.loads((tmp_path / "predictions" / "s0.npy.json").read_text())
     trials, features = run.subjects["0"], np.load(tmp_path / "features" / "s0_de.npy")
     shown = trials.column("image")
-    assert len(trials) == 72 and len(card["trials"]) == 8 == len(set(shown[card["trials"]]))
-    assert ("averaged-showings", {"most": 3}) in [(one["code"], one["numbers"]) for one in card["findings"]]
-    expected = np.stack([features[shown == shown[row]].mean(axis=0) for row in card["trials"]])
+    assert len(trials) == 72 and len(sidecar["trials"]) == 8 == len(set(shown[sidecar["trials"]]))
+    assert ("averaged-showings", {"most": 3}) in [(one["code"], one["numbers"]) for one in sidecar["findings"]]
+    expected = np.stack([features[shown == shown[row]].mean(axis=0) for row in sidecar["trials"]])
     predicted = load_decoder(run.path("decoder", "0", 0)).outputs(expected)
     np.testing.assert_allclose(np.load(tmp_path / "predictions" / "s0.npy"), predicted, atol=1e-3)

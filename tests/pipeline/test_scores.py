@@ -1,4 +1,4 @@
-"""The stages evaluate and controls: further metrics, numbers behind figures, pictures made elsewhere, the audit."""
+"""The stages evaluate and controls: further metrics, numbers behind figures, images made elsewhere, the audit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.feature_networks import NotComputed
 from neurocanvas.pipeline import evaluate as comparing
-from neurocanvas.pipeline.run import Run, read_pictures
+from neurocanvas.pipeline.run import RunFolder, read_pictures
 from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.report.text import controls_verdict
 from neurocanvas.workflow import STAGES, fork, run_stage
@@ -72,7 +72,7 @@ def test_pixels_are_compared_as_mindeye_does(tiny_run):
 
 @pytest.fixture
 def networks(monkeypatch):
-    """Every network gives the mean colours of 25 parts of a picture; LPIPS is missing."""
+    """Every network gives the mean colours of 25 parts of an image; LPIPS is missing."""
 
     def load(network, *, folder, download):
         if network.title.startswith("LPIPS"):
@@ -90,7 +90,7 @@ def networks(monkeypatch):
 
 
 def test_networks_that_are_here_score_every_arm(tiny_copy, networks):
-    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+    run_stage(RunFolder(tiny_copy, tiny_settings()), "evaluate")
     found = summary(tiny_copy)
     assert found["not_computed"] == {"lpips": "no such file"}
     for arm, scores in found["arms"].items():
@@ -105,7 +105,7 @@ def test_networks_that_are_here_score_every_arm(tiny_copy, networks):
     assert found["sets"]["oracle"]["kid"]["n_seen"] == 8
     assert {download for *_, download in networks} == {False}
     networks.clear()
-    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+    run_stage(RunFolder(tiny_copy, tiny_settings()), "evaluate")
     assert networks == [] and summary(tiny_copy) == found
 
 
@@ -126,12 +126,12 @@ def test_what_was_computed_of_a_picture_is_not_computed_again(tiny_copy, monkeyp
     count(comparing, "_pixel_table", lambda args: len(args[1][0]) * len(args[1][1]))
     count(comparing, "pixels_of_pairs", lambda args: len(args[0]))
     before = written_files(tiny_copy)
-    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
+    run_stage(RunFolder(tiny_copy, tiny_settings()), "evaluate")
     assert not counts and written_files(tiny_copy) == before
     one = next((tiny_copy / "images" / "s0" / "eeg").glob("*.png"))
     shutil.copy(next((tiny_copy / "images" / "s0" / "oracle").glob("*.png")), one)
-    run_stage(Run(tiny_copy, tiny_settings()), "evaluate")
-    # a cell of 8 pictures and the pair that the variant compares; the judge has seen the other arm's picture
+    run_stage(RunFolder(tiny_copy, tiny_settings()), "evaluate")
+    # a cell of 8 images and the pair that the variant compares; the judge has seen the other arm's image
     assert counts == {"_pixel_table": 8, "pixels_of_pairs": 1}
     changed = written_files(tiny_copy)
     assert changed["scores/summary.json"] != before["scores/summary.json"]
@@ -139,17 +139,17 @@ def test_what_was_computed_of_a_picture_is_not_computed_again(tiny_copy, monkeyp
     counts.clear()
     other, settings = tiny_copy.with_name("other"), tiny_settings(evaluate={"variant": "ozcelik"})
     fork(tiny_copy, other, settings)
-    run_stage(Run(other, settings), "evaluate")
+    run_stage(RunFolder(other, settings), "evaluate")
     assert counts == {"_judge": 1, "_pixel_table": 8, "pixels_of_pairs": 4 * 8}
 
 
 def test_metrics_that_are_named_may_be_fetched_and_others_are_left_out(tiny_copy, networks, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["clip", "swav"], "weights": "/w"})), "evaluate")
+    run_stage(RunFolder(tiny_copy, tiny_settings(evaluate={"metrics": ["clip", "swav"], "weights": "/w"})), "evaluate")
     assert networks[:2] == [("CLIP ViT-L/14", "/w/clip-vit-large-patch14", True), ("SwAV ResNet-50", "/w", True)]
     assert {"clip", "swav"} < set(summary(tiny_copy)["arms"]["eeg"]) and summary(tiny_copy)["not_computed"] == {}
     with pytest.raises(NeuroCanvasError, match=r"evaluate.metrics.*alexnet2.*got 'two_way'"):
-        run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["two_way"]})), "evaluate")
+        run_stage(RunFolder(tiny_copy, tiny_settings(evaluate={"metrics": ["two_way"]})), "evaluate")
 
 
 def test_another_variant_counts_pairs_its_own_way(tiny_fork, networks):
@@ -171,7 +171,7 @@ def test_the_upper_half_is_that_of_the_judges_ranking(tiny_fork):
 
 
 def test_the_second_judge_is_listed_whatever_was_asked_for(tiny_copy, tiny_fork, networks):
-    run_stage(Run(tiny_copy, tiny_settings(evaluate={"metrics": ["swav"]})), "evaluate")
+    run_stage(RunFolder(tiny_copy, tiny_settings(evaluate={"metrics": ["swav"]})), "evaluate")
     assert "dinov2" in summary(tiny_copy)["arms"]["eeg"]
     assert {title: download for title, _, download in networks}["DINOv2 base"] is False
     with pytest.raises(NeuroCanvasError, match="--metrics: says which networks the variant mindeye asks; bread has"):
@@ -179,7 +179,7 @@ def test_the_second_judge_is_listed_whatever_was_asked_for(tiny_copy, tiny_fork,
 
 
 def test_controls_go_to_one_table(tiny_copy):
-    run = Run(tiny_copy, tiny_settings(controls={"permutations": 19, "repeats": 1}))
+    run = RunFolder(tiny_copy, tiny_settings(controls={"permutations": 19, "repeats": 1}))
     run_stage(run, "controls")
     found = json.loads((tiny_copy / "scores" / "controls.json").read_text())
     assert [row["control"] for row in found["rows"]] == list(CONTROLS) and found["overall"]["numbers"]["computed"]
@@ -204,7 +204,7 @@ def test_pictures_made_elsewhere_get_the_scores_of_our_own(tiny_run, theirs):
     shuffled = summary(theirs.folder)["arms"]["shuffled"]["two_way"]
     assert shuffled["value"] < given["two_way"]["value"] and "p_vs_shuffled" in given["two_way"]
     with pytest.raises(NeuroCanvasError, match="have no page"):
-        run_stage(Run(theirs.folder, load_settings(theirs.folder / "run.toml")), "report")
+        run_stage(RunFolder(theirs.folder, load_settings(theirs.folder / "run.toml")), "report")
 
 
 def test_a_run_of_its_own_is_not_written_over(tiny_copy, theirs):
@@ -241,8 +241,8 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     assert {(one["space"], one["n_trials"], one["n_pictures"], one["chance1"]) for one in found.values()} == {
         ("clip-text targets, 77 x 768", 8, 8, 1 / 8)
     }
-    card = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
-    rows, concept = (run.subjects["0"][card["trials"]], run.subjects["0"].column("concept")[card["trials"]])
+    sidecar = json.loads((tiny_copy / "predictions" / "s0.npy.json").read_text())
+    rows, concept = (run.subjects["0"][sidecar["trials"]], run.subjects["0"].column("concept")[sidecar["trials"]])
     seen = np.searchsorted(run.stimuli, rows.column("image"))
     targets = np.asarray(run.targets("clip-text")[seen], np.float64).reshape(8, -1)
     for centring, name in (("none", "greedy"), ("both sides", "centred greedy")):
@@ -267,7 +267,7 @@ def test_an_encoder_that_says_nothing_retrieves_nothing(tiny_fork):
 
 def test_repeated_pictures_are_retrieved_without_the_rule_that_cannot(tmp_path):
     settings = tiny_settings(simulate={"concepts": 4, "trials_per_concept": 6, "repeats": 2})
-    run = Run(tmp_path, settings)
+    run = RunFolder(tmp_path, settings)
     run_stage(run, "simulate")
     write_true_captions(run)
     for name in list(STAGES)[1:]:

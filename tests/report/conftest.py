@@ -53,8 +53,8 @@ def make_folder(
     write_table(folder / "features" / "s0_trials.csv", columns, table)
     gain = np.linspace(-0.4, 0.4, len(ch_names))[:, None] + np.array([3.0, 2.2, 1.8, 1.1, 0.4])
     features = (gain + rng.normal(0, 0.3, (n_trials, len(ch_names), 5))).astype(np.float32)
-    card = {"ch_names": list(ch_names), "bands": list(BANDS), "method": "gaussian"}
-    artifacts.write_array(folder / "features" / "s0_de.npy", features, "0", card)
+    sidecar = {"ch_names": list(ch_names), "bands": list(BANDS), "method": "gaussian"}
+    artifacts.write_array(folder / "features" / "s0_de.npy", features, "0", sidecar)
     write_pictures(folder / "images", drawings, stimuli, levels, rng)
     for fold in range(folds):
         write_card(folder / "models" / f"mlp_sd_s0_fold{fold}_model.safetensors", rng)
@@ -191,7 +191,7 @@ def write_table(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
 
 
 def write_pictures(folder: Path, drawings: list, stimuli: list[str], levels: dict[str, float], rng: Any) -> None:
-    """Write seen pictures and, as pictures of each arm, some of the right and of wrong concepts, with the manifest."""
+    """Write seen images and, as images of each arm, some of the right and of wrong concepts, with the manifest."""
     lines = []
     (folder / "seen").mkdir(parents=True)
     pixels = [Image.fromarray(render(drawing)) for drawing in drawings]
@@ -211,7 +211,7 @@ def write_pictures(folder: Path, drawings: list, stimuli: list[str], levels: dic
 
 
 def write_card(path: Path, rng: np.random.Generator) -> None:
-    """Write the card of a trained mapper: losses that fall, the validation loss rising again."""
+    """Write the sidecar of a trained mapper: losses that fall, the validation loss rising again."""
     epochs = np.arange(1, 61)
     train = 0.02 + 0.012 * np.exp(-epochs / 12) + rng.normal(0, 0.0001, 60)
     val = 0.0235 + 0.008 * np.exp(-epochs / 9) + 3e-5 * np.maximum(epochs - 28, 0) + rng.normal(0, 0.0001, 60)
@@ -221,8 +221,8 @@ def write_card(path: Path, rng: np.random.Generator) -> None:
     values = {"mlp_sd": (0.0239, 0.8, 0.0241, 0.79), "ridge": (0.0252, 0.76, 0.0254, 0.75),
               "mean": (0.0291, 0.5, 0.0292, 0.5)}  # fmt: skip
     scores = {mapper: dict(zip(names, row, strict=True)) for mapper, row in values.items()}
-    card = {"history": history, "selected_epoch": int(epochs[val.argmin()]), "scores": scores, "findings": []}
-    artifacts.write_json(artifacts.card_path(path), card)
+    sidecar = {"history": history, "selected_epoch": int(epochs[val.argmin()]), "scores": scores, "findings": []}
+    artifacts.write_json(artifacts.sidecar_path(path), sidecar)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Pages of comparison: every picture in its place, every caption in its line."""
+"""Pages of comparison: every image in its place, every caption in its line."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def test_pictures_stand_in_their_rows_and_columns_and_what_is_missing_stays_whit
 
 
 def test_there_are_as_many_pages_as_rows_need_and_captions_are_written():
-    rows = [(f"picture {number}", {"original": plain(200)}) for number in range(7)]
+    rows = [(f"image {number}", {"original": plain(200)}) for number in range(7)]
     pages = list(comparison_pages(("original",), rows, per_page=3))
     assert [page.shape[0] - GAP - LINE for page in pages] == [(CELL + LINE + GAP) * count for count in (3, 3, 1)]
     below = pages[0][GAP + LINE + CELL + 2 : GAP + LINE + CELL + LINE]

@@ -1,4 +1,4 @@
-"""The simulated data set: its layout, its physics, and how much of it is the picture."""
+"""The simulated data set: its layout, its physics, and how much of it is the image."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ MICROVOLTS = (8.0, 22.0)
 
 @cache
 def world() -> np.ndarray:
-    """Parameters of 18 x 50 pictures, concept by concept."""
+    """Parameters of 18 x 50 images, concept by concept."""
     return np.array([stimulus.parameters for stimulus in simulated._draw_stimuli(SimulateSettings())])
 
 
@@ -42,7 +42,7 @@ def brain_of(explained_variance: float) -> Brain:
 
 
 def record_trials(explained_variance: float, order: np.ndarray, tag: int = 0) -> np.ndarray:
-    """Signal of pictures of `world` in this order."""
+    """Signal of images of `world` in this order."""
     person = brain_of(explained_variance)
     drift = draw_drift(person, len(order), rng=np.random.default_rng([1, tag]))
     parts = []
@@ -55,7 +55,7 @@ def record_trials(explained_variance: float, order: np.ndarray, tag: int = 0) ->
 
 @cache
 def rapid_features(explained_variance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Log band power, (900, 310), and the order of the pictures, of one rapid recording."""
+    """Log band power, (900, 310), and the order of the images, of one rapid recording."""
     order = np.random.default_rng(7).permutation(900)
     return log_band_power(record_trials(explained_variance, order)).reshape(900, -1), order
 
@@ -74,7 +74,7 @@ def decode(features: np.ndarray, concept: np.ndarray, train: np.ndarray, test: n
 
 
 def decode_folds(features: np.ndarray, concept: np.ndarray) -> float:
-    """Mean accuracy over ten folds of held-out pictures."""
+    """Mean accuracy over ten folds of held-out images."""
     fold = np.random.default_rng(1).permutation(len(concept)) % 10
     return float(np.mean([decode(features, concept, fold != one, fold == one) for one in range(10)]))
 
@@ -139,7 +139,7 @@ def test_stage_2_has_the_released_layout(tmp_path, design):
     content = torch.load(tmp_path / "EEG-ImageNet_stage2.pth", weights_only=True)["dataset"]
     assert sum(shown) == settings.n_trials == 5 * 15 + len(content)
     assert [record["subject"] for record in content] == [16] * 15 + [18] * 15  # subjects 4 and 0
-    assert [record["stage"] for record in content[:15]] == [30] * 9 + [20] * 6  # 3 and 2 of 5 pictures
+    assert [record["stage"] for record in content[:15]] == [30] * 9 + [20] * 6  # 3 and 2 of 5 images
     assert len({record["image"] for record in content[:15]}) == 15
     trials = open_trials(DataSettings(root=str(tmp_path), subjects=("0",)))
     assert trials.column("session").tolist() == ["0"] * 15 + ["1"] * 15
@@ -188,8 +188,8 @@ def test_nothing_is_done_twice_and_a_real_file_is_not_overwritten(tmp_path):
     before = path.stat().st_mtime_ns
     assert simulate(SMALL, tmp_path) == path and path.stat().st_mtime_ns == before
     assert simulate(SMALL.model_copy(update={"seed": 3}), tmp_path).stat().st_mtime_ns > before
-    card = json.loads((tmp_path / "EEG-ImageNet.pth.json").read_text())
-    assert card["simulated"]["seed"] == 3
+    sidecar = json.loads((tmp_path / "EEG-ImageNet.pth.json").read_text())
+    assert sidecar["simulated"]["seed"] == 3
     (tmp_path / "EEG-ImageNet.pth.json").unlink()
     with pytest.raises(NeuroCanvasError, match="was not simulated"):
         simulate(SMALL, tmp_path)

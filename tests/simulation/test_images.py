@@ -1,4 +1,4 @@
-"""The drawn picture world: every concept is drawn, varies, can be told apart, and says what it is."""
+"""The drawn image world: every concept is drawn, varies, can be told apart, and says what it is."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_code_holds_the_continuous_parameters_in_the_documented_order() -> None:
 
 
 def _small_pictures() -> np.ndarray:
-    """Forty 16x16 pictures of every concept, flattened: (18, 40, 768)."""
+    """Forty 16x16 images of every concept, flattened: (18, 40, 768)."""
     rng = np.random.default_rng(6)
     stacks = np.stack([[render(sample_drawing(wnid, rng=rng), size=32) for _ in range(40)] for wnid in CONCEPTS])
     return stacks.astype(float).reshape(18, 40, 16, 2, 16, 2, 3).mean((3, 5)).reshape(18, 40, -1)
@@ -147,7 +147,7 @@ def test_a_picture_never_changes_and_does_not_depend_on_its_resolution(wnid: str
 
 
 def _peak(grating: Grating, size: int = 64) -> tuple[float, float]:
-    """Cycles per picture and orientation, in degrees, at the peak of the zero-padded spectrum."""
+    """Cycles per image and orientation, in degrees, at the peak of the zero-padded spectrum."""
     pixels = render(grating, size=size)[..., 0].astype(float) - 128
     spectrum = np.abs(np.fft.fft2(pixels, (8 * size, 8 * size)))
     down, right = np.unravel_index(spectrum.argmax(), spectrum.shape)

@@ -20,7 +20,7 @@ from neurocanvas.targets.pretrained import (
     find_family,
     load_part,
     load_picture_encoder,
-    source_print,
+    source_hash,
 )
 
 
@@ -32,9 +32,9 @@ def copied(tmp_path, monkeypatch):
     monkeypatch.setattr(families, "BUNDLED", folder)
     monkeypatch.setattr("neurocanvas.doctor.BUNDLED", folder)
     monkeypatch.setattr(families, "FAMILIES", {**FAMILIES, "bundled": row})
-    source_print.cache_clear()
+    source_hash.cache_clear()
     yield folder
-    source_print.cache_clear()
+    source_hash.cache_clear()
 
 
 def test_an_unknown_family_names_the_known_ones(tmp_path):
@@ -49,17 +49,17 @@ def test_a_folder_is_a_family(tmp_path, copied):
     assert find_family(str(copied)) == families.FAMILIES["bundled"]
     other = shutil.copytree(copied, tmp_path / "other")
     assert find_family(str(other)).judge == str(other / "clip")
-    before = source_print(str(other))
-    assert before == source_print(str(other)) != source_print("bundled")
+    before = source_hash(str(other))
+    assert before == source_hash(str(other)) != source_hash("bundled")
     weights = other / "clip" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"0")  # of the same length
-    source_print.cache_clear()
-    assert source_print(str(other)) != before
+    source_hash.cache_clear()
+    assert source_hash(str(other)) != before
 
 
 def test_the_bundled_weights_are_the_released_ones(copied):
-    assert source_print("bundled") != source_print(str(copied / "clip"))
-    assert source_print("") == "", "no folder, not the current one"
+    assert source_hash("bundled") != source_hash(str(copied / "clip"))
+    assert source_hash("") == "", "no folder, not the current one"
     listed = families.read_json(copied / "card.json", "card")["sha256"]
     assert set(listed) == {str(path.relative_to(copied)) for path in copied.rglob("*.safetensors")}
 
@@ -72,7 +72,7 @@ def test_a_flipped_byte_and_a_missing_file_are_noticed_before_loading(copied, pa
     weights.write_bytes(content)
     source = str(copied / part.split("/")[0])
     for notice in (lambda: load_part(source, lambda _: pytest.fail("loaded damage")), lambda: examine("bundled")):
-        source_print.cache_clear()
+        source_hash.cache_clear()
         with pytest.raises(NeuroCanvasError, match=rf"{part}/.*safetensors: missing or not the released bytes"):
             notice()
         weights.unlink(missing_ok=True)

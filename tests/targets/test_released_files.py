@@ -1,4 +1,4 @@
-"""The released file of embeddings: written as that code reads it, read picture by picture, refused in one line."""
+"""The released file of embeddings: written as that code reads it, read image by image, refused in one line."""
 
 import numpy as np
 import pytest

@@ -45,13 +45,13 @@ def _columns(concept: np.ndarray, stimulus: np.ndarray, n_runs: int = 1) -> dict
 
 
 def rapid_columns(n_concepts: int, n_each: int, repeats: int, *, rng: np.random.Generator) -> dict[str, Any]:
-    """Lay out a rapid design: pictures of all concepts in random order, in four runs."""
+    """Lay out a rapid design: images of all concepts in random order, in four runs."""
     stimulus = rng.permutation(np.arange(n_concepts * n_each) // repeats)
     return _columns(stimulus // (n_each // repeats), stimulus, n_runs=4)
 
 
 def block_columns(n_concepts: int, n_blocks: int, length: int, *, rng: np.random.Generator) -> dict[str, Any]:
-    """Lay out a block design: blocks of one concept in random order, every picture shown once."""
+    """Lay out a block design: blocks of one concept in random order, every image shown once."""
     while True:
         blocks = np.concatenate([rng.permutation(n_concepts) for _ in range(n_blocks)])
         if (blocks[1:] != blocks[:-1]).all():
@@ -97,7 +97,7 @@ def _bumps(strength: np.ndarray) -> np.ndarray:
 
 
 def two_way_arms(eeg: float, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw two-way scores of 100 pictures in five arms; `nearest-picture` has a mean of .6, the other null arms .5."""
+    """Draw two-way scores of 100 images in five arms; `nearest-picture` has a mean of .6, the other null arms .5."""
     means = {"eeg": eeg, "mean": 0.5, "random-trial": 0.5, "random-picture": 0.5, "nearest-picture": 0.6}
     hard = rng.normal(0, 0.1, 100)
     return {name: np.clip(mean + hard + rng.normal(0, 0.2, 100), 0, 1) for name, mean in means.items()}
@@ -148,7 +148,7 @@ CLEAN: dict[str, Simulation] = {
 def drift_in_blocks(
     *, rng: np.random.Generator, n_blocks: int = 1, length: int = TRIALS, trials: float = 60.0, size: float = 1.2
 ) -> ControlInputs:
-    """Plant drift in a block design, before the picture as after it, without any response to what is shown."""
+    """Plant drift in a block design, before the image as after it, without any response to what is shown."""
     columns = block_columns(CONCEPTS, n_blocks, length, rng=rng)
     n = len(columns["concept"])
     drift = size * random_walk(n, FEATURES, trials, rng=rng)
@@ -190,7 +190,7 @@ def ordered_blocks(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def exemplar_memory(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant a response to every single picture, none to its concept; showings of a picture are on both sides."""
+    """Plant a response to every single image, none to its concept; showings of an image are on both sides."""
     columns = rapid_columns(CONCEPTS, TRIALS, 6, rng=rng)
     concept, stimulus, n = columns["concept"], columns["stimulus"], len(columns["concept"])
     response = 1.2 * rng.standard_normal((stimulus.max() + 1, FEATURES))
@@ -207,7 +207,7 @@ def class_codes(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def looks_alone(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant a response to how pictures look; those of a concept look somewhat alike."""
+    """Plant a response to how images look; those of a concept look somewhat alike."""
     clean = clean_rapid(rng=rng)
     of_concept, of_picture = rng.standard_normal((CONCEPTS, 3)), rng.standard_normal((len(clean.order), 3))
     looks = 0.8 * of_concept[clean.concept] + of_picture[clean.stimulus]
@@ -225,7 +225,7 @@ def place_in_batch(*, rng: np.random.Generator) -> ControlInputs:
     chosen = rng.random(len(by_concept)) < 0.3
 
     def decode(features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray) -> np.ndarray:
-        """Answers of `shrinkage_lda`, but some by place."""
+        """Predictions of `shrinkage_lda`, but some by place."""
         known = np.unique(labels_train)
         named = known[shrinkage_lda(features_train, labels_train, features_test).argmax(axis=1)]
         places = np.arange(len(named))
@@ -260,12 +260,12 @@ def power_without_time(*, rng: np.random.Generator) -> ControlInputs:
 
 
 def hallucinating_generator(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant an arm `eeg` that scores above chance, but no more than the nearest training picture."""
+    """Plant an arm `eeg` that scores above chance, but no more than the nearest training image."""
     return replace(clean_rapid(rng=rng), arms=two_way_arms(0.6, rng=rng))
 
 
 def repeated_pictures(*, rng: np.random.Generator) -> ControlInputs:
-    """Plant responses to single pictures beside those to concepts; every tested picture was trained."""
+    """Plant responses to single images beside those to concepts; every tested image was trained."""
     clean = clean_rapid(rng=rng, size=0.3)
     columns = rapid_columns(CONCEPTS, TRIALS, 6, rng=rng)
     response = 1.2 * rng.standard_normal((columns["stimulus"].max() + 1, FEATURES))

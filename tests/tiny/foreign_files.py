@@ -199,7 +199,7 @@ def pictures() -> tuple[bytes, ...]:
 
 
 def tars() -> list[bytes]:
-    """A tar with a picture, and a compressed one that holds the first."""
+    """A tar with an image, and a compressed one that holds the first."""
 
     def packed(name: str, content: bytes, mode: str) -> bytes:
         stream = io.BytesIO()
@@ -292,7 +292,7 @@ def read_stimulus(folder: Path, content: bytes) -> None:
 
 
 def read_tar(folder: Path, content: bytes) -> None:
-    """Nothing is written but the picture that is asked for."""
+    """Nothing is written but the image that is asked for."""
     root = folder / "data"
     where = root / "imageNet_images" / "n02106662" / IMAGE
     where.unlink(missing_ok=True)

@@ -28,25 +28,25 @@ def embed_captions(captions, family="bundled"):
 
 
 def true_captions(settings):
-    """The captions that simulated pictures were drawn from."""
+    """The captions that simulated images were drawn from."""
     from neurocanvas.simulation.dataset import _draw_stimuli
 
     return {one.name: one.drawing.caption for one in _draw_stimuli(settings) if one.drawing is not None}
 
 
 def write_true_captions(run):
-    # so that tests of other stages do not depend on how well the captioner describes two dozen pictures
+    # so that tests of other stages do not depend on how well the captioner describes two dozen images
     from neurocanvas import artifacts
     from neurocanvas.targets.captions import write_captions
-    from neurocanvas.targets.pretrained import find_family, source_print
+    from neurocanvas.targets.pretrained import find_family, source_hash
 
     true, path = true_captions(run.settings.simulate), run.folder / "targets" / "caption.txt"
     write_captions(path, {name: true[name] for name in run.stimuli})
-    prints = {name: run.dataset[1].print_of(name) for name in run.stimuli}
-    made_by = source_print(find_family(run.settings.family).captioner)
+    prints = {name: run.dataset[1].file_hash(name) for name in run.stimuli}
+    made_by = source_hash(find_family(run.settings.family).captioner)
     recipe = run.settings.caption.recipe
     keys = [artifacts.fingerprint("caption", made_by, recipe, prints[name] or name) for name in run.stimuli]
-    artifacts.finish(path, artifacts.fingerprint("caption", run.stimuli, keys), {"images": prints})
+    artifacts.write_sidecar(path, artifacts.fingerprint("caption", run.stimuli, keys), {"images": prints})
 
 
 def written_files(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Results from elsewhere as a case to audit: tables of predictions (CSV or parquet) and folders of pictures."""
+"""Results from elsewhere as a case to audit: tables of predictions (CSV or parquet) and folders of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas.artifacts import read_text, sha256
-from neurocanvas.audit.overlap import PARTS, Answers, Case
+from neurocanvas.audit.overlap import PARTS, AuditInput, Predictions
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE, SELECTIONS
 from neurocanvas.data.images import FORMATS, open_picture
 from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order
@@ -36,10 +36,10 @@ KNOWN_OF_PAIRS = ("subject", "concept", "trial", "block", "order")
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which pictures belong together."""
+    """Which images belong together."""
 
     images: tuple[Path, ...]  # generated, in the order of the table
-    gallery: tuple[Path, ...]  # distinct seen pictures, by name
+    gallery: tuple[Path, ...]  # distinct seen images, by name
     seen: np.ndarray  # (n_images,), place in `gallery` of each image
     columns: Mapping[str, np.ndarray]
     findings: tuple[Finding, ...]
@@ -101,24 +101,24 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 
 def pictures_in(folder: Path) -> list[str]:
-    """Relative names of all pictures below a folder, sorted, hidden ones excluded."""
+    """Relative names of all images below a folder, sorted, hidden ones excluded."""
     check_folder(folder, "pictures")
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in FORMATS]
     names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
     if not names:
-        raise NeuroCanvasError(f"{folder}: no pictures in it; allowed are {', '.join(FORMATS)}.")
+        raise NeuroCanvasError(f"{folder}: no images in it; allowed are {', '.join(FORMATS)}.")
     return names
 
 
 def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pairing:
-    """Pair generated with seen pictures by a table (columns image, against) or, without one, by equal names."""
+    """Pair generated with seen images by a table (columns image, against) or, without one, by equal names."""
     made, shown = pictures_in(images), pictures_in(against)
     if table is None:
         _check_same_names(images, made, against, shown)
         rows: dict[str, np.ndarray] = {name: np.array(made) for name in PAIR_COLUMNS}
         found = [finding("paired-by-name", n=len(made))]
     else:
-        rows = read_columns(table, PAIR_COLUMNS, "one row per picture: image, against")
+        rows = read_columns(table, PAIR_COLUMNS, "one row per image: image, against")
         found = [finding("paired-by-table", table=table.name, n=len(rows["image"]))]
         unread = [name for name in rows if name not in (*PAIR_COLUMNS, *KNOWN_OF_PAIRS)]
         found += [finding("columns-unread", columns=", ".join(unread))] if unread else []
@@ -142,7 +142,7 @@ def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pair
 
 
 def _found(folder: Path, names: np.ndarray, where: str) -> list[Path]:
-    """Files of some names; raise unless each is a picture inside the folder."""
+    """Files of some names; raise unless each is an image inside the folder."""
     paths = [inside(folder, str(name), f"{where}, row {row}") for row, name in enumerate(names, 1)]
     for row, path in enumerate(paths, 1):
         if path.suffix.lower() not in FORMATS:
@@ -158,25 +158,25 @@ def _check_same_names(images: Path, made: Sequence[str], against: Path, shown: S
         folder, name = alone[0]
         raise NeuroCanvasError(
             f"{folder}: {name!r} has no file of the same name in the other folder, nor have {len(alone) - 1} more; "
-            "pair the pictures by a table (CSV with the columns image and against)."
+            "pair the images by a table (CSV with the columns image and against)."
         )
 
 
 def _check_complete(table: Path, folder: Path, names: Sequence[str], paths: Sequence[Path], *, once: bool) -> None:
-    """Raise if a picture of the folder is in no row or, with `once`, in two."""
+    """Raise if an image of the folder is in no row or, with `once`, in two."""
     given = [path.relative_to(folder).as_posix() for path in paths]
     first: dict[str, int] = {}
     for row, name in enumerate(given, 1):
         if once and name in first:
             raise NeuroCanvasError(
-                f"{table}: rows {first[name]} and {row} both name {name!r} of {folder}; one picture belongs in one row."
+                f"{table}: rows {first[name]} and {row} both name {name!r} of {folder}; one image belongs in one row."
             )
         first.setdefault(name, row)
     extra = [name for name in names if name not in first]
     if extra:
         raise NeuroCanvasError(
-            f"{table}: {len(extra)} pictures of {folder} are in no row, the first {extra[0]!r}; add rows, or take "
-            "the pictures out of the folder."
+            f"{table}: {len(extra)} images of {folder} are in no row, the first {extra[0]!r}; add rows, or take "
+            "the images out of the folder."
         )
 
 
@@ -193,7 +193,7 @@ def choose_size(pairing: Pairing) -> tuple[tuple[int, int], tuple[Finding, ...]]
 
 
 def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
-    """Read pictures in one size, (n, height, width, 3), uint8: largest centred part of that shape, Lanczos."""
+    """Read images in one size, (n, height, width, 3), uint8: largest centred part of that shape, Lanczos."""
     from PIL import Image, ImageOps
 
     pictures = np.empty((len(paths), size[1], size[0], 3), dtype=np.uint8)
@@ -223,7 +223,7 @@ NOT_TRANSDUCTIVE = frozenset({"", "0", "0.0", "no", "false", "none", "nan"})
 
 def table_case(
     path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None
-) -> Case:
+) -> AuditInput:
     """Read a table of predictions."""
     check_option("--selection", selection, SELECTIONS)
     table = _read(path)
@@ -248,15 +248,15 @@ def table_case(
         units = np.where(blocked & (columns["block"] >= 0), n + columns["block"], units)
     strata = columns.get("subject", np.zeros(n, np.int64))[test]
     steps = tuple(dict.fromkeys([*transductive, *_steps(table)]))
-    answers = Answers("the table", test, predicted[test], strata, units[test], selection, steps)
+    answers = Predictions("the table", test, predicted[test], strata, units[test], selection, steps)
     splits = [{name: np.flatnonzero(part == name) for name in PARTS if (part == name).any()}]
-    return Case(path.name, columns, splits, blocked, [answers], findings=_findings(table, names, concept, test))
+    return AuditInput(path.name, columns, splits, blocked, [answers], findings=_findings(table, names, concept, test))
 
 
 def pictures_case(
     folder: Path, summary: Mapping[str, Any] | None, pairs: Path | None, scores: Sequence[Mapping[str, Any]]
-) -> Case:
-    """Read what is known of pictures that were made elsewhere and scored by `evaluate --images A --against B`."""
+) -> AuditInput:
+    """Read what is known of images that were made elsewhere and scored by `evaluate --images A --against B`."""
     found = list(read_findings(summary["findings"])) if summary else []
     if pairs is not None and not pairs.is_file():
         found.append(finding("pairs-missing", path=str(pairs)))
@@ -274,13 +274,15 @@ def pictures_case(
     elif n and summary and summary.get("exchanged") == "blocks":
         blocked = np.ones(n, dtype=bool)
     splits = [{"test": np.arange(n), "gallery": np.unique(columns["stimulus"], return_index=True)[1]}] if n else []
-    return Case(MADE_ELSEWHERE, columns, splits, blocked, findings=tuple(found), made_elsewhere=True, scores=scores)
+    return AuditInput(
+        MADE_ELSEWHERE, columns, splits, blocked, findings=tuple(found), made_elsewhere=True, scores=scores
+    )
 
 
 def _paired(folder: Path, pairs: Path | None) -> tuple[dict[str, np.ndarray], Path]:
-    """What is known of every generated picture, and the file that says it; no rows where nothing is known."""
+    """What is known of every generated image, and the file that says it; no rows where nothing is known."""
     if pairs is not None:
-        table = read_columns(pairs, PAIR_COLUMNS, "one row per picture: image, against")
+        table = read_columns(pairs, PAIR_COLUMNS, "one row per image: image, against")
         known = {name: table[name] for name in KNOWN_OF_PAIRS if name in table}
         return {**known, "stimulus": table["against"]}, pairs
     path = folder / "scores" / "trials.csv"
@@ -369,7 +371,7 @@ def _codes(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _picture_prints(path: Path, table: Mapping[str, np.ndarray], pictures: Path | None) -> list[str]:
-    """Hashes of the picture files: those that the table gives, or of the files that it names."""
+    """Hashes of the image files: those that the table gives, or of the files that it names."""
     if "sha256" in table:
         return [str(one).lower() for one in table["sha256"]]
     if "picture" not in table:
@@ -378,7 +380,7 @@ def _picture_prints(path: Path, table: Mapping[str, np.ndarray], pictures: Path 
     hashed: dict[str, str] = {"": ""}
     for row, name in enumerate(table["picture"].tolist(), 1):
         if name not in hashed:
-            hashed[name] = sha256(inside(folder, name, f"{path}: picture, row {row}"))
+            hashed[name] = sha256(inside(folder, name, f"{path}: image, row {row}"))
     return [hashed[name] for name in table["picture"].tolist()]
 
 

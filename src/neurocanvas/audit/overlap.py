@@ -116,7 +116,7 @@ PAIRS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What one model answered to test trials."""
 
     model: str
@@ -129,19 +129,19 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Case:
+class AuditInput:
     """What was tested under one protocol, or one table of predictions."""
 
     name: str
-    columns: Mapping[str, np.ndarray]  # codes, (n_trials,); below 0: not compared (no block, no picture file)
+    columns: Mapping[str, np.ndarray]  # codes, (n_trials,); below 0: not compared (no block, no image file)
     splits: Sequence[Mapping[str, np.ndarray]]  # rows of every part, one mapping per fold and subject
     blocked: np.ndarray | None  # (n_trials,), whether the session came in blocks; None: unknown
-    answers: Sequence[Answers] = ()
+    answers: Sequence[Predictions] = ()
     scores: Sequence[Mapping[str, Any]] = ()  # results tested elsewhere, with the keys of `answer_scores`
     findings: tuple[Finding, ...] = ()
     transductive: Mapping[str, str] = field(default_factory=dict)  # `rules` that are so beside the results, `alone`
     other_split: Mapping[str, Any] = field(default_factory=dict)  # what was made on another split than `splits`
-    made_elsewhere: bool = False  # only pictures are there, so nobody can add the training trials
+    made_elsewhere: bool = False  # only images are there, so nobody can add the training trials
 
 
 def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -171,7 +171,12 @@ def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np
 
 
 def answer_scores(
-    answers: Sequence[Answers], concept: np.ndarray, groups: np.ndarray, *, rng: np.random.Generator, count: int = 1999
+    answers: Sequence[Predictions],
+    concept: np.ndarray,
+    groups: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    count: int = 1999,
 ) -> list[dict[str, Any]]:
     """Score answers, and test them by permuting the concepts of whole units; resampled within `groups` (subjects)."""
     alike: dict[bytes, list[int]] = {}
@@ -219,7 +224,7 @@ def _needed(hits: np.ndarray, n: int) -> int | None:
     return least if least <= n else None
 
 
-def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator) -> dict[str, Any]:
+def audit_cases(source: str, cases: Sequence[AuditInput], *, rng: np.random.Generator) -> dict[str, Any]:
     """Count, test and conclude for every case; the verdict is the gravest of them."""
     if not cases:
         raise NeuroCanvasError(f"{source}: nothing to audit.")
@@ -243,7 +248,7 @@ def audit_cases(source: str, cases: Sequence[Case], *, rng: np.random.Generator)
             tested, named, inside = block_answers(case.columns, case.splits)
             block = {"inside": inside, "accuracy": float(np.mean(named == concept[tested])), "chance": None, "p": None}
             if design != "block":
-                alone = Answers("block", tested, named, np.zeros(len(tested), np.int64), np.arange(len(tested)))
+                alone = Predictions("block", tested, named, np.zeros(len(tested), np.int64), np.arange(len(tested)))
                 [scores] = answer_scores([alone], concept, np.zeros(len(concept), np.int64), rng=rng)
                 block |= {"chance": scores["chance"], "p": scores["p"]}
         found.append(conclude({

@@ -25,7 +25,7 @@ from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.evaluation.pixels import MINDEYE_WINDOW, Window, pixcorr, ssim
 from neurocanvas.targets.pretrained import batches
 
-# Our own two-way score is `identification.two_way`. That of `mindeye` differs: a tie counts as a failure, and a picture
+# Our own two-way score is `identification.two_way`. That of `mindeye` differs: a tie counts as a failure, and an image
 # that several trials showed is its own distractor.
 
 
@@ -35,15 +35,15 @@ class Variant:
 
     reference: str
     differs: str
-    pixels: Preprocess | None = None  # before PixCorr and SSIM compare two pictures
+    pixels: Preprocess | None = None  # before PixCorr and SSIM compare two images
     window: Window = MINDEYE_WINDOW  # of SSIM
-    clamped: bool = False  # 8-bit generated pictures are clamped to 0 and 1 of 255 before PixCorr and SSIM
-    divisor: int = 0  # of the sum of PixCorr over pictures; 0: their number
+    clamped: bool = False  # 8-bit generated images are clamped to 0 and 1 of 255 before PixCorr and SSIM
+    divisor: int = 0  # of the sum of PixCorr over images; 0: their number
     # distractors (all others; a program that draws some of them has this mean); what is subtracted from the successes
     two_way: tuple[Literal["seen", "generated"], int] | None = None
     networks: Mapping[str, FeatureNetwork] = field(default_factory=dict)
-    jpeg: int = 0  # quality at which generated pictures pass through JPEG first; 0: not
-    generated_resize: Resize | None = None  # by PIL, of generated pictures alone, before all else
+    jpeg: int = 0  # quality at which generated images pass through JPEG first; 0: not
+    generated_resize: Resize | None = None  # by PIL, of generated images alone, before all else
     n_way: tuple[int, int] | None = None  # classes, guesses; the mean over all draws of the other classes
     upper_half: int = 0  # distractors of which the true concept must beat more than half; 0: no such score
 
@@ -70,8 +70,8 @@ VARIANTS: dict[str, Variant] = {
     ),
     "atm-old": Variant(
         "dongyangli-del/EEG_Image_decode, Generation/Reconstruction_Metrics_ATM.ipynb, first versions",
-        "MindEye's, but PixCorr is summed over a constant 982 pictures and divided by as many, and 8-bit generated "
-        "pictures are clamped to 0 and 1. As committed it stops with fewer pictures and pairs unsorted folders.",
+        "MindEye's, but PixCorr is summed over a constant 982 images and divided by as many, and 8-bit generated "
+        "images are clamped to 0 and 1. As committed it stops with fewer images and pairs unsorted folders.",
         pixels=Preprocess((SQUARE_256, Resize(425, antialias=False)), on="8-bit tensor"),
         clamped=True, divisor=982,
         two_way=("seen", 0),
@@ -89,8 +89,8 @@ VARIANTS: dict[str, Variant] = {
     ),
     "bread": Variant(
         "Promise-Z5Q2SQ/BReAD, src/metric.py",
-        "The other direction: a seen picture among generated ones, 500 drawn. SSIM of red, green and blue in a "
-        "flat window of 7. AlexNet after pooling. Pictures that are not square are distorted.",
+        "The other direction: a seen image among generated ones, 500 drawn. SSIM of red, green and blue in a "
+        "flat window of 7. AlexNet after pooling. Images that are not square are distorted.",
         pixels=Preprocess((Resize(512, "short side swapped"),), crop=512),
         window=Window(7, 0, sample_covariance=True, grey=False),
         two_way=("generated", 0),
@@ -115,8 +115,8 @@ VARIANTS: dict[str, Variant] = {
     ),
     "enigma": Variant(
         "Alljoined/ENIGMA, evaluate_recons.py and recon_inference.py",
-        "Generated pictures go through JPEG and 224 pixels, then all is compared from there, pixels at 512. One is "
-        "taken off the successes although the picture itself is none, so the best score is (n - 2) / (n - 1).",
+        "Generated images go through JPEG and 224 pixels, then all is compared from there, pixels at 512. One is "
+        "taken off the successes although the image itself is none, so the best score is (n - 2) / (n - 1).",
         pixels=Preprocess((*_FROM_224, Resize(512))),
         two_way=("seen", 1),
         networks={
@@ -135,8 +135,8 @@ VARIANTS: dict[str, Variant] = {
     ),
     "mindvis-nway": Variant(
         "zjc062/mind-vis and bbaaii/DreamDiffusion, code/eval_metrics.py",
-        "The true class is what the classifier says of the seen picture, not its label; it competes with 49 others "
-        "that are drawn 40 times for every picture.",
+        "The true class is what the classifier says of the seen image, not its label; it competes with 49 others "
+        "that are drawn 40 times for every image.",
         networks={"top1-of-50": FEATURE_NETWORKS["imagenet"]},
         n_way=(50, 1),
     ),
@@ -152,12 +152,12 @@ VARIANTS: dict[str, Variant] = {
 # Always scored beside a variant's networks: CLIP conditions generators, so it must not be the only judge.
 SECOND_JUDGE = "dinov2"
 
-# Pairs of pictures that are compared at once: memory, not result.
+# Pairs of images that are compared at once: memory, not result.
 AT_ONCE = 16
 
 
 def as_published(pictures: Sequence[np.ndarray] | np.ndarray, variant: Variant) -> list[np.ndarray]:
-    """Process generated pictures as a variant does before networks and pixel metrics see them."""
+    """Process generated images as a variant does before networks and pixel metrics see them."""
     made = [np.asarray(picture) for picture in pictures]
     if variant.jpeg:
         made = [through_jpeg(picture, variant.jpeg) for picture in made]
@@ -173,7 +173,7 @@ def pixels_of_pairs(
     variant = VARIANTS[name]
     how = variant.pixels
     if len(generated) != len(seen) or not len(seen) or how is None:
-        raise NeuroCanvasError(f"pictures: both need the same number; got {len(generated)} and {len(seen)}.")
+        raise NeuroCanvasError(f"images: both need the same number; got {len(generated)} and {len(seen)}.")
     scores = []
     for part in batches(len(seen), AT_ONCE):
         drawn: Sequence[np.ndarray] | np.ndarray = generated[part]
@@ -215,7 +215,7 @@ def score_similarity(sim: np.ndarray, metric: str, name: str) -> np.ndarray:
 
 
 def n_way_class(logits: np.ndarray, seen_logits: np.ndarray, name: str = "mindvis-nway") -> np.ndarray:
-    """Is the class of the seen picture among the best of n for the generated one?"""
+    """Is the class of the seen image among the best of n for the generated one?"""
     n_way, guesses = VARIANTS[name].n_way or (0, 0)
     table, seen = check_table(logits, "logits"), check_table(seen_logits, "seen logits")
     if table.shape != seen.shape or table.shape[1] < n_way or not n_way:

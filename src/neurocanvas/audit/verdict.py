@@ -12,13 +12,13 @@ from neurocanvas.findings import RESULT, Finding, finding
 # How epoch, penalty or model were selected.
 SELECTIONS = ("validation", "final", "test", "unknown")
 
-# The arm of pictures that were made elsewhere, and their case's name, which stands for what made them.
-GIVEN, MADE_ELSEWHERE = "given", "pictures made elsewhere"
+# The arm of images that were made elsewhere, and their case's name, which stands for what made them.
+GIVEN, MADE_ELSEWHERE = "given", "images made elsewhere"
 
 # Columns by which results carry over to what did not train, or do not.
 SCOPE = ("subject", "session", "run", "stimulus", "picture", "concept")
 
-# Columns that say which trials show the same picture.
+# Columns that say which trials show the same image.
 PICTURES = ("stimulus", "picture")
 
 # The block explains the accuracy if naming concepts by it alone reaches this share of the accuracy above chance.

@@ -40,7 +40,7 @@ DATASETS: Mapping[str, Dataset] = {
         sfreq=1000.0,
         n_images=4000,
         n_concepts=80,
-        licence="not stated; pictures under ImageNet's terms",
+        licence="not stated; images under ImageNet's terms",
         reference="Zhu et al. 2024, EEG-ImageNet: An Electroencephalogram Dataset and Benchmarks with Image Visual "
         "Stimuli of Multi-Granularity Labels",
         url="https://github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.artifacts import card_path, read_torch, torch_fingerprint
+from neurocanvas.artifacts import read_torch, sidecar_path, torch_fingerprint
 from neurocanvas.config import STAGE2_SUBJECTS, DataSettings
 from neurocanvas.data.arrays import PLAUSIBLE_MICROVOLTS, UNITS
 from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, Images
@@ -22,7 +22,7 @@ from neurocanvas.errors import NeuroCanvasError, check_folder
 WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"
 CONVERTED = "EEG-ImageNet.npy"  # the array of a converted store
 
-# Field `stage` of the stage-2 file -> run: the pass of 30 pictures of every concept came before that of 20.
+# Field `stage` of the stage-2 file -> run: the pass of 30 images of every concept came before that of 20.
 STAGE2_RUNS: Mapping[int, int] = {30: 0, 20: 1}
 
 LARGEST_SUBJECT = 9999
@@ -41,7 +41,7 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
     # All 501 samples at 1000 Hz, the first at image onset. `order` and `block` count in the subject's whole
     # recording, before `granularity` selects. The files do not say where runs begin: `run` is 0 but in stage 2.
     folder = check_folder(root, f"{WHOLE}, or {' and '.join(HALVES)}, or a converted store")
-    if converted := card_path(folder / CONVERTED).is_file():
+    if converted := sidecar_path(folder / CONVERTED).is_file():
         from neurocanvas.data.store import open_converted
 
         first, trials = folder / CONVERTED, open_converted(folder, settings.unit)

@@ -1,4 +1,4 @@
-"""Import the pictures that were shown from ImageNet, as image-net.org, Kaggle or Hugging Face distribute it."""
+"""Import the images that were shown from ImageNet, as image-net.org, Kaggle or Hugging Face distribute it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neurocanvas.artifacts import write_text
 from neurocanvas.data.images import IMAGENET_FOLDERS, PICTURES_FOLDER
 from neurocanvas.errors import NeuroCanvasError, check_inside
 
-# Most bytes of a picture in a tar, or of a tar header; ImageNet's largest picture has 15 MB.
+# Most bytes of an image in a tar, or of a tar header; ImageNet's largest image has 15 MB.
 LARGEST = 64 * 2**20
 
 _ID = re.compile(r"n\d+_\w+\.(?:JPEG|jpg|jpeg|png)")
@@ -21,13 +21,13 @@ _HUGGING_FACE = re.compile(r"(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)")
 def import_pictures(
     source: Path | str, root: Path | str, ids: Iterable[str], *, progress: Callable[[int], None] = lambda _: None
 ) -> list[str]:
-    """Copy the pictures of `ids` to `root/imageNet_images/<wnid>/<image id>`; returns the ids that no source had."""
-    # Tars are streamed, no further than the last picture needed; links and folders in them are ignored. A tar cut off
-    # exactly between two pictures cannot be told from a shorter one: what it lacks is reported as missing.
+    """Copy the images of `ids` to `root/imageNet_images/<wnid>/<image id>`; returns the ids that no source had."""
+    # Tars are streamed, no further than the last image needed; links and folders in them are ignored. A tar cut off
+    # exactly between two images cannot be told from a shorter one: what it lacks is reported as missing.
     wanted: dict[str, Path] = {}
     for name in sorted(set(ids)):
         if not _ID.fullmatch(name):
-            raise NeuroCanvasError(f"pictures: ids of ImageNet look like n02106662_1410.JPEG; got {name!r}.")
+            raise NeuroCanvasError(f"images: ids of ImageNet look like n02106662_1410.JPEG; got {name!r}.")
         wanted[name] = Path(root) / PICTURES_FOLDER / name.split("_")[0] / name
     missing = {name: path for name, path in wanted.items() if not path.is_file()}
     progress(len(wanted) - len(missing))
@@ -39,13 +39,13 @@ def import_pictures(
 
 
 def _pictures(source: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield every missing picture in the source, name and bytes; the caller removes it from `missing`."""
+    """Yield every missing image in the source, name and bytes; the caller removes it from `missing`."""
     if source.is_file():
         if missing:
             yield from _in_tar(source, missing)
         return
     if not source.is_dir():
-        raise NeuroCanvasError(f"{source}: no such file or folder; it should hold pictures of ImageNet, or tars.")
+        raise NeuroCanvasError(f"{source}: no such file or folder; it should hold images of ImageNet, or tars.")
     for name in sorted(missing):
         for folder in IMAGENET_FOLDERS:
             path = source / folder / name.split("_")[0] / name
@@ -58,7 +58,7 @@ def _pictures(source: Path, missing: dict[str, Path]) -> Iterator[tuple[str, byt
 
 
 def _in_tar(path: Path, missing: dict[str, Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield every missing picture of a tar, or of the tars in it."""
+    """Yield every missing image of a tar, or of the tars in it."""
     try:
         with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
             yield from _members(archive, missing)
@@ -80,7 +80,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool = False) -> Iterator[tuple[str, bytes]]:
-    """Yield every missing picture of an open tar and of the tars in it, one level deep."""
+    """Yield every missing image of an open tar and of the tars in it, one level deep."""
     for member in archive:
         if not missing:
             return

@@ -17,21 +17,21 @@ from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check
 if TYPE_CHECKING:
     from PIL import Image
 
-# Suffixes of pictures -> what Pillow may decode; nothing else is tried, whatever a file is called.
+# Suffixes of images -> what Pillow may decode; nothing else is tried, whatever a file is called.
 FORMATS: Mapping[str, str] = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
 
-# Pictures with more pixels are refused: a file of a few bytes can claim any size.
+# Images with more pixels are refused: a file of a few bytes can claim any size.
 MANY_PIXELS = 50_000_000
 
 
 @contextmanager
 def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
-    """Open a picture; errors while the block decodes it become a message about the file as well."""
+    """Open an image; errors while the block decodes it become a message about the file as well."""
     from PIL import Image
 
-    check_file(path, f"a picture; {remedy}")
+    check_file(path, f"an image; {remedy}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit below is stricter than Pillow's, and damage is an error here
@@ -51,12 +51,12 @@ def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise NeuroCanvasError(f"{path}: claims to have too many pixels ({error}); {remedy}.") from error
     except Image.UnidentifiedImageError as error:
-        raise NeuroCanvasError(f"{path}: not a picture; allowed are {', '.join(FORMATS)}; {remedy}.") from error
+        raise NeuroCanvasError(f"{path}: not an image; allowed are {', '.join(FORMATS)}; {remedy}.") from error
     except Exception as error:  # decoders raise many kinds on damaged bytes
-        raise NeuroCanvasError(f"{path}: damaged, or not a picture ({error}); {remedy}.") from error
+        raise NeuroCanvasError(f"{path}: damaged, or not an image ({error}); {remedy}.") from error
 
 
-# Folder of the pictures beside the EEG file: `imageNet_images/<wnid>/<image id>`.
+# Folder of the images beside the EEG file: `imageNet_images/<wnid>/<image id>`.
 PICTURES_FOLDER = "imageNet_images"
 
 # Where folders named by wnid lie in a data folder, and in ImageNet as image-net.org and Kaggle give it.
@@ -97,7 +97,7 @@ N_FINE, FINE_GROUP = 40, 8
 
 @dataclass(frozen=True)
 class Images:
-    """The pictures of a data set; opening reads no pixels.
+    """The images of a data set; opening reads no pixels.
 
     Parameters
     ----------
@@ -108,9 +108,9 @@ class Images:
     names : mapping of str to str
         Concept -> English name.
     files : mapping of str to Path
-        Stimulus id -> picture file; empty for gratings, which are drawn on demand.
+        Stimulus id -> image file; empty for gratings, which are drawn on demand.
     folder : Path, optional
-        Folder that the files must be in: a link that leaves it is refused when the picture is read.
+        Folder that the files must be in: a link that leaves it is refused when the image is read.
 
     Raises
     ------
@@ -137,7 +137,7 @@ class Images:
 
     @classmethod
     def from_folder(cls, root: Path | str, ids: Iterable[str] | None = None) -> Images:
-        """Find the pictures of `root/imageNet_images/<wnid>/<image id>`, or of an ImageNet folder.
+        """Find the images of `root/imageNet_images/<wnid>/<image id>`, or of an ImageNet folder.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ class Images:
             The folder that holds `imageNet_images`, or else one of the other `IMAGENET_FOLDERS` with folders in it
             that are named by wnid.
         ids : iterable of str, optional
-            Which stimuli; by default all that the folder holds. A picture may be missing until it is read.
+            Which stimuli; by default all that the folder holds. An image may be missing until it is read.
 
         Returns
         -------
@@ -156,19 +156,19 @@ class Images:
         Raises
         ------
         NeuroCanvasError
-            If `ids` is None and there is no such folder, or no picture in it; or if an id is not a file name.
+            If `ids` is None and there is no such folder, or no image in it; or if an id is not a file name.
         """
         places = [Path(root) / name for name in IMAGENET_FOLDERS]
         folder = next((one for one in places if any(map(Path.is_dir, one.glob("n[0-9]*")))), places[0])
         if ids is None:
-            check_folder(folder, "the pictures, as <wnid>/<image id>")
+            check_folder(folder, "the images, as <wnid>/<image id>")
             found = {
                 path.name: path
                 for path in sorted(folder.glob("*/*"))
                 if path.suffix.lower() in (".jpeg", ".jpg", ".png")
             }
             if not found:
-                raise NeuroCanvasError(f"{folder}: no pictures; they belong there as <wnid>/<image id>.")
+                raise NeuroCanvasError(f"{folder}: no images; they belong there as <wnid>/<image id>.")
         else:
             found = {name: folder / name.split("_")[0] / name for name in sorted(set(ids))}
         for name in found:
@@ -192,7 +192,7 @@ class Images:
         return cls(ids, {name: name for name in ids}, {name: GRATINGS[name].caption for name in ids}, {})
 
     def path(self, stimulus: str) -> Path | None:
-        """Path of the picture of a stimulus, which need not exist.
+        """Path of the image of a stimulus, which need not exist.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class Images:
         Returns
         -------
         Path or None
-            None for a picture that is drawn on demand.
+            None for an image that is drawn on demand.
 
         Raises
         ------
@@ -219,7 +219,7 @@ class Images:
         return check_inside(self.folder, path.relative_to(self.folder).as_posix(), f"stimulus {stimulus}")
 
     def picture(self, stimulus: str, size: int | None = None) -> np.ndarray:
-        """Read or draw a picture.
+        """Read or draw an image.
 
         Parameters
         ----------
@@ -235,7 +235,7 @@ class Images:
         Raises
         ------
         NeuroCanvasError
-            If the stimulus is unknown, or its file is missing or is not a picture.
+            If the stimulus is unknown, or its file is missing or is not an image.
         """
         path = self.path(stimulus)
         if path is None:
@@ -250,8 +250,8 @@ class Images:
             colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)
         return np.asarray(colour)
 
-    def print_of(self, stimulus: str) -> str | None:
-        """Hash the bytes of a picture.
+    def file_hash(self, stimulus: str) -> str | None:
+        """Hash the bytes of an image.
 
         Parameters
         ----------
@@ -272,14 +272,14 @@ class Images:
         return sha256(path) if path is not None and path.is_file() else None
 
     def fingerprint(self) -> str:
-        """Hash the ids, concepts, names and the bytes of every picture that exists.
+        """Hash the ids, concepts, names and the bytes of every image that exists.
 
         Returns
         -------
         str
             16 hex digits.
         """
-        contents = [self.print_of(name) for name in self.ids]
+        contents = [self.file_hash(name) for name in self.ids]
         drawn = [repr(self.picture(name).tobytes()) for name in self.ids if name not in self.files]
         return fingerprint(list(self.ids), dict(self.concepts), dict(self.names), contents, drawn)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from neurocanvas.artifacts import card_path
+from neurocanvas.artifacts import sidecar_path
 from neurocanvas.config import DataSettings
 from neurocanvas.data.eeg_imagenet import find_released, fine_groups, open_eeg_imagenet
 from neurocanvas.data.images import Images, read_names
@@ -29,7 +29,7 @@ def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
     trials = open_eeg_imagenet(root, settings)
     images = cast(Images, trials.images)
     some = trials.signal(np.unique(np.linspace(0, len(trials) - 1, _SAMPLED).astype(int)))
-    converted = card_path(root / ARRAY).is_file()
+    converted = sidecar_path(root / ARRAY).is_file()
     files = [root / ARRAY, root / TABLE] if converted else find_released(root)
     in_file = "µV, converted" if converted else settings.unit.replace("auto", "V")
     missing = [name for name in images.ids if not images.files[name].is_file()]
@@ -113,7 +113,7 @@ def _concepts(trials: Trials, images: Images, root: str) -> list[dict[str, Any]]
         blocks = groups(trials[rows], "block")
         row = {
             "concept": wnid,
-            "name": images.names.get(wnid, wnid),  # a label need not be that of the picture's folder
+            "name": images.names.get(wnid, wnid),  # a label need not be that of the image's folder
             "granularity": f"fine{group_of[wnid]}" if wnid in group_of else "coarse",
             "trials": int(rows.sum()),
             "blocks": int(blocks.max()) + 1,

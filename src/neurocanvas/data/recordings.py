@@ -244,7 +244,7 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
     shown = [_shown(run, recording) for run in runs]
     image = [name for _, names in shown for name in names]
     if not image:
-        raise NeuroCanvasError(f"{folder}: no picture onset in {len(runs)} files; see data.recording.events.")
+        raise NeuroCanvasError(f"{folder}: no image onset in {len(runs)} files; see data.recording.events.")
     starts = [_starts(run, events, recording) for run, (events, _) in zip(runs, shown, strict=True)]
     number = np.repeat(np.arange(len(runs)), [len(run_starts) for run_starts in starts])
     images = Images.from_gratings() if recording.pictures == "gratings" else Images.from_folder(recording.pictures)
@@ -278,7 +278,7 @@ def _check_alike(runs: list[Run]) -> None:
 
 
 def _shown(run: Run, recording: RecordingSettings) -> tuple[np.ndarray, list[str]]:
-    """Onset samples and stimulus names of the pictures; events mapped to '' are left out."""
+    """Onset samples and stimulus names of the images; events mapped to '' are left out."""
     samples, names = [], []
     for index, sample in enumerate(run.events):
         parts = {}
@@ -287,7 +287,7 @@ def _shown(run: Run, recording: RecordingSettings) -> tuple[np.ndarray, list[str
             if value not in words:
                 raise NeuroCanvasError(
                     f"{run.path}: {source} is {value!r} at {sample / run.sfreq:.3f} s; data.recording.events "
-                    f"allows {', '.join(words)}. Add it, with '' if it is not the onset of a picture."
+                    f"allows {', '.join(words)}. Add it, with '' if it is not the onset of an image."
                 )
             parts[source] = words[value]
             if not words[value]:
@@ -348,7 +348,7 @@ def _metadata(
     for name in dict.fromkeys(image):
         if name not in images.ids:
             raise NeuroCanvasError(
-                f"stimulus {name!r} has no picture; there are {len(images.ids)}, such as "
+                f"stimulus {name!r} has no image; there are {len(images.ids)}, such as "
                 f"{', '.join(images.ids[:8])}. See data.recording.stimulus and data.recording.pictures."
             )
     subjects, sessions = (np.array(column) for column in zip(*places, strict=True))

@@ -370,7 +370,7 @@ def _kfold_by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings)
         if len(members) < settings.folds:
             raise NeuroCanvasError(
                 f"protocol kfold-by-stimulus: concept {name} has {len(members)} stimuli, fewer than {settings.folds} "
-                "folds; lower split.folds, or use leave-run-out if every picture was shown in every run."
+                "folds; lower split.folds, or use leave-run-out if every image was shown in every run."
             )
         part[rng.permutation(members)] = np.arange(len(members)) % settings.folds
     part_of = part[np.searchsorted(image, trials.column("image")[own])]
@@ -384,7 +384,7 @@ def _kfold_by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings)
 
 
 def _leave_run_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
-    """Test each run in turn; pictures may repeat across runs, so no stimulus can be held out for validation."""
+    """Test each run in turn; images may repeat across runs, so no stimulus can be held out for validation."""
     run = groups(trials, "run")
     session = trials.column("session") if "session" in trials.metadata else np.full(len(trials), "0")
     several_sessions = len(np.unique(session[own])) > 1
@@ -581,7 +581,7 @@ def _hold_out_images(
         if count >= len(of_concept):
             raise NeuroCanvasError(
                 f"split: concept {name} has {len(of_concept)} stimuli, too few to hold out {fraction:.0%} "
-                "and train on the rest; use leave-run-out if every picture was shown in every run."
+                "and train on the rest; use leave-run-out if every image was shown in every run."
             )
         held.extend(rng.choice(of_concept, count, replace=False))
     out = np.isin(trials.column("image")[rows], held)

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from neurocanvas.artifacts import (
-    atomic,
+    atomic_write,
     fingerprint,
-    finish,
-    is_done,
+    is_cached,
     read_array,
-    read_card,
+    read_sidecar,
     read_text,
     sha256,
     torch_fingerprint,
+    write_sidecar,
     write_text,
 )
 from neurocanvas.config import DataSettings
@@ -50,14 +50,14 @@ def convert(
     root, folder = check_folder(settings.root, "EEG-ImageNet files to convert"), Path(target)
     path, listing = folder / ARRAY, folder / TABLE
     inputs = fingerprint("converted", _VERSION, torch_fingerprint(find_released(root), PURPOSE), settings.unit)
-    if is_done(path, inputs) and listing.is_file() and sha256(listing) == read_card(path).get("table"):
+    if is_cached(path, inputs) and listing.is_file() and sha256(listing) == read_sidecar(path).get("table"):
         return path
     paths, trials, file = open_released(root, settings.unit)
     rows = np.argsort(ranks(trials.column("subject")), kind="stable")
     if settings.unit == "auto":
         check_volts(paths, trials, file, rows)
     advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), SPEC.n_times)
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         with temporary.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
             begin = stream.tell()
@@ -69,11 +69,11 @@ def convert(
             advance(written)
     table = trials.metadata.iloc[rows]
     write_text(listing, csv_text([list(table), *table.itertuples(index=False)]))
-    card = {
+    sidecar = {
         "table": sha256(listing), "source": trials.source, "unit": settings.unit,
         "sfreq": SPEC.sfreq, "ch_names": list(CH_NAMES), "shape": list(shape), "stored": "µV",
     }  # fmt: skip
-    finish(path, inputs, card)
+    write_sidecar(path, inputs, sidecar)
     return path
 
 
@@ -103,20 +103,20 @@ def write_part(part: Part) -> int:
 def open_converted(root: Path, unit: str) -> Trials:
     """Open a converted store; reads its table and no signal."""
     path, again = root / ARRAY, f"run `convert` again, or delete {ARRAY} and its card"
-    card = read_card(path)
-    made = card.get("unit")
+    sidecar = read_sidecar(path)
+    made = sidecar.get("unit")
     if unit not in ("auto", made) and (unit, made) != ("V", "auto"):
         raise NeuroCanvasError(f"{path}: made with other settings, unit {made} where {unit} is asked for; {again}.")
     beside = find_released(root)
-    if beside and torch_fingerprint(beside, PURPOSE) != card.get("source"):
+    if beside and torch_fingerprint(beside, PURPOSE) != sidecar.get("source"):
         raise NeuroCanvasError(f"{path}: made from other files than {', '.join(p.name for p in beside)}; {again}.")
     text = read_text(root / TABLE, "the trials of the converted store")
     signal = read_array(path, "the signal of the converted store")
     shape = signal.shape
     if signal.dtype != np.float32:
         raise NeuroCanvasError(f"{path}: float32 is needed; got {signal.dtype}; {again}.")
-    if sha256(root / TABLE) != card.get("table") or list(shape) != card.get("shape"):
-        raise NeuroCanvasError(f"{path}: array, table and card do not belong together; {again}.")
+    if sha256(root / TABLE) != sidecar.get("table") or list(shape) != sidecar.get("shape"):
+        raise NeuroCanvasError(f"{path}: array, table and sidecar do not belong together; {again}.")
     try:
         names, *lines = csv.reader(io.StringIO(text))
         cells = dict(zip(names, zip(*lines, strict=True)))
@@ -134,4 +134,4 @@ def open_converted(root: Path, unit: str) -> Trials:
     def read(indices: np.ndarray) -> np.ndarray:
         return np.asarray(signal[indices], dtype=np.float32)
 
-    return Trials(metadata, SPEC, read, str(card.get("fingerprint")))
+    return Trials(metadata, SPEC, read, str(sidecar.get("fingerprint")))

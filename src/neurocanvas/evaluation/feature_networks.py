@@ -1,4 +1,4 @@
-"""Feature networks: which frozen network compares pictures, at which layer, after which preprocessing."""
+"""Feature networks: which frozen network compares images, at which layer, after which preprocessing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 # Published scores differ by preprocessing alone, so a step says everything. Up to release 0.16, torchvision resizes
-# tensors without antialiasing by default; PIL pictures are always antialiased.
+# tensors without antialiasing by default; PIL images are always antialiased.
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 SHAPES = ("square", "short side", "short side swapped")
@@ -50,7 +50,7 @@ class Preprocess:
     crop: int = 0  # side of the central square; 0: none
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"  # floats; floats rounded to 8 bits per step; PIL pictures
+    on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"  # floats; floats rounded to 8 bits per step; PIL images
 
 
 def resize_picture(picture: np.ndarray, steps: Sequence[Resize], on: str = "tensor", crop: int = 0) -> np.ndarray:
@@ -61,7 +61,7 @@ def resize_picture(picture: np.ndarray, steps: Sequence[Resize], on: str = "tens
 
     values = np.asarray(picture)
     if values.ndim != 3 or values.shape[-1] != 3 or values.dtype != np.uint8 or not values.size:
-        raise NeuroCanvasError(f"pictures: RGB, uint8, (h, w, 3), are needed; got {values.dtype} {values.shape}.")
+        raise NeuroCanvasError(f"images: RGB, uint8, (h, w, 3), are needed; got {values.dtype} {values.shape}.")
     pil = check_option("on", on, KINDS) == "pil"
     made = values if pil else values.astype(np.float32) / np.float32(255)
     for step in steps:
@@ -89,27 +89,27 @@ def resize_picture(picture: np.ndarray, steps: Sequence[Resize], on: str = "tens
         return made
     height, width = made.shape[:2]
     if min(height, width) < crop:
-        raise NeuroCanvasError(f"pictures: at least {crop} x {crop} pixels are needed to crop; got {height} x {width}.")
+        raise NeuroCanvasError(f"images: at least {crop} x {crop} pixels are needed to crop; got {height} x {width}.")
     top, left = round((height - crop) / 2), round((width - crop) / 2)
     return made[top : top + crop, left : left + crop]
 
 
 def preprocess(pictures: Sequence[np.ndarray] | np.ndarray, how: Preprocess) -> torch.Tensor:
-    """Input of a network, (n, 3, height, width), float32, from pictures (h, w, 3), uint8, of any size."""
+    """Input of a network, (n, 3, height, width), float32, from images (h, w, 3), uint8, of any size."""
     import torch
 
     made = [resize_picture(picture, how.resizes, how.on, how.crop) for picture in pictures]
     sizes = {picture.shape[:2] for picture in made}
     if len(sizes) != 1:
         raise NeuroCanvasError(
-            f"pictures: one size is needed after resizing; got {sorted(sizes)}. Add a crop, or resize to a square."
+            f"images: one size is needed after resizing; got {sorted(sizes)}. Add a crop, or resize to a square."
         )
     values = (np.stack(made) - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32))
 
 
 def through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    """Save a picture as JPEG and read it again."""
+    """Save an image as JPEG and read it again."""
     from PIL import Image
 
     if not 1 <= quality <= 95:
@@ -127,7 +127,7 @@ SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 FID_INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
-# MindEye resizes all pictures to 256 x 256 first; its log shows a torchvision that did not antialias tensors.
+# MindEye resizes all images to 256 x 256 first; its log shows a torchvision that did not antialias tensors.
 SQUARE_256 = Resize(256, "square", antialias=False)
 
 
@@ -226,11 +226,11 @@ def extract_features(
     *,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """One layer's output for every picture, flattened: (n, n_features), float32; AlexNet(2) has 184,512 features."""
+    """One layer's output for every image, flattened: (n, n_features), float32; AlexNet(2) has 184,512 features."""
     import torch
 
     if not len(pictures):
-        raise NeuroCanvasError("pictures: at least one is needed; got none.")
+        raise NeuroCanvasError("images: at least one is needed; got none.")
     found = np.empty((0, 0), np.float32)
     for part in batches(len(pictures), batch_size):
         with torch.inference_mode():
@@ -260,7 +260,7 @@ def lpips(
     import torch
 
     if len(generated) != len(seen) or not len(seen):
-        raise NeuroCanvasError(f"lpips: both need the same number of pictures; got {len(generated)} and {len(seen)}.")
+        raise NeuroCanvasError(f"lpips: both need the same number of images; got {len(generated)} and {len(seen)}.")
     distances = []
     for part in batches(len(seen), batch_size):
         with torch.inference_mode():
@@ -280,7 +280,7 @@ ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
 
 
 def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> tuple[Prepare, Forward]:
-    """Load a network, never a substitute: pictures -> (n, 3, height, width), and that -> its layers."""
+    """Load a network, never a substitute: images -> (n, 3, height, width), and that -> its layers."""
     if folder and not os.path.isdir(folder):
         raise NotComputed(f"{folder}: no such folder")
     how, layers = network.preprocess, network.layers
@@ -291,7 +291,7 @@ def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = 
 
         if how is not None:
             return preprocess(pictures, how)
-        if network.library == "torch-fidelity":  # takes 8-bit pictures and resizes them itself
+        if network.library == "torch-fidelity":  # takes 8-bit images and resizes them itself
             return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2)
         made: torch.Tensor = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return made

@@ -1,4 +1,4 @@
-"""Identification: is the picture that was seen more similar to what was generated than other pictures are?"""
+"""Identification: is the image that was seen more similar to what was generated than other images are?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_table(table: np.ndarray, name: str) -> np.ndarray:
     values = np.asarray(table, dtype=np.float64)
     if values.ndim != 2 or len(values) < 1 or values.shape[1] < 2:
         raise NeuroCanvasError(
-            f"{name}: needs shape (n_trials, n_pictures) with at least 1 trial and 2 pictures; "
+            f"{name}: needs shape (n_trials, n_pictures) with at least 1 trial and 2 images; "
             f"got {values.shape}. Evaluate more trials."
         )
     if not np.isfinite(values).all():
@@ -29,7 +29,7 @@ def check_table(table: np.ndarray, name: str) -> np.ndarray:
 
 
 def read_true(table: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Read each trial's score at the picture that was really seen."""
+    """Read each trial's score at the image that was really seen."""
     columns = np.asarray(true)
     if columns.shape != (len(table),) or not np.issubdtype(columns.dtype, np.integer):
         raise NeuroCanvasError(
@@ -68,7 +68,7 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def two_way_table(sim: np.ndarray) -> np.ndarray:
-    """Two-way identification of every trial, with every picture taken as the true one in turn."""
+    """Two-way identification of every trial, with every image taken as the true one in turn."""
     from scipy.stats import rankdata
 
     table = check_table(sim, "similarities")
@@ -79,21 +79,21 @@ def two_way_table(sim: np.ndarray) -> np.ndarray:
 
 
 def n_way_top_k_table(sim: np.ndarray, n: int, k: int = 1) -> np.ndarray:
-    """n-way top-k identification of every trial, with every picture taken as the true one in turn."""
+    """n-way top-k identification of every trial, with every image taken as the true one in turn."""
     from scipy.stats import rankdata
 
     others = np.shape(sim)[-1] - 1
     if not 2 <= n <= others + 1 or not 1 <= k <= n:
         raise NeuroCanvasError(
-            f"n-way top-k: 2 <= n <= {others + 1} pictures and 1 <= k <= n are allowed; got n={n}, k={k}."
+            f"n-way top-k: 2 <= n <= {others + 1} images and 1 <= k <= n are allowed; got n={n}, k={k}."
         )
-    # of a true picture with so many better ones among the others: the chance that fewer than k are drawn
+    # of a true image with so many better ones among the others: the chance that fewer than k are drawn
     draws = comb(others, n - 1)
     success = [
         sum(comb(better, j) * comb(others - better, n - 1 - j) for j in range(min(k, better + 1))) / draws
         for better in range(others + 1)
     ]
-    # ties broken at random put 0, 1, ... or `tied` of the equal pictures before the true one, equally often
+    # ties broken at random put 0, 1, ... or `tied` of the equal images before the true one, equally often
     summed = np.concatenate([[0.0], np.cumsum(success)])
     table = check_table(sim, "similarities")
     found = np.empty(table.shape)

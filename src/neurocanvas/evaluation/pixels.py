@@ -1,4 +1,4 @@
-"""Pixel metrics, as MindEye defines them, on pictures that already have the size they are compared at."""
+"""Pixel metrics, as MindEye defines them, on images that already have the size they are compared at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from neurocanvas.errors import NeuroCanvasError
 
-# Weights of red, green and blue in the grey picture (ITU-R BT.709, as scikit-image's rgb2gray has them).
+# Weights of red, green and blue in the grey image (ITU-R BT.709, as scikit-image's rgb2gray has them).
 LUMA = (0.2125, 0.7154, 0.0721)
 
 
@@ -33,25 +33,25 @@ def _check_pictures(images: np.ndarray, others: np.ndarray, *, table: bool) -> t
     for name, stack in (("images", images), ("others", others)):
         values = np.asarray(stack)
         if values.ndim != 4 or values.shape[-1] != 3 or not len(values):
-            raise NeuroCanvasError(f"{name}: RGB pictures, (n, h, w, 3), are needed; got {values.shape}.")
+            raise NeuroCanvasError(f"{name}: RGB images, (n, h, w, 3), are needed; got {values.shape}.")
         if not np.issubdtype(values.dtype, np.floating) or not (values.min() >= 0 and values.max() <= 1):
             raise NeuroCanvasError(
                 f"{name}: floats from 0 to 1 are needed; got {values.dtype} from {values.min()} to "
-                f"{values.max()}. Divide 8-bit pictures by 255."
+                f"{values.max()}. Divide 8-bit images by 255."
             )
         stacks.append(values.astype(np.float64, copy=False))
     left, right = stacks
     if left.shape[1:] != right.shape[1:]:
         raise NeuroCanvasError(f"images, others: one size is needed; got {left.shape[1:3]}, {right.shape[1:3]}.")
     if not table and len(left) != len(right):
-        raise NeuroCanvasError(f"pairs of pictures: both need the same number; got {len(left)} and {len(right)}.")
+        raise NeuroCanvasError(f"pairs of images: both need the same number; got {len(left)} and {len(right)}.")
     return left, right
 
 
 def pixcorr(images: np.ndarray, others: np.ndarray, *, table: bool = False) -> np.ndarray:
-    """Pearson correlation of all RGB pixels of each pair of pictures, or for all pairs, as a table."""
+    """Pearson correlation of all RGB pixels of each pair of images, or for all pairs, as a table."""
     left, right = _check_pictures(images, others, table=table)
-    if not table:  # pair by pair, so that large pictures stay in the processor's cache
+    if not table:  # pair by pair, so that large images stay in the processor's cache
         return np.array([pixcorr(*pair, table=True).item() for pair in zip(left[:, None], right[:, None], strict=True)])
     units = []
     for stack in (left, right):
@@ -63,7 +63,7 @@ def pixcorr(images: np.ndarray, others: np.ndarray, *, table: bool = False) -> n
 
 
 def _smooth(picture: np.ndarray, window: Window) -> np.ndarray:
-    """Mean around every pixel whose window lies inside the picture, (h - size + 1, w - size + 1)."""
+    """Mean around every pixel whose window lies inside the image, (h - size + 1, w - size + 1)."""
     from scipy.ndimage import correlate1d
 
     radius = window.size // 2
@@ -76,7 +76,7 @@ def _smooth(picture: np.ndarray, window: Window) -> np.ndarray:
 
 
 def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW, *, table: bool = False) -> np.ndarray:
-    """Structural similarity of each pair of pictures, or for all pairs, as a table [Wang2004]."""
+    """Structural similarity of each pair of images, or for all pairs, as a table [Wang2004]."""
     left, right = _check_pictures(images, others, table=table)
     if min(left.shape[1:3]) < window.size or window.size % 2 == 0:
         raise NeuroCanvasError(
@@ -87,7 +87,7 @@ def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW
         return np.array([ssim(*pair, window, table=True).item() for pair in pairs])
     c1, c2 = 0.01**2, 0.03**2
     unbiased = window.size**2 / (window.size**2 - 1) if window.sample_covariance else 1.0
-    moments: list[list[tuple[np.ndarray, ...]]] = []  # per picture and channel: itself, mean, squared mean, variance
+    moments: list[list[tuple[np.ndarray, ...]]] = []  # per image and channel: itself, mean, squared mean, variance
     for picture in (*left, *right):
         moments.append([])
         for channel in [picture @ LUMA] if window.grey else np.moveaxis(picture, -1, 0):
@@ -110,7 +110,7 @@ def ssim(images: np.ndarray, others: np.ndarray, window: Window = MINDEYE_WINDOW
 def lpips_distance(
     features: Sequence[np.ndarray], others: Sequence[np.ndarray], heads: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Learned perceptual distance of each pair of pictures from features of several layers [Zhang2018]."""
+    """Learned perceptual distance of each pair of images from features of several layers [Zhang2018]."""
     shapes = [[np.shape(layer) for layer in layers] for layers in (features, others)]
     fits = shapes[0] == shapes[1] and len(shapes[0]) == len(heads) > 0
     if not fits or any(len(s) != 4 or s[1:2] != np.shape(head) for s, head in zip(shapes[0], heads, strict=True)):

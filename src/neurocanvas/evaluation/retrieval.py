@@ -1,4 +1,4 @@
-"""Retrieval: which picture of the gallery does a prediction point at, and by which rule is it assigned?"""
+"""Retrieval: which image of the gallery does a prediction point at, and by which rule is it assigned?"""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.evaluation.identification import n_way_top_k_table
 
-# Name of the rule -> whether it is transductive, and how a trial gets its picture.
+# Name of the rule -> whether it is transductive, and how a trial gets its image.
 ASSIGNMENT_RULES: Mapping[str, tuple[bool, str]] = MappingProxyType(
     {
-        "greedy": (False, "every trial takes the picture with the largest cosine (UBP, NeuroBridge, NICE, ATM)"),
-        "hungarian": (True, "no two trials take the same picture, and the sum of cosines is the largest [Kuhn1955]"),
+        "greedy": (False, "every trial takes the image with the largest cosine (UBP, NeuroBridge, NICE, ATM)"),
+        "hungarian": (True, "no two trials take the same image, and the sum of cosines is the largest [Kuhn1955]"),
         "csls": (True, "cosines less those with the 10 nearest neighbours, which hubs have high [Conneau2018]"),
     }
 )
@@ -27,7 +27,7 @@ CENTRINGS: Mapping[str, bool] = MappingProxyType({"none": False, "both sides": T
 
 
 def assignment_scores(cosines: np.ndarray, rule: str) -> np.ndarray:
-    """Score of every picture for every trial under a rule, (n_trials, n_pictures); the largest is retrieved."""
+    """Score of every image for every trial under a rule, (n_trials, n_pictures); the largest is retrieved."""
     if check_option("rule", rule, ASSIGNMENT_RULES) == "greedy":
         return cosines
     if rule == "csls":  # 2 cos(x, y) - r(x) - r(y), r the mean cosine with the nearest neighbours on the other side
@@ -38,8 +38,8 @@ def assignment_scores(cosines: np.ndarray, rule: str) -> np.ndarray:
 
     if len(cosines) > cosines.shape[1]:
         raise NeuroCanvasError(
-            f"rule hungarian: every trial needs a picture of its own, so at most {cosines.shape[1]} trials are "
-            f"allowed; got {len(cosines)}. Average the trials of a picture, or choose another rule."
+            f"rule hungarian: every trial needs an image of its own, so at most {cosines.shape[1]} trials are "
+            f"allowed; got {len(cosines)}. Average the trials of an image, or choose another rule."
         )
     raised = cosines.copy()
     raised[linear_sum_assignment(cosines, maximize=True)] += 2.0 + 1e-6  # cosines differ by 2 at most
@@ -54,13 +54,13 @@ def retrieve(
     (n_trials, n_pictures), rows = table.shape, np.arange(len(table))
     if np.shape(concepts) != (n_trials,) or np.shape(gallery_concepts) != (n_pictures,):
         raise NeuroCanvasError(
-            f"concepts: one for each of {n_trials} trials and {n_pictures} pictures is needed; "
+            f"concepts: one for each of {n_trials} trials and {n_pictures} images is needed; "
             f"got {np.shape(concepts)} and {np.shape(gallery_concepts)}."
         )
     own = table[rows, true][:, None]
     ranks = 1.0 + (table > own).sum(axis=1) + ((table == own).sum(axis=1) - 1) / 2.0
     best = table == table.max(axis=1, keepdims=True)
-    of_concept = np.asarray(gallery_concepts) == np.asarray(concepts)[:, None]  # whichever picture of it
+    of_concept = np.asarray(gallery_concepts) == np.asarray(concepts)[:, None]  # whichever image of it
     return {
         **{f"top{k}": float(n_way_top_k_table(table, n_pictures, k)[rows, true].mean()) for k in (1, 5)},
         **{f"chance{k}": k / n_pictures for k in (1, 5)},

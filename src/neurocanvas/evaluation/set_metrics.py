@@ -1,4 +1,4 @@
-"""Scores of sets of pictures: FID, KID, inception score, and how diverse predictions are."""
+"""Scores of sets of images: FID, KID, inception score, and how diverse predictions are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _check_features(name: str, features: np.ndarray, at_least: int = 2) -> np.nd
     values = np.asarray(features)
     if values.ndim != 2 or len(values) < at_least or not values.shape[1]:
         raise NeuroCanvasError(
-            f"{name}: shape (n_pictures >= {at_least}, n_features) is needed; got {values.shape}. Add pictures."
+            f"{name}: shape (n_pictures >= {at_least}, n_features) is needed; got {values.shape}. Add images."
         )
     return values
 
@@ -62,7 +62,7 @@ def kid(
     left, right = _check_features("generated", generated), _check_features("seen", seen)
     if left.shape[1] != right.shape[1] or subsets < 1 or subset_size < 2:
         raise NeuroCanvasError(
-            f"kid: one width, 1 subset and 2 pictures in it, or more, are needed; got widths {left.shape[1]} and "
+            f"kid: one width, 1 subset and 2 images in it, or more, are needed; got widths {left.shape[1]} and "
             f"{right.shape[1]}, {subsets} subsets of {subset_size}."
         )
     size = min(subset_size, len(left), len(right))
@@ -85,7 +85,7 @@ def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def inception_score(logits: np.ndarray) -> dict[str, float | None]:
-    """Inception score of all pictures together: exp of the mean of Σ p log p, less Σ m log m, m the mean of p."""
+    """Inception score of all images together: exp of the mean of Σ p log p, less Σ m log m, m the mean of p."""
     values = _check_features("logits", logits, at_least=1)
     mean, own = np.zeros(values.shape[1]), 0.0
     for part in batches(len(values), AT_ONCE):

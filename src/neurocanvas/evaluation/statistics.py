@@ -1,6 +1,6 @@
 """Intervals and p-values over exchangeable units: trials in a rapid design, whole blocks, subjects."""
 
-# The null hypothesis is always that the picture seen has nothing to do with what was generated: pictures are dealt out
+# The null hypothesis is always that the image seen has nothing to do with what was generated: images are dealt out
 # anew among exchangeable units of the same subject, and the score is computed again.
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIGNIFICANT = 0.05
 # Numbers drawn at once; sets memory, not results.
 AT_ONCE = 2_000_000
 
-# Number of other pictures that PixCorr and SSIM compare a generated one with, where all pairs would be too many.
+# Number of other images that PixCorr and SSIM compare a generated one with, where all pairs would be too many.
 OTHERS = 20
 
 # Two scores that differ by less are equal: sums in another order differ in their last digits.
@@ -122,7 +122,7 @@ def bootstrap_interval(
     level: float = 0.95,
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the mean, resampling whole units within strata; None if no stratum has two."""
-    # Speaks of other units of the same kind (blocks of these subjects, or other subjects), pictures and encoder fixed.
+    # Speaks of other units of the same kind (blocks of these subjects, or other subjects), images and encoder fixed.
     scores = np.asarray(values, dtype=np.float64)
     if scores.shape != np.shape(units) or not np.isfinite(scores).all():
         raise NeuroCanvasError(
@@ -158,8 +158,8 @@ def paired_permutation_p(
 
 def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05) -> int | None:
     """Smallest number of correct trials with an exact binomial p of at most `level`; None if not even all suffice."""
-    # Only for independent trials: top-k of one trial per picture, or a classifier in a rapid design. Not for two-way
-    # and n-way scores (comparisons share a gallery), trials of one block, repeated pictures or transductive rules:
+    # Only for independent trials: top-k of one trial per image, or a classifier in a rapid design. Not for two-way
+    # and n-way scores (comparisons share a gallery), trials of one block, repeated images or transductive rules:
     # there `permutation_p` is the test.
     from scipy.stats import binom
 

@@ -84,7 +84,7 @@ def forest(
 # Names of the scores that every summary.json and trials.csv has.
 METRICS = ("two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim")
 
-# Metrics whose tables have the pictures of the trial's cell as columns (`statistics.draw_cells`).
+# Metrics whose tables have the images of the trial's cell as columns (`statistics.draw_cells`).
 PIXELS = ("pixcorr", "ssim")
 
 # From this many subjects on, intervals resample subjects; below it, trials or blocks within each subject.
@@ -92,7 +92,7 @@ MANY_SUBJECTS = 5
 
 
 def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndarray]:
-    """Score of every trial under every metric, for every picture or concept that could have been true."""
+    """Score of every trial under every metric, for every image or concept that could have been true."""
     sim, concept = np.asarray(arm["similarity"]), np.asarray(arm.get("concept", np.empty((0, 0))))
     n_concepts = concept.shape[1]
     return {
@@ -213,7 +213,7 @@ def _measure(
     seed: int,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, dict[str, Any]]], dict[str, np.ndarray]]:
     """Scores of trials; value, interval, p, chance and place of each score; two-way means under permutations."""
-    # `kinds` says what tables of pictures, concepts and pixels have: the true column, their width, and permutations.
+    # `kinds` says what tables of images, concepts and pixels have: the true column, their width, and permutations.
     shown = kinds["stimulus"][0]
     other = (partners >= 0) & (shown[partners] != shown[:, None])
     scores: dict[str, dict[str, np.ndarray]] = {arm: {} for arm in tables}
@@ -225,10 +225,10 @@ def _measure(
             raise NeuroCanvasError(f"arm {arm}, {metric}: a {shape} table is needed; got {table.shape}.")
         scores[arm][metric] = table[np.arange(len(table)), true]
         if not np.isfinite(scores[arm][metric]).all():
-            raise NeuroCanvasError(f"arm {arm}, {metric}: NaN is not allowed; got it at a seen picture.")
+            raise NeuroCanvasError(f"arm {arm}, {metric}: NaN is not allowed; got it at a seen image.")
         nulls[arm, metric] = null_means(table, true, permuted)
         chance[arm, metric] = float(nulls[arm, metric].mean())
-        if kind == "pixels":  # mean over trials, as the score is, of each trial's mean with other pictures
+        if kind == "pixels":  # mean over trials, as the score is, of each trial's mean with other images
             rows = other.any(axis=1)
             of_trials = np.where(other, table, 0).sum(axis=1)[rows] / other.sum(axis=1)[rows]
             chance[arm, metric] = float(of_trials.mean()) if rows.any() else None

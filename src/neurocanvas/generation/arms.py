@@ -13,7 +13,7 @@ import numpy as np
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.pretrained import batches
 
-# Start of a drawing: the name of a stimulus, or a small picture.
+# Start of a drawing: the name of a stimulus, or a small image.
 Start = str | np.ndarray
 
 # Targets compared with the predictions per batch; sets memory, not results.
@@ -27,7 +27,7 @@ class ArmInputs:
     predicted: np.ndarray  # (n_trials, 77, 768) or (n_trials, 1, width): the encoder's, compared with targets
     rescaled: np.ndarray  # as `predicted`, stretched for the generator; where the arm is deranged, of other trials
     mean: np.ndarray  # as `predicted`: mean training target of each trial's fold
-    true: np.ndarray  # (n_trials, 77, 768) or as `predicted`, see `Arm.space`: embedding of the picture seen
+    true: np.ndarray  # (n_trials, 77, 768) or as `predicted`, see `Arm.space`: embedding of the image seen
     seeds: np.ndarray  # (n_trials,), for arms that draw at random
     targets: np.ndarray  # (n_stimuli, 77, 768) or (n_stimuli, 1, width): what the encoder learned to predict
     embeddings: np.ndarray  # as `true`, (n_stimuli, ...)
@@ -35,7 +35,7 @@ class ArmInputs:
     target_concept: np.ndarray  # (n_stimuli,)
     stimuli: np.ndarray  # (n_stimuli,), names
     embed_concepts: Callable[[list[str]], np.ndarray]  # concepts -> embeddings of their names, (n, 77, 768)
-    sketch: Callable[[], np.ndarray]  # predicted small pictures, (n_trials, side, side, 3), uint8
+    sketch: Callable[[], np.ndarray]  # predicted small images, (n_trials, side, side, 3), uint8
 
     @cached_property
     def nearest(self) -> np.ndarray:
@@ -89,12 +89,12 @@ def likeness(predicted: np.ndarray, candidates: np.ndarray, mean: np.ndarray) ->
     return cosine
 
 
-LARGEST_GAIN = 4.0  # so that an encoder that predicts next to nothing is not blown up into confident pictures
+LARGEST_GAIN = 4.0  # so that an encoder that predicts next to nothing is not blown up into confident images
 
 
 def gain(target_sd: np.ndarray, prediction_sd: np.ndarray) -> float:
     """Factor by which predictions must be stretched around the mean to vary as much as targets: (k,), (k,) -> float."""
-    # Least-squares predictions are shrunk towards the mean, and a generator makes the same washed-out picture of all of
+    # Least-squares predictions are shrunk towards the mean, and a generator makes the same washed-out image of all of
     # them. One factor for all coordinates keeps the prediction's direction. `prediction_sd` is of validation trials.
     predicted = float(np.sum(np.square(prediction_sd)))
     if predicted == 0:
@@ -124,7 +124,7 @@ def match_norms(predicted: np.ndarray, norms: np.ndarray) -> np.ndarray:
 
 def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Draw a permutation without fixed points, (n,), that deals every concept an even mix of all concepts."""
-    # Without the even mix, where few pictures are shown often, chance gives some too many predictions of their own kind
+    # Without the even mix, where few images are shown often, chance gives some too many predictions of their own kind
     # and the floor wanders. Even, it varies less than the permutations behind its p-value: a small p weighs the more.
     count = len(concept)
     if count < 2:
@@ -145,10 +145,10 @@ def derangement(concept: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of making pictures."""
+    """One way of making images."""
 
     condition: Callable[[ArmInputs], np.ndarray]  # -> (n_trials, 77, 768)
-    meaning: str = ""  # what its pictures are made from, for the report
+    meaning: str = ""  # what its images are made from, for the report
     informed: bool = True  # knows something of the trial's EEG; the report ranks trials by the first such arm
     # Target space of its conditions: the encoder's, clip-text, or the encoder's if the generator accepts it.
     space: Literal["encoder", "clip-text", "either"] = "either"
@@ -184,18 +184,18 @@ ARMS: dict[str, Arm] = {
     ),
     "random": Arm(
         _random_training,
-        "Made from the caption of a training picture that is drawn at random, whatever the EEG says.",
+        "Made from the caption of a training image that is drawn at random, whatever the EEG says.",
         informed=False,
     ),
     "oracle": Arm(
         lambda inputs: inputs.true,
-        "Made from the true target, the embedding of the seen picture's own caption: the ceiling that the "
+        "Made from the true target, the embedding of the seen image's own caption: the ceiling that the "
         "generator and the judge leave to any EEG.",
         informed=False,
     ),
     "retrieval": Arm(
         lambda inputs: np.asarray(inputs.embeddings[inputs.nearest], np.float32),
-        "Made from the caption of the training picture whose embedding is nearest to the prediction.",
+        "Made from the caption of the training image whose embedding is nearest to the prediction.",
     ),
     "class-name": Arm(
         lambda inputs: inputs.embed_concepts(inputs.named.tolist()),
@@ -204,17 +204,17 @@ ARMS: dict[str, Arm] = {
     ),
     "retrieved-start": Arm(
         lambda inputs: inputs.rescaled,
-        "Made from the prediction, but drawn over the training picture that is nearest to it.",
+        "Made from the prediction, but drawn over the training image that is nearest to it.",
         space="encoder", start=lambda inputs: inputs.stimuli[inputs.nearest].tolist(),
     ),
     "sketched-start": Arm(
         lambda inputs: inputs.rescaled,
-        "Made from the prediction, but drawn over a small picture that ridge regression predicts.",
+        "Made from the prediction, but drawn over a small image that ridge regression predicts.",
         space="encoder", start=lambda inputs: list(inputs.sketch()),
     ),
     "best-of": Arm(
         lambda inputs: inputs.rescaled,
-        "Made from the prediction several times; the picture whose own caption is nearest to it is chosen.",
+        "Made from the prediction several times; the image whose own caption is nearest to it is chosen.",
         space="encoder", best_of=True,
     ),
     "caption": Arm(lambda inputs: inputs.true, space="clip-text", of_images=True),

@@ -1,4 +1,4 @@
-"""Conditions to pictures with the Stable Diffusion of a family."""
+"""Conditions to images with the Stable Diffusion of a family."""
 
 from __future__ import annotations
 
@@ -147,11 +147,11 @@ class StableDiffusion:
             raise error
         if batch == 1:
             raise NeuroCanvasError(
-                f"generate: memory does not hold one picture of {self.size} px; ask for a smaller generate.size, for "
+                f"generate: memory does not hold one image of {self.size} px; ask for a smaller generate.size, for "
                 "generate.precision float16 or for generate.offload."
             ) from error
         if self.batch == self.settings.shard:
-            self.tell("generate: memory is short, so pictures are drawn in smaller batches.")
+            self.tell("generate: memory is short, so images are drawn in smaller batches.")
         self.batch = batch // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

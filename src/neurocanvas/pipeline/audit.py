@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.audit.overlap import Answers, Case, audit_cases
+from neurocanvas.audit.overlap import AuditInput, Predictions, audit_cases
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE
 from neurocanvas.config import load_settings
 from neurocanvas.data.splits import Split, blocked_trials, groups
@@ -23,7 +23,7 @@ from neurocanvas.findings import Finding, finding, read_findings
 from neurocanvas.pipeline.classify import COLUMNS as CELL_COLUMNS
 from neurocanvas.pipeline.classify import UNSELECTED
 
-# Fields that are read from the card of a classifier's scores.
+# Fields that are read from the sidecar of a classifier's scores.
 CELL_KINDS = {"subject": str, "model": str, "concepts": list, "findings": list, "settings": dict, "split": str}
 
 # A subject's decoders.
@@ -33,8 +33,8 @@ MODELS = "models/*_s{}_fold*_model.safetensors"
 def audit(
     path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None
 ) -> dict[str, Any]:
-    """Audit a table of predictions, or a run folder: classifiers, the encoder, and pictures made elsewhere."""
-    # Trials, splits, cards and hashes are read from the folder; nothing is opened, split or computed anew.
+    """Audit a table of predictions, or a run folder: classifiers, the encoder, and images made elsewhere."""
+    # Trials, splits, sidecars and hashes are read from the folder; nothing is opened, split or computed anew.
     rng, folder = np.random.default_rng(0), path
     if not folder.is_dir():
         from neurocanvas.audit.external import table_case
@@ -55,7 +55,7 @@ def audit(
                 raise damaged(scored, f"{name} is not a mapping of mappings", "evaluate")
         if not summary.get("arms"):
             raise damaged(scored, "no arms", "evaluate")
-    cases: list[Case] = []
+    cases: list[AuditInput] = []
     if elsewhere := settings.evaluate.against or (summary is not None and GIVEN in summary["arms"]):
         from neurocanvas.audit.external import pictures_case
 
@@ -92,7 +92,7 @@ def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Find
     compared = [name for name in ("subject", "session", "run", "block", "image") if name in names]
     columns = {"stimulus" if name == "image" else name: groups(trials, name) for name in compared}
     columns |= {"concept": groups(trials, "concept"), "order": trials.column("order")}
-    captions = artifacts.card_path(folder / "targets" / "caption.txt")
+    captions = artifacts.sidecar_path(folder / "targets" / "caption.txt")
     hashes = _read_mapping(captions, "caption").get("images") if captions.is_file() else None
     if not isinstance(hashes, dict):
         return trials, columns, [finding("pictures-by-name")]
@@ -104,7 +104,7 @@ def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Find
 
 def _case(
     name: str, splits: Mapping[str, Split], trials: Trials, columns: Mapping[str, np.ndarray], **more: Any
-) -> Case:
+) -> AuditInput:
     """A case of the folds of some subjects; blocks are compared only where concepts came in blocks."""
     blocked, parts = np.zeros(len(trials), dtype=bool), []
     for split in splits.values():
@@ -113,51 +113,52 @@ def _case(
         blocked[rows] |= blocked_trials(trials[rows])
         parts += [{part.replace("validation", "val"): own for part, own in fold.items()} for fold in folds]
     block = np.where(blocked, columns["block"], -1)
-    return Case(name, {**columns, "block": block}, parts, blocked, **more)
+    return AuditInput(name, {**columns, "block": block}, parts, blocked, **more)
 
 
 def _classified(
     folder: Path, name: str, paths: Sequence[Path], trials: Trials, columns: Mapping[str, np.ndarray],
     lacks: Sequence[Finding],
-) -> Case:  # fmt: skip
+) -> AuditInput:  # fmt: skip
     """What classifiers answered under one protocol and granularity."""
-    cards = {path: _read_mapping(artifacts.card_path(path), "classify", **CELL_KINDS) for path in paths}
+    sidecars = {path: _read_mapping(artifacts.sidecar_path(path), "classify", **CELL_KINDS) for path in paths}
     splits: dict[str, Split] = {}
-    for path, card in cards.items():
-        if card["subject"] not in splits:
-            file = folder / check_name(folder, card["split"], f"{artifacts.card_path(path)}: split")
-            splits[card["subject"]] = Split.from_dict(artifacts.read_json(file, "a split"), trials)
+    for path, sidecar in sidecars.items():
+        if sidecar["subject"] not in splits:
+            file = folder / check_name(folder, sidecar["split"], f"{artifacts.sidecar_path(path)}: split")
+            splits[sidecar["subject"]] = Split.from_dict(artifacts.read_json(file, "a split"), trials)
     subjects, names = sorted(splits, key=natural_key), np.unique(trials.y)
     models: dict[str, list[tuple[dict[str, Any], np.ndarray]]] = {}  # subject (its place), row, answer, fold, unit
     findings, others = list(lacks), []
-    for path, card in cards.items():
-        table = _read_answers(path, card, names)
+    for path, sidecar in sidecars.items():
+        table = _read_answers(path, sidecar, names)
         order, _, fold, unit = table[:, : len(CELL_COLUMNS)].astype(np.int64).T
-        own = np.flatnonzero(trials.column("subject") == card["subject"])
+        own = np.flatnonzero(trials.column("subject") == sidecar["subject"])
         place = dict(zip(columns["order"][own].tolist(), own.tolist(), strict=True))
         rows = np.array([place.get(one, -1) for one in order.tolist()])
-        if not np.array_equal(np.sort(rows), np.sort(np.concatenate([one.test for one in splits[card["subject"]]]))):
+        if not np.array_equal(np.sort(rows), np.sort(np.concatenate([one.test for one in splits[sidecar["subject"]]]))):
             others.append(path.relative_to(folder).as_posix())
             findings.append(finding("other-trials", file=others[-1]))
         answer = table[:, len(CELL_COLUMNS) :].argmax(axis=1)
-        answer = np.searchsorted(names, np.array(card["concepts"]))[answer]
+        answer = np.searchsorted(names, np.array(sidecar["concepts"]))[answer]
         kept = rows >= 0
         if not kept.any():
             raise damaged(path, "none of its trials is in the run's trial tables", "classify")
-        place_of = np.full(len(rows), subjects.index(card["subject"]))
-        models.setdefault(card["model"], []).append((card, np.stack([place_of, rows, answer, fold, unit])[:, kept]))
-        findings += read_findings(card["findings"])
+        place_of = np.full(len(rows), subjects.index(sidecar["subject"]))
+        table = np.stack([place_of, rows, answer, fold, unit])[:, kept]
+        models.setdefault(sidecar["model"], []).append((sidecar, table))
+        findings += read_findings(sidecar["findings"])
     answers = []
     for model, found in models.items():
         subject, rows, answer, fold, unit = np.concatenate([parts for _, parts in found], axis=1)
         # units and folds of different subjects are different
         within = (np.stack([subject, fold]), np.stack([subject, fold, unit]))
         strata, units = (np.unique(one, axis=1, return_inverse=True)[1].reshape(-1) for one in within)
-        adapted = any(one["code"] == "transductive-training" for card, _ in found for one in card["findings"])
+        adapted = any(one["code"] == "transductive-training" for sidecar, _ in found for one in sidecar["findings"])
         steps = ("domain adaptation",) if adapted else ()
         chosen = None if found[0][0].get("imported") else found[0][0].get("selection")
         selection = "final" if chosen == UNSELECTED else "validation" if chosen else "unknown"
-        answers.append(Answers(model, rows, answer, strata, units, selection, steps))
+        answers.append(Predictions(model, rows, answer, strata, units, selection, steps))
     stale = {"file": others[0], "more": len(others) - 1, "stage": "classify"} if others else {}
     said = tuple(dict.fromkeys(findings))
     return _case(name, splits, trials, columns, answers=answers, findings=said, other_split=stale)
@@ -166,12 +167,12 @@ def _classified(
 def _encoded(
     folder: Path, summary: Mapping[str, Any] | None, trials: Trials,
     columns: Mapping[str, np.ndarray], lacks: Sequence[Finding],
-) -> Case:  # fmt: skip
+) -> AuditInput:  # fmt: skip
     """What the decoders that made the predictions were tested on, the gallery, and how `evaluate` scored it."""
-    made = {}  # subject -> the card of its predictions
+    made = {}  # subject -> the sidecar of its predictions
     for path in folder.glob("predictions/s*.npy"):
-        card = _read_mapping(artifacts.card_path(path), "predict", encoder=str, decoders=list)
-        made[path.stem.removeprefix("s")] = card
+        sidecar = _read_mapping(artifacts.sidecar_path(path), "predict", encoder=str, decoders=list)
+        made[path.stem.removeprefix("s")] = sidecar
     there = unique_names(made) or unique_names(path.stem for path in folder.glob("splits/*.json"))
     if not there:
         raise NeuroCanvasError(f"{folder}: nothing to audit yet: nothing was split; run `neurocanvas train`.")
@@ -188,21 +189,21 @@ def _encoded(
             path = folder / check_name(folder, name, f"{folder / 'predictions' / f's{subject}.npy.json'}: decoders")
             number = re.search(r"_fold(\d+)_model", name)
             if number is None:
-                raise damaged(artifacts.card_path(folder / "predictions" / f"s{subject}.npy"), name, "predict")
-            card = _read_mapping(artifacts.card_path(path), "train")
-            if not card.get("imported"):
-                made_of, fold = card.get("split"), int(number[1])
+                raise damaged(artifacts.sidecar_path(folder / "predictions" / f"s{subject}.npy"), name, "predict")
+            sidecar = _read_mapping(artifacts.sidecar_path(path), "train")
+            if not sidecar.get("imported"):
+                made_of, fold = sidecar.get("split"), int(number[1])
                 if not (isinstance(made_of, dict) and isinstance(made_of.get("fingerprint"), str)):
-                    raise damaged(artifacts.card_path(path), "split: no fingerprint", "train")
+                    raise damaged(artifacts.sidecar_path(path), "split: no fingerprint", "train")
                 own = split.folds[fold].joined() if fold < len(split.folds) else None
                 if own is None or own.fingerprint(trials.names) != made_of["fingerprint"]:
                     others.append(name)
-            chosen.add("unknown" if card.get("imported") or not card.get("selection") else "validation")
-            findings += read_findings(card.get("findings", []))
+            chosen.add("unknown" if sidecar.get("imported") or not sidecar.get("selection") else "validation")
+            findings += read_findings(sidecar.get("findings", []))
     case = _case(f"{split.protocol}, encoder", splits, trials, columns)
     parts, manifest = case.splits, folder / "images" / "manifest.jsonl"
     if manifest.is_file():
-        lines = artifacts.read_text(manifest, "one line per picture").splitlines()
+        lines = artifacts.read_text(manifest, "one line per image").splitlines()
         try:
             drawn = {str(json.loads(line)["stimulus"]) for line in lines}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -277,14 +278,14 @@ def _read_mapping(path: Path, verb: str, **kinds: type) -> dict[str, Any]:
     return found
 
 
-def _read_answers(path: Path, card: Mapping[str, Any], names: np.ndarray) -> np.ndarray:
+def _read_answers(path: Path, sidecar: Mapping[str, Any], names: np.ndarray) -> np.ndarray:
     """A classifier's answers, one row per test trial."""
     table = artifacts.read_array(path, "scores; `neurocanvas classify` makes them")
-    needed, is_numbers = len(CELL_COLUMNS) + len(card["concepts"]), np.issubdtype(table.dtype, np.floating)
+    needed, is_numbers = len(CELL_COLUMNS) + len(sidecar["concepts"]), np.issubdtype(table.dtype, np.floating)
     if not is_numbers or table.ndim != 2 or table.shape[1] != needed or not len(table):
         raise damaged(path, f"{needed} numbers per trial are needed; got {table.dtype}, {table.shape}", "classify")
-    if not card["concepts"] or not np.isin(card["concepts"], names).all():
-        raise damaged(artifacts.card_path(path), "it names concepts that are not in the trial tables", "classify")
+    if not sidecar["concepts"] or not np.isin(sidecar["concepts"], names).all():
+        raise damaged(artifacts.sidecar_path(path), "it names concepts that are not in the trial tables", "classify")
     if not np.isfinite(table[:, : len(CELL_COLUMNS)]).all():
         raise damaged(path, "trials are numbered, and some of the numbers are not finite", "classify")
     return table

@@ -22,7 +22,7 @@ from neurocanvas.errors import NeuroCanvasError, check_file
 from neurocanvas.evaluation.benchmark import Cell, as_csv, explanation, paper_tables, summarise_cells
 from neurocanvas.findings import finding, listed, read_findings
 from neurocanvas.parallel import process_cache
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import features, made_from, read_inputs, simulate, write_trials
 
 # Columns before the scores in a file of scores; `order` is the trial's position in the subject's recording.
@@ -40,7 +40,7 @@ OPTIONS_OF: Mapping[str, frozenset[str]] = {
 OF_NETWORKS = frozenset({"pretrained", "batch_size", "epochs", "patience"})
 
 
-def _split(run: Run, subject: str, granularity: str, within: str) -> Split:
+def _split(run: RunFolder, subject: str, granularity: str, within: str) -> Split:
     """The split of a subject's trials of a granularity; rows refer to the pool."""
     settings, pool = run.settings, run.pool(subject)
     chosen, concept = "" if granularity == settings.data.granularity else granularity, pool.column("concept")
@@ -77,7 +77,7 @@ def _exchanged(pool: Trials, subject: str, rows: np.ndarray) -> np.ndarray:
     return np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _make_decoder(run: Run, model: str) -> Decoder:
+def _make_decoder(run: RunFolder, model: str) -> Decoder:
     """The unfitted decoder of concepts that the settings describe."""
     settings, of_features, where = run.settings.classify, run.settings.features, run.settings.execution
     of_model: dict[str, dict[str, Any]] = {
@@ -105,7 +105,7 @@ def _read_by(decoder: Decoder, settings: ClassifySettings) -> dict[str, Any]:
     return read
 
 
-def _classify(run: Run, unit: tuple[str, str, str, str, str]) -> Path:
+def _classify(run: RunFolder, unit: tuple[str, str, str, str, str]) -> Path:
     """Train a model on every fold of a subject and write its scores of the test trials, unless they are there."""
     protocol, subject, granularity, within, model = unit
     run = process_cache("classify", "run", (run, protocol), partial(_with_protocol, run, protocol))
@@ -118,7 +118,7 @@ def _classify(run: Run, unit: tuple[str, str, str, str, str]) -> Path:
         "classify 4", decoder.encoder, _read_by(decoder, settings), run.settings.features, hashes,
         process_cache("classify", "trials", (run, subject), pool.fingerprint), [one.fingerprint() for one in splits],
     )  # fmt: skip
-    if artifacts.is_done(path, key):
+    if artifacts.is_cached(path, key):
         return path
     x = process_cache("classify", decoder.takes, (run, subject), lambda: read_inputs(run, subject, decoder))
     column = pool.column("concept")
@@ -138,7 +138,7 @@ def _classify(run: Run, unit: tuple[str, str, str, str, str]) -> Path:
     findings += [finding(code) for decoder in decoders for code in decoder.findings_]
     if settings.domain_adaptation and model == "rgnn":
         findings.append(finding("transductive-training"))
-    card = {
+    sidecar = {
         "model": model, "title": find_encoder(model).title, "subject": subject, "granularity": granularity,
         "protocol": protocol, "settings": settings.model_dump(mode="json"),
         "device": decoders[0].device_, "precision": decoders[0].precision_, "concepts": concepts.tolist(),
@@ -150,7 +150,8 @@ def _classify(run: Run, unit: tuple[str, str, str, str, str]) -> Path:
         if one.is_module_:
             weights = run.folder / "models" / where / f"{name}_fold{fold}.safetensors"
             one.save(weights)
-            artifacts.finish(weights, key, {**card, "split": splits[fold].fingerprint(), "chosen": one.chosen_})
+            about = {**sidecar, "split": splits[fold].fingerprint(), "chosen": one.chosen_}
+            artifacts.write_sidecar(weights, key, about)
     # from here on test labels are read: every prediction has been made
     tests, sizes = np.concatenate([split.test for split in splits]), [len(split.test) for split in splits]
     true = [np.searchsorted(concepts, column[split.test]) for split in splits]
@@ -163,7 +164,7 @@ def _classify(run: Run, unit: tuple[str, str, str, str, str]) -> Path:
     folds = np.repeat(np.arange(len(splits)), sizes)
     columns = [pool.column("order")[tests], np.concatenate(true), folds, _exchanged(pool, subject, tests)]
     artifacts.write_array(path, np.column_stack([*columns, np.concatenate(scores)]).astype(np.float32), key, {
-        **card,
+        **sidecar,
         "columns": [*COLUMNS, "scores of concepts"],
         "accuracy": {which: float(np.average(values, weights=sizes)) for which, values in reached.items()},
         "chosen": [one.chosen_ for one in decoders],
@@ -176,22 +177,24 @@ def _classify(run: Run, unit: tuple[str, str, str, str, str]) -> Path:
 
 def _read_cell(path: Path) -> Cell:
     """Read what `_classify` wrote."""
-    card, table = artifacts.read_card(path), artifacts.read_array(path, "scores; `neurocanvas classify` makes them")
+    sidecar = artifacts.read_sidecar(path)
+    table = artifacts.read_array(path, "scores; `neurocanvas classify` makes them")
     _, true, folds, units = table[:, : len(COLUMNS)].astype(np.int64).T
     return Cell(
-        card["protocol"], card["granularity"], card["model"], card["title"], card["subject"], table[:, len(COLUMNS) :],
-        true, folds, units, card["accuracy"], card["seconds"], read_findings(card["findings"]),
+        sidecar["protocol"], sidecar["granularity"], sidecar["model"], sidecar["title"], sidecar["subject"],
+        table[:, len(COLUMNS) :],
+        true, folds, units, sidecar["accuracy"], sidecar["seconds"], read_findings(sidecar["findings"]),
     )  # fmt: skip
 
 
-def classify(run: Run) -> list[Path]:
+def classify(run: RunFolder) -> list[Path]:
     """Train the classifiers of the settings on every subject's trials, under the protocol of the settings."""
     simulate(run)
     own = run.settings.split.protocol, run.settings.data.granularity
     return _run_grid(run, [own[0]], [own[1]], "classification", own)
 
 
-def benchmark(run: Run) -> list[Path]:
+def benchmark(run: RunFolder) -> list[Path]:
     """Train every classifier under every protocol on every granularity and subject; make the paper's table."""
     own = run.settings.split.protocol, run.settings.data.granularity
     everything = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"granularity": "all"})})
@@ -201,7 +204,7 @@ def benchmark(run: Run) -> list[Path]:
     return _run_grid(run, protocols, _tasks(run), "benchmark", own)
 
 
-def _tasks(run: Run) -> list[str]:
+def _tasks(run: RunFolder) -> list[str]:
     """The granularities of the settings, fine as its groups; by default all that the data have."""
     asked = run.settings.benchmark.granularities
     trials, _ = run.dataset
@@ -222,7 +225,7 @@ def _tasks(run: Run) -> list[str]:
 
 
 def _run_grid(
-    run: Run, protocols: Sequence[str], granularities: Sequence[str], name: str, own: tuple[str, str]
+    run: RunFolder, protocols: Sequence[str], granularities: Sequence[str], name: str, own: tuple[str, str]
 ) -> list[Path]:
     """Check every split, train every cell, then write the tables; `own` is the run's protocol and granularity."""
     takes = {find_encoder(model).inputs[0] for model in run.settings.classify.models}
@@ -243,13 +246,13 @@ def _run_grid(
     return _write_tables(run, [_read_cell(path) for path in paths], name)
 
 
-def _with_protocol(run: Run, protocol: str) -> Run:
+def _with_protocol(run: RunFolder, protocol: str) -> RunFolder:
     """The same run under another protocol."""
     split = run.settings.split.model_copy(update={"protocol": protocol})
     return replace(run, settings=run.settings.model_copy(update={"split": split}))
 
 
-def _write_tables(run: Run, cells: Sequence[Cell], name: str) -> list[Path]:
+def _write_tables(run: RunFolder, cells: Sequence[Cell], name: str) -> list[Path]:
     """Write the rows as JSON and CSV; `report.tables` writes them as text and LaTeX."""
     asked = run.settings.benchmark
     models = list(run.settings.classify.models)

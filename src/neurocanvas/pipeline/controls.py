@@ -1,4 +1,4 @@
-"""The verb controls: what other than the brain's response to pictures could explain the accuracy."""
+"""The verb controls: what other than the brain's response to images could explain the accuracy."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from neurocanvas.encoders.target_pca import TargetPCA
 from neurocanvas.errors import NeuroCanvasError, check_option
 from neurocanvas.features.differential_entropy import METHODS, extract, window_samples
 from neurocanvas.parallel import process_cache
-from neurocanvas.pipeline.run import Run, write_table
+from neurocanvas.pipeline.run import RunFolder, write_table
 from neurocanvas.pipeline.train import read_inputs
 
-# Windows in which the picture cannot have been seen: before onset; or, where trials begin there, at once after it.
+# Windows in which the image cannot have been seen: before onset; or, where trials begin there, at once after it.
 BEFORE, WEAK = (-0.2, 0.0), (0.0, 0.04)
 
-# Arms that know nothing of the trial (the first three), or of its prediction only which training picture or which name
+# Arms that know nothing of the trial (the first three), or of its prediction only which training image or which name
 # is nearest.
 NULL_ARMS = ("shuffled", "mean", "random", "retrieval", "class-name")
 
-# Side of pictures that serve as low-level descriptors, px.
+# Side of images that serve as low-level descriptors, px.
 SIDE = 16
 
 # Principal coordinates of the concepts' mean embeddings.
 COMPONENTS = 32
 
 
-def controls(run: Run) -> list[Path]:
+def controls(run: RunFolder) -> list[Path]:
     """Compute the controls for every subject, under the protocol of the settings."""
     settings = run.settings.controls
     names = [check_option("controls", name, CONTROLS) for name in settings.names] or list(CONTROLS)
@@ -62,7 +62,7 @@ def controls(run: Run) -> list[Path]:
     return [folder / "controls.json", folder / "controls.csv"]
 
 
-def _control(names: Sequence[str], run: Run, unit: tuple[str, str]) -> dict[str, Any]:
+def _control(names: Sequence[str], run: RunFolder, unit: tuple[str, str]) -> dict[str, Any]:
     """One control of one subject; the inputs of all controls are read once in each worker."""
     subject, name = unit
     used = {field for one in names for field in (*CONTROLS[one].needs, *CONTROLS[one].may_use)}
@@ -85,13 +85,13 @@ class WindowOfTrials:
         return self.trials.signal(rows)[..., window_samples(self.trials.spec, *window, "features.tmin, features.tmax")]
 
 
-def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
+def _inputs(run: RunFolder, subject: str, used: Collection[str]) -> ControlInputs:
     """Inputs of the controls for one subject; those that not all controls need are made only if they are used."""
     pool, values = run.pool(subject), read_inputs(run, subject)
-    card = artifacts.read_card(run.path("features", subject))
+    sidecar = artifacts.read_sidecar(run.path("features", subject))
     settings = run.settings.features
     # the method of imported features is unknown: that of the settings stands in
-    method = METHODS.get(str(card.get("method")), METHODS[settings.method])
+    method = METHODS.get(str(sidecar.get("method")), METHODS[settings.method])
     splits = [split.joined() for split in run.split(subject).folds]
     folds = [(np.sort(np.concatenate([split.train, split.validation])), split.test) for split in splits]
     concept = pool.column("concept")
@@ -109,7 +109,7 @@ def _inputs(run: Run, subject: str, used: Collection[str]) -> ControlInputs:
 
 
 def _before_the_picture(trials: Trials, settings: FeatureSettings) -> np.ndarray | None:
-    """Features of the time in which the picture cannot have been seen; None where that is too short for them."""
+    """Features of the time in which the image cannot have been seen; None where that is too short for them."""
     window = (max(BEFORE[0], trials.spec.tmin), 0.0) if trials.spec.tmin <= BEFORE[0] / 2 else WEAK
     try:
         return extract(trials, settings.model_copy(update=dict(zip(("tmin", "tmax"), window, strict=True))))
@@ -117,7 +117,7 @@ def _before_the_picture(trials: Trials, settings: FeatureSettings) -> np.ndarray
         return None
 
 
-def _concept_embeddings(run: Run, trials: Trials) -> np.ndarray | None:
+def _concept_embeddings(run: RunFolder, trials: Trials) -> np.ndarray | None:
     """Mean embedding of every trial's concept, in a few coordinates; None before `embed`."""
     if not run.path("embeddings", "clip-text").is_file():
         return None
@@ -129,8 +129,8 @@ def _concept_embeddings(run: Run, trials: Trials) -> np.ndarray | None:
     return np.asarray(means[concept])
 
 
-def _low_level(run: Run, trials: Trials) -> np.ndarray | None:
-    """Every trial's picture in a few pixels; None where a picture is missing."""
+def _low_level(run: RunFolder, trials: Trials) -> np.ndarray | None:
+    """Every trial's image in a few pixels; None where an image is missing."""
     try:
         small = np.stack([run.dataset[1].picture(name, size=SIDE) for name in run.stimuli])
     except NeuroCanvasError:
@@ -138,8 +138,8 @@ def _low_level(run: Run, trials: Trials) -> np.ndarray | None:
     return np.asarray(small.reshape(len(small), -1)[np.searchsorted(run.stimuli, trials.column("image"))] / 255)
 
 
-def _arm_scores(run: Run, subject: str) -> dict[str, Any]:
-    """Two-way identification of the subject's pictures in the arm eeg and in null arms, if they are scored."""
+def _arm_scores(run: RunFolder, subject: str) -> dict[str, Any]:
+    """Two-way identification of the subject's images in the arm eeg and in null arms, if they are scored."""
     path = run.folder / "scores" / "trials.csv"
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""From pictures to scores: the verb evaluate."""
+"""From images to scores: the verb evaluate."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ from neurocanvas.findings import Finding, read_findings
 from neurocanvas.generation.arms import derangement
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.generate import read_manifest
-from neurocanvas.pipeline.run import Run, read_pictures, write_table
+from neurocanvas.pipeline.run import RunFolder, read_pictures, write_table
 from neurocanvas.pipeline.train import decoders_of, read_inputs, select_inputs
 from neurocanvas.targets.captions import prompt
 from neurocanvas.targets.clip import judge_texts
-from neurocanvas.targets.pretrained import batches, find_family, load_picture_encoder, source_print
+from neurocanvas.targets.pretrained import batches, find_family, load_picture_encoder, source_hash
 from neurocanvas.training.losses import two_way_of_trials
 
 if TYPE_CHECKING:
     from neurocanvas.audit.external import Pairing
 
-# Pictures or targets in one batch.
+# Images or targets in one batch.
 AT_ONCE = 64
 
 # The default variant: its networks are those of `FEATURE_NETWORKS`, and its scores have permutation tests.
@@ -60,31 +60,31 @@ DEFAULT = "mindeye"
 # Tables of every arm from which the summary computes scores.
 BASIC = ("similarity", "concept", "pixcorr", "ssim")
 
-# Networks with up to .7 MB of features per picture, too much to store: similarities to the gallery are cached instead.
+# Networks with up to .7 MB of features per image, too much to store: similarities to the gallery are cached instead.
 WIDE = ("alexnet2", "alexnet5")
 
 
 @dataclass(frozen=True)
-class Given:
-    """What is compared: files of every arm's pictures and of the gallery, and the row in the gallery of each trial."""
+class ImagePairs:
+    """What is compared: files of every arm's images and of the gallery, and the row in the gallery of each trial."""
 
     drawn: Mapping[str, np.ndarray]
     seen: np.ndarray
     shown: np.ndarray
-    size: tuple[int, int] | None  # at which pictures are compared; None: as they are
-    keys: Mapping[Path, str]  # hash of each picture's file and of the size
+    size: tuple[int, int] | None  # at which images are compared; None: as they are
+    keys: Mapping[Path, str]  # hash of each image's file and of the size
 
 
 def cached(
-    run: Run, name: str, made_by: str, keys: Sequence[str], compute: Callable[[np.ndarray], np.ndarray]
+    run: RunFolder, name: str, made_by: str, keys: Sequence[str], compute: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """One row per key: stored by the last evaluation, or from `compute`, which gets the positions of the missing ones.
     `made_by` is the fingerprint of the metric and its settings."""
     path = run.folder / "scores" / "per_image" / f"{name}.npy"
     wanted, first, own = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
     stored: dict[str, int] = {}
-    if artifacts.is_done(path, made_by):
-        stored = {key: row for row, key in enumerate(artifacts.read_card(path)["keys"])}
+    if artifacts.is_cached(path, made_by):
+        stored = {key: row for row, key in enumerate(artifacts.read_sidecar(path)["keys"])}
     missing = np.sort([position for key, position in zip(wanted.tolist(), first, strict=True) if key not in stored])
     fresh = compute(missing) if len(missing) else np.empty(0)
     old = artifacts.read_array(path, "what earlier evaluations computed") if stored else fresh
@@ -97,15 +97,15 @@ def cached(
     return rows[own]
 
 
-# How the pictures of all arms compare with what was seen: part -> arm -> metric -> table, values, or score of the set.
+# How the images of all arms compare with what was seen: part -> arm -> metric -> table, values, or score of the set.
 Part = Literal["tables", "values", "sets"]
-Compared = dict[Part, dict[str, dict[str, Any]]]
+MetricTables = dict[Part, dict[str, dict[str, Any]]]
 
 
 def compare(
-    run: Run, given: Given, prompts: Sequence[str], partners: np.ndarray
-) -> tuple[Compared, np.ndarray | None, dict[str, str]]:
-    """Compare every arm's pictures with what was seen: by the judge, by pixels, and by the networks available; also the
+    run: RunFolder, given: ImagePairs, prompts: Sequence[str], partners: np.ndarray
+) -> tuple[MetricTables, np.ndarray | None, dict[str, str]]:
+    """Compare every arm's images with what was seen: by the judge, by pixels, and by the networks available; also the
     judge's embeddings of the prompts, and which metrics are not computed, and why."""
     settings, variant = run.settings.evaluate, VARIANTS[run.settings.evaluate.variant]
     # Beyond the judge and PixCorr and SSIM in cells: names of networks, and the metrics of each.
@@ -127,7 +127,7 @@ def compare(
         units += [(metric, network, [f"{metric}@{settings.variant}"]) for metric, network in variant.networks.items()]
         judged = SECOND_JUDGE if not variant.two_way else f"{SECOND_JUDGE}@{settings.variant}"
         units.append((SECOND_JUDGE, FEATURE_NETWORKS[SECOND_JUDGE], [judged]))
-    judged_by = artifacts.fingerprint("judge", source_print(find_family(settings.judge).judge))
+    judged_by = artifacts.fingerprint("judge", source_hash(find_family(settings.judge).judge))
     paths = np.concatenate([given.seen, *given.drawn.values()])
 
     def embed(missing: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def compare(
 
     embedded = cached(run, "judge", judged_by, [given.keys[path] for path in paths], embed)
     seen, *drawn = np.split(embedded, np.cumsum([len(given.seen), *map(len, given.drawn.values())])[:-1])
-    compared: Compared = {part: {arm: {} for arm in given.drawn} for part in ("tables", "values", "sets")}
+    compared: MetricTables = {part: {arm: {} for arm in given.drawn} for part in ("tables", "values", "sets")}
     prompted, not_computed = None, dict[str, str]()
     if prompts:
         texts = cached(
@@ -159,15 +159,15 @@ def compare(
     return compared, prompted, not_computed
 
 
-def _judge(run: Run, unit: tuple[np.ndarray, tuple[int, int] | None]) -> np.ndarray:
-    """The judge's embeddings of some pictures."""
+def _judge(run: RunFolder, unit: tuple[np.ndarray, tuple[int, int] | None]) -> np.ndarray:
+    """The judge's embeddings of some images."""
     judge = find_family(run.settings.evaluate.judge).judge
     encode, _ = process_cache("evaluate", "judge", judge, lambda: load_picture_encoder(judge))
     return encode(list(read_pictures(*unit)))
 
 
-def _pixels_in_cells(run: Run, given: Given, arm: str, partners: np.ndarray) -> np.ndarray:
-    """PixCorr and SSIM of an arm's pictures with the seen pictures of their cells, (n_trials, width, 2)."""
+def _pixels_in_cells(run: RunFolder, given: ImagePairs, arm: str, partners: np.ndarray) -> np.ndarray:
+    """PixCorr and SSIM of an arm's images with the seen images of their cells, (n_trials, width, 2)."""
     drawn, seen = given.drawn[arm], given.seen[given.shown]  # of every trial
     dealt, group = np.unique(partners, axis=0, return_inverse=True)  # one group per cell and place in a block
     group = group.reshape(-1)
@@ -189,28 +189,28 @@ def _pixels_in_cells(run: Run, given: Given, arm: str, partners: np.ndarray) -> 
     return rows[:, : partners.shape[1]]
 
 
-def _pixel_table(_: Run, unit: tuple[np.ndarray, np.ndarray, tuple[int, int] | None]) -> np.ndarray:
-    """PixCorr and SSIM of a few drawn with a few seen pictures, (n_drawn, n_seen, 2)."""
+def _pixel_table(_: RunFolder, unit: tuple[np.ndarray, np.ndarray, tuple[int, int] | None]) -> np.ndarray:
+    """PixCorr and SSIM of a few drawn with a few seen images, (n_drawn, n_seen, 2)."""
     drawn, seen = (read_pictures(paths, unit[2]) / 255 for paths in unit[:2])
     return np.stack([pixels.pixcorr(drawn, seen, table=True), pixels.ssim(drawn, seen, table=True)], axis=-1)
 
 
 @dataclass
 class Network:
-    """One network's features of pictures, cached; it is loaded when some are missing."""
+    """One network's features of images, cached; it is loaded when some are missing."""
 
-    run: Run
-    given: Given
+    run: RunFolder
+    given: ImagePairs
     name: str
     network: FeatureNetwork
     fetch: bool
     variant: Variant | None
-    made_by: str  # fingerprint of the network; with what the variant does to drawn pictures:
+    made_by: str  # fingerprint of the network; with what the variant does to drawn images:
     drawn_by: str
 
     @cached_property
     def loaded(self) -> tuple[Callable[..., Any], feature_networks.Forward]:
-        """From files of pictures (of drawn ones, as a variant changes them) to network input, and on to its layers."""
+        """From files of images (of drawn ones, as a variant changes them) to network input, and on to its layers."""
         folder, fetch = self.run.settings.evaluate.weights, self.fetch and os.environ.get("HF_HUB_OFFLINE") != "1"
         if folder and self.network.library == "transformers":
             folder = str(Path(folder) / self.network.source.rsplit("/", 1)[-1])
@@ -223,7 +223,7 @@ class Network:
         return prepare, forward
 
     def features(self, arm: str = "") -> np.ndarray:
-        """Features of an arm's pictures, or of the gallery."""
+        """Features of an arm's images, or of the gallery."""
         paths, made_by = (self.given.drawn[arm], self.drawn_by) if arm else (self.given.seen, self.made_by)
         return cached(
             self.run, f"{self.name}-{arm or 'seen'}", made_by, [self.given.keys[path] for path in paths],
@@ -233,7 +233,7 @@ class Network:
         )  # fmt: skip
 
     def similarity(self, arm: str) -> np.ndarray:
-        """Correlation of the features of every picture of an arm with those of every seen picture."""
+        """Correlation of the features of every image of an arm with those of every seen image."""
         if self.name.partition("@")[0] not in WIDE:
             return similarity(self.features(arm), self.features())
         paths, keys = self.given.drawn[arm], self.given.keys
@@ -251,12 +251,12 @@ class Network:
         return cached(self.run, f"{self.name}-{arm}", made_by, [keys[path] for path in paths], compare_parts)
 
 
-# Metric -> its part of `Compared`, and the score of each arm.
+# Metric -> its part of `MetricTables`, and the score of each arm.
 Scores = dict[str, tuple[Part, dict[str, Any]]]
 
 
 def _measured(
-    given: Given, run: Run, unit: tuple[str, FeatureNetwork | None, list[str]]
+    given: ImagePairs, run: RunFolder, unit: tuple[str, FeatureNetwork | None, list[str]]
 ) -> tuple[Scores, dict[str, str]]:
     """All metrics of one network, or of pixels; and which are not computed, and why."""
     name, known, metrics = unit
@@ -264,7 +264,7 @@ def _measured(
     network: Network | None = None
     if known is not None:
         variant = VARIANTS[settings.variant] if any("@" in metric for metric in metrics) else None
-        made_by = artifacts.fingerprint("features", repr(known), source_print(settings.weights))
+        made_by = artifacts.fingerprint("features", repr(known), source_hash(settings.weights))
         published = "" if variant is None else (variant.jpeg, variant.generated_resize)
         network = Network(
             run, given, name if variant is None else f"{name}@{settings.variant}", known,
@@ -280,8 +280,8 @@ def _measured(
     return scores, not_computed
 
 
-def _score(given: Given, run: Run, network: Network | None, metric: str, arm: str) -> tuple[Part, Any]:
-    """A metric of an arm's pictures, of a network's features or of pixels."""
+def _score(given: ImagePairs, run: RunFolder, network: Network | None, metric: str, arm: str) -> tuple[Part, Any]:
+    """A metric of an arm's images, of a network's features or of pixels."""
     name, _, variant = metric.partition("@")
     drawn, shown, row = given.drawn[arm], given.shown, VARIANTS.get(variant)
     seen, kind = given.seen[shown], "" if variant else METRICS[name].kind
@@ -307,7 +307,7 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
             raise TypeError(f"METRICS[{name!r}] has neither a network nor a function.")
         pictures = ((read_pictures([path], given.size)[0] for path in paths) for paths in (drawn, seen))
         return "values", np.array([function(*pair) for pair in zip(*pictures, strict=True)])
-    if kind == "two-way":  # for every picture that could have been the true one
+    if kind == "two-way":  # for every image that could have been the true one
         return "tables", two_way_table(network.similarity(arm))
     if kind == "distance":
         return "tables", 1 - network.similarity(arm)
@@ -323,7 +323,7 @@ def _score(given: Given, run: Run, network: Network | None, metric: str, arm: st
         return "values", n_way_class(*features, variant) if variant else n_way_class(*features)
     if variant:
         return "values", score_similarity(network.similarity(arm)[:, shown], name, variant)
-    drawn_features = network.features(arm)  # metrics of sets; seen pictures count as often as they were shown
+    drawn_features = network.features(arm)  # metrics of sets; seen images count as often as they were shown
     if metric == "inception-score":
         return "sets", inception_score(drawn_features)
     seen_features = network.features()[shown]
@@ -343,7 +343,7 @@ IMPORTANCE = {
 }
 
 
-def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
+def explain(run: RunFolder) -> tuple[list[Path], dict[str, Any]]:
     """Retrieval, diversity and feature importance of predictions whose decoders and features are still there."""
     rng, first = np.random.default_rng(run.settings.evaluate.seed), 0
     parts: dict[str, list[tuple[dict[str, dict[str, Any]], int]]] = {"retrieval": [], "diversity": []}
@@ -351,8 +351,8 @@ def explain(run: Run) -> tuple[list[Path], dict[str, Any]]:
     for subject in run.subjects:
         path, pool = run.path("predictions", subject), run.pool(subject)
         try:
-            made_from = {path.parent / name: key for name, key in artifacts.read_card(path)["made_from"].items()}
-            current = all(artifacts.read_card(one)["fingerprint"] == key for one, key in made_from.items())
+            made_from = {path.parent / name: key for name, key in artifacts.read_sidecar(path)["made_from"].items()}
+            current = all(artifacts.read_sidecar(one)["fingerprint"] == key for one, key in made_from.items())
             decoders = decoders_of(run, subject) if current else []
         except (NeuroCanvasError, KeyError):
             continue
@@ -437,7 +437,7 @@ def _of_fold(
             continue
         for rule, (together, _) in ASSIGNMENT_RULES.items():
             if rule == "hungarian" and len(true) > len(targets):
-                continue  # several trials of one picture cannot each have a picture of their own
+                continue  # several trials of one image cannot each have an image of their own
             retrieved[rule if centring == "none" else f"centred {rule}"] = {
                 "transductive": transductive or together, "rule": rule, "centring": centring,
                 "space": f"{decoder.space_.name} targets, {' x '.join(map(str, targets.shape[1:]))}",
@@ -494,16 +494,16 @@ def importance(
     return found
 
 
-def evaluate(run: Run) -> list[Path]:
-    """Score every arm's pictures against what was seen: the run's own, or a folder against another one."""
+def evaluate(run: RunFolder) -> list[Path]:
+    """Score every arm's images against what was seen: the run's own, or a folder against another one."""
     settings, scores = run.settings.evaluate, run.folder / "scores"
     read = _read_elsewhere if settings.against else _read_images
     (drawn, seen, shown, size), trials, blocked, gallery, concepts, findings = read(run)
     keys = {
-        path: artifacts.fingerprint(check_file(path, "a picture; make it again").read_bytes(), size)
+        path: artifacts.fingerprint(check_file(path, "an image; make it again").read_bytes(), size)
         for path in dict.fromkeys(np.concatenate([seen, *drawn.values()]).tolist())
     }
-    given = Given(drawn, seen, shown, size, keys)
+    given = ImagePairs(drawn, seen, shown, size, keys)
     strata, units = exchangeable(trials, blocked)[1:]  # no other random stream has the seed of the cells
     cells = draw_cells(strata, units, rng=np.random.default_rng([settings.seed, 1]))
     compared, prompted, not_computed = compare(run, given, [prompt(name) for name in concepts.values()], cells[1])
@@ -546,13 +546,13 @@ def evaluate(run: Run) -> list[Path]:
 # Tables that are written only where concepts or decoders are known.
 NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.csv")
 
-# First fields of `Given`; columns of trials; whether the design is blocked; names of gallery and concepts; findings.
+# First fields of `ImagePairs`; columns of trials; whether blocked; names of gallery and concepts; findings.
 Files = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, tuple[int, int] | None]
 Read = tuple[Files, dict[str, np.ndarray], bool, list[str], dict[str, str], list[Finding]]
 
 
-def _read_images(run: Run) -> Read:
-    """Find the run's own pictures, and read what is known of their trials."""
+def _read_images(run: RunFolder) -> Read:
+    """Find the run's own images, and read what is known of their trials."""
     images = run.folder / "images"
     entries = read_manifest(run, images / "manifest.jsonl")
     arms = list(dict.fromkeys(entry["arm"] for entry in entries))
@@ -576,23 +576,25 @@ def _read_images(run: Run) -> Read:
         np.searchsorted(gallery, trials["stimulus"]),
         None,
     )
-    cards = {subject: artifacts.read_card(run.path("predictions", subject)) for subject in dict(pairs)}
-    fold = {subject: dict(zip(card["trials"], card["folds"], strict=True)) for subject, card in cards.items()}
+    sidecars = {subject: artifacts.read_sidecar(run.path("predictions", subject)) for subject in dict(pairs)}
+    fold = {
+        subject: dict(zip(sidecar["trials"], sidecar["folds"], strict=True)) for subject, sidecar in sidecars.items()
+    }
     trials["block"] = np.array([run.subjects[subject].column("block")[trial] for subject, trial in pairs])
     trials["fold"] = np.array([fold[subject][trial] for subject, trial in pairs])
-    findings = [one for card in cards.values() for one in read_findings(card["findings"])]
-    return files, trials, any(card["blocked"] for card in cards.values()), gallery, concepts, findings
+    findings = [one for sidecar in sidecars.values() for one in read_findings(sidecar["findings"])]
+    return files, trials, any(sidecar["blocked"] for sidecar in sidecars.values()), gallery, concepts, findings
 
 
-def _read_elsewhere(run: Run) -> Read:
-    """Find the pictures of a folder and those that were seen, in another folder."""
+def _read_elsewhere(run: RunFolder) -> Read:
+    """Find the images of a folder and those that were seen, in another folder."""
     from neurocanvas.audit.external import choose_size, read_pairing
 
     settings = run.settings.evaluate
     if (run.folder / "predictions").is_dir():
-        raise NeuroCanvasError(f"{run.folder}: is a run with pictures of its own; name another folder by -o.")
+        raise NeuroCanvasError(f"{run.folder}: is a run with images of its own; name another folder by -o.")
     if not run.settings.data.pictures:
-        raise NeuroCanvasError("--images: the folder of pictures that were made is needed beside --against.")
+        raise NeuroCanvasError("--images: the folder of images that were made is needed beside --against.")
     table = Path(settings.pairs) if settings.pairs else None
     pairing = read_pairing(Path(run.settings.data.pictures), Path(settings.against), table)
     size, notes = choose_size(pairing)
@@ -677,7 +679,7 @@ def _columns(pairing: Pairing) -> tuple[dict[str, np.ndarray], bool]:
 
 
 def _dealt_out(trials: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray | None:
-    """For every trial another picture of its subject, as the floor; None if a subject has only one."""
+    """For every trial another image of its subject, as the floor; None if a subject has only one."""
     order = np.empty(len(trials["subject"]), np.int64)
     for subject in np.unique(trials["subject"]):
         rows = np.flatnonzero(trials["subject"] == subject)
@@ -688,6 +690,6 @@ def _dealt_out(trials: dict[str, np.ndarray], rng: np.random.Generator) -> np.nd
 
 
 def _names(pairing: Pairing) -> list[str]:
-    """Distinct names of the seen pictures: from where their paths differ."""
+    """Distinct names of the seen images: from where their paths differ."""
     common = os.path.commonpath([path.parent for path in pairing.gallery])
     return [path.relative_to(common).as_posix() for path in pairing.gallery]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.artifacts import atomic, read_torch, write_torch
+from neurocanvas.artifacts import atomic_write, read_torch, write_torch
 from neurocanvas.config import ARCHITECTURES
 from neurocanvas.data.eeg_imagenet import SPEC
 from neurocanvas.data.montage import BANDS, CH_NAMES
@@ -23,7 +23,7 @@ from neurocanvas.decoder import Decoder, assemble, load_decoder
 from neurocanvas.encoders.mlp import MLPSD
 from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check_inside
 from neurocanvas.findings import finding, listed
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import write_trials
 from neurocanvas.targets.captions import read_captions, write_captions
 
@@ -61,7 +61,7 @@ def write_released(path: Path | str, features: np.ndarray) -> None:
         )
     _check_finite(features, "features")
     columns = features.transpose(0, 2, 1).reshape(len(features), features.shape[1] * len(BANDS))
-    with atomic(Path(path)) as temporary, temporary.open("wb") as stream:
+    with atomic_write(Path(path)) as temporary, temporary.open("wb") as stream:
         np.save(stream, columns, allow_pickle=False)
 
 
@@ -89,10 +89,10 @@ def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np
 
 
 def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:
-    """Read the embeddings of some pictures into `out`, (n_stimuli, 77, 768), which may be memory-mapped."""
+    """Read the embeddings of some images into `out`, (n_stimuli, 77, 768), which may be memory-mapped."""
     import torch
 
-    found = read_torch(path, "CLIP embeddings by picture name")
+    found = read_torch(path, "CLIP embeddings by image name")
     for row, name in enumerate(stimuli):
         tensor = found.get(name) if isinstance(found, dict) else None
         if not isinstance(tensor, torch.Tensor) or tensor.numel() != out[row].size or tensor.shape[-2:] != SHAPE[1:]:
@@ -133,13 +133,13 @@ def read_released_mapper(path: Path | str, family: str = "sd14") -> Decoder:
     target, unknown = f"clip-text@{family}", np.zeros(len(axes), np.float32)
     parameters = {"encoder__hidden": hidden, "encoder__activation": activation, "contrastive": 0.0}
     space = {"name": "clip-text", "shape": TARGET_SHAPE, "network": family, "layer": "last hidden state"}
-    card = {
+    sidecar = {
         "encoder": "mlp_sd", "class": "MLPSD", "module": True, "spec": asdict(SPEC), "space": space, "classes": None,
         "parameters": {"target": target, "features": "eeg-imagenet", **parameters}, "chosen": None, "unit": 1.0,
         "findings": [],
     }  # fmt: skip
     whole = (len(CH_NAMES), len(BANDS))
-    return assemble(card, {
+    return assemble(sidecar, {
         "input_mean": np.zeros(whole, np.float32), "input_sd": np.ones(whole, np.float32),
         "target_mean": state["fc3.bias"].numpy().reshape(TARGET_SHAPE), "target_axes": axes.numpy(),
         "target_sd": unknown, "prediction_sd": unknown,
@@ -238,7 +238,7 @@ KNOWN = re.compile(r"caption\.txt|clip_embeddings\.pth|\d+_\w+_de\.npy|mlpsd_s\d
 STAGED = ".part-import"
 
 
-def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: None) -> list[Path]:
+def export(run: RunFolder, folder: Path, *, tell: Callable[[str], None] = lambda _: None) -> list[Path]:
     """Write what a run folder holds as the files that the released code reads."""
     written: list[Path] = []
     output, captions = folder / "output", run.folder / "targets" / "caption.txt"
@@ -252,8 +252,8 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
     embeddings = run.path("embeddings", "clip-text")
     if embeddings.is_file():
         written.append(output / "clip_embeddings.pth")
-        # all of them, as with the captions: the run may be open for some of its subjects only, who saw fewer pictures
-        stimuli = artifacts.read_card(embeddings).get("stimuli", run.stimuli)
+        # all of them, as with the captions: the run may be open for some of its subjects only, who saw fewer images
+        stimuli = artifacts.read_sidecar(embeddings).get("stimuli", run.stimuli)
         write_released_embeddings(written[-1], stimuli, artifacts.read_array(embeddings, "CLIP embeddings"))
     for subject in run.subjects:
         number = 0
@@ -270,8 +270,8 @@ def export(run: Run, folder: Path, *, tell: Callable[[str], None] = lambda _: No
     return written
 
 
-def import_files(run: Run, folder: Path) -> list[Path]:
-    """Take files of the released code into a run folder, as artifacts whose cards say where they come from."""
+def import_files(run: RunFolder, folder: Path) -> list[Path]:
+    """Take files of the released code into a run folder, as artifacts whose sidecars say where they come from."""
     check_folder(folder, "files of the released code")
     files = {
         path.name: check_inside(folder, path.relative_to(folder).as_posix(), "import")
@@ -291,7 +291,7 @@ def import_files(run: Run, folder: Path) -> list[Path]:
             )
         for path in taken:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for one in (path, artifacts.card_path(path)):
+            for one in (path, artifacts.sidecar_path(path)):
                 if (waiting := staged / one.relative_to(run.folder)).is_file():  # else it was taken before
                     os.replace(waiting, one)
     finally:
@@ -302,7 +302,7 @@ def import_files(run: Run, folder: Path) -> list[Path]:
     return taken
 
 
-def _take(run: Run, files: Mapping[str, Path], staged: Path) -> list[Path]:
+def _take(run: RunFolder, files: Mapping[str, Path], staged: Path) -> list[Path]:
     """Check all of the files and write what is new below `staged`; return where in the run all of them belong."""
     taken: list[Path] = []
 
@@ -325,15 +325,15 @@ def _take(run: Run, files: Mapping[str, Path], staged: Path) -> list[Path]:
                 _check_reader(run, file, subject, run.path("features", subject) in taken)
                 path = run.path("decoder", subject, int(named[1] or 0))
                 waiting, inputs = place(path), _inputs(file)
-                if not artifacts.is_done(path, inputs):
-                    card = {**_card(file), "findings": listed([finding("imported-unknown")])}
+                if not artifacts.is_cached(path, inputs):
+                    sidecar = {**_card(file), "findings": listed([finding("imported-unknown")])}
                     read_released_mapper(file, run.settings.family).save(waiting)
-                    artifacts.finish(waiting, inputs, card)
+                    artifacts.write_sidecar(waiting, inputs, sidecar)
     return taken
 
 
 def _card(file: Path) -> dict[str, object]:
-    """What the card of an imported artifact says of its origin."""
+    """What the sidecar of an imported artifact says of its origin."""
     return {"imported": True, "from": file.name}
 
 
@@ -342,25 +342,25 @@ def _inputs(file: Path) -> str:
     return artifacts.fingerprint("import", artifacts.sha256(file))
 
 
-def _take_captions(run: Run, file: Path, path: Path) -> None:
+def _take_captions(run: RunFolder, file: Path, path: Path) -> None:
     """Write the captions of caption.txt."""
     captions = read_captions(file, run.stimuli, "choose its data set")
     write_captions(path, captions)
-    hashes = {name: run.dataset[1].print_of(name) for name in run.stimuli}
-    artifacts.finish(path, _inputs(file), {**_card(file), "images": hashes})
+    hashes = {name: run.dataset[1].file_hash(name) for name in run.stimuli}
+    artifacts.write_sidecar(path, _inputs(file), {**_card(file), "images": hashes})
 
 
-def _take_embeddings(run: Run, file: Path, path: Path) -> None:
+def _take_embeddings(run: RunFolder, file: Path, path: Path) -> None:
     """Write the embeddings of clip_embeddings.pth, in half precision as `embed` writes them."""
     inputs = artifacts.fingerprint(_inputs(file), run.stimuli)
-    card = {"stimuli": run.stimuli, **_card(file)}
-    if not artifacts.is_done(path, inputs):
+    sidecar = {"stimuli": run.stimuli, **_card(file)}
+    if not artifacts.is_cached(path, inputs):
         embeddings = np.empty((len(run.stimuli), *TARGET_SHAPE), np.float16)
         read_released_embeddings(file, run.stimuli, embeddings)
-        artifacts.write_array(path, embeddings, inputs, card)
+        artifacts.write_array(path, embeddings, inputs, sidecar)
 
 
-def _take_features(run: Run, file: Path, subject: str, path: Path) -> None:
+def _take_features(run: RunFolder, file: Path, subject: str, path: Path) -> None:
     """Write the features of a feature file."""
     trials = run.opened[subject]
     values = read_released(file, len(trials.spec.ch_names))
@@ -369,23 +369,23 @@ def _take_features(run: Run, file: Path, subject: str, path: Path) -> None:
             f"{file}: features of {len(values)} trials, but subject {subject} has {len(trials)} of granularity "
             f"{run.settings.data.granularity}; import it into a run of the data it was made for."
         )
-    card = {
+    sidecar = {
         "method": "imported",
         "ch_names": list(trials.spec.ch_names),
         "bands": list(BANDS),
         "unit": "as in the file",
     }
-    artifacts.write_array(path, values.astype(np.float32), _inputs(file), {**card, **_card(file)})
+    artifacts.write_array(path, values.astype(np.float32), _inputs(file), {**sidecar, **_card(file)})
 
 
-def _check_reader(run: Run, file: Path, subject: str, features_come_along: bool) -> None:
+def _check_reader(run: RunFolder, file: Path, subject: str, features_come_along: bool) -> None:
     """Raise unless the run's encoder and features fit a released decoder."""
     features = run.path("features", subject)
     if run.settings.encoder.name != "mlp_sd":
         raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's encoder.name is {run.settings.encoder.name!r}.")
     if features_come_along:
         return
-    method = artifacts.read_card(features)["method"] if features.is_file() else run.settings.features.method
+    method = artifacts.read_sidecar(features)["method"] if features.is_file() else run.settings.features.method
     if method == "gaussian":
         raise NeuroCanvasError(
             f"{file}: the released decoder reads the released features, and the run's are 'gaussian'; import the "

@@ -31,12 +31,12 @@ from neurocanvas.generation.arms import (
     token_norms,
 )
 from neurocanvas.parallel import NEEDS, process_cache
-from neurocanvas.pipeline.run import Run, read_pictures, write_picture
+from neurocanvas.pipeline.run import RunFolder, read_pictures, write_picture
 from neurocanvas.pipeline.train import decoders_of, made_from, read_inputs, read_predictions, select_inputs
 from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.captions import load_captioner, prompt, read_captions
 from neurocanvas.targets.clip import encode_distinct, load_text_encoder
-from neurocanvas.targets.pretrained import batches, device, find_family, local_folder, source_print
+from neurocanvas.targets.pretrained import batches, device, find_family, local_folder, source_hash
 
 STAGE = "generate"
 
@@ -50,7 +50,7 @@ DECIDE = frozenset({
 })  # fmt: skip
 
 
-def generate(run: Run) -> list[Path]:
+def generate(run: RunFolder) -> list[Path]:
     """Generate the images of every subject and arm, a shard of manifest entries at a time."""
     settings = run.settings.generate
     needs, weights = NEEDS["generate"], local_folder(find_family(settings.family).diffusion)
@@ -58,9 +58,9 @@ def generate(run: Run) -> list[Path]:
         size = sum(file.stat().st_size for file in weights.rglob("*.safetensors"))
         needs = replace(needs, memory=needs.memory + size)
     # What every image depends on beside condition, seed, precision and device.
-    how = settings.model_dump(mode="json", include=set(DECIDE)) | {"weights": source_print(settings.family)}
+    how = settings.model_dump(mode="json", include=set(DECIDE)) | {"weights": source_hash(settings.family)}
     if settings.preview:
-        how["taesd"] = source_print(find_family(settings.family).preview)
+        how["taesd"] = source_hash(find_family(settings.family).preview)
     if run.generator is not None and type(run.generator) is not resolve_name(GENERATORS[settings.generator]):
         plain = {key: value for key, value in vars(run.generator).items() if isinstance(value, str | int | float)}
         how["generator"] = f"{type(run.generator).__qualname__} {plain}"
@@ -106,7 +106,7 @@ def generate(run: Run) -> list[Path]:
     return [path, *pages]
 
 
-def space_of(run: Run, arm: str) -> str:
+def space_of(run: RunFolder, arm: str) -> str:
     """Target space of an arm's conditions; raise if the generator does not accept it."""
     predicted, generator = run.settings.embed.target, run.generator
     accepted = (generator or resolve_name(GENERATORS[run.settings.generate.generator])).accepts
@@ -127,7 +127,7 @@ def space_of(run: Run, arm: str) -> str:
 
 
 def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndarray:
-    """Choose which test trials get pictures: all, or at most `most`, spread evenly over concepts and folds."""
+    """Choose which test trials get images: all, or at most `most`, spread evenly over concepts and folds."""
     codes = [np.unique(column, return_inverse=True)[1] for column in (concepts, folds)]
     turn = np.zeros(len(concepts), dtype=np.int64)
     for pair in np.unique(codes, axis=1).T:
@@ -136,11 +136,11 @@ def chosen(concepts: np.ndarray, folds: np.ndarray, most: int | None) -> np.ndar
     return np.sort(np.lexsort((*codes, turn))[:most])
 
 
-def plan(run: Run, subject: str, arm: str, how: dict[str, Any]) -> list[dict[str, Any]]:
+def plan(run: RunFolder, subject: str, arm: str, how: dict[str, Any]) -> list[dict[str, Any]]:
     """The manifest's entries of a subject and arm, each with its cache key; no prediction is read."""
     settings, row = run.settings.generate, ARMS[arm]
     how = {**how, "arm": arm}
-    embedded = artifacts.read_card(run.path("embeddings", space_of(run, arm)))["fingerprint"]
+    embedded = artifacts.read_sidecar(run.path("embeddings", space_of(run, arm)))["fingerprint"]
     if row.of_images:
         concepts = np.array([run.dataset[1].concepts[name] for name in run.stimuli])
         return [
@@ -154,29 +154,29 @@ def plan(run: Run, subject: str, arm: str, how: dict[str, Any]) -> list[dict[str
         ]  # fmt: skip
     path, trials = run.path("predictions", subject), run.subjects[subject]
     artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
-    card = artifacts.read_card(path)
-    if max(card["trials"]) >= len(trials) or "known" not in card:
+    sidecar = artifacts.read_sidecar(path)
+    if max(sidecar["trials"]) >= len(trials) or "known" not in sidecar:
         raise NeuroCanvasError(f"{path}: made for other trials or by another version; run `neurocanvas predict` again.")
-    tested = trials[np.array(card["trials"])]
-    beside: list[Any] = [embedded, card["fingerprint"]]
+    tested = trials[np.array(sidecar["trials"])]
+    beside: list[Any] = [embedded, sidecar["fingerprint"]]
     if row.start is not None:
         beside.append(run.dataset[1].fingerprint())
     if row.best_of:
-        beside.append(source_print(run.settings.family))
+        beside.append(source_hash(run.settings.family))
     entries = []
-    for place in chosen(tested.column("concept"), np.array(card["folds"]), settings.max_trials):
-        trial, stimulus = card["trials"][place], str(tested.column("image")[place])
+    for place in chosen(tested.column("concept"), np.array(sidecar["folds"]), settings.max_trials):
+        trial, stimulus = sidecar["trials"][place], str(tested.column("image")[place])
         seed = image_seed(settings.seed, arm, subject, trial)
         entries.append({
             "subject": subject, "arm": arm, "trial": trial, "stimulus": stimulus,
-            "concept": str(tested.column("concept")[place]), "predictions": card["fingerprint"],
+            "concept": str(tested.column("concept")[place]), "predictions": sidecar["fingerprint"],
             "file": f"s{subject}/{arm}/{trial:05d}_{Path(stimulus).stem}.png", "seed": seed,
             "key": artifacts.fingerprint("image", how, seed, stimulus, *beside),
         })  # fmt: skip
     return entries
 
 
-def draw(run: Run, shard: list[dict[str, Any]], *, how: dict[str, Any]) -> None:
+def draw(run: RunFolder, shard: list[dict[str, Any]], *, how: dict[str, Any]) -> None:
     """Generate the missing images of a shard of manifest entries; its sidecar is written last."""
     arm, subject, settings = shard[0]["arm"], shard[0].get("subject", ""), run.settings.generate
     root, row = run.folder / ("images" if subject else "generated_from_captions"), ARMS[arm]
@@ -247,17 +247,17 @@ def draw(run: Run, shard: list[dict[str, Any]], *, how: dict[str, Any]) -> None:
     artifacts.write_json(folder / f"shard_{shard[0]['trial']:05d}.json", {"pictures": own})
 
 
-def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmInputs:
+def arm_inputs(run: RunFolder, subject: str, arm: str, trials: Sequence[int]) -> ArmInputs:
     """What an arm makes conditions from, for some test trials of a subject; only the rows that they need are read."""
     path = run.path("predictions", subject)
     decoders = process_cache(STAGE, "decoders", (run, subject), lambda: decoders_of(run, subject))
-    card, images, scale = artifacts.read_card(path), run.dataset[1], run.settings.generate.scale
-    tested, folds = run.subjects[subject][np.array(card["trials"])], np.array(card["folds"])
-    places = np.searchsorted(card["trials"], trials)
+    sidecar, images, scale = artifacts.read_sidecar(path), run.dataset[1], run.settings.generate.scale
+    tested, folds = run.subjects[subject][np.array(sidecar["trials"])], np.array(sidecar["folds"])
+    places = np.searchsorted(sidecar["trials"], trials)
     targets, embeddings = run.targets(), run.targets(space_of(run, arm))
     known = np.zeros((len(places), len(targets)), bool)
     for row, fold in enumerate(folds[places]):
-        known[row, card["known"][fold]] = True
+        known[row, sidecar["known"][fold]] = True
     seed, dealt = partial(image_seed, run.settings.generate.seed, arm, subject), places
     if ARMS[arm].deranged:
         dealt = derangement(tested.column("concept"), rng=np.random.default_rng(seed(-1)))[places]
@@ -265,11 +265,11 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
     rescaled, centres = read_predictions(run, subject, dealt, decoders)
     if scale == "token-norm":
         norms = process_cache(STAGE, "norms", (run, subject), lambda: np.stack(
-            [token_norms(targets, np.array(trained)) for trained in card["known"]]
+            [token_norms(targets, np.array(trained)) for trained in sidecar["known"]]
         ))  # fmt: skip
         rescaled = match_norms(rescaled, norms[folds[dealt]])
     else:
-        gains = np.array(card["gains"])[folds[dealt]] if scale == "affine" else np.ones(len(dealt))
+        gains = np.array(sidecar["gains"])[folds[dealt]] if scale == "affine" else np.ones(len(dealt))
         rescaled = rescale(rescaled, centres, gains)
     return ArmInputs(
         predicted, rescaled, means,
@@ -281,23 +281,23 @@ def arm_inputs(run: Run, subject: str, arm: str, trials: Sequence[int]) -> ArmIn
     )  # fmt: skip
 
 
-def embed_texts(run: Run, texts: Sequence[str]) -> np.ndarray:
+def embed_texts(run: RunFolder, texts: Sequence[str]) -> np.ndarray:
     """Encode a few texts while drawing; the encoder stays loaded."""
     family = run.settings.family
     return encode_distinct(texts, process_cache(STAGE, "encoder", family, lambda: load_text_encoder(family)))
 
 
-def sketch(run: Run, subject: str) -> np.ndarray:
-    """Predict a small picture for every test trial, from pictures of the training trials of its fold."""
+def sketch(run: RunFolder, subject: str) -> np.ndarray:
+    """Predict a small image for every test trial, from images of the training trials of its fold."""
     path = run.folder / "predictions" / f"s{subject}_sketch.npy"
-    card, stimuli = artifacts.read_card(path.with_name(f"s{subject}.npy")), run.dataset[1]
+    sidecar, stimuli = artifacts.read_sidecar(path.with_name(f"s{subject}.npy")), run.dataset[1]
     space = TargetSpace("pixels", (SIDE * SIDE, 3), f"{SIDE}px")
     average, where = run.settings.split.average_test, run.settings.execution
     decoder = Decoder("ridge", str(space), n_components=COMPONENTS, device=where.device)
     features_of, seen = made_from(run, subject, decoder)[1], stimuli.fingerprint()
-    inputs = artifacts.fingerprint("sketch", card["fingerprint"], features_of, seen, run.stimuli)
-    if artifacts.is_done(path, inputs):
-        return artifacts.read_array(path, "small pictures")
+    inputs = artifacts.fingerprint("sketch", sidecar["fingerprint"], features_of, seen, run.stimuli)
+    if artifacts.is_cached(path, inputs):
+        return artifacts.read_array(path, "small images")
     pictures = np.stack([stimuli.picture(name, size=SIDE) for name in run.stimuli]).reshape(-1, SIDE * SIDE, 3) / 255
     pool, values = run.pool(subject), read_inputs(run, subject, decoder)
     y = Embeddings(space, run.stimuli, pictures, np.searchsorted(run.stimuli, pool.column("image")))
@@ -313,10 +313,10 @@ def sketch(run: Run, subject: str) -> np.ndarray:
     order = np.argsort(np.concatenate(rows), kind="stable")
     drawn = np.clip(np.concatenate(found)[order], 0, 1).reshape(-1, SIDE, SIDE, 3)
     artifacts.write_array(path, np.round(drawn * 255).astype(np.uint8), inputs)
-    return artifacts.read_array(path, "small pictures")
+    return artifacts.read_array(path, "small images")
 
 
-# Width of a picture, space between two, height of a line of text; px.
+# Width of an image, space between two, height of a line of text; px.
 CELL, GAP, LINE = 192, 12, 22
 
 PAPER, INK = (255, 255, 255), (32, 32, 32)
@@ -328,7 +328,7 @@ def comparison_pages(
     *,
     per_page: int = 6,
 ) -> Iterator[np.ndarray]:
-    """Lay out rows of pictures side by side, as pages."""
+    """Lay out rows of images side by side, as pages."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=14)
@@ -357,7 +357,7 @@ def comparison_pages(
         yield np.asarray(page)
 
 
-def _write_pages(run: Run, entries: list[dict[str, Any]]) -> list[Path]:
+def _write_pages(run: RunFolder, entries: list[dict[str, Any]]) -> list[Path]:
     """Lay out images generated from captions beside what was seen and what was made from EEG."""
     folder, manifest = run.folder / "generated_from_captions", run.folder / "images" / "manifest.jsonl"
     captions = read_captions(run.folder / "targets" / "caption.txt")
@@ -383,9 +383,9 @@ def _write_pages(run: Run, entries: list[dict[str, Any]]) -> list[Path]:
     return pages
 
 
-def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
+def read_manifest(run: RunFolder, path: Path) -> list[dict[str, Any]]:
     """Read the manifest; raise if it does not belong to this run's trials and predictions."""
-    text = artifacts.read_text(path, "the pictures that were drawn; run `neurocanvas generate` first")
+    text = artifacts.read_text(path, "the images that were drawn; run `neurocanvas generate` first")
     try:
         entries = [json.loads(line) for line in text.splitlines()]
         drawn = {(entry["subject"], entry["trial"], entry["stimulus"]) for entry in entries}
@@ -398,8 +398,8 @@ def read_manifest(run: Run, path: Path) -> list[dict[str, Any]]:
         raise NeuroCanvasError(f"{path}: empty; run `neurocanvas generate` again.")
     predicted, made_from = set(), {}
     for subject in run.subjects.keys() & {subject for subject, *_ in drawn}:
-        card = artifacts.read_card(run.path("predictions", subject))
-        rows, made_from[subject] = card["trials"], card["fingerprint"]
+        sidecar = artifacts.read_sidecar(run.path("predictions", subject))
+        rows, made_from[subject] = sidecar["trials"], sidecar["fingerprint"]
         shown = run.subjects[subject].column("image")
         predicted |= {(subject, row, str(shown[row])) for row in rows if row < len(shown)}
     for entry in entries:

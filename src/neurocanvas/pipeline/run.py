@@ -37,7 +37,7 @@ def untracked(title: str, total: int) -> Advance:  # noqa: ARG001
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class RunFolder:
     """A run folder with its settings."""
 
     folder: Path
@@ -48,13 +48,13 @@ class Run:
     decoder: Any = None
     generator: Any = None
 
-    def __reduce__(self) -> tuple[Callable[[str, str], Run], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Callable[[str, str], RunFolder], tuple[str, str]]:
         return _in_worker, (str(self.folder), self.settings.model_dump_json())
 
     def spread(
         self,
         stage: str,
-        work: Callable[[Run, Unit], Result],
+        work: Callable[[RunFolder, Unit], Result],
         units: Sequence[Unit],
         *,
         needs: Needs | None = None,
@@ -147,7 +147,7 @@ class Run:
         """Memory-map the embeddings of a target space, by default of the one that encoders predict."""
         path = self.path("embeddings", target or self.settings.embed.target)
         embeddings = artifacts.read_array(path, "embeddings; `neurocanvas embed` makes them")
-        if artifacts.read_card(path).get("stimuli") != self.stimuli:
+        if artifacts.read_sidecar(path).get("stimuli") != self.stimuli:
             raise NeuroCanvasError(
                 f"{path}: made for other stimuli; run `neurocanvas caption` and `neurocanvas embed` again."
             )
@@ -155,9 +155,9 @@ class Run:
 
 
 @lru_cache(maxsize=8)
-def _in_worker(folder: str, settings: str) -> Run:
+def _in_worker(folder: str, settings: str) -> RunFolder:
     """The run of an unpickled folder and settings; a worker keeps what it has opened."""
-    return Run(Path(folder), RunSettings.model_validate_json(settings))
+    return RunFolder(Path(folder), RunSettings.model_validate_json(settings))
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -178,7 +178,7 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
 
 
 def read_pictures(paths: Iterable[Path], size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read PNGs of the run, or pictures from elsewhere in one size, as (n, height, width, 3), uint8."""
+    """Read PNGs of the run, or images from elsewhere in one size, as (n, height, width, 3), uint8."""
     if size is not None:
         from neurocanvas.audit import external
 

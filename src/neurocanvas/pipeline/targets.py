@@ -12,16 +12,16 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.parallel import process_cache
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.targets import TARGETS, target_space
 from neurocanvas.targets.captions import captioner_of, load_captioner, prompt, read_captions, write_captions
-from neurocanvas.targets.pretrained import batches, find_family, source_print
+from neurocanvas.targets.pretrained import batches, find_family, source_hash
 
 # Captions or images in one unit of work.
 AT_ONCE = 32
 
 
-def caption(run: Run) -> list[Path]:
+def caption(run: RunFolder) -> list[Path]:
     """Describe every image in words: by a captioner, by its concept's name, or from a file."""
     settings, ids = run.settings.caption, run.stimuli
     path, images = run.folder / "targets" / "caption.txt", run.dataset[1]
@@ -33,24 +33,24 @@ def caption(run: Run) -> list[Path]:
     made_by: Any = captions
     if captions is None:
         captioner = captioner_of(settings.source) if settings.source else find_family(run.settings.family).captioner
-        made_by = source_print(captioner)
-    prints = {name: images.print_of(name) for name in ids}  # the audit compares pictures by these
+        made_by = source_hash(captioner)
+    prints = {name: images.file_hash(name) for name in ids}  # the audit compares images by these
     keys = [artifacts.fingerprint("caption", made_by, settings.recipe, prints[name] or name) for name in ids]
     inputs = artifacts.fingerprint("caption", ids, keys)
-    if artifacts.is_done(path, inputs):
+    if artifacts.is_cached(path, inputs):
         return [path]
 
     if captions is None:
         made = artifacts.cached("captions", keys, partial(_make, run, "caption", ids))
         captions = dict(zip(ids, map(str, made), strict=True))
     write_captions(path, captions)
-    artifacts.finish(path, inputs, {
+    artifacts.write_sidecar(path, inputs, {
         "source": settings.source or run.settings.family, "recipe": settings.recipe, "images": prints,
     })  # fmt: skip
     return [path]
 
 
-def embed(run: Run) -> list[Path]:
+def embed(run: RunFolder) -> list[Path]:
     """Encode every caption for the generator, and captions or images for the target space that encoders predict."""
     images, made_from = run.dataset[1], run.folder / "targets" / "caption.txt"
     paths: list[Path] = []
@@ -58,23 +58,23 @@ def embed(run: Run) -> list[Path]:
     for target in dict.fromkeys(("clip-text", run.settings.embed.target)):
         space, path = target_space(f"{target}@{run.settings.family}"), run.path("embeddings", target)
         of_images = TARGETS[target].of == "image"
-        sources = [images.print_of(name) or name if of_images else captions[name] for name in run.stimuli]
-        weights = source_print(run.settings.family)
+        sources = [images.file_hash(name) or name if of_images else captions[name] for name in run.stimuli]
+        weights = source_hash(run.settings.family)
         keys = [artifacts.fingerprint("embedding", str(space), weights, source) for source in sources]
         inputs = artifacts.fingerprint("embed", run.stimuli, keys)
         paths.append(path)
-        if artifacts.is_done(path, inputs):
+        if artifacts.is_cached(path, inputs):
             continue
         items = run.stimuli if of_images else [captions[name] for name in run.stimuli]
-        card = {"family": run.settings.family, "target": str(space), "stimuli": run.stimuli}
+        sidecar = {"family": run.settings.family, "target": str(space), "stimuli": run.stimuli}
         rows = artifacts.cached("embeddings", keys, partial(_make, run, str(space), items))
         made = [] if of_images else [made_from]
         shape = (len(keys), *space.shape)
-        artifacts.write_array(path, rows, inputs, card, made, shape=shape, dtype=np.float16)
+        artifacts.write_array(path, rows, inputs, sidecar, made, shape=shape, dtype=np.float16)
     return paths
 
 
-def _make(run: Run, what: str, items: Sequence[str], places: Sequence[int]) -> Iterator[np.ndarray]:
+def _make(run: RunFolder, what: str, items: Sequence[str], places: Sequence[int]) -> Iterator[np.ndarray]:
     """Captions, or embeddings in a target space, of the items at these places: names of images, or captions."""
     units = [(what, [items[place] for place in places[part]]) for part in batches(len(places), AT_ONCE)]
     stage = "caption" if what == "caption" else "embed"
@@ -82,7 +82,7 @@ def _make(run: Run, what: str, items: Sequence[str], places: Sequence[int]) -> I
         yield from map(np.asarray, made)
 
 
-def _ask_network(run: Run, unit: tuple[str, Sequence[Any]]) -> Sequence[str] | np.ndarray:
+def _ask_network(run: RunFolder, unit: tuple[str, Sequence[Any]]) -> Sequence[str] | np.ndarray:
     """Captions of some images, or embeddings of images or captions in a target space."""
     what, items = unit
     kind, _, family = what.partition("@")

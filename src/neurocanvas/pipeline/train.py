@@ -21,7 +21,7 @@ from neurocanvas.errors import NeuroCanvasError, check_file, check_name
 from neurocanvas.findings import finding, listed, read_findings
 from neurocanvas.generation.arms import gain
 from neurocanvas.parallel import process_cache
-from neurocanvas.pipeline.run import Run, write_table
+from neurocanvas.pipeline.run import RunFolder, write_table
 from neurocanvas.targets import TargetSpace
 from neurocanvas.targets.pretrained import batches
 from neurocanvas.training.losses import mse_per_element, two_way_of_trials
@@ -29,7 +29,7 @@ from neurocanvas.training.losses import mse_per_element, two_way_of_trials
 # Purpose of a file of features, for errors.
 FEATURES = "features; `neurocanvas features` makes them"
 
-# What the cards of features that train together must agree on.
+# What the sidecars of features that train together must agree on.
 MADE_BY = ("method", "window", "ch_names", "bands")
 
 # Trials that are predicted in one batch.
@@ -44,7 +44,7 @@ LICENCE = "MIT for the weights; the terms of the recordings and images that they
 OF_CLOSED_FORM = ("encoder", "target", "window", "features", "n_components", "token_weights")
 
 
-def simulate(run: Run) -> list[Path]:
+def simulate(run: RunFolder) -> list[Path]:
     """Write the simulated data set into the run folder."""
     if run.settings.simulate is None:
         return []
@@ -54,53 +54,53 @@ def simulate(run: Run) -> list[Path]:
     return [write_simulation(run.settings.simulate, run.folder / "data", progress=advance)]
 
 
-def features(run: Run, *, keep_imported: bool = False) -> list[Path]:
+def features(run: RunFolder, *, keep_imported: bool = False) -> list[Path]:
     """Compute the features of every subject, and of others whose trials the protocol trains on."""
     work = partial(_extract, keep_imported=keep_imported)
     return list(run.spread("features", work, list(run.opened)))
 
 
-def _extract(run: Run, subject: str, *, keep_imported: bool) -> Path:
+def _extract(run: RunFolder, subject: str, *, keep_imported: bool) -> Path:
     """Compute one subject's features, unless they are there."""
     from neurocanvas.data.montage import BANDS
     from neurocanvas.features.differential_entropy import UNITS, extract
 
     trials, settings, path = run.opened[subject], run.settings.features, run.path("features", subject)
     inputs = artifacts.fingerprint("features", trials.fingerprint(), settings)
-    imported = keep_imported and path.is_file() and artifacts.read_card(path).get("imported")
-    if not (imported or artifacts.is_done(path, inputs)):
+    imported = keep_imported and path.is_file() and artifacts.read_sidecar(path).get("imported")
+    if not (imported or artifacts.is_cached(path, inputs)):
         [values] = artifacts.cached("features", [inputs], lambda _: [extract(trials, settings)])
-        card = {
+        sidecar = {
             "method": settings.method,
             "ch_names": list(trials.spec.ch_names),
             "bands": list(BANDS),
             "window": [settings.tmin, settings.tmax],
             "unit": UNITS[settings.method],
         }
-        artifacts.write_array(path, values, inputs, card)
+        artifacts.write_array(path, values, inputs, sidecar)
     write_trials(run, subject)
     return path
 
 
-def write_trials(run: Run, subject: str) -> None:
+def write_trials(run: RunFolder, subject: str) -> None:
     """Write a subject's trial table beside the features."""
     path, trials = run.path("features", subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
     write_table(path, {"trial": trials.names, **{name: trials.column(name) for name in trials.metadata}})
 
 
-def read_inputs(run: Run, subject: str, decoder: Decoder | None = None) -> Any:
+def read_inputs(run: RunFolder, subject: str, decoder: Decoder | None = None) -> Any:
     """What a decoder is fitted on: features of a subject's pool (also without a decoder), or its signal in a window."""
     pool = run.pool(subject)
     if decoder is not None and decoder.takes == "signal":
         window = Window([pool], pool.spec, decoder.window)
         return window.read() if 4 * math.prod(window.shape) <= IN_MEMORY else window
-    whose, parts, cards = pool.column("subject"), {}, {}
+    whose, parts, sidecars = pool.column("subject"), {}, {}
     for one in dict.fromkeys((subject, *np.unique(whose).tolist())):
         path = run.path("features", one)
-        parts[one], cards[one] = artifacts.read_array(path, FEATURES), artifacts.read_card(path)
+        parts[one], sidecars[one] = artifacts.read_array(path, FEATURES), artifacts.read_sidecar(path)
         if len(parts[one]) != len(run.opened[one]):
             raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
-        if any(cards[one].get(key) != cards[subject].get(key) for key in MADE_BY):
+        if any(sidecars[one].get(key) != sidecars[subject].get(key) for key in MADE_BY):
             raise NeuroCanvasError(
                 f"{path}: made in another way than those of subject {subject}, for which its trials train; run "
                 "`neurocanvas features` again."
@@ -111,16 +111,16 @@ def read_inputs(run: Run, subject: str, decoder: Decoder | None = None) -> Any:
     return pooled
 
 
-def made_from(run: Run, subject: str, decoder: Decoder) -> tuple[list[Path], list[str]]:
+def made_from(run: RunFolder, subject: str, decoder: Decoder) -> tuple[list[Path], list[str]]:
     """The artifacts that a decoder's inputs are read from, and their hashes."""
     if decoder.takes == "signal":
         return [], [run.pool(subject).fingerprint()]
     whose = unique_names(run.pool(subject).column("subject"))
     paths = [check_file(run.path("features", one), FEATURES) for one in whose]
-    return paths, [artifacts.read_card(path)["sha256"] for path in paths]
+    return paths, [artifacts.read_sidecar(path)["sha256"] for path in paths]
 
 
-def make_decoder(run: Run, encoder: str) -> Decoder:
+def make_decoder(run: RunFolder, encoder: str) -> Decoder:
     """The unfitted decoder of embeddings that the settings describe, or the one that a script gave."""
     if run.decoder is not None and encoder == run.settings.encoder.name:
         from sklearn.base import clone
@@ -145,7 +145,7 @@ def make_decoder(run: Run, encoder: str) -> Decoder:
     )  # fmt: skip
 
 
-def train(run: Run) -> list[Path]:
+def train(run: RunFolder) -> list[Path]:
     """Train the encoder, and its baselines, for every subject and fold."""
     names = dict.fromkeys((run.settings.encoder.name, *run.settings.encoder.baselines))
     for name in names if run.decoder is None else ():
@@ -158,7 +158,7 @@ def train(run: Run) -> list[Path]:
     return list(run.spread("train", _train, units))
 
 
-def _train(run: Run, unit: tuple[str, int, str]) -> Path:
+def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
     """Train one encoder for one subject and fold, unless it is there; continue after a kill."""
     subject, number, name = unit
     pool, decoder, path = run.pool(subject), make_decoder(run, name), run.path("decoder", subject, number, name)
@@ -172,10 +172,10 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         of_encoder = {key: value for key, value in parameters.items() if key.startswith("encoder__")}
         parameters = {key: parameters[key] for key in OF_CLOSED_FORM} | of_encoder
     embedded = run.path("embeddings", run.settings.embed.target)
-    target_hash = artifacts.read_card(check_file(embedded, "embeddings; `neurocanvas embed` makes them"))["sha256"]
+    target_hash = artifacts.read_sidecar(check_file(embedded, "embeddings; `neurocanvas embed` makes them"))["sha256"]
     inputs = artifacts.fingerprint("train 3", hashes, target_hash, run.stimuli, fold.fingerprint(), parameters)
     state = path.with_name(path.name + ".state")
-    if artifacts.is_done(path, inputs):
+    if artifacts.is_cached(path, inputs):
         state.unlink(missing_ok=True)  # left by a killed run
         return path
     targets = run.targets()
@@ -205,7 +205,7 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(predicted[part], true, distance, shown)))
     inside = np.sum(decoder.basis_.target_sd.astype(np.float64) ** 2)
     outside = np.mean(projected[2][y.row_of_trial[fold.train]])
-    card = {
+    sidecar = {
         "encoder": name, "target": decoder.target, "spec": asdict(decoder.input_spec), "settings": parameters,
         "device": decoder.device_, "precision": decoder.precision_,
         "split": {"name": fold.name, "fingerprint": fold.fingerprint(pool.names)}
@@ -216,26 +216,26 @@ def _train(run: Run, unit: tuple[str, int, str]) -> Path:
         "explained": float(inside / (inside + outside)), "licence": LICENCE, "findings": listed(fold.findings),
     }  # fmt: skip
     decoder.save(path)
-    artifacts.finish(path, inputs, card, [*read, embedded])
+    artifacts.write_sidecar(path, inputs, sidecar, [*read, embedded])
     state.unlink(missing_ok=True)
     return path
 
 
-def training_table(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Scores of encoders and baselines, mean over trainings, as a table; None if no card holds scores."""
-    cards = [card for card in cards if card.get("scores")]
-    if not cards:
+def training_table(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Scores of encoders and baselines, mean over trainings, as a table; None if no sidecar holds scores."""
+    sidecars = [sidecar for sidecar in sidecars if sidecar.get("scores")]
+    if not sidecars:
         return None
     lines = []
-    for name in dict.fromkeys(name for card in cards for name in card["scores"]):
-        of_name = [card["scores"][name] for card in cards if name in card["scores"]]
+    for name in dict.fromkeys(name for sidecar in sidecars for name in sidecar["scores"]):
+        of_name = [sidecar["scores"][name] for sidecar in sidecars if name in sidecar["scores"]]
         lines.append([name, *(f"{np.mean([scores[key] for scores in of_name]):.4f}" for key in of_name[0])])
-    count = sum(next(iter(cards[0]["scores"])) in card["scores"] for card in cards)
+    count = sum(next(iter(sidecars[0]["scores"])) in sidecar["scores"] for sidecar in sidecars)
     return {
         "title": f"Encoders, mean of {count} trainings; MSE per number of the target, two-way chance .5",
         "header": ["encoder", "val MSE", "val two-way", "test MSE", "test two-way"],
         "lines": lines,
-        "findings": listed(one for card in cards for one in read_findings(card["findings"])),
+        "findings": listed(one for sidecar in sidecars for one in read_findings(sidecar["findings"])),
     }
 
 
@@ -253,25 +253,26 @@ def select_inputs(
     return (sums / showings[:, None, None]).astype(np.float32), rows[first], showings
 
 
-def predict(run: Run) -> list[Path]:
+def predict(run: RunFolder) -> list[Path]:
     """Predict every test trial by the decoder of its fold."""
     return list(run.spread("predict", _predict, list(run.subjects)))
 
 
-def _predict(run: Run, subject: str) -> Path:
+def _predict(run: RunFolder, subject: str) -> Path:
     """Predict the test trials of one subject in coordinates of their fold's basis, unless that was done."""
     pool, average = run.pool(subject), run.settings.split.average_test
     folds_of = run.split(subject).folds
     models = [run.path("decoder", subject, number) for number in range(len(folds_of))]
-    cards = [artifacts.read_card(check_file(model, "a decoder; `neurocanvas train` makes it")) for model in models]
+    purpose = "a decoder; `neurocanvas train` makes it"
+    sidecars = [artifacts.read_sidecar(check_file(model, purpose)) for model in models]
     decoders = [load_decoder(model, getattr(run.decoder, "encoder", None)) for model in models]
     for decoder in decoders:
         decoder.set_params(device=run.settings.execution.device, precision=run.settings.execution.precision)
     read, sources = made_from(run, subject, decoders[0])
     path = run.path("predictions", subject)
-    hashes = [card["sha256"] for card in cards]
+    hashes = [sidecar["sha256"] for sidecar in sidecars]
     inputs = artifacts.fingerprint("predict 3", hashes, [fold.fingerprint() for fold in folds_of], sources, average)
-    if artifacts.is_done(path, inputs):
+    if artifacts.is_cached(path, inputs):
         return path
     values = read_inputs(run, subject, decoders[0])
     tests = [select_inputs(values, pool, fold.test, average) for fold in folds_of]
@@ -285,7 +286,7 @@ def _predict(run: Run, subject: str) -> Path:
         for decoder, fold in zip(decoders, folds_of, strict=True)
     ]
     findings = [one for fold in folds_of for one in fold.findings]
-    findings += [one for card in cards for one in read_findings(card.get("findings", []))]  # of imported ones
+    findings += [one for sidecar in sidecars for one in read_findings(sidecar.get("findings", []))]  # of imported ones
     most = max(int(showings.max()) for *_, showings in tests)
     if most > 1:
         findings.append(finding("averaged-showings", most=most))
@@ -298,7 +299,7 @@ def _predict(run: Run, subject: str) -> Path:
             coordinates[members, : found.shape[1]] = found
     seen = np.searchsorted(run.stimuli, pool.column("image"))
     artifacts.write_array(path, coordinates, inputs, {
-        "encoder": cards[0].get("encoder", "mlp_sd"), "device": decoders[0].device_, "precision": "float32",
+        "encoder": sidecars[0].get("encoder", "mlp_sd"), "device": decoders[0].device_, "precision": "float32",
         "decoders": [[one.relative_to(run.folder).as_posix(), sha] for one, sha in zip(models, hashes, strict=True)],
         "known": [np.unique(seen[fold.joined().train]).tolist() for fold in folds_of],
         "trials": rows[order].tolist(), "folds": folds.tolist(),
@@ -308,25 +309,25 @@ def _predict(run: Run, subject: str) -> Path:
     return path
 
 
-def decoders_of(run: Run, subject: str) -> list[Decoder]:
+def decoders_of(run: RunFolder, subject: str) -> list[Decoder]:
     """The decoders that made a subject's predictions, one per fold, as the predictions say."""
     path, decoders = run.path("predictions", subject), []
-    for name, sha256 in artifacts.read_card(path)["decoders"]:
+    for name, sha256 in artifacts.read_sidecar(path)["decoders"]:
         model = run.folder / check_name(run.folder, name, str(path))
-        if artifacts.read_card(check_file(model, "the decoder of these predictions"))["sha256"] != sha256:
+        if artifacts.read_sidecar(check_file(model, "the decoder of these predictions"))["sha256"] != sha256:
             raise NeuroCanvasError(f"{path}: {name} was trained anew since; run `neurocanvas predict` again.")
         decoders.append(load_decoder(model, getattr(run.decoder, "encoder", None)))
     return decoders
 
 
 def read_predictions(
-    run: Run, subject: str, rows: Any = slice(None), decoders: Sequence[Decoder] = ()
+    run: RunFolder, subject: str, rows: Any = slice(None), decoders: Sequence[Decoder] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted targets of a subject's test trials, and the mean training target of each one's fold: (n, *shape)."""
     path = run.path("predictions", subject)
     coordinates = artifacts.read_array(path, "predictions; `neurocanvas predict` makes them")
     bases = [decoder.basis_ for decoder in decoders or decoders_of(run, subject)]
-    folds = np.array(artifacts.read_card(path)["folds"])
+    folds = np.array(artifacts.read_sidecar(path)["folds"])
     rows = np.atleast_1d(np.arange(len(folds))[rows])
     means = np.stack([basis.mean for basis in bases])[folds[rows]]
     found = np.empty(means.shape, np.float32)

@@ -1,4 +1,4 @@
-"""The report: scores and pictures of a run on one HTML page."""
+"""The report: scores and images of a run on one HTML page."""
 
 from neurocanvas.report.page import write_report
 

@@ -211,7 +211,7 @@ def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, 
     )
 
 
-# Shares of a concept's pictures above which a cell takes the next darker colour.
+# Shares of a concept's images above which a cell takes the next darker colour.
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 
 NEAR = 2  # places to each side in an order that count as near
@@ -248,7 +248,7 @@ def confusion(folder: Path, arms: Sequence[str], names: Mapping[str, str]) -> di
         {"arm": arm, "order": order, **matrix(tables[arm][np.ix_(places, places)], [words[p] for p in places], arm)}
         for arm in shown for order, places in orders.items()
     ]  # fmt: skip
-    # the confusions that take the largest share of a concept's pictures; the more frequent first among equals
+    # the confusions that take the largest share of a concept's images; the more frequent first among equals
     counts, sums = tables[main], tables[main].sum(axis=1)
     pairs = [(row, column) for row, column in np.argwhere(counts > 0) if row != column]
     pairs.sort(key=lambda pair: (-counts[pair] / sums[pair[0]], -counts[pair], *pair))

@@ -1,4 +1,4 @@
-"""The pictures that the page shows, chosen by rank, and how a picture is put into a page."""
+"""The images that the page shows, chosen by rank, and how an image is put into a page."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from neurocanvas.report.text import percent, ranking_arm
 # Trials shown from the top, the middle and the end of the ranking, and spread over the rest.
 GROUP, SAMPLE = 4, 12
 
-AS_IT_IS, REDUCED = 128, 192  # px: pictures up to the first are embedded unchanged, larger ones shrink to the second
-PAGE, PAGES = 1400, 2  # of pictures from captions: the longer side in px, and how many pages are embedded
+AS_IT_IS, REDUCED = 128, 192  # px: images up to the first are embedded unchanged, larger ones shrink to the second
+PAGE, PAGES = 1400, 2  # of images from captions: the longer side in px, and how many pages are embedded
 
 
 def choose_trials(scores: Mapping[tuple[str, int], float]) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -44,7 +44,7 @@ def choose_trials(scores: Mapping[tuple[str, int], float]) -> list[tuple[str, li
 def ranked_pictures(
     folder: Path, arms: Sequence[str], captions: Mapping[str, str], names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Lay out the picture grid: groups of trials, each with the seen picture and one of every arm."""
+    """Lay out the image grid: groups of trials, each with the seen image and one of every arm."""
     path, by = folder / "scores" / "trials.csv", ranking_arm(arms)
     scored, scores = {}, {}
     for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "stimulus", "concept", "two_way")):
@@ -56,7 +56,7 @@ def ranked_pictures(
             scored[key], scores[key] = row, number_in(row, "two_way", path, "evaluate")
     images, made = folder / "images", {}
     manifest = images / "manifest.jsonl"
-    lines = read_text(manifest, "the list of pictures; run the verb generate").splitlines()
+    lines = read_text(manifest, "the list of images; run the verb generate").splitlines()
     for line, text in enumerate(lines, 1):
         try:
             if text:
@@ -89,7 +89,7 @@ def ranked_pictures(
 
 
 def data_uri(path: Path, most: int = REDUCED) -> str:
-    """A picture as a data URI; large ones are reduced, to `most` pixels on the longer side."""
+    """An image as a data URI; large ones are reduced, to `most` pixels on the longer side."""
     from PIL import Image
 
     with open_picture(path, "run the verb generate") as opened:

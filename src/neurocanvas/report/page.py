@@ -1,4 +1,4 @@
-"""A run folder to one HTML page that needs nothing else: verdict, scores, pictures, maps, curves."""
+"""A run folder to one HTML page that needs nothing else: verdict, scores, images, maps, curves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from neurocanvas.errors import NeuroCanvasError, check_file, check_name
 from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.findings import listed, read_findings
 from neurocanvas.generation.arms import ARMS
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import training_table
 from neurocanvas.report import figures, sections
 from neurocanvas.report.figures import confusion, csv_link, scalp_map
@@ -55,7 +55,7 @@ def write_report(folder: Path) -> Path:
     check_file(folder / "run.toml", "the settings of the run; run the verb run")
     settings = load_settings(folder / "run.toml")
     if settings.evaluate.against:
-        raise NeuroCanvasError(f"{folder}: pictures that were made elsewhere have no page; see {folder / 'scores'}.")
+        raise NeuroCanvasError(f"{folder}: images that were made elsewhere have no page; see {folder / 'scores'}.")
     path, audit = folder / "scores" / "audit.json", None
     if path.is_file():
         found = artifacts.read_json(path, "what the verb audit found; run it again")
@@ -106,7 +106,7 @@ def _classification(path: Path) -> list[dict[str, Any]]:
 
 
 def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
-    """What the page shows of a run that made pictures."""
+    """What the page shows of a run that made images."""
     summary = artifacts.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")
@@ -161,54 +161,55 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
 
 def _scalp(paths: Sequence[Path]) -> dict[str, Any]:
     """Mean DE per electrode and band over all trials, as maps with their limits."""
-    totals, count, card = None, 0, {}
+    totals, count, sidecar = None, 0, {}
     for path in paths:
-        features, card = artifacts.read_array(path, "features; run the verb features"), artifacts.read_card(path)
-        shape = (len(card["ch_names"]), len(card["bands"]))
+        features, sidecar = artifacts.read_array(path, "features; run the verb features"), artifacts.read_sidecar(path)
+        shape = (len(sidecar["ch_names"]), len(sidecar["bands"]))
         if features.shape[1:] != shape or (totals is not None and totals.shape != shape):
             raise NeuroCanvasError(f"{path}: trials of {shape} are needed; got {features.shape}; run features again.")
         total = np.nansum(np.asarray(features, dtype=np.float64), axis=0)
         totals, count = total + (0 if totals is None else totals), count + len(features)
     mean = np.asarray(totals) / count
     maps = []
-    for band, values in zip(card["bands"], mean.T, strict=True):
+    for band, values in zip(sidecar["bands"], mean.T, strict=True):
         limits = float(values.min()), float(values.max())
         maps.append({
             "band": band, "hertz": figures.HERTZ.get(band, ""), "low": f"{limits[0]:.2f}", "high": f"{limits[1]:.2f}",
-            "map": scalp_map(values, card["ch_names"], limits),
+            "map": scalp_map(values, sidecar["ch_names"], limits),
         })  # fmt: skip
-    unit = "nats" if card.get("method") == "gaussian" else "the released formula's unit"
+    unit = "nats" if sidecar.get("method") == "gaussian" else "the released formula's unit"
     rows = [
         [band, name, value]
-        for band, values in zip(card["bands"], mean.T.tolist(), strict=True)
-        for name, value in zip(card["ch_names"], values, strict=True)
+        for band, values in zip(sidecar["bands"], mean.T.tolist(), strict=True)
+        for name, value in zip(sidecar["ch_names"], values, strict=True)
     ]
     link = csv_link("features_on_scalp.csv", ["band", "electrode", "differential_entropy"], rows)
-    return {"maps": maps, "n": count, "unit": unit, "ch_names": card["ch_names"], "link": link}
+    return {"maps": maps, "n": count, "unit": unit, "ch_names": sidecar["ch_names"], "link": link}
 
 
 def _models(folder: Path, subjects: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training curve and scores of every decoder that made the predictions, and of those that were trained beside."""
     models, others = [], []
     for subject in subjects:
-        made_by = artifacts.read_json(folder / "predictions" / f"s{subject}.npy.json", "a card; run the verb predict")
+        predicted = folder / "predictions" / f"s{subject}.npy.json"
+        made_by = artifacts.read_json(predicted, "a sidecar; run the verb predict")
         made = [check_name(folder, name, f"predictions of subject {subject}") for name, _ in made_by["decoders"]]
         there = sorted(folder.glob(f"models/*_s{subject}_fold*_model.safetensors.json"), key=lambda one: one.name)
-        cards = {}
+        sidecars = {}
         for name in dict.fromkeys([*made, *(f"models/{path.name.removesuffix('.json')}" for path in there)]):
-            card = artifacts.read_json(folder / f"{name}.json", "a decoder's card; run the verb train")
+            sidecar = artifacts.read_json(folder / f"{name}.json", "a decoder's sidecar; run the verb train")
             encoder, fold = re.fullmatch(rf".*?([^/]+)_s{subject}_fold(\d+)_model\.safetensors", name).groups()  # type: ignore[union-attr]
-            cards[encoder, fold] = {
-                "name": encoder, "subject": subject, "fold": fold, "scores": card.get("scores", {}),
-                "findings": card.get("findings", []), "selected": card.get("selected_epoch"), "curves": None,
-                "history": card.get("history", []), "settings": card.get("settings", {}), "made": name in made,
+            sidecars[encoder, fold] = {
+                "name": encoder, "subject": subject, "fold": fold, "scores": sidecar.get("scores", {}),
+                "findings": sidecar.get("findings", []), "selected": sidecar.get("selected_epoch"), "curves": None,
+                "history": sidecar.get("history", []), "settings": sidecar.get("settings", {}), "made": name in made,
             }  # fmt: skip
-        for (_, fold), model in cards.items():
+        for (_, fold), model in sidecars.items():
             if not model["made"]:
                 others.append(model)
                 continue
             beside = {
-                line: cards.get((baseline, fold)) for baseline, line in (("ridge", "ridge"), ("mean", "constant"))
+                line: sidecars.get((baseline, fold)) for baseline, line in (("ridge", "ridge"), ("mean", "constant"))
             }
             scores = {line: one["scores"].get(one["name"], {}).get("val_mse") for line, one in beside.items() if one}
             levels = {line: value for line, value in scores.items() if value is not None}
@@ -218,7 +219,7 @@ def _models(folder: Path, subjects: Sequence[str]) -> tuple[list[dict[str, Any]]
     return models, sorted(others, key=lambda one: natural_key(f"{one['name']}_s{one['subject']}_fold{one['fold']}"))
 
 
-def report(run: Run) -> list[Path]:
+def report(run: RunFolder) -> list[Path]:
     """Audit the run and make the page."""
     from neurocanvas.pipeline.audit import audit
 

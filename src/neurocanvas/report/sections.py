@@ -63,7 +63,7 @@ def metric_tables(summary: Mapping[str, Any], arms: Sequence[str], n_way: int) -
 
 
 def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | None:
-    """Lay out the metrics that have one value for all pictures or predictions of an arm."""
+    """Lay out the metrics that have one value for all images or predictions of an arm."""
     sets, described = summary.get("sets", {}), summary.get("metrics", {})
     shown = [arm for arm in arms if sets.get(arm)]
     metrics = list(dict.fromkeys(metric for arm in shown for metric in sets[arm]))
@@ -85,7 +85,7 @@ def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]
 
 
 def retrieval_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Lay out how well predictions retrieve the targets of the test pictures, by rule of assignment."""
+    """Lay out how well predictions retrieve the targets of the test images, by rule of assignment."""
     found = summary.get("retrieval")
     if not found:
         return None

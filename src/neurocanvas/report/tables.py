@@ -11,18 +11,18 @@ from neurocanvas import artifacts
 from neurocanvas.errors import latex, printable
 from neurocanvas.evaluation.benchmark import explanation, paper_tables
 from neurocanvas.pipeline import classify as grid
-from neurocanvas.pipeline.run import Run
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.report.text import sentence
 
 WIDTH = 120
 
 
-def classify(run: Run) -> list[Path]:
+def classify(run: RunFolder) -> list[Path]:
     """Train the classifiers of the settings, under the protocol of the settings, and write the tables."""
     return _written(grid.classify(run))
 
 
-def benchmark(run: Run) -> list[Path]:
+def benchmark(run: RunFolder) -> list[Path]:
     """Train every classifier under every protocol on every granularity and subject, and write the tables."""
     return _written(grid.benchmark(run))
 

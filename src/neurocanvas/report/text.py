@@ -32,11 +32,11 @@ SCOPE = {
     "session": ("Performance on another day", "The result carries over to a session that did not train"),
     "run": ("Performance in another run of the recording", "The result carries over to runs that did not train"),
     "stimulus": (
-        "Performance on pictures that did not train", "The result carries over to pictures that did not train",
+        "Performance on images that did not train", "The result carries over to images that did not train",
     ),
     "picture": (
-        "Performance on pictures that did not train, by the bytes of their files",
-        "No file of a tested picture holds the same bytes as one that trains",
+        "Performance on images that did not train, by the bytes of their files",
+        "No file of a tested image holds the same bytes as one that trains",
     ),
     "concept": (
         "Performance on concepts that did not train", "The result carries over to concepts that did not train",
@@ -44,7 +44,7 @@ SCOPE = {
 }  # fmt: skip
 
 SELECTED = {"validation": "on validation trials", "final": "by no trials: the last epoch", "test": "on the test trials"}
-NO_DRIFT = "They are no evidence that the brain's response to a picture was decoded."
+NO_DRIFT = "They are no evidence that the brain's response to an image was decoded."
 
 # Code of a finding -> its sentence. Names stand for its numbers, or for what `DERIVED` makes of them; `%` writes a
 # percentage, `3` three decimals.
@@ -53,7 +53,7 @@ SENTENCES: dict[str, str] = {
     "block, because slow drift of the recording alone can give these scores. " + NO_DRIFT,
     "gap-on-both-sides": "Block design: the {gap} trials before the test part of every block were dropped, but slower "
     "drift still links both sides. Accuracy is confounded with recording block. " + NO_DRIFT,
-    "pictures-repeat": "Pictures of test trials were shown in training trials too. The scores say which known picture "
+    "pictures-repeat": "Images of test trials were shown in training trials too. The scores say which known image "
     "was seen, not what a new one looks like.",
     "order-repeats": "Concepts came in nearly the same order in training and test recordings. Drift that follows the "
     "time since a recording began can be decoded across them.",
@@ -61,11 +61,11 @@ SENTENCES: dict[str, str] = {
     "pretrained-unknown": "Training started from the weights of a file, which does not say which trials trained it or "
     "chose its epoch. If tested trials were among them, the scores are too high.",
     "imported-unknown": "An encoder was imported, and its file does not say which trials trained it. The released code "
-    "trains on the first 30 of every 50 pictures and chooses the epoch that is best on the other 20: scores on any of "
+    "trains on the first 30 of every 50 images and chooses the epoch that is best on the other 20: scores on any of "
     "them are too high.",
     "transductive-training": "Domain adaptation saw the test trials without their labels: these scores are "
     "transductive.",
-    "averaged-showings": "Features of each test picture are averaged over up to {most} showings: these are not "
+    "averaged-showings": "Features of each test image are averaged over up to {most} showings: these are not "
     "single-trial scores.",
     "blocked-design": "Block design: each concept was shown in one stretch of time, so slow drift alone can tell "
     "concepts apart. Unless whole blocks were held out, scores are confounded with recording block, whatever their "
@@ -75,23 +75,23 @@ SENTENCES: dict[str, str] = {
     "low-oracle": "The oracle arm reaches only {value:.2f} in two-way identification: the generator cannot draw what "
     "it is asked for, or the judge cannot see it. A low eeg score says little here.",
     "floor-differs": "The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), though it "
-    "knows nothing of the trial: something else gives the pictures away.",
+    "knows nothing of the trial: something else gives the images away.",
     "best-out-of-reach": "No † can appear: comparing {models} models over {subjects} subjects gives p {least:3} at the "
     "least after Holm's correction, which is not below .05.",
     "paired-by-name": "Paired by name: both folders hold the same {n} file names.",
     "paired-by-table": "Paired by {table}: {n} rows.",
     "columns-unread": "Columns that were not read: {columns}.",
-    "equal-pictures": "{n} seen pictures have an identical twin, such as {first} and {second}: identification "
+    "equal-pictures": "{n} seen images have an identical twin, such as {first} and {second}: identification "
     "cannot distinguish them.",
-    "resized": "{n} of {of} pictures had another size and were resized to {width} x {height} px: the largest centred "
+    "resized": "{n} of {of} images had another size and were resized to {width} x {height} px: the largest centred "
     "part of that shape, Lanczos.",
     "pairs-missing": "The pairing table {path} is missing, so block and order are unknown.",
-    "rows-differ": "{source} has {rows} rows, but {scored} pictures were scored; run `neurocanvas evaluate` again.",
+    "rows-differ": "{source} has {rows} rows, but {scored} images were scored; run `neurocanvas evaluate` again.",
     "unseen-answers": "{n} of the predicted concepts belong to no test trial.",
     "pooled-training": "All rows with split = train are assumed to have trained the model of every subject.",
-    "pictures-by-name": "Pictures were compared by their names, not by the bytes of their files: `neurocanvas caption` "
+    "pictures-by-name": "Images were compared by their names, not by the bytes of their files: `neurocanvas caption` "
     "records those.",
-    "scored-elsewhere": "scores/summary.json holds scores of pictures made elsewhere; run `neurocanvas evaluate` again "
+    "scored-elsewhere": "scores/summary.json holds scores of images made elsewhere; run `neurocanvas evaluate` again "
     "for the run's own.",
     "other-trials": "{file} was made from other trials than those of the run folder's split; overlaps are those of "
     "the split.",
@@ -111,8 +111,8 @@ SENTENCES: dict[str, str] = {
     "test trials; {said}.",
     "transductive": "The accuracy is transductive: it holds for a whole set of test trials, not for one alone: "
     "{steps}; {said}.",
-    "known-pictures": "The accuracy says which known picture was seen, not what a new one looks like: {shared} of "
-    "{values} tested pictures train too; {said}.",
+    "known-pictures": "The accuracy says which known image was seen, not what a new one looks like: {shared} of "
+    "{values} tested images train too; {said}.",
     "unchecked-pictures": "The accuracy cannot be interpreted: without {missing}, {risks} cannot be ruled out; {said}.",
     "same-order": "Drift since the start of a recording may explain the accuracy: concepts came in nearly the same "
     "order in training and test recordings; {said}.",
@@ -124,7 +124,7 @@ SENTENCES: dict[str, str] = {
     "tells-unless-selected": "EEG distinguishes concepts, unless selection on the test trials made it so ({said}).",
     "tells-seen": "EEG distinguishes {what} ({said}).",
     "carries-over": "{carries}.",
-    "not-response": "That the brain's response to a picture was decoded: drift of the recording alone can give this.",
+    "not-response": "That the brain's response to an image was decoded: drift of the recording alone can give this.",
     "not-shared": "Anything of what training and testing share: {stale}.",
     "source-unknown": "Whether it comes from {risks}: {missing} would have to be known.",
     "untouched-unknown": "What the accuracy on untouched trials is: it was selected on the test trials.",
@@ -141,13 +141,13 @@ SENTENCES: dict[str, str] = {
     "block; test across sessions or subjects",
     "nothing-decoded": "the control's decoder ({decoder}, on single trials) is not above chance (p {p:.2g}), so there "
     "is nothing to explain",
-    "no-baseline": "the data set holds no time before the picture that is long enough for the features",
+    "no-baseline": "the data set holds no time before the image that is long enough for the features",
     "no-signal": "the signal is missing; the data set has it",
     "no-embeddings": "there are no embeddings of the concepts; `neurocanvas embed` makes them",
-    "no-low-level": "there are no pictures to compare; `neurocanvas pictures` puts them in place",
+    "no-low-level": "there are no images to compare; `neurocanvas pictures` puts them in place",
     "no-arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` "
     "and then `neurocanvas evaluate` add some",
-    "too-few-pictures": "{pictures} pictures of {concepts} concepts are too few to be mixed",
+    "too-few-pictures": "{images} images of {concepts} concepts are too few to be mixed",
     "one-concept-per-fold": "every fold tests one concept only",
     "no-training-in-session": "no tested trial has a training trial of its concept in its session",
     "equal-distances": "all tested trials are equally far from training trials of their concept",
@@ -159,8 +159,8 @@ SENTENCES: dict[str, str] = {
     "mixed-order": "Concepts came in mixed order, so this is a change of the recording between runs, not a label that "
     "follows time.",
     "concepts-left-out": "{n} concepts with one block only are left out.",
-    "no-repeats": "No tested picture was trained.",
-    "repeats": "{share:%} of the tested trials show a picture that was trained.",
+    "no-repeats": "No tested image was trained.",
+    "repeats": "{share:%} of the tested trials show an image that was trained.",
     "codes-bound": "The tested concepts were trained, so random codes were bound to do well.",
     "phases-bound": "These features hardly depend on phases, so random ones are bound to serve as well.",
     "hardest-arm": "Hardest to beat is the arm {arm}.",
@@ -179,18 +179,18 @@ def _said(one: Mapping[str, Any]) -> str:
     spread = f"95 % interval {100 * one['low']:.0f}–{percent(one['high'])}" if "low" in one else "no interval"
     place = one.get("place")
     way = "" if place is None or place <= 0 else f", {percent(place)} of the way from shuffled EEG to the true caption"
-    whose = one["model"] if one["model"] == MADE_ELSEWHERE else f"pictures made from EEG by {one['model']}"
-    scored = f"identify the seen picture in {percent(one['value'])} of pairs (chance {percent(one['chance'])}"
+    whose = one["model"] if one["model"] == MADE_ELSEWHERE else f"images made from EEG by {one['model']}"
+    scored = f"identify the seen image in {percent(one['value'])} of pairs (chance {percent(one['chance'])}"
     return f"{whose} {scored}, {spread}, {p}){way}"
 
 
 def _missing(one: Mapping[str, Any]) -> str:
-    """What a table or run lacks, or what is not known of pictures made elsewhere."""
-    names = ("the column order or block", "the column stimulus, picture or sha256", "the trials that train (rows with "
+    """What a table or run lacks, or what is not known of images made elsewhere."""
+    names = ("the column order or block", "the column stimulus, image or sha256", "the trials that train (rows with "
              "split = train)")  # fmt: skip
     if one["elsewhere"]:
-        names = ("the columns concept and order or block of the pairing table", "the seen pictures", "the trials that "
-                 "trained what made the pictures")  # fmt: skip
+        names = ("the columns concept and order or block of the pairing table", "the seen images", "the trials that "
+                 "trained what made the images")  # fmt: skip
     found = [name for name, key in zip(names, ("order", "pictures", "training"), strict=True) if one[key]]
     return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 
@@ -208,7 +208,7 @@ def _stale(one: Mapping[str, Any]) -> str:
 
 def _looked(one: Mapping[str, Any]) -> str:
     looked = ["whole blocks were held out" if one["design"] == "block" else "concepts came in mixed order"]
-    looked += ["no tested picture trains"] * bool(one["compared"])
+    looked += ["no tested image trains"] * bool(one["compared"])
     return ", ".join([*looked, f"selection was {SELECTED[one['selection']]}"])
 
 
@@ -237,9 +237,9 @@ DERIVED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "came": lambda one: "concepts came in blocks" if one["design"] == "block" else "blocks differ in their concepts",
     "risks": lambda one: " and ".join(
         ["the recording block"] * bool(one["order"] or one["training"])
-        + ["repeated pictures"] * bool(one["pictures"] or one["training"])
+        + ["repeated images"] * bool(one["pictures"] or one["training"])
     ),
-    "ask": lambda one: "ask whoever made the pictures"
+    "ask": lambda one: "ask whoever made the images"
     if one["elsewhere"]
     else "add the trials that train (rows with split = train)",
     "what": lambda one: "concepts" if one["metric"] == "accuracy" else "pictures",
@@ -339,7 +339,7 @@ def shown(verb: str, found: Mapping[str, Any]) -> tuple[list[Table], list[Note]]
     arms = found["arms"]
     first = next(iter(arms))
     title = (
-        f"{found['n_trials']} test trials of {found['n_pictures']} pictures; "
+        f"{found['n_trials']} test trials of {found['n_pictures']} images; "
         f"95 % intervals over {found['unit']}, p of {first} by permuting {found['exchanged']}"
     )
     lines = []
@@ -427,7 +427,7 @@ def definitions(
     ch_names: Sequence[str],
     model: Mapping[str, Any],
 ) -> list[tuple[str, str]]:
-    """List what was run; `model` is the first decoder that made the pictures."""
+    """List what was run; `model` is the first decoder that made the images."""
     made, encoder, features, how = settings.generate, settings.encoder, settings.features, model["settings"]
     data: str = settings.data.name
     if settings.simulate is not None:
@@ -436,18 +436,18 @@ def definitions(
     hidden = how.get("encoder__hidden")
     layers = f", hidden layers {' · '.join(map(str, hidden))}" if hidden else ""
     seeds = [] if settings.simulate is None else [f"simulation {settings.simulate.seed}"]
-    seeds += [f"split {settings.split.seed}", f"encoder {how.get('seed', encoder.seed)}", f"pictures {made.seed}"]
-    tested = "pictures, their showings averaged" if settings.split.average_test else "trials"
+    seeds += [f"split {settings.split.seed}", f"encoder {how.get('seed', encoder.seed)}", f"images {made.seed}"]
+    tested = "images, their showings averaged" if settings.split.average_test else "trials"
     pictures = len({row["image"] for row in trials})
     return [
         ("Data", data + chosen),
         ("Subjects", f"{len(summary['subjects'])}"),
-        ("Trials", f"{len(trials):,} of {pictures:,} pictures, {len(summary['concepts'])} concepts tested"),
+        ("Trials", f"{len(trials):,} of {pictures:,} images, {len(summary['concepts'])} concepts tested"),
         ("Electrodes", ", ".join(ch_names) if len(ch_names) <= 8 else f"{len(ch_names)}"),
         ("Features", f"differential entropy ({features.method}), {features.tmin:g} to {features.tmax:g} s after onset"),
         ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} {tested}"),
         ("Encoder", f"{model['name']}{layers}, {how.get('n_components', encoder.components)} components"),
-        ("Networks", f"captions {settings.family}, pictures {made.family}, judge {settings.evaluate.judge}"),
+        ("Networks", f"captions {settings.family}, images {made.family}, judge {settings.evaluate.judge}"),
         ("Diffusion", f"{made.scheduler}, {made.steps} steps, guidance {made.guidance:g}, scale {made.scale}"),
         ("Statistics", f"{settings.evaluate.permutations:,} permutations, {settings.evaluate.resamples:,} resamples"),
         ("Seeds", ", ".join([*seeds, f"scores {settings.evaluate.seed}"])),
@@ -476,7 +476,7 @@ def metric_words(
 
 
 def ranking_arm(arms: Sequence[str]) -> str:
-    """Choose the arm whose pictures rank the trials: the first that knows something of the EEG."""
+    """Choose the arm whose images rank the trials: the first that knows something of the EEG."""
     return next((arm for arm in arms if arm not in ARMS or ARMS[arm].informed), arms[0])
 
 

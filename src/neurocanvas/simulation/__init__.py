@@ -1,1 +1,1 @@
-"""Simulated EEG-ImageNet: EEG with known content, and the drawn pictures that it shows."""
+"""Simulated EEG-ImageNet: EEG with known content, and the drawn images that it shows."""

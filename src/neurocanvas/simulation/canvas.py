@@ -1,4 +1,4 @@
-"""Canvas, outlines and surfaces of the drawn picture world."""
+"""Canvas, outlines and surfaces of the drawn image world."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
-SPAN = 0.4  # half width of an object of size 1, as a share of the picture's width
+SPAN = 0.4  # half width of an object of size 1, as a share of the image's width
 SUPERSAMPLING = 4
 _ARC = np.linspace(0, 1, 33)
 _HALF_LEAF = np.stack([_ARC[::4], 0.5 * np.sin(np.pi * _ARC[::4] ** 0.8)], 1)
@@ -90,11 +90,11 @@ class Canvas:
         return 0.5 + 0.52 * facing + gloss * facing**24
 
     def over(self, ground: np.ndarray, light: float) -> np.ndarray:
-        """Picture of the object and its soft shadow over `ground`, (size, size, 3) in 0..1."""
+        """Image of the object and its soft shadow over `ground`, (size, size, 3) in 0..1."""
         silhouette = Image.fromarray((self.alpha * 255).astype(np.uint8)).filter(
             ImageFilter.GaussianBlur(self.size * 0.03)
         )
-        # The inverse map of a shift away from the lamp; what comes from outside the picture is empty.
+        # The inverse map of a shift away from the lamp; what comes from outside the image is empty.
         shift = (1, 0, self.size * 0.04 * light, 0, 1, -self.size * 0.045)
         shadow = silhouette.transform(silhouette.size, Image.Transform.AFFINE, shift, Image.Resampling.BILINEAR)
         drop = np.asarray(shadow, np.float32)[..., None] / 255
@@ -186,7 +186,7 @@ GROUNDS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.nd
 
 
 def draw_ground(surface: str, colour: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
-    """Picture of an empty surface."""
+    """Image of an empty surface."""
     steps = ((np.arange(size) + 0.5) / size).astype(np.float32)
     brightness = np.broadcast_to(GROUNDS[surface](steps[None, :], steps[:, None], rng), (size, size))
     # A muted ground, off pure black and white, lets the object stand out and its own pattern show.

@@ -1,4 +1,4 @@
-"""Simulated EEG-ImageNet: a file in the released layout whose content is known, and the pictures it was made from."""
+"""Simulated EEG-ImageNet: a file in the released layout whose content is known, and the images it was made from."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from neurocanvas.artifacts import (
-    card_path,
     fingerprint,
-    finish,
-    is_done,
-    read_card,
+    is_cached,
+    read_sidecar,
     sha256,
+    sidecar_path,
     write_json,
+    write_sidecar,
     write_text,
     write_torch,
 )
@@ -49,7 +49,7 @@ GROUPS = ("concept",) * CONCEPT_DIMENSIONS + tuple(g for g, names in DRAWING_PAR
 _SEEN = [CODE_NAMES.index(name) for names in DRAWING_PARAMETERS.values() for name in names]
 PICTURE_PIXELS = 64
 _BATCH = 50
-# Share of every concept's pictures that the first pass of stage 2 shows: 30 of 50 in the released data.
+# Share of every concept's images that the first pass of stage 2 shows: 30 of 50 in the released data.
 FIRST_PASS = 0.6
 
 _VERSION = 4  # of the simulation: raise it when the same settings give other bytes
@@ -71,7 +71,7 @@ class _Recording:
 
 @dataclass(frozen=True)
 class _Stimulus:
-    """One picture: file name, concept, the parameters that the brain responds to, and its drawing if there is one."""
+    """One image: file name, concept, the parameters that the brain responds to, and its drawing if there is one."""
 
     name: str
     wnid: str
@@ -80,7 +80,7 @@ class _Stimulus:
 
 
 def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable[[int], None] = lambda _: None) -> Path:
-    """Write a simulated data set in the released layout: the EEG files, the pictures and `synset_map_en.txt`."""
+    """Write a simulated data set in the released layout: the EEG files, the images and `synset_map_en.txt`."""
     # The same settings give the same bytes on the same machine. A subject depends on the seed and its number alone, a
     # trial's noise on its place in the recording, not on how many others there are.
     folder = Path(root)
@@ -88,18 +88,18 @@ def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable
     inputs = fingerprint(settings, _VERSION)
     stimuli = _draw_stimuli(settings)
     beside = _files_beside(folder, stimuli)
-    done = all(is_done(path, inputs) for path in paths) and (settings.stages == 2 or not (folder / STAGE2).exists())
-    if done and read_card(paths[0]).get("beside") == _print_of(beside):
+    done = all(is_cached(path, inputs) for path in paths) and (settings.stages == 2 or not (folder / STAGE2).exists())
+    if done and read_sidecar(paths[0]).get("beside") == _file_hash(beside):
         return paths[0]
     for path in (folder / WHOLE, folder / STAGE2):
-        if path.exists() and not card_path(path).is_file():  # only simulated files have a card
+        if path.exists() and not sidecar_path(path).is_file():  # only simulated files have a sidecar
             raise NeuroCanvasError(f"{path}: exists and was not simulated; name another folder, it is not overwritten.")
     for path, content in beside.items():
         write_text(path, content())
-    written = _print_of(beside)
+    written = _file_hash(beside)
     if done:
         return paths[0]
-    for path in (folder / STAGE2, card_path(folder / STAGE2)):  # of an earlier simulation, perhaps with other subjects
+    for path in (folder / STAGE2, sidecar_path(folder / STAGE2)):  # of an earlier simulation
         path.unlink(missing_ok=True)
     for path, recordings in zip(paths, (_first_stage(settings), _second_stage(settings))):
         shape = (sum(len(recording.order) for recording in recordings), len(CH_NAMES), N_TIMES)
@@ -111,16 +111,16 @@ def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable
                 signal[start : start + len(part)] = part
                 start += len(part)
                 progress(len(part))
-            card = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written}
-            write_json(card_path(path), card)  # first, so that a killed run's file is known for a simulated one
+            sidecar = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written}
+            write_json(sidecar_path(path), sidecar)  # first, so that a killed run's file is known for a simulated one
             write_torch(path, _content(signal, stimuli, recordings), keep_sidecar=True)
-        finish(path, inputs, card)
+        write_sidecar(path, inputs, sidecar)
     return paths[0]
 
 
 def open_simulated(root: Path, settings: DataSettings) -> Trials:
     """Open what `simulate` wrote; another folder is refused, so that real trials never count as simulated ones."""
-    if not card_path(root / WHOLE).is_file():
+    if not sidecar_path(root / WHOLE).is_file():
         raise NeuroCanvasError(
             f"{root}: no simulated data in it; `neurocanvas simulate -o {root}` makes them. Released files are the "
             "data set eeg-imagenet."
@@ -129,12 +129,12 @@ def open_simulated(root: Path, settings: DataSettings) -> Trials:
 
 
 def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
-    """Pictures of every concept, the same for all subjects and stages."""
+    """Images of every concept, the same for all subjects and stages."""
     # Colour and pose are standardised by their mean and standard deviation over the drawn world.
     rng = np.random.default_rng(0)
     codes = np.array([sample_drawing(wnid, rng=rng).code()[_SEEN] for wnid in CONCEPTS for _ in range(40)])
     mean, scale = codes.mean(axis=0), codes.std(axis=0)
-    # The 18 drawn concepts come first; those after them have random parameters and no pictures.
+    # The 18 drawn concepts come first; those after them have random parameters and no images.
     wnids, stimuli = [*CONCEPTS, *(wnid for wnid in IMAGENET_CONCEPTS if wnid not in CONCEPTS)], []
     for wnid in wnids[: settings.concepts]:
         rng = np.random.default_rng([settings.seed, 10, int(wnid[1:])])
@@ -148,7 +148,7 @@ def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
 
 
 def _first_stage(settings: SimulateSettings) -> list[_Recording]:
-    """Every subject's first visit: one pass with all pictures."""
+    """Every subject's first visit: one pass with all images."""
     everything = np.arange(settings.concepts * settings.trials_per_concept).reshape(settings.concepts, -1)
     recordings = []
     for subject in range(settings.subjects):
@@ -162,7 +162,7 @@ def _first_stage(settings: SimulateSettings) -> list[_Recording]:
 
 
 def _second_stage(settings: SimulateSettings) -> list[_Recording]:
-    """The second visit of the subjects who came back in the released data: two passes with different pictures."""
+    """The second visit of the subjects who came back in the released data: two passes with different images."""
     n_each, recordings = settings.trials_per_concept, []
     first = min(max(1, round(FIRST_PASS * n_each)), n_each - 1)
     for written_as, subject in STAGE2_SUBJECTS.items():
@@ -239,7 +239,7 @@ def _jpeg(drawing: Drawing) -> bytes:
 
 
 def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable[[], bytes]]:
-    """Path -> function that makes the content, for concept names and pictures, which lie beside the EEG."""
+    """Path -> function that makes the content, for concept names and images, which lie beside the EEG."""
     names = "".join(f"{wnid}\t{name}\n" for wnid, name in IMAGENET_CONCEPTS.items())
     drawn = {
         folder / PICTURES_FOLDER / one.wnid / one.name: partial(_jpeg, one.drawing)
@@ -248,5 +248,5 @@ def _files_beside(folder: Path, stimuli: list[_Stimulus]) -> dict[Path, Callable
     return {folder / "synset_map_en.txt": names.encode, **drawn}
 
 
-def _print_of(files: Iterable[Path]) -> str:
+def _file_hash(files: Iterable[Path]) -> str:
     return fingerprint([sha256(path) if path.is_file() else None for path in files])

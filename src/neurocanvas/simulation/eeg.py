@@ -1,4 +1,4 @@
-"""A simulated subject: dipoles and their forward model, spectra and artefacts, and the response to pictures."""
+"""A simulated subject: dipoles and their forward model, spectra and artefacts, and the response to images."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def leadfield() -> Leadfield:
 
 SFREQ, N_TIMES = 1000.0, 501
 TIMES = np.arange(N_TIMES) / SFREQ
-RESPONSE_ONSET, RESPONSE_FULL = 0.050, 0.090  # s: nothing of the picture is in the signal before the first
+RESPONSE_ONSET, RESPONSE_FULL = 0.050, 0.090  # s: nothing of the image is in the signal before the first
 BUMPS = ((0.050, 0.150), (0.110, 0.240), (0.190, 0.500))  # s: start and stop of the parts of the evoked response
 WINDOW = slice(40, 440)  # samples of which `log_band_power` is taken
 BLINK_CHANCE, BLINK_VOLTS = 0.06, 70e-6
@@ -154,7 +154,7 @@ def _band_power(cut: np.ndarray) -> np.ndarray:
     return np.stack([power[..., one].sum(axis=-1) for one in inside], axis=-1)
 
 
-# Of the variance that pictures cause; what lies behind the thing fills most of the visual field.
+# Of the variance that images cause; what lies behind the thing fills most of the visual field.
 PARAMETER_SHARES = {"concept": 0.55, "colour": 0.10, "background": 0.32, "pose": 0.03}
 BACKGROUND_VOLTS, RESPONDING_VOLTS, SENSOR_VOLTS, EVOKED_VOLTS = 0.65e-6, 1.0e-6, 2.6e-6, 0.9e-6
 # Strength by band, mean 1: in 400 ms the slow bands are not resolved, while visual gamma depends on what is seen.
@@ -178,7 +178,7 @@ class Brain:
     sensor: np.ndarray  # (n_chans,), standard deviation of the electrodes' own noise, volts
     power_weights: np.ndarray  # (N_RESPONDING, n_bands, n_parameters), change of log power, times `power_gain`
     evoked_weights: np.ndarray  # (N_RESPONDING, n_bumps, n_parameters), change of amplitude, times `evoked_gain`
-    evoked_mean: np.ndarray  # (N_RESPONDING, n_bumps), amplitude that every picture evokes
+    evoked_mean: np.ndarray  # (N_RESPONDING, n_bumps), amplitude that every image evokes
     power_gain: np.ndarray  # (n_bands,)
     evoked_gain: float
 
@@ -253,8 +253,8 @@ def draw_drift(brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds
 
 
 def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-    """Simulate trials of pictures (n_trials, n_parameters): (n_trials, n_chans, n_times), float32, volts."""
-    # Every part is made inside .5-80 Hz, so that no filter follows that would smear the picture to before its onset.
+    """Simulate trials of images (n_trials, n_parameters): (n_trials, n_chans, n_times), float32, volts."""
+    # Every part is made inside .5-80 Hz, so that no filter follows that would smear the image to before its onset.
     # One generator per trial, so that a trial does not depend on how many others are drawn.
     n_chans, n_sources = brain.mixing.shape[1:]
     draws = np.stack([rng.standard_normal((n_sources + n_chans, 2 * len(FREQS)), dtype=np.float32) for rng in rngs])
@@ -279,8 +279,8 @@ def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence
 
 
 def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.random.Generator) -> Brain:
-    """Even the weights over electrodes and set the gains so that pictures explain the `wanted` share of variance."""
-    # Pilot trials without pictures, with independent drift and blinks, give the variance of log band power. The gain of
+    """Even the weights over electrodes and set the gains so that images explain the `wanted` share of variance."""
+    # Pilot trials without images, with independent drift and blinks, give the variance of log band power. The gain of
     # each band is iterated until the part of the log of expected power that is linear in the parameters explains
     # `wanted` times its `BAND_SHARES`, averaged over channels; the best channels reach about 2.5 times that. The evoked
     # response gets `EVOKED_SHARE` of the odds at its best channel and sample.
@@ -320,7 +320,7 @@ def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.rando
 
 
 def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Weights of one band, near the given ones, with which all electrodes tell about equally much about the picture."""
+    """Weights of one band, near the given ones, with which all electrodes tell about equally much about the image."""
     places = leadfield().positions[:N_RESPONDING]
     squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
     kernel = np.exp(-squared / (2 * TUNING_METRES**2)) + 1e-6 * np.eye(N_RESPONDING)

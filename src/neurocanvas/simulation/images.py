@@ -1,4 +1,4 @@
-"""The drawn picture world: 18 concepts and gratings that stand in for ImageNet photographs."""
+"""The drawn image world: 18 concepts and gratings that stand in for ImageNet photographs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Drawing:
     colour: str
     size: float
     angle: float  # radians, counter-clockwise
-    x: float  # offset to the right, as a share of the picture
+    x: float  # offset to the right, as a share of the image
     y: float  # offset downwards
     light: float  # -1 (from the upper left) to 1 (upper right)
     texture: int  # seed of proportions, spots and the surface's pattern
@@ -104,7 +104,7 @@ class Drawing:
         return np.array([*body, self.size, np.sin(self.angle), np.cos(self.angle), self.x, self.y, self.light, *ground])
 
 
-COARSE, FINE = 4.0, 10.0  # cycles per picture of the two standard gratings
+COARSE, FINE = 4.0, 10.0  # cycles per image of the two standard gratings
 ORIENTATIONS = {0.0: "vertical", 45.0: "left-tilted", 90.0: "horizontal", 135.0: "right-tilted"}
 
 
@@ -112,7 +112,7 @@ ORIENTATIONS = {0.0: "vertical", 45.0: "left-tilted", 90.0: "horizontal", 135.0:
 class Grating:
     """A sinusoidal grating behind a round soft-edged window on mid grey."""
 
-    cycles: float  # per picture width
+    cycles: float  # per image width
     orientation: float  # degrees counter-clockwise from vertical bars; at 45 their tops lean left
     phase: float = 0.0  # radians, at the centre
     contrast: float = 1.0  # Michelson
@@ -158,7 +158,7 @@ def sample_drawing(wnid: str, *, rng: np.random.Generator) -> Drawing:
 
 
 def render(picture: Drawing | Grating, size: int = 64) -> np.ndarray:
-    """Draw a picture: (size, size, 3), uint8, RGB; the same picture always gives the same pixels."""
+    """Draw an image: (size, size, 3), uint8, RGB; the same image always gives the same pixels."""
     shares = _render_grating(picture, size) if isinstance(picture, Grating) else _render_drawing(picture, size)
     return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 

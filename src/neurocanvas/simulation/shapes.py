@@ -1,4 +1,4 @@
-"""How each of the 18 concepts of the drawn picture world is drawn, and the registry of them."""
+"""How each of the 18 concepts of the drawn image world is drawn, and the registry of them."""
 
 from __future__ import annotations
 

@@ -89,10 +89,10 @@ def target_space(name: str) -> TargetSpace:
 def embed(images: Any, ids: Sequence[str], space: TargetSpace) -> np.ndarray:
     """Embeddings of images by name, (n, *space.shape), float16, from the shared cache or computed."""
     from neurocanvas.targets.captions import load_captioner
-    from neurocanvas.targets.pretrained import find_family, source_print
+    from neurocanvas.targets.pretrained import find_family, source_hash
 
-    row, weights = TARGETS[space.name], source_print(space.network)
-    sources = [images.print_of(name) or name for name in ids]
+    row, weights = TARGETS[space.name], source_hash(space.network)
+    sources = [images.file_hash(name) or name for name in ids]
 
     def describe(places: list[int]) -> Iterator[np.ndarray]:
         caption = load_captioner(space.network)
@@ -100,7 +100,7 @@ def embed(images: Any, ids: Sequence[str], space: TargetSpace) -> np.ndarray:
             yield np.array(caption([images.picture(ids[place])])[0])
 
     if row.of == "caption":
-        made_by = source_print(find_family(space.network).captioner)
+        made_by = source_hash(find_family(space.network).captioner)
         keys = [fingerprint("caption", made_by, "default", one) for one in sources]
         sources = list(map(str, cached("captions", keys, describe)))
 

@@ -25,7 +25,7 @@ DECODING: dict[str, dict[str, Any]] = {
 
 
 def load_captioner(source: str, recipe: str = "default") -> Callable[[Sequence[np.ndarray]], list[str]]:
-    """Load a family's BLIP, or any image-to-text model of transformers that needs no prompt: pictures -> captions."""
+    """Load a family's BLIP, or any image-to-text model of transformers that needs no prompt: images -> captions."""
     import torch
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
@@ -39,7 +39,7 @@ def load_captioner(source: str, recipe: str = "default") -> Callable[[Sequence[n
         for part in batches(len(pictures), BATCH):
             pixels = processor(images=list(pictures[part]), return_tensors="pt")["pixel_values"].to(device())
             with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                torch.manual_seed(0)  # the same pictures get the same captions
+                torch.manual_seed(0)  # the same images get the same captions
                 words = model.generate(pixel_values=pixels, **DECODING[recipe])
             captions += [tidy(text) for text in tokenizer.batch_decode(words, skip_special_tokens=True)]
         return captions

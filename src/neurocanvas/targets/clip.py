@@ -1,4 +1,4 @@
-"""CLIP embeddings: captions to hidden states (77, 768) or a pooled vector, pictures to one vector."""
+"""CLIP embeddings: captions to hidden states (77, 768) or a pooled vector, images to one vector."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], n
 
 
 def image_shape(family: str) -> tuple[int, int]:
-    """Shape of one picture's embedding, (1, width), without loading weights."""
+    """Shape of one image's embedding, (1, width), without loading weights."""
     from transformers import CLIPConfig
 
     config: Any = load_part(find_family(family).judge, CLIPConfig.from_pretrained)
@@ -74,13 +74,13 @@ def image_shape(family: str) -> tuple[int, int]:
 
 
 def load_image_encoder(family: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """Load the image encoder of a family's CLIP: pictures of any size -> (n, 1, width), float16, not normalised."""
+    """Load the image encoder of a family's CLIP: images of any size -> (n, 1, width), float16, not normalised."""
     encode, _ = load_picture_encoder(find_family(family).judge)
     return lambda pictures: encode(pictures)[:, None].astype(np.float16)
 
 
 def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
-    """Embed texts with a family's CLIP, in the space of its pictures: (n, width), float32, not normalised."""
+    """Embed texts with a family's CLIP, in the space of its images: (n, width), float32, not normalised."""
     import torch
     from transformers import AutoTokenizer, CLIPModel
 

@@ -24,7 +24,7 @@ class Family:
 
     captioner: str  # BLIP
     diffusion: str  # Stable Diffusion: tokenizer, text encoder, UNet, VAE, scheduler
-    judge: str  # CLIP, whose embeddings compare pictures
+    judge: str  # CLIP, whose embeddings compare images
     preview: str = ""  # TAESD, a small decoder of the same latents; empty: none
 
 
@@ -79,7 +79,7 @@ def load_part(
     from transformers.utils import logging as transformers_logging
 
     if Path(source).is_relative_to(BUNDLED):
-        source_print(source)
+        source_hash(source)
     if weights:
         files = weights, weights.replace(".safetensors", ".fp16.safetensors")
         if os.path.isdir(source):
@@ -107,11 +107,11 @@ def load_part(
 
 
 @cache
-def source_print(source: str) -> str:
+def source_hash(source: str) -> str:
     """Fingerprint of a family, a folder or a hub id, once per process; raise unless bundled weights are as released."""
     folder = BUNDLED if source == "bundled" else Path(source)
     if folder.is_relative_to(BUNDLED):
-        listed = read_json(BUNDLED / "card.json", "the card of the bundled weights; reinstall")["sha256"]
+        listed = read_json(BUNDLED / "card.json", "the sidecar of the bundled weights; reinstall")["sha256"]
         expected = {name: digest for name, digest in listed.items() if (BUNDLED / name).is_relative_to(folder)}
         for name, digest in expected.items():
             path = BUNDLED / name
@@ -143,7 +143,7 @@ def batches(count: int, size: int) -> list[slice]:
 
 
 def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], np.ndarray], int]:
-    """Image encoder of a CLIP, pictures of any size -> (n, width), float32, projected, not normalised; and width."""
+    """Image encoder of a CLIP, images of any size -> (n, width), float32, projected, not normalised; and width."""
     import torch
     from transformers import AutoImageProcessor, CLIPModel
 

@@ -34,7 +34,7 @@ def contrastive_error(predicted: Tensor, true: Tensor, temperature: float) -> Te
     # exp(predicted @ direction / temperature) ∝ p(target | EEG) / p(target), which `posterior_mean` needs.
     unit = functional.normalize(true, dim=1)
     logits = predicted @ unit.T / temperature
-    # Trials of the same target, as of a picture shown twice, count as correct for one another.
+    # Trials of the same target, as of an image shown twice, count as correct for one another.
     right = ((unit @ unit.T > 1 - 1e-5) | torch.eye(len(true), dtype=torch.bool, device=true.device)).to(logits.dtype)
     right = right / right.sum(dim=1, keepdim=True)
     return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2

@@ -23,12 +23,12 @@ from neurocanvas.findings import Finding, finding
 TOLERATED_SHARE = 0.25
 
 # Share of the accuracy above chance that a surrogate must keep to explain it. Half is also what a concept's own
-# response leaves to labels shifted by half a block, so a surrogate beyond it shows time and not the picture.
+# response leaves to labels shifted by half a block, so a surrogate beyond it shows time and not the image.
 LARGE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Measured:
+class ControlResult:
     """What a control found."""
 
     effect: float
@@ -43,15 +43,15 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class NotApplicable:
     """Why a control cannot be computed."""
 
     reason: Finding  # a serious one alone says what the accuracy is worth
 
 
-def nothing_to_ask(note: Finding, **details: float) -> Measured:
+def nothing_to_ask(note: Finding, **details: float) -> ControlResult:
     """Result of a control whose confound the splits rule out: silent, with effect 0 and p 1."""
-    return Measured(0.0, float("nan"), float("nan"), 1.0, fired=False, details=details, note=note)
+    return ControlResult(0.0, float("nan"), float("nan"), 1.0, fired=False, details=details, note=note)
 
 
 def chance_of(named: np.ndarray, true: np.ndarray) -> float:
@@ -71,7 +71,7 @@ def label_p(
     return permutation_p(float(table[np.arange(len(true)), columns].mean()), null), float(null.mean())
 
 
-def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.Generator) -> Refusal | None:
+def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.Generator) -> NotApplicable | None:
     """A refusal where the accuracy of the control's own decoder, `named` (n_tested,), is not above chance."""
     tested = inputs.tested
     # Drift inside blocks counts as decoded here, because controls are to explain it: so trials are exchanged there.
@@ -79,7 +79,7 @@ def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.
     p, _ = label_p(named, inputs.labels[tested], inputs.strata, units, inputs.permutations, rng=rng)
     if p <= SIGNIFICANT:
         return None
-    return Refusal(
+    return NotApplicable(
         finding("nothing-decoded", decoder="shrinkage LDA" if inputs.decode is None else "the given one", p=p)
     )
 
@@ -98,7 +98,7 @@ def relabelled_p(named: np.ndarray, true: np.ndarray, count: int, *, rng: np.ran
 
 def above_chance(
     inputs: ControlInputs, named: np.ndarray, p: float, chance: float, *, rng: np.random.Generator
-) -> Measured:
+) -> ControlResult:
     """Accuracy above chance of answers, (n_tested,) or (n_repeats, n_tested), with its interval, for a known p."""
     above = (np.atleast_2d(named) == inputs.labels[inputs.tested]).mean(axis=0) - chance
     low, high = bootstrap_interval(
@@ -107,17 +107,17 @@ def above_chance(
     effect, real = float(above.mean()), float(inputs.hits.mean()) - chance
     share = effect / real if real > 0 else float("nan")
     details = {"accuracy": effect + chance, "chance": chance}
-    return Measured(effect, low, high, p, p <= SIGNIFICANT, share, details)
+    return ControlResult(effect, low, high, p, p <= SIGNIFICANT, share, details)
 
 
 def lost(
     before: np.ndarray, after: np.ndarray, chance: float, units: np.ndarray, count: int, *, rng: np.random.Generator
-) -> Measured:
+) -> ControlResult:
     """Test whether a correction costs more than `TOLERATED_SHARE` of the accuracy above chance; hits, (n,)."""
     p = paired_permutation_p(before - after, TOLERATED_SHARE * (before - chance), units, rng=rng, count=count)
     effect, excess = float(np.mean(before - after)), float(np.mean(before) - chance)
     low, high = bootstrap_interval(before - after, units, rng=rng, resamples=count + 1) or (np.nan, np.nan)
-    return Measured(
+    return ControlResult(
         effect, low, high, p, fired=p <= SIGNIFICANT,
         share=effect / excess if excess > 0 else float("nan"),
         details={"accuracy_before": float(np.mean(before)), "accuracy_after": float(np.mean(after)), "chance": chance},
@@ -133,13 +133,13 @@ def survives(
     count: int,
     *,
     rng: np.random.Generator,
-) -> Measured:
+) -> ControlResult:
     """Test whether a surrogate is above chance and keeps more than `LARGE_SHARE` of the real excess; scores, (n,)."""
     excess, kept = real - chances[0], surrogate - chances[1]
     p = paired_permutation_p(kept, LARGE_SHARE * excess, units, rng=rng, count=count)
     low, high = bootstrap_interval(kept, units, rng=rng, resamples=count + 1) or (np.nan, np.nan)
     p = max(p, above_chance_p)
-    return Measured(
+    return ControlResult(
         float(kept.mean()), low, high, p, fired=p <= SIGNIFICANT,
         share=float(kept.mean() / excess.mean()) if excess.mean() > 0 else float("nan"),
         details={
@@ -151,7 +151,7 @@ def survives(
 
 def surrogate_labels_survive(
     inputs: ControlInputs, draw: Callable[[], np.ndarray], units: np.ndarray, *, rng: np.random.Generator
-) -> Measured:
+) -> ControlResult:
     """Decode labels that `draw` makes, (n_trials,), under the same splits, and test whether they `survive`."""
     tested = inputs.tested
     hits, chances = np.zeros(len(tested)), []

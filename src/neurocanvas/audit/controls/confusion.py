@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from neurocanvas.audit.controls.base import SIGNIFICANT, Measured, Refusal
+from neurocanvas.audit.controls.base import SIGNIFICANT, ControlResult, NotApplicable
 from neurocanvas.audit.controls.inputs import ControlInputs, coded
 from neurocanvas.audit.controls.time import cyclic_shifts, distances_to_training
 from neurocanvas.evaluation.statistics import permutation_p
@@ -19,7 +19,7 @@ TOLERATED_CORRELATION = 0.1
 NO_INTERVAL = (float("nan"), float("nan"))
 
 
-def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Correlate wrong answers with nearness of training trials in time, likeness of embeddings held constant."""
     # Rows are blocks (trials in mixed order), columns the other concepts; rows are shifted cyclically within sessions,
     # columns are not. Distances between concepts do not change when all shift along the recording, so the usual Mantel
@@ -31,12 +31,12 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Me
     true, session = (column[tested][first][recorded] for column in (inputs.labels, np.asarray(inputs.session)))
     orders = float(np.prod(np.unique(session, return_counts=True)[1].astype(float)))
     if orders < 1 / SIGNIFICANT:
-        return Refusal(finding("few-shifts", blocks=len(true), ways=orders))
+        return NotApplicable(finding("few-shifts", blocks=len(true), ways=orders))
     answers = _by_unit(inputs.named[:, None] == np.arange(n_concepts), units)[recorded]
     of_units = _by_unit(near, units)[recorded]
     others = np.arange(n_concepts) != true[:, None]
     if not answers[others].any():
-        return Refusal(finding("no-errors"))
+        return NotApplicable(finding("no-errors"))
     alike = None if inputs.embeddings is None else likeness(inputs)[true]
     effect = _correlation(answers, of_units, alike, others)
     starts = np.unique(session, return_index=True)[1]  # where a session begins says by how much it was shifted
@@ -50,7 +50,7 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Me
     p = permutation_p(effect - TOLERATED_CORRELATION, np.array(null))
     details = {} if alike is None else _semantic(inputs, near, rng)
     note = finding("semantic-errors", r=details["r_semantic"], p=details["p_semantic"]) if details else None
-    return Measured(effect, *NO_INTERVAL, p, fired=p <= SIGNIFICANT, details=details, note=note)
+    return ControlResult(effect, *NO_INTERVAL, p, fired=p <= SIGNIFICANT, details=details, note=note)
 
 
 def _semantic(inputs: ControlInputs, near: np.ndarray, rng: np.random.Generator) -> dict[str, float]:

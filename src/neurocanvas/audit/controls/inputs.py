@@ -38,7 +38,7 @@ class ControlInputs:
     signal: Any = None  # (n_trials, n_chans, n_times), an array or a lazy reader, for phase randomisation; any unit
     extract: Callable[[np.ndarray], np.ndarray] | None = None  # signal to features; None: `time_course_and_power`
     embeddings: np.ndarray | None = None  # (n_trials, n_dimensions), of the concept: the same for all of its trials
-    low_level: np.ndarray | None = None  # (n_trials, n_descriptors), of the picture: pixels, colours, orientations
+    low_level: np.ndarray | None = None  # (n_trials, n_descriptors), of the image: pixels, colours, orientations
     arms: Mapping[str, np.ndarray] | None = None  # scores, (n,), of the same trials in `eeg` and in null arms
     arm_units: np.ndarray | None = None  # (n,), independent units of `arms`: block or stimulus; None: every entry
     permutations: int = 999  # sign flips and resamples too

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.audit.controls.base import SIGNIFICANT, Measured, Refusal, nothing_decoded
+from neurocanvas.audit.controls.base import SIGNIFICANT, ControlResult, NotApplicable, nothing_decoded
 from neurocanvas.audit.controls.confusion import confusions_in_time
 from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.stimulus import (
@@ -34,7 +34,7 @@ from neurocanvas.findings import Finding, finding, read_findings
 class Control:
     """One control."""
 
-    measure: Callable[..., Measured | Refusal]  # measure(inputs, *, rng)
+    measure: Callable[..., ControlResult | NotApplicable]  # measure(inputs, *, rng)
     asks: str
     recipe: str
     effect: str
@@ -70,11 +70,11 @@ CONTROLS: dict[str, Control] = {
     ),
     "pseudo-concepts": Control(
         pseudo_concepts,
-        "Can even mixes of pictures of all concepts be decoded as well as concepts?",
+        "Can even mixes of images of all concepts be decoded as well as concepts?",
         "Kilgallen et al. 2406.16902",
         "pseudo-concept accuracy above chance", (), "exemplar-memory", "clean-rapid",
-        "{some} of this accuracy is memory of single pictures: arbitrary mixes of them are decoded as well",
-        "arbitrary mixes of pictures are not decoded as concepts are",
+        "{some} of this accuracy is memory of single images: arbitrary mixes of them are decoded as well",
+        "arbitrary mixes of images are not decoded as concepts are",
         explains=True,
     ),
     "random-codebook": Control(
@@ -87,11 +87,11 @@ CONTROLS: dict[str, Control] = {
     ),
     "baseline-window": Control(
         baseline_window,
-        "Is the concept decoded from before the picture could have been seen?",
+        "Is the concept decoded from before the image could have been seen?",
         "Li et al. 2020 (arXiv 1812.07697); Palazzo et al. 2012.03849",
         "baseline accuracy above chance", ("baseline",), "drift-in-blocks", "clean-rapid",
-        "the concept is decoded from before the picture: {some} of this accuracy needs no response to it",
-        "the concept is not decoded from before the picture",
+        "the concept is decoded from before the image: {some} of this accuracy needs no response to it",
+        "the concept is not decoded from before the image",
     ),
     "distance-to-training": Control(
         distance_to_training,
@@ -146,29 +146,29 @@ CONTROLS: dict[str, Control] = {
     ),
     "null-generators": Control(
         null_generators,
-        "Are the pictures better than null generators draw: the mean, another trial, another picture, a class name?",
+        "Are the images better than null generators draw: the mean, another trial, another image, a class name?",
         "Shirakawa et al. 2405.10078",
         "score less that of the hardest null arm", ("arms",), "hallucinating-generator", "clean-rapid",
-        "these pictures are not shown to be better than those of the hardest null generator",
-        "these pictures are better than those of every null generator",
+        "these images are not shown to be better than those of the hardest null generator",
+        "these images are better than those of every null generator",
         by_p=False,
     ),
     "low-level-match": Control(
         low_level_match,
-        "Does accuracy survive when training pictures that look like the tested one are left out?",
+        "Does accuracy survive when training images that look like the tested one are left out?",
         "Lützow Holm et al., NeuroImage 2024",
         "accuracy lost", ("low_level",), "looks-alone", "clean-rapid",
-        "{some} of this accuracy is how pictures look: it is gone when look-alikes do not train",
+        "{some} of this accuracy is how images look: it is gone when look-alikes do not train",
         "accuracy survives when look-alikes do not train",
         explains=True,
     ),
     "repeated-stimulus": Control(
         repeated_stimulus,
-        "Does accuracy survive when tested pictures are left out of training?",
+        "Does accuracy survive when tested images are left out of training?",
         "2508.00531 (16 papers: 4.5 to 7.4 points too high)",
         "accuracy lost", (), "repeated-pictures", "clean-rapid",
-        "{some} of this accuracy needs the tested pictures in training",
-        "accuracy does not come from tested pictures in training",
+        "{some} of this accuracy needs the tested images in training",
+        "accuracy does not come from tested images in training",
         explains=True,
     ),
 }  # fmt: skip
@@ -177,12 +177,12 @@ CONTROLS: dict[str, Control] = {
 COLUMNS = ("control", "effect", "low", "high", "p", "p_holm", "fired")
 
 
-def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Compute one control, or refuse where inputs are missing or nothing is decoded that needs explaining."""
     control = CONTROLS[check_option("control", name, CONTROLS)]
     missing = [need for need in control.needs if getattr(inputs, need) is None]
     if missing:
-        return Refusal(finding(f"no-{missing[0].replace('_', '-')}"))
+        return NotApplicable(finding(f"no-{missing[0].replace('_', '-')}"))
     refused = nothing_decoded(inputs, inputs.named, rng=rng) if control.explains else None
     return control.measure(inputs, rng=rng) if refused is None else refused
 
@@ -191,7 +191,7 @@ def control_row(inputs: ControlInputs, name: str, *, seed: int) -> dict[str, Any
     """Row of one control, `p_holm` still None; its numbers do not depend on which others are computed."""
     found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
     row = {"control": name, "measures": CONTROLS[name].effect, "p_holm": None, "subjects": None}
-    if isinstance(found, Refusal):
+    if isinstance(found, NotApplicable):
         empty = dict.fromkeys(("effect", "low", "high", "p", "fired", "share"))
         return {**row, **empty, "bound": False, "notes": [], "reasons": _counted([found.reason]), "details": {}}
 

@@ -1,4 +1,4 @@
-"""Controls that ask what is decoded: the concept, the single picture, its code, its looks, or that it was trained."""
+"""Controls that ask what is decoded: the concept, the single image, its code, its looks, or that it was trained."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from neurocanvas.audit.controls.base import (
-    Measured,
-    Refusal,
+    ControlResult,
+    NotApplicable,
     chance_of,
     lost,
     nothing_to_ask,
@@ -27,20 +27,20 @@ RIDGE = 0.1
 # Most tested trials in the low-level match, which trains a decoder for each; a random draw where there are more.
 LOOKED_AT = 160
 
-# Groups in which pictures that are both trained and tested are left out of training.
+# Groups in which images that are both trained and tested are left out of training.
 STIMULUS_GROUPS = 4
 
 
-def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Decode as many pseudo-concepts, each an even mix of true ones: if that works, single pictures are recognised."""
+def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
+    """Decode as many pseudo-concepts, each an even mix of true ones: if that works, single images are recognised."""
     stimuli, first = np.unique(inputs.stimulus, return_index=True)
     if len(stimuli) < 2 * inputs.n_concepts:
-        return Refusal(finding("too-few-pictures", pictures=len(stimuli), concepts=inputs.n_concepts))
+        return NotApplicable(finding("too-few-pictures", pictures=len(stimuli), concepts=inputs.n_concepts))
     of_stimulus, stimulus = inputs.labels[first], coded(inputs.stimulus)
 
     def draw() -> np.ndarray:
         shuffled = rng.permutation(len(stimuli))
-        dealt = shuffled[np.argsort(of_stimulus[shuffled], kind="stable")]  # concept by concept, like cards
+        dealt = shuffled[np.argsort(of_stimulus[shuffled], kind="stable")]  # concept by concept, like sidecars
         pseudo = np.empty(len(stimuli), dtype=np.int64)
         pseudo[dealt] = np.arange(len(stimuli)) % inputs.n_concepts
         return pseudo[stimulus]
@@ -48,12 +48,12 @@ def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     return surrogate_labels_survive(inputs, draw, stimulus, rng=rng)
 
 
-def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Replace the concepts' embeddings by random codes, and retrieve those by ridge regression."""
     # Where tested concepts were trained, random codes must do well: retrieval among them is classification, whatever
     # the targets. Only concepts that were not trained can show that the embeddings' geometry is decoded.
     if inputs.embeddings is None:
-        return Refusal(finding("no-embeddings"))
+        return NotApplicable(finding("no-embeddings"))
     first = np.unique(inputs.labels, return_index=True)[1]
     given = flattened(np.asarray(inputs.embeddings)[first])
     smoothers = [_ridge_smoother(inputs.flat[train], inputs.flat[test]) for train, test in inputs.splits]
@@ -62,7 +62,7 @@ def random_codebook(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     scores = np.mean([_two_way(inputs, smoothers, code) for code in codes], axis=0)
     kept = np.isfinite(real)
     if not kept.any():
-        return Refusal(finding("one-concept-per-fold"))
+        return NotApplicable(finding("one-concept-per-fold"))
     units = inputs.labels[inputs.tested][kept]  # a code is lucky or not for all trials of its concept
     real, scores = real[kept], scores[kept]
     above = paired_permutation_p(scores, np.full(len(scores), 0.5), units, rng=rng, count=inputs.permutations)
@@ -97,12 +97,12 @@ def _two_way(inputs: ControlInputs, smoothers: list[np.ndarray], codes: np.ndarr
     return scores[inputs.tested]
 
 
-def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Leave out of training the half of the tested picture's concept that looks most like it, or a random half."""
-    # Look-alikes of other concepts stay: a decoder of looks names those instead. The picture itself never trains. Where
+def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
+    """Leave out of training the half of the tested image's concept that looks most like it, or a random half."""
+    # Look-alikes of other concepts stay: a decoder of looks names those instead. The image itself never trains. Where
     # look-alikes also mean more similar things (one breed of dog), accuracy falls for that reason too.
     if inputs.low_level is None:
-        return Refusal(finding("no-low-level"))
+        return NotApplicable(finding("no-low-level"))
     looks = flattened(inputs.low_level)
     looks = (looks - looks.mean(axis=0)) / np.maximum(looks.std(axis=0), 1e-12)
     stimulus, chosen = coded(inputs.stimulus), inputs.tested
@@ -123,8 +123,8 @@ def low_level_match(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     return lost(before, after, chance, inputs.units[chosen], inputs.permutations, rng=rng)
 
 
-def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Leave the tested pictures out of training, and compare with leaving out as many trials of the same concepts."""
+def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
+    """Leave the tested images out of training, and compare with leaving out as many trials of the same concepts."""
     stimulus, tested = coded(inputs.stimulus), inputs.tested
     named, with_picture = np.full((2, len(stimulus)), -1), np.zeros(len(stimulus), dtype=bool)
     for train, test in inputs.splits:

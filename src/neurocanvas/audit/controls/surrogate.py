@@ -9,8 +9,8 @@ import numpy as np
 
 from neurocanvas.audit.controls.base import (
     SIGNIFICANT,
-    Measured,
-    Refusal,
+    ControlResult,
+    NotApplicable,
     above_chance,
     chance_of,
     label_p,
@@ -47,7 +47,7 @@ def matched_noise(features: np.ndarray, *, rng: np.random.Generator) -> np.ndarr
     return np.asarray(mean + rng.standard_normal(features.shape) @ root)
 
 
-def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Decode noise with the features' covariance: firing means that something other than EEG reaches the decoder."""
     # Trained on noise and, second, on real EEG: the larger effect, and twice the smaller p (Bonferroni).
     named = np.empty((2, inputs.repeats, len(inputs.tested)), dtype=np.int64)
@@ -68,13 +68,13 @@ def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | 
         for name, found in zip(("noise", "real_to_noise"), ways, strict=True)
         for what, value in (("accuracy", found.details["accuracy"]), ("p", found.p))
     }
-    return Measured(largest.effect, largest.low, largest.high, p, p <= SIGNIFICANT, largest.share, details)
+    return ControlResult(largest.effect, largest.low, largest.high, p, p <= SIGNIFICANT, largest.share, details)
 
 
-def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Train on shuffled labels and test on true ones: firing means that the decoder knows answers from elsewhere."""
     if factorial(inputs.n_concepts) < 1 / SIGNIFICANT:
-        return Refusal(finding("few-concepts", concepts=inputs.n_concepts))
+        return NotApplicable(finding("few-concepts", concepts=inputs.n_concepts))
     tested = inputs.tested
     named = np.empty((inputs.repeats, len(tested)), dtype=np.int64)
     for repeat in range(inputs.repeats):
@@ -105,12 +105,12 @@ def time_course_and_power(signal: np.ndarray) -> np.ndarray:
     return np.concatenate([flattened(course), power], axis=1)
 
 
-def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Decode signals with random phases, in training and test: firing means that timing is not what is decoded."""
     # Band power hardly changes under random phases, so with it this fires whenever enough is decoded; the note says so.
     # Silence never shows that timing counts: too few trials make it silent too.
     if inputs.signal is None:
-        return Refusal(finding("no-signal"))
+        return NotApplicable(finding("no-signal"))
     tested = inputs.tested
     true, units = inputs.labels[tested], inputs.units[tested]
     real, *surrogates = _with_surrogates(inputs, rng)
@@ -153,11 +153,11 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(np.where(size > 0, (x * y).sum(axis=0) / np.where(size > 0, size, 1.0), 0.0)))
 
 
-def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Compare the scores of the arm `eeg` with arms that draw with little or nothing of this trial's EEG."""
     # Fires unless `eeg` is shown to be better than the null arm hardest to beat: the burden of proof is with the EEG.
     if inputs.arms is None or "eeg" not in inputs.arms or len(inputs.arms) < 2:
-        return Refusal(finding("no-arms"))
+        return NotApplicable(finding("no-arms"))
     scores = np.asarray(inputs.arms["eeg"], dtype=np.float64)
     units = np.arange(len(scores)) if inputs.arm_units is None else coded(inputs.arm_units)
     details: dict[str, float] = {}
@@ -172,4 +172,4 @@ def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     difference = scores - np.asarray(inputs.arms[name], dtype=np.float64)
     low, high = bootstrap_interval(difference, units, rng=rng, resamples=inputs.permutations + 1) or (np.nan, np.nan)
     note, effect = finding("hardest-arm", arm=name), float(difference.mean())
-    return Measured(effect, low, high, p, fired=p > SIGNIFICANT, details=details, note=note)
+    return ControlResult(effect, low, high, p, fired=p > SIGNIFICANT, details=details, note=note)

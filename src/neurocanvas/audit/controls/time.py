@@ -9,8 +9,8 @@ import numpy as np
 
 from neurocanvas.audit.controls.base import (
     SIGNIFICANT,
-    Measured,
-    Refusal,
+    ControlResult,
+    NotApplicable,
     above_chance,
     chance_of,
     label_p,
@@ -37,7 +37,7 @@ RETRAINED = 199
 TOLERATED_SLOPE = 0.1
 
 
-def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Compare training on other blocks alone with as many trials that include half of the tested blocks' trials."""
     # k-th blocks of all concepts are tested together; in mixed order runs, or fifths of one run. Each concept has the
     # same number of training trials on both sides, so that only where they come from differs.
@@ -47,7 +47,7 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
         return nothing_to_ask(finding("whole-runs"))
     turn = _turns(inputs)
     if turn.max() < 1:
-        return Refusal(finding("one-block-only"))
+        return NotApplicable(finding("one-block-only"))
     used = np.flatnonzero(turn >= 0)
     within, apart = np.full(len(turn), -1), np.full(len(turn), -1)
     for test, others in ((used[turn[used] == one], used[turn[used] != one]) for one in range(turn.max() + 1)):
@@ -108,7 +108,7 @@ def _place_within(labels: np.ndarray) -> np.ndarray:
     return place
 
 
-def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Shift the blocks by half of one, give them random labels, and decode those under the same splits."""
     # A shifted block is half of one concept's trials and half of the next one's: a response to the concept alone keeps
     # half of its accuracy, drift all of it. In mixed order a block is one trial, and surrogate labels are random.
@@ -126,10 +126,10 @@ def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Measu
     return surrogate_labels_survive(inputs, lambda: rng.permutation(of_block)[shifted], inputs.units, rng=rng)
 
 
-def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
-    """Decode the concept from before the picture could have been seen: -200 to 0 ms, or (weaker) 0 to 40 ms."""
+def baseline_window(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
+    """Decode the concept from before the image could have been seen: -200 to 0 ms, or (weaker) 0 to 40 ms."""
     if inputs.baseline is None:
-        return Refusal(finding("no-baseline"))
+        return NotApplicable(finding("no-baseline"))
     tested = inputs.tested
     before, true = flattened(inputs.baseline), inputs.labels[tested]
     named = inputs.predict(before, inputs.labels)[tested]
@@ -162,18 +162,18 @@ def distances_to_training(inputs: ControlInputs) -> np.ndarray:
     return found[inputs.tested]
 
 
-def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Slope of accuracy on log2 of the distance to the nearest training trial of the concept."""
     # Cyclic shifts within blocks (or runs), because hits and distances are both autocorrelated: free permutations would
     # find too much.
     distance = distances_to_training(inputs)[np.arange(len(inputs.tested)), inputs.labels[inputs.tested]]
     kept = np.isfinite(distance)
     if not kept.any():
-        return Refusal(finding("no-training-in-session"))
+        return NotApplicable(finding("no-training-in-session"))
     x, y, rows = np.log2(distance[kept]), inputs.hits[kept], inputs.tested[kept]
     x, spread = x - x.mean(), float(np.var(x))
     if spread < 1e-12:
-        return Refusal(finding("equal-distances"))
+        return NotApplicable(finding("equal-distances"))
     stretch = (inputs.blocks if inputs.is_blocked else inputs.runs)[rows]
     slope = float(x @ y) / len(x) / spread
     null = np.concatenate([y[part] @ x for part in cyclic_shifts(stretch, inputs.permutations, rng=rng)])
@@ -181,7 +181,7 @@ def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> 
     p = permutation_p(-slope - tolerated, -null / len(x) / spread)
     low, high = _slope_interval(x, y, inputs.units[rows], inputs.permutations + 1, rng)
     near = x <= np.median(x)
-    return Measured(
+    return ControlResult(
         slope, low, high, p, fired=p <= SIGNIFICANT,
         details={"accuracy_near": float(y[near].mean()), "median_distance": float(np.median(distance[kept])),
                  "accuracy_far": float(y[~near].mean()) if (~near).any() else float("nan")},
@@ -215,7 +215,7 @@ def _slope_interval(
     return float(low), float(high)
 
 
-def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> Measured | Refusal:
+def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Take slow changes over trials out of the features and decode again."""
     # In blocks a concept's own response is slow too and goes with the drift: then firing says that the two cannot be
     # told apart.
