@@ -133,7 +133,7 @@ def pass_flops(family: str) -> int:
 
 
 def peak(name: str, family: str) -> float:
-    """Most memory that a program takes while it loads and draws a batch, MB: of the sidecar, or of the process."""
+    """Most memory that a program takes while it loads and draws a batch, MB: of the GPU, or of the process."""
     torch.set_num_threads(2)
     load = programs(family)[name]
     if not ON_GPU:

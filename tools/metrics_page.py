@@ -12,7 +12,7 @@ from neurocanvas.evaluation.statistics import OTHERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
-# ControlResult on the demo's run: 200 partitions of its 144 trials, beside the table of all pairs.
+# Measured on the demo's run: 200 partitions of its 144 trials, beside the table of all pairs.
 PIXELS = f"""\
 A drawn image is compared with the seen one and with at most {OTHERS} others, so the cost of an image does not depend on how
 many there are. What is exchangeable (trials, or whole blocks in block designs) is cut at random, with `evaluate.seed`, into

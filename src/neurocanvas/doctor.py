@@ -17,7 +17,7 @@ PACKAGES = (
     "pyarrow", "ray",
 )  # fmt: skip
 
-# Of the hub ids in `FAMILIES`, as their model sidecars state them.
+# Of the hub ids in `FAMILIES`, as their model cards state them.
 LICENCES: Mapping[str, str] = {
     "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
     "CompVis/stable-diffusion-v1-4": "CreativeML OpenRAIL-M",
@@ -77,8 +77,8 @@ def _devices() -> list[dict[str, Any]]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
     found = [{"name": f"CPU, {os.cpu_count()} cores", "mb": memory}]
     for number in reversed(range(torch.cuda.device_count())):
-        sidecar = torch.cuda.get_device_properties(number)
-        found.append({"name": f"GPU {number}, {sidecar.name}", "mb": sidecar.total_memory / 1e6})
+        gpu = torch.cuda.get_device_properties(number)
+        found.append({"name": f"GPU {number}, {gpu.name}", "mb": gpu.total_memory / 1e6})
     return found
 
 

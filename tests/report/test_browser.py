@@ -172,7 +172,7 @@ def test_it_renders_without_error_or_request_and_nothing_is_cut_off(browser, pag
     assert browser.ask("[...document.images].length") > 20
     assert browser.ask("[...document.images].filter((one) => !(one.naturalWidth > 0)).length") == 0
     assert browser.ask("[innerWidth, document.documentElement.scrollWidth]") == [size[0], size[0]]
-    # long tables may scroll inside their sidecar; nothing else may stick out of the page
+    # long tables may scroll inside their panel; nothing else may stick out of the page
     outside = browser.ask(
         "[...document.querySelectorAll('main *')].filter((one) => !one.closest('.scroll, .matrix, svg') && "
         "one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML.slice(0, 99))"

@@ -40,7 +40,7 @@ def pseudo_concepts(inputs: ControlInputs, *, rng: np.random.Generator) -> Contr
 
     def draw() -> np.ndarray:
         shuffled = rng.permutation(len(stimuli))
-        dealt = shuffled[np.argsort(of_stimulus[shuffled], kind="stable")]  # concept by concept, like sidecars
+        dealt = shuffled[np.argsort(of_stimulus[shuffled], kind="stable")]  # concept by concept, as cards are dealt
         pseudo = np.empty(len(stimuli), dtype=np.int64)
         pseudo[dealt] = np.arange(len(stimuli)) % inputs.n_concepts
         return pseudo[stimulus]
