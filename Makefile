@@ -12,7 +12,7 @@ define install
 	$(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) --no-build-isolation -e '.[test,dev,ray]'
 endef
 
-.PHONY: demo test test-slow bench chaos lower-bounds lint constraints clean
+.PHONY: demo test test-slow bench lower-bounds lint constraints clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -32,9 +32,6 @@ test-slow: .venv/installed
 
 bench: .venv/installed  ## measure speed and memory; ONLY='names' for some
 	.venv/bin/python tools/bench.py $(ONLY)
-
-chaos: .venv/installed  ## faults at random moments of a run, and whether it ends the same
-	.venv/bin/python tools/chaos.py
 
 lower-bounds: .venv/installed  ## the quick tests with the lowest versions that pyproject.toml admits
 	.venv/bin/python tools/lower_bounds.py

@@ -119,7 +119,7 @@ def test_the_sidecar_of_an_earlier_artifact_does_not_vouch_for_a_new_one(tmp_pat
     path = tmp_path / "a.npy"
     artifacts.write_array(path, np.arange(5), "old")
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "finish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(artifacts, "write_sidecar", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             artifacts.write_array(path, np.arange(5) + 1, "new")
     assert not artifacts.is_cached(path, "old")

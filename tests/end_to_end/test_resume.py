@@ -68,6 +68,31 @@ def test_the_command_line_killed_while_it_draws_continues(tmp_path, tiny_run):
     check_same(folder, tiny_run)
 
 
+def test_a_run_on_a_full_disk_continues_when_there_is_room(tmp_path, tiny_run):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    megabytes = sum(map(len, written_files(tiny_run).values())) / 1e6
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(megabytes * 700)}k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system")
+    try:
+        shutil.copytree(tiny_run / "data", folder / "data")
+        save_settings(tiny_settings(), folder / "tiny.toml")
+        write_true_captions(RunFolder(folder, tiny_settings()))
+        process = start(folder)
+        errors = process.communicate(timeout=600)[1].decode()
+        assert process.returncode == 2, errors
+        assert errors.count("neurocanvas: ") == 1 and "free space" in errors and "Traceback" not in errors
+        subprocess.run(["mount", "-o", "remount,size=256m", str(folder)], check=True)
+        process = start(folder)
+        assert process.wait(timeout=600) == 0
+        process.communicate()
+        (folder / "tiny.toml").unlink()
+        check_same(folder, tiny_run)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def test_two_processes_share_the_pictures_and_draw_the_same(tiny_copy):
     """As `accelerate launch` starts them on a machine with two GPUs; on a CPU it takes torch's own launcher."""
     whole, log = written_files(tiny_copy / "images"), tiny_copy / "log.jsonl"
