@@ -53,7 +53,7 @@ def wrapped(error, cause):
     ("error", "code", "says"),
     [
         (NeuroCanvasError("--steps:\x1b[31m\n  a number"), 2, "neurocanvas: --steps:?[31m a number\n"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again"),
         (PermissionError(13, "Permission denied", "/x/run.toml"), 2, "/x/run.toml: Permission denied; change its perm"),
         (OSError(28, "No space left on device", "a.npy"), 2, "a.npy: No space left on device; free space, or name"),
         (OSError("odd"), 2, "file: odd; check the file"),

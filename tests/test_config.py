@@ -24,7 +24,7 @@ def write(folder, text):
     [
         ("colour = 1", "colour: no such setting; there are name, simulate"),
         ("[generate]\nstep = 20", r"generate\.step: no such setting"),
-        ("[data.recording]\nfile = 'x'", r"data\.recording\.file: no such setting; there are files, rename"),
+        ("[data.recording]\nfile = 'x'", r"data\.recording\.file: no such setting; did you mean files. there are"),
         ("[data]\nname = 'braindecode:x'", r"data\.name: allowed are eeg-imagenet.*got 'braindecode:x'"),
         ("[encoder]\nname = 'eegnet'", r"encoder\.name: allowed are mlp_sd, mean, ridge, braindecode:<model>; got"),
         (
@@ -86,7 +86,7 @@ def test_the_demo_keeps_what_was_promised_of_it():
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"arms": ["best-of"]}, "samples: 2 or more are needed, among which the arm best-of chooses; got 1"),
+        ({"arms": ["best-of"]}, "samples: the arm best-of needs 2 or more to choose from; got 1"),
         ({"scheduler": "lcm", "steps": 51}, "steps: the scheduler lcm takes up to 50; got 51"),
         ({"guidance_interval": [0.2, 1.2]}, "generate.guidance_interval"),
     ],

@@ -94,7 +94,7 @@ def test_any_damaged_file_is_taken_or_refused_in_one_line(name, folders, data):
         attempt(name, content, folders[name])
 
 
-@pytest.mark.parametrize("name", ["features", "eeg-imagenet", "embeddings", "mapper", "network", "lpips-heads"])
+@pytest.mark.parametrize("name", ["features", "eeg-imagenet", "embeddings", "mapper", "network"])
 @pytest.mark.parametrize("how", ["alone", "in a dictionary", "in a PyTorch file", "in an array"])
 def test_pickles_that_run_code_are_refused_and_do_not_run(name, how, tmp_path):
     trap = Trap(tmp_path / "sprung")

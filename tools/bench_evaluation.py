@@ -13,12 +13,12 @@ from PIL import Image
 from scipy.ndimage import correlate1d
 
 from neurocanvas.config import load_settings
-from neurocanvas.evaluation.pixels import LUMA, MINDEYE_WINDOW
 from neurocanvas.evaluation.statistics import OTHERS
 from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.workflow import run_stage
 
 SIZE = 512
+LUMA = (0.2125, 0.7154, 0.0721)  # red, green and blue in scikit-image's grey image
 ARMS = 2  # the images, and the same ones shuffled
 
 
@@ -42,8 +42,8 @@ def evaluate(folder: Path) -> float:
 
 def smooth(pictures: np.ndarray) -> np.ndarray:
     """Local means, as SSIM had them when it compared all pairs."""
-    radius = MINDEYE_WINDOW.size // 2
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / MINDEYE_WINDOW.sigma) ** 2)
+    radius = 5
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / 1.5) ** 2)
     rows = correlate1d(pictures, weights / weights.sum(), axis=-2)[..., radius:-radius, :]
     return correlate1d(rows, weights / weights.sum(), axis=-1)[..., radius:-radius]
 

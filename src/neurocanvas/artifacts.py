@@ -1,6 +1,6 @@
-"""Artifacts on disk: an atomic write, and a sidecar `<name>.json` with the fingerprint, sha256 and size.
+"""Artifacts on disk: an atomic write, and a sidecar `<name>.json` with the cache key, sha256 and size.
 
-The sidecar is written last, so a killed run leaves either a whole artifact or none.
+The sidecar is written last, so a killed run leaves a complete artifact or none.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ PART = ".part-"
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash settings, arrays, bytes and whatever JSON can hold into 16 hex digits."""
+    """Hash of settings, arrays, bytes and JSON values: 16 hex digits."""
     digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(f"{part.dtype}{part.shape}".encode())
-            objects = part.dtype == object
-            digest.update(repr(part.tolist()).encode() if objects else np.ascontiguousarray(part).view(np.uint8).data)
-        elif isinstance(part, bytes):
-            digest.update(part)
+    for value in parts:
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype}{value.shape}".encode())
+            objects = value.dtype == object
+            digest.update(repr(value.tolist()).encode() if objects else np.ascontiguousarray(value).view(np.uint8).data)
+        elif isinstance(value, bytes):
+            digest.update(value)
         else:
-            plain = part.model_dump(mode="json") if hasattr(part, "model_dump") else part
+            plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
             digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
         digest.update(b"\x00")
     return digest.hexdigest()[:16]
 
 
 def sha256(path: Path) -> str:
-    """Hash a file's bytes."""
+    """Hash of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
 def atomic_write(path: Path, *, keep_sidecar: bool = False) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, and rename it to `path` if the block succeeds."""
+    """Yield a temporary path, and rename it to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
-        if not keep_sidecar:  # that of an earlier artifact must not vouch for this one
+        if not keep_sidecar:  # the sidecar of an earlier artifact does not describe this one
             sidecar_path(path).unlink(missing_ok=True)
         os.replace(temporary, path)
     finally:
@@ -67,9 +67,9 @@ def atomic_write(path: Path, *, keep_sidecar: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, content: str | bytes) -> None:
-    """Write a small file atomically, text as UTF-8 with Unix line ends, unless it has this content already."""
+    """Write a small file atomically, unless it has this content; text as UTF-8 with Unix line ends."""
     encoded = content.encode("utf-8") if isinstance(content, str) else content
-    with suppress(OSError):  # not there, or unreadable
+    with suppress(OSError):
         if path.read_bytes() == encoded:
             return
     with atomic_write(path) as temporary:
@@ -82,7 +82,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_text(path: Path, purpose: str) -> str:
-    """Read a UTF-8 file; `purpose` says in the error what it should hold."""
+    """Read a UTF-8 file; errors mention its `purpose`."""
     try:
         return check_file(path, purpose).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -90,7 +90,7 @@ def read_text(path: Path, purpose: str) -> str:
 
 
 def read_json(path: Path, purpose: str) -> Any:
-    """Read a JSON file; `purpose` says in the error what it should hold."""
+    """Read a JSON file; errors mention its `purpose`."""
     try:
         return json.loads(read_text(path, purpose))
     except (ValueError, RecursionError) as error:
@@ -98,24 +98,23 @@ def read_json(path: Path, purpose: str) -> Any:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Return the path of an artifact's sidecar."""
+    """Path of an artifact's sidecar."""
     return path.with_name(path.name + ".json")
 
 
 def write_sidecar(
     path: Path, inputs: str, sidecar: Mapping[str, Any] | None = None, made_from: Iterable[Path] = ()
 ) -> None:
-    """Write the sidecar of a complete artifact, with the cache keys of what it was made from; now it counts as done."""
-    lineage = {
-        Path(os.path.relpath(file, path.parent)).as_posix(): read_sidecar(file)["fingerprint"] for file in made_from
-    }
-    about = {"fingerprint": inputs, "sha256": sha256(path), "size": path.stat().st_size}
-    about |= {"made_from": lineage} if lineage else {}
-    write_json(sidecar_path(path), {**about, **(sidecar or {})})
+    """Write the sidecar of a complete artifact, with the cache keys of its inputs in `made_from`."""
+    content: dict[str, Any] = {"fingerprint": inputs, "sha256": sha256(path), "size": path.stat().st_size}
+    for file in made_from:
+        name = Path(os.path.relpath(file, path.parent)).as_posix()
+        content.setdefault("made_from", {})[name] = read_sidecar(file)["fingerprint"]
+    write_json(sidecar_path(path), {**content, **(sidecar or {})})
 
 
 def is_cached(path: Path, inputs: str) -> bool:
-    """Tell whether the artifact was made from these inputs and has the size that was written."""
+    """Whether the artifact has this cache key and its original size."""
     try:
         content = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
         return bool(content["fingerprint"] == inputs and content["size"] == path.stat().st_size)
@@ -125,7 +124,7 @@ def is_cached(path: Path, inputs: str) -> bool:
 
 def read_sidecar(path: Path) -> dict[str, Any]:
     """Read the sidecar of an artifact."""
-    sidecar = read_json(sidecar_path(path), f"the sidecar of {path.name}; run the stage that makes it")
+    sidecar = read_json(sidecar_path(path), f"the sidecar of {path.name}; run its stage")
     if not isinstance(sidecar, dict) or "fingerprint" not in sidecar:
         raise NeuroCanvasError(f"{sidecar_path(path)}: not a sidecar; delete it and run again.")
     return sidecar
@@ -141,21 +140,21 @@ def write_array(
     shape: tuple[int, ...] = (),
     dtype: Any = None,
 ) -> None:
-    """Write an array as `.npy` with its sidecar; or consecutive rows of one, which need not fit in memory."""
+    """Write an array, or consecutive rows of an array larger than memory, as `.npy` with its sidecar."""
     if isinstance(array, np.ndarray):
         shape, dtype, array = array.shape, array.dtype, [array]
     if np.dtype(dtype).hasobject:
-        raise ValueError("Object arrays are not written: they would need pickle.")
+        raise ValueError("Object arrays would need pickle.")
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        for part in array:
-            stream.write(np.ascontiguousarray(part, dtype).data)
+        for rows in array:
+            stream.write(np.ascontiguousarray(rows, dtype).data)
     write_sidecar(path, inputs, sidecar, made_from)
 
 
 def read_array(path: Path, purpose: str) -> np.ndarray:
-    """Memory-map an `.npy` file, read-only; `purpose` says in the error what it should hold."""
+    """Memory-map an `.npy` file, read-only; errors mention its `purpose`."""
     try:
         return np.load(check_file(path, purpose), mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two: damaged header
@@ -164,49 +163,42 @@ def read_array(path: Path, purpose: str) -> np.ndarray:
 
 
 def verify(folder: Path) -> tuple[int, list[Path]]:
-    """Compare every artifact in a folder with the sha256 in its sidecar; return their number and the damaged ones."""
+    """Compare every artifact in a folder with the sha256 in its sidecar; return their number and damaged files."""
     expected: dict[Path, str] = {}
     damaged, splits = [], 0
     for sidecar in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(PART)):
         try:
             content = json.loads(sidecar.read_text(encoding="utf-8"))
             if isinstance(content, dict) and isinstance(content.get("pictures"), dict):  # a shard of generated images
-                for name, about in content["pictures"].items():
-                    expected[check_inside(sidecar.parent, name, str(sidecar))] = str(about["sha256"])
+                for name, entry in content["pictures"].items():
+                    expected[check_inside(sidecar.parent, name, str(sidecar))] = str(entry["sha256"])
             elif isinstance(content, dict) and "sha256" in content:
                 expected[sidecar.with_suffix("")] = str(content["sha256"])
-            elif isinstance(content, dict) and "folds" in content and (made := content.pop("fingerprint", None)):
-                splits += 1  # a split holds its own hash
-                damaged += [sidecar] if fingerprint(content) != made else []
+            elif isinstance(content, dict) and "folds" in content and (digest := content.pop("fingerprint", None)):
+                splits += 1  # a split has its own hash
+                damaged += [sidecar] if fingerprint(content) != digest else []
         except (OSError, ValueError, LookupError, TypeError, RecursionError, NeuroCanvasError):
             damaged.append(sidecar)
-    for path, digest in expected.items():
-        try:
-            whole = sha256(path) == digest
-        except OSError:
-            whole = False
-        if not whole:
-            damaged.append(path)
+    damaged += [path for path, digest in expected.items() if not path.is_file() or sha256(path) != digest]
     return len(expected) + splits, damaged
 
 
 def cache_folder() -> Path:
-    """The shared cache: what NEUROCANVAS_CACHE names, else the platform's cache folder."""
+    """The shared cache: NEUROCANVAS_CACHE, else the platform's cache folder."""
     from platformdirs import user_cache_path
 
-    named = os.environ.get("NEUROCANVAS_CACHE")
-    return Path(named) if named else user_cache_path("neurocanvas", appauthor=False)
+    return Path(os.environ.get("NEUROCANVAS_CACHE") or user_cache_path("neurocanvas", appauthor=False))
 
 
 def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
-    """Yield one array per key from the shared cache; `make` gets the positions of missing keys and yields theirs."""
+    """Yield one array per key from the shared cache; `make` yields arrays for the positions of missing keys."""
     folder = cache_folder()
     paths = {key: folder / kind / key[:2] / f"{key}.npy" for key in keys}
-    first = {key: place for place, key in reversed([*enumerate(keys)]) if not paths[key].is_file()}
-    missing = sorted(first.values())
-    for place, array in zip(missing, make(missing) if missing else (), strict=True):
+    first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+    missing = sorted(position for key, position in first.items() if not paths[key].is_file())
+    for position, array in zip(missing, make(missing) if missing else (), strict=True):
         try:
-            with atomic_write(paths[keys[place]], keep_sidecar=True) as temporary, temporary.open("wb") as stream:
+            with atomic_write(paths[keys[position]], keep_sidecar=True) as temporary, temporary.open("wb") as stream:
                 np.save(stream, array)
         except OSError as error:
             raise NeuroCanvasError(
@@ -217,7 +209,7 @@ def cached(kind: str, keys: Sequence[str], make: Callable[[list[int]], Iterable[
         try:
             yield np.load(paths[key], allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise NeuroCanvasError(f"{paths[key]}: damaged, or deleted meanwhile; delete it and run again.") from error
+            raise NeuroCanvasError(f"{paths[key]}: damaged or just deleted; delete it and run again.") from error
 
 
 def cache_files() -> dict[str, list[Path]]:
@@ -226,7 +218,7 @@ def cache_files() -> dict[str, list[Path]]:
     return {folder.name: sorted(folder.glob("*/*.npy")) for folder in folders}
 
 
-# Files in a run folder while a command works on it: what the operating system locks, and who holds the lock.
+# Files in a run folder while a command works on it: the lock, and its owner.
 LOCK, OWNER = ".lock", ".lock.json"
 
 
@@ -235,12 +227,11 @@ def lock_run(folder: Path, verb: str) -> Iterator[None]:
     """Lock a run folder (re-entrant), and remove partial files left by a killed process."""
     from filelock import FileLock, Timeout
 
-    # Of processes that `accelerate launch` or torchrun started, rank 0 alone takes the lock.
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if together and os.environ.get("RANK", "0") != "0":
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1  # `accelerate launch` or torchrun: rank 0 locks
+    if distributed and os.environ.get("RANK", "0") != "0":
         yield
         return
-    if any(len(part) > 2 and part.endswith(":") for part in folder.parts[:1]):  # else a folder "s3:" would be made
+    if any(len(name) > 2 and name.endswith(":") for name in folder.parts[:1]):  # avoids a folder named "s3:"
         raise NeuroCanvasError(f"-o: a folder is needed, not a URL; got {folder}. Mount or sync the bucket.")
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,7 +248,7 @@ def lock_run(folder: Path, verb: str) -> Iterator[None]:
             since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
             owner = {"host": socket.gethostname(), "pid": os.getpid(), "verb": verb, "since": since}
             (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
-            partial = () if together else sorted(folder.rglob(f"{PART}*"), reverse=True)  # others may be writing
+            partial = () if distributed else sorted(folder.rglob(f"{PART}*"), reverse=True)  # others may write
             for path in partial:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         yield
@@ -266,13 +257,13 @@ def lock_run(folder: Path, verb: str) -> Iterator[None]:
             for name in (OWNER, LOCK):
                 (folder / name).unlink(missing_ok=True)
         lock.release()
-        if not existed:  # and nothing was made
+        if not existed:  # removes an empty folder
             with suppress(OSError):
                 folder.rmdir()
 
 
 def _owner(folder: Path) -> str:
-    """Who holds the lock, in words; the file is written a moment after the lock is taken."""
+    """The owner of the lock, whose file is written just after locking."""
     try:
         owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
         return "`neurocanvas {verb}` (process {pid} on {host}, since {since})".format(**owner)
@@ -281,7 +272,7 @@ def _owner(folder: Path) -> str:
 
 
 def read_torch(path: Path | str, purpose: str) -> Any:
-    """Read a PyTorch file; its tensors stay on disk until they are used, and no code in it runs."""
+    """Read a PyTorch file without running code; tensors stay on disk until use."""
     import pickle
 
     import torch
@@ -298,21 +289,26 @@ def read_torch(path: Path | str, purpose: str) -> Any:
 
 
 def torch_fingerprint(paths: Iterable[Path], purpose: str) -> str:
-    """Fingerprint of PyTorch files: their pickles, and name, size and checksum of every tensor, which stay unread."""
+    """Hash of PyTorch files: their pickles, and name, size and checksum of every tensor, which is not read."""
     parts: list[Any] = []
     for path in paths:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-                pickled = archive.read(next(one for one in members if one.filename.endswith("data.pkl")))
+                pickled = archive.read(next(file for file in members if file.filename.endswith("data.pkl")))
         except Exception as error:  # zipfile raises many kinds
             raise _damaged(path, error, purpose) from error
-        parts += [path.name, path.stat().st_size, [(one.filename, one.file_size, one.CRC) for one in members], pickled]
+        parts += [
+            path.name,
+            path.stat().st_size,
+            [(file.filename, file.file_size, file.CRC) for file in members],
+            pickled,
+        ]
     return fingerprint(*parts)
 
 
 def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasError:
-    """The error of a file that cannot be read."""
+    """The error of an unreadable file."""
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({reason}); it should hold {purpose}.")
 
@@ -321,7 +317,7 @@ def write_torch(path: Path, value: Any, *, keep_sidecar: bool = False) -> None:
     """Write a PyTorch file atomically."""
     import torch
 
-    # to a stream, as torch writes the name of a path, here a temporary one, into the file
+    # to a stream, because torch writes the file's (temporary) name into the file
     with atomic_write(path, keep_sidecar=keep_sidecar) as temporary, temporary.open("wb") as stream:
         try:
             torch.save(value, stream)
@@ -332,7 +328,7 @@ def write_torch(path: Path, value: Any, *, keep_sidecar: bool = False) -> None:
 
 
 def read_csv(path: Path, verb: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read a CSV file with a header; `verb` is the one that writes it."""
+    """Read a CSV file with a header, written by a verb."""
     text = read_text(path, f"a table; run the verb {verb}")
     try:
         lines = [list(map(read_csv_cell, row)) for row in csv.reader(io.StringIO(text, newline="")) if row]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,31 +25,44 @@ if TYPE_CHECKING:
     from neurocanvas.config import DataSettings
 
 DataFolder = Annotated[Path, typer.Option("-d", "--data", help="Folder of the data set.")]
-Unit = Annotated[str, typer.Option("--unit", help="Unit of the signal in the file: auto, V, mV or uV.")]
+Unit = Annotated[str, typer.Option("--unit", help="Unit of the EEG in the file: auto, V, mV or uV.")]
 Images = Annotated[str, typer.Option("--images", help="Folder that holds imageNet_images, if not the data folder.")]
-Subjects = Annotated[str | None, typer.Option("-s", "--subject", help="Subjects, e.g. 0 or 0,3,5; -1 = all.")]
+Subjects = Annotated[str | None, typer.Option("-s", "--subject", help="Subjects, e.g. 0 or 0,3,5; -1: all.")]
 EngineName = Annotated[str, typer.Option("--engine", help="local, or ray for a cluster.")]
 Address = Annotated[str, typer.Option("--address", help="Address of the cluster: auto, host:port or ray://host:port.")]
 Workers = Annotated[
-    int, typer.Option("--workers", min=0, envvar="NEUROCANVAS_WORKERS", help="Tasks at once; 0: as many as fit.")
-]
+    int,
+    typer.Option(
+        "--workers", min=0, envvar="NEUROCANVAS_WORKERS",
+        help="Parallel worker processes; 0: as many as cores, memory and GPUs allow.",
+    ),
+]  # fmt: skip
 Threads = Annotated[
-    int, typer.Option("--threads", min=0, envvar="NEUROCANVAS_THREADS", help="Threads per task; 0: what it needs.")
+    int,
+    typer.Option("--threads", min=0, envvar="NEUROCANVAS_THREADS", help="CPU threads per worker; 0: stage's default."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
 
 app = typer.Typer(
     name="neurocanvas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="EEG recorded while a person looks at images, turned into images, with honest scores.",
+    help="Reconstruct the images a person saw from their EEG, with the controls and statistics that show what was "
+    "decoded.",
 )  # fmt: skip
 
 
-def read_subjects(text: str) -> list[str]:
+def read_names(text: str) -> list[str]:
+    """Read "mlp" or "mlp,svm"."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def read_subjects(text: str | None) -> list[str] | None:
     """Read the option --subject."""
-    names = [part.strip() for part in text.split(",")]
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise NeuroCanvasError(f"--subject: a name, several as 0,3,5, or -1 for all; got {text!r}.")
+        raise NeuroCanvasError(f"--subject: allowed are a name, several as 0,3,5, or -1 for all; got {text!r}.")
     return [] if names == ["-1"] else names
 
 
@@ -58,13 +70,13 @@ def read_subjects(text: str) -> list[str]:
 def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to make.")],
     design: Annotated[
-        str, typer.Option(help="rapid (random order) or block (50 trials of one concept in a row).")
+        str, typer.Option(help="rapid (random order) or block (all trials of a concept in a row).")
     ] = "rapid",
     subjects: Annotated[int, typer.Option(help="Number of subjects.")] = 1,
-    concepts: Annotated[int, typer.Option(help="2 to 80; the first 18 are drawn, the others have no images.")] = 18,
+    concepts: Annotated[int, typer.Option(help="2 to 80; only the first 18 have images.")] = 18,
     trials: Annotated[int, typer.Option(help="Images per concept.")] = 50,
     repeats: Annotated[int, typer.Option(help="How often each image is shown in a stage.")] = 1,
-    stages: Annotated[int, typer.Option(help="2: subjects 0, 4, 6, 12 and 13 come back on another day.")] = 1,
+    stages: Annotated[int, typer.Option(help="2: subjects 0, 4, 6, 12 and 13 return on another day.")] = 1,
     incomplete: Annotated[bool, typer.Option(help="Leave one block of the last subject out.")] = False,
     signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
@@ -75,11 +87,11 @@ def simulate(
     from neurocanvas.config import load_settings
     from neurocanvas.simulation.dataset import simulate as write_simulation
 
-    asked = {
+    options = {
         "design": design, "subjects": subjects, "concepts": concepts, "trials_per_concept": trials, "repeats": repeats,
         "stages": stages, "incomplete": incomplete, "explained_variance": signal, "seed": seed,
     }  # fmt: skip
-    settings = load_settings(None, simulate=asked).simulate
+    settings = load_settings(None, simulate=options).simulate
     if settings is None:
         raise TypeError("load_settings gave no section simulate.")
     with progress_lines(quiet=as_json) as track, lock_run(output, "simulate"):
@@ -91,10 +103,10 @@ def simulate(
 def inspect_data(
     data: DataFolder, images: Images = "", unit: Unit = "auto", subject: Subjects = None, as_json: Json = False
 ) -> None:
-    """Show what is in EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing images."""
+    """Summarise EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing images."""
     from neurocanvas.data.inspect import describe, inspect_dataset
 
-    report = inspect_dataset(_data_settings(subject, root=str(data), pictures=images, unit=unit))
+    report = inspect_dataset(_data_settings(data, subject, pictures=images, unit=unit))
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -113,15 +125,18 @@ def convert(
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
-    """Write EEG-ImageNet files as one memory-mapped array and a table, which open at once."""
+    """Convert EEG-ImageNet files to one memory-mapped array and a table, which open instantly."""
     from neurocanvas.artifacts import lock_run
     from neurocanvas.data.store import convert as write_store
     from neurocanvas.parallel import NEEDS, make_engine
 
-    settings = _data_settings(None, root=str(data), unit=unit)
-    found = make_engine(engine, address, workers, threads)
-    with progress_lines(quiet=as_json) as track, closing(found) as units, lock_run(output, "convert"):
-        path = write_store(settings, output, spread=partial(units.map, needs=NEEDS["convert"]), track=track)
+    settings = _data_settings(data, unit=unit)
+    with (
+        progress_lines(quiet=as_json) as track,
+        closing(make_engine(engine, address, workers, threads)) as pool,
+        lock_run(output, "convert"),
+    ):
+        path = write_store(settings, output, spread=partial(pool.map, needs=NEEDS["convert"]), track=track)
     _print_paths([path], as_json)
 
 
@@ -136,26 +151,21 @@ def pictures(
     from neurocanvas.data import open_trials
     from neurocanvas.data.imagenet import import_pictures
 
-    ids = sorted(set(open_trials(_data_settings(subject, root=str(data))).column("image").tolist()))
+    ids = sorted(set(open_trials(_data_settings(data, subject)).column("image").tolist()))
     with progress_lines(quiet=as_json) as track:
         missing = import_pictures(source, data, ids, progress=track("pictures", len(ids)))
     if as_json:
         typer.echo(json.dumps({"pictures": len(ids), "missing": missing}))
     else:
         shown = f"; missing: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}" if missing else ""
-        typer.echo(printable(f"{len(ids) - len(missing)} of {len(ids)} images are there{shown}"))
+        typer.echo(printable(f"{len(ids) - len(missing)} of {len(ids)} images are available{shown}"))
 
 
-def _data_settings(subject: str | None, **asked: str) -> DataSettings:
+def _data_settings(data: Path, subject: str | None = None, **options: str) -> DataSettings:
     """Settings of a data set without a run."""
     from neurocanvas.config import load_settings
 
-    return load_settings(None, data={**asked, **_asked_subjects(subject)}).data
-
-
-def _asked_subjects(subject: str | None) -> dict[str, Any]:
-    """The setting that the option --subject changes, if it was given."""
-    return {} if subject is None else {"subjects": read_subjects(subject)}
+    return load_settings(None, data={"root": str(data), "subjects": read_subjects(subject), **options}).data
 
 
 @app.command("export")
@@ -165,12 +175,12 @@ def export_files(
     subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
-    """Write features, captions, embeddings and encoders of a run as the files that the released code reads."""
+    """Write features, captions, embeddings and encoders of a run as files for the released code."""
     from neurocanvas.config import load_settings
     from neurocanvas.pipeline.exchange import export
     from neurocanvas.pipeline.run import RunFolder
 
-    run = RunFolder(output, load_settings(output / "run.toml", data=_asked_subjects(subject)))
+    run = RunFolder(output, load_settings(output / "run.toml", data={"subjects": read_subjects(subject)}))
     _print_paths(export(run, to, tell=lambda text: typer.echo(printable(text), err=True)), as_json)
 
 
@@ -183,18 +193,18 @@ def import_files(
     subject: Subjects = None,
     as_json: Json = False,
 ) -> None:
-    """Take captions, embeddings, features and encoders of the released code into a run folder."""
+    """Import captions, embeddings, features and encoders of the released code into a run folder."""
     from neurocanvas.artifacts import lock_run
     from neurocanvas.config import load_settings, save_settings, used_verbs
     from neurocanvas.pipeline.exchange import import_files as take
     from neurocanvas.pipeline.run import RunFolder
 
-    there = output / "run.toml"
-    asked = {name: value for name, value in (("root", data), ("granularity", granularity)) if value is not None}
-    settings = load_settings(there if there.is_file() else None, data={**asked, **_asked_subjects(subject)})
+    path = output / "run.toml"
+    options = {"root": data, "granularity": granularity, "subjects": read_subjects(subject)}
+    settings = load_settings(path if path.is_file() else None, data=options)
     with lock_run(output, "import"):
         paths = take(RunFolder(output, settings), source)
-        save_settings(settings, there, [*used_verbs(there), "import"])
+        save_settings(settings, path, [*used_verbs(path), "import"])
     _print_paths(paths, as_json)
 
 
@@ -205,15 +215,15 @@ def _print_paths(paths: list[Path], as_json: bool) -> None:
 
 @app.command("doctor")
 def doctor(
-    family: Annotated[str, typer.Option("--family", help="bundled, sd14, or a folder of your own.")] = "bundled",
-    data: Annotated[Path | None, typer.Option("-d", "--data", help="Folder of a data set, for its images.")] = None,
+    family: Annotated[str, typer.Option("--family", help="bundled, sd14, or your own folder.")] = "bundled",
+    data: Annotated[Path | None, typer.Option("-d", "--data", help="Data set whose images are looked for.")] = None,
     images: Images = "",
     as_json: Json = False,
 ) -> None:
-    """List packages, devices, weights and missing images; no network."""
+    """List packages, devices, weights and missing images, without network access."""
     from neurocanvas.doctor import describe, examine
 
-    settings = None if data is None else _data_settings(None, root=str(data), pictures=images)
+    settings = None if data is None else _data_settings(data, pictures=images)
     report = examine(family, settings)
     if as_json:
         typer.echo(json.dumps(report))
@@ -225,26 +235,26 @@ def doctor(
 def audit(
     path: Annotated[Path, typer.Argument(help="A run folder, or a .csv or .parquet table of predictions.")],
     selection: Annotated[
-        str, typer.Option(help="For a table: trials that selected epoch and model: validation, final, test or unknown.")
+        str, typer.Option(help="For a table: trials used for model selection: validation, final, test or unknown.")
     ] = "unknown",
     transductive: Annotated[
-        list[str] | None, typer.Option(help="For a table: a step that used test trials together; may be repeated.")
+        list[str] | None, typer.Option(help="For a table: a step that used test trials jointly; may be repeated.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="For a table: folder of the files that its column image names.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what can be concluded: what training and testing share, how weights were selected, chance, blocks."""
+    """Check which conclusions are supported: overlap of the sets, model selection, chance, blocks."""
     from neurocanvas.pipeline.audit import audit as examine
     from neurocanvas.report.text import audited, verdict
 
-    found = examine(path, selection=selection, transductive=transductive or (), pictures=images)
+    report = examine(path, selection=selection, transductive=transductive or (), pictures=images)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(report))
     else:
-        typer.echo(printable(verdict(found)))
-        print_tables(*audited(found))
+        typer.echo(printable(verdict(report)))
+        print_tables(*audited(report))
 
 
 @app.command("verify")
@@ -252,13 +262,13 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A run folder, or another folder with artifacts.")],
     as_json: Json = False,
 ) -> None:
-    """Compare every artifact with the sha256 in its sidecar, and name those that are damaged; other verbs do not."""
+    """Compare every artifact with the sha256 in its sidecar, and list damaged ones."""
     from neurocanvas.artifacts import verify as compare
     from neurocanvas.errors import check_folder
 
     count, damaged = compare(check_folder(folder, "a run"))
     if not count and not damaged:
-        raise NeuroCanvasError(f"{folder}: no artifacts here; name a run folder.")
+        raise NeuroCanvasError(f"{folder}: it holds no artifacts; name a run folder.")
     names = [path.relative_to(folder).as_posix() for path in damaged]
     if as_json:
         typer.echo(json.dumps({"artifacts": count, "damaged": names}))
@@ -267,7 +277,7 @@ def verify(
     if damaged:
         raise NeuroCanvasError(
             f"{folder}: {len(damaged)} of {count} artifacts are damaged or missing: {', '.join(names)}; delete them "
-            "and run the command that made them again."
+            "and run their command again."
         )
 
 
@@ -276,11 +286,11 @@ def fork(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     new: Annotated[Path, typer.Argument(help="Folder of the copy.")],
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting that differs, e.g. generate.steps=20; may be repeated.")
+        list[str] | None, typer.Option("--set", help="A changed setting, e.g. generate.steps=20; may be repeated.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a run under other settings: artifacts that stay valid are linked, the others are left to be made."""
+    """Copy a run with changed settings: valid artifacts are linked, the others are made by the next run."""
     from neurocanvas.workflow import changed_settings
     from neurocanvas.workflow import fork as copy_run
 
@@ -289,16 +299,16 @@ def fork(
         typer.echo(json.dumps({"wrote": [str(new)], "linked": linked, "to_make": sorted(stale)}))
     else:
         left = f"to make: {', '.join(sorted(stale))}" if stale else "nothing to make"
-        typer.echo(printable(f"{new}: {linked} files linked, {left}; go on with neurocanvas run -o {new}"))
+        typer.echo(printable(f"{new}: {linked} files linked, {left}; continue with neurocanvas run -o {new}"))
 
 
 @app.command("cache")
 def cache(
     prune: Annotated[bool, typer.Option("--prune", help="Delete entries.")] = False,
-    days: Annotated[float, typer.Option("--days", min=0, help="With --prune: only those older than this.")] = 0.0,
+    days: Annotated[float, typer.Option("--days", min=0, help="With --prune: only entries older than this.")] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Show what the shared cache holds: captions, embeddings, features; or delete what is old."""
+    """Show the shared cache of captions, embeddings and features, or delete old entries."""
     from neurocanvas.artifacts import cache_files, cache_folder
 
     before = time.time() - 86400 * days
@@ -315,126 +325,94 @@ def cache(
     print_tables([(f"Shared cache, {cache_folder()}", ["kind", "entries", "MB", "deleted"], rows)], [])
 
 
-# Name -> type, flags, the settings that it changes, help, in which {module:NAME} stands for the names in a registry.
-OPTIONS: Mapping[str, tuple[type, tuple[str, ...], tuple[str, ...], str]] = {
-    "data": (str, ("-d", "--data"), ("data.root",), "Folder of the data set."),
-    "unit": (str, ("--unit",), ("data.unit",), "Unit of the signal in EEG-ImageNet files: auto, V, mV or uV."),
-    "images": (str, ("--images",), ("data.pictures",), "Folder that holds imageNet_images, if not the data folder."),
-    "dataset": (str, ("--dataset",), ("data.name",), "{data:DATASETS}."),
-    "granularity": (str, ("-g", "--granularity"), ("data.granularity",), "coarse, fine0 ... fine4, or all."),
-    "subject": (str, ("-s", "--subject"), ("data.subjects",), "Subjects, e.g. 0 or 0,3,5; -1 = all."),
-    "method": (str, ("--method",), ("features.method",), "gaussian, or eeg-imagenet for the released formula."),
-    "captions": (
-        str, ("--source",), ("caption.source",),
-        "class-names, a caption.txt, or an image-to-text model that needs no prompt; else the family's BLIP.",
+# Option -> flags, the settings that it changes (the first one describes it), type; a list is written as a,b.
+OPTIONS: Mapping[str, tuple[str, str, type]] = {
+    "data": ("-d --data", "data.root", str),
+    "unit": ("--unit", "data.unit", str),
+    "images": ("--images", "data.pictures", str),
+    "dataset": ("--dataset", "data.name", str),
+    "granularity": ("-g --granularity", "data.granularity", str),
+    "subject": ("-s --subject", "data.subjects", list),
+    "method": ("--method", "features.method", str),
+    "captions": ("--source", "caption.source", str),
+    "decoding": ("--recipe", "caption.recipe", str),
+    "target": ("--target", "embed.target", str),
+    "model": ("-m --model", "encoder.name", str),
+    "baselines": ("--baselines", "encoder.baselines", list),
+    "device": ("--device", "execution.device", str),
+    "precision": ("--precision", "execution.precision generate.precision", str),
+    "batch": ("-b --batch", "encoder.batch_size", int),
+    "classifiers": ("-m --model", "classify.models", list),
+    "trials": ("-b --batch", "classify.batch_size", int),
+    "recipe": ("--recipe", "classify.recipe", str),
+    "diagnose": ("--diagnose-selection", "classify.diagnose_selection", bool),
+    "pretrained": ("-p --pretrained", "classify.pretrained", str),
+    "protocol": ("--protocol", "split.protocol", str),
+    "protocols": ("--protocol", "benchmark.protocols", list),
+    "granularities": ("-g --granularity", "benchmark.granularities", list),
+    "accept": ("--accept-block-confound", "split.accept_block_confound", bool),
+    "shard": ("-b --batch", "generate.shard", int),
+    "arms": ("--arm", "generate.arms", list),
+    "generator": ("--generator", "generate.generator", str),
+    "scheduler": ("--scheduler", "generate.scheduler", str),
+    "samples": ("--samples", "generate.samples", int),
+    "size": ("--size", "generate.size", int),
+    "preview": ("--preview/--no-preview", "generate.preview", bool),
+    "steps": ("--steps", "generate.steps", int),
+    "guidance": ("--guidance", "generate.guidance", float),
+    "max_trials": ("--pictures --max-trials", "generate.max_trials", int),
+    "against": ("--against", "evaluate.against", str),
+    "pairs": ("--pairs", "evaluate.pairs", str),
+    "variant": ("--variant", "evaluate.variant", str),
+    "metrics": ("--metrics", "evaluate.metrics", list),
+    "controls": ("--control", "controls.names", list),
+    "family": ("--family", "family generate.family evaluate.judge", str),
+}
+
+DATA = "data images unit dataset granularity subject"
+TRAINED = "model baselines batch protocol accept"
+# Verb -> its help, and its options beside --config, --output, --json and those of `ENGINE`.
+VERBS: Mapping[str, tuple[str, str]] = {
+    "features": ("Compute the differential entropy of five bands for every trial.", f"{DATA} method protocol"),
+    "caption": ("Describe every image in words (BLIP).", f"{DATA} family captions decoding protocol device"),
+    "embed": (
+        "Encode captions as (77, 768) (CLIP text encoder), or captions or images as one vector each.",
+        f"{DATA} family target protocol device",
     ),
-    "decoding": (str, ("--recipe",), ("caption.recipe",), "default, or released: 20 beams, sampled."),
-    "target": (str, ("--target",), ("embed.target",), "What encoders predict: {targets:TARGETS}."),
-    "model": (str, ("-m", "--model"), ("encoder.name",), "Encoder of embeddings: {encoders:ENCODERS embedding}."),
-    "baselines": (
-        str, ("--baselines",), ("encoder.baselines",), 'Encoders trained and scored beside it: ridge,mean; or "".',
+    "train": ("Train an encoder of embeddings on every subject and fold.", f"{DATA} {TRAINED} device precision"),
+    "predict": ("Predict the embedding of every test trial.", f"{DATA} model protocol accept device precision"),
+    "generate": (
+        "Draw images from predictions and controls (Stable Diffusion).",
+        f"{DATA} arms generator shard scheduler steps guidance samples size preview max_trials family device precision",
     ),
-    "device": (str, ("--device",), ("execution.device",), "auto, cpu, cuda, cuda:1 or mps."),
-    "precision": (
-        str, ("--precision",), ("execution.precision", "generate.precision"), "auto, float32, float16 or bfloat16.",
-    ),
-    "batch": (int, ("-b", "--batch"), ("encoder.batch_size",), "Trials per training batch."),
-    "classifiers": (
-        str, ("-m", "--model"), ("classify.models",),
-        "One or several as a,b: {encoders:ENCODERS concept}, braindecode:<model>.",
-    ),
-    "trials": (int, ("-b", "--batch"), ("classify.batch_size",), "Trials per training batch."),
-    "recipe": (str, ("--recipe",), ("classify.recipe",), "default, or released: optimisers and epochs of that code."),
-    "diagnose": (
-        bool, ("--diagnose-selection/--no-diagnose-selection",), ("classify.diagnose_selection",),
-        "Also show what choosing the epoch on test trials would report: a diagnostic, no result.",
-    ),
-    "pretrained": (str, ("-p", "--pretrained"), ("classify.pretrained",), "Weights that networks start from."),
-    "protocol": (str, ("--protocol",), ("split.protocol",), "{data.splits:PROTOCOLS}."),
-    "protocols": (str, ("--protocol",), ("benchmark.protocols",), "One or several as a,b: {data.splits:PROTOCOLS}."),
-    "granularities": (str, ("-g", "--granularity"), ("benchmark.granularities",), "all, coarse, fine; or several."),
-    "accept": (
-        bool, ("--accept-block-confound",), ("split.accept_block_confound",),
-        "Accept that accuracy is confounded with the recording block.",
-    ),
-    "shard": (int, ("-b", "--batch"), ("generate.shard",), "Images per batch."),
-    "arms": (str, ("--arm",), ("generate.arms",), "One or several as a,b: {generation.arms:ARMS}."),
-    "generator": (str, ("--generator",), ("generate.generator",), "{generation:GENERATORS}."),
-    "scheduler": (str, ("--scheduler",), ("generate.scheduler",), "{generation.stable_diffusion:SCHEDULERS}."),
-    "samples": (int, ("--samples",), ("generate.samples",), "Images per trial."),
-    "size": (int, ("--size",), ("generate.size",), "Pixels per side; else what the network was trained at."),
-    "preview": (bool, ("--preview/--no-preview",), ("generate.preview",), "Decode by TAESD: quick, somewhat blurred."),
-    "steps": (int, ("--steps",), ("generate.steps",), "Denoising steps."),
-    "guidance": (float, ("--guidance",), ("generate.guidance",), "Classifier-free guidance scale."),
-    "pictures": (int, ("--pictures",), ("generate.max_trials",), "Test trials per subject, at most."),
-    "against": (str, ("--against",), ("evaluate.against",), "Folder of seen images: score those in --images."),
-    "pairs": (str, ("--pairs",), ("evaluate.pairs",), "CSV with the columns image and against; else equal names."),
-    "variant": (str, ("--variant",), ("evaluate.variant",), "{audit.variants:VARIANTS}."),
-    "metrics": (
-        str, ("--metrics",), ("evaluate.metrics",),
-        "Feature-network metrics, e.g. alexnet5,clip,dinov2, fetched if need be; else those whose weights are here.",
+    "evaluate": (
+        "Score the images, with chance, intervals and p-values.",
+        f"{DATA} family against pairs variant metrics device",
     ),
     "controls": (
-        str, ("--control",), ("controls.names",), "Several as a,b: {audit.controls.registry:CONTROLS}; else all.",
+        "Test other explanations of the accuracy: block, drift, noise, repeated images.",
+        f"{DATA} controls protocol accept",
     ),
-    "family": (
-        str, ("--family",), ("family", "generate.family", "evaluate.judge"),
-        "bundled, sd14, or a folder with blip, stable-diffusion, clip.",
+    "report": ("Make report.html.", ""),
+    "classify": (
+        "Train classifiers of the seen concept.",
+        f"{DATA} method classifiers trials recipe diagnose pretrained protocol accept device precision",
     ),
-}  # fmt: skip
-
-# Options of every verb that runs tasks: where, how many at once, with how many threads.
+    "benchmark": (
+        "Train every classifier on every granularity and subject; make the paper's table.",
+        "data images unit dataset subject method granularities classifiers recipe diagnose protocols accept device "
+        "precision",
+    ),
+    "run": (
+        "Run every stage from data to report.",
+        f"{DATA} method {TRAINED} steps guidance max_trials family device precision",
+    ),
+    "demo": ("Run every stage on simulated EEG with the bundled networks: minutes on a laptop.", "device precision"),
+}
+# Options of every verb that runs tasks.
 ENGINE: Mapping[str, tuple[Any, Any]] = {
     "engine": (EngineName, "local"), "address": (Address, ""), "workers": (Workers, 0), "threads": (Threads, 0),
 }  # fmt: skip
-
-WHERE = ("device", "precision")
-DATA = ("data", "images", "unit", "dataset", "granularity", "subject")
-# Verb -> its options beside --config, --output and --json.
-VERBS: Mapping[str, tuple[str, ...]] = {
-    "features": (*DATA, "method", "protocol"),
-    "caption": (*DATA, "family", "captions", "decoding", "protocol", "device"),
-    "embed": (*DATA, "family", "target", "protocol", "device"),
-    "train": (*DATA, "model", "baselines", "batch", "protocol", "accept", *WHERE),
-    "predict": (*DATA, "model", "protocol", "accept", *WHERE),
-    "generate": (
-        *DATA, "arms", "generator", "shard", "scheduler", "steps", "guidance", "samples", "size", "preview", "pictures",
-        "family", *WHERE,
-    ),
-    "evaluate": (*DATA, "family", "against", "pairs", "variant", "metrics", "device"),
-    "controls": (*DATA, "controls", "protocol", "accept"),
-    "report": (),
-    "classify": (
-        *DATA, "method", "classifiers", "trials", "recipe", "diagnose", "pretrained", "protocol", "accept", *WHERE,
-    ),
-    "benchmark": (
-        *(name for name in DATA if name != "granularity"), "method", "granularities", "classifiers", "recipe",
-        "diagnose", "protocols", "accept", *WHERE,
-    ),
-    "run": (
-        *DATA, "method", "model", "baselines", "batch", "protocol", "accept", "steps", "guidance", "pictures",
-        "family", *WHERE,
-    ),
-    "demo": WHERE,
-}  # fmt: skip
-
-HELP: Mapping[str, str] = {
-    "features": "Differential entropy of five bands, for every trial.",
-    "caption": "Describe every image in words (BLIP).",
-    "embed": "Encode every caption as (77, 768) (CLIP text encoder); or captions or images as one vector each.",
-    "train": "Train an encoder of embeddings on every subject and fold.",
-    "classify": "Train classifiers: which concept did the person see?",
-    "benchmark": "Train every classifier on every granularity and subject; make the paper's table.",
-    "predict": "Predict the embedding of every test trial.",
-    "generate": "Draw images from predictions and controls (Stable Diffusion).",
-    "evaluate": "Score the images, with chance, intervals and p-values.",
-    "controls": "Ask what else could explain the accuracy: block, drift, noise, repeated images.",
-    "report": "Make report.html.",
-    "run": "Run every stage that the settings describe, from data to report.",
-    "demo": "Run every stage on simulated EEG with the bundled networks; a few minutes on a laptop.",
-}
-
-
 # Verb -> the file of scores whose content is printed.
 SCORES: Mapping[str, str] = {
     **dict.fromkeys(("run", "demo", "evaluate"), "summary.json"),
@@ -446,7 +424,7 @@ SCORES: Mapping[str, str] = {
 def _first(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Never touch the network; weights that are not here are an error.")
+        bool, typer.Option("--offline", help="No network access; missing weights are an error.")
     ] = False,
 ) -> None:
     if offline:
@@ -457,66 +435,63 @@ def _first(
 
 
 def _add_verb(verb: str) -> None:
-    """Give the app a command whose options are those that `VERBS` lists."""
-    default_folder: Any = Path("runs/demo") if verb == "demo" else inspect.Parameter.empty
-    fixed: dict[str, tuple[Any, Any]] = {
-        "config": (
-            Annotated[Path | None, typer.Option("-c", "--config", help="Settings as TOML; else run.toml.")],
-            None,
-        ),
-        "output": (OutputFolder, default_folder),
-        "as_json": (Json, False),
-    }
-    if verb != "report":
-        fixed |= ENGINE
-    shown = {verb, "--help"} <= {*sys.argv}  # only this verb's help pays for the import of registries
-    for name in VERBS[verb]:
-        kind, flags, _, text = OPTIONS[name]
-        text = re.sub(r"\{(.*?)\}", lambda m: _rows(*m[1].split()) if shown else "a name", text)
-        fixed[name] = (Annotated[kind | None, typer.Option(*flags, help=text)], None)  # type: ignore[operator]
-    command: Any = partial(_call, verb)
-    command.__annotations__ = {name: annotation for name, (annotation, _) in fixed.items()}
-    command.__signature__ = inspect.Signature(
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-            for name, (annotation, default) in fixed.items()
-        ]
+    """Add a command whose options are those that `VERBS` lists."""
+    settings_file = typer.Option(
+        "-c", "--config", help="TOML file with settings (default: run.toml in the run folder)."
     )
-    app.command(verb, help=HELP[verb])(command)
-
-
-def _rows(registry: str, kind: str = "") -> str:
-    """Names of the rows of a registry; of encoders those of a kind."""
-    rows = resolve_name(f"neurocanvas.{registry}").items()
-    return ", ".join(name for name, row in rows if not kind or getattr(row, kind))
+    parameters: dict[str, tuple[Any, Any]] = {
+        "config": (Annotated[Path | None, settings_file], None),
+        "output": (OutputFolder, Path("runs/demo") if verb == "demo" else inspect.Parameter.empty),
+        "as_json": (Json, False),
+        **({} if verb == "report" else ENGINE),
+    }
+    text, options = VERBS[verb]
+    describe: Callable[[str], str] = str
+    if {verb, "--help"} <= {*sys.argv}:  # settings and registries are imported for this verb's help only
+        from neurocanvas.config import help_text as describe
+    for name in options.split():
+        flags, settings, kind = OPTIONS[name]
+        option = typer.Option(*flags.split(), help=describe(settings.split()[0]))
+        parameters[name] = (Annotated[(str if kind is list else kind) | None, option], None)
+    command: Any = partial(_call, verb)
+    command.__annotations__ = {name: annotation for name, (annotation, _) in parameters.items()}
+    command.__signature__ = inspect.Signature([
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in parameters.items()
+    ])  # fmt: skip
+    app.command(verb, help=text)(command)
 
 
 def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options: Any) -> None:
-    """Resolve the settings, run the stages, print what came out."""
+    """Load the settings, run the stages, print the scores."""
     from neurocanvas.config import DEMO, load_settings
     from neurocanvas.parallel import IN_PROCESS, make_engine
     from neurocanvas.pipeline.run import RunFolder
     from neurocanvas.workflow import run_all, run_stage
 
-    if verb == "demo":
-        config = config or DEMO
-    elif config is None and (output / "run.toml").is_file():
-        config = output / "run.toml"
+    if config is None:
+        config = DEMO if verb == "demo" else output / "run.toml"
+        config = config if config.is_file() else None
     engine = [options.pop(name) for name in ENGINE if name in options]
     changes: dict[str, Any] = {}
-    for name, value in options.items():
-        for section, _, key in (where.partition(".") for where in OPTIONS[name][2]):
-            if value is not None and key:
-                changes.setdefault(section, {})[key] = LISTS[name](value) if name in LISTS else value
-            elif value is not None:
+    flags = {}
+    for name in (name for name, value in options.items() if value is not None):
+        option, changed, kind = OPTIONS[name]
+        read = read_subjects if name == "subject" else read_names
+        value = read(options[name]) if kind is list else options[name]
+        for setting in changed.split():
+            flags[setting] = option.split()[-1]
+            section, _, key = setting.partition(".")
+            if key:
+                changes.setdefault(section, {})[key] = value
+            else:
                 changes[section] = value
-    settings = load_settings(config, **changes)
+    settings = load_settings(config, flags, **changes)
     if verb in ("run", "demo") and options.get("baselines") is None and not settings.encoder.baselines:
         with_baselines = settings.encoder.model_copy(update={"baselines": ("ridge", "mean")})
         settings = settings.model_copy(update={"encoder": with_baselines})
-    workers = make_engine(*engine) if engine else IN_PROCESS
-    with progress_lines(quiet=as_json) as track, closing(workers) as units:
-        run = RunFolder(output, settings, track, units)
+    with progress_lines(quiet=as_json) as track, closing(make_engine(*engine) if engine else IN_PROCESS) as pool:
+        run = RunFolder(output, settings, track, pool)
         paths = [run_all(run)] if verb in ("run", "demo") else run_stage(run, verb)
     scores = None
     if verb in SCORES:
@@ -537,39 +512,23 @@ def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options
             audit = json.loads((output / "scores" / "audit.json").read_text(encoding="utf-8"))
             notes.append(("Verdict", verdict(audit)))
         print_tables(tables, notes)
-    for path in paths:
-        typer.echo(printable(str(path)))
+    _print_paths(paths, as_json)
 
 
 for _verb in VERBS:
     _add_verb(_verb)
 
 
-def _names(text: str) -> list[str]:
-    """Read "mlp" or "mlp,svm"."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-# Options that take several values, and what reads them.
-LISTS: Mapping[str, Callable[[str], list[Any]]] = {
-    "subject": read_subjects,
-    **dict.fromkeys(("arms", "metrics", "controls", "classifiers", "protocols", "granularities", "baselines"), _names),
-}  # fmt: skip
-
-
-# Exit codes; the last is what a shell gives where Ctrl-C ends a program.
+# Exit codes; the last one is a shell's after Ctrl-C.
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
 
 # What to do about an error of the operating system.
 REMEDIES: Mapping[int, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space, or name another folder"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or name another file or folder"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "rename what is in the way, or name another folder"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "rename the file in the way, or name another folder"),
 }
-NETWORK_ERRORS = {
-    errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
-    errno.ETIMEDOUT,
-}  # fmt: skip
+NETWORK_ERRORS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)  # of which Python makes no ConnectionError
 NETWORK_PACKAGES = {"requests", "urllib3", "httpx", "httpcore", "huggingface_hub", "socket", "ssl"}
 
 
@@ -591,7 +550,7 @@ def guarded(call: Callable[[], object]) -> None:
         if code:
             sys.exit(int(str(code)))
     except KeyboardInterrupt:
-        _end(INTERRUPTED, "interrupted; the same command goes on from what is finished.")
+        _end(INTERRUPTED, "interrupted; run the same command again to resume.")
     except BrokenPipeError:  # the reader closed the pipe, as `head` does; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BUG)
@@ -615,8 +574,7 @@ def user_error(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return "not enough memory; use smaller batches (-b) or fewer --workers, or close other programs."
     if is_network_error(error):
-        what = text or type(error).__name__
-        return f"network: {what}; check the connection, or use weights that are here (--offline)."
+        return f"network: {text or type(error).__name__}; check the connection, or use local weights (--offline)."
     if isinstance(error, OSError):
         remedy = REMEDIES.get(error.errno or 0, "check the file and its folder")
         return f"{error.filename or 'file'}: {error.strerror or text}; {remedy}."
@@ -628,12 +586,11 @@ def user_error(error: Exception) -> str | None:
 
 
 def is_network_error(error: BaseException | None) -> bool:
-    """Tell a failed connection from a failed disk: libraries derive both from OSError, or wrap one in the other."""
+    """Whether a connection failed, not a disk: libraries derive both from OSError, or wrap one in the other."""
     while error is not None:
-        kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.split(".")[0] in NETWORK_PACKAGES}
-        number = error.errno if isinstance(error, OSError) else None
-        failed = any(word in name for name in kinds for word in ("Connect", "Timeout", "Proxy", "SSL", "gaierror"))
-        if failed or isinstance(error, ConnectionError | TimeoutError) or number in NETWORK_ERRORS:
+        kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__.split(".")[0] in NETWORK_PACKAGES]
+        failed = re.search("Connect|Timeout|Proxy|SSL|gaierror", " ".join(kinds))
+        if failed or isinstance(error, ConnectionError | TimeoutError) or getattr(error, "errno", 0) in NETWORK_ERRORS:
             return True
         error = error.__cause__
     return False

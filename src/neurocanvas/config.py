@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from functools import partial, reduce
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,40 +19,40 @@ from neurocanvas.errors import NeuroCanvasError, check_file
 # The settings of the bundled run.
 DEMO = Path(__file__).parent / "bundled" / "demo.toml"
 
+
+@dataclass(frozen=True)
+class Registered:
+    """Accepts the keys of a registry, "module:NAME", which is imported on use; for encoders only those of a kind."""
+
+    registry: str
+    kind: str = ""
+
+    def names(self) -> list[str]:
+        rows = resolve_name(f"neurocanvas.{self.registry}").items()
+        names = [name for name, row in rows if not self.kind or getattr(row, self.kind)]
+        return [*names, "braindecode:<model>"] if self.kind else names
+
+    def __call__(self, name: str) -> str:
+        # python:<class> is an encoder that a script passed to `reconstruct`
+        if name not in self.names() and not (self.kind and name.startswith(("braindecode:", "python:"))):
+            raise ValueError(f"allowed are {', '.join(self.names())}")
+        return name
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
-Granularity = Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"]
-
-
-def _in_registry(where: str, name: str, kind: str = "") -> str:
-    """Accept the keys of a registry, "module:name", that is imported on use; for encoders only those of a kind."""
-    # python:<class> is an encoder that a script passed to `reconstruct`
-    allowed = [key for key, row in resolve_name(where).items() if not kind or getattr(row, kind)]
-    if name not in allowed and not (kind and name.startswith(("braindecode:", "python:"))):
-        raise ValueError(f"allowed are {', '.join(allowed)}{', braindecode:<model>' if kind else ''}")
-    return name
-
-
-ProtocolName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.data.splits:PROTOCOLS"))]
-DatasetName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.data:DATASETS"))]
-EncoderName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.encoders:ENCODERS", kind="embedding"))]
-ClassifierName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.encoders:ENCODERS", kind="concept"))]
-TargetName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.targets:TARGETS"))]
-GeneratorName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.generation:GENERATORS"))]
-ArmName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.generation.arms:ARMS"))]
-MetricName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.evaluation.metrics:METRICS"))]
-VariantName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.audit.variants:VARIANTS"))]
-ControlName = Annotated[str, AfterValidator(partial(_in_registry, "neurocanvas.audit.controls.registry:CONTROLS"))]
-# Numbers in TOML become their text.
-SubjectName = Annotated[str, Field(coerce_numbers_to_str=True)]
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
+ProtocolName = Annotated[str, AfterValidator(Registered("data.splits:PROTOCOLS"))]
+EncoderName = Annotated[str, AfterValidator(Registered("encoders:ENCODERS", kind="embedding"))]
+ClassifierName = Annotated[str, AfterValidator(Registered("encoders:ENCODERS", kind="concept"))]
 
 
 class Settings(BaseModel):
-    """What all settings share: frozen, and a misspelt key is an error."""
+    """All settings are frozen, and a misspelt key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-# Subject id in the stage-2 file of EEG-ImageNet -> the subject of stage 1 who came back.
+# Subject id in the stage-2 file of EEG-ImageNet -> id of the same person in stage 1.
 STAGE2_SUBJECTS: Mapping[int, int] = {16: 4, 17: 12, 18: 0, 19: 13, 20: 6}
 
 
@@ -60,57 +62,58 @@ class SimulateSettings(Settings):
     design: Literal["rapid", "block"] = "rapid"
     subjects: int = Field(1, ge=1)
     concepts: int = Field(18, ge=2, le=80)
-    trials_per_concept: int = Field(50, ge=2, description="different images of every concept")
-    repeats: int = Field(1, ge=1, description="how often every image is shown in a stage")
-    stages: int = Field(1, ge=1, le=2, description="2: subjects 0, 4, 6, 12 and 13 come back on another day")
-    incomplete: bool = Field(
-        False, description="the last subject lacks the trials of one concept in stage 1, as one released subject does"
-    )
-    explained_variance: float = Field(
-        0.05,
-        ge=0.0,
-        le=1.0,
-        description="share of a trial's log band power variance that images explain, mean over channels and bands",
-    )
+    trials_per_concept: int = Field(50, ge=2, description="Different images of every concept.")
+    repeats: int = Field(1, ge=1, description="How often every image is shown in a stage.")
+    stages: int = Field(1, ge=1, le=2, description="2: subjects 0, 4, 6, 12 and 13 return on another day.")
+    incomplete: bool = Field(False, description="The last subject lacks one concept in stage 1.")
+    explained_variance: Share = Field(0.05, description="Share of log band power variance that images explain.")
     seed: int = Field(0, ge=0)
 
     @property
     def n_trials(self) -> int:
-        of_concept = self.trials_per_concept * self.repeats
-        back = sum(subject < self.subjects for subject in STAGE2_SUBJECTS.values()) if self.stages == 2 else 0
-        return (self.subjects + back) * self.concepts * of_concept - self.incomplete * of_concept
+        per_concept = self.trials_per_concept * self.repeats
+        returning = sum(subject < self.subjects for subject in STAGE2_SUBJECTS.values()) if self.stages == 2 else 0
+        return (self.subjects + returning) * self.concepts * per_concept - self.incomplete * per_concept
 
 
 class RecordingSettings(Settings):
     """How to cut trials out of continuous recordings (data set `recordings`): one file is one run."""
 
-    files: str = Field("**/*.csv", description="glob below data.root: Muse CSV, or what MNE reads")
-    rename: dict[str, str] = Field({}, description="channel name in the file -> name to use")
-    channels: tuple[str, ...] = Field((), description="channels to keep, by their new names; empty = all EEG")
+    files: str = Field("**/*.csv", description="Glob below data.root: Muse CSV, or formats that MNE reads.")
+    rename: dict[str, str] = Field({}, description="Channel name in the file -> new name.")
+    channels: tuple[str, ...] = Field((), description="Channels to use, by their new names; empty: all EEG channels.")
     events: dict[str, dict[str, str]] = Field(
         {},
-        description="source (marker column, stim channel, or 'annotations') -> value in the file -> part of "
-        "the stimulus id; '' = no image onset. The first source marks onsets, the others are read there",
+        description="Source (marker column, stim channel, or 'annotations') -> value in the file -> its text in the "
+        "stimulus id; '' = no image onset. The first source marks onsets; the others are read at those onsets.",
     )
-    stimulus: str = Field("{annotations}", description="stimulus id: a format string over `events`")
-    pictures: str = Field("gratings", description="'gratings' (drawn), or the folder of imageNet_images")
-    tmin: float = Field(-0.5, description="s, relative to image onset")
-    tmax: float = Field(1.0, description="s, exclusive")
-    high_pass: float | None = Field(None, gt=0, description="Hz; causal: nothing leaks to before the onset")
-    low_pass: float | None = Field(None, gt=0, description="Hz; causal")
+    stimulus: str = Field("{annotations}", description="Stimulus id: a format string over the sources of `events`.")
+    pictures: str = Field("gratings", description="'gratings' (drawn on demand), or the folder of imageNet_images.")
+    tmin: float = Field(-0.5, description="Seconds relative to image onset.")
+    tmax: float = Field(1.0, description="Seconds relative to image onset, exclusive.")
+    high_pass: float | None = Field(None, gt=0, description="Hz; causal, so nothing leaks to before the onset.")
+    low_pass: float | None = Field(None, gt=0, description="Hz; causal.")
 
 
 class DataSettings(Settings):
     """Which trials."""
 
-    name: DatasetName = "eeg-imagenet"
-    root: str = "data"
-    subjects: tuple[SubjectName, ...] = Field((), description="names; empty = all")
-    granularity: Granularity = "all"
-    unit: Literal["auto", "V", "mV", "uV"] = Field(
-        "auto", description="of eeg_data in EEG-ImageNet files; auto accepts volts of a plausible size"
+    name: Annotated[str, AfterValidator(Registered("data:DATASETS"))] = Field(
+        "eeg-imagenet",
+        description="Data set; recordings: EDF, BrainVision, FIF, ... described in --config.",
     )
-    pictures: str = Field("", description="folder that holds imageNet_images; empty = root")
+    root: str = Field("data", description="Folder of the data set.")
+    # numbers in TOML become their text
+    subjects: tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...] = Field(
+        (), description="Subjects, e.g. 0 or 0,3,5; -1: all."
+    )
+    granularity: Literal["coarse", "fine0", "fine1", "fine2", "fine3", "fine4", "all"] = Field(
+        "all", description="Which trials of EEG-ImageNet."
+    )
+    unit: Literal["auto", "V", "mV", "uV"] = Field(
+        "auto", description="Unit of the EEG in EEG-ImageNet files; auto: plausible volts."
+    )
+    pictures: str = Field("", description="Folder that holds imageNet_images, if not the data folder.")
     recording: RecordingSettings = RecordingSettings()
 
     @property
@@ -122,9 +125,11 @@ class DataSettings(Settings):
 class FeatureSettings(Settings):
     """Differential entropy per channel and band (verb `features`)."""
 
-    method: Literal["gaussian", "eeg-imagenet"] = "gaussian"
-    tmin: float = Field(0.04, description="s after image onset; 40 samples of the released 1 kHz")
-    tmax: float = Field(0.44, description="s, exclusive")
+    method: Literal["gaussian", "eeg-imagenet"] = Field(
+        "gaussian", description="Differential entropy; eeg-imagenet: as released."
+    )
+    tmin: float = Field(0.04, description="Seconds after image onset; sample 40 at the released 1 kHz.")
+    tmax: float = Field(0.44, description="Seconds after image onset, exclusive.")
 
 
 class CaptionSettings(Settings):
@@ -132,39 +137,34 @@ class CaptionSettings(Settings):
 
     source: str = Field(
         "",
-        description="empty = the family's BLIP; class-names; a .txt of stimulus<TAB>caption; or a folder or hub id of "
-        "an image-to-text model that needs no prompt (BLIP, BLIP-2, GIT)",
+        description="class-names, a .txt of stimulus<TAB>caption, or a model such as BLIP (default: that of --family).",
     )
-    recipe: Literal["default", "released"] = Field(
-        "default", description="released: 20 beams, sampled at temperature .5, repetition penalty 2"
-    )
+    recipe: Literal["default", "released"] = Field("default", description="Decoding; released: 20 beams, sampled.")
 
 
 class EmbedSettings(Settings):
     """Captions and images to targets (verb `embed`)."""
 
-    target: TargetName = Field(
+    target: Annotated[str, AfterValidator(Registered("targets:TARGETS"))] = Field(
         "clip-text",
-        description="what encoders predict: the hidden states of captions (77, 768), which Stable Diffusion takes; a "
-        "caption as one vector; or the image's CLIP embedding. With the last two the arms that retrieve are drawn",
+        description="Embeddings to predict. Stable Diffusion needs clip-text; others allow arms that retrieve.",
     )
 
 
 class SplitSettings(Settings):
-    """Which trials train, validate and test."""
+    """Which trials are training, validation and test trials."""
 
-    protocol: ProtocolName = "by-stimulus"
-    test_fraction: float = Field(0.1, gt=0, lt=1, description="of each concept's stimuli (by-stimulus)")
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="of the training stimuli, trials or subjects")
-    folds: int = Field(5, ge=2, description="parts into which each concept's stimuli are dealt (kfold-by-stimulus)")
-    gap: int = Field(
-        10, ge=1, le=28, description="trials dropped before the test part of every block (within-block-gap)"
-    )
+    protocol: ProtocolName = Field("by-stimulus", description="Evaluation split.")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="Share of each concept's stimuli (by-stimulus).")
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="Share of the training stimuli, trials or subjects.")
+    folds: int = Field(5, ge=2, description="Folds into which each concept's stimuli are dealt (kfold-by-stimulus).")
+    gap: int = Field(10, ge=1, le=28, description="Trials dropped before each block's test trials (within-block-gap).")
     seed: int = Field(0, ge=0)
-    accept_block_confound: bool = False
-    average_test: bool = Field(
-        False, description="average the features of a subject's test trials that show one image, as if one trial"
+    accept_block_confound: bool = Field(
+        False,
+        description="Proceed although training and test set share recording blocks; results are marked as confounded.",
     )
+    average_test: bool = Field(False, description="Average a subject's test trials of one image.")
 
 
 # Widths and activation of the hidden layers of mlp_sd; a linear layer comes last. The published description has four
@@ -177,32 +177,31 @@ ARCHITECTURES: Mapping[str, tuple[tuple[int, ...], str]] = {
 class EncoderSettings(Settings):
     """EEG to embeddings (verb `train`)."""
 
-    name: EncoderName = Field(
-        "mlp_sd", description="a name in encoders.ENCODERS, or braindecode:<name of a model there>"
-    )
-    parameters: dict[str, Any] = Field({}, description='of the encoder, by name, e.g. input = "signal" of ridge')
-    architecture: Literal["four-layer", "released"] = Field("four-layer", description="layers of mlp_sd: ARCHITECTURES")
-    hidden: tuple[int, ...] = Field((), description="widths of the hidden layers; empty = those of the architecture")
+    name: EncoderName = Field("mlp_sd", description="Encoder of embeddings.")
+    parameters: dict[str, Any] = Field({}, description='Arguments of the encoder, e.g. input = "signal" of ridge.')
+    architecture: Literal["four-layer", "released"] = Field("four-layer", description="Layers of mlp_sd.")
+    hidden: tuple[int, ...] = Field((), description="Widths of the hidden layers; empty: those of the architecture.")
     dropout: float = Field(0.5, ge=0, lt=1)
     input_dropout: float = Field(0.0, ge=0, lt=1)
-    components: int = Field(64, ge=1, description="principal coordinates of the training targets")
+    components: int = Field(64, ge=1, description="Principal components of the training targets.")
     token_weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (),
         max_length=77,
-        description="of every token's squared error, from the first; the last one given holds for all that follow; "
-        "empty = all alike",
+        description="Weights of the tokens' squared errors; the last one holds for further tokens; empty: equal.",
     )
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(3.0, ge=0, description="decoupled (AdamW); weak signals need a strong one")
-    mse: float = Field(1.0, ge=0, description="weight of the squared error")
-    cosine: float = Field(0.0, ge=0, description="weight of the cosine error around the mean target")
-    contrastive: float = Field(10.0, ge=0, description="weight of the contrastive error")
-    temperature: float = Field(0.1, gt=0, description="of the contrastive error, in units of the targets' spread")
-    batch_size: int = Field(80, ge=2)
+    weight_decay: float = Field(3.0, ge=0, description="Decoupled (AdamW); weak signals need a strong one.")
+    mse: float = Field(1.0, ge=0, description="Weight of the squared error.")
+    cosine: float = Field(0.0, ge=0, description="Weight of the cosine error around the mean target.")
+    contrastive: float = Field(10.0, ge=0, description="Weight of the contrastive error.")
+    temperature: float = Field(0.1, gt=0, description="Of the contrastive error, in units of the targets' deviation.")
+    batch_size: int = Field(80, ge=2, description="Trials per training batch.")
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)
     seed: int = Field(0, ge=0)
-    baselines: tuple[EncoderName, ...] = Field((), description="encoders that are trained and scored beside it")
+    baselines: tuple[EncoderName, ...] = Field(
+        (), description='Encoders to compare; "" for none (run, demo: ridge,mean).'
+    )
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> EncoderSettings:
@@ -215,50 +214,40 @@ class ClassifySettings(Settings):
     """EEG to concepts (verbs `classify` and `benchmark`)."""
 
     models: tuple[ClassifierName, ...] = Field(
-        ("eegnet", "mlp", "rgnn", "ridge", "knn", "rf", "svm", "dt"),
-        min_length=1,
-        description="names in encoders.ENCODERS, or braindecode:<name of a model there>",
+        ("eegnet", "mlp", "rgnn", "ridge", "knn", "rf", "svm", "dt"), min_length=1, description="Classifiers."
     )
     recipe: Literal["default", "released"] = Field(
         "default",
-        description="released: optimisers, penalties and 1000 epochs of the released code, nothing standardised",
+        description="Training; released: as in the released code.",
     )
-    eegnet: Literal["released", "paper"] = Field("released", description="layer sizes of EEGNet")
+    eegnet: Literal["released", "paper"] = Field("released", description="Layer sizes of EEGNet.")
     rgnn_layout: Literal["channel-major", "scrambled"] = Field(
-        "channel-major", description="scrambled: the released view(-1, 5) of band-major features, an ablation"
+        "channel-major", description="Scrambled: the released view(-1, 5), an ablation."
     )
-    domain_adaptation: bool = Field(
-        False, description="rgnn: NodeDAT head, which sees the test trials without their labels (transductive)"
-    )
-    edge_penalty: float = Field(0.0, ge=0, description="rgnn: weight of the mean absolute edge weight in the loss")
-    pretrained: str = Field(
-        "", description="weights that networks start from: a .safetensors of ours, or with recipe released a .pth"
-    )
+    domain_adaptation: bool = Field(False, description="RGNN: NodeDAT head; uses unlabelled test trials.")
+    edge_penalty: float = Field(0.0, ge=0, description="RGNN: weight of the mean absolute edge weight in the loss.")
+    pretrained: str = Field("", description="Initial weights: .safetensors, or with recipe released .pth.")
     batch_size: int = Field(80, ge=2)
     epochs: int = Field(300, ge=1)
     patience: int = Field(20, ge=1)
-    diagnose_selection: bool = Field(
-        False, description="also report the accuracy that selecting on test trials would give: a diagnostic, no result"
-    )
+    diagnose_selection: bool = Field(False, description="Also report the biased accuracy of selection on test trials.")
     seed: int = Field(0, ge=0)
 
 
 class ExecutionSettings(Settings):
     """Where networks run; never frozen, and recorded with what was made."""
 
-    device: str = Field("auto", description="auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1 or mps")
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="of training: auto is mixed on CUDA, float32 elsewhere; predictions are made in float32"
-    )
+    device: str = Field("auto", description="auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1 or mps.")
+    precision: Precision = Field("auto", description="Precision of training; auto: mixed on CUDA, else float32.")
 
 
 class BenchmarkSettings(Settings):
     """The table over models, granularities, protocols and subjects (verb `benchmark`)."""
 
     granularities: tuple[Literal["all", "coarse", "fine"], ...] = Field(
-        (), description="empty = those that the data have; fine is the mean over fine0 to fine4"
+        (), description="Default: those in the data; fine: mean over fine0 to fine4."
     )
-    protocols: tuple[ProtocolName, ...] = Field((), description="empty = the one of [split]")
+    protocols: tuple[ProtocolName, ...] = Field((), description="Evaluation splits, default that of [split].")
     permutations: int = Field(2000, ge=19)
     seed: int = Field(0, ge=0)
 
@@ -266,76 +255,74 @@ class BenchmarkSettings(Settings):
 class GenerateSettings(Settings):
     """Predictions to images (verb `generate`)."""
 
-    family: str = Field(
-        "bundled", description="a name in targets.pretrained.FAMILIES, or a folder like the bundled one"
+    family: str = Field("bundled", description="bundled, sd14, or a folder like the bundled one.")
+    generator: Annotated[str, AfterValidator(Registered("generation:GENERATORS"))] = Field(
+        "stable-diffusion", description="Generator."
     )
-    generator: GeneratorName = Field("stable-diffusion", description="a name in generation.GENERATORS")
-    arms: tuple[ArmName, ...] = Field(("eeg", "shuffled", "mean", "oracle"), min_length=1)
-    samples: int = Field(1, ge=1, description="images per trial; the first is scored, or of the arm best-of the best")
-    scheduler: Literal["dpm-solver++", "pndm", "ddim", "unipc", "lcm"] = "dpm-solver++"
-    steps: int = Field(20, ge=1)
-    guidance: float = Field(5.0, ge=0, description="classifier-free guidance scale; 1 or less is none")
-    guidance_interval: tuple[Share, Share] = Field((0.0, 1.0), description="guide in this part of the steps only")
-    strength: Share = Field(
-        0.8, description="of arms that start from an image: the share of the steps that are drawn over it"
+    arms: tuple[Annotated[str, AfterValidator(Registered("generation.arms:ARMS"))], ...] = Field(
+        ("eeg", "shuffled", "mean", "oracle"), min_length=1, description="Sources of images."
     )
-    negative: str = Field("", description="text that guidance leads away from; empty = none")
-    size: int | None = Field(None, ge=8, le=8192, description="px; else what the network was trained at")
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="float16 on a GPU, float32 on a CPU"
+    samples: int = Field(1, ge=1, description="Images per trial; the first is scored, of the arm best-of the best.")
+    scheduler: Literal["dpm-solver++", "pndm", "ddim", "unipc", "lcm"] = Field(
+        "dpm-solver++", description="Noise scheduler."
     )
-    preview: bool = Field(False, description="decode by the family's TAESD: quick and somewhat blurred")
-    offload: bool = Field(False, description="keep on the GPU only the network that is at work: for small cards")
-    compile: bool = Field(False, description="torch.compile the UNet: minutes at the start, for long runs on a GPU")
-    shard: int = Field(
-        24, ge=1, le=4096, description="images at once, if memory holds them, and the unit of resumable work"
-    )
+    steps: int = Field(20, ge=1, description="Denoising steps.")
+    guidance: float = Field(5.0, ge=0, description="Classifier-free guidance scale; 1 or less: none.")
+    guidance_interval: tuple[Share, Share] = Field((0.0, 1.0), description="Share of the steps that are guided.")
+    strength: Share = Field(0.8, description="Of arms that start from an image: share of the steps that change it.")
+    negative: str = Field("", description="Negative prompt; empty: none.")
+    size: int | None = Field(None, ge=8, le=8192, description="Pixels per side (default: the network's native size).")
+    precision: Precision = Field("auto", description="auto: float16 on a GPU, float32 on a CPU.")
+    preview: bool = Field(False, description="Decode with the family's TAESD: fast, somewhat blurred.")
+    offload: bool = Field(False, description="Only the active network is on the GPU: for small cards.")
+    compile: bool = Field(False, description="torch.compile the UNet: slow to start, for long runs on a GPU.")
+    shard: int = Field(24, ge=1, le=4096, description="Images per batch; a killed run loses one batch at most.")
     scale: Literal["none", "token-norm", "affine"] = Field(
         "affine",
-        description="of predictions: as they are; every token as long as training targets are there; or stretched "
-        "around the mean target until they vary as much as targets do",
+        description="Scaling of predictions; token-norm: to the norm of targets; affine: to their variance.",
     )
-    max_trials: int | None = Field(None, ge=1, description="images per subject and arm; spread evenly over concepts")
+    max_trials: int | None = Field(None, ge=1, description="At most N test trials per subject, evenly over concepts.")
     seed: int = 42
 
     @model_validator(mode="after")
     def _check_together(self) -> GenerateSettings:
         if "best-of" in self.arms and self.samples < 2:
-            raise ValueError(f"samples: 2 or more are needed, among which the arm best-of chooses; got {self.samples}")
+            raise ValueError(f"samples: the arm best-of needs 2 or more to choose from; got {self.samples}")
         if self.scheduler == "lcm" and self.steps > 50:
             raise ValueError(f"steps: the scheduler lcm takes up to 50; got {self.steps}")
         return self
 
 
 class ControlsSettings(Settings):
-    """What else could explain the accuracy (verb `controls`)."""
+    """Other explanations of the accuracy (verb `controls`)."""
 
-    names: tuple[ControlName, ...] = Field((), description="names in audit.controls.registry.CONTROLS; empty = all")
+    names: tuple[Annotated[str, AfterValidator(Registered("audit.controls.registry:CONTROLS"))], ...] = Field(
+        (), description="Controls, default all."
+    )
     permutations: int = Field(999, ge=19)
-    repeats: int = Field(10, ge=1, description="surrogates that an accuracy is averaged over")
+    repeats: int = Field(10, ge=1, description="Surrogates that an accuracy is averaged over.")
     seed: int = Field(0, ge=0)
 
 
 class EvaluateSettings(Settings):
     """Images to scores (verb `evaluate`)."""
 
-    judge: str = "bundled"
-    against: str = Field(
-        "", description="folder of seen images: score the images in data.pictures against these, not a run's"
+    judge: str = Field("bundled", description="Family of the CLIP that identifies images.")
+    against: str = Field("", description="Folder of seen images: score those in --images against these.")
+    pairs: str = Field("", description="CSV of pairs with the columns image and against (default: equal file names).")
+    variant: Annotated[str, AfterValidator(Registered("audit.variants:VARIANTS"))] = Field(
+        "mindeye", description="Published pipeline to follow."
     )
-    pairs: str = Field("", description="CSV that says which belong together: image, against; empty = of one name")
-    variant: VariantName = Field("mindeye", description="whose sizes, layers and counting: audit.variants.VARIANTS")
-    metrics: tuple[MetricName, ...] = Field(
+    metrics: tuple[Annotated[str, AfterValidator(Registered("evaluation.metrics:METRICS"))], ...] = Field(
         (),
-        description="of feature networks: names in evaluation.metrics.METRICS, whose weights may be fetched; empty = "
-        "those whose weights are here",
+        description="Feature-network metrics; missing weights are downloaded. Default: those with local weights.",
     )
-    weights: str = Field("", description="folder with weights of feature networks; empty = the usual caches")
+    weights: str = Field("", description="Folder with weights of feature networks; empty: the usual caches.")
     n_way: int = Field(50, ge=2)
     permutations: int = Field(2000, ge=19)
     resamples: int = Field(2000, ge=100)
     resample: Literal["auto", "stimuli"] = Field(
-        "auto", description="by intervals: subjects if there are many, else trials or blocks; or a subject's stimuli"
+        "auto", description="Unit of intervals; auto: subjects if many, else trials or blocks."
     )
     seed: int = Field(0, ge=0)
 
@@ -357,11 +344,11 @@ class RunSettings(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     controls: ControlsSettings = ControlsSettings()
     execution: ExecutionSettings = ExecutionSettings()
-    family: str = Field("bundled", description="captioner and text encoder")
+    family: str = Field("bundled", description="bundled, sd14, or a folder with blip, stable-diffusion, clip.")
 
     @property
     def of_trials(self) -> str:
-        """Fingerprint of all settings that decide which trials train and test, and their features."""
+        """Hash of the settings that decide on training and test trials and their features."""
         return fingerprint(self.simulate, self.data, self.features, self.split)
 
 
@@ -387,12 +374,12 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "import": (("data",), (), ()),
 }
 
-# Settings that say where, how fast and on what: they are never frozen.
+# Settings of where and how fast a run executes: never frozen.
 EXECUTION = frozenset({
     "name", "data.root", "data.pictures", "execution.device", "execution.precision", "generate.precision",
     "generate.shard", "generate.offload", "generate.compile", "evaluate.weights",
 })  # fmt: skip
-# Settings that may grow from verb to verb: artifacts have them in their paths.
+# Settings that may grow from verb to verb: they are in the paths of artifacts.
 SCOPE = frozenset({
     "data.subjects", "encoder.baselines", "classify.models", "benchmark.protocols", "benchmark.granularities",
     "generate.arms", "generate.max_trials", "evaluate.metrics", "controls.names",
@@ -401,27 +388,41 @@ SCOPE = frozenset({
 
 def frozen_settings(settings: RunSettings, sections: Iterable[str]) -> dict[str, Any]:
     """Scientific settings of some sections by their dotted names."""
-    found: dict[str, Any] = {}
-    for section in dict.fromkeys(sections):
-        value = getattr(settings, section)
-        if isinstance(value, BaseModel):
-            found |= {f"{section}.{key}": one for key, one in value.model_dump(mode="json").items()}
-        else:
-            found[section] = value
-    return {name: value for name, value in found.items() if name not in EXECUTION | SCOPE}
+    values: dict[str, Any] = {}
+    for section, content in settings.model_dump(mode="json", include={*sections}).items():
+        named = content.items() if isinstance(content, dict) else ()
+        values |= {f"{section}.{key}": value for key, value in named} or {section: content}
+    return {name: value for name, value in values.items() if name not in EXECUTION | SCOPE}
 
 
 def stale_after(before: RunSettings, after: RunSettings) -> set[str]:
-    """Verbs whose artifacts a change of settings makes stale, those that build on them included."""
+    """Verbs whose artifacts a change of settings makes stale, directly or through earlier verbs."""
     stale: set[str] = set()
-    for verb, (sections, before_it, _) in STEPS.items():  # in the order in which they build on one another
-        if frozen_settings(before, sections) != frozen_settings(after, sections) or stale & {*before_it}:
+    for verb, (sections, earlier, _) in STEPS.items():
+        if frozen_settings(before, sections) != frozen_settings(after, sections) or stale & {*earlier}:
             stale.add(verb)
     return stale
 
 
-def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
-    """Read a run's settings from TOML."""
+def help_text(setting: str) -> str:
+    """Description of a setting, with its allowed values and its default."""
+    section, _, key = setting.partition(".")
+    model: Any = RunSettings.model_fields[section].annotation if key else RunSettings
+    field = model.model_fields[key or section]
+    annotation = get_args(field.annotation)[0] if isinstance(field.default, tuple) else field.annotation
+    metadata = [*field.metadata, *getattr(annotation, "__metadata__", ())]
+    names = [
+        name for entry in metadata if isinstance(entry, AfterValidator) for name in cast(Registered, entry.func).names()
+    ]
+    choices = ", ".join(get_args(annotation) if get_origin(annotation) is Literal else names)
+    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    several = "One or several as a,b:" if isinstance(field.default, tuple) else "One of"
+    texts = [field.description or "", f"{several} {choices}." if choices else ""]
+    return " ".join(filter(None, [*texts, f"Default {default}." if default and default is not True else ""]))
+
+
+def load_settings(path: Path | str | None, flags: Mapping[str, str] | None = None, **changes: Any) -> RunSettings:
+    """Read settings from TOML and apply changes, None for none; errors name `flags` instead of settings."""
     raw: dict[str, Any] = {}
     try:
         if path is not None:
@@ -436,25 +437,30 @@ def load_settings(path: Path | str | None, **changes: Any) -> RunSettings:
             f"another folder, e.g. `neurocanvas run -d {root} -o NEW`."
         )
     for section, values in changes.items():
-        there = raw.get(section, {})
+        before = raw.get(section, {})
         if not isinstance(values, dict):
             raw[section] = values
-        elif isinstance(there, dict):  # anything else in a file is refused below
-            raw[section] = {**there, **values}
+        elif isinstance(before, dict):  # anything else in a file is refused below
+            raw[section] = before | {key: value for key, value in values.items() if value is not None}
     try:
         return RunSettings.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        place = [str(key) for key in first["loc"]]
+        where = (flags or {}).get(".".join(place[:2]), f"{path or 'settings'}: {'.'.join(place)}")
         reason = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            there = reduce(getattr, first["loc"][:-1], RunSettings(simulate=SimulateSettings()))  # type: ignore[arg-type]
-            reason = f"no such setting; there are {', '.join(type(there).model_fields)}"
-        raise NeuroCanvasError(f"{path or 'settings'}: {where}: {reason}; got {first['input']!r}.") from error
+        if first["type"] == "literal_error":
+            reason = f"allowed are {first['ctx']['expected']}"
+        elif first["type"] == "extra_forbidden":
+            parent: Any = reduce(getattr, first["loc"][:-1], RunSettings(simulate=SimulateSettings()))  # type: ignore[arg-type]
+            allowed = type(parent).model_fields
+            near = [f"did you mean {name}? " for name in get_close_matches(place[-1], allowed, 1)]
+            reason = f"no such setting; {''.join(near)}there are {', '.join(allowed)}"
+        raise NeuroCanvasError(f"{where}: {reason}; got {first['input']!r}.") from error
 
 
 def used_verbs(path: Path) -> tuple[str, ...]:
-    """The verbs whose settings a run.toml has frozen; none where there is no file."""
+    """The verbs whose settings a run.toml has frozen; none without a file."""
     if not path.is_file():
         return ()
     load_settings(path)  # refuses what is damaged or of another format

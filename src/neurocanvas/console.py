@@ -1,4 +1,4 @@
-"""What the command line prints: progress, tables, and sentences below them."""
+"""Console output: progress, tables, and sentences below them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,12 @@ SENTENCE = 40
 
 @contextmanager
 def progress_lines(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Show one progress line per stage on stderr, if that is a terminal."""
+    """Show one progress line per stage if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description:10}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    title = TextColumn("{task.description:10}", markup=False)
+    columns = (title, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
 
@@ -49,9 +45,9 @@ def print_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[st
     for title, header, lines in tables:
         heading = Text(printable(title), "table.title")
         table = Table(title=heading, box=SIMPLE, padding=(0, 0, 0, 1), title_justify="left")
-        for place, word in enumerate(header):
-            words = place == 0 or any(line[place][:1].isalpha() for line in lines)
-            sentences = any(len(line[place]) > SENTENCE for line in lines)
+        for index, word in enumerate(header):
+            words = index == 0 or any(line[index][:1].isalpha() for line in lines)
+            sentences = any(len(line[index]) > SENTENCE for line in lines)
             justify: Any = "left" if words else "right"
             table.add_column(Text(printable(word)), justify=justify, no_wrap=len(header) > 2 and not sentences)
         for line in lines:

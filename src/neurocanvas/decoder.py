@@ -19,7 +19,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from sklearn.base import BaseEstimator, clone
+from sklearn.metrics import accuracy_score
 from sklearn.utils import ClassifierTags, RegressorTags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -31,10 +33,10 @@ from neurocanvas.data.trials import Trials, TrialSpec
 from neurocanvas.encoders import build, find_encoder
 from neurocanvas.encoders.target_pca import TargetPCA, fit_posterior, posterior_mean
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
-from neurocanvas.features.differential_entropy import CHUNK, METHODS, window_samples
+from neurocanvas.features.differential_entropy import METHODS, band_features
+from neurocanvas.features.window import MICROVOLTS, Window, window_samples
 from neurocanvas.parallel import threads
 from neurocanvas.targets import TARGETS, TargetSpace, embed, target_space
-from neurocanvas.targets.pretrained import batches
 from neurocanvas.training.loop import (
     AT_ONCE,
     Inputs,
@@ -47,7 +49,6 @@ from neurocanvas.training.loop import (
 )
 from neurocanvas.training.losses import ConceptLoss, EmbeddingLoss, two_way_of_trials
 
-MICROVOLTS = 1e6
 LARGEST_VOLTS = 0.01  # standard deviation within a trial; an array above it is not EEG in volts
 
 # Share of the images, or trials, of each concept that is held out if no validation trials are passed.
@@ -62,6 +63,8 @@ EXECUTION = ("device", "precision", "threads", "verbose")
 TRUSTED = (
     "sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.neighbors._kd_tree.KDTree", "sklearn.tree._tree.Tree",
 )  # fmt: skip
+
+NOT_FITTED = "decoder: it is not fitted yet; call fit, or load_decoder."
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +114,10 @@ class Embeddings:
     def of(self, images: Sequence[str] | np.ndarray) -> Embeddings:
         """Return the embeddings of trials that showed these images."""
         row = {str(name): number for number, name in enumerate(self.ids)}
-        missing = [str(name) for name in images if str(name) not in row]
-        if missing:
-            raise NeuroCanvasError(f"embeddings: {missing[0]} has none; embed the images of these trials.")
-        return replace(self, rows=np.array([row[str(name)] for name in images], dtype=np.int64))
+        try:
+            return replace(self, rows=np.array([row[str(name)] for name in images], dtype=np.int64))
+        except KeyError as error:
+            raise NeuroCanvasError(f"embeddings: {error.args[0]} has none; embed the images of these trials.") from None
 
 
 def project(
@@ -126,48 +129,13 @@ def project(
     return basis, basis.transform(embeddings.table), basis.squared_distance(embeddings.table)
 
 
-class Window:
-    """The signal of trials in a decoder's window, µV, read and checked when it is indexed."""
+def _decodes_concepts(decoder: Decoder) -> bool:
+    return decoder.target == "concept"
 
-    def __init__(self, sources: Sequence[Any], spec: TrialSpec, window: tuple[float, float], flat: bool = True) -> None:
-        self.sources, self.samples = sources, window_samples(spec, *window, "window")
-        self.ch_names, self.flat = spec.ch_names, flat  # `flat`: whether channels may be
-        self.shape = (sum(map(len, sources)), len(spec.ch_names), self.samples.stop - self.samples.start)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        rows = np.atleast_1d(np.arange(len(self))[rows])
-        signal, first = np.empty((len(rows), *self.shape[1:]), np.float32), 0
-        for source in self.sources:
-            inside = (rows >= first) & (rows < first + len(source))
-            if inside.any():
-                part = rows[inside] - first
-                in_volts = isinstance(source, np.ndarray)
-                read = np.multiply(source[part], MICROVOLTS, dtype=float) if in_volts else source.signal(part)
-                read = read[..., self.samples] if read.shape[-1] != self.shape[-1] else read
-                spread = np.ptp(read, axis=-1)  # NaN and infinity show in it
-                if (bad := ~np.isfinite(spread) | ((spread == 0) & (not self.flat))).any():
-                    trial, chan = np.argwhere(bad)[0]
-                    name = part[trial] if in_volts else source.names[part[trial]]
-                    problem = f"{self.ch_names[chan]} is {'NaN or infinite' if spread[trial, chan] else 'flat'}"
-                    raise NeuroCanvasError(f"X: trial {name}: channel {problem}; leave out that trial or channel.")
-                signal[inside] = read
-            first += len(source)
-        return signal
-
-    def read(self) -> np.ndarray:
-        """Read all trials, a chunk at a time."""
-        whole = np.empty(self.shape, np.float32)
-        for part in batches(len(self), CHUNK):
-            whole[part] = self[part]
-        return whole
-
-    def fingerprint(self) -> str:
-        """Hash the trials and the window."""
-        parts = [one if isinstance(one, np.ndarray) else one.fingerprint() for one in self.sources]
-        return artifacts.fingerprint(*parts, self.samples.start, self.samples.stop)
+def _has_probabilities(decoder: Decoder) -> bool:
+    encoder = getattr(decoder, "encoder_", None) or decoder.encoder_class()[0]
+    return decoder.target == "concept" and (hasattr(encoder, "forward") or hasattr(encoder, "predict_proba"))
 
 
 class Decoder(BaseEstimator):
@@ -277,15 +245,15 @@ class Decoder(BaseEstimator):
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return all parameters, those of the encoder as ``encoder__<name>``."""
-        own = {name: value for name, value in vars(self).items() if name.startswith("encoder__")}
-        return {**super().get_params(deep), **own}
+        of_encoder = {name: value for name, value in vars(self).items() if name.startswith("encoder__")}
+        return {**super().get_params(deep), **of_encoder}
 
     def set_params(self, **parameters: Any) -> Decoder:
         """Set parameters, those of the encoder as ``encoder__<name>``."""
         of_encoder = {name: value for name, value in parameters.items() if name.startswith("encoder__")}
         super().set_params(**{name: value for name, value in parameters.items() if name not in of_encoder})
         if of_encoder and hasattr(self.encoder, "set_params") and not isinstance(self.encoder, type):
-            self.encoder = clone(self.encoder)  # the caller's stays as it is
+            self.encoder = clone(self.encoder)  # the caller's estimator stays as it is
             super().set_params(**of_encoder)
         else:
             self.__dict__.update(of_encoder)
@@ -332,25 +300,23 @@ class Decoder(BaseEstimator):
         NeuroCanvasError
             If trials, targets and encoder do not fit one another.
         """
-        self._check_parameters()
-        name = str(self.target).partition("@")[0]
-        check_option("target", self.target if name == "concept" else name, TARGETS)
-        spec, targets_ = self._spec_of(X), self._targets(X, y)
+        self.check_parameters()
+        spec, targets = self._spec_of(X), self._targets(X, y)
         if validation is None:
-            sources, held_out = [X], _held_out(X, targets_)
+            sources, held_out = [X], _held_out(X, targets)
         else:
-            other, wanted = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
-            wanted = y if wanted is None and isinstance(y, Embeddings) and y.rows is None else wanted
-            if wanted is None and y is not None:
+            X_val, y_val = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
+            y_val = y if y_val is None and isinstance(y, Embeddings) and y.rows is None else y_val
+            if y_val is None and y is not None:
                 raise NeuroCanvasError("validation: pass (X, y), as y was given for X; got no y.")
-            _check_same(self._spec_of(other), spec, "validation")
-            sources, held_out = [X, other], np.arange(len(X) + len(other)) >= len(X)
-            targets_ = _joined(targets_, self._targets(other, wanted))
+            _check_same(self._spec_of(X_val), spec, "validation")
+            sources, held_out = [X, X_val], np.arange(len(X) + len(X_val)) >= len(X)
+            targets = _joined(targets, self._targets(X_val, y_val))
         x = self._prepared(sources, spec)
-        rows, chosen = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
         with progress_lines(quiet=not self.verbose) as track:
             advance = track(f"fit {find_encoder(self.encoder, self.target).title}", self.epochs or 0)
-            return self.fit_prepared(x, targets_, spec, train=rows, validation=chosen, log=lambda _: advance(1))
+            return self.fit_prepared(x, targets, spec, train=train, validation=validation, log=lambda _: advance(1))
 
     def fit_prepared(
         self, x: Any, y: Any, spec: TrialSpec, *, train: np.ndarray, validation: np.ndarray,
@@ -366,58 +332,64 @@ class Decoder(BaseEstimator):
         Training starts from the weights in the file `start`, and resumes from `state` after a kill. `classes` are the
         concepts to score, sorted; by default those of the rows. `projected` is what `project` returns for `train`.
         """
-        self._check_parameters()
         concept = self.target == "concept"
         if self.recipe == "released":
             train, validation = np.concatenate([train, validation]), validation[:0]
         phases = {"train": train} if pretrain is None or not len(pretrain) else {"pretrain": pretrain, "train": train}
-        every = np.concatenate([*phases.values()])
-        what, parameters = self.what()
+        trained = np.concatenate([*phases.values()])
+        encoder_class, parameters = self.encoder_class()
         self.spec_, self.findings_, self.history_, self.chosen_ = spec, [], [], None
         self.final_, self.every_, self.posterior_, self.unit_ = None, [], None, 1.0
-        self.is_module_ = hasattr(what, "forward")
+        self.is_module_ = hasattr(encoder_class, "forward")
         with nullcontext() if self.threads is None else threads(self.threads):
-            inputs = self._inputs(x, learn_from=every)
+            inputs = self._inputs(x, learn_from=trained)
             self.precision_ = find_precision(self.precision, inputs.device) if self.is_module_ else "float32"
-            wanted, units = self._learn_targets(y, len(x), every, train, validation, classes, projected)
+            y_of_trial, units = self._learn_targets(y, len(x), trained, train, validation, classes, projected)
             # RMS distance of targets from the mean training target: the unit in which networks are trained
-            spread = 1.0 if concept else math.sqrt(units["train_loss"][0])
+            target_rms = 1.0 if concept else math.sqrt(units["train_loss"][0])
             if self.is_module_:
                 self._fit_module(
-                    what, parameters, inputs, wanted, phases, validation, spread, start=start, state=state,
-                    x=x, units=units, adapt_to=adapt_to, watch=watch, watch_epochs=watch_epochs, log=log,
+                    encoder_class, parameters, inputs, y_of_trial, phases, validation, target_rms, start=start,
+                    state=state, x=x, units=units, adapt_to=adapt_to, watch=watch, watch_epochs=watch_epochs, log=log,
                 )  # fmt: skip
             else:
                 watched = watch if watch_epochs else None
-                self._fit_estimator(what, parameters, inputs, wanted, every, validation, watched)
+                self._fit_estimator(encoder_class, parameters, inputs, y_of_trial, trained, validation, watched)
             if not concept:
-                found = self.outputs(x, validation)
+                predicted = self.outputs(x, validation)
                 if self.is_module_ and self.contrastive and not hasattr(self.encoder_, "fit_closed_form"):
-                    unit = self.temperature * spread
-                    self.posterior_ = fit_posterior(wanted[train], found, wanted[validation], unit)
-                    found = posterior_mean(found, *self.posterior_)
-                self.prediction_sd_ = found.std(axis=0)
+                    unit = self.temperature * target_rms
+                    self.posterior_ = fit_posterior(y_of_trial[train], predicted, y_of_trial[validation], unit)
+                    predicted = posterior_mean(predicted, *self.posterior_)
+                self.prediction_sd_ = predicted.std(axis=0)
         return self
 
     def outputs(self, x: Any, rows: np.ndarray | None = None) -> np.ndarray:
         """Scores of concepts, or coordinates, of features or signal in µV as `fit_prepared` takes them."""
         inputs, rows = self._inputs(x), np.arange(len(x)) if rows is None else rows
-        if self.is_module_:
-            found: np.ndarray = evaluate(self.encoder_.to(inputs.device), inputs, rows).float().cpu().numpy()
-            found = found if self.unit_ == 1 else found * np.float32(self.unit_)
-        else:
+        if not self.is_module_:
             values = inputs[rows].flatten(1).numpy()
             if self.target == "concept":
                 return _concept_scores(self.encoder_, values, len(self.classes_))
-            found = self.encoder_.predict(values).reshape(len(rows), -1).astype(np.float32)
-        return found if self.posterior_ is None else posterior_mean(found, *self.posterior_)
+            return np.asarray(self.encoder_.predict(values), np.float32).reshape(len(rows), -1)
+        outputs = evaluate(self.encoder_.to(inputs.device), inputs, rows).float().cpu().numpy() * np.float32(self.unit_)
+        return outputs if self.posterior_ is None else posterior_mean(outputs, *self.posterior_)
 
+    @available_if(_decodes_concepts)
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores of concepts, (n_trials, n_concepts), or of two the second's minus the first's, (n_trials,)."""
-        if self.target != "concept":
-            raise NeuroCanvasError(f"decision_function: only for the target concept; got {self.target}. Use predict.")
         scores = self._of(X, self.outputs)
         return scores[..., 1] - scores[..., 0] if scores.shape[-1] == 2 else scores
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of concepts, (n_trials, n_concepts): softmax of a network's scores, or the estimator's own."""
+        if self.is_module_:
+            return torch.from_numpy(self._of(X, self.outputs)).softmax(dim=-1).numpy()
+        scores = self._of(X, lambda x: _concept_scores(
+            self.encoder_, self._inputs(x)[:].flatten(1).numpy(), len(self.classes_), ("predict_proba",)
+        ))  # fmt: skip
+        return np.maximum(scores, 0)  # concepts without training trials
 
     def coordinates(self, X: Any) -> np.ndarray:
         """Predictions in the principal axes of `basis_`: (n_trials, k), or (k,) of one window."""
@@ -450,18 +422,18 @@ class Decoder(BaseEstimator):
 
     def score(self, X: Any, y: Any = None) -> float:
         """Accuracy, or two-way identification of the true embedding among those of all trials; chance is .5."""
-        wanted, predicted = self._targets(X, y), self._of(X, self.outputs)
+        true, predicted = self._targets(X, y), self._of(X, self.outputs)
         if self.target == "concept":
-            found, known = self.classes_[predicted.argmax(axis=-1)], self.classes_
-            if "U" in known.dtype.kind + wanted.dtype.kind:  # `Trials` have the text of labels
-                found, known, wanted = (one.astype(str) for one in (found, known, wanted))
-            if not np.isin(wanted, known).any():
-                raise NeuroCanvasError(f"y: the decoder knows {known[:8].tolist()}; got others, {wanted[:3].tolist()}.")
-            return float(np.mean(found == wanted))
-        rows, own = np.unique(wanted.row_of_trial, return_inverse=True)
-        table = wanted.table[rows]
-        true, distance = self.basis_.transform(table), self.basis_.squared_distance(table)
-        return float(np.mean(two_way_of_trials(predicted, true[own], distance[own], own)))
+            names, classes = self.classes_[predicted.argmax(axis=-1)], self.classes_
+            if "U" in classes.dtype.kind + true.dtype.kind:  # `Trials` have the text of labels
+                names, classes, true = names.astype(str), classes.astype(str), true.astype(str)
+            if not np.isin(true, classes).any():
+                raise NeuroCanvasError(f"y: the decoder knows {classes[:8].tolist()}; got others, {true[:3].tolist()}.")
+            return float(accuracy_score(true, names))
+        rows, image = np.unique(true.row_of_trial, return_inverse=True)
+        table = true.table[rows]
+        coordinates, distance = self.basis_.transform(table), self.basis_.squared_distance(table)
+        return float(np.mean(two_way_of_trials(predicted, coordinates[image], distance[image], image)))
 
     def save(self, path: Path | str) -> None:
         """Write the decoder as one safetensors file for `load_decoder`, without pickle.
@@ -469,37 +441,33 @@ class Decoder(BaseEstimator):
         Parameters
         ----------
         path : path-like
-            The file to write. Equal decoders give equal bytes.
+            The file to write. Equal networks give equal bytes.
         """
-        check_is_fitted(self, "encoder_", msg="decoder: it is not fitted yet; call fit, or load_decoder.")
+        check_is_fitted(self, "encoder_", msg=NOT_FITTED)
         if Path(path).is_dir():
             raise NeuroCanvasError(f"save: the name of a file is needed, as decoder.safetensors; {path} is a folder.")
-        parameters = {
-            name: value for name, value in self.get_params(deep=False).items()
-            if name not in (*EXECUTION, "encoder", "spec")
-        }  # fmt: skip
+        unsaved = (*EXECUTION, "encoder", "spec")
         sidecar = {
             "encoder": self.encoder if isinstance(self.encoder, str) else "",
             "class": type(self.encoder_).__qualname__, "module": self.is_module_,
-            "parameters": parameters, "spec": asdict(self.spec_), "space": asdict(self.space_),
+            "parameters": {key: value for key, value in self.get_params(deep=False).items() if key not in unsaved},
+            "spec": asdict(self.spec_), "space": asdict(self.space_),
             "classes": None if self.classes_ is None else self.classes_.tolist(),
             "chosen": self.chosen_, "unit": self.unit_, "findings": self.findings_,
         }  # fmt: skip
-        arrays: dict[str, np.ndarray] = {"input_mean": self.mean_, "input_sd": self.sd_}
-        if self.basis_ is not None:
-            basis = self.basis_
+        arrays = {"input_mean": self.mean_, "input_sd": self.sd_}
+        if (basis := self.basis_) is not None:
             arrays |= {"target_mean": basis.mean, "target_axes": basis.axes, "target_sd": basis.target_sd}
-            arrays["prediction_sd"] = self.prediction_sd_
-            if basis.token_scale is not None:
-                arrays["token_scale"] = basis.token_scale
+            arrays |= {"prediction_sd": self.prediction_sd_}
+            arrays |= {} if basis.token_scale is None else {"token_scale": basis.token_scale}
         if self.posterior_ is not None:
             atoms, counts, temperature = self.posterior_
             arrays |= {"posterior.atoms": atoms, "posterior.counts": counts}
-            arrays["posterior.temperature"] = np.array([temperature], np.float32)
+            arrays |= {"posterior.temperature": np.array([temperature], np.float32)}
         if self.is_module_:
-            arrays |= {f"module.{name}": one.cpu().numpy() for name, one in self.encoder_.state_dict().items()}
+            arrays |= {f"module.{name}": tensor.cpu().numpy() for name, tensor in self.encoder_.state_dict().items()}
         else:
-            arrays["estimator"] = np.frombuffer(_dump_estimator(self.encoder_), np.uint8)
+            arrays |= {"estimator": np.frombuffer(_dump_estimator(self.encoder_), np.uint8)}
         try:  # one entry only: the order of several is not the same from one process to the next
             head = {"neurocanvas decoder": json.dumps(sidecar, sort_keys=True)}
         except TypeError as error:
@@ -514,24 +482,28 @@ class Decoder(BaseEstimator):
         tmin, n_times = self.spec_.tmin + samples.start / self.spec_.sfreq, samples.stop - samples.start
         return replace(self.spec_, tmin=tmin, n_times=n_times, bands=tuple(BANDS) if self.takes == "features" else ())
 
-    def what(self) -> tuple[Any, dict[str, Any]]:
-        """What to build and fit, a module class or a class or an instance of an estimator; and its parameters."""
+    def encoder_class(self) -> tuple[Any, dict[str, Any]]:
+        """The module class, or the class or instance of an estimator; and the parameters to build it with."""
         row = find_encoder(self.encoder, self.target)
-        what = row.concept if self.target == "concept" else row.embedding
-        own = {name: value for name, value in vars(self).items() if name.startswith("encoder__")}
-        parameters = {name.removeprefix("encoder__"): own[name] for name in own if name != "encoder__input"}
-        return resolve_name(what) if isinstance(what, str) else what, parameters
+        encoder = row.concept if self.target == "concept" else row.embedding
+        parameters = {
+            name.removeprefix("encoder__"): value for name, value in vars(self).items()
+            if name.startswith("encoder__") and name != "encoder__input"
+        }  # fmt: skip
+        return resolve_name(encoder) if isinstance(encoder, str) else encoder, parameters
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
         """Raise unless parameters are within the bounds of `EncoderSettings`."""
+        name = str(self.target).partition("@")[0]
+        check_option("target", self.target if name == "concept" else name, TARGETS)
         check_option("recipe", self.recipe, ("default", "released") if self.target == "concept" else ("default",))
         unset = {"learning_rate", "weight_decay", "epochs", "batch_size", "patience"}  # may be None
-        shared = {name: getattr(self, name) for name in EncoderSettings.model_fields if hasattr(self, name)}
-        given = {name: one for name, one in shared.items() if one is not None or name not in unset}
-        given |= {"components": self.n_components, "token_weights": np.asarray(self.token_weights)}
-        plain = {name: one.tolist() if isinstance(one, np.generic | np.ndarray) else one for name, one in given.items()}
+        values = {key: getattr(self, key) for key in EncoderSettings.model_fields if hasattr(self, key)}
+        values = {key: value for key, value in values.items() if value is not None or key not in unset}
+        values |= {"components": self.n_components, "token_weights": np.asarray(self.token_weights)}
         try:  # as JSON, in which tuples are lists
-            EncoderSettings.model_validate_json(json.dumps(plain, default=str), strict=True)
+            plain = json.dumps(values, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+            EncoderSettings.model_validate_json(plain, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])).replace("components", "n_components") or "loss"
@@ -601,13 +573,11 @@ class Decoder(BaseEstimator):
         window = Window(sources, spec, self.window, flat=self.takes == "signal")
         if self.takes == "signal":
             return window
-        entropy = METHODS[check_option("features", self.features, METHODS)]
-        parts = [entropy(window[part], spec.sfreq) for part in batches(len(window), CHUNK)]
-        return np.concatenate(parts).astype(np.float32)
+        return band_features(window, check_option("features", self.features, METHODS), spec.sfreq)
 
-    def _of(self, X: Any, answer: Callable[[Any], np.ndarray]) -> np.ndarray:
-        """Answer for trials, or for one window."""
-        check_is_fitted(self, "encoder_", msg="decoder: it is not fitted yet; call fit, or load_decoder.")
+    def _of(self, X: Any, function: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """Apply a function of prepared inputs to trials, or to one window."""
+        check_is_fitted(self, "encoder_", msg=NOT_FITTED)
         spec, single = self.spec_, not isinstance(X, Trials) and np.ndim(X) == 2
         if isinstance(X, Trials):
             _check_same(X.spec, spec, "X")
@@ -619,15 +589,13 @@ class Decoder(BaseEstimator):
                     f"X: {len(spec.ch_names)} channels and {spec.n_times} samples, or the {n_times} of the window, are "
                     f"needed; got {got}. Select the channels and samples that the decoder was fitted on."
                 )
-        found = answer(self._prepared([X], spec))
-        return found[0] if single else found
+        values = function(self._prepared([X], spec))
+        return values[0] if single else values
 
     def _inputs(self, x: Any, learn_from: np.ndarray | None = None) -> Inputs | Tensor:
-        """Check and standardise inputs, by mean and deviation over the rows `learn_from` where these are not known yet.
-
-        Features have a mean and a deviation each, signal has them per channel. Features of embeddings are moved to the
-        device at once, others when they are indexed.
-        """
+        """Check and standardise inputs, by mean and deviation of the rows `learn_from`, or by the stored ones."""
+        # Features have a mean and a deviation each, signal has them per channel. Features of embeddings are moved to
+        # the device at once, others when they are indexed.
         spec, takes = self.input_spec, self.takes
         allowed = len(spec.ch_names), len(spec.bands) or spec.n_times
         if len(x.shape) != 3 or tuple(x.shape[1:]) != allowed:
@@ -641,38 +609,34 @@ class Decoder(BaseEstimator):
                 f"features: NaN or infinite at trial {trial}, channel {spec.ch_names[chan]}, band {spec.bands[band]}; "
                 "drop that trial or channel and make the features again."
             )
-        if learn_from is None:
-            pass  # they are known
-        elif self.recipe == "released":  # nothing is standardised, and signal is in volts
+        if learn_from is not None and self.recipe == "released":  # nothing is standardised, and signal is in volts
             self.mean_, self.sd_ = np.zeros(1, np.float32), np.array([1 if spec.bands else MICROVOLTS], np.float32)
-        elif spec.bands:
-            values = x[learn_from].reshape(len(learn_from), -1).astype(np.float64)
+        elif learn_from is not None and spec.bands:
+            values = x[learn_from].astype(np.float64)
             mean, sd = values.mean(axis=0), values.std(axis=0)
             sd[sd <= 1e-6 * np.maximum(1e-6, np.abs(mean))] = 1.0  # constant features
-            self.mean_, self.sd_ = (one.astype(np.float32).reshape(allowed) for one in (mean, sd))
-        else:
-            sums = np.zeros((2, x.shape[1]))
-            for part in np.array_split(learn_from, -(-len(learn_from) // AT_ONCE)):
-                signal = x[part]
-                sums += signal.sum(axis=(0, 2), dtype=np.float64), np.square(signal, dtype=np.float64).sum(axis=(0, 2))
+            self.mean_, self.sd_ = mean.astype(np.float32), sd.astype(np.float32)
+        elif learn_from is not None:
+            sums = np.zeros((2, x.shape[1], 1))
+            for rows in np.array_split(learn_from, -(-len(learn_from) // AT_ONCE)):
+                signal = x[rows].astype(np.float64)
+                sums += [power.sum(axis=(0, 2))[:, None] for power in (signal, signal**2)]
             mean, square = sums / (len(learn_from) * x.shape[2])
-            sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
-            self.mean_, self.sd_ = (one.astype(np.float32)[:, None] for one in (mean, sd))
+            self.mean_ = mean.astype(np.float32)
+            self.sd_ = np.sqrt(np.maximum(square - mean**2, 1e-12)).astype(np.float32)
         device = find_device(self.device if self.is_module_ else "cpu")
         self.device_ = device.type
         inputs = Inputs(x, self.mean_, self.sd_, device)
         return inputs[:] if self.target != "concept" and spec.bands else inputs
 
     def _learn_targets(
-        self, y: Any, n: int, every: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: Any,
+        self, y: Any, n: int, trained: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: Any,
         projected: tuple[TargetPCA, np.ndarray, np.ndarray] | None,
     ) -> tuple[np.ndarray, Units]:  # fmt: skip
-        """Learn classes or basis from the trials that train.
-
-        Returns the codes of concepts, (n,), or coordinates, (n, k), of those and the validation trials, elsewhere -1 or
-        NaN; and the `units` of `train` that convert losses of coordinates to MSE per number of the target.
-        """
-        used = np.concatenate([every, validation])
+        """Learn classes or basis; return the codes of concepts, (n,), or coordinates, (n, k), and units of losses."""
+        # Trials that neither train nor validate have the code -1 or NaN. The units of losses of coordinates convert
+        # these to MSE per number of the target.
+        used = np.concatenate([trained, validation])
         rows = y.row_of_trial if isinstance(y, Embeddings) else y
         if len(rows) != n:
             raise NeuroCanvasError(f"y: one target for each of {n} trials is needed; got {len(rows)}.")
@@ -681,66 +645,66 @@ class Decoder(BaseEstimator):
         if self.target == "concept":
             self.basis_, self.prediction_sd_ = None, None
             self.classes_ = np.unique(y[used]) if classes is None else np.asarray(classes)
-            known = len(np.unique(y[every]))
-            if known < 2:
-                raise NeuroCanvasError(
-                    f"training trials of 2 or more concepts are needed, got {known}; choose another granularity or "
-                    "protocol."
-                )
             self.space_ = TargetSpace("concept", (len(self.classes_),))
+            if (n_trained := len(np.unique(y[trained]))) < 2:
+                raise NeuroCanvasError(
+                    f"training trials of 2 or more concepts are needed, got {n_trained}; choose another granularity "
+                    "or protocol."
+                )
             codes = np.full(n, -1)
             codes[used] = np.searchsorted(self.classes_, y[used])
             return codes, {}
         self.classes_, self.space_ = None, y.space
-        self.basis_, coordinates, distance = projected or project(y, every, self.n_components, self.token_weights)
-        wanted = np.full((n, coordinates.shape[1]), np.nan, np.float32)
-        wanted[used] = coordinates[rows[used]]
-        variance = float(np.mean(np.sum(wanted[train].astype(np.float64) ** 2, axis=1)))
-        outside = {"train_loss": distance[rows[train]], "val_loss": distance[rows[validation]]}
-        return wanted, {name: (variance, float(np.mean(left)), self.basis_.mean.size) for name, left in outside.items()}
+        self.basis_, of_image, distance = projected or project(y, trained, self.n_components, self.token_weights)
+        coordinates = np.full((n, of_image.shape[1]), np.nan, np.float32)
+        coordinates[used] = of_image[rows[used]]
+        variance = float(np.mean(np.sum(coordinates[train].astype(np.float64) ** 2, axis=1)))
+        parts = {"train_loss": rows[train], "val_loss": rows[validation]}
+        size = self.basis_.mean.size
+        return coordinates, {name: (variance, float(np.mean(distance[part])), size) for name, part in parts.items()}
 
     def _fit_module(
-        self, what: Any, parameters: dict[str, Any], inputs: Inputs | Tensor, wanted: np.ndarray,
-        phases: Mapping[str, np.ndarray], validation: np.ndarray, spread: float, *, start: str, state: Path | None,
+        self, module_class: Any, parameters: dict[str, Any], inputs: Inputs | Tensor, targets: np.ndarray,
+        phases: Mapping[str, np.ndarray], validation: np.ndarray, target_rms: float, *, start: str, state: Path | None,
         x: Any, units: Units, adapt_to: np.ndarray | None, watch: np.ndarray | None, watch_epochs: bool,
         log: Callable[[dict[str, Any]], None],
     ) -> None:  # fmt: skip
         """Train in one phase, or first on the trials to pretrain on; each phase ends at its selected epoch."""
         concept, device = self.target == "concept", inputs.device
         with own_randomness(self.seed, device):
-            space = self.space_ if concept else replace(self.space_, shape=wanted.shape[1:])
-            network = build(what, self.input_spec, space, parameters)
+            space = self.space_ if concept else replace(self.space_, shape=targets.shape[1:])
+            network = build(module_class, self.input_spec, space, parameters)
             if start:
                 _start_from(network, start, self.input_spec, self.recipe)
                 self.findings_ = ["pretrained-unknown"]
             self.encoder_ = network.to(device)
             if hasattr(network, "fit_closed_form"):
-                parts = phases["train"], validation
-                known = [(inputs[rows], torch.from_numpy(wanted[rows]).to(device)) for rows in parts]
-                network.eval().fit_closed_form(*known[0], *known[1])
+                pairs = [
+                    (inputs[rows], torch.from_numpy(targets[rows]).to(device)) for rows in (phases["train"], validation)
+                ]
+                network.eval().fit_closed_form(*pairs[0], *pairs[1])
                 return
             made_from = ""
             if state is not None:  # one that was made from anything else is ignored
                 scientific = {key: value for key, value in self.get_params(deep=False).items() if key not in EXECUTION}
                 made_from = artifacts.fingerprint(
-                    "state 2", x if isinstance(x, np.ndarray) else x.fingerprint(), wanted, *phases.values(),
+                    "state 2", x if isinstance(x, np.ndarray) else x.fingerprint(), targets, *phases.values(),
                     validation, scientific, self.device_, self.precision_,
                 )  # fmt: skip
-            self.unit_, batch_size = spread, 80 if self.batch_size is None else self.batch_size
-            y = torch.from_numpy(wanted if concept else (wanted / self.unit_).astype(np.float32)).to(device)
+            self.unit_, batch_size = target_rms, 80 if self.batch_size is None else self.batch_size
+            y = torch.from_numpy(targets if concept else (targets / self.unit_).astype(np.float32)).to(device)
             weights = self.mse, self.cosine, self.contrastive, self.temperature, batch_size, self.seed
             objective = ConceptLoss() if concept else EmbeddingLoss(*weights)
             for phase, rows in phases.items():
-                last = phase == "train"
                 epochs, patience, optimizer = self._recipe(network)
+                last: dict[str, Any] = {"watch": watch, "state": state} if phase == "train" else {}
                 history, self.chosen_, final, every = train(
                     network, inputs, y, rows, validation, objective, optimizer, epochs=epochs, patience=patience,
                     batch_size=batch_size, units=units, precision=self.precision_, adapt_to=adapt_to,
-                    watch=watch if last else None, watch_epochs=watch_epochs, state=state if last else None,
-                    made_from=made_from, log=log,
+                    watch_epochs=watch_epochs, made_from=made_from, log=log, **last,
                 )  # fmt: skip
                 self.history_ += [{"phase": phase, **line} for line in history]
-        self.every_ = [one.argmax(dim=1).numpy() for one in every]
+        self.every_ = [outputs.argmax(dim=1).numpy() for outputs in every]
         self.final_ = None if final is None else final.argmax(dim=1).numpy()
         if hasattr(network, "scale_outputs"):
             network.scale_outputs(self.unit_)
@@ -749,31 +713,28 @@ class Decoder(BaseEstimator):
 
     def _recipe(self, network: nn.Module) -> tuple[int, int, torch.optim.Optimizer]:
         """Epochs, patience and optimiser of a network; unset parameters are those of its row."""
-        row = find_encoder(self.encoder, self.target)
-        kind, rate, decay, epochs, patience = "adamw", row.learning_rate, row.weight_decay, 300, 20
-        if self.target != "concept":
-            rate, decay, epochs, patience = 1e-3, 3.0, 200, 30
+        row, optimizer = find_encoder(self.encoder, self.target), "adamw"
         if self.recipe == "released":
-            kind, rate, decay = row.released or (kind, rate, decay)
             epochs = patience = RELEASED_EPOCHS
+            optimizer, rate, decay = row.released or (optimizer, row.learning_rate, row.weight_decay)
         else:
-            epochs = epochs if self.epochs is None else self.epochs
-            patience = patience if self.patience is None else self.patience
-            rate = rate if self.learning_rate is None else self.learning_rate
-            decay = decay if self.weight_decay is None else self.weight_decay
-        options: dict[str, Any] = {"lr": rate, "weight_decay": decay, "fused": True}
-        if kind == "sgd":
-            return epochs, patience, torch.optim.SGD(network.parameters(), momentum=0.9, **options)
-        optimizers = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-        return epochs, patience, optimizers[kind](network.parameters(), **options)
+            concept = self.target == "concept"
+            defaults = (row.learning_rate, row.weight_decay, 300, 20) if concept else (1e-3, 3.0, 200, 30)
+            values = self.learning_rate, self.weight_decay, self.epochs, self.patience
+            pairs: Any = zip(values, defaults, strict=True)
+            rate, decay, epochs, patience = (default if value is None else value for value, default in pairs)
+        classes = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
+        make: Any = classes[optimizer]
+        return epochs, patience, make(network.parameters(), lr=rate, weight_decay=decay, fused=True, **momentum)
 
     def _fit_estimator(
-        self, what: Any, parameters: dict[str, Any], inputs: Inputs | Tensor, wanted: np.ndarray, rows: np.ndarray,
-        validation: np.ndarray, watch: np.ndarray | None,
+        self, estimator: Any, parameters: dict[str, Any], inputs: Inputs | Tensor, targets: np.ndarray,
+        rows: np.ndarray, validation: np.ndarray, watch: np.ndarray | None,
     ) -> None:  # fmt: skip
         """Fit every candidate; the one with the highest validation accuracy becomes the encoder."""
         row = find_encoder(self.encoder, self.target)
-        x, val = (inputs[part].flatten(1).numpy() for part in (rows, validation))
+        x, x_val = (inputs[some].flatten(1).numpy() for some in (rows, validation))
         options = {**(row.fixed or {}), **parameters}
         candidates = (row.released_candidate,) if self.recipe == "released" else row.candidates or (None,)
         if row.parameter in options:
@@ -782,23 +743,25 @@ class Decoder(BaseEstimator):
             candidates = tuple(value for value in candidates if value <= len(rows)) or (len(rows),)
         highest = -1.0
         for value in candidates:
-            line = {"candidate": value}
+            line: dict[str, Any] = {"candidate": value}
+            accuracy = 0.0
+            if row.parameter:
+                options[row.parameter] = value
             try:
-                chosen = {row.parameter: value} if row.parameter else {}
-                made = what(**{**options, **chosen}) if isinstance(what, type) else clone(what)
-                if "random_state" not in options and made.get_params().get("random_state", 0) is None:
-                    made.set_params(random_state=self.seed)
-                made.fit(x, wanted[rows])
-                if self.target == "concept" and len(val):
-                    scores = _concept_scores(made, val, len(self.classes_))
-                    line["val_accuracy"] = float(np.mean(scores.argmax(axis=1) == wanted[validation]))
+                model = estimator(**options) if isinstance(estimator, type) else clone(estimator)
+                if "random_state" not in options and model.get_params().get("random_state", 0) is None:
+                    model.set_params(random_state=self.seed)
+                model.fit(x, targets[rows])
+                if self.target == "concept" and len(x_val):
+                    scores = _concept_scores(model, x_val, len(self.classes_))
+                    accuracy = line["val_accuracy"] = float(np.mean(scores.argmax(axis=1) == targets[validation]))
             except (TypeError, ValueError, AttributeError) as error:  # scikit-learn's checks of parameters and targets
                 raise NeuroCanvasError(f"encoder {row.title}: cannot be fitted to these trials ({error}).") from error
-            if line.get("val_accuracy", 0.0) > highest:
-                highest, self.encoder_, self.chosen_ = line.get("val_accuracy", 0.0), made, value
+            if accuracy > highest:
+                highest, self.encoder_, self.chosen_ = accuracy, model, value
             if watch is not None:
-                watched = inputs[watch].flatten(1).numpy()
-                self.every_.append(_concept_scores(made, watched, len(self.classes_)).argmax(axis=1))
+                scores = _concept_scores(model, inputs[watch].flatten(1).numpy(), len(self.classes_))
+                self.every_.append(scores.argmax(axis=1))
             self.history_.append(line)
 
 
@@ -843,125 +806,124 @@ def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:
 
 def assemble(sidecar: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder: Any = None) -> Decoder:
     """Make a fitted decoder from its sidecar and arrays, as files hold them."""
-    named = sidecar["encoder"]
-    estimator = None if sidecar["module"] else _load_estimator(arrays.pop("estimator").tobytes())
-    if not named and sidecar["module"] and encoder is None:
+    name, is_module = sidecar["encoder"], bool(sidecar["module"])
+    estimator = None if is_module else _load_estimator(arrays.pop("estimator").tobytes())
+    if is_module and not name and encoder is None:
         raise NeuroCanvasError(
             f"its encoder is the class {sidecar['class']}, not one of ENCODERS; pass it: load_decoder(path, encoder="
             f"{sidecar['class']})"
         )
     parameters, spec, space = (
-        dict[str, Any]((key, tuple(one) if isinstance(one, list) else one) for key, one in sidecar[part].items())
-        for part in ("parameters", "spec", "space")
+        dict[str, Any]((key, tuple(value) if isinstance(value, list) else value) for key, value in group.items())
+        for group in (sidecar["parameters"], sidecar["spec"], sidecar["space"])
     )
-    whole = {name: value for name, value in parameters.items() if named or sidecar["module"] or "__" not in name}
-    made = Decoder(encoder or named or clone(estimator), **whole)
-    made.spec = made.spec_ = TrialSpec(**spec)  # with `spec` it can be fitted again to arrays
-    made.space_, made.is_module_ = TargetSpace(**space), bool(sidecar["module"])
-    made.classes_ = None if sidecar["classes"] is None else np.array(sidecar["classes"])
-    made.chosen_, made.unit_, made.findings_ = sidecar["chosen"], float(sidecar["unit"]), list(sidecar["findings"])
-    made.history_, made.final_, made.every_, made.posterior_, made.basis_ = [], None, [], None, None
-    made.mean_, made.sd_ = arrays.pop("input_mean"), arrays.pop("input_sd")
-    made.device_, made.precision_, made.prediction_sd_ = "cpu", "float32", None
-    if made.target != "concept":
-        if arrays["target_mean"].shape != made.space_.shape:
-            raise NeuroCanvasError(f"target_mean: {made.space_.shape} is needed; got {arrays['target_mean'].shape}")
-        axes, sd, scale = arrays.pop("target_axes"), arrays.pop("target_sd"), arrays.pop("token_scale", None)
-        size = math.prod(made.space_.shape)
-        if axes.shape != (len(sd), size) or not len(sd):
-            raise NeuroCanvasError(
-                f"target basis: axes of shape (k, {size}) and k deviations are needed; got {axes.shape} and {sd.shape}."
-            )
-        made.prediction_sd_ = arrays.pop("prediction_sd")
-        if made.prediction_sd_.shape != sd.shape or (scale is not None and scale.shape != made.space_.shape[:1]):
-            raise NeuroCanvasError(f"prediction_sd and token_scale: {sd.shape} and {made.space_.shape[:1]} are needed")
-        of_numbers = np.ones(size, np.float32) if scale is None else np.repeat(scale, size // len(scale))
-        made.basis_ = TargetPCA(arrays.pop("target_mean"), axes, sd, scale, of_numbers)
-    if "posterior.atoms" in arrays:
-        atoms, counts = arrays.pop("posterior.atoms"), arrays.pop("posterior.counts")
-        if atoms.shape != (len(counts), len(made.basis_.target_sd)):
-            raise NeuroCanvasError(f"posterior: {len(counts)} atoms of {len(made.basis_.target_sd)} are needed")
-        made.posterior_ = atoms, counts, float(arrays.pop("posterior.temperature")[0])
-    output = made.space_ if made.basis_ is None else replace(made.space_, shape=made.basis_.target_sd.shape)
-    [n], spec_ = output.shape, made.input_spec
-    allowed = {(1,), (len(spec_.ch_names), 1), (len(spec_.ch_names), len(spec_.bands) or spec_.n_times)}
-    if not {made.mean_.shape, made.sd_.shape} <= allowed or (made.classes_ is not None and len(made.classes_) != n):
-        raise NeuroCanvasError(
-            f"input_mean, input_sd or classes do not fit {len(spec_.ch_names)} channels, {n} outputs"
-        )
+    if not name and not is_module:  # the estimator has its own
+        parameters = {key: value for key, value in parameters.items() if "__" not in key}
+    decoder = Decoder(encoder or name or clone(estimator), **parameters)
+    decoder.spec = decoder.spec_ = TrialSpec(**spec)  # with `spec` it can be fitted again to arrays
+    decoder.space_, decoder.is_module_ = TargetSpace(**space), is_module
+    decoder.classes_ = None if sidecar["classes"] is None else np.array(sidecar["classes"])
+    decoder.chosen_, decoder.unit_ = sidecar["chosen"], float(sidecar["unit"])
+    decoder.findings_, decoder.history_, decoder.every_ = list(sidecar["findings"]), [], []
+    decoder.final_, decoder.posterior_, decoder.basis_, decoder.prediction_sd_ = None, None, None, None
+    decoder.device_, decoder.precision_ = "cpu", "float32"
+    decoder.mean_, decoder.sd_ = arrays.pop("input_mean"), arrays.pop("input_sd")
+    shape, n_outputs = decoder.space_.shape, decoder.space_.shape
+    if decoder.target != "concept":
+        n_outputs, size = arrays["target_sd"].shape, math.prod(shape)
+        for key, needed in {
+            "target_mean": shape, "target_axes": (*n_outputs, size), "prediction_sd": n_outputs,
+            "token_scale": shape[:1], "posterior.atoms": (len(arrays.get("posterior.counts", ())), *n_outputs),
+        }.items():  # fmt: skip
+            if key in arrays and arrays[key].shape != needed:
+                raise NeuroCanvasError(f"{key}: shape {needed} is needed; got {arrays[key].shape}")
+        decoder.prediction_sd_, token_scale = arrays.pop("prediction_sd"), arrays.pop("token_scale", None)
+        scale = np.ones(size, np.float32) if token_scale is None else np.repeat(token_scale, size // shape[0])
+        mean, axes, sd = (arrays.pop(f"target_{key}") for key in ("mean", "axes", "sd"))
+        decoder.basis_ = TargetPCA(mean, axes, sd, token_scale, scale)
+        if "posterior.atoms" in arrays:
+            atoms, counts, temperature = (arrays.pop(f"posterior.{key}") for key in ("atoms", "counts", "temperature"))
+            decoder.posterior_ = atoms, counts, float(temperature[0])
+    input_spec = decoder.input_spec
+    n_chans = len(input_spec.ch_names)
+    allowed = {(1,), (n_chans, 1), (n_chans, len(input_spec.bands) or input_spec.n_times)}
+    if not {decoder.mean_.shape, decoder.sd_.shape} <= allowed or (
+        decoder.classes_ is not None and decoder.classes_.shape != n_outputs
+    ):
+        raise NeuroCanvasError(f"input_mean, input_sd or classes do not fit {n_chans} channels, {n_outputs} outputs")
     if estimator is not None:
-        made.encoder_ = estimator
-        return made
-    state = {name.removeprefix("module."): torch.from_numpy(np.array(one, order="C")) for name, one in arrays.items()}
-    what, of_encoder = made.what()
-    with torch.device("meta"):  # initial weights are neither allocated nor drawn
-        module: nn.Module = build(what, spec_, output, of_encoder)
-    module.load_state_dict(state, assign=True)
-    if any(one.is_meta for one in module.buffers()):  # buffers that files do not hold
-        with own_randomness(0):
-            module = build(what, spec_, output, of_encoder)
-        module.load_state_dict(state)
-    made.encoder_ = module.eval()
-    return made
+        decoder.encoder_ = estimator
+        return decoder
+    state = {key.removeprefix("module."): torch.from_numpy(np.array(arrays[key], order="C")) for key in arrays}
+    module_class, parameters = decoder.encoder_class()
+    with own_randomness(0):  # the initial weights are replaced
+        module: nn.Module = build(module_class, input_spec, replace(decoder.space_, shape=n_outputs), parameters)
+    module.load_state_dict(state)
+    decoder.encoder_ = module.eval()
+    return decoder
 
 
 def _held_out(X: Any, y: Any) -> np.ndarray:
     """Mask of the trials that are held out for validation: the last images, or trials, of every concept."""
-    known = X.metadata.columns if isinstance(X, Trials) else ()
-    concept: Any = y if not isinstance(y, Embeddings) else X.y if "concept" in known else np.zeros(len(X))
-    image = (
-        X.column("image") if "image" in known else y.row_of_trial if isinstance(y, Embeddings) else np.arange(len(X))
-    )
+    columns = X.metadata.columns if isinstance(X, Trials) else ()
+    embedded = isinstance(y, Embeddings)
+    concept: Any = y if not embedded else X.y if "concept" in columns else np.zeros(len(X))
+    image = X.column("image") if "image" in columns else y.row_of_trial if embedded else np.arange(len(X))
     mask = np.zeros(len(X), dtype=bool)
-    for one in np.unique(concept):
-        shown, first = np.unique(image[concept == one], return_index=True)
+    for name in np.unique(concept):
+        shown, first = np.unique(image[concept == name], return_index=True)
         if len(shown) > 1:
             count = max(1, round(HELD_OUT * len(shown)))
-            mask |= (concept == one) & np.isin(image, shown[np.argsort(first)][-count:])
+            mask |= (concept == name) & np.isin(image, shown[np.argsort(first)][-count:])
     if not mask.any() or mask.all():
         raise NeuroCanvasError("validation: too few trials to hold some out; pass others as validation=.")
     return mask
 
 
-def _joined(one: Any, other: Any) -> Any:
+def _joined(first: Any, second: Any) -> Any:
     """Targets of two sets of trials."""
-    if not isinstance(one, Embeddings):
-        return np.concatenate([one, other])
-    if one.table is other.table:
-        return replace(one, rows=np.concatenate([one.row_of_trial, other.row_of_trial]))
-    rows = np.concatenate([one.row_of_trial, len(one.table) + other.row_of_trial])
-    return replace(one, ids=[], table=np.concatenate([one.table, other.table]), rows=rows)
+    if not isinstance(first, Embeddings):
+        return np.concatenate([first, second])
+    shared = first.table is second.table
+    rows = np.concatenate([first.row_of_trial, second.row_of_trial + (0 if shared else len(first.table))])
+    table = first.table if shared else np.concatenate([first.table, second.table])
+    return replace(first, ids=[], table=table, rows=rows)
 
 
-def _check_same(spec: TrialSpec, wanted: TrialSpec, who: str) -> None:
+def _check_same(spec: TrialSpec, fitted: TrialSpec, name: str) -> None:
     """Raise if channels, rate or window differ from those that the decoder was fitted on."""
-    facts: dict[str, list[Any]] = {
-        "channels": [spec.ch_names, wanted.ch_names], "Hz": [spec.sfreq, wanted.sfreq],
-        "s of window": [(one.tmin, one.tmin + one.n_times / one.sfreq) for one in (spec, wanted)],
-    }  # fmt: skip
-    for name, (ours, theirs) in facts.items():
-        if ours != theirs:
-            if name == "channels" and len(ours) == len(theirs):
-                at = next(at for at, one in enumerate(ours) if one != theirs[at])
-                says = f"channel {at + 1} is {ours[at]}, the decoder was fitted on {theirs[at]}"
-                raise NeuroCanvasError(f"{who}: {says}; reorder or select the channels.")
-            ours, theirs = (len(ours), len(theirs)) if name == "channels" else (ours, theirs)
+    if len(spec.ch_names) == len(fitted.ch_names) and spec.ch_names != fitted.ch_names:
+        at = next(at for at, channel in enumerate(spec.ch_names) if channel != fitted.ch_names[at])
+        raise NeuroCanvasError(
+            f"{name}: channel {at + 1} is {spec.ch_names[at]}, the decoder was fitted on {fitted.ch_names[at]}; "
+            "reorder or select the channels."
+        )
+    facts = [
+        {"channels": len(trials.ch_names), "Hz": trials.sfreq,
+         "s of window": (trials.tmin, trials.tmin + trials.n_times / trials.sfreq)}
+        for trials in (spec, fitted)
+    ]  # fmt: skip
+    for unit, value in facts[0].items():
+        if value != facts[1][unit]:
             raise NeuroCanvasError(
-                f"{who}: these trials have {ours} {name}, the decoder was fitted on {theirs} {name}; select or "
-                "resample them to match, or fit a decoder on these trials."
+                f"{name}: these trials have {value} {unit}, the decoder was fitted on {facts[1][unit]} {unit}; select "
+                "or resample them to match, or fit a decoder on these trials."
             )
 
 
-def _concept_scores(estimator: Any, x: np.ndarray, n_outputs: int) -> np.ndarray:
-    """Scores of all concepts from a fitted estimator: the larger, the more probable."""
-    answers = [name for name in ("decision_function", "predict_proba", "predict") if hasattr(estimator, name)]
-    found = getattr(estimator, answers[0])(x)
-    if answers[0] == "predict":
-        found = (found[:, None] == estimator.classes_).astype(np.float32)
-    elif found.ndim == 1:  # two concepts: one number, positive for the second
-        found = np.stack([-found, found], axis=1)
+def _concept_scores(
+    estimator: Any, x: np.ndarray, n_outputs: int,
+    methods: Sequence[str] = ("decision_function", "predict_proba", "predict"),
+) -> np.ndarray:  # fmt: skip
+    """Scores of all concepts by the first method that a fitted estimator has; -inf without training trials."""
+    method = next(name for name in methods if hasattr(estimator, name))
+    values = getattr(estimator, method)(x)
+    if method == "predict":
+        values = (values[:, None] == estimator.classes_).astype(np.float32)
+    elif values.ndim == 1:  # two concepts: one number, positive for the second
+        values = np.stack([-values, values], axis=1)
     scores = np.full((len(x), n_outputs), -np.inf, dtype=np.float32)
-    scores[:, estimator.classes_] = found
+    scores[:, estimator.classes_] = values
     return scores
 
 
@@ -983,8 +945,8 @@ def _dump_estimator(estimator: Any) -> bytes:
     schema, numbers, files = json.loads(members["schema.json"]), {}, {}  # type: ignore[var-annotated]
 
     def renumber(node: Any) -> None:
-        for one in node if isinstance(node, list) else list(node.values()) if isinstance(node, dict) else ():
-            renumber(one)
+        for child in node if isinstance(node, list) else list(node.values()) if isinstance(node, dict) else ():
+            renumber(child)
         if isinstance(node, dict) and "__id__" in node:
             key = object() if node.get("__loader__") == "JsonNode" else node["__id__"]
             node["__id__"] = numbers.setdefault(key, len(numbers))
@@ -1002,6 +964,8 @@ def _dump_estimator(estimator: Any) -> bytes:
 
 def _load_estimator(content: bytes) -> Any:
     """Load an estimator of trusted types; others are refused before any object is created."""
+    import zipfile
+
     import skops.io as skops
 
     try:
@@ -1026,29 +990,20 @@ def _start_from(network: nn.Module, path: Path | str, spec: TrialSpec, recipe: s
             if not isinstance(state, dict):
                 kind = type(state).__name__
                 raise NeuroCanvasError(f"{file}: allowed is a state dict, names of weights to tensors; got a {kind}.")
-            state = _from_released(state, file, spec, network, recipe)
+            if recipe != "released":
+                raise NeuroCanvasError(
+                    f"{file}: weights of the released code expect inputs that are not standardised, and signal in "
+                    f"volts; classify.recipe must be 'released' for them (--recipe released), got {recipe!r}."
+                )
+            if "edge_weight" in state and not getattr(network, "scrambled", True):
+                raise NeuroCanvasError(
+                    f"{file}: weights of the released RGNN are valid in its own layout only; classify.rgnn_layout must "
+                    "be 'scrambled' for them, got 'channel-major'."
+                )
+            if "l1.weight" in state:  # its inputs are band-major
+                by_band = state["l1.weight"].reshape(-1, len(spec.bands), len(spec.ch_names))
+                state["l1.weight"] = by_band.transpose(1, 2).flatten(1)
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError, OSError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise NeuroCanvasError(f"{file}: does not fit this network, or is damaged ({reason[:300]}).") from error
-
-
-def _from_released(
-    state: dict[str, Tensor], file: Path, spec: TrialSpec, network: nn.Module, recipe: str
-) -> dict[str, Tensor]:
-    """Reorder weights of the released code for our inputs; raise if the settings change what they were trained on."""
-    if recipe != "released":
-        raise NeuroCanvasError(
-            f"{file}: weights of the released code expect inputs that are not standardised, and signal in volts; "
-            f"classify.recipe must be 'released' for them (--recipe released), got {recipe!r}."
-        )
-    if "edge_weight" in state and not getattr(network, "scrambled", True):
-        raise NeuroCanvasError(
-            f"{file}: weights of the released RGNN are valid in its own layout only; classify.rgnn_layout must "
-            "be 'scrambled' for them, got 'channel-major'."
-        )
-    first = state.get("l1.weight")
-    if first is None:
-        return state
-    by_band = first.reshape(-1, len(spec.bands), len(spec.ch_names))
-    return {**state, "l1.weight": by_band.transpose(1, 2).flatten(1)}

@@ -1,4 +1,4 @@
-"""What this machine has: packages, devices, weights with their sizes and licences, images of the data set."""
+"""Packages, devices, weights with sizes and licences, and images of the data set on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = (
     "pyarrow", "ray",
 )  # fmt: skip
 
-# Of the hub ids in `FAMILIES`, as their model cards state them.
+# Licences of the hub ids in `FAMILIES`, from their model cards.
 LICENCES: Mapping[str, str] = {
     "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
     "CompVis/stable-diffusion-v1-4": "CreativeML OpenRAIL-M",
@@ -32,8 +32,14 @@ def examine(family: str, data: DataSettings | None = None) -> dict[str, Any]:
     parts = {"captioner": networks.captioner, "diffusion": networks.diffusion, "judge": networks.judge}
     if networks.preview:
         parts["preview"] = networks.preview
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
     return {
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": versions,
         "devices": _devices(),
         "weights": [_weights(part, source) for part, source in parts.items()],
         "pictures": None if data is None else inspect_dataset(data)["pictures"],
@@ -41,20 +47,19 @@ def examine(family: str, data: DataSettings | None = None) -> dict[str, Any]:
 
 
 def describe(report: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list[list[str]]]], list[str]]:
-    """Put what `examine` found into words."""
-    packages = [[name, found or "not installed"] for name, found in report["packages"].items()]
-    devices = [[one["name"], f"{one['mb']:,.0f} MB"] for one in report["devices"]]
+    """The results of `examine` as tables and sentences."""
+    packages = [[name, installed or "not installed"] for name, installed in report["packages"].items()]
+    devices = [[device["name"], f"{device['mb']:,.0f} MB"] for device in report["devices"]]
     weights = [
-        [one["part"], one["source"], one["where"], f"{one['mb']:,.0f} MB" if one["mb"] else "–", one["licence"]]
-        for one in report["weights"]
+        [row["part"], row["source"], row["where"], f"{row['mb']:,.0f} MB" if row["mb"] else "–", row["licence"]]
+        for row in report["weights"]
     ]
     notes = []
-    if any(one["where"] not in ("folder", "cache") for one in report["weights"]):
-        notes.append("Some weights are missing: name a folder that holds them, or run once with network access.")
-    if report["pictures"]:
-        found = report["pictures"]
-        first = f", first {found['first'][0]}" if found["missing"] else ""
-        notes.append(f"Images of the data set: {found['missing']} of {found['needed']} are missing{first}.")
+    if any(row["where"] not in ("folder", "cache") for row in report["weights"]):
+        notes.append("Some weights are missing: name their folder with --family, or run once with network access.")
+    if images := report["pictures"]:
+        first = f", first {images['first'][0]}" if images["missing"] else ""
+        notes.append(f"Images of the data set: {images['missing']} of {images['needed']} are missing{first}.")
     return [
         ("Packages", ["package", "version"], packages),
         ("Devices", ["device", "memory"], devices),
@@ -62,32 +67,24 @@ def describe(report: Mapping[str, Any]) -> tuple[list[tuple[str, list[str], list
     ], notes
 
 
-def _version(package: str) -> str | None:
-    """The version that is installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _devices() -> list[dict[str, Any]]:
-    """The CPU and every GPU; the last is the one that networks run on."""
+    """The CPU and every GPU; networks run on the last one."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
-    found = [{"name": f"CPU, {os.cpu_count()} cores", "mb": memory}]
+    devices = [{"name": f"CPU, {os.cpu_count()} cores", "mb": memory}]
     for number in reversed(range(torch.cuda.device_count())):
         gpu = torch.cuda.get_device_properties(number)
-        found.append({"name": f"GPU {number}, {gpu.name}", "mb": gpu.total_memory / 1e6})
-    return found
+        devices.append({"name": f"GPU {number}, {gpu.name}", "mb": gpu.total_memory / 1e6})
+    return devices
 
 
 def _weights(part: str, source: str) -> dict[str, Any]:
-    """Where a network's weights are, how large, and under which licence."""
+    """Location, size and licence of a network's weights."""
     folder = local_folder(source)
     files = [] if folder is None else _weight_files(folder)
-    wanted = ("unet", "vae", "text_encoder") if part == "diffusion" else ()
-    lacking = [name for name in wanted if not any(name in path.parts for path in files)]
+    needed = ("unet", "vae", "text_encoder") if part == "diffusion" else ()
+    lacking = [name for name in needed if not any(name in path.parts for path in files)]
     where = "missing" if not files else "folder" if os.path.isdir(source) else "cache"
     bundled = Path(source).is_relative_to(BUNDLED)
     if bundled:
@@ -101,7 +98,7 @@ def _weights(part: str, source: str) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Weight files that are read: one precision and one format of each network."""
+    """The weight files in use: one precision and one format of each network."""
     networks: dict[Path, list[Path]] = {}
     for path in folder.rglob("*"):
         if path.suffix in (".safetensors", ".bin") and "safety_checker" not in path.parts:

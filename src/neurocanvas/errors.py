@@ -1,4 +1,4 @@
-"""The one exception that a user can cause, and the checks that every module shares."""
+"""The one exception for bad input, and checks that modules share."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LATEX = {
 
 
 def printable(text: object) -> str:
-    """Make text safe to print: one line that cannot steer the terminal."""
-    return _CONTROL.sub(lambda found: " " if found[0] in "\t\n\r\v\f\u2028\u2029" else "?", str(text))
+    """Text as one line without control characters of the terminal."""
+    return _CONTROL.sub(lambda match: " " if match[0] in "\t\n\r\v\f\u2028\u2029" else "?", str(text))
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Text of a CSV file; an apostrophe precedes what a spreadsheet program would take for a formula."""
+    """Text of a CSV file; an apostrophe precedes cells that a spreadsheet would read as formulas."""
     lines = []
     for row in rows:
         cells = []
@@ -48,15 +48,14 @@ def latex(text: str) -> str:
 
 
 class NeuroCanvasError(Exception):
-    """Bad input: the message says which argument or file, what is allowed, what came, and what to do.
+    """Bad input: the message names the argument or file, the allowed and the given value, and the remedy.
 
-    The command line prints it as one line and exits with code 2. Text that a message quotes from files cannot steer
-    the terminal: it passes through `printable`.
+    The command line prints it as one line, without control characters, and exits with code 2.
 
     Parameters
     ----------
     message : str
-        What is wrong.
+        Description of the error.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -74,22 +73,20 @@ def check_option(name: str, value: Any, allowed: Iterable[Any]) -> Any:
 
 def check_file(path: Path | str, purpose: str) -> Path:
     """Return `path` as a Path if it is a file, else raise."""
-    found = Path(path)
-    if not found.is_file():
-        raise NeuroCanvasError(f"{found}: no such file; it should hold {purpose}.")
-    return found
+    if not Path(path).is_file():
+        raise NeuroCanvasError(f"{path}: no such file; it should hold {purpose}.")
+    return Path(path)
 
 
 def check_folder(path: Path | str, purpose: str) -> Path:
     """Return `path` as a Path if it is a folder, else raise."""
-    found = Path(path)
-    if not found.is_dir():
-        raise NeuroCanvasError(f"{found}: no such folder; it should hold {purpose}.")
-    return found
+    if not Path(path).is_dir():
+        raise NeuroCanvasError(f"{path}: no such folder; it should hold {purpose}.")
+    return Path(path)
 
 
 def check_name(folder: Path, name: Any, where: str) -> str:
-    """Return a relative file name if it stays below a folder; does not look at the disk."""
+    """Return a relative file name if it stays below a folder, without reading the disk."""
     text = name if isinstance(name, str) else ""
     parts = PurePosixPath(text).parts
     leaves = text.startswith("/") or "\\" in text or ".." in parts or PureWindowsPath(text).drive
@@ -99,12 +96,12 @@ def check_name(folder: Path, name: Any, where: str) -> str:
 
 
 def check_inside(folder: Path, name: Any, where: str) -> Path:
-    """Join a folder and a name that was read from a file; raise if that leads out of the folder."""
+    """Join a folder and a name that was read from a file; raise if the path leaves the folder."""
     check_name(folder, name, where)
     path = folder.joinpath(*PurePosixPath(name).parts)
     try:
         stays = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # the name is too long, or links form a circle: no file is there
+    except (OSError, RuntimeError):  # the name is too long, or links form a circle: no such file exists
         stays = True
     if not stays:
         raise NeuroCanvasError(f"{where}: {name!r} is a link that leaves {folder}; put the file itself there.")
@@ -112,7 +109,7 @@ def check_inside(folder: Path, name: Any, where: str) -> Path:
 
 
 def require(package: str, purpose: str, extra: str) -> ModuleType:
-    """Import an optional package, or say what it is for and how to install it."""
+    """Import an optional package, or raise with its purpose and its installation."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What a reader must know about a result, as a code with numbers; `report.text` has a sentence for every code."""
+"""Findings about results: a code with numbers; `report.text` has a sentence for every code."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Literal
 Severity = Literal["info", "warning", "serious"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "info")
 
-# What a finding says about the best result; for images of the arm eeg also `place` and the floor.
+# Numbers of the best result; for images of the arm eeg also `place` and the floor.
 RESULT = "metric model value chance low high p place "
-# What is not known (0 or 1); `elsewhere`: the images were not made by this package.
+# Unknown inputs (0 or 1); `elsewhere`: the images were not made by this package.
 LACKS = "order images training elsewhere "
 
-# Code -> how serious it is, and the names of its numbers, which may be missing. Verdicts stand gravest first.
+# Code -> its severity, and the names of its numbers, all optional. Verdicts are sorted by severity.
 CODES: dict[str, tuple[Severity, str]] = {
     # of folds
     "block-on-both-sides": ("serious", ""),
@@ -34,7 +34,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "low-oracle": ("warning", "value"),
     "floor-differs": ("warning", "arm value p"),
     "best-out-of-reach": ("info", "models subjects least"),
-    # of images and tables made elsewhere
+    # of images and tables from other sources
     "paired-by-name": ("info", "n"),
     "paired-by-table": ("info", "table n"),
     "columns-unread": ("info", "columns"),
@@ -64,13 +64,13 @@ CODES: dict[str, tuple[Severity, str]] = {
     "same-order": ("warning", RESULT),
     "selection-unknown": ("warning", RESULT),
     "clean": ("info", "design compared selection " + RESULT),
-    # what can be concluded
+    # supported conclusions
     "tells-blocks": ("info", RESULT),
     "goes-with-seen": ("info", RESULT),
     "tells-unless-selected": ("info", RESULT),
     "tells-seen": ("info", RESULT),
     "carries-over": ("info", "column"),
-    # what cannot
+    # unsupported conclusions
     "not-response": ("info", ""),
     "not-shared": ("info", "file more stage"),
     "source-unknown": ("info", LACKS),
@@ -82,7 +82,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "neighbours": ("info", "model distance expected"),
     "shared": ("info", "column shared values"),
     "sharing-unknown": ("info", "column"),
-    # why a control cannot be computed
+    # reasons why a control is not testable
     "one-block-only": ("serious", ""),
     "nothing-decoded": ("info", "decoder p"),
     "no-baseline": ("info", ""),
@@ -117,7 +117,7 @@ OF_BLOCKS = frozenset({"block-on-both-sides", "gap-on-both-sides", "blocked-desi
 
 @dataclass(frozen=True)
 class Finding:
-    """A code of `CODES`, how serious it is, and its numbers (or names)."""
+    """A code of `CODES`, its severity, and its numbers (or names)."""
 
     code: str
     severity: Severity
@@ -125,7 +125,7 @@ class Finding:
 
 
 def finding(code: str, **numbers: float | int | str | None) -> Finding:
-    """Make a finding of a code; what is None is left out."""
+    """Make a finding of a code; None values are omitted."""
     severity, names = CODES[code]
     if unknown := numbers.keys() - set(names.split()):
         raise TypeError(f"finding {code}: has {names or 'no numbers'}; got {', '.join(sorted(unknown))}.")
@@ -133,19 +133,17 @@ def finding(code: str, **numbers: float | int | str | None) -> Finding:
 
 
 def listed(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Findings for a JSON file: each once, the most serious first."""
+    """Unique findings for a JSON file, the most serious first."""
     order = list(CODES)
-    return [
-        asdict(one)
-        for one in sorted(
-            dict.fromkeys(findings),
-            key=lambda one: (SEVERITIES.index(one.severity), order.index(one.code), str(one.numbers)),
-        )
-    ]
+
+    def rank(record: Finding) -> tuple[int, int, str]:
+        return SEVERITIES.index(record.severity), order.index(record.code), str(record.numbers)
+
+    return [asdict(record) for record in sorted({*findings}, key=rank)]
 
 
 def read_findings(rows: Any) -> tuple[Finding, ...]:
-    """Findings of a JSON file; `ValueError` where it is not a list of them."""
+    """Findings of a JSON file; raises `ValueError` for anything else."""
     try:
         return tuple(finding(row["code"], **row["numbers"]) for row in rows)
     except (TypeError, LookupError) as error:

@@ -26,7 +26,7 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # libraries read them when they are loaded
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "NEUROCANVAS_CACHE", "NEUROCANVAS_DEVICE")  # to Ray tasks
-RESUME = "the same command goes on from what is finished."
+RESUME = "run the same command again to resume."
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,9 @@ class RayEngine(Engine):
         except ray.exceptions.RayError as error:
             raise NeuroCanvasError(f"--engine ray: a task was lost ({type(error).__name__}); {RESUME}") from error
         finally:
-            for one in running:
+            for task_id in running:
                 with suppress(ray.exceptions.RayError, ConnectionError):
-                    ray.cancel(one, force=True)
+                    ray.cancel(task_id, force=True)
 
     def close(self) -> None:
         self._ray.shutdown()

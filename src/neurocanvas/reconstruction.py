@@ -46,8 +46,7 @@ class Reconstruction:
     @property
     def summary(self) -> dict[str, Any]:
         """All scores with chance, interval and p, as in scores/summary.json."""
-        found: dict[str, Any] = artifacts.read_json(self.folder / "scores" / "summary.json", "the scores")
-        return found
+        return artifacts.read_json(self.folder / "scores" / "summary.json", "the scores")  # type: ignore[no-any-return]
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -136,6 +135,7 @@ def reconstruct(
             f"decoder: images are generated from embeddings, but its target is {decoder.target}; use for example "
             "Decoder(target='clip-text@bundled')."
         )
+    decoder.check_parameters()
     splits = _splits(trials, generator, split)
     sections = _settings(decoder, getattr(generator, "settings", None), splits)
     sections["generate"]["arms"] = [*arms]
@@ -147,8 +147,8 @@ def reconstruct(
         all_settings = load_settings(None, **sections)
         run = RunFolder(where, all_settings, track, trials=trials, decoder=decoder, generator=generator)
         with artifacts.lock_run(where, "reconstruct"):
-            for subject, one in splits.items():
-                path, content = where / "splits" / f"{subject}.json", one.to_dict()
+            for subject, split_of_subject in splits.items():
+                path, content = where / "splits" / f"{subject}.json", split_of_subject.to_dict()
                 content = {"fingerprint": artifacts.fingerprint(content), **content}
                 if path.is_file() and artifacts.read_json(path, "a split") != content:
                     raise NeuroCanvasError(f"{path}: {where} was made with another split; pass another folder.")
@@ -177,14 +177,14 @@ def _splits(trials: Trials, generator: Generator, split: Split | Mapping[str, Sp
     return {tested[0]: split}
 
 
-def _settings(decoder: Decoder, made: Any, splits: Mapping[str, Split]) -> dict[str, Any]:
-    """Settings that say what was passed, so that a folder refuses another decoder as it refuses other settings."""
+def _settings(decoder: Decoder, of_generator: Any, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Settings that describe the arguments, so that a folder refuses another decoder as it refuses other settings."""
     space, _, network = decoder.target.partition("@")
-    given = decoder.get_params(deep=False)
-    encoder = {name: given[name] for name in EncoderSettings.model_fields.keys() & given.keys()}
-    encoder |= {"name": given["encoder"], "components": decoder.n_components, "parameters": {
+    parameters = decoder.get_params(deep=False)
+    encoder = {name: parameters[name] for name in EncoderSettings.model_fields.keys() & parameters.keys()}
+    encoder |= {"name": parameters["encoder"], "components": decoder.n_components, "parameters": {
         name.removeprefix("encoder__"): value if isinstance(value, str | int | float) else str(value)
-        for name, value in given.items() if name.startswith("encoder__") and value is not None
+        for name, value in parameters.items() if name.startswith("encoder__") and value is not None
     }}  # fmt: skip
     if not isinstance(decoder.encoder, str):
         encoder["name"] = f"python:{getattr(decoder.encoder, '__name__', type(decoder.encoder).__name__)}"
@@ -194,5 +194,7 @@ def _settings(decoder: Decoder, made: Any, splits: Mapping[str, Split]) -> dict[
         "data": {"root": "trials passed from Python", "subjects": [*splits]},
         "split": {"protocol": next(iter(splits.values())).protocol},
         "features": {"method": decoder.features, "tmin": decoder.window[0], "tmax": decoder.window[1]},
-        "generate": {} if made is None else made.model_dump(mode="json", exclude={"arms"}, exclude_none=True),
+        "generate": {} if of_generator is None else of_generator.model_dump(
+            mode="json", exclude={"arms"}, exclude_none=True
+        ),
     }  # fmt: skip

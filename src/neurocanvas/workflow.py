@@ -1,4 +1,4 @@
-"""The verbs of a run in their order, each under the lock and settings of the run folder; and forks of a run."""
+"""The verbs of a run in order, under the lock and settings of the run folder; and forks of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.parallel import threads
 from neurocanvas.pipeline.run import RunFolder
 
-# Every verb from data to report, in its order -> the module of its function, which is imported when it runs.
+# Verb, in order from data to report -> the module of its function, imported on use.
 STAGES: dict[str, str] = {
     "simulate": "neurocanvas.pipeline.train",
     "features": "neurocanvas.pipeline.train",
@@ -39,31 +39,31 @@ STAGES: dict[str, str] = {
     "evaluate": "neurocanvas.pipeline.evaluate",
     "report": "neurocanvas.report.page",
 }
-# Verbs that `run` leaves out.
+# Verbs that `run` omits.
 BESIDE: dict[str, str] = {
     "classify": "neurocanvas.report.tables",
     "benchmark": "neurocanvas.report.tables",
     "controls": "neurocanvas.pipeline.controls",
 }
 
-# Settings of scope to which each verb adds its values; of the others the last value counts.
+# Settings of scope to which each verb adds its values; other settings keep the last value.
 GROWING = ("data.subjects", "generate.arms", "classify.models", "encoder.baselines")
 
 
 def run_stage(run: RunFolder, verb: str) -> list[Path]:
-    """Run one verb; no other process works on the run folder meanwhile."""
+    """Run one verb, alone on the run folder."""
     with artifacts.lock_run(run.folder, verb):
         path = run.folder / "run.toml"
         before = path.read_bytes() if path.is_file() else None
         used = used_verbs(path)
         settings = _settled(run, path, used)
-        writes = os.environ.get("RANK", "0") == "0"  # one of the processes that generate together
+        writes = os.environ.get("RANK", "0") == "0"  # of distributed processes, rank 0 writes
         if writes:
             save_settings(settings, path, [*used, verb])
         started, device = time.monotonic(), os.environ.get("NEUROCANVAS_DEVICE")
         os.environ["NEUROCANVAS_DEVICE"] = run.settings.execution.device  # workers inherit it
         try:
-            with threads(run.engine.threads or 1):  # for work outside tasks too
+            with threads(run.engine.threads or 1):  # also for work outside tasks
                 paths: list[Path] = getattr(import_module({**STAGES, **BESIDE}[verb]), verb)(run)
         except NeuroCanvasError:
             if writes and before is None:
@@ -80,29 +80,28 @@ def run_stage(run: RunFolder, verb: str) -> list[Path]:
 
 
 def _settled(run: RunFolder, path: Path, used: Sequence[str]) -> RunSettings:
-    """The settings that run.toml is to hold; raises if one that is frozen would change."""
-    asked = run.settings
+    """The settings for run.toml; raises if a frozen setting would change."""
+    settings = run.settings
     if not used:
-        return asked
+        return settings
     stored, sections = load_settings(path), [section for verb in used for section in STEPS[verb][0]]
-    there, wanted = frozen_settings(stored, sections), frozen_settings(asked, sections)
-    for name in {**there, **wanted}:
-        if there.get(name) != wanted.get(name):
-            was, now = (json.dumps(found.get(name)) for found in (there, wanted))
-            change = shlex.quote(f"{name}={now}") if wanted.get(name) is not None else f"{name}="
+    before, after = frozen_settings(stored, sections), frozen_settings(settings, sections)
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            old, new = (json.dumps(values.get(name)) for values in (before, after))
+            change = shlex.quote(f"{name}={new}") if after.get(name) is not None else f"{name}="
             raise NeuroCanvasError(
-                f"{name}: {run.folder} was made with {was}, and {now} was asked for; leave it, or make a copy that "
-                f"differs in it: neurocanvas fork {run.folder} NEW --set {change}"
+                f"{name}: {run.folder} was made with {old}; got {new}. Keep it, or make a copy with this change: "
+                f"neurocanvas fork {run.folder} NEW --set {change}"
             )
-    grown: dict[str, dict[str, Any]] = {}
     for section, _, key in (name.partition(".") for name in GROWING):
-        if section not in sections:
-            continue
-        old, new = getattr(getattr(stored, section), key), getattr(getattr(asked, section), key)
-        everybody = key == "subjects" and not (old and new)
-        grown.setdefault(section, {})[key] = () if everybody else tuple(dict.fromkeys((*old, *new)))
-    update = {section: getattr(asked, section).model_copy(update=values) for section, values in grown.items()}
-    return asked.model_copy(update=update)
+        if section in sections:
+            old, new = getattr(getattr(stored, section), key), getattr(getattr(settings, section), key)
+            all_subjects = key == "subjects" and not (old and new)
+            merged = {key: () if all_subjects else tuple(dict.fromkeys((*old, *new)))}
+            changed = getattr(settings, section).model_copy(update=merged)
+            settings = settings.model_copy(update={section: changed})
+    return settings
 
 
 def run_all(run: RunFolder) -> Path:
@@ -117,7 +116,7 @@ def run_all(run: RunFolder) -> Path:
 
 
 def changed_settings(path: Path, changes: Sequence[str]) -> RunSettings:
-    """The settings of a file with some of them replaced, each as "generate.steps=20"."""
+    """The settings of a file with changes such as "generate.steps=20"."""
     sections: dict[str, Any] = {}
     for change in changes:
         name, equals, text = change.partition("=")
@@ -136,21 +135,21 @@ def changed_settings(path: Path, changes: Sequence[str]) -> RunSettings:
 
 
 def fork(folder: Path, new: Path, settings: RunSettings) -> tuple[int, set[str]]:
-    """Fork a run with other settings: link or copy what stays valid; return its number of files, and what is stale."""
+    """Copy a run with other settings: link or copy valid files; return their number, and the stale verbs."""
     if new.exists() and any(new.iterdir()):
         raise NeuroCanvasError(f"{new}: not empty; a new folder is needed.")
     with artifacts.lock_run(folder, "fork"):
         used = used_verbs(folder / "run.toml")
         stale, linked = stale_after(load_settings(folder / "run.toml"), settings), 0
         for verb, (_, _, globs) in STEPS.items():
-            for one in () if verb in stale else {found for name in globs for found in folder.glob(name)}:
-                if one.is_file() and not one.name.startswith(artifacts.PART) and one.suffix != ".state":
-                    copy = new / one.relative_to(folder)
+            for file in () if verb in stale else {path for pattern in globs for path in folder.glob(pattern)}:
+                if file.is_file() and not file.name.startswith(artifacts.PART) and file.suffix != ".state":
+                    copy = new / file.relative_to(folder)
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     try:
-                        os.link(one, copy)
+                        os.link(file, copy)
                     except OSError:  # another file system, or one without links
-                        shutil.copy2(one, copy)
+                        shutil.copy2(file, copy)
                     linked += 1
         save_settings(settings, new / "run.toml", [verb for verb in used if verb not in stale])
     return linked, stale & {*used}

@@ -113,7 +113,7 @@ def test_few_blocks_say_that_p_cannot_be_small():
     kept = Predictions("mlp", some.rows[few], some.predicted[few], some.strata[few], some.units[few])
     said = found(replace(one, answers=[kept]))
     assert said["results"][0]["least_p"] == pytest.approx(0.5) and said["results"][0]["needed"] is None
-    assert any("2 units give .500 at the least" in sentence(one) for one in said["cannot"])
+    assert any("with 2 units, p is at least .500" in sentence(one) for one in said["cannot"])
 
 
 def test_the_block_alone_names_the_concept_where_blocks_hold_one():
@@ -162,22 +162,22 @@ def pictures(value=0.8, low=0.7, p=0.001, floor=0.5, **changes):
 STALE = {"file": "weights", "more": 1, "stage": "train"}
 VERDICTS = {
     "other-split": (case("block", other_split=STALE), "weights and 1 more were trained on another split"),
-    "block-confounded": (case("block"), "Accuracy is confounded with recording block: concepts came in blocks, 100 %"),
+    "block-confounded": (case("block"), "recording block: concepts were presented in blocks, 100 %"),
     "block-unknown": (
         case("block", splits=[{"test": case("block").splits[0]["test"]}]),
-        "concepts came in blocks, and nothing says which blocks train; add the trials that train",
+        "presented in blocks, and the blocks of the training trials are unknown; add the training trials",
     ),
-    "no-answers": (replace(case(), answers=[]), "no answers to test trials"),
-    "chance": (case(right=0.0), "Nothing can be concluded: no result is above chance"),
-    "no-floor": (pictures(floor=None), "without the shuffled arm there is no floor"),
+    "no-answers": (replace(case(), answers=[]), "predictions of test trials and scores"),
+    "chance": (case(right=0.0), "No result is significantly above chance"),
+    "no-floor": (pictures(floor=None), "without the shuffled arm there is no noise floor"),
     "no-interval": (pictures(low=None), "too few units for an interval"),
-    "not-above-floor": (pictures(floor=0.7), "not reliably above that of shuffled EEG (70 %, 95 % interval 65–75 %)"),
-    "unchecked": (case("unknown"), "without the column order or block, the recording block cannot"),
+    "not-above-floor": (pictures(floor=0.7), "above that of shuffled EEG (70 %, 95 % interval 65–75 %)"),
+    "unchecked": (case("unknown"), "without the column order or block, block effects cannot"),
     "selection-on-test": (case(answers={"selection": "test"}), "too high by an unknown amount"),
-    "transductive": (case(answers={"selection": "validation", "transductive": ("CSLS",)}), "not for one alone: CSLS"),
+    "transductive": (case(answers={"selection": "validation", "transductive": ("CSLS",)}), "single trials: CSLS"),
     "known-pictures": (
         case(answers={"selection": "validation"}, columns={"stimulus": np.arange(120) % 40}),
-        "40 of 40 tested images",
+        "40 of 40 test images",
     ),
     "unchecked-pictures": (
         case(answers={"selection": "validation"}, columns={"stimulus": None}),
@@ -186,8 +186,8 @@ VERDICTS = {
     "same-order": (
         case(answers={"selection": "validation"}, findings=(finding("order-repeats"),)), "Drift since the start",
     ),
-    "selection-unknown": (case(), "How much of the accuracy is selection is unknown"),
-    "clean": (case(answers={"selection": "validation"}), "Nothing was found that explains the accuracy away"),
+    "selection-unknown": (case(), "The accuracy may be inflated by model selection"),
+    "clean": (case(answers={"selection": "validation"}), "No alternative explanation was found"),
 }  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def test_pictures_are_claimed_only_above_the_floor():
     assert found(pictures(p=0.06))["verdict"]["code"] == "chance"
     assert not [one for code in ("no-floor", "no-interval", "chance") for one in found(VERDICTS[code][0])["can"]]
     said = verdict({"cases": [found(pictures())], "verdict": found(pictures())["verdict"]})
-    assert "60 % of the way from shuffled EEG to the true caption" in said.replace("\N{NO-BREAK SPACE}", " ")
+    assert "closes 60 % of the gap between shuffled EEG and the true caption" in said.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_blocks_held_out_whole_are_no_confound_and_inside_blocks_they_are():
@@ -252,7 +252,7 @@ def test_the_verdict_of_several_cases_begins_with_the_gravest_and_names_them():
     cases = [case(answers={"selection": "validation"}), case("block"), case("block")]
     said = verdict(audit_cases("here", cases, rng=np.random.default_rng(0)))
     assert said.startswith("Accuracy is confounded with recording block")
-    assert "(released, all and 1 more); nothing was found" in said
+    assert "(released, all and 1 more); no alternative explanation was found" in said
     with pytest.raises(NeuroCanvasError, match="nothing to audit"):
         audit_cases("here", [], rng=np.random.default_rng(0))
 

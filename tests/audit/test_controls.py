@@ -105,7 +105,7 @@ def test_what_cannot_be_computed_says_why_and_has_no_numbers() -> None:
     for name, words in provided.items():
         assert rows[name]["fired"] is None and rows[name]["p"] is None and rows[name]["effect"] is None
         said = control_sentence(rows[name])
-        assert said.startswith("cannot be computed: ") and words in said, rows[name]
+        assert said.startswith("not testable: ") and words in said, rows[name]
     needs = {need for control in CONTROLS.values() for need in control.needs}
     assert {f"no-{need.replace('_', '-')}" for need in needs} <= CODES.keys()
 
@@ -147,7 +147,7 @@ def test_the_verdict_tells_what_does_not_survive_the_correction() -> None:
 
     assert verdict_of([outcome(A, None, None)]) == "No control could be computed."
     said = verdict_of([outcome(A, False, 1.0), outcome(B, None, None)])
-    assert said == "No control fired (1 computed). 1 could not be computed."
+    assert said == "No control is flagged (1 computed). 1 could not be computed."
     assert "None of them survives" in verdict_of([outcome(A, True, 0.2), outcome(B, False, 1.0)])
     rows = [outcome(A, True, 0.01, 0.3), outcome(B, True, 0.01, 0.9), outcome(C, True, 0.06, 1.0)]
     assert numbers(*rows) == (f"{A}, {B}, {C}", C, B)
@@ -169,7 +169,7 @@ def test_a_serious_reason_comes_first_whether_the_control_was_computed_or_not() 
     other = outcome(B, False, 1.0)
     for rows, n in (([refused, other], 1), ([computed, other], 2)):
         assert verdict_of(rows).startswith("Every concept has one block only")
-        assert verdict_of(rows).endswith(f". No control fired ({n} computed).")
+        assert verdict_of(rows).endswith(f". No control is flagged ({n} computed).")
     assert verdict_of([refused]).endswith(". No control could be computed.")
 
 

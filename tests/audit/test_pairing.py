@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neurocanvas.audit.external import choose_size, inside, pictures_in, read_pairing, read_pictures
+from neurocanvas.audit.external import choose_size, images_in, inside, read_pairing, read_pictures
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.findings import finding
 
@@ -122,11 +122,11 @@ def test_faults_of_tables_and_folders_are_one_sentence(folders, tmp_path):
     (tmp_path / "bare").mkdir()
     (folders[0] / "notes.txt").write_text("no image")
     for read, says in (
-        (lambda: read_pairing(*folders, table(folders, *ROWS, header="image;against")), "the column image is missing"),
-        (lambda: read_pairing(*folders, table(folders, *ROWS, header="image,against")), "line 2: 2 cells"),
+        (lambda: read_pairing(*folders, table(folders, "a;b", header="image;against")), "the column image is missing"),
+        (lambda: read_pairing(*folders, table(folders, *ROWS, header="image,against")), "in line 2, saw 4"),
         (lambda: read_pairing(*folders, tmp_path / "none.csv"), r"no such file"),
         (lambda: read_pairing(folders[0], tmp_path / "none"), r"none: no such folder"),
-        (lambda: pictures_in(tmp_path / "bare"), r"bare: no images in it; allowed are .png"),
+        (lambda: images_in(tmp_path / "bare"), r"bare: no images in it; allowed are .png"),
         (lambda: read_pairing(*folders, table(folders, "notes.txt,cat.png,,")), "row 1: allowed are .*got 'notes.txt'"),
     ):
         with pytest.raises(NeuroCanvasError, match=says):

@@ -103,6 +103,18 @@ def test_saved_pickled_printed_and_fitted_again_it_is_the_same(case, tmp_path):
     assert str(loaded.encoder_) == str(decoder.encoder_)
 
 
+def test_probabilities_of_concepts_are_there_where_the_encoder_has_them(case):
+    name, kind, decoder, _ = case
+    if kind == "embedding" or name in ("ridge", "svm"):
+        with pytest.raises(AttributeError):
+            decoder.predict_proba(X[TEST])
+    else:
+        shares = decoder.predict_proba(X[TEST])
+        np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(decoder.classes_[shares.argmax(axis=1)], decoder.predict(X[TEST]))
+    assert hasattr(decoder, "decision_function") == (kind == "concept")
+
+
 def test_other_trials_are_refused_in_one_line_that_names_both(case):
     _, _, decoder, _ = case
     for bad, says in (
@@ -120,7 +132,7 @@ def test_other_trials_are_refused_in_one_line_that_names_both(case):
 def networks():
     """Name of every network of the registry."""
     for name, row in ENCODERS.items():
-        what = Decoder(name, "concept" if row.concept else "a@b").what()[0]
+        what = Decoder(name, "concept" if row.concept else "a@b").encoder_class()[0]
         if issubclass(what, torch.nn.Module):
             yield name
 
@@ -130,7 +142,8 @@ def networks():
 def test_networks_take_any_number_of_channels_on_the_meta_device(name, n_chans):
     takes = ENCODERS[name].inputs[0]
     spec = trial_spec(n_chans, 400, n_bands=5 if takes == "features" else 0)
-    network = build(Decoder(name, "concept" if ENCODERS[name].concept else "a@b").what()[0], spec, concepts_of(7), {})
+    module_class = Decoder(name, "concept" if ENCODERS[name].concept else "a@b").encoder_class()[0]
+    network = build(module_class, spec, TargetSpace("concept", (7,)), {})
     assert type(network).__module__.startswith("neurocanvas.encoders") and pickle.loads(pickle.dumps(network))
     network = network.to("meta")
     x = torch.zeros(3, n_chans, 5 if takes == "features" else 400, device="meta", requires_grad=True)
@@ -140,10 +153,6 @@ def test_networks_take_any_number_of_channels_on_the_meta_device(name, n_chans):
         found.sum().backward()
         assert x.grad.shape == x.shape
         assert all(one.grad.shape == one.shape for one in network.parameters())
-
-
-def concepts_of(count):
-    return TargetSpace("concept", (count,))
 
 
 def test_scikit_learn_searches_and_validates():
@@ -255,8 +264,9 @@ def test_without_validation_trials_the_last_images_of_every_concept_are_held_out
 @pytest.mark.parametrize(("name", "allowed", "values"), [
     ("batch_size", "2", [1, 0]), ("epochs", "1", [0, -3]), ("epochs", "integer", ["3", 2.5]), ("seed", "0", [-1]),
     ("patience", "1", [0]), ("n_components", "1", [0, -5]), ("n_components", "integer", [2.5, None]),
-    ("contrastive", "0", [-1]), ("temperature", "0", [0]), ("window", "start, stop", [0.4, None, (0, np.nan)]),
-    ("token_weights", "array", [3]), ("threads", "1", ["2"]), ("target", "clip-text", ["clip", None, "concept@x"]),
+    ("contrastive", "0", [-1]), ("temperature", "0", [0]), ("temperature", "finite", [np.inf]),
+    ("mse", "finite", [np.inf]), ("window", "start, stop", [0.4, None, (0, np.nan)]),
+    ("token_weights", "array", [3]), ("threads", "1", ["2", 0]), ("target", "clip-text", ["clip", None, "concept@x"]),
     ("encoder", "name", [torch.nn.Linear(3, 2), None, 3]), ("spec", "TrialSpec", [{}]), ("device", "cpu", [3]),
 ])  # fmt: skip
 def test_parameters_out_of_bounds_are_refused_in_one_line(name, allowed, values):
@@ -328,7 +338,7 @@ def test_a_toy_encoder_is_one_row_and_runs_through_the_command_line(tiny_run, tm
 
 def test_an_unknown_encoder_is_refused_before_anything_runs(tmp_path, call):
     code, _, err = call("run", "-m", "forest", "-d", tmp_path, "-o", tmp_path / "run")
-    assert code == 2 and "encoder.name: allowed are mlp_sd, mean, ridge" in err and "'forest'" in err
+    assert code == 2 and "--model: allowed are mlp_sd, mean, ridge" in err and "'forest'" in err
 
 
 def test_the_registry_imports_no_network():

@@ -473,6 +473,6 @@ def test_a_protocol_is_one_row(monkeypatch, tiny_data, tmp_path, call):
     asked = ("features", "-d", tiny_data, "-o", tmp_path / "run", "--protocol")
     assert call(*asked, "halves")[::2] == (0, "")
     code, _, said = call(*asked, "thirds")
-    assert code == 2 and "split.protocol" in said and "halves; got 'thirds'" in said
+    assert code == 2 and "--protocol" in said and "halves; got 'thirds'" in said
     trials = make_trials(["a", "b"] * 6)
     assert make_split(trials, "halves")[0].test.tolist() == [2, 5, 8, 11]

@@ -25,7 +25,9 @@ def test_mse_in_the_subspace_plus_the_discarded_part_is_the_whole_mse(targets):
     assert whole == pytest.approx(np.mean(inside + basis.squared_distance(targets)) / (77 * 768), rel=1e-6)
 
 
-def test_it_is_the_svd_of_the_trials_that_train(targets):
+@pytest.mark.parametrize("exact_up_to", [4096, 0], ids=["products", "randomised"])
+def test_it_is_the_svd_of_the_trials_that_train(targets, exact_up_to, monkeypatch):
+    monkeypatch.setattr("neurocanvas.encoders.target_pca.EXACT_UP_TO", exact_up_to)
     small = targets[:, :2, :50].astype(np.float64)
     counts = np.arange(30) % 4
     basis = TargetPCA.fit(small, counts, 5)

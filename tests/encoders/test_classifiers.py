@@ -37,7 +37,7 @@ def made(name, **parameters):
     recipe = parameters.pop("recipe", "released")
     one = Decoder(name, recipe=recipe, **parameters)
     spec = trial_spec(n_times=400, n_bands=0 if one.takes == "signal" else 5)
-    what, of_encoder = one.what()
+    what, of_encoder = one.encoder_class()
     return build(what, spec, concepts(7), of_encoder), spec
 
 

@@ -163,4 +163,4 @@ def test_verify_names_what_is_damaged(refuse, tiny_copy, tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
     refuse("verify", str(tiny_copy), says=["1 of ", "predictions/s0.npy", "delete"])
     (tmp_path / "none").mkdir()
-    refuse("verify", str(tmp_path / "none"), says=["no artifacts here"])
+    refuse("verify", str(tmp_path / "none"), says=["holds no artifacts"])

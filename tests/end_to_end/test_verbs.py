@@ -63,7 +63,7 @@ def test_pictures_are_copied_of_all_or_some_subjects(ask, call, refuse, data, tm
     said = ask("pictures", "-d", data, "--from", tmp_path / "imagenet", "-s", "1")
     assert said == {"pictures": 8, "missing": []} and len(list(data.rglob("*.JPEG"))) == 8
     code, stdout, _ = call("pictures", "-d", data, "--from", tmp_path / "imagenet")
-    assert (code, stdout) == (0, "12 of 12 images are there\n") and len(list(data.rglob("*.JPEG"))) == 12
+    assert (code, stdout) == (0, "12 of 12 images are available\n") and len(list(data.rglob("*.JPEG"))) == 12
 
 
 def test_features_go_from_a_store_through_export_and_import_into_another_run(ask, call, refuse, data, tmp_path):

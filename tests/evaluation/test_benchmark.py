@@ -135,7 +135,7 @@ def test_too_few_subjects_for_a_dagger_is_said_in_every_output(n_subjects, possi
     cells = [small_cell(name, s, "released", right=name == "svm") for name in ("svm", "dt") for s in range(n_subjects)]
     rows = summarise_cells(cells, count=99, seed=0)
     written = [as_text(rows), as_latex(rows).replace(r"$^\dagger$", "†")]
-    assert [("No † can appear: comparing 2 models over" in text) for text in written] == [not possible] * 2
+    assert [("No † is possible: with 2 models and" in text) for text in written] == [not possible] * 2
     assert [("best-out-of-reach" in text) for text in (as_csv(rows), str(paper_tables(rows)))] == [not possible] * 2
     assert ("†" in cell_text(rows[1])) == possible
     assert "No †" not in as_text(summarise_cells(cells[:n_subjects], count=99, seed=0))  # of one model

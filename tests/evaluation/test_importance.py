@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.evaluate import importance
 
 EVERY = slice(None)
@@ -33,9 +32,3 @@ def test_only_what_is_read_is_missed(features):
         lost = {name: values.mean() for name, values in found[kind].items()}
         assert lost["O1"] == lost["alpha"] == 0 and lost["O2"] == lost["gamma"] > 0.3
     assert found["occlusion"]["O2"].tolist() == truth.astype(float).tolist()  # replaced by -1: always "negative"
-
-
-@pytest.mark.parametrize(("n", "mean"), [(1, (2, 2)), (40, (2,))])
-def test_bad_input(features, n, mean):
-    with pytest.raises(NeuroCanvasError, match="2 or more trials and a mean of one trial's shape"):
-        importance(names_its_sign, features[:n], GROUPS, np.zeros(mean), rng=np.random.default_rng(0))

@@ -8,9 +8,10 @@ import pytest
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import draw_cells
-from neurocanvas.evaluation.summary import METRICS, exchangeable, score_tables, summarise
+from neurocanvas.evaluation.summary import exchangeable, score_tables, summarise
 from neurocanvas.findings import finding
 
+METRICS = ("two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim")
 SETTINGS = EvaluateSettings(permutations=199, resamples=200)
 CONCEPTS = {"n1": "banana", "n2": "apple", "n3": "piano", "n4": "owl", "n5": "car", "n6": "shoe"}
 STRENGTH = {"eeg": 0.8, "shuffled": 0.0, "mean": 0.0, "oracle": 4.0}

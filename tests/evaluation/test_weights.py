@@ -1,20 +1,23 @@
-"""Loading networks: from folders and caches, never from the network unless asked, never another one instead."""
+"""Loading networks: from folders and caches, never from the network unless asked, never another one instead.
+
+torchvision and torch-fidelity are stand-ins here: the real ones need CUDA libraries that a machine for tests may lack.
+"""
 
 import sys
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from neurocanvas.evaluation import feature_networks as weights
 from neurocanvas.evaluation.feature_networks import (
     FEATURE_NETWORKS,
     NotComputed,
     extract_features,
-    load_lpips_heads,
     load_network,
-    read_layers,
+    lpips,
 )
 
 
@@ -109,27 +112,37 @@ class TinyAlexNet(torch.nn.Module):
 @pytest.fixture
 def torchvision(monkeypatch):
     """A stand-in that builds tiny networks where torchvision would build the real ones."""
-    built = []
+    built, files = [], {"AlexNet": "alexnet", "Inception_V3": "inception", "EfficientNet_B1": "efficientnet"}
 
-    def build(weights=None, **options):
+    def get_model(name, weights, **options):
         built.append(options)
         assert weights is None, "torchvision would fetch them"
         return TinyAlexNet()
 
-    models = SimpleNamespace(
-        **dict.fromkeys(("alexnet", "inception_v3", "efficientnet_b1", "resnet50", "vit_h_14"), build),
-        **{
-            name: SimpleNamespace(**{version: SimpleNamespace(url=f"https://weights.example/{file}.pth")})
-            for name, version, file in (
-                ("AlexNet_Weights", "IMAGENET1K_V1", "alexnet"),
-                ("Inception_V3_Weights", "IMAGENET1K_V1", "inception"),
-                ("EfficientNet_B1_Weights", "IMAGENET1K_V2", "efficientnet"),
-                ("ViT_H_14_Weights", "IMAGENET1K_SWAG_E2E_V1", "vit"),
-            )
-        },
-    )
+    def get_weight(name):
+        family, _, version = name.partition("_Weights.")
+        assert version.startswith("IMAGENET1K_")
+        return SimpleNamespace(url=f"https://weights.example/{files.get(family, 'vit')}.pth")
+
+    class Extractor(torch.nn.Module):
+        def __init__(self, model, layers):
+            super().__init__()
+            self.model, self.layers = model, sorted(layers)
+
+        def forward(self, pixels):
+            outputs = {}
+            for name in self.layers:
+                self.model.get_submodule("fc" if name == "heads" else name).register_forward_hook(
+                    lambda _module, _inputs, output, name=name: outputs.update({name: output.clone()})
+                )
+            self.model(pixels)
+            return outputs
+
+    models = SimpleNamespace(get_model=get_model, get_weight=get_weight)
+    extraction = SimpleNamespace(create_feature_extractor=Extractor)
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    monkeypatch.setitem(sys.modules, "torchvision.models.feature_extraction", extraction)
     return built
 
 
@@ -150,11 +163,11 @@ def test_networks_of_torchvision_are_filled_from_the_file_and_read_at_their_laye
     assert torchvision == [dict(network.options)]
     pixels = prepare(pictures())
     with torch.inference_mode():
-        part = real if layer == "logits" else real.features[: int(layer[9:]) + 1] if "." in layer else None
+        part = real if layer == "heads" else real.features[: int(layer[9:]) + 1] if "." in layer else None
         expected = part(pixels) if part is not None else real.avgpool(real.features(pixels))
     features = extract_features(pictures(), prepare, forward)
     np.testing.assert_allclose(features, expected.flatten(1), atol=1e-5)
-    assert layer == "logits" or features.min() >= 0, "after the rectifier"
+    assert layer == "heads" or features.min() >= 0, "after the rectifier"
 
 
 def test_files_of_other_networks_and_missing_files_are_told_apart(torchvision, tmp_path):
@@ -184,20 +197,30 @@ def test_downloads_happen_only_when_they_are_allowed(torchvision, tmp_path, monk
     assert len(fetched) == 1, "the second time it is there"
 
 
-def test_a_missing_and_a_broken_torchvision_are_reasons(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    assert "pip install torchvision" in reason("swav")
-
-    class Broken:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
+            "torchvision is not installed: pip install 'neurocanvas[metrics]'",
+        ),
+        (
+            RuntimeError("operator torchvision::nms does not exist"),
+            "torchvision is installed but does not work (operator torchvision::nms does not exist); install the "
+            f"release for torch {torch.__version__}",
+        ),
+    ],
+)
+def test_a_missing_and_a_broken_torchvision_are_different_reasons(monkeypatch, error, message):
+    class Finder:
         def find_spec(self, name, path=None, target=None):
             if name.startswith("torchvision"):
-                raise RuntimeError("operator torchvision::nms does not exist")
+                raise error
 
-    for name in ("torchvision", "torchvision.models"):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    assert "nms does not exist" in reason("swav")
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    assert reason("swav") == message
 
 
 def test_the_inception_of_fid_is_given_8_bit_pictures(monkeypatch, tmp_path):
@@ -223,24 +246,39 @@ def test_the_inception_of_fid_is_given_8_bit_pictures(monkeypatch, tmp_path):
     np.testing.assert_allclose(features, pictures().mean(axis=(1, 2)), rtol=1e-5)
 
 
-def test_layers_are_read_in_the_order_they_are_named_and_hooks_are_gone():
-    model, pixels = TinyAlexNet().eval(), torch.randn(2, 3, 64, 64)
+def test_lpips_is_its_formula_with_torchmetrics_heads(monkeypatch):
+    """AlexNet is one that torchvision's stand-in builds: of the real widths, with random weights."""
+    package = pytest.importorskip("torchmetrics.functional.image.lpips")
+    nn = torch.nn
+
+    def alexnet(weights=None):
+        widths, layers = (3, 64, 192, 384, 256, 256), []
+        for number, (before, after) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()] + [nn.MaxPool2d(2)] * (number < 2)
+        return SimpleNamespace(features=nn.Sequential(*layers))
+
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=SimpleNamespace(alexnet=alexnet)))
+    monkeypatch.setattr(package, "_TORCHVISION_AVAILABLE", True)
+    torch.manual_seed(0)
+    layers = alexnet().features.eval()
+
+    def forward(pixels):
+        outputs = [pixels]
+        for layer in layers:
+            outputs.append(layer(outputs[-1]))
+        return tuple(outputs[row] for row in (2, 5, 8, 10, 12))
+
+    generated, seen = pictures(5, 24), pictures(5, 24)[::-1]
+    found = lpips(generated, seen, FEATURE_NETWORKS["lpips"].prepare, forward, batch_size=2)
+    heads = torch.load(Path(package.__file__).parent / "lpips_models" / "alex.pth", "cpu", weights_only=True)
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    sides, expected = [], 0
     with torch.inference_mode():
-        read = read_layers(model, ["logits", "features.4", "features.0"], pixels)
-        torch.testing.assert_close(read[0], model(pixels))
-        torch.testing.assert_close(read[1], model.features[:5](pixels))
-        # the convolution's output as it was before the rectifier changed it in place
-        torch.testing.assert_close(read[2], model.features[0](pixels))
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_heads_of_lpips_come_with_torchmetrics_or_not_at_all(tmp_path, monkeypatch):
-    pytest.importorskip("torchmetrics")
-    heads = load_lpips_heads()
-    assert [head.shape for head in heads] == [(64,), (192,), (384,), (256,), (256,)]
-    assert all((head >= 0).all() for head in heads)
-    with pytest.raises(NotComputed, match="its linear heads"):
-        load_lpips_heads(str(tmp_path))
-    monkeypatch.setattr(weights, "find_spec", lambda name: None)
-    with pytest.raises(NotComputed, match="torchmetrics and lpips"):
-        load_lpips_heads()
+        for images in (generated, seen):
+            resized = FEATURE_NETWORKS["lpips"].prepare(images).permute(0, 2, 3, 1)
+            sides.append(forward(((resized - shift) / scale).permute(0, 3, 1, 2)))
+        for number, (a, b) in enumerate(zip(*sides, strict=True)):
+            difference = (nn.functional.normalize(a) - nn.functional.normalize(b)) ** 2
+            expected += (difference * heads[f"lin{number}.model.1.weight"]).sum(1).mean(dim=(1, 2))
+    np.testing.assert_allclose(found, expected, atol=1e-4)  # torchmetrics adds 1e-8 under the root
+    assert found[2] == 0 and (found[[0, 1, 3, 4]] > 0.001).all()

@@ -146,7 +146,7 @@ def test_extract_is_the_method_on_the_window_whatever_the_chunk(method, monkeypa
     features = extract(trials_of(signal), settings)
     assert features.shape == (7, 3, 5) and features.dtype == np.float32
     np.testing.assert_allclose(features, METHODS[method](signal[..., 40:440], 1000.0), rtol=1e-6)
-    monkeypatch.setattr("neurocanvas.features.differential_entropy.CHUNK", 3)
+    monkeypatch.setattr("neurocanvas.features.window.CHUNK", 3)
     np.testing.assert_allclose(extract(trials_of(signal), settings), features, rtol=1e-6)
 
 
@@ -165,13 +165,13 @@ def test_window_must_lie_inside_the_trials(tmin, tmax):
 @pytest.mark.parametrize(
     ("times", "value", "problem"),
     # a single sample is enough
-    [*((100, value, "not finite") for value in (np.nan, np.inf, -np.inf)), (slice(None), np.inf, "not finite"),
+    [*((100, value, "NaN") for value in (np.nan, np.inf, -np.inf)), (slice(None), np.inf, "NaN"),
      (slice(None), 0.1, "flat")],
 )  # fmt: skip
 def test_bad_channels_are_named(times, value, problem):
     signal = noise(4, 3, 501)
     signal[2, 1, times] = value
-    with pytest.raises(NeuroCanvasError, match=rf"trial 0/0/0002 .*channel C1 .*{problem}"):
+    with pytest.raises(NeuroCanvasError, match=rf"trial 0/0/0002: channel C1 is {problem}"):
         extract(trials_of(signal), FeatureSettings())
 
 

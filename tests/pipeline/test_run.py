@@ -16,7 +16,7 @@ from neurocanvas.config import load_settings
 from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.generation.arms import ARMS, image_seed, likeness
-from neurocanvas.pipeline.generate import CELL, GAP, LINE, arm_inputs, chosen
+from neurocanvas.pipeline.generate import CELL, GAP, LINE, arm_inputs, select_trials
 from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.targets.captions import read_captions
@@ -39,20 +39,20 @@ def rewritten(folder, before):
     return {name.split("/")[0] for name, time in times(folder).items() if before.get(name) != time}
 
 
-def test_chosen_spreads_over_concepts_and_folds():
+def test_selected_trials_are_even_over_concepts_and_folds():
     eight, three = np.divmod(np.random.default_rng(0).permutation(240), 30)[0], np.arange(240) // 80
-    some = chosen(eight, three, 48)
+    some = select_trials(eight, three, 48)
     table = np.zeros((8, 3), int)
     np.add.at(table, (eight[some], three[some]), 1)
     assert (table == 2).all()
     concepts = np.array(["a"] * 5 + ["b"] * 3 + ["c"] * 1)
-    assert chosen(concepts, np.zeros(9), None).tolist() == list(range(9))
-    assert chosen(concepts, np.zeros(9), 100).tolist() == list(range(9))
-    assert chosen(concepts, np.zeros(9), 3).tolist() == [0, 5, 8]
-    assert chosen(concepts, np.zeros(9), 5).tolist() == [0, 1, 5, 6, 8]
+    assert select_trials(concepts, np.zeros(9), None).tolist() == list(range(9))
+    assert select_trials(concepts, np.zeros(9), 100).tolist() == list(range(9))
+    assert select_trials(concepts, np.zeros(9), 3).tolist() == [0, 5, 8]
+    assert select_trials(concepts, np.zeros(9), 5).tolist() == [0, 1, 5, 6, 8]
     mixed = np.random.default_rng(0).permutation(np.repeat(list("abcdef"), 8))
     for most in (6, 12, 20):
-        counts = np.unique(mixed[chosen(mixed, np.zeros(len(mixed)), most)], return_counts=True)[1]
+        counts = np.unique(mixed[select_trials(mixed, np.zeros(len(mixed)), most)], return_counts=True)[1]
         assert counts.sum() == most and counts.max() - counts.min() <= 1 and len(counts) == 6
 
 
@@ -169,7 +169,7 @@ def test_bad_settings_are_not_kept(tiny_copy):
         run_stage(RunFolder(tiny_copy, tiny_settings(data={"subjects": [7]})), "features")
     with pytest.raises(NeuroCanvasError) as refused:
         run_stage(RunFolder(tiny_copy, tiny_settings(generate={"steps": 20})), "generate")
-    assert f"generate.steps: {tiny_copy} was made with 2, and 20 was asked" in str(refused.value)
+    assert f"generate.steps: {tiny_copy} was made with 2; got 20" in str(refused.value)
     assert f"neurocanvas fork {tiny_copy} NEW --set generate.steps=20" in str(refused.value)
     for verb in ("train", "classify", "benchmark", "controls"):
         with pytest.raises(NeuroCanvasError, match=r"split\.seed: .*neurocanvas fork .* --set split\.seed=5"):

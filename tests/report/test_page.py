@@ -86,7 +86,7 @@ def test_page_is_complete_self_contained_and_the_same_each_time(make_run: Make) 
     first = (folder / "report.html").read_bytes()
     assert write_report(folder).read_bytes() == first
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-    sections = ["What was run", "Scores", "Pictures", "Concepts", "Features on the scalp", "Training", "Glossary"]
+    sections = ["What was run", "Scores", "Images", "Concepts", "Features on the scalp", "Training", "Glossary"]
     assert not page.open and page.headings == sections
     for words in ("74.0 – 82.0", ".0005", "Best 4", "Middle 4",
                   "Worst 4", "12 others"):  # fmt: skip
@@ -212,10 +212,9 @@ def test_a_benchmark_alone_makes_a_page_with_selection_below_its_scores_and_says
     write_benchmark(tmp_path, block)
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert ".392±.100 †" in text and "† differs from the best model" in text and "<b>SVM" not in text
-    assert (
-        "40.4\u00a0%" in text and "whose accuracy is confounded with recording block" in text and "Pictures" not in text
-    )
-    assert text.count("<h2>Classification · released, 16 subjects</h2>") == text.count("Block design: trials") == 1
+    assert "40.4\u00a0%" in text and "whose accuracy is confounded with recording block" in text
+    assert "<h2>Images" not in text
+    assert text.count("<h2>Classification · released, 16 subjects</h2>") == text.count("Block design: training") == 1
     below = text.split("<h3>released, 16 subjects: selection</h3>")[1]
     named = "best on test (diagnostic, not a result)"
     assert f'<th class="num">{named}</th>' in below and f"{named} is the highest" in below.lower()
@@ -227,11 +226,11 @@ def test_a_benchmark_beside_pictures_is_shown_with_them(make_run: Make) -> None:
     folder = make_run()
     write_benchmark(folder, p_holm=0.3)
     text = write_report(folder).read_text(encoding="utf-8")
-    assert "released, 16 subjects" in text and "No model is above chance" in text and "<h2>Pictures</h2>" in text
+    assert "released, 16 subjects" in text and "No model is above chance" in text and "<h2>Images</h2>" in text
 
 
 SECTIONS = [
-    "What was run", "Scores", "Subjects", "Pictures", "Concepts", "Confusions", "What the prediction rests on",
+    "What was run", "Scores", "Subjects", "Images", "Concepts", "Confusions", "Importance of bands and electrodes",
     "Features on the scalp", "Training", "Controls", "Glossary",
 ]  # fmt: skip
 
@@ -240,11 +239,11 @@ def test_evidence_is_shown_where_it_is_and_left_out_where_it_is_not(make_run: Ma
     folder = make_run(n_trials=6, ch_names=MUSE, evidence={})
     page = read(folder)
     assert not page.open and page.headings == SECTIONS
-    assert page.words.index("Nothing was found") < page.words.index("What was run")
-    assert "60 % of the way from shuffled EEG to the true caption" in page.words
+    assert page.words.index("No alternative explanation was found") < page.words.index("What was run")
+    assert "closes 60 % of the gap between shuffled EEG and the true caption" in page.words
     assert "Not computed:AlexNet(2), AlexNet(5): torchvision is not installedCLIP: openai" in page.words
     assert (folder / "report.html").read_bytes() == write_report(folder).read_bytes()
-    for part, section in (("confusion.csv", "Confusions"), ("importance.csv", "What the prediction rests on"),
+    for part, section in (("confusion.csv", "Confusions"), ("importance.csv", "Importance of bands and electrodes"),
                           ("controls.json", "Controls")):  # fmt: skip
         (folder / "scores" / part).unlink()
         page = read(folder)
@@ -256,7 +255,8 @@ def test_evidence_is_shown_where_it_is_and_left_out_where_it_is_not(make_run: Ma
 @pytest.mark.parametrize(
     ("verdict", "severity", "says"),
     [
-        ("clean", "info", "Nothing was found"), ("selection-on-test", "warning", "too high by an unknown amount"),
+        ("clean", "info", "No alternative explanation was found"),
+        ("selection-on-test", "warning", "too high by an unknown amount"),
         ("block-confounded", "serious", "Accuracy is confounded with recording block"),
         ("other-split", "serious", "Nothing can be concluded: s0 was trained on another split"),
     ],
@@ -274,7 +274,7 @@ def test_an_audit_of_classifiers_alone_is_shown_too(tmp_path: Path) -> None:
     cases = [{"name": "svm", "verdict": said, "can": [], "cannot": []}]
     artifacts.write_json(tmp_path / "scores" / "audit.json", {"verdict": said, "cases": cases})
     page = read(tmp_path)
-    assert page.words.index("Nothing can be concluded yet") < page.words.index("MLP names the concept")
+    assert page.words.index("Nothing can be concluded yet") < page.words.index("MLP predicts the concept")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.simulation.images import (
     COARSE,
     CODE_NAMES,
@@ -20,7 +19,7 @@ from neurocanvas.simulation.images import (
     render,
     sample_drawing,
 )
-from neurocanvas.simulation.shapes import SHAPES, draw_apple
+from neurocanvas.simulation.shapes import draw_apple
 
 BANANA = Drawing("n07753592", "yellow", 0.9, 0.1, 0.0, 0.0, 0.5, 7, "blue", "cloth")
 
@@ -31,11 +30,9 @@ def changed(**fields: object) -> Drawing:
 
 def test_concepts_are_the_ten_coarse_ones_and_the_eight_fruits() -> None:
     assert [concept.granularity for concept in CONCEPTS.values()] == ["coarse"] * 10 + ["fine"] * 8
-    assert list(SHAPES) == list(CONCEPTS) == [concept.wnid for concept in CONCEPTS.values()]
-    for wnid, draw in SHAPES.items():
-        assert CONCEPTS[wnid].name in draw.__doc__.lower()
+    assert all(concept.name in concept.draw.__doc__.lower() for concept in CONCEPTS.values())
     assert len({concept.caption_name for concept in CONCEPTS.values()}) == 18
-    assert all(2 <= len(one.colours) <= 4 and set(one.colours) <= set(PALETTE) for one in CONCEPTS.values())
+    assert all(2 <= len(row.colours) <= 4 and set(row.colours) <= set(PALETTE) for row in CONCEPTS.values())
 
 
 @pytest.mark.parametrize("wnid", CONCEPTS)
@@ -102,7 +99,20 @@ def test_code_holds_the_continuous_parameters_in_the_documented_order() -> None:
     assert [code[name] for name in ("size", "x", "y", "light")] == pytest.approx([0.9, 0.0, 0.0, 0.5])
 
 
-def _small_pictures() -> np.ndarray:
+# Mean of three drawings of every concept, 0..255, as the bundled networks were trained on them.
+BRIGHTNESS = [
+    94.01, 104.21, 96.95, 101.54, 138.15, 116.16, 124.67, 102.98, 103.62,
+    103.34, 104.51, 86.32, 102.05, 90.39, 134.95, 102.37, 142.83, 89.81,
+]  # fmt: skip
+
+
+def test_drawings_keep_their_pixels() -> None:
+    rng = np.random.default_rng(0)
+    means = [np.mean([render(sample_drawing(wnid, rng=rng)) for _ in range(3)]) for wnid in CONCEPTS]
+    assert means == pytest.approx(BRIGHTNESS, abs=0.01)  # another processor may round single pixels differently
+
+
+def _small_images() -> np.ndarray:
     """Forty 16x16 images of every concept, flattened: (18, 40, 768)."""
     rng = np.random.default_rng(6)
     stacks = np.stack([[render(sample_drawing(wnid, rng=rng), size=32) for _ in range(40)] for wnid in CONCEPTS])
@@ -125,13 +135,13 @@ def _ridge_accuracy(features: np.ndarray) -> float:
 def test_the_concepts_can_be_told_apart_by_their_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chance is 1/18; with one shape for all, colours alone stay far under the threshold."""
     threshold = 0.45
-    features = _small_pictures()
+    features = _small_images()
     assert _ridge_accuracy(features) > threshold
     mixed = np.random.default_rng(7).permutation(features.reshape(720, -1)).reshape(features.shape)
     assert _ridge_accuracy(mixed) < 0.12
-    for wnid in SHAPES:
-        monkeypatch.setitem(SHAPES, wnid, draw_apple)
-    assert _ridge_accuracy(_small_pictures()) < threshold - 0.2
+    for wnid, concept in CONCEPTS.items():
+        monkeypatch.setitem(CONCEPTS, wnid, dataclasses.replace(concept, draw=draw_apple))
+    assert _ridge_accuracy(_small_images()) < threshold - 0.2
 
 
 @pytest.mark.parametrize("wnid", CONCEPTS)
@@ -161,11 +171,3 @@ def test_standard_gratings_have_the_frequency_and_orientation_they_name(key: str
     cycles, degrees = _peak(GRATINGS[key])
     assert cycles == pytest.approx({"low": COARSE, "high": FINE}[frequency], abs=0.2)
     assert abs((degrees - float(orientation) + 90) % 180 - 90) < 2
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), {"wnid": "n00000000", "colour": "mauve", "background": "mauve", "surface": "moon"}.items()
-)
-def test_what_cannot_be_drawn_is_refused(field: str, value: str) -> None:
-    with pytest.raises(NeuroCanvasError, match=field):
-        changed(**{field: value})

@@ -226,10 +226,9 @@ def place_in_batch(*, rng: np.random.Generator) -> ControlInputs:
 
     def decode(features_train: np.ndarray, labels_train: np.ndarray, features_test: np.ndarray) -> np.ndarray:
         """Predictions of `shrinkage_lda`, but some by place."""
-        known = np.unique(labels_train)
-        named = known[shrinkage_lda(features_train, labels_train, features_test).argmax(axis=1)]
-        places = np.arange(len(named))
-        return np.where(chosen[: len(named)], known[places * len(known) // len(named)], named)
+        labels, named = np.unique(labels_train), shrinkage_lda(features_train, labels_train, features_test)
+        by_place = labels[np.arange(len(named)) * len(labels) // len(named)]
+        return np.where(chosen[: len(named)], by_place, named)
 
     return replace(clean, features=clean.features[by_concept], **columns, splits=splits, decode=decode)
 
@@ -244,9 +243,9 @@ def answers_known_before(*, rng: np.random.Generator) -> ControlInputs:
         """Labels of the nearest remembered trial where it is certain, else of `shrinkage_lda`."""
         apart = np.sum(features_test**2, axis=1)[:, None] - 2 * features_test @ memory.T + np.sum(memory**2, axis=1)
         nearest = apart.argmin(axis=1)
-        known = np.unique(labels_train)
-        named = known[shrinkage_lda(features_train, labels_train, features_test).argmax(axis=1)]
-        return np.where(certain[nearest], labels[nearest], named)
+        return np.where(
+            certain[nearest], labels[nearest], shrinkage_lda(features_train, labels_train, features_test)
+        )
 
     return replace(clean, decode=decode)
 

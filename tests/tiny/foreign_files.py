@@ -33,7 +33,6 @@ from neurocanvas.pipeline.exchange import read_released, read_released_embedding
 from neurocanvas.targets import TargetSpace, captions
 
 IMAGE = "n02106662_1.JPEG"
-WIDTHS = (64, 192, 384, 256, 256)  # of LPIPS
 EVENTS = {"annotations": {"Stimulus/S  1": "0", "0": "0", "1": "45"}}
 ANNOTATED = {"events": EVENTS, "stimulus": "grating_low_{annotations}"}
 MUSE_EVENTS = {"events": {"Marker0": {"1": "low", "2": "high"}}, "stimulus": "grating_{Marker0}_0"}
@@ -114,11 +113,6 @@ def released_mapper() -> bytes:
     parts = {f"fc{n}": torch.nn.Linear(*sizes) for n, sizes in ((1, (310, 4)), (2, (4, 3)), (3, (3, 6)))}
     network = torch.nn.ModuleDict({**parts, "bn1": torch.nn.BatchNorm1d(4), "bn2": torch.nn.BatchNorm1d(3)})
     return torch_file(network.state_dict())
-
-
-@lru_cache
-def lpips_heads() -> bytes:
-    return torch_file({f"lin{n}.model.1.weight": torch.ones(1).expand(1, k, 1, 1) for n, k in enumerate(WIDTHS)})
 
 
 def networks() -> list[bytes]:
@@ -260,11 +254,6 @@ def read_network(folder: Path, content: bytes) -> None:
     weights._fill(torch.nn.Linear(3, 2), put(folder / "network.pth", content), ("head",))
 
 
-def read_lpips_heads(folder: Path, content: bytes) -> None:
-    put(folder / "alex.pth", content)
-    assert [head.shape for head in weights.load_lpips_heads(str(folder))] == [(n,) for n in WIDTHS]
-
-
 def read_recording(name: str, events: dict[str, object], folder: Path, content: bytes) -> None:
     for beside, its_content in BRAINVISION.items():
         put(folder / beside, its_content)
@@ -328,7 +317,6 @@ READERS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[], Sequence[by
     "mapper-pickle": (in_archive(read_released_mapper, released_mapper), lambda: [pickle_of(released_mapper())]),
     "checkpoint": (read_checkpoint, lambda: [ridge_mapper()]),
     "network": (read_network, networks),
-    "lpips-heads": (read_lpips_heads, lambda: [lpips_heads()]),
     "muse": (partial(read_recording, "muse.csv", MUSE_EVENTS), lambda: [muse()]),
     "edf": (partial(read_recording, "recording.edf", ANNOTATED), lambda: [edf()]),
     "fif": (partial(read_recording, "recording_raw.fif", ANNOTATED), lambda: [fif()]),

@@ -111,8 +111,6 @@ def test_threads_are_bounded_while_fitting_and_restored():
     before, seen = torch.get_num_threads(), []
     fit(*make_data(), epochs=1, threads=before + 1, log=lambda _: seen.append(torch.get_num_threads()))
     assert seen == [before + 1] and torch.get_num_threads() == before
-    with pytest.raises(NeuroCanvasError, match="threads: 1 or more"):
-        fit(*make_data(), threads=0)
 
 
 def test_devices_and_precisions_that_are_not_there_are_refused():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,18 +34,16 @@ def block_answers(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Name test trials by the most frequent training concept of their block: rows, names (-1: block untrained),
     and the share of test trials whose block trains."""
-    block, concept = columns["block"], columns["concept"]
-    tested, named = [], []
+    import pandas as pd
+
+    table, answers = pd.DataFrame({name: columns[name] for name in ("block", "concept")}), []
     for split in splits:
-        test = split["test"]
-        known = np.concatenate([np.empty(0, np.int64), *(split[part] for part in KNOWN if part in split)])
-        known = known[(block[known] >= 0) & (concept[known] >= 0)]
-        pairs, counts = np.unique(np.stack([block[known], concept[known]]), axis=1, return_counts=True)
-        most = {int(pairs[0, place]): int(pairs[1, place]) for place in np.argsort(counts, kind="stable")}
-        tested.append(test)
-        named.append(np.array([most.get(int(one), -1) for one in block[test]], dtype=np.int64))
-    rows, answers = np.concatenate(tested), np.concatenate(named)
-    return rows, answers, float(np.mean(answers >= 0))
+        seen = table.iloc[np.concatenate([split[part] for part in KNOWN if part in split] or [split["test"][:0]])]
+        counts = seen[(seen >= 0).all(axis=1)].groupby(["block", "concept"]).size().sort_values(kind="stable")
+        frequent = counts.reset_index().drop_duplicates("block", keep="last").set_index("block")["concept"]
+        answers.append(frequent.reindex(columns["block"][split["test"]], fill_value=-1).to_numpy(np.int64))
+    named = np.concatenate(answers)
+    return np.concatenate([split["test"] for split in splits]), named, float(np.mean(named >= 0))
 
 
 def neighbour_errors(
@@ -60,37 +58,38 @@ def neighbour_errors(
     # Shifts keep what makes neighbouring answers alike. They cannot tell apart errors between concepts that are alike
     # and were recorded one after the other: those are near for either reason.
     concept = columns["concept"]
-    if "order" not in columns or (predicted != concept[rows]).sum() < FEW_ERRORS:
+    errors = int((predicted != concept[rows]).sum())
+    if "order" not in columns or errors < FEW_ERRORS:
         return None
     order, session = columns["order"], columns.get("session", np.zeros(len(concept), np.int64))
-    ranked = np.lexsort([order[rows], session[rows]])
-    rows, named = rows[ranked], predicted[ranked]
+    recorded = np.lexsort([order[rows], session[rows]])
+    rows, named = rows[recorded], predicted[recorded]
     # trials from each row to the nearest trial of every concept in its session; NaN if none
-    apart = np.full((len(rows), max(concept.max(), named.max()) + 1), np.nan)
+    distances = np.full((len(rows), max(concept.max(), named.max()) + 1), np.nan)
     for number in np.unique(session[rows]):
-        own = np.flatnonzero((session == number) & (concept >= 0))
-        own = own[np.argsort(order[own], kind="stable")]
-        place = np.full(len(concept), -1)
-        place[own] = np.arange(len(own))
-        asked = np.flatnonzero(session[rows] == number)
-        for one in np.unique(concept[own]):
-            there, at = place[own[concept[own] == one]], place[rows[asked]]
-            after = np.searchsorted(there, at)
-            beside = np.stack([there[np.maximum(after - 1, 0)], there[np.minimum(after, len(there) - 1)]])
-            apart[asked, one] = np.abs(beside - at).min(axis=0)
-    shifts = rng.permutation(np.arange(1, len(rows)))[:count]
+        trials = np.flatnonzero((session == number) & (concept >= 0))
+        position = np.full(len(concept), -1)
+        position[trials[np.argsort(order[trials], kind="stable")]] = np.arange(len(trials))
+        tested = np.flatnonzero(session[rows] == number)
+        at = position[rows[tested]]
+        for label in np.unique(concept[trials]):
+            shown = np.sort(position[trials[concept[trials] == label]])
+            after = np.searchsorted(shown, at)
+            beside = np.stack([shown[np.maximum(after - 1, 0)], shown[np.minimum(after, len(shown) - 1)]])
+            distances[tested, label] = np.abs(beside - at).min(axis=0)
 
     def mean_distance(shift: int) -> float:
         shifted = np.roll(named, shift)
-        wrong = apart[np.arange(len(rows)), shifted][(shifted != concept[rows]) & (shifted >= 0)]
+        wrong = distances[np.arange(len(rows)), shifted][(shifted != concept[rows]) & (shifted >= 0)]
         return float(np.nanmean(wrong)) if np.isfinite(wrong).any() else np.nan
 
-    null, near = np.array([mean_distance(int(shift)) for shift in shifts]), mean_distance(0)
+    observed = mean_distance(0)
+    null = np.array([mean_distance(int(shift)) for shift in rng.permutation(np.arange(1, len(rows)))[:count]])
     null = null[np.isfinite(null)]
-    if not len(null) or not np.isfinite(near):
+    if not len(null) or not np.isfinite(observed):
         return None
-    errors = int((named != concept[rows]).sum())
-    return {"distance": near, "expected": float(null.mean()), "p": permutation_p(-near, -null), "errors": errors}
+    p = permutation_p(-observed, -null)
+    return {"distance": observed, "expected": float(null.mean()), "p": p, "errors": errors}
 
 
 PARTS = ("pretrain", "train", "val", "test", "gallery")
@@ -101,18 +100,12 @@ SHARED = ("subject", "session", "run", "block", "stimulus", "concept", "picture"
 OF_PICTURES = ("stimulus", "concept", "picture")
 
 # Name of a pair of parts -> the parts on its first side, and the part whose values and trials are counted.
-PAIRS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
-    {
-        "train/val": (("train",), "val"),
-        "train/test": (("train",), "test"),
-        "val/test": (("val",), "test"),
-        "pretrain/test": (("pretrain",), "test"),
-        "known/test": (KNOWN, "test"),
-        "train/gallery": (("train",), "gallery"),
-        "val/gallery": (("val",), "gallery"),
-        "test/gallery": (("test",), "gallery"),
-    }
-)
+PAIRS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "train/val": (("train",), "val"), "train/test": (("train",), "test"), "val/test": (("val",), "test"),
+    "pretrain/test": (("pretrain",), "test"), "known/test": (KNOWN, "test"),
+    "train/gallery": (("train",), "gallery"), "val/gallery": (("val",), "gallery"),
+    "test/gallery": (("test",), "gallery"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,27 +140,24 @@ class AuditInput:
 def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
     """Per column and pair: distinct values and trials of the second part that the first shares, summed over splits."""
     # Nothing where the first part has no values, except for blocks: there it means that none came in blocks.
-    found = []
-    for column in (name for name in SHARED if name in columns):
-        codes = np.asarray(columns[column])
-        for pair, (first, second) in PAIRS.items():
-            if second == "gallery" and column not in OF_PICTURES:
+    table = []
+    for column, (pair, (first, second)) in product((name for name in SHARED if name in columns), PAIRS.items()):
+        if second == "gallery" and column not in OF_PICTURES:
+            continue
+        codes, counts = np.asarray(columns[column]), np.zeros(4, dtype=np.int64)
+        for split in splits:
+            parts = [split[part] for part in first if len(split.get(part, ()))]
+            if not parts or not len(split.get(second, ())):
                 continue
-            counts = np.zeros(4, dtype=np.int64)
-            for split in splits:
-                there = [split[part] for part in first if len(split.get(part, ()))]
-                if not there or not len(split.get(second, ())):
-                    continue
-                tested, known = codes[split[second]], codes[np.concatenate(there)]
-                if column != "block" and (known < 0).all():
-                    continue
+            known, tested = codes[np.concatenate(parts)], codes[split[second]]
+            if column == "block" or (known >= 0).any():
                 tested = tested[tested >= 0]
                 is_shared = np.isin(tested, known)
                 counts += len(np.unique(tested[is_shared])), len(np.unique(tested)), is_shared.sum(), len(tested)
-            if counts[3]:
-                named = dict(zip(("shared", "values", "trials", "of"), counts.tolist(), strict=True))
-                found.append({"column": column, "pair": pair, **named})
-    return found
+        if counts[3]:
+            named = dict(zip(("shared", "values", "trials", "of"), counts.tolist(), strict=True))
+            table.append({"column": column, "pair": pair, **named})
+    return table
 
 
 def answer_scores(
@@ -179,83 +169,80 @@ def answer_scores(
     count: int = 1999,
 ) -> list[dict[str, Any]]:
     """Score answers, and test them by permuting the concepts of whole units; resampled within `groups` (subjects)."""
-    alike: dict[bytes, list[int]] = {}
-    for place, one in enumerate(answers):
-        alike.setdefault(np.stack([one.rows, one.strata, one.units]).astype(np.int64).tobytes(), []).append(place)
-    found: dict[int, dict[str, Any]] = {}
-    for places in alike.values():
-        first = answers[places[0]]
-        true, n = concept[first.rows], len(first.rows)
-        predicted = np.stack([answers[place].predicted for place in places])
-        parts = []
-        for some in batches(count, max(1, 4_000_000 // n)):  # tens of megabytes at a time
-            dealt = permutations(first.strata, first.units, some.stop - some.start, rng=rng)
-            parts.append(np.stack([(true[dealt] == one).sum(axis=1) for one in predicted], axis=1))
-        hits = np.concatenate(parts)
-        least, n_units = smallest_p(first.strata, first.units, count), len(np.unique(first.units))
-        majority = np.unique(true, return_counts=True)[1].max() / n
-        for column, place in enumerate(places):
-            right = (predicted[column] == true).astype(np.float64)
-            between = bootstrap_interval(right, first.units, rng=rng, strata=groups[first.rows])
-            low, high = between or (None, None)
-            chance = float(hits[:, column].mean() / n)
-            guessed = n_units == n and 0 < chance < 1
-            found[place] = {
-                "model": answers[place].model, "metric": "accuracy", "n": n, "correct": int(right.sum()),
-                "value": float(right.mean()), "chance": chance, "low": low, "high": high,
-                "p": permutation_p(float(right.sum()), hits[:, column]),
-                "needed": _needed(hits[:, column], n) if least < SIGNIFICANT else None,
-                "needed_binomial": smallest_significant_count(n, chance) if guessed else None,
-                "least_p": least, "majority": float(majority),
-                "n_units": n_units, "selection": answers[place].selection,
-                "transductive": list(answers[place].transductive),
+    tested_alike: dict[bytes, list[int]] = {}  # models that share permutations
+    for number, model in enumerate(answers):
+        key = np.stack([model.rows, model.strata, model.units]).astype(np.int64).tobytes()
+        tested_alike.setdefault(key, []).append(number)
+    scores: dict[int, dict[str, Any]] = {}
+    for numbers in tested_alike.values():
+        first = answers[numbers[0]]
+        true, n, n_units = concept[first.rows], len(first.rows), len(np.unique(first.units))
+        predicted = np.stack([answers[number].predicted for number in numbers])
+        null = np.empty((count, len(numbers)), dtype=np.int64)
+        for part in batches(count, max(1, 4_000_000 // n)):  # tens of megabytes at a time
+            permuted = true[permutations(first.strata, first.units, part.stop - part.start, rng=rng)]
+            null[part] = np.stack([(permuted == named).sum(axis=1) for named in predicted], axis=1)
+        least = smallest_p(first.strata, first.units, count)
+        for number, named, hits in zip(numbers, predicted, null.T, strict=True):
+            correct = (named == true).astype(np.float64)
+            interval = bootstrap_interval(correct, first.units, rng=rng, strata=groups[first.rows])
+            low, high = interval or (None, None)
+            chance = float(hits.mean() / n)
+            independent = n_units == n and 0 < chance < 1
+            scores[number] = {
+                "model": answers[number].model, "metric": "accuracy", "n": n, "correct": int(correct.sum()),
+                "value": float(correct.mean()), "chance": chance, "low": low, "high": high,
+                "p": permutation_p(float(correct.sum()), hits),
+                "needed": _needed(hits, n) if least < SIGNIFICANT else None,
+                "needed_binomial": smallest_significant_count(n, chance) if independent else None,
+                "least_p": least, "majority": float(np.unique(true, return_counts=True)[1].max() / n),
+                "n_units": n_units, "selection": answers[number].selection,
+                "transductive": list(answers[number].transductive),
             }  # fmt: skip
-    scored = [found[place] for place in range(len(answers))]
-    adjusted = holm([result["p"] for result in scored])
-    return [{**result, "p_holm": p} for result, p in zip(scored, adjusted, strict=True)]
+    results = [scores[number] for number in range(len(answers))]
+    adjusted = holm([result["p"] for result in results])
+    return [{**result, "p_holm": p} for result, p in zip(results, adjusted, strict=True)]
 
 
 def _needed(hits: np.ndarray, n: int) -> int | None:
     """Smallest number of correct answers with a permutation p below .05."""
     allowed = int(np.ceil(SIGNIFICANT * (1 + len(hits)))) - 2  # permutations that may have as many
-    if allowed < 0:
-        return None
-    least = int(np.sort(hits)[::-1][allowed]) + 1
-    return least if least <= n else None
+    needed = int(np.sort(hits)[::-1][allowed]) + 1 if allowed >= 0 else n + 1
+    return needed if needed <= n else None
 
 
 def audit_cases(source: str, cases: Sequence[AuditInput], *, rng: np.random.Generator) -> dict[str, Any]:
     """Count, test and conclude for every case; the verdict is the gravest of them."""
     if not cases:
         raise NeuroCanvasError(f"{source}: nothing to audit.")
-    found = []
+    audited = []
     for case in cases:
         concept, results = case.columns.get("concept", np.empty(0, np.int64)), [*case.scores]
+        no_groups = np.zeros(len(concept), np.int64)
         if case.answers:
-            groups = case.columns.get("subject", np.zeros(len(concept), np.int64))
-            scored = answer_scores(case.answers, concept, groups, rng=rng)
-            for result, one in zip(scored, case.answers, strict=True):
-                near = neighbour_errors(case.columns, one.rows, one.predicted, rng=rng)
+            scored = answer_scores(case.answers, concept, case.columns.get("subject", no_groups), rng=rng)
+            for result, model in zip(scored, case.answers, strict=True):
+                near = neighbour_errors(case.columns, model.rows, model.predicted, rng=rng)
                 results.append({**result, "neighbours": near})
         rows = {part: [split[part] for split in case.splits if len(split.get(part, ()))] for part in PARTS}
-        counts = {part: len(np.unique(np.concatenate(own))) for part, own in rows.items() if own}
+        counts = {part: len(np.unique(np.concatenate(splits))) for part, splits in rows.items() if splits}
         tested = np.concatenate([np.empty(0, np.int64), *rows["test"]])
         design, block = "unknown", None
         if case.blocked is not None:
             design = "block" if case.blocked[tested].any() else "mixed"
-        known = [name for name in SHARED if name in case.columns and (case.columns[name][tested] >= 0).any()]
-        if any(part in counts for part in KNOWN) and {"block", "concept"} <= {*known}:
+        compared = [name for name in SHARED if name in case.columns and (case.columns[name][tested] >= 0).any()]
+        if any(part in counts for part in KNOWN) and {"block", "concept"} <= {*compared}:
             tested, named, inside = block_answers(case.columns, case.splits)
             block = {"inside": inside, "accuracy": float(np.mean(named == concept[tested])), "chance": None, "p": None}
             if design != "block":
-                alone = Predictions("block", tested, named, np.zeros(len(tested), np.int64), np.arange(len(tested)))
-                [scores] = answer_scores([alone], concept, np.zeros(len(concept), np.int64), rng=rng)
+                by_block = Predictions("block", tested, named, np.zeros(len(tested), np.int64), np.arange(len(tested)))
+                [scores] = answer_scores([by_block], concept, no_groups, rng=rng)
                 block |= {"chance": scores["chance"], "p": scores["p"]}
-        found.append(conclude({
-            "name": case.name, "trials": counts, "design": design, "columns": known,
+        audited.append(conclude({
+            "name": case.name, "trials": counts, "design": design, "columns": compared,
             "overlaps": overlaps(case.columns, case.splits), "block": block, "results": results,
-            "findings": [asdict(one) for one in case.findings], "transductive": dict(case.transductive),
+            "findings": list(map(asdict, case.findings)), "transductive": dict(case.transductive),
             "other_split": dict(case.other_split), "made_elsewhere": case.made_elsewhere,
         }))  # fmt: skip
-    gravest = min(found, key=lambda case: [*CODES].index(case["verdict"]["code"]))
-    return {"verdict": gravest["verdict"], "source": source, "cases": found}
+    gravest = min(audited, key=lambda case: [*CODES].index(case["verdict"]["code"]))
+    return {"verdict": gravest["verdict"], "source": source, "cases": audited}

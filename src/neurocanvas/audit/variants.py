@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,13 +17,12 @@ from neurocanvas.evaluation.feature_networks import (
     FeatureNetwork,
     Preprocess,
     Resize,
-    resize_picture,
+    resize_image,
     through_jpeg,
 )
 from neurocanvas.evaluation.identification import check_table, n_way_top_k, read_true
 from neurocanvas.evaluation.metrics import METRICS
-from neurocanvas.evaluation.pixels import MINDEYE_WINDOW, Window, pixcorr, ssim
-from neurocanvas.targets.pretrained import batches
+from neurocanvas.evaluation.pixels import BREAD_SSIM, MINDEYE_SSIM, pixcorr, ssim
 
 # Our own two-way score is `identification.two_way`. That of `mindeye` differs: a tie counts as a failure, and an image
 # that several trials showed is its own distractor.
@@ -36,7 +35,7 @@ class Variant:
     reference: str
     differs: str
     pixels: Preprocess | None = None  # before PixCorr and SSIM compare two images
-    window: Window = MINDEYE_WINDOW  # of SSIM
+    ssim: Mapping[str, Any] = field(default_factory=lambda: MINDEYE_SSIM)  # settings
     clamped: bool = False  # 8-bit generated images are clamped to 0 and 1 of 255 before PixCorr and SSIM
     divisor: int = 0  # of the sum of PixCorr over images; 0: their number
     # distractors (all others; a program that draws some of them has this mean); what is subtracted from the successes
@@ -92,7 +91,7 @@ VARIANTS: dict[str, Variant] = {
         "The other direction: a seen image among generated ones, 500 drawn. SSIM of red, green and blue in a "
         "flat window of 7. AlexNet after pooling. Images that are not square are distorted.",
         pixels=Preprocess((Resize(512, "short side swapped"),), crop=512),
-        window=Window(7, 0, sample_covariance=True, grey=False),
+        ssim=BREAD_SSIM,
         two_way=("generated", 0),
         networks={
             **_MINDEYE_NETWORKS,
@@ -152,18 +151,16 @@ VARIANTS: dict[str, Variant] = {
 # Always scored beside a variant's networks: CLIP conditions generators, so it must not be the only judge.
 SECOND_JUDGE = "dinov2"
 
-# Pairs of images that are compared at once: memory, not result.
-AT_ONCE = 16
 
-
-def as_published(pictures: Sequence[np.ndarray] | np.ndarray, variant: Variant) -> list[np.ndarray]:
+def as_published(generated: Sequence[np.ndarray] | np.ndarray, variant: Variant) -> list[np.ndarray]:
     """Process generated images as a variant does before networks and pixel metrics see them."""
-    made = [np.asarray(picture) for picture in pictures]
+    images = [np.asarray(image) for image in generated]
     if variant.jpeg:
-        made = [through_jpeg(picture, variant.jpeg) for picture in made]
+        images = [through_jpeg(image, variant.jpeg) for image in images]
     if variant.generated_resize:
-        made = [(resize_picture(one, [variant.generated_resize], "pil") * 255).round().astype(np.uint8) for one in made]
-    return made
+        images = [resize_image(image, [variant.generated_resize], "pil") for image in images]
+        images = [(image * 255).round().astype(np.uint8) for image in images]
+    return images
 
 
 def pixels_of_pairs(
@@ -171,22 +168,17 @@ def pixels_of_pairs(
 ) -> np.ndarray:
     """PixCorr and SSIM of each pair as a variant computes them, (n, 2); see `add_up`."""
     variant = VARIANTS[name]
-    how = variant.pixels
-    if len(generated) != len(seen) or not len(seen) or how is None:
+    how = variant.pixels or Preprocess(())
+    if len(generated) != len(seen) or not len(seen):
         raise NeuroCanvasError(f"images: both need the same number; got {len(generated)} and {len(seen)}.")
+    images = as_published(generated, variant)
+    images = [np.minimum(image, 1) for image in images] if variant.clamped else images
     scores = []
-    for part in batches(len(seen), AT_ONCE):
-        drawn: Sequence[np.ndarray] | np.ndarray = generated[part]
-        if variant.jpeg or variant.generated_resize:
-            drawn = as_published(drawn, variant)
-        if variant.clamped:
-            drawn = [np.minimum(picture, 1) for picture in drawn]
-        left, right = (
-            np.stack([resize_picture(one, how.resizes, how.on, how.crop) for one in some]).astype(np.float64).clip(0, 1)
-            for some in (drawn, seen[part])
-        )
-        scores.append(np.stack([pixcorr(left, right), ssim(left, right, variant.window)], axis=1))
-    return np.concatenate(scores)
+    for pair in zip(images, seen, strict=True):  # one at a time: images of 512 pixels take 6 MB each
+        resized = (resize_image(image, how.resizes, how.on, how.crop)[None] for image in pair)
+        left, right = (image.astype(np.float64).clip(0, 1) for image in resized)
+        scores.append([pixcorr(left, right)[0], ssim(left, right, variant.ssim)[0]])
+    return np.array(scores)
 
 
 def add_up(correlations: np.ndarray, divisor: int) -> np.ndarray:

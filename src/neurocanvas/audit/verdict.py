@@ -27,64 +27,64 @@ EXPLAINED = 0.5
 
 def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Add to the facts of a case its verdict, and what one can and cannot conclude."""
-    above = [one for one in facts["results"] if one["p_holm"] is not None and one["p_holm"] < SIGNIFICANT]
-    tested = above or [one for one in facts["results"] if one["p"] is not None]
-    best: Mapping[str, Any] = max(tested, key=lambda one: one["value"], default={})
-    known = {row["column"]: row for row in facts["overlaps"] if row["pair"] == "known/test"}
+    results = facts["results"]
+    above = [result for result in results if result["p_holm"] is not None and result["p_holm"] < SIGNIFICANT]
+    tested = above or [result for result in results if result["p"] is not None]
+    best: Mapping[str, Any] = max(tested, key=lambda result: result["value"], default={})
+    overlaps = {row["column"]: row for row in facts["overlaps"] if row["pair"] == "known/test"}
     training = not {"pretrain", "train", "val"} & set(facts["trials"])
-    told = set(PICTURES) & (set(facts["columns"]) if training else known.keys())
     lacks = {
-        "order": int(facts["design"] == "unknown"), "pictures": int(not told), "training": int(training),
-        "elsewhere": int(facts["made_elsewhere"]),
+        "order": int(facts["design"] == "unknown"),
+        "images": int(not set(PICTURES) & (set(facts["columns"]) if training else overlaps.keys())),
+        "training": int(training), "elsewhere": int(facts["made_elsewhere"]),
     }  # fmt: skip
-    found = _verdict(facts, best, bool(above), known, lacks)
+    verdict = _verdict(facts, best, bool(above), overlaps, lacks)
     can, cannot = [], []
-    if found.code in ("block-confounded", "block-unknown"):
+    if verdict.code in ("block-confounded", "block-unknown"):
         cannot.append(finding("not-response"))
-    if found.code == "other-split":
+    if verdict.code == "other-split":
         cannot.append(finding("not-shared", **facts["other_split"]))
-    if found.code in ("unchecked", "unchecked-pictures"):
+    if verdict.code in ("unchecked", "unchecked-pictures"):
         cannot.append(finding("source-unknown", **lacks))
-    chosen = {one["selection"] for one in facts["results"]}
-    cannot += [finding("untouched-unknown")] * ("test" in chosen) + [finding("share-unknown")] * ("unknown" in chosen)
-    steps = dict.fromkeys(step for one in facts["results"] for step in one["transductive"])
+    selections = {result["selection"] for result in results}
+    cannot += [finding("untouched-unknown")] * ("test" in selections)
+    cannot += [finding("share-unknown")] * ("unknown" in selections)
+    steps = dict.fromkeys(step for result in results for step in result["transductive"])
     cannot += [finding("whole-set", step=step) for step in steps]
     if facts["transductive"]:
         cannot.append(finding("whole-set-beside", **facts["transductive"]))
-    reach = [one for one in facts["results"] if (one["least_p"] or 0.0) >= SIGNIFICANT]
-    if reach:
-        cannot.append(finding("p-out-of-reach", units=reach[0]["n_units"], least=reach[0]["least_p"]))
-    near = [one for one in facts["results"] if one.get("neighbours")]
-    adjusted = holm([one["neighbours"]["p"] for one in near])
-    for one in [one for one, p in zip(near, adjusted, strict=True) if p < SIGNIFICANT][:1]:
-        numbers = {name: one["neighbours"][name] for name in ("distance", "expected")}
-        cannot.append(finding("neighbours", model=one["model"], **numbers))
-    result = {name: best.get(name) for name in RESULT.split()}
-    said = {
+    for result in [result for result in results if (result["least_p"] or 0.0) >= SIGNIFICANT][:1]:
+        cannot.append(finding("p-out-of-reach", units=result["n_units"], least=result["least_p"]))
+    near = [result for result in results if result.get("neighbours")]
+    adjusted = holm([result["neighbours"]["p"] for result in near])
+    for result in [result for result, p in zip(near, adjusted, strict=True) if p < SIGNIFICANT][:1]:
+        numbers = {name: result["neighbours"][name] for name in ("distance", "expected")}
+        cannot.append(finding("neighbours", model=result["model"], **numbers))
+    claim = {
         "block-confounded": "tells-blocks", "block-unknown": "tells-blocks", "unchecked": "goes-with-seen",
         "unchecked-pictures": "goes-with-seen", "same-order": "goes-with-seen",
         "selection-unknown": "tells-unless-selected",
         **dict.fromkeys(("transductive", "known-pictures", "clean"), "tells-seen"),
-    }.get(found.code)  # fmt: skip
-    if above and said:
-        can.append(finding(said, **result))
-    for column in SCOPE if found.code != "other-split" else ():
-        row = known.get(column)
+    }.get(verdict.code)  # fmt: skip
+    if above and claim:
+        can.append(finding(claim, **{name: best.get(name) for name in RESULT.split()}))
+    for column in SCOPE if verdict.code != "other-split" else ():
+        row = overlaps.get(column)
         if row is None and column != "picture":
             cannot.append(finding("sharing-unknown", column=column))
         elif row and row["shared"]:
             cannot.append(finding("shared", column=column, shared=row["shared"], values=row["values"]))
-        elif row and said == "tells-seen":
+        elif row and claim == "tells-seen":
             can.append(finding("carries-over", column=column))
     conclusions = {"can": list(map(asdict, can)), "cannot": list(map(asdict, cannot))}
-    return {**facts, "verdict": asdict(found), **conclusions}
+    return {**facts, "verdict": asdict(verdict), **conclusions}
 
 
 def _verdict(
     facts: Mapping[str, Any],
     best: Mapping[str, Any],
     significant: bool,
-    known: Mapping[str, Mapping[str, Any]],
+    overlaps: Mapping[str, Mapping[str, Any]],
     lacks: Mapping[str, int],
 ) -> Finding:
     """The gravest finding of a case; the order is that of the verdicts in `findings.CODES`."""
@@ -94,7 +94,7 @@ def _verdict(
         return finding("other-split", **facts["other_split"])
     confounded = design == "block" and block is not None and block["inside"] > 0
     if design != "block" and block is not None and block["p"] is not None and block["p"] < SIGNIFICANT:
-        most = max((one["value"] for one in facts["results"] if one["metric"] == "accuracy"), default=1.0)
+        most = max((row["value"] for row in facts["results"] if row["metric"] == "accuracy"), default=1.0)
         confounded = block["accuracy"] - block["chance"] >= EXPLAINED * (most - block["chance"])
     if confounded:
         numbers = {"inside": block["inside"], "by_block": block["accuracy"], "design": design}
@@ -120,12 +120,12 @@ def _verdict(
         return finding("selection-on-test", **result)
     if best["transductive"]:
         return finding("transductive", steps="; ".join(best["transductive"]), **result)
-    shared = max((known[name] for name in PICTURES if name in known), key=lambda row: row["shared"], default=None)
+    shared = max((overlaps[name] for name in PICTURES if name in overlaps), key=lambda row: row["shared"], default=None)
     if shared and shared["shared"]:
         return finding("known-pictures", shared=shared["shared"], values=shared["values"], **result)
-    if lacks["pictures"]:
+    if lacks["images"]:
         return finding("unchecked-pictures", **lacks, **result)
-    if any(one["code"] == "order-repeats" for one in facts["findings"]):
+    if any(row["code"] == "order-repeats" for row in facts["findings"]):
         return finding("same-order", **result)
     if best["selection"] == "unknown":
         return finding("selection-unknown", **result)

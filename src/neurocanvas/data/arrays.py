@@ -139,8 +139,7 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
     picks = mne.pick_types(epochs.info, eeg=True, exclude=[])
     if not len(picks):
         raise NeuroCanvasError(f"epochs: no EEG channel; the channels are {', '.join(epochs.ch_names[:8])}.")
-    table = {} if epochs.metadata is None else epochs.metadata
-    columns: dict[str, Any] = {str(name): np.asarray(table[name]) for name in table}
+    columns: dict[str, Any] = {} if epochs.metadata is None else epochs.metadata.rename(columns=str).to_dict("series")
     if concept in columns:
         y = columns[concept]
     elif concept != "concept":
@@ -152,8 +151,8 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
         y = np.array([words[number] for number in epochs.events[:, 2]])
     columns.setdefault("onset", (epochs.events[:, 0] / epochs.info["sfreq"]).astype(np.float64))
     volts, names = epochs.get_data(picks=picks), [epochs.ch_names[index] for index in picks]
-    sfreq = epochs.info["sfreq"]
-    return from_arrays(volts, y, ch_names=names, sfreq=sfreq, tmin=epochs.tmin, metadata=columns, images=images)
+    sfreq, tmin = epochs.info["sfreq"], epochs.tmin
+    return from_arrays(volts, y, ch_names=names, sfreq=sfreq, tmin=tmin, metadata=columns, images=images)
 
 
 def _checked(signal: np.ndarray, names: list[str], sfreq: float, tmin: float, unit: str) -> np.ndarray:
@@ -180,7 +179,7 @@ def _checked(signal: np.ndarray, names: list[str], sfreq: float, tmin: float, un
     deviation = float(np.median(microvolts[:: max(1, len(signal) // 8)].std(axis=2, dtype=np.float64)))
     low, high = PLAUSIBLE_MICROVOLTS
     if deviation and not low / 1000 <= deviation <= high * 10:  # 0: a flat signal, of any unit
-        fits = (f"pass unit={one!r}" for one in UNITS if low <= deviation / UNITS[unit] * UNITS[one] <= high)
+        fits = (f"pass unit={name!r}" for name in UNITS if low <= deviation / UNITS[unit] * UNITS[name] <= high)
         raise NeuroCanvasError(
             f"X: a standard deviation of {deviation:.3g} µV is not EEG; {next(fits, 'convert to volts')}."
         )

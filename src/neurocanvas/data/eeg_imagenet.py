@@ -50,7 +50,7 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
         first = paths[0]
     subject = trials.column("subject")
     present = unique_names(subject)
-    unknown = next((one for one in settings.subjects if one not in present), None)
+    unknown = next((name for name in settings.subjects if name not in present), None)
     if unknown is not None:
         number, hint = int(unknown) if re.fullmatch(r"[0-9]{1,2}", unknown) else -1, ""
         half = HALVES[number >= 8]
@@ -59,15 +59,14 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
         elif first.name in (*HALVES, STAGE2) and 0 <= number < 16 and not (folder / half).is_file():
             hint = f"; {half} contains subjects {'8-15' if number >= 8 else '0-7'}; place it in the same folder"
         raise NeuroCanvasError(f"subject: {first} holds {', '.join(present)}; got {unknown}{hint}.")
-    chosen = np.isin(subject, settings.subjects or present) & granularity_rows(trials, settings.granularity)
-    if not chosen.any():
+    selected = np.isin(subject, settings.subjects or present) & granularity_rows(trials, settings.granularity)
+    if not selected.any():
         raise NeuroCanvasError(
             f"granularity: {first} holds no trial of {settings.granularity} for these subjects; choose another, or all."
         )
-    rows = np.flatnonzero(chosen)
     if settings.unit == "auto" and not converted:  # a store was checked when it was made
-        check_volts(paths, trials, file, rows)
-    trials = trials[rows]
+        check_volts(paths, trials, file, np.flatnonzero(selected))
+    trials = trials[selected]
     return replace(trials, images=Images.from_folder(settings.pictures or root, trials.column("image").tolist()))
 
 
@@ -76,15 +75,15 @@ def check_volts(paths: Sequence[Path], trials: Trials, file: np.ndarray, rows: n
     low, high = PLAUSIBLE_MICROVOLTS
     typical, units = {}, {}
     for number in np.unique(file[rows]).tolist():
-        held, path = rows[file[rows] == number], paths[number]
-        some = np.unique(held[np.linspace(0, len(held) - 1, 9).astype(int)])
-        typical[path] = float(np.median(trials.read(some).std(axis=(1, 2)))) / MICROVOLTS["auto"]
+        in_file, path = rows[file[rows] == number], paths[number]
+        sample = np.unique(in_file[np.linspace(0, len(in_file) - 1, 9).astype(int)])
+        typical[path] = float(np.median(trials.read(sample).std(axis=(1, 2)))) / MICROVOLTS["auto"]
         units[path] = next((unit for unit in UNITS if low <= typical[path] * UNITS[unit] <= high), None)
-    path, unit = next((found for found in units.items() if found[1] != "V"), (None, None))
+    path, unit = next(((path, unit) for path, unit in units.items() if unit != "V"), (None, None))
     if path is None:
         return
     looks = f"the values look like {unit.replace('u', 'µ')}" if unit else "no unit of voltage fits"
-    others = [f"{one.name} seems to be in {its or 'none'}" for one, its in units.items() if its != unit]
+    others = [f"{other.name} seems to be in {its or 'none'}" for other, its in units.items() if its != unit]
     if others:
         advice = f"; --unit holds for all files, and {others[0]}: convert them to one unit, or open them separately"
     else:
@@ -103,6 +102,8 @@ def find_released(root: Path) -> list[Path]:
 
 def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray]:
     """Open the released files of a folder, reading no signal: files, trials, and which file holds each: (n_trials,)."""
+    import pandas as pd
+
     paths = find_released(root)
     if not paths:
         raise NeuroCanvasError(
@@ -110,55 +111,50 @@ def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray
             "download it there or make one (`simulate`)."
         )
     records: list[dict[str, Any]] = []
-    held: set[int] = set()
-    counts = []
-    for path in paths:
-        part = _load(path)
-        own = {record["subject"] for record in part}
-        if both := own & held:  # its trials would appear in both training and test
+    file: list[int] = []
+    for number, path in enumerate(paths):
+        loaded = _load(path)
+        if twice := {record["subject"] for record in loaded} & {record["subject"] for record in records}:
+            # its trials would appear in both training and test
             raise NeuroCanvasError(
-                f"{path}: subject {min(both)} is in {paths[0].name} too; {' and '.join(HALVES)} hold "
+                f"{path}: subject {min(twice)} is in {paths[0].name} too; {' and '.join(HALVES)} hold "
                 "subjects 0-7 and 8-15, so get the right one."
             )
-        held |= own
-        records += part
-        counts.append(len(part))
-    file = np.repeat(np.arange(len(paths)), counts)
-    again = np.array([path.name == STAGE2 for path in paths])[file]
-    subject = np.array(
-        [STAGE2_SUBJECTS[record["subject"]] if late else record["subject"] for record, late in zip(records, again)],
-        dtype=np.int64,
-    )
-    run = np.array([STAGE2_RUNS[record["stage"]] if late else 0 for record, late in zip(records, again)])
-    order = np.zeros_like(subject)
-    for one in np.unique(subject):
-        rows = np.flatnonzero(subject == one)
-        order[rows[np.lexsort((run[rows], again[rows]))]] = np.arange(len(rows))  # stable: else as in the file
-    shown = {"image": "image", "concept": "label", "granularity": "granularity"}
-    columns = {name: [record[field] for record in records] for name, field in shown.items()}
-    metadata = make_metadata({
-        "subject": subject, "session": again.astype(int), "run": run, "order": order, **columns
+        records += loaded
+        file += [number] * len(loaded)
+    late = [paths[number].name == STAGE2 for number in file]
+    table = pd.DataFrame({
+        "subject": [STAGE2_SUBJECTS[r["subject"]] if again else r["subject"] for r, again in zip(records, late)],
+        "session": np.array(late, dtype=int),
+        "run": [STAGE2_RUNS[record["stage"]] if again else 0 for record, again in zip(records, late)],
+        "image": [record["image"] for record in records],
+        "concept": [record["label"] for record in records],
+        "granularity": [record["granularity"] for record in records],
     })  # fmt: skip
+    # recorded as in the file, but for the passes of stage 2
+    table["order"] = table.sort_values(["subject", "session", "run"], kind="stable").groupby("subject").cumcount()
+    metadata = make_metadata(table)
     factor = np.float32(MICROVOLTS[unit])
 
     def read(indices: np.ndarray) -> np.ndarray:
         signal = np.empty((len(indices), len(CH_NAMES), SPEC.n_times), dtype=np.float32)
-        for place, index in enumerate(indices):
-            signal[place] = records[index]["eeg_data"].detach().float().numpy()
+        for trial, index in zip(signal, indices, strict=True):
+            trial[:] = records[index]["eeg_data"].detach().float().numpy()
         low, high = signal.min(axis=2), signal.max(axis=2)  # NaN and infinity propagate to min or max
         broken = ~(np.isfinite(low) & np.isfinite(high))
         for bad, problem in ((broken, "NaN or infinite values in channel {}"), (low == high, "channel {} is flat")):
             if bad.any():
-                place, channel = np.argwhere(bad)[0]
-                record, path = records[indices[place]], paths[file[indices[place]]]
+                trial, channel = np.argwhere(bad)[0]
+                index = indices[trial]
                 raise NeuroCanvasError(
-                    f"{path}: trial {indices[place]} of the file (subject {record['subject']}, {record['image']}): "
-                    f"{problem.format(CH_NAMES[channel])}; repair the channel or leave the trial out."
+                    f"{paths[file[index]]}: trial {index} of the file (subject {records[index]['subject']}, "
+                    f"{records[index]['image']}): {problem.format(CH_NAMES[channel])}; repair the channel or leave "
+                    "the trial out."
                 )
         signal *= factor
         return signal
 
-    return paths, Trials(metadata, SPEC, read, torch_fingerprint(paths, PURPOSE)), file
+    return paths, Trials(metadata, SPEC, read, torch_fingerprint(paths, PURPOSE)), np.array(file)
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
@@ -168,18 +164,18 @@ def _load(path: Path) -> list[dict[str, Any]]:
     content = read_torch(path, PURPOSE)
     records, labels = (content.get(key) if isinstance(content, dict) else None for key in ("dataset", "labels"))
     if not isinstance(records, list) or not isinstance(labels, list) or not records:
-        found = f"the keys {list(content)[:5]!r:.200}" if isinstance(content, dict) else type(content).__name__
+        content_type = f"the keys {list(content)[:5]!r:.200}" if isinstance(content, dict) else type(content).__name__
         raise NeuroCanvasError(
             f"{path}: not an EEG-ImageNet file; it needs lists of trials in dataset and of concepts in labels, "
-            f"and has {found}."
+            f"and has {content_type}."
         )
-    known = {label for label in labels if isinstance(label, str) and is_name(label)}
-    for place, record in enumerate(records):
+    names = {label for label in labels if isinstance(label, str) and is_name(label)}
+    for number, record in enumerate(records):
         fields = record if isinstance(record, dict) else {}
         wrong = [name for name, kind in _FIELDS.items() if not isinstance(fields.get(name), kind)]
         if wrong:
             raise NeuroCanvasError(
-                f"{path}: trial {place}: {', '.join(wrong)} missing or of the wrong type; not an EEG-ImageNet file."
+                f"{path}: trial {number}: {', '.join(wrong)} missing or of the wrong type; not an EEG-ImageNet file."
             )
         signal, subject = fields.get("eeg_data"), fields["subject"]
         shape = tuple(signal.shape) if isinstance(signal, torch.Tensor) else None
@@ -188,8 +184,8 @@ def _load(path: Path) -> list[dict[str, Any]]:
         elif signal is None or shape != (len(CH_NAMES), SPEC.n_times) or not signal.is_floating_point():
             size = f"({len(CH_NAMES)} channels, {SPEC.n_times} samples)"
             problem = f"eeg_data must be floating-point, {size}; got {shape}"
-        elif fields["label"] not in known:
-            problem = f"label {fields['label']!r} is not among the file's {len(known)} labels"
+        elif fields["label"] not in names:
+            problem = f"label {fields['label']!r} is not among the file's {len(names)} labels"
         elif fields["granularity"] not in ("coarse", "fine"):
             problem = f"granularity must be coarse or fine; got {fields['granularity']!r}"
         elif not is_name(fields["image"]):
@@ -201,7 +197,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
             problem = f"stage must be one of {runs} in a stage-2 file; got {fields.get('stage')!r}"
         else:
             continue
-        raise NeuroCanvasError(f"{path}: trial {place} of subject {subject}: {problem}.")
+        raise NeuroCanvasError(f"{path}: trial {number} of subject {subject}: {problem}.")
     return records
 
 
@@ -223,5 +219,5 @@ def granularity_rows(trials: Trials, granularity: str) -> np.ndarray:
     if granularity == "coarse":
         return granularities == granularity
     group = int(granularity.removeprefix("fine"))
-    chosen = [concept for concept, number in fine_groups(trials.y, granularities).items() if number == group]
-    return (granularities == "fine") & np.isin(trials.y, chosen)
+    concepts = [concept for concept, number in fine_groups(trials.y, granularities).items() if number == group]
+    return (granularities == "fine") & np.isin(trials.y, concepts)

@@ -15,7 +15,7 @@ from neurocanvas.errors import NeuroCanvasError, check_inside
 LARGEST = 64 * 2**20
 
 _ID = re.compile(r"n\d+_\w+\.(?:JPEG|jpg|jpeg|png)")
-_HUGGING_FACE = re.compile(r"(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)")
+_HUGGING_FACE = re.compile(r"^(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)$")
 
 
 def import_pictures(
@@ -32,7 +32,7 @@ def import_pictures(
     missing = {name: path for name, path in wanted.items() if not path.is_file()}
     progress(len(wanted) - len(missing))
     for name, content in _pictures(Path(source), missing):
-        check_inside(Path(root) / PICTURES_FOLDER, f"{missing[name].parent.name}/{name}", "pictures")
+        check_inside(Path(root) / PICTURES_FOLDER, f"{missing[name].parent.name}/{name}", "images")
         write_text(missing.pop(name), content)
         progress(1)
     return sorted(missing)
@@ -75,8 +75,8 @@ class _Member(tarfile.TarInfo):
         """Check the size; tarfile calls this hook before it reads anything of a member."""
         if self.size > LARGEST and self.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE):
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return found
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
 
 
 def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool = False) -> Iterator[tuple[str, bytes]]:
@@ -90,12 +90,11 @@ def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool 
             continue
         if name.endswith(".tar"):
             if not inner and _may_hold(name, missing):
-                with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as one:
-                    yield from _members(one, missing, inner=True)
+                with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as inner_archive:
+                    yield from _members(inner_archive, missing, inner=True)
             continue
         # Hugging Face's train_images_0.tar.gz names them <image>_<wnid>.JPEG
-        twice = _HUGGING_FACE.fullmatch(name)
-        name = twice["stem"] + twice["ending"] if twice else name
+        name = _HUGGING_FACE.sub(r"\g<stem>\g<ending>", name)
         if name in missing:
             if member.size > LARGEST:
                 raise tarfile.ReadError(f"{name} of {member.size:,} bytes, {LARGEST:,} are allowed")

@@ -158,25 +158,22 @@ class Images:
         NeuroCanvasError
             If `ids` is None and there is no such folder, or no image in it; or if an id is not a file name.
         """
-        places = [Path(root) / name for name in IMAGENET_FOLDERS]
-        folder = next((one for one in places if any(map(Path.is_dir, one.glob("n[0-9]*")))), places[0])
+        folders = [Path(root) / name for name in IMAGENET_FOLDERS]
+        folder = next((path for path in folders if any(map(Path.is_dir, path.glob("n[0-9]*")))), folders[0])
         if ids is None:
             check_folder(folder, "the images, as <wnid>/<image id>")
-            found = {
-                path.name: path
-                for path in sorted(folder.glob("*/*"))
-                if path.suffix.lower() in (".jpeg", ".jpg", ".png")
-            }
-            if not found:
+            paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in (".jpeg", ".jpg", ".png"))
+            files = {path.name: path for path in paths}
+            if not files:
                 raise NeuroCanvasError(f"{folder}: no images; they belong there as <wnid>/<image id>.")
         else:
-            found = {name: folder / name.split("_")[0] / name for name in sorted(set(ids))}
-        for name in found:
+            files = {name: folder / name.split("_")[0] / name for name in sorted(set(ids))}
+        for name in files:
             check_name(folder, name, "stimulus")
-        concepts = {name: path.parent.name for name, path in found.items()}
-        known = {**IMAGENET_CONCEPTS, **read_names(root)}
-        names = {concept: known.get(concept, concept) for concept in dict.fromkeys(concepts.values())}
-        return cls(tuple(found), concepts, names, found, folder)
+        concepts = {name: path.parent.name for name, path in files.items()}
+        english = {**IMAGENET_CONCEPTS, **read_names(root)}
+        names = {concept: english.get(concept, concept) for concept in dict.fromkeys(concepts.values())}
+        return cls(tuple(files), concepts, names, files, folder)
 
     @classmethod
     def from_gratings(cls) -> Images:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from statistics import multimode
 from typing import Any, cast
 
 import numpy as np
@@ -13,9 +11,9 @@ from neurocanvas.artifacts import sidecar_path
 from neurocanvas.config import DataSettings
 from neurocanvas.data.eeg_imagenet import find_released, fine_groups, open_eeg_imagenet
 from neurocanvas.data.images import Images, read_names
-from neurocanvas.data.splits import blocked_trials, groups
+from neurocanvas.data.splits import blocked_trials
 from neurocanvas.data.store import ARRAY, TABLE
-from neurocanvas.data.trials import Trials, unique_names
+from neurocanvas.data.trials import Trials, natural_key
 from neurocanvas.errors import check_option
 
 _SAMPLED = 20
@@ -52,7 +50,7 @@ def describe(report: dict[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
     """Lay a report out as titled tables for reading; empty tables are left out."""
     pictures, unit = report["pictures"], report["unit"]
     facts = {
-        "files": ", ".join(f"{one['file']} ({one['bytes'] / 1e6:,.1f} MB)" for one in report["files"]),
+        "files": ", ".join(f"{file['file']} ({file['bytes'] / 1e6:,.1f} MB)" for file in report["files"]),
         "trials": f"{report['trials']:,} of {report['concepts']} concepts",
         "signal": f"{report['channels']} channels, {report['samples']} samples at {report['sampling rate']:g} Hz",
         "unit": f"{unit['file']}; typical standard deviation {unit['µV']} µV",
@@ -73,73 +71,56 @@ def _as_text(row: dict[str, Any]) -> dict[str, str]:
     words = {True: "yes", False: "no", None: ""}
     return {
         name: words[value] if value is None or isinstance(value, bool)
-        else ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict)
+        else ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict)
         else str(value)
         for name, value in row.items()
     }  # fmt: skip
 
 
-def _sessions(trials: Trials) -> list[tuple[str, str, np.ndarray]]:
-    """Subject, session and rows of every recording."""
-    subject, session = trials.column("subject"), trials.column("session")
-    recording = groups(trials, "session")
-    found = (np.flatnonzero(recording == number) for number in range(recording.max() + 1))
-    return [(str(subject[rows[0]]), str(session[rows[0]]), rows) for rows in found]
-
-
 def _recordings(trials: Trials) -> list[dict[str, Any]]:
     """Trials, concepts, blocks and design of every subject and session."""
-    blocked = blocked_trials(trials)
-    return [
+    table = trials.metadata.assign(blocked=blocked_trials(trials)).groupby(["subject", "session"])
+    rows = [
         {
-            "subject": subject,
-            "session": session,
-            "trials": len(rows),
-            "concepts": len(np.unique(trials.column("concept")[rows])),
-            "blocks": len(np.unique(trials.column("block")[rows])),
-            "blocked": bool(blocked[rows].any()),
+            "subject": str(subject),
+            "session": str(session),
+            "trials": len(recording),
+            "concepts": recording["concept"].nunique(),
+            "blocks": recording["block"].nunique(),
+            "blocked": bool(recording["blocked"].any()),
         }
-        for subject, session, rows in _sessions(trials)
+        for (subject, session), recording in table
     ]
+    return sorted(rows, key=lambda row: (natural_key(row["subject"]), natural_key(row["session"])))
 
 
 def _concepts(trials: Trials, images: Images, root: str) -> list[dict[str, Any]]:
     """Names, granularity, trials and blocks of every concept, in the order of groups and wnids."""
-    concept, granularity = trials.column("concept"), trials.column("granularity")
-    group_of, chinese = fine_groups(concept, granularity), read_names(root, "ch")
-    found = []
-    for wnid in np.unique(concept).tolist():
-        rows = concept == wnid
-        blocks = groups(trials[rows], "block")
+    group_of, chinese = fine_groups(trials.y, trials.column("granularity")), read_names(root, "ch")
+    rows = []
+    for wnid, table in trials.metadata.groupby("concept"):
         row = {
             "concept": wnid,
             "name": images.names.get(wnid, wnid),  # a label need not be that of the image's folder
             "granularity": f"fine{group_of[wnid]}" if wnid in group_of else "coarse",
-            "trials": int(rows.sum()),
-            "blocks": int(blocks.max()) + 1,
+            "trials": len(table),
+            "blocks": len(table[["subject", "session", "block"]].drop_duplicates()),
         }
-        found.append({**row, "Chinese": chinese.get(wnid, "")} if chinese else row)
-    return sorted(found, key=lambda row: (row["granularity"] == "coarse", row["granularity"], row["concept"]))
+        rows.append({**row, "Chinese": chinese.get(wnid, "")} if chinese else row)
+    return sorted(rows, key=lambda row: (row["granularity"] == "coarse", row["granularity"], row["concept"]))
 
 
 def _unusual(trials: Trials) -> list[dict[str, Any]]:
     """Recordings whose number of trials is not the most frequent of their session, and what they lack."""
-    found, concept, everything = [], trials.y, _sessions(trials)
-    for session in unique_names(trials.column("session")):
-        recordings = [(subject, rows) for subject, one, rows in everything if one == session]
-        usual = max(multimode(len(rows) for _, rows in recordings))  # the largest where several are as frequent
-        counts = {subject: Counter(concept[rows].tolist()) for subject, rows in recordings}
-        each = {wnid: max(multimode(one[wnid] for one in counts.values())) for wnid in np.unique(concept).tolist()}
-        for subject, rows in recordings:
-            if len(rows) != usual:
-                lacking = {wnid: n - counts[subject][wnid] for wnid, n in each.items()}
-                found.append(
-                    {
-                        "subject": subject,
-                        "session": session,
-                        "trials": len(rows),
-                        "usual": usual,
-                        "lacking": {wnid: n for wnid, n in lacking.items() if n > 0},
-                    }
-                )
-    return found
+    rows = []
+    for session, table in sorted(trials.metadata.groupby("session"), key=lambda group: natural_key(group[0])):
+        counts = table.groupby(["subject", "concept"]).size().unstack(fill_value=0)  # of trials
+        n_trials = counts.sum(axis=1)
+        usual, usual_counts = n_trials.mode().max(), counts.mode().max()  # the largest where several are as frequent
+        for subject in sorted(counts.index[n_trials != usual], key=natural_key):
+            lacking = usual_counts - counts.loc[subject]
+            rows.append({
+                "subject": subject, "session": session, "trials": int(n_trials[subject]), "usual": int(usual),
+                "lacking": {wnid: int(n) for wnid, n in lacking.items() if n > 0},
+            })  # fmt: skip
+    return rows

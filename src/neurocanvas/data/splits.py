@@ -1,4 +1,4 @@
-"""Folds of training, validation and test trials, proved disjoint by what their protocol promises."""
+"""Folds of training, validation and test trials, checked to be disjoint as their protocol requires."""
 
 from __future__ import annotations
 
@@ -186,26 +186,36 @@ class Split:
 
 
 def groups(trials: Trials, *columns: str) -> np.ndarray:
-    """Group number of every trial, from 0; trials that share all of the columns share one: (n_trials,)."""
-    group = np.zeros(len(trials), dtype=np.int64)
-    outer = {column: [name for name in COUNTED_WITHIN.get(column, ()) if name in trials.metadata] for column in columns}
-    for name in dict.fromkeys(name for column in columns for name in (*outer[column], column)):
-        values = trials.column(name)
-        code = ranks(values) if name in NAMING else np.unique(values, return_inverse=True)[1]
-        group = np.unique(group * (code.max(initial=0) + 1) + code, return_inverse=True)[1]
-    return group
+    """Group number of every trial, from 0, in natural order; trials that share all columns share a group."""
+    outer = [name for column in columns for name in COUNTED_WITHIN.get(column, ()) if name in trials.metadata]
+    values = {name: trials.column(name) for name in (*outer, *columns)}
+    codes = [ranks(v) if name in NAMING else np.unique(v, return_inverse=True)[1] for name, v in values.items()]
+    joint = np.ravel_multi_index(codes, [code.max(initial=0) + 1 for code in codes])
+    return np.unique(joint, return_inverse=True)[1].reshape(-1)
+
+
+def _recordings(trials: Trials, *columns: str) -> np.ndarray:
+    """Group numbers by the first of some columns that the trials have, else by subject."""
+    return groups(trials, next(name for name in (*columns, "subject") if name in trials.metadata))
 
 
 def in_recorded_order(trials: Trials) -> np.ndarray:
-    """Rows sorted by subject, session and place in the recording, (n_trials,)."""
-    where = groups(trials, "session" if "session" in trials.metadata else "subject")
-    return np.lexsort([trials.column("order"), where])
+    """Rows sorted by subject, session and order, (n_trials,)."""
+    return np.lexsort([trials.column("order"), _recordings(trials, "session")])
+
+
+def _positions(trials: Trials, group: np.ndarray) -> np.ndarray:
+    """Position of every trial within its group, from 0, as recorded."""
+    import pandas as pd
+
+    recorded, position = in_recorded_order(trials), np.empty(len(trials), dtype=np.int64)
+    position[recorded] = pd.Series(recorded).groupby(group[recorded]).cumcount()
+    return position
 
 
 def blocked_trials(trials: Trials) -> np.ndarray:
     """Whether the concepts of each trial's session came in blocks, judged by their order: bool, (n_trials,)."""
-    recorded, concept = in_recorded_order(trials), groups(trials, "concept")
-    session = groups(trials, "session" if "session" in trials.metadata else "subject")
+    recorded, concept, session = in_recorded_order(trials), groups(trials, "concept"), _recordings(trials, "session")
     blocked = np.zeros(len(trials), dtype=bool)
     for number in np.unique(session):
         rows = recorded[session[recorded] == number]
@@ -214,7 +224,7 @@ def blocked_trials(trials: Trials) -> np.ndarray:
             # In random order each of the n - 1 steps changes the concept with probability
             # 1 - Σ n_c(n_c - 1) / (n(n - 1)), n_c trials per concept. Fewer than half of these changes: blocked.
             expected = (n - 1) * (1 - np.sum(counts * (counts - 1)) / (n * (n - 1)))
-            blocked[rows] = np.sum(concept[rows][1:] != concept[rows][:-1]) < expected / 2
+            blocked[rows] = np.count_nonzero(np.diff(concept[rows])) < expected / 2
     return blocked
 
 
@@ -297,154 +307,143 @@ def make_split(
             f"split: trials of one subject are needed, or the one to test; got subjects {', '.join(present)}."
         )
     subject = present[0] if subject is None else check_option("subject", str(subject), present)
-    own = np.flatnonzero(trials.column("subject") == subject)
-    if len(concepts := np.unique(trials.y[own])) < 2:
+    rows = np.flatnonzero(trials.column("subject") == subject)
+    if len(concepts := np.unique(trials.y[rows])) < 2:
         raise NeuroCanvasError(f"split: at least 2 concepts are needed; subject {subject} has only {concepts[0]}.")
-    folds = how.split(trials, own, settings)
-    return Split(settings.protocol, tuple(_with_findings(trials, own, folds, settings)), trials.names)
+    folds = how.split(trials, rows, settings)
+    for fold in folds:
+        for column, pairs in how.disjoint.items():
+            prove_disjoint(fold, trials, column, *pairs)
+    return Split(settings.protocol, tuple(_with_findings(trials, rows, folds, settings)), trials.names)
 
 
-def _with_findings(trials: Trials, own: np.ndarray, folds: list[Fold], settings: SplitSettings) -> Iterator[Fold]:
+def _with_findings(trials: Trials, rows: np.ndarray, folds: list[Fold], settings: SplitSettings) -> Iterator[Fold]:
     """Add the findings of each fold; raise if a block is on both sides and that was not accepted."""
     block, blocked, gapped = groups(trials, "block"), blocked_trials(trials), settings.protocol == GAPPED
-    image = groups(trials, "image") if "image" in trials.metadata else None
+    image = trials.column("image") if "image" in trials.metadata else None
     for fold in folds:
-        known, findings = np.concatenate([fold.pretrain, fold.train, fold.validation]), list(fold.findings)
-        if np.isin(block[fold.test[blocked[fold.test]]], block[known[blocked[known]]]).any():
+        fitted, findings = np.concatenate([fold.pretrain, fold.train, fold.validation]), list(fold.findings)
+        train, test = fitted[blocked[fitted]], fold.test[blocked[fold.test]]
+        if np.isin(block[test], block[train]).any():
             if not settings.accept_block_confound:
                 best = "" if gapped else f", best under {GAPPED}"
                 raise NeuroCanvasError(
                     f"split {fold.name}: concepts came in blocks, and trials of one block would train and test, so "
-                    f"drift alone can be decoded. Test whole blocks by {whole_block_protocols(trials, own)}; or set "
+                    f"drift alone can be decoded. Test whole blocks by {_whole_block_protocols(trials, rows)}; or set "
                     f"accept_block_confound = true (--accept-block-confound){best}, for results that carry a warning."
                 )
-            findings.append(
-                finding("gap-on-both-sides", gap=settings.gap) if gapped else finding("block-on-both-sides")
-            )
-        if image is not None and np.isin(image[fold.test], image[known]).any():
+            gap = finding("gap-on-both-sides", gap=settings.gap)
+            findings.append(gap if gapped else finding("block-on-both-sides"))
+        if image is not None and np.isin(image[fold.test], image[fitted]).any():
             findings.append(finding("pictures-repeat"))
-        if _repeats_order(trials, known[blocked[known]], fold.test[blocked[fold.test]]):
+        if _repeats_order(trials, train, test):
             findings.append(finding("order-repeats"))
         yield replace(fold, findings=tuple(findings), names=trials.names)
 
 
-def _repeats_order(trials: Trials, known: np.ndarray, test: np.ndarray) -> bool:
+def _repeats_order(trials: Trials, train: np.ndarray, test: np.ndarray) -> bool:
     """Whether blocks of concepts came in nearly the same order in the training recordings and in a tested one."""
-    recording = groups(trials, next(name for name in ("run", "session", "subject") if name in trials.metadata))
-    concept, recorded, place = groups(trials, "concept"), in_recorded_order(trials), np.empty(len(trials))
-    for number in np.unique(recording):
-        rows = recorded[recording[recorded] == number]
-        place[rows] = np.arange(len(rows)) / len(rows)
-    test, n = test[~np.isin(recording[test], recording[known])], concept.max() + 1
-    means = []  # place of every concept in the training recordings, then in each tested one; NaN where it is missing
-    for rows in (known, *(test[recording[test] == number] for number in np.unique(recording[test]))):
-        sums, counts = np.bincount(concept[rows], place[rows], n), np.bincount(concept[rows], minlength=n)
-        means.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
-    for tested in means[1:]:
-        places = np.stack([means[0], tested])
-        places = places[:, np.isfinite(places).all(axis=0)]
-        if (n_both := places.shape[1]) > 2:
+    import pandas as pd
+
+    recording = _recordings(trials, "run", "session")
+    position = _positions(trials, recording) / np.bincount(recording)[recording]
+    test = test[~np.isin(recording[test], recording[train])]
+    concept = trials.y
+    trained = pd.Series(position[train]).groupby(concept[train]).mean()
+    for number in np.unique(recording[test]):
+        rows = test[recording[test] == number]
+        tested = pd.Series(position[rows]).groupby(concept[rows]).mean()
+        means = pd.concat([trained, tested], axis=1, join="inner")
+        if len(means) > 2:
             # 2.33 standard errors of a rank correlation: beyond what one random order in a hundred reaches
-            order = places.argsort(axis=1).argsort(axis=1)
-            if np.corrcoef(*order)[0, 1] >= min(max(SAME_ORDER, 2.33 / np.sqrt(n_both - 1)), 0.999):
+            limit = min(max(SAME_ORDER, 2.33 / np.sqrt(len(means) - 1)), 0.999)
+            if means.rank().corr().iloc[0, 1] >= limit:
                 return True
     return False
 
 
-def _by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+def _by_stimulus(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Hold out `test_fraction` of each concept's stimuli, with all of their trials."""
     rng = np.random.default_rng(settings.seed)
-    rest, test = _hold_out_images(trials, own, settings.test_fraction, rng)
+    rest, test = _hold_out_images(trials, rows, settings.test_fraction, rng)
     train, val = _hold_out_images(trials, rest, settings.val_fraction, rng)
-    fold = Fold("by-stimulus", train, val, test, STIMULUS_RULE.format(settings.val_fraction))
-    return [prove_disjoint(fold, trials, "image", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
+    return [Fold("by-stimulus", train, val, test, STIMULUS_RULE.format(settings.val_fraction))]
 
 
-def _kfold_by_stimulus(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+def _kfold_by_stimulus(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Deal each concept's stimuli into `folds` parts, and test each part in turn."""
+    # StratifiedGroupKFold balances trials rather than stimuli, and would draw other folds.
     rng = np.random.default_rng(settings.seed)
-    image, first = np.unique(trials.column("image")[own], return_index=True)
-    concept, part = trials.column("concept")[own][first], np.empty(len(image), dtype=np.int64)
-    for name in np.unique(concept):
-        (members,) = np.nonzero(concept == name)
-        if len(members) < settings.folds:
+    fold_of: dict[str, int] = {}
+    for concept, images in _images_of_concepts(trials, rows):
+        if len(images) < settings.folds:
             raise NeuroCanvasError(
-                f"protocol kfold-by-stimulus: concept {name} has {len(members)} stimuli, fewer than {settings.folds} "
-                "folds; lower split.folds, or use leave-run-out if every image was shown in every run."
+                f"protocol kfold-by-stimulus: concept {concept} has {len(images)} stimuli, fewer than "
+                f"{settings.folds} folds; lower split.folds, or use leave-run-out if every image was shown in every "
+                "run."
             )
-        part[rng.permutation(members)] = np.arange(len(members)) % settings.folds
-    part_of = part[np.searchsorted(image, trials.column("image")[own])]
-    folds = []
+        fold_of.update(zip(rng.permutation(images).tolist(), np.arange(len(images)) % settings.folds))
+    number_of = np.array([fold_of[image] for image in trials.column("image")[rows]])
+    rule, folds = STIMULUS_RULE.format(settings.val_fraction), []
     for number in range(settings.folds):
-        train, val = _hold_out_images(trials, own[part_of != number], settings.val_fraction, rng)
-        name = f"kfold-by-stimulus, fold {number}"
-        fold = Fold(name, train, val, own[part_of == number], STIMULUS_RULE.format(settings.val_fraction))
-        folds.append(prove_disjoint(fold, trials, "image", TRAIN_TEST, VAL_TEST, TRAIN_VAL))
+        train, val = _hold_out_images(trials, rows[number_of != number], settings.val_fraction, rng)
+        folds.append(Fold(f"kfold-by-stimulus, fold {number}", train, val, rows[number_of == number], rule))
     return folds
 
 
-def _leave_run_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+def _leave_run_out(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Test each run in turn; images may repeat across runs, so no stimulus can be held out for validation."""
-    run = groups(trials, "run")
-    session = trials.column("session") if "session" in trials.metadata else np.full(len(trials), "0")
-    several_sessions = len(np.unique(session[own])) > 1
-    if len(np.unique(run[own])) < 2:
+    run = groups(trials, "run")[rows]
+    if len(np.unique(run)) < 2:
         raise NeuroCanvasError("protocol leave-run-out: at least 2 runs are needed; got 1. Use by-stimulus.")
-    folds = []
-    for number in np.unique(run[own]):
-        test = own[run[own] == number]
-        where = f"run {trials.column('run')[test[0]]}"
-        name = f"leave-run-out, session {session[test[0]]} {where}" if several_sessions else f"leave-run-out, {where}"
-        train, val, rule = _cut_tails(trials, own[run[own] != number], settings.val_fraction)
-        folds.append(prove_disjoint(Fold(name, train, val, test, rule), trials, "run", TRAIN_TEST, VAL_TEST))
+    session = trials.column("session") if "session" in trials.metadata else np.full(len(trials), "0")
+    several_sessions, folds = len(np.unique(session[rows])) > 1, []
+    for train, val, test, rule in _leave_one_group_out(trials, rows, run, settings):
+        where = f"session {session[test[0]]} " if several_sessions else ""
+        folds.append(Fold(f"leave-run-out, {where}run {trials.column('run')[test[0]]}", train, val, test, rule))
     return folds
 
 
-def _leave_block_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+def _leave_block_out(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Test the k-th block of every concept in fold k."""
-    if not blocked_trials(trials)[own].all():
+    import pandas as pd
+
+    if not blocked_trials(trials)[rows].all():
         raise NeuroCanvasError(
             "protocol leave-block-out: concepts must come in blocks in every session; here they come in mixed order. "
             "Use by-stimulus or kfold-by-stimulus."
         )
-    block, concept, turn = groups(trials, "block"), trials.column("concept"), np.empty(len(trials), dtype=np.int64)
-    recorded = in_recorded_order(trials)
-    recorded = recorded[np.isin(recorded, own)]
-    for name in np.unique(concept[own]):
-        rows = recorded[concept[recorded] == name]
-        blocks = list(dict.fromkeys(block[rows].tolist()))
-        if len(blocks) < 2:
+    recorded, concept = np.argsort(_positions(trials, groups(trials, "subject"))[rows]), trials.y[rows]
+    block = pd.Series(groups(trials, "block")[rows])[recorded]
+    number = block.groupby(concept[recorded]).transform(lambda blocks: pd.factorize(blocks)[0]).sort_index().to_numpy()
+    for name in np.unique(concept):
+        if not number[concept == name].any():
             raise NeuroCanvasError(
                 f"protocol leave-block-out: concept {name} has one block only. Use "
-                f"{whole_block_protocols(trials, own)}; or within-block-gap with accept_block_confound = true."
+                f"{_whole_block_protocols(trials, rows)}; or within-block-gap with accept_block_confound = true."
             )
-        turn[rows] = [blocks.index(one) for one in block[rows]]
-    folds = []
-    for number in range(turn[own].max() + 1):
-        train, val, rule = _cut_tails(trials, own[turn[own] != number], settings.val_fraction)
-        name = f"leave-block-out, block {number} of every concept"
-        fold = Fold(name, train, val, own[turn[own] == number], rule)
-        folds.append(prove_disjoint(fold, trials, "block", TRAIN_TEST, VAL_TEST))
-    return folds
+    folds = _leave_one_group_out(trials, rows, number, settings)
+    return [
+        Fold(f"leave-block-out, block {number} of every concept", train, val, test, rule)
+        for number, (train, val, test, rule) in enumerate(folds)
+    ]
 
 
-def _leave_session_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+def _leave_session_out(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Test each session in turn, trained on the subject's others: CrossPT's cross-time where there are two."""
-    check_sessions(trials, own, "leave-session-out")
-    session = trials.column("session")[own]
+    check_sessions(trials, rows, "leave-session-out")
     folds = []
-    for number in unique_names(session):
-        train, val, rule = _cut_tails(trials, own[session != number], settings.val_fraction)
-        test, lost = _trained_concepts(trials, own[session == number], train)
-        fold = Fold(f"leave-session-out, session {number}", train, val, test, rule, lost)
-        folds.append(prove_disjoint(fold, trials, "session", TRAIN_TEST, VAL_TEST))
+    for train, val, test, rule in _leave_one_group_out(trials, rows, groups(trials, "session")[rows], settings):
+        name = f"leave-session-out, session {trials.column('session')[test[0]]}"
+        test, untrained = _trained_concepts(trials, test, train)
+        folds.append(Fold(name, train, val, test, rule, untrained))
     return folds
 
 
-def _leave_subject_out(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
-    """Test all trials of the subject, trained on others and chosen on yet others: CrossPT's cross-participant."""
+def _leave_subject_out(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
+    """Test all trials of the subject; train on others, validate on yet others: CrossPT's cross-participant."""
     subject = trials.column("subject")
-    tested, present = str(subject[own[0]]), np.array(unique_names(subject))
+    tested, present = str(subject[rows[0]]), np.array(unique_names(subject))
     others = present[present != tested]
     if len(others) < 2:
         raise NeuroCanvasError(
@@ -452,51 +451,48 @@ def _leave_subject_out(trials: Trials, own: np.ndarray, settings: SplitSettings)
             f"{', '.join(present)}."
         )
     count = min(max(1, round(settings.val_fraction * len(others))), len(others) - 1)
-    chosen = np.random.default_rng([settings.seed, seed_of(tested)]).choice(others, count, replace=False)
-    val = np.flatnonzero(np.isin(subject, chosen))
-    train = np.flatnonzero(np.isin(subject, np.setdiff1d(others, chosen)))
-    test, lost = _trained_concepts(trials, own, train)
-    rule = f"all trials of subjects {', '.join(unique_names(chosen))}, who do not train"
-    fold = Fold(f"leave-subject-out, subject {tested}", train, val, test, rule, lost)
-    return [prove_disjoint(fold, trials, "subject", TRAIN_TEST, VAL_TEST, TRAIN_VAL)]
+    validating = np.random.default_rng([settings.seed, seed_of(tested)]).choice(others, count, replace=False)
+    val = np.flatnonzero(np.isin(subject, validating))
+    train = np.flatnonzero(np.isin(subject, np.setdiff1d(others, validating)))
+    test, untrained = _trained_concepts(trials, rows, train)
+    rule = f"all trials of subjects {', '.join(unique_names(validating))}, who do not train"
+    return [Fold(f"leave-subject-out, subject {tested}", train, val, test, rule, untrained)]
 
 
-def _pretrain_finetune(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+def _pretrain_finetune(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Pre-train on others' first sessions, fine-tune on the subject's own, test its later ones: CrossPT's PT."""
-    check_sessions(trials, own, "pretrain-finetune")
-    subject, code, session = trials.column("subject"), groups(trials, "subject"), groups(trials, "session")
-    if not code.any():
+    import pandas as pd
+
+    check_sessions(trials, rows, "pretrain-finetune")
+    subject, session = trials.column("subject"), pd.Series(groups(trials, "session"))
+    tested = subject[rows[0]]
+    if (subject == tested).all():
         raise NeuroCanvasError("protocol pretrain-finetune: other subjects are needed to pre-train on; got none.")
-    starts = np.array([session[code == one].min() for one in range(code.max() + 1)])
-    first = session == starts[code]
-    pretrain = np.flatnonzero(first & (subject != subject[own[0]]))
-    train, val, rule = _cut_tails(trials, own[first[own]], settings.val_fraction)
-    test, lost = _trained_concepts(trials, own[~first[own]], np.concatenate([pretrain, train]))
-    name = f"pretrain-finetune, subject {subject[own[0]]}"
-    fold = Fold(name, train, val, test, f"{rule}, of the subject's own first session", lost, pretrain)
-    prove_disjoint(fold, trials, "session", TRAIN_TEST, VAL_TEST)
-    return [prove_disjoint(fold, trials, "subject", *(("pretrain", part) for part in ("train", "validation", "test")))]
+    first = (session == session.groupby(subject).transform("min")).to_numpy()
+    pretrain = np.flatnonzero(first & (subject != tested))
+    train, val, rule = _cut_tails(trials, rows[first[rows]], settings.val_fraction)
+    test, untrained = _trained_concepts(trials, rows[~first[rows]], np.concatenate([pretrain, train]))
+    rule = f"{rule}, of the subject's own first session"
+    return [Fold(f"pretrain-finetune, subject {tested}", train, val, test, rule, untrained, pretrain)]
 
 
-def _released(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+def _released(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Train on the first 30 of every 50 trials of a concept in a session, test the last 20, as in the released code."""
-    # Only validation is proved: train and test share blocks and may share stimuli, as in the released code.
-    place = _places(trials, own, "released") % RELEASED_BLOCK
+    position = _positions_in_concept(trials, rows, "released") % RELEASED_BLOCK
     rng = np.random.default_rng(settings.seed)
-    train, val = _hold_out_images(trials, own[place < RELEASED_TRAIN], settings.val_fraction, rng)
-    fold = Fold("released", train, val, own[place >= RELEASED_TRAIN], STIMULUS_RULE.format(settings.val_fraction))
-    return [prove_disjoint(fold, trials, "image", TRAIN_VAL)]
+    train, val = _hold_out_images(trials, rows[position < RELEASED_TRAIN], settings.val_fraction, rng)
+    return [Fold("released", train, val, rows[position >= RELEASED_TRAIN], STIMULUS_RULE.format(settings.val_fraction))]
 
 
-def _within_block_gap(trials: Trials, own: np.ndarray, settings: SplitSettings) -> list[Fold]:
+def _within_block_gap(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
     """Fold as `released` does, without the `gap` trials before every test part, and those after it."""
-    turn, place = np.divmod(_places(trials, own, "within-block-gap"), RELEASED_BLOCK)
-    until = RELEASED_TRAIN - settings.gap
-    starts = until - min(max(1, round(settings.val_fraction * until)), until - 1)
-    far = (place < until) & ((turn == 0) | (place >= settings.gap))
-    train, val, test = own[far & (place < starts)], own[far & (place >= starts)], own[place >= RELEASED_TRAIN]
-    rule = f"the last {until - starts} of the {until} training trials of each block"
-    return [Fold("within-block-gap", train, val, test, rule)]
+    block, position = np.divmod(_positions_in_concept(trials, rows, GAPPED), RELEASED_BLOCK)
+    stop = RELEASED_TRAIN - settings.gap
+    start = stop - min(max(1, round(settings.val_fraction * stop)), stop - 1)  # of the validation trials
+    outside = (position < stop) & ((block == 0) | (position >= settings.gap))
+    train, val = rows[outside & (position < start)], rows[outside & (position >= start)]
+    rule = f"the last {stop - start} of the {stop} training trials of each block"
+    return [Fold(GAPPED, train, val, rows[position >= RELEASED_TRAIN], rule)]
 
 
 @dataclass(frozen=True)
@@ -506,125 +502,139 @@ class Protocol:
     split: Callable[[Trials, np.ndarray, SplitSettings], list[Fold]]  # all trials, rows of the tested subject
     needs: tuple[str, ...] = ()  # columns beside subject, order, block and concept
     uses_others: bool = False  # whether other subjects' trials train
+    disjoint: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)  # column -> parts that share none
 
 
-# What each protocol does, its function says.
+# The docstring of each function describes the protocol. Blocks (and images) of `released` are on both sides.
 PROTOCOLS: Mapping[str, Protocol] = {
-    "by-stimulus": Protocol(_by_stimulus, ("image",)),
-    "kfold-by-stimulus": Protocol(_kfold_by_stimulus, ("image",)),
-    "leave-run-out": Protocol(_leave_run_out, ("run",)),
-    "leave-block-out": Protocol(_leave_block_out),
-    "leave-session-out": Protocol(_leave_session_out, ("session",)),
-    "leave-subject-out": Protocol(_leave_subject_out, uses_others=True),
-    "pretrain-finetune": Protocol(_pretrain_finetune, ("session",), uses_others=True),
+    "by-stimulus": Protocol(_by_stimulus, ("image",), disjoint={"image": (TRAIN_TEST, VAL_TEST, TRAIN_VAL)}),
+    "kfold-by-stimulus": Protocol(
+        _kfold_by_stimulus, ("image",), disjoint={"image": (TRAIN_TEST, VAL_TEST, TRAIN_VAL)}
+    ),
+    "leave-run-out": Protocol(_leave_run_out, ("run",), disjoint={"run": (TRAIN_TEST, VAL_TEST)}),
+    "leave-block-out": Protocol(_leave_block_out, disjoint={"block": (TRAIN_TEST, VAL_TEST)}),
+    "leave-session-out": Protocol(_leave_session_out, ("session",), disjoint={"session": (TRAIN_TEST, VAL_TEST)}),
+    "leave-subject-out": Protocol(
+        _leave_subject_out, uses_others=True, disjoint={"subject": (TRAIN_TEST, VAL_TEST, TRAIN_VAL)}
+    ),
+    "pretrain-finetune": Protocol(
+        _pretrain_finetune, ("session",), uses_others=True,
+        disjoint={
+            "session": (TRAIN_TEST, VAL_TEST),
+            "subject": (("pretrain", "train"), ("pretrain", "validation"), ("pretrain", "test")),
+        },
+    ),
     "within-block-gap": Protocol(_within_block_gap),
-    "released": Protocol(_released, ("image",)),
-}
+    "released": Protocol(_released, ("image",), disjoint={"image": (TRAIN_VAL,)}),
+}  # fmt: skip
 
 
-def check_sessions(trials: Trials, own: np.ndarray, protocol: str) -> None:
+def _subjects_with_sessions(trials: Trials) -> list[str]:
+    """Subjects with two sessions or more."""
+    counts = trials.metadata.groupby("subject")["session"].nunique()
+    return unique_names(counts.index[counts > 1])
+
+
+def check_sessions(trials: Trials, rows: np.ndarray, protocol: str) -> None:
     """Raise unless the subject has several sessions."""
-    subject, session = trials.column("subject"), trials.column("session")
-    if len(np.unique(session[own])) > 1:
-        return
-    more = [one for one in unique_names(subject) if len(np.unique(session[subject == one])) > 1]
-    raise NeuroCanvasError(
-        f"protocol {protocol}: at least 2 sessions are needed; subject {subject[own[0]]} has one. "
-        + (f"Subjects with more: {', '.join(more)}." if more else "No subject that is open has more; -s -1 opens all.")
-    )
+    subject, several = trials.column("subject")[rows[0]], _subjects_with_sessions(trials)
+    if subject not in several:
+        more = f"Subjects with more: {', '.join(several)}." if several else "No subject that is open has more; "
+        raise NeuroCanvasError(
+            f"protocol {protocol}: at least 2 sessions are needed; subject {subject} has one. {more}"
+            + ("" if several else "-s -1 opens all.")
+        )
 
 
 def testable_subjects(trials: Trials, protocol: str) -> list[str]:
     """Subjects that a protocol can test: some need a second session, or a second block of every concept."""
-    subject = trials.column("subject")
-    everyone = unique_names(subject)
+    subjects = everyone = unique_names(trials.column("subject"))
     if protocol == "leave-block-out":
-        blocks = np.unique(np.stack([groups(trials, name) for name in ("subject", "concept", "block")]), axis=1)
-        counted, n_blocks = np.unique(blocks[:2], axis=1, return_counts=True)
-        found = [one for place, one in enumerate(everyone) if n_blocks[counted[0] == place].min() > 1]
+        table = trials.metadata.assign(block=groups(trials, "block"))
+        fewest = table.groupby(["subject", "concept"])["block"].nunique().groupby("subject").min()
+        subjects = unique_names(fewest.index[fewest > 1])
     elif "session" in PROTOCOLS[protocol].needs:
-        sessions = trials.column("session")
-        found = [one for one in everyone if len(np.unique(sessions[subject == one])) > 1]
-    else:
-        found = everyone
-    return found or everyone  # where none qualifies, trying one says what is missing
+        subjects = _subjects_with_sessions(trials)
+    return subjects or everyone  # where none qualifies, the attempt raises and says why
 
 
-def whole_block_protocols(trials: Trials, own: np.ndarray) -> str:
+def _whole_block_protocols(trials: Trials, rows: np.ndarray) -> str:
     """Names of the protocols that keep blocks whole and that the trials allow."""
-    sessions, runs = (
-        len(np.unique(trials.column(name)[own])) if name in trials.metadata else 1 for name in ("session", "run")
-    )
-    concept, block = trials.column("concept")[own], groups(trials, "block")[own]
-    fewest = min(len(np.unique(block[concept == name])) for name in np.unique(concept))
-    enough = len(np.unique(trials.column("subject"))) > 2
+    table = trials.metadata.assign(block=groups(trials, "block")).iloc[rows]
+    several = {name: name in table and table[name].nunique() > 1 for name in ("run", "session")}
+    enough = trials.metadata["subject"].nunique() > 2
     allowed = {
-        "leave-block-out": fewest > 1 and bool(blocked_trials(trials)[own].all()),
-        "leave-run-out": runs > 1,
-        "leave-session-out": sessions > 1,
+        "leave-block-out": table.groupby("concept")["block"].nunique().min() > 1 and blocked_trials(trials)[rows].all(),
+        "leave-run-out": several["run"],
+        "leave-session-out": several["session"],
         "leave-subject-out": enough,
         "leave-subject-out (where there are 3 subjects)": not enough,
     }
     return ", ".join(name for name, holds in allowed.items() if holds)
 
 
+def _images_of_concepts(trials: Trials, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Every concept of the rows with its images, both sorted; an image counts for the concept of its first trial."""
+    table = trials.metadata[["image", "concept"]].iloc[rows].drop_duplicates("image").sort_values("image")
+    for concept, images in table.groupby("concept")["image"]:
+        yield str(concept), images.to_numpy(dtype=str)
+
+
 def _hold_out_images(
     trials: Trials, rows: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fold rows: the rest, and all trials of the held-out stimuli, `fraction` (at least one) per concept."""
-    stimulus, first = np.unique(trials.column("image")[rows], return_index=True)
-    concept = trials.column("concept")[rows][first]
-    held: list[str] = []
-    for name in np.unique(concept):
-        of_concept = stimulus[concept == name]
-        count = max(1, round(fraction * len(of_concept)))
-        if count >= len(of_concept):
+    held_out: list[str] = []
+    for concept, images in _images_of_concepts(trials, rows):
+        count = max(1, round(fraction * len(images)))
+        if count >= len(images):
             raise NeuroCanvasError(
-                f"split: concept {name} has {len(of_concept)} stimuli, too few to hold out {fraction:.0%} "
+                f"split: concept {concept} has {len(images)} stimuli, too few to hold out {fraction:.0%} "
                 "and train on the rest; use leave-run-out if every image was shown in every run."
             )
-        held.extend(rng.choice(of_concept, count, replace=False))
-    out = np.isin(trials.column("image")[rows], held)
+        held_out.extend(rng.choice(images, count, replace=False))
+    out = np.isin(trials.column("image")[rows], held_out)
     return rows[~out], rows[out]
+
+
+def _leave_one_group_out(
+    trials: Trials, rows: np.ndarray, group: np.ndarray, settings: SplitSettings
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, str]]:
+    """Training, validation and test rows and the validation rule, for every group of the rows."""
+    from sklearn.model_selection import LeaveOneGroupOut
+
+    for rest, test in LeaveOneGroupOut().split(rows, groups=group):
+        train, val, rule = _cut_tails(trials, rows[rest], settings.val_fraction)
+        yield train, val, rows[test], rule
 
 
 def _cut_tails(trials: Trials, rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray, str]:
     """Training rows, validation rows (the last of each block, or of each run in mixed order), and the rule in words."""
     # Contiguous tails, so that drift links few validation trials to training trials.
-    blocked, block = blocked_trials(trials), groups(trials, "block")
-    recording = groups(trials, next(name for name in ("run", "session", "subject") if name in trials.metadata))
-    stretch = np.where(blocked, block, block.max() + 1 + recording)
-    recorded = in_recorded_order(trials)
-    recorded = recorded[np.isin(recorded, rows)]
-    tail = np.zeros(len(trials), dtype=bool)
-    for number in np.unique(stretch[rows]):
-        members = recorded[stretch[recorded] == number]
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        tail[members[len(members) - count :]] = True
-    kinds = [kind for kind, is_there in (("block", blocked[rows].any()), ("run", not blocked[rows].all())) if is_there]
+    blocked, block = blocked_trials(trials)[rows], groups(trials, "block")[rows]
+    stretch = np.where(blocked, block, block.max() + 1 + _recordings(trials, "run", "session")[rows])
+    size = np.bincount(stretch)[stretch]
+    count = np.minimum(np.maximum(1, np.round(fraction * size)), size - 1)
+    tail = _positions(trials[rows], stretch) >= size - count
+    kinds = [kind for kind, is_there in (("block", blocked.any()), ("run", not blocked.all())) if is_there]
     rule = f"the last {fraction:.0%} of the trials of each training {' or '.join(kinds)}"
-    return rows[~tail[rows]], rows[tail[rows]], rule
+    return rows[~tail], rows[tail], rule
 
 
 def _trained_concepts(trials: Trials, test: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[Finding, ...]]:
     """Test trials whose concepts are trained on, and a finding if others are left out."""
-    concept = trials.column("concept")
-    trained = np.isin(concept[test], concept[train])
-    lost = int(np.sum(~trained))
-    return test[trained], (finding("untrained-concepts", n=lost),) if lost else ()
+    trained = np.isin(trials.y[test], trials.y[train])
+    n_untrained = int(np.sum(~trained))
+    return test[trained], (finding("untrained-concepts", n=n_untrained),) if n_untrained else ()
 
 
-def _places(trials: Trials, own: np.ndarray, protocol: str) -> np.ndarray:
-    """Place of each of the subject's rows among the trials of its concept and session, as recorded."""
-    recorded = in_recorded_order(trials)
-    group = groups(trials, "session" if "session" in trials.metadata else "subject", "concept")
-    place = np.empty(len(trials), dtype=np.int64)
-    for number in np.unique(group[own]):
-        rows = recorded[group[recorded] == number]
-        place[rows] = np.arange(len(rows))
-    if not (place[own] >= RELEASED_TRAIN).any():
+def _positions_in_concept(trials: Trials, rows: np.ndarray, protocol: str) -> np.ndarray:
+    """Position of each of the subject's rows among the trials of its concept and session, as recorded."""
+    columns = ("session", "concept") if "session" in trials.metadata else ("subject", "concept")
+    position = _positions(trials, groups(trials, *columns))[rows]
+    if not (position >= RELEASED_TRAIN).any():
         raise NeuroCanvasError(
             f"protocol {protocol}: tests on the trials after the first {RELEASED_TRAIN} of a concept; "
             "no concept has more. Use by-stimulus or leave-run-out."
         )
-    return place[own]
+    return position

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from neurocanvas.artifacts import (
     is_cached,
     read_array,
     read_sidecar,
-    read_text,
     sha256,
     torch_fingerprint,
     write_sidecar,
@@ -27,13 +24,12 @@ from neurocanvas.data.eeg_imagenet import CONVERTED as ARRAY
 from neurocanvas.data.eeg_imagenet import PURPOSE, SPEC, check_volts, find_released, open_released
 from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.data.trials import COLUMNS, Trials, make_metadata, ranks
-from neurocanvas.errors import NeuroCanvasError, check_folder, check_option, csv_text, read_csv_cell
+from neurocanvas.errors import NeuroCanvasError, check_file, check_folder, check_option, csv_text, read_csv_cell
 
 # (n_trials, 62, 501), float32, µV; and the columns of Trials, a line per row of the array. The array's sidecar is
 # written last: without it the store is unfinished.
 TABLE = "EEG-ImageNet.csv"
 
-_BATCH = 200
 _PART = 2000  # trials per task
 _VERSION = 4  # of the store: raise it when the same file gives another store
 
@@ -42,7 +38,7 @@ def convert(
     settings: DataSettings,
     target: Path | str,
     *,
-    spread: Callable[[Callable[[Part], int], Sequence[Part]], Iterable[int]] = map,
+    spread: Callable[[Callable[[range], int], Sequence[range]], Iterable[int]] = map,
     track: Callable[[str, int], Callable[[int], None]] = lambda *_: lambda _: None,
 ) -> Path:
     """Write the released files as one array, sorted by subject, that opens at once."""
@@ -58,15 +54,10 @@ def convert(
         check_volts(paths, trials, file, rows)
     advance, shape = track("convert", len(rows)), (len(rows), len(CH_NAMES), SPEC.n_times)
     with atomic_write(path) as temporary:
-        with temporary.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            begin = stream.tell()
-            stream.truncate(begin + int(np.prod(shape)) * 4)
-        whole = Part(temporary.absolute(), begin, root.absolute(), settings.unit, 0, len(rows))
-        cuts = range(0, len(rows), _PART)
-        parts = [replace(whole, start=cut, stop=min(cut + _PART, len(rows))) for cut in cuts]
-        for written in spread(write_part, parts):
-            advance(written)
+        np.lib.format.open_memmap(temporary, mode="w+", dtype="<f4", shape=shape)
+        parts = [range(start, min(start + _PART, len(rows))) for start in range(0, len(rows), _PART)]
+        for n_written in spread(partial(_write_part, temporary.absolute(), root.absolute(), settings.unit), parts):
+            advance(n_written)
     table = trials.metadata.iloc[rows]
     write_text(listing, csv_text([list(table), *table.itertuples(index=False)]))
     sidecar = {
@@ -77,32 +68,20 @@ def convert(
     return path
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some rows of the array that is being written."""
-
-    path: Path
-    begin: int
-    root: Path
-    unit: str
-    start: int
-    stop: int
-
-
-def write_part(part: Part) -> int:
+def _write_part(path: Path, root: Path, unit: str, part: range) -> int:
     """Write some rows of the array."""
-    _, trials, _ = open_released(part.root, part.unit)  # anew for each part: what was read of a mapped file stays
-    rows = np.argsort(ranks(trials.column("subject")), kind="stable")[part.start : part.stop]
-    with part.path.open("r+b") as stream:
-        stream.seek(part.begin + part.start * len(CH_NAMES) * SPEC.n_times * 4)
-        for start in range(0, len(rows), _BATCH):
-            stream.write(trials.signal(rows[start : start + _BATCH]).astype("<f4", copy=False).data)
-    return len(rows)
+    _, trials, _ = open_released(root, unit)  # opened for each part: pages of a mapped file stay in memory once read
+    rows, array = np.argsort(ranks(trials.column("subject")), kind="stable"), np.lib.format.open_memmap(path, mode="r+")
+    for row in part:
+        array[row] = trials.signal(rows[row])[0]
+    return len(part)
 
 
 def open_converted(root: Path, unit: str) -> Trials:
     """Open a converted store; reads its table and no signal."""
-    path, again = root / ARRAY, f"run `convert` again, or delete {ARRAY} and its card"
+    import pandas as pd
+
+    path, again = root / ARRAY, f"run `convert` again, or delete {ARRAY} and its sidecar"
     sidecar = read_sidecar(path)
     made = sidecar.get("unit")
     if unit not in ("auto", made) and (unit, made) != ("V", "auto"):
@@ -110,28 +89,18 @@ def open_converted(root: Path, unit: str) -> Trials:
     beside = find_released(root)
     if beside and torch_fingerprint(beside, PURPOSE) != sidecar.get("source"):
         raise NeuroCanvasError(f"{path}: made from other files than {', '.join(p.name for p in beside)}; {again}.")
-    text = read_text(root / TABLE, "the trials of the converted store")
+    table = check_file(root / TABLE, "the trials of the converted store")
     signal = read_array(path, "the signal of the converted store")
-    shape = signal.shape
     if signal.dtype != np.float32:
         raise NeuroCanvasError(f"{path}: float32 is needed; got {signal.dtype}; {again}.")
-    if sha256(root / TABLE) != sidecar.get("table") or list(shape) != sidecar.get("shape"):
+    if sha256(table) != sidecar.get("table") or list(signal.shape) != sidecar.get("shape"):
         raise NeuroCanvasError(f"{path}: array, table and sidecar do not belong together; {again}.")
     try:
-        names, *lines = csv.reader(io.StringIO(text))
-        cells = dict(zip(names, zip(*lines, strict=True)))
-        metadata = make_metadata({
-            name: np.array([read_csv_cell(cell) for cell in cells[name]]).astype(kind)
-            for name, kind in COLUMNS.items() if name != "onset"
-        })  # fmt: skip
-    except (ValueError, LookupError, OverflowError, csv.Error, NeuroCanvasError) as error:
-        raise NeuroCanvasError(f"{root / TABLE}: not the table of a converted store ({error}); {again}.") from error
-    if shape != (len(lines), len(CH_NAMES), SPEC.n_times):
-        raise NeuroCanvasError(
-            f"{path}: shape ({len(lines)}, {len(CH_NAMES)}, {SPEC.n_times}) belongs to its table; got {shape}; {again}."
-        )
-
-    def read(indices: np.ndarray) -> np.ndarray:
-        return np.asarray(signal[indices], dtype=np.float32)
-
-    return Trials(metadata, SPEC, read, str(sidecar.get("fingerprint")))
+        cells = pd.read_csv(table, dtype=str, keep_default_na=False, index_col=False).map(read_csv_cell)
+        metadata = make_metadata(cells[[name for name in COLUMNS if name != "onset"]])
+    except (ValueError, LookupError, NeuroCanvasError) as error:
+        raise NeuroCanvasError(f"{table}: not the table of a converted store ({error}); {again}.") from error
+    shape = (len(metadata), len(CH_NAMES), SPEC.n_times)
+    if signal.shape != shape:
+        raise NeuroCanvasError(f"{path}: shape {shape} belongs to its table; got {signal.shape}; {again}.")
+    return Trials(metadata, SPEC, signal.__getitem__, str(sidecar.get("fingerprint")))

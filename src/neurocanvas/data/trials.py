@@ -1,4 +1,4 @@
-"""Trials: a table with one row per image shown once to one subject, and the signal on demand."""
+"""Trials: a table with one row per image presentation, and the signal on demand."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ LONGEST_NAME = 100
 
 def natural_key(name: str) -> tuple[list[Any], str]:
     """Sort key for natural order."""
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    return [int(text) if number % 2 else text for number, text in enumerate(re.split(r"([0-9]+)", name))], name
 
 
 def unique_names(values: Iterable[Any]) -> list[str]:
@@ -51,15 +50,14 @@ def unique_names(values: Iterable[Any]) -> list[str]:
 
 def ranks(values: np.ndarray) -> np.ndarray:
     """Code of every value, from 0, in natural order."""
-    found, code = np.unique(values, return_inverse=True)
-    if found.dtype.kind in "US":
-        place = {name: number for number, name in enumerate(unique_names(found))}
-        code = np.array([place[str(name)] for name in found], dtype=np.int64)[code]
-    return code.reshape(-1)
+    import pandas as pd
+
+    unique = unique_names(values) if values.dtype.kind in "US" else np.unique(values)
+    return np.asarray(pd.Index(unique).get_indexer(pd.Index(values)), dtype=np.int64)
 
 
 def seed_of(name: str) -> int:
-    """The number of a subject in a seed: its name if that is a number, else a hash."""
+    """The number that stands for a subject in a seed: its name if that is a number, else a hash."""
     return int(name) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name) else int(fingerprint(name), 16)
 
 
@@ -202,14 +200,12 @@ class Trials:
         return fingerprint(columns, astuple(self.spec), self.source, np.asarray(self.rows))
 
     def _facts(self) -> dict[str, str]:
-        spec = self.spec
-        many = {name: len(set(self.column(name).tolist())) for name in self.metadata if name in COLUMNS}
-        subjects = unique_names(self.column("subject")) if "subject" in many else []
-        counts = {f"{name}s": f"{many[name]:,}" for name in ("concept", "image") if name in many}
+        spec, subjects = self.spec, unique_names(self.metadata.get("subject", ()))
+        columns = self.metadata.columns.intersection(["concept", "image"])
         return {
             "subjects": ", ".join(subjects[:8]) + (f", … ({len(subjects)})" if len(subjects) > 8 else ""),
             "trials": f"{len(self):,}",
-            **counts,
+            **{f"{name}s": f"{self.metadata[name].nunique():,}" for name in columns},
             "channels": f"{len(spec.ch_names)}",
             "rate": f"{spec.sfreq:g} Hz",
             "window": f"{spec.tmin:g} to {spec.tmin + spec.n_times / spec.sfreq:g} s",
@@ -233,67 +229,58 @@ def is_name(text: str) -> bool:
     return text.isprintable() and not set("/\\") & set(text) and bool(text.strip(".")) and len(text) <= LONGEST_NAME
 
 
-def make_metadata(columns: Mapping[str, Any], names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Check a table of trials, and add what follows from it: subject "0", `order` of the rows, `block`, and names."""
+def make_metadata(columns: Mapping[str, Any] | pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """Check a table of trials, and add the derived columns: subject "0", `order` of the rows, `block`; and names."""
     import pandas as pd
 
-    table = {name: np.asarray(values) for name, values in columns.items()}
-    n = len(next(iter(table.values())))
-    for name, values in table.items():
-        kind = COLUMNS.get(name)
-        if values.shape != (n,):
+    columns, table = dict(columns), pd.DataFrame()
+    n = len(next(iter(columns.values())))
+    for name, values in columns.items():
+        if np.shape(values) != (n,):
             raise NeuroCanvasError(
-                f"metadata: every column needs one value per trial, {n}; {name} has the shape {values.shape}."
+                f"metadata: every column needs one value per trial, {n}; {name} has the shape {np.shape(values)}."
             )
-        empty = pd.isna(pd.Series(list(columns[name]), dtype=object)).to_numpy()  # before it becomes the text "nan"
-        if empty.any() and (kind or values.dtype.kind not in "biuf"):
+        kind, series = COLUMNS.get(name), pd.Series(list(values), dtype=None if n else object)
+        numeric, empty = series.dtype.kind in "biuf", series.isna()
+        if empty.any() and (kind or not numeric):
             raise NeuroCanvasError(f"metadata: column {name} has no value in row {int(empty.argmax())}; give it one.")
         if kind is None:
-            continue
-        if kind is str:  # numbers that name something become their text
-            whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
-            texts = (values.astype(np.int64) if whole else values).tolist()
-            table[name] = np.array([str(value) for value in texts], dtype=str)
-            continue
-        try:
-            table[name] = values.astype(kind)
-            real = values.astype(np.float64)
-            fits = values.dtype.kind not in "mMc" and np.isfinite(real).all() and np.array_equal(table[name], real)
-        except (TypeError, ValueError, OverflowError):
-            fits = False
-        if not fits:
-            form = "seconds" if kind is np.float64 else "whole numbers"
-            raise NeuroCanvasError(f"metadata: column {name} must hold {form}; got {values[:3].tolist()}; convert it.")
-    subject = table.setdefault("subject", np.full(n, "0"))
-    for name in NAMING:
-        for value in set(table.get(name, np.empty(0, str)).tolist()):
+            table[name] = np.asarray(values)
+        elif kind is str:  # numbers that name something become their text
+            whole = series.dtype.kind == "f" and (series == series.round()).all()
+            table[name] = np.array([str(value) for value in (series.astype(np.int64) if whole else series)], dtype=str)
+        else:
+            numbers = series if numeric else pd.to_numeric(series.astype(str), errors="coerce")
+            if not np.isfinite(numbers).all() or (numbers.astype(kind) != numbers).any():
+                form, first = "seconds" if kind is np.float64 else "whole numbers", np.asarray(values)[:3].tolist()
+                raise NeuroCanvasError(f"metadata: column {name} must hold {form}; got {first}; convert it.")
+            table[name] = numbers.astype(kind)
+    if "subject" not in table:
+        table["subject"] = "0"
+    for name in set(NAMING) & set(table):
+        for value in table[name].unique():
             if not is_name(value) or not re.match(r"\w", value) or set(value) & set(", "):
                 raise NeuroCanvasError(
                     f"metadata: {name} {value!r}: used in file names: at most {LONGEST_NAME} letters, digits, _ . + -, "
                     "starting with a letter or digit."
                 )
     if "order" not in table:
-        table["order"] = pd.Series(subject).groupby(subject).cumcount().to_numpy()
+        table["order"] = table.groupby("subject").cumcount()
     if "block" not in table and "concept" in table:
         # a new block begins where a subject's concept, session or run changes, as recorded
-        recorded = np.lexsort([table["order"], subject])
-        shown = [table[name][recorded] for name in ("subject", "session", "run", "concept") if name in table]
-        begins = np.any([column[1:] != column[:-1] for column in shown], axis=0)
-        block = np.empty(n, dtype=np.int64)
-        block[recorded] = np.concatenate([np.zeros(min(n, 1), dtype=np.int64), np.cumsum(begins)])
-        first = pd.Series(block).groupby(subject).transform("min").to_numpy()
-        table["block"] = block - first
+        recorded = table.sort_values(["subject", "order"], kind="stable")
+        shown = recorded[[name for name in (*NAMING, "concept") if name in table]]
+        table["block"] = (shown != shown.shift()).any(axis=1).groupby(recorded["subject"]).cumsum() - 1
     if names is None:
-        session = table.get("session", np.full(n, "0"))
-        names = [f"{one}/{day}/{turn:04d}" for one, day, turn in zip(subject, session, table["order"], strict=True)]
+        session = table["session"] if "session" in table else ["0"] * n
+        names = [f"{who}/{day}/{order:04d}" for who, day, order in zip(table["subject"], session, table["order"])]
     index = pd.Index(list(map(str, names)), dtype=object, name="trial")
     if not index.is_unique:
         raise NeuroCanvasError(
             f"metadata: every trial needs a name of its own (subject/session/order, or the index); got "
             f"{index[index.duplicated()][0]!r} twice."
         )
-    ordered = [name for name in (*COLUMNS, *(name for name in table if name not in COLUMNS)) if name in table]
-    return pd.DataFrame({name: table[name] for name in ordered}, index=index)
+    return table[sorted(table, key=lambda name: [*COLUMNS, name].index(name))].set_index(index)
 
 
 def without_signal(columns: Mapping[str, Any], names: Iterable[str] | None = None) -> Trials:

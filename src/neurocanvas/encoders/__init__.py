@@ -82,27 +82,27 @@ def find_encoder(encoder: Any, target: str = "concept") -> Encoder:
             takes = "signal"
         return Encoder(name, encoder, encoder, (check_option(f"{name}.input", takes, ("features", "signal")),))
     if encoder.startswith(BRAINDECODE):
-        wanted = encoder.removeprefix(BRAINDECODE)
-        found = getattr(require("braindecode.models", f"the encoder {encoder}", "braindecode"), wanted, None)
-        if not isinstance(found, type):
-            raise NeuroCanvasError(f"encoder {encoder}: the installed braindecode has no model {wanted!r}.")
-        return Encoder(f"{wanted}*", found, found, ("signal",))
+        name = encoder.removeprefix(BRAINDECODE)
+        model = getattr(require("braindecode.models", f"the encoder {encoder}", "braindecode"), name, None)
+        if not isinstance(model, type):
+            raise NeuroCanvasError(f"encoder {encoder}: the installed braindecode has no model {name!r}.")
+        return Encoder(f"{name}*", model, model, ("signal",))
     kind = "concept" if target == "concept" else "embedding"
-    fits = [name for name, row in ENCODERS.items() if getattr(row, kind)]
-    return ENCODERS[check_option(f"encoder of {kind}s", encoder, [*fits, f"{BRAINDECODE}<model>"])]
+    names = [name for name, row in ENCODERS.items() if getattr(row, kind)]
+    return ENCODERS[check_option(f"encoder of {kind}s", encoder, [*names, f"{BRAINDECODE}<model>"])]
 
 
-def build(what: Any, spec: TrialSpec, target: TargetSpace, parameters: Mapping[str, Any]) -> Any:
+def build(module_class: Any, spec: TrialSpec, target: TargetSpace, parameters: Mapping[str, Any]) -> Any:
     """Build a module for these trials and this target space, whose shape is that of a trial's outputs, (n_outputs,)."""
     [n_outputs] = target.shape
     try:
-        if set(inspect.signature(what).parameters) >= SIZES:
+        if set(inspect.signature(module_class).parameters) >= SIZES:
             sizes = {"n_chans": len(spec.ch_names), "n_times": spec.n_times, "n_outputs": n_outputs}
-            return what(**sizes, sfreq=spec.sfreq, **parameters)
-        return what(spec, target, **parameters)
+            return module_class(**sizes, sfreq=spec.sfreq, **parameters)
+        return module_class(spec, target, **parameters)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         trials = f"{len(spec.ch_names)} channels of {len(spec.bands) or spec.n_times} numbers"
         raise NeuroCanvasError(
-            f"encoder {what.__name__}: cannot be built for {trials} and {n_outputs} outputs ({reason})."
+            f"encoder {module_class.__name__}: cannot be built for {trials} and {n_outputs} outputs ({reason})."
         ) from error

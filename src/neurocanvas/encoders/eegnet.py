@@ -41,26 +41,19 @@ EEGNET_SIZES = {
 def filtered_moments(x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of all signals correlated with each kernel, over signals and times, without filtering them."""
     length, n_times = kernels.shape[1], x.shape[-1]
-    pad = length // 2
+    pad, signals = length // 2, x.reshape(-1, n_times)
     n_out = n_times + 2 * pad - length + 1
-    signals = x.reshape(-1, n_times)
-    count = len(signals) * n_out
-
-    def windowed(values: Tensor) -> Tensor:
-        """Sums over n_out successive rows, at every position of the window."""
-        sums = functional.pad(values.double().cumsum(dim=0), (0, 0, 1, 0))
-        return (sums[n_out:] - sums[:length]).to(x.dtype)
-
-    sums = windowed(functional.pad(signals.sum(dim=0), (pad, pad))[:, None])[:, 0]
+    sums = functional.pad(signals.sum(dim=0), (pad, pad)).unfold(0, n_out, 1).sum(dim=1)
     products = functional.pad(signals.T @ signals, (pad, pad + length - 1, pad, pad))
-    # row t, column d: product of times t and t + d
-    lagged = products.as_strided((n_times + 2 * pad, length), (products.shape[1] + 1, 1))
-    gram = x.new_zeros(length, 2 * length - 1)
-    gram.as_strided((length, length), (2 * length, 1)).copy_(windowed(lagged))  # row i, column i + d: one triangle
-    upper = gram[:, :length]
-    whole = upper + upper.triu(1).T
+    # row t, lag d: product of times t and t + d; then row i, lag d: its sum over the n_out times of kernel sample i
+    lagged = products.as_strided((n_times + 2 * pad, length), (products.shape[1] + 1, 1)).double()
+    summed = functional.pad(lagged.cumsum(dim=0), (0, 0, 1, 0))
+    gram = (summed[n_out:] - summed[:length]).to(x.dtype)
+    shifted = functional.pad(kernels, (0, length - 1)).unfold(1, length, 1)
+    by_lag = torch.einsum("ki,kid,id->kd", kernels, shifted, gram)
+    count = len(signals) * n_out
     mean = kernels @ sums / count
-    variance = ((kernels @ whole) * kernels).sum(dim=1) / count - mean.square()
+    variance = (2 * by_lag.sum(dim=1) - by_lag[:, 0]) / count - mean.square()  # lags count both ways
     return mean, variance.clamp_min(0)  # rounding
 
 
@@ -70,7 +63,7 @@ def filter_signals(x: Tensor, kernels: Tensor) -> Tensor:
 
     length, n_times = kernels.shape[1], x.shape[-1]
     pad = length // 2
-    n = next_fast_len(n_times + pad, real=True)  # what wraps around at this length falls before the part that is kept
+    n = next_fast_len(n_times + pad, real=True)  # what wraps around is cut off
     spectrum = torch.fft.rfft(x, n) * torch.fft.rfft(kernels.flip(-1), n)[:, None]
     return torch.fft.irfft(spectrum, n)[..., length - 1 - pad : n_times + pad]
 
@@ -136,7 +129,7 @@ class EEGNet(nn.Module):
             bn.running_var.lerp_(variance * count / (count - 1), bn.momentum)
         return mean, variance
 
-    def _weight(self, layer: nn.Conv2d | nn.Linear, which: int) -> Tensor:
+    def _weight(self, layer: nn.Conv2d | nn.Linear, index: int) -> Tensor:
         """A layer's weights, scaled down to the largest norm that the size allows."""
         norms = self.sizes.max_norms
-        return layer.weight if norms is None else layer.weight.renorm(2, 0, norms[which])
+        return layer.weight if norms is None else layer.weight.renorm(2, 0, norms[index])

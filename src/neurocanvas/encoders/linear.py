@@ -50,7 +50,7 @@ class Ridge(nn.Module):
     def fit_closed_form(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor) -> None:
         """Solve for all `PENALTIES` by one decomposition; keep the best on validation trials."""
         device = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
-        x, y, x_val, y_val = (part.flatten(1).to(device, torch.float64) for part in (x, y, x_val, y_val))
+        x, y, x_val, y_val = (tensor.flatten(1).to(device, torch.float64) for tensor in (x, y, x_val, y_val))
         self.mean.copy_(x.mean(dim=0))
         x, x_val = x - self.mean, x_val - self.mean
         if x.shape[1] > len(x):  # more numbers than trials: the products of trials are the smaller matrix

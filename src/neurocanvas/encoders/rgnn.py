@@ -45,22 +45,20 @@ class RGNN(nn.Module):
     """RGNN [Zhong2020] with the released sizes, as products with a dense (n_chans, n_chans) matrix."""
 
     input: ClassVar = "features"
-    place: Tensor
+    edge_index: Tensor
 
     def __init__(
         self, spec: TrialSpec, target: TargetSpace, *, layout: str = "channel-major",
         domain_adaptation: bool = False, edge_penalty: float = 0.0, dropout: float = 0.5,
     ) -> None:  # fmt: skip
         super().__init__()
-        graph, n_bands = electrode_graph(positions_of(spec.ch_names)), len(spec.bands)
+        graph = electrode_graph(positions_of(spec.ch_names))
         self.scrambled = check_option("rgnn layout", layout, LAYOUTS) == "scrambled"
         self.edge_penalty = edge_penalty
-        n_chans = len(graph)
-        self.shape = (n_chans, n_bands)
+        self.shape = n_chans, n_bands = len(graph), len(spec.bands)
         self.edge_weight = nn.Parameter(torch.from_numpy(graph[np.tril_indices(n_chans)]))
-        row, column = np.indices(graph.shape)
-        low, high = np.minimum(row, column), np.maximum(row, column)
-        self.register_buffer("place", torch.from_numpy(high * (high + 1) // 2 + low), persistent=False)
+        low, high = np.sort(np.indices(graph.shape), axis=0)
+        self.register_buffer("edge_index", torch.from_numpy(high * (high + 1) // 2 + low), persistent=False)
         self.conv1 = nn.ModuleDict({"lin": nn.Linear(n_bands, N_HIDDEN)})
         self.fc = nn.Linear(N_HIDDEN, target.shape[0])
         if domain_adaptation:
@@ -80,8 +78,8 @@ class RGNN(nn.Module):
         logits: Tensor = self.fc(self.dropout(pooled))
         if alpha is None:
             return logits
-        fixed = hidden.detach()
-        reversed_ = fixed + alpha * (fixed - hidden)  # the value of hidden, -alpha times its gradient
+        detached = hidden.detach()
+        reversed_ = detached + alpha * (detached - hidden)  # the value of hidden, -alpha times its gradient
         return logits, self.domain_classifier(reversed_)
 
     def penalty(self) -> Tensor | float:
@@ -90,6 +88,6 @@ class RGNN(nn.Module):
 
     def _hops(self) -> Tensor:
         """Matrix of all hops: the normalised edge weights to the power N_HOPS."""
-        weights = self.edge_weight[self.place]
+        weights = self.edge_weight[self.edge_index]
         scale = weights.abs().sum(dim=1).clamp_min(torch.finfo(weights.dtype).tiny).rsqrt()
         return torch.linalg.matrix_power(scale[:, None] * weights * scale, N_HOPS)

@@ -1,8 +1,7 @@
-"""Principal coordinates of the training targets: where encoders are trained, and the way back to (77, 768)."""
+"""Principal coordinates of the training targets: encoders predict these, and `inverse` gives whole embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,18 +11,18 @@ from neurocanvas.targets.pretrained import batches
 
 # For predictions inside the subspace of an orthonormal basis, |target - prediction|² = |difference of coordinates|² +
 # |target - its projection|²: the error over 59,136 numbers is that over a few coordinates plus a constant. With token
-# weights the same holds of the weighted error, the axes being orthonormal once tokens are scaled by their roots.
+# weights this holds for the weighted error, because the axes are orthonormal once tokens are scaled by their roots.
 
-
-COLUMNS_AT_ONCE = 4096
 ROWS_AT_ONCE = 64
+
+# Up to this many targets the axes come from all their products, exactly; from more by randomised SVD [Halko2011].
+EXACT_UP_TO = 4096
+
+# Columns per product in float32; the products are added up in float64.
+COLUMNS_AT_ONCE = 4096
+
+# Axes with a smaller share of the total variance are rounding errors.
 SMALLEST_SHARE = 1e-7
-
-# Up to this many targets all pairwise products are formed (128 MB); for more the axes are found in passes.
-PRODUCTS_UP_TO = 4096
-
-# Passes, and directions that each follows beyond the wanted ones: both set the precision of the axes.
-PASSES, SPARE = 6, 16
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class TargetPCA:
 
     mean: np.ndarray  # (77, 768) or another target shape, over trials
     axes: np.ndarray  # (k, n_outputs), largest variance first
-    # (k,), over training trials. Least-squares predictions are shrunk towards the mean: a mapper's `prediction_sd` is
-    # smaller, and the ratio says by how much a generator may scale coordinates up again.
+    # (k,), over training trials. Least-squares predictions are shrunk towards the mean: a decoder's `prediction_sd_` is
+    # smaller, and the ratio is the gain by which a generator may scale coordinates up again.
     target_sd: np.ndarray
     token_scale: np.ndarray | None  # (77,), roots of token weights of mean 1; None: all tokens weigh the same
     scale: np.ndarray  # (n_outputs,), `token_scale` for each number of a target
@@ -43,39 +42,53 @@ class TargetPCA:
         cls, targets: np.ndarray, counts: np.ndarray, components: int, token_weights: tuple[float, ...] = ()
     ) -> TargetPCA:
         """Fit to distinct targets, (n_targets, 77, 768), each with its count of *training* trials, (n_targets,)."""
-        # In chunks: neither the covariance nor a copy of the targets, which may be memory-mapped, is ever formed.
-        # The last of `token_weights` holds for all tokens that follow.
         used = np.flatnonzero(counts)
-        flat = targets.reshape(len(targets), -1)
         share = counts[used] / max(1, counts.sum())
-        token_scale, scale = None, np.ones(flat.shape[1], np.float32)
+        shape, token_scale = targets.shape[1:], None
+        scale = np.ones(int(np.prod(shape)), np.float32)
         if token_weights:
-            n_tokens, further = targets.shape[1], targets.shape[1] - len(token_weights)
-            if further < 0:
+            n_tokens, n_further = shape[0], shape[0] - len(token_weights)
+            if n_further < 0:
                 raise NeuroCanvasError(
                     f"token_weights: at most one for each of the {n_tokens} tokens; got {len(token_weights)}."
                 )
-            weights = np.array(token_weights + token_weights[-1:] * further, dtype=np.float64)
+            weights = np.array([*token_weights, *token_weights[-1:] * n_further], dtype=np.float64)
             token_scale = np.sqrt(weights / weights.mean()).astype(np.float32)
             scale = np.repeat(token_scale, len(scale) // n_tokens)
-        find = _axes_by_products if len(used) <= PRODUCTS_UP_TO else _axes_by_passes
-        mean, axes = find(flat, used, share, scale, components)
+        centred = targets[used].reshape(len(used), -1).astype(np.float32)
+        mean = np.einsum("n,nd->d", share, centred).astype(np.float32)  # in float64, without a copy
+        centred -= mean
+        centred *= scale
+        centred *= np.sqrt(share).astype(np.float32)[:, None]
+        total = float(np.einsum("nd,nd->", centred, centred, dtype=np.float64))
+        if not np.isfinite(total):
+            raise NeuroCanvasError("targets: NaN or infinite values; make the embeddings again (verb embed).")
+        if len(used) <= EXACT_UP_TO:
+            columns = batches(centred.shape[1], COLUMNS_AT_ONCE)
+            products = sum((centred[:, some] @ centred[:, some].T).astype(np.float64) for some in columns)
+            variance, vectors = (array[..., : -components - 1 : -1] for array in np.linalg.eigh(products))
+        else:
+            from sklearn.utils.extmath import randomized_svd
+
+            left, singular, _ = randomized_svd(centred, components, n_oversamples=components, random_state=0)
+            variance, vectors = singular**2, left
+        large = variance > SMALLEST_SHARE * max(total, float(np.finfo(np.float32).tiny))
+        if not large.any():
+            raise NeuroCanvasError("targets: the training trials all have the same target; at least 2 are needed.")
+        axes = (vectors[:, large] / np.sqrt(variance[large])).T.astype(np.float32) @ centred
         # Rounding errors were squared; one Cholesky step makes the axes orthonormal again.
-        axes = np.linalg.solve(np.linalg.cholesky(axes @ axes.T), axes).astype(np.float32)
-        basis = cls(mean.reshape(targets.shape[1:]), axes, np.ones(len(axes), np.float32), token_scale, scale)
-        coordinates = np.empty((len(used), len(axes)))
-        for part in batches(len(used), ROWS_AT_ONCE):
-            coordinates[part] = basis.transform(targets[used[part]])
-        spread = np.sqrt(share @ coordinates**2)
-        return replace(basis, target_sd=spread.astype(np.float32))
+        axes = np.linalg.solve(np.linalg.cholesky(axes @ axes.T), axes)
+        basis = cls(mean.reshape(shape), axes, np.ones(len(axes), np.float32), token_scale, scale)
+        coordinates = basis.transform(targets[used]).astype(np.float64)
+        return replace(basis, target_sd=np.sqrt(share @ coordinates**2).astype(np.float32))
 
     def transform(self, targets: np.ndarray) -> np.ndarray:
         """Project targets: (n, 77, 768) -> (n, k), float32."""
         flat, mean, scale = targets.reshape(len(targets), -1), self.mean.reshape(-1), self.scale
-        found = np.empty((len(flat), len(self.axes)), np.float32)
+        coordinates = np.empty((len(flat), len(self.axes)), np.float32)
         for rows in batches(len(flat), ROWS_AT_ONCE):
-            found[rows] = ((flat[rows].astype(np.float32) - mean) * scale) @ self.axes.T
-        return found
+            coordinates[rows] = ((flat[rows].astype(np.float32) - mean) * scale) @ self.axes.T
+        return coordinates
 
     def inverse(self, coordinates: np.ndarray) -> np.ndarray:
         """Targets at coordinates: (n, k) -> (n, 77, 768), float32."""
@@ -88,9 +101,9 @@ class TargetPCA:
         """|target - its projection|², token-weighted, (n,): the error that no prediction in the subspace can avoid."""
         distances = np.empty(len(targets))
         for rows in batches(len(targets), ROWS_AT_ONCE):
-            part = np.asarray(targets[rows], dtype=np.float32)
-            left = (part - self.inverse(self.transform(part))).reshape(len(part), -1).astype(np.float64) * self.scale
-            distances[rows] = np.einsum("nd,nd->n", left, left)
+            batch = np.asarray(targets[rows], dtype=np.float32)
+            residual = (batch - self.inverse(self.transform(batch))).reshape(len(batch), -1).astype(np.float64)
+            distances[rows] = np.square(residual * self.scale).sum(axis=1)
         return distances
 
 
@@ -106,8 +119,8 @@ def fit_posterior(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Atoms, counts and temperature for `posterior_mean`; the temperature has the least error on validation trials."""
     atoms, counts = np.unique(coordinates, axis=0, return_counts=True)
-    tried = [(atoms, counts.astype(np.float32), float(np.float32(t * unit))) for t in TEMPERATURES]
-    return min(tried, key=lambda one: float(np.mean((posterior_mean(output, *one) - val_coordinates) ** 2)))
+    candidates = [(atoms, counts.astype(np.float32), float(np.float32(t * unit))) for t in TEMPERATURES]
+    return min(candidates, key=lambda posterior: np.mean((posterior_mean(output, *posterior) - val_coordinates) ** 2))
 
 
 def posterior_mean(output: np.ndarray, atoms: np.ndarray, counts: np.ndarray, temperature: float) -> np.ndarray:
@@ -115,75 +128,11 @@ def posterior_mean(output: np.ndarray, atoms: np.ndarray, counts: np.ndarray, te
     # `atoms`, (m, k), are the distinct training targets, `counts`, (m,), the trials of each. The larger `temperature`,
     # in the unit of coordinates, the closer is the result to the mean training target.
     # The least-squares prediction is Σ_j p_j atoms_j, p_j ∝ counts_j exp(output @ atoms_j / |atoms_j| / temperature).
-    length = np.maximum(np.linalg.norm(atoms, axis=1), np.finfo(np.float32).tiny)
-    directions, found = (atoms / length[:, None]).T, np.empty_like(output)
+    from scipy.special import softmax
+    from sklearn.preprocessing import normalize
+
+    directions, means = normalize(atoms).T, np.empty_like(output)
     for rows in batches(len(output), max(1, PAIRS_AT_ONCE // len(atoms))):
         logits = output[rows] @ directions / np.float32(temperature) + np.log(counts)
-        share = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found[rows] = (share / share.sum(axis=1, keepdims=True)) @ atoms
-    return found
-
-
-def _axes_by_products(
-    flat: np.ndarray, used: np.ndarray, share: np.ndarray, scale: np.ndarray, components: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and principal axes from the Gram matrix of the targets, (n_targets, n_targets)."""
-    root = np.sqrt(share)[:, None]
-    mean = np.empty(flat.shape[1], dtype=np.float32)
-    gram = np.zeros((len(used), len(used)))
-    for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
-        part = flat[used, columns].astype(np.float32)
-        mean[columns] = share @ part
-        part = (part - mean[columns]) * scale[columns] * root.astype(np.float32)
-        gram += part @ part.T
-    variance, vectors = _largest(gram, float(np.trace(gram)), components)
-    weights = (vectors / np.sqrt(variance)).T
-    axes = np.empty((len(variance), flat.shape[1]))
-    for columns in batches(flat.shape[1], COLUMNS_AT_ONCE):
-        part = (flat[used, columns].astype(np.float32) - mean[columns]) * scale[columns]
-        axes[:, columns] = weights @ (part * root)
-    return mean, axes
-
-
-def _axes_by_passes(
-    flat: np.ndarray, used: np.ndarray, share: np.ndarray, scale: np.ndarray, components: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and principal axes, (k, n_outputs), by a block Krylov method [Musco2015], a few rows at a time."""
-    total = np.zeros(flat.shape[1])
-    for part in batches(len(used), ROWS_AT_ONCE):
-        total += share[part] @ flat[used[part]].astype(np.float32)
-    mean, root = total.astype(np.float32), np.sqrt(share).astype(np.float32)[:, None]
-
-    def centred() -> Iterator[np.ndarray]:
-        """Centred, scaled targets weighted by the root of their share, a few rows at a time."""
-        for part in batches(len(used), ROWS_AT_ONCE):
-            yield (flat[used[part]].astype(np.float32) - mean) * scale * root[part]
-
-    width = min(components + SPARE, flat.shape[1] // PASSES)
-    block = np.random.default_rng(0).standard_normal((flat.shape[1], width)).astype(np.float32)
-    blocks = []
-    for _ in range(PASSES):
-        applied = np.zeros_like(block)
-        for rows in centred():
-            applied += rows.T @ (rows @ block)
-        block = np.linalg.qr(applied)[0]
-        blocks.append(block)
-    inside = np.linalg.qr(np.concatenate(blocks, axis=1))[0]
-    gram, whole = np.zeros((inside.shape[1],) * 2), 0.0
-    for rows in centred():
-        seen = (rows @ inside).astype(np.float64)
-        gram += seen.T @ seen
-        whole += float(np.einsum("nd,nd->", rows, rows, dtype=np.float64))
-    return mean, (inside @ _largest(gram, whole, components)[1]).T.astype(np.float64)
-
-
-def _largest(gram: np.ndarray, whole: float, components: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues above `SMALLEST_SHARE` of the total variance, and their vectors; raise if none."""
-    if not np.isfinite(gram).all():
-        raise NeuroCanvasError("targets: NaN or infinite values; make the embeddings again (verb embed).")
-    variance, vectors = np.linalg.eigh(gram)
-    keep = np.argsort(variance)[::-1][:components]
-    keep = keep[variance[keep] > SMALLEST_SHARE * max(whole, float(np.finfo(np.float32).tiny))]
-    if len(keep) == 0:
-        raise NeuroCanvasError("targets: the training trials all have the same target; at least 2 are needed.")
-    return variance[keep], vectors[:, keep]
+        means[rows] = softmax(logits, axis=1) @ atoms
+    return means

@@ -6,26 +6,22 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.evaluation.pixels import lpips_distance
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.targets.pretrained import batches, device, load_part
 
 if TYPE_CHECKING:
     import torch
 
-# Published scores differ by preprocessing alone, so a step says everything. Up to release 0.16, torchvision resizes
-# tensors without antialiasing by default; PIL images are always antialiased.
-
-INTERPOLATIONS = ("bilinear", "bicubic")
-SHAPES = ("square", "short side", "short side swapped")
-KINDS = ("tensor", "8-bit tensor", "pil")
-LIBRARIES = ("transformers", "torchvision", "torch-fidelity")
+# Published scores differ by preprocessing alone, so each step is written out. Releases of torchvision up to 0.16 resize
+# tensors without antialiasing by default; PIL always antialiases. The pixel metrics of a default install resize by the
+# same steps, so these use torch and PIL, not torchvision.
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -53,74 +49,60 @@ class Preprocess:
     on: Literal["tensor", "8-bit tensor", "pil"] = "tensor"  # floats; floats rounded to 8 bits per step; PIL images
 
 
-def resize_picture(picture: np.ndarray, steps: Sequence[Resize], on: str = "tensor", crop: int = 0) -> np.ndarray:
+def resize_image(image: np.ndarray, steps: Sequence[Resize], on: str = "tensor", crop: int = 0) -> np.ndarray:
     """Resize (h, w, 3), uint8, to float32 in 0..1 and crop the middle; bicubic of floats reaches slightly beyond."""
     # Sizes and the corner of the crop are rounded as in torchvision. PIL rounds to 8 bits after every step.
     import torch
     from PIL import Image
 
-    values = np.asarray(picture)
-    if values.ndim != 3 or values.shape[-1] != 3 or values.dtype != np.uint8 or not values.size:
-        raise NeuroCanvasError(f"images: RGB, uint8, (h, w, 3), are needed; got {values.dtype} {values.shape}.")
-    pil = check_option("on", on, KINDS) == "pil"
-    made = values if pil else values.astype(np.float32) / np.float32(255)
+    resized = image if on == "pil" else image.astype(np.float32) / np.float32(255)
     for step in steps:
-        check_option("interpolation", step.interpolation, INTERPOLATIONS)
-        height, width = made.shape[:2]
+        height, width = resized.shape[:2]
         upright = (height > width) != (step.shape == "short side swapped")
         longer = int(step.size * max(height, width) / min(height, width))
         size = (longer, step.size) if upright else (step.size, longer)
-        if check_option("shape", step.shape, SHAPES) == "square":
+        if step.shape == "square":
             size = step.size, step.size
         if size == (height, width):
             continue
-        if pil:
-            made = np.asarray(Image.fromarray(made).resize(size[::-1], Image.Resampling[step.interpolation.upper()]))
+        if on == "pil":
+            filtered_by = Image.Resampling[step.interpolation.upper()]
+            resized = np.asarray(Image.fromarray(resized).resize(size[::-1], filtered_by))
             continue
-        image = torch.nn.functional.interpolate(
-            torch.from_numpy(made).permute(2, 0, 1)[None], size, mode=step.interpolation, align_corners=False,
+        tensor = torch.nn.functional.interpolate(
+            torch.from_numpy(resized).permute(2, 0, 1)[None], size, mode=step.interpolation, align_corners=False,
             antialias=step.antialias,
         )  # fmt: skip
-        image = (image.clamp(0, 1) * 255).round() / 255 if on == "8-bit tensor" else image
-        made = image[0].permute(1, 2, 0).numpy()
-    if pil:
-        made = made.astype(np.float32) / np.float32(255)
+        tensor = (tensor.clamp(0, 1) * 255).round() / 255 if on == "8-bit tensor" else tensor
+        resized = tensor[0].permute(1, 2, 0).numpy()
+    if on == "pil":
+        resized = resized.astype(np.float32) / np.float32(255)
     if not crop:
-        return made
-    height, width = made.shape[:2]
-    if min(height, width) < crop:
-        raise NeuroCanvasError(f"images: at least {crop} x {crop} pixels are needed to crop; got {height} x {width}.")
-    top, left = round((height - crop) / 2), round((width - crop) / 2)
-    return made[top : top + crop, left : left + crop]
+        return resized
+    top, left = (round((side - crop) / 2) for side in resized.shape[:2])
+    return resized[top : top + crop, left : left + crop]
 
 
-def preprocess(pictures: Sequence[np.ndarray] | np.ndarray, how: Preprocess) -> torch.Tensor:
+def preprocess(images: Images, how: Preprocess) -> torch.Tensor:
     """Input of a network, (n, 3, height, width), float32, from images (h, w, 3), uint8, of any size."""
     import torch
 
-    made = [resize_picture(picture, how.resizes, how.on, how.crop) for picture in pictures]
-    sizes = {picture.shape[:2] for picture in made}
-    if len(sizes) != 1:
-        raise NeuroCanvasError(
-            f"images: one size is needed after resizing; got {sorted(sizes)}. Add a crop, or resize to a square."
-        )
-    values = (np.stack(made) - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
+    resized = np.stack([resize_image(image, how.resizes, how.on, how.crop) for image in images])
+    values = (resized - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32))
 
 
-def through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Save an image as JPEG and read it again."""
     from PIL import Image
 
-    if not 1 <= quality <= 95:
-        raise NeuroCanvasError(f"quality: 1 to 95 is allowed; got {quality}.")
     stream = io.BytesIO()
-    Image.fromarray(np.asarray(picture)).save(stream, format="JPEG", quality=quality, optimize=True, progressive=True)
+    Image.fromarray(image).save(stream, format="JPEG", quality=quality, optimize=True, progressive=True)
     return np.asarray(Image.open(stream).convert("RGB"))
 
 
-Pictures: TypeAlias = "Sequence[np.ndarray] | np.ndarray"
-Prepare: TypeAlias = "Callable[[Pictures], torch.Tensor]"
+Images: TypeAlias = "Sequence[np.ndarray] | np.ndarray"
+Prepare: TypeAlias = "Callable[[Images], torch.Tensor]"
 Forward: TypeAlias = "Callable[[torch.Tensor], tuple[torch.Tensor, ...]]"
 
 SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
@@ -138,13 +120,21 @@ class FeatureNetwork:
     title: str
     library: Literal["transformers", "torchvision", "torch-fidelity"]
     source: str  # hub id; or function in torchvision.models; or name in torch-fidelity
-    layers: tuple[str, ...]  # torchvision modules ("logits": the output), or fields of transformers' output
+    layers: tuple[str, ...]  # modules of torchvision's network, or fields of transformers' output
     preprocess: Preprocess | None = None  # None: transformers' own PIL processor, or torch-fidelity's own resizing
     weights: str = ""  # name in torchvision.models, or a URL
     subfolder: str = ""
     options: tuple[tuple[str, Any], ...] = ()  # with which torchvision builds the network
     unread: tuple[str, ...] = ()  # prefixes of weights that may be missing or left over: heads that are not read
     note: str = ""
+
+    def prepare(self, images: Images) -> torch.Tensor:
+        """Input of the network from images."""
+        if self.preprocess is not None:
+            return preprocess(images, self.preprocess)
+        import torch
+
+        return torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2)  # torch-fidelity resizes 8-bit images
 
 
 # MindEye's preprocessing: floats, 256 x 256, then the network's size.
@@ -188,11 +178,11 @@ FEATURE_NETWORKS: dict[str, FeatureNetwork] = {
     "lpips": FeatureNetwork(
         "LPIPS (AlexNet)", "torchvision", "alexnet",
         ("features.1", "features.4", "features.7", "features.9", "features.11"),
-        Preprocess((Resize(256, "square"),)), "AlexNet_Weights.IMAGENET1K_V1",
-        note="LPIPS's own scaling of -1 to 1 is ImageNet's mean and deviation of 0 to 1; the size is ours",
+        Preprocess((Resize(256, "square"),), mean=(0.5,) * 3, std=(0.5,) * 3), "AlexNet_Weights.IMAGENET1K_V1",
+        note="torchmetrics scales images from -1 to 1 as LPIPS does; the size is ours",
     ),
     "imagenet": FeatureNetwork(
-        "ViT-H/14 (ImageNet)", "torchvision", "vit_h_14", ("logits",),
+        "ViT-H/14 (ImageNet)", "torchvision", "vit_h_14", ("heads",),
         Preprocess((Resize(518, interpolation="bicubic"),), crop=518, on="pil"),
         "ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1", options=(("image_size", 518),),
     ),
@@ -216,132 +206,112 @@ FEATURE_NETWORKS: dict[str, FeatureNetwork] = {
 
 
 class NotComputed(NeuroCanvasError):
-    """A network's weights are not here and may not be downloaded, or they do not fit it."""
+    """A package or weights are missing, or do not fit; the metric is left out with this reason."""
 
 
-def extract_features(
-    pictures: Pictures,
-    prepare: Prepare,
-    forward: Forward,
-    *,
-    batch_size: int = 32,
-) -> np.ndarray:
+def import_extra(module: str) -> Any:
+    """Import a module of the extra `metrics`; a missing package and a broken one raise different messages."""
+    import torch
+
+    try:
+        return import_module(module)
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing in ("torchvision", "torchmetrics", "torch_fidelity"):
+            raise NotComputed(f"{missing} is not installed: pip install 'neurocanvas[metrics]'") from error
+        package, reason = module.partition(".")[0], " ".join(str(error).split())
+        raise NotComputed(
+            f"{package} is installed but does not work ({reason}); install the release for torch {torch.__version__}"
+        ) from error
+
+
+def extract_features(images: Images, prepare: Prepare, forward: Forward, *, batch_size: int = 32) -> np.ndarray:
     """One layer's output for every image, flattened: (n, n_features), float32; AlexNet(2) has 184,512 features."""
     import torch
 
-    if not len(pictures):
-        raise NeuroCanvasError("images: at least one is needed; got none.")
-    found = np.empty((0, 0), np.float32)
-    for part in batches(len(pictures), batch_size):
+    features = np.empty((0, 0), np.float32)
+    for batch in batches(len(images), batch_size):
         with torch.inference_mode():
-            outputs = forward(prepare(pictures[part]))
-        if len(outputs) != 1 or len(outputs[0]) != part.stop - part.start:
-            raise NeuroCanvasError(
-                f"network: one layer with {part.stop - part.start} rows is needed; got {len(outputs)} with "
-                f"{[len(output) for output in outputs]} rows."
-            )
-        rows = outputs[0].float().flatten(1).cpu().numpy()
-        if part.start == 0:  # the first part says how many features there are
-            found = np.empty((len(pictures), rows.shape[1]), np.float32)
-        found[part] = rows
-    return found
+            [output] = forward(prepare(images[batch]))
+        rows = output.float().flatten(1).cpu().numpy()
+        if batch.start == 0:  # the first batch shows the number of features
+            features = np.empty((len(images), rows.shape[1]), np.float32)
+        features[batch] = rows
+    return features
 
 
-def lpips(
-    generated: Pictures,
-    seen: Pictures,
-    prepare: Prepare,
-    forward: Forward,
-    heads: Sequence[np.ndarray],
-    *,
-    batch_size: int = 32,
-) -> np.ndarray:
-    """Learned perceptual distance of each pair, (n,), lower is better; batched, as features would not fit in memory."""
+def lpips(generated: Images, seen: Images, prepare: Prepare, forward: Forward, *, batch_size: int = 32) -> np.ndarray:
+    """Learned perceptual distance of each pair [Zhang2018], (n,); `forward` is AlexNet, torchmetrics does the rest."""
     import torch
 
-    if len(generated) != len(seen) or not len(seen):
-        raise NeuroCanvasError(f"lpips: both need the same number of images; got {len(generated)} and {len(seen)}.")
+    distance = import_extra("torchmetrics.functional.image.lpips")._LPIPS(pnet_rand=True)
+    distance.net.forward = forward  # its own AlexNet, with random weights here, would fetch trained ones
+    distance.to(device())
     distances = []
-    for part in batches(len(seen), batch_size):
+    for batch in batches(len(seen), batch_size):
         with torch.inference_mode():
-            pairs = [
-                [layer.float().cpu().numpy() for layer in forward(prepare(pictures[part]))]
-                for pictures in (generated, seen)
-            ]
-        distances.append(lpips_distance(pairs[0], pairs[1], heads))
+            pairs = [prepare(images[batch]).to(device()) for images in (generated, seen)]
+            distances.append(distance(*pairs).flatten().cpu().numpy())
     return np.concatenate(distances)
-
-
-# Packages that ship the linear heads of LPIPS for AlexNet -> their file.
-LPIPS_HEADS = {"torchmetrics": "functional/image/lpips_models/alex.pth", "lpips": "weights/v0.1/alex.pth"}
-
-# Widths of the five layers that LPIPS reads.
-ALEXNET_CHANNELS = (64, 192, 384, 256, 256)
 
 
 def load_network(network: FeatureNetwork, *, folder: str = "", download: bool = False) -> tuple[Prepare, Forward]:
     """Load a network, never a substitute: images -> (n, 3, height, width), and that -> its layers."""
     if folder and not os.path.isdir(folder):
         raise NotComputed(f"{folder}: no such folder")
-    how, layers = network.preprocess, network.layers
-    processor: Any = None
-
-    def prepare(pictures: Pictures) -> torch.Tensor:
-        import torch
-
-        if how is not None:
-            return preprocess(pictures, how)
-        if network.library == "torch-fidelity":  # takes 8-bit images and resizes them itself
-            return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2)
-        made: torch.Tensor = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
-        return made
-
-    if check_option("library", network.library, LIBRARIES) == "transformers":
-        import transformers
-        from huggingface_hub import snapshot_download
-
-        kinds: dict[str, Any] = {
-            "image_embeds": transformers.CLIPVisionModelWithProjection,
-            "pooler_output": transformers.AutoModel,
-            "logits": transformers.AutoModelForImageClassification,
-        }
-        kind, subfolder = kinds[check_option("layer", layers[0], kinds)], "" if folder else network.subfolder
-        try:
-            source = folder or (
-                network.source if download else snapshot_download(network.source, local_files_only=True)
-            )
-        except (OSError, ValueError) as error:
-            reason = "is not in the cache of Hugging Face; give a folder, or allow downloads"
-            raise NotComputed(f"{network.source} {reason}") from error
-        try:
-            model = load_part(source, kind.from_pretrained, subfolder=subfolder)
-            own = transformers.AutoImageProcessor.from_pretrained
-            processor = load_part(source, own, backend="pil") if how is None else None
-        except NeuroCanvasError as error:
-            raise NotComputed(str(error).rstrip(".")) from error
-        model = model.float().eval().to(device())
-        return prepare, lambda pixels: (getattr(model(pixel_values=pixels.to(device())), layers[0]),)
-    try:
-        if network.library == "torchvision":
-            import torchvision.models as models
-        else:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        needed = "a working torchvision: pip install torchvision"
-        if network.library == "torch-fidelity":
-            needed = "torch-fidelity and a working torchvision"
-        raise NotComputed(f"needs {needed} ({error})") from error
+    if network.library == "transformers":
+        return _load_transformers(network, folder, download)
     if network.library == "torch-fidelity":
+        extractor = import_extra("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
         file = _weights_file(network.weights, folder, download)
-        inception = FeatureExtractorInceptionV3(network.source, list(layers), feature_extractor_weights_path=str(file))
+        inception = extractor(network.source, list(network.layers), feature_extractor_weights_path=str(file))
         inception = inception.eval().to(device())
-        return prepare, lambda pixels: tuple(inception(pixels.to(device())))
-    enum, _, member = network.weights.partition(".")
-    url = network.weights if "://" in network.weights else getattr(getattr(models, enum), member).url
-    filled = getattr(models, network.source)(weights=None, **dict(network.options))
-    _fill(filled, _weights_file(url, folder, download), network.unread)
-    filled = filled.float().eval().to(device())
-    return prepare, lambda pixels: read_layers(filled, layers, pixels.to(device()))
+        return network.prepare, lambda pixels: tuple(inception(pixels.to(device())))
+    models = import_extra("torchvision.models")
+    url = network.weights if "://" in network.weights else models.get_weight(network.weights).url
+    model = models.get_model(network.source, weights=None, **dict(network.options)).float().eval()
+    _fill(model, _weights_file(url, folder, download), network.unread)
+    create = import_extra("torchvision.models.feature_extraction").create_feature_extractor
+    extract = create(model, list(network.layers)).to(device())
+
+    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = extract(pixels.to(device()))
+        return tuple(outputs[layer] for layer in network.layers)
+
+    return network.prepare, forward
+
+
+def _load_transformers(network: FeatureNetwork, folder: str, download: bool) -> tuple[Prepare, Forward]:
+    """Load a network of transformers, with its own processor where the table names no preprocessing."""
+    import transformers
+    from huggingface_hub import snapshot_download
+
+    kinds: dict[str, Any] = {
+        "image_embeds": transformers.CLIPVisionModelWithProjection,
+        "pooler_output": transformers.AutoModel,
+        "logits": transformers.AutoModelForImageClassification,
+    }
+    [layer] = network.layers
+    try:
+        source = folder or (network.source if download else snapshot_download(network.source, local_files_only=True))
+    except (OSError, ValueError) as error:
+        reason = "is not in the cache of Hugging Face; give a folder, or allow downloads"
+        raise NotComputed(f"{network.source} {reason}") from error
+    prepare: Prepare = network.prepare
+    try:
+        model = load_part(source, kinds[layer].from_pretrained, subfolder="" if folder else network.subfolder)
+        if network.preprocess is None:
+            processor = load_part(source, transformers.AutoImageProcessor.from_pretrained, backend="pil")
+            prepare = partial(_process, processor)
+    except NeuroCanvasError as error:
+        raise NotComputed(str(error).rstrip(".")) from error
+    model = model.float().eval().to(device())
+    return prepare, lambda pixels: (getattr(model(pixel_values=pixels.to(device())), layer),)
+
+
+def _process(processor: Any, images: Images) -> torch.Tensor:
+    pixels: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
+    return pixels
 
 
 def _weights_file(url: str, folder: str, download: bool) -> Path:
@@ -363,64 +333,15 @@ def _weights_file(url: str, folder: str, download: bool) -> Path:
 
 def _fill(model: torch.nn.Module, file: Path, unread: tuple[str, ...]) -> None:
     """Load weights into a network, except those of heads that are not read."""
-    state = {name.removeprefix("module."): values for name, values in _read_state(file).items()}
-    try:
-        missing, left_over = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise NotComputed(f"{file}: no weights of this network ({' '.join(str(error).split())[:300]})") from error
-    wrong = [name for name in (*missing, *left_over) if not name.startswith(unread)]
-    if wrong:
-        raise NotComputed(f"{file}: weights of another network; {wrong[0]} and {len(wrong) - 1} more do not fit")
-
-
-def _read_state(file: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict; published ones may predate PyTorch 1.6, a format that `read_torch` cannot map."""
     import torch
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
+        state = {name.removeprefix("module."): values for name, values in state.items()}
+        missing, left_over = model.load_state_dict(state, strict=False)
     except Exception as error:  # torch's unpickler passes on whatever error damaged data cause
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise NotComputed(f"{file}: no weights of this network ({reason})") from error
-    tensors = isinstance(state, dict) and all(
-        isinstance(name, str) and isinstance(values, torch.Tensor) for name, values in state.items()
-    )
-    if not tensors:
-        raise NotComputed(f"{file}: no weights of this network; names of tensors are needed; get it again")
-    return state
-
-
-def read_layers(model: torch.nn.Module, layers: Sequence[str], pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Outputs of chosen modules, in the order of `layers`; "logits" is the network's own output."""
-    read: dict[str, torch.Tensor] = {}
-
-    def keep(name: str) -> Callable[[Any, Any, Any], None]:
-        # a copy, because the next module may work in place
-        return lambda _module, _inputs, output: read.update({name: output.detach().clone()})
-
-    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers if name != "logits"]
-    try:
-        read["logits"] = model(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return tuple(read[name] for name in layers)
-
-
-def load_lpips_heads(folder: str = "") -> tuple[np.ndarray, ...]:
-    """Linear heads of LPIPS for AlexNet's five layers, each (n_channels,)."""
-    files = [Path(folder) / "alex.pth"] if folder else []
-    for package, place in LPIPS_HEADS.items() if not folder else ():
-        found = find_spec(package)
-        files += [Path(root) / place for root in (found.submodule_search_locations or ())] if found else []
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
-        where = folder or f"the packages {' and '.join(LPIPS_HEADS)}"
-        raise NotComputed(f"its linear heads, alex.pth, are not in {where}")
-    state, heads = _read_state(file), []
-    for layer, width in enumerate(ALEXNET_CHANNELS):
-        head = state.get(f"lin{layer}.model.1.weight")
-        if head is None or tuple(head.shape) != (1, width, 1, 1) or not head.is_floating_point():
-            raise NotComputed(f"{file}: no linear heads of LPIPS for AlexNet; lin{layer} does not fit")
-        heads.append(head.float().flatten().numpy(force=True))
-    return tuple(heads)
+    wrong = [name for name in (*missing, *left_over) if not name.startswith(unread)]
+    if wrong:
+        raise NotComputed(f"{file}: weights of another network; {wrong[0]} and {len(wrong) - 1} more do not fit")

@@ -12,7 +12,7 @@ from neurocanvas.config import EvaluateSettings
 from neurocanvas.data.trials import ranks, unique_names
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import n_way_top_k_table, two_way_table
-from neurocanvas.evaluation.metrics import METRICS as KNOWN
+from neurocanvas.evaluation.metrics import METRICS
 from neurocanvas.evaluation.statistics import (
     TOLERANCE,
     bootstrap_interval,
@@ -80,9 +80,6 @@ def forest(
         rows += [{**row, "p_holm": p} for row, p in zip(of_arm, corrected, strict=True)]
     return rows
 
-
-# Names of the scores that every summary.json and trials.csv has.
-METRICS = ("two_way", "n_way", "concept_top1", "concept_top5", "pixcorr", "ssim")
 
 # Metrics whose tables have the images of the trial's cell as columns (`statistics.draw_cells`).
 PIXELS = ("pixcorr", "ssim")
@@ -235,7 +232,7 @@ def _measure(
     scores = {arm: {**given, **values.get(arm, {})} for arm, given in scores.items()}
     measured: dict[str, dict[str, dict[str, Any]]] = {arm: {} for arm in scores}
     for arm, metric, of_arm in ((arm, *one) for arm, given in scores.items() for one in given.items()):
-        known, null = KNOWN.get(metric.partition("@")[0]), nulls.get((arm, metric))
+        known, null = METRICS.get(metric.partition("@")[0]), nulls.get((arm, metric))
         turn = -1 if known and known.better == "lower" else 1
         low, high = bootstrap_interval(
             turn * of_arm, resampled[0], strata=resampled[1], resamples=settings.resamples,

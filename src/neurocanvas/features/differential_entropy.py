@@ -8,12 +8,10 @@ import numpy as np
 
 from neurocanvas.config import FeatureSettings
 from neurocanvas.data.montage import BANDS
-from neurocanvas.data.trials import Trials, TrialSpec
+from neurocanvas.data.trials import Trials
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.features.psd import RELEASED_HALF_BANDWIDTH, degrees_of_freedom, power_spectrum
-
-# Trials transformed at once; at 62 channels and 400 samples a chunk needs about 30 MB.
-CHUNK = 128
+from neurocanvas.features.window import Window
 
 # Hz; the spectrum above it is not computed.
 HIGHEST = max(high for _, high in BANDS.values())
@@ -28,7 +26,6 @@ RELEASED_EPSILON = 1e-10
 def bin_shares(freqs: np.ndarray, bands: Mapping[str, tuple[float, float]]) -> np.ndarray:
     """Hz of each frequency bin that lie in each half-open band [low, high): (n_freqs, n_bands)."""
     # A bin covers half the spacing on both sides, so bands that tile the axis neither lose nor double any power.
-    freqs = np.asarray(freqs, dtype=np.float64)
     spacing = freqs[1] - freqs[0]
     for name, (low, high) in bands.items():  # a band covered only in part would not be comparable
         if high > freqs[-1] + spacing / 2:
@@ -37,9 +34,8 @@ def bin_shares(freqs: np.ndarray, bands: Mapping[str, tuple[float, float]]) -> n
                 f"this one ends at {freqs[-1]:g} Hz. Use recordings with a higher sampling rate."
             )
     lows, highs = np.array(list(bands.values())).T
-    below = np.maximum(freqs - spacing / 2, 0)[:, None]
-    above = (freqs + spacing / 2)[:, None]
-    shares = np.clip(np.minimum(above, highs) - np.maximum(below, lows), 0, None)
+    below, above = np.maximum(freqs - spacing / 2, 0)[:, None], (freqs + spacing / 2)[:, None]
+    shares = np.maximum(np.minimum(above, highs) - np.maximum(below, lows), 0)
     shares[freqs == 0] *= 2  # DC covers only half a bin, with all of its power
     return shares
 
@@ -94,36 +90,15 @@ UNITS = {"gaussian": "nats", "eeg-imagenet": "sum of ln PSD over bins, PSD in VÂ
 
 
 def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
-    """Compute the features of all trials, a chunk of trials at a time."""
-    samples = window_samples(trials.spec, settings.tmin, settings.tmax, "features.tmin, features.tmax")
-    features = np.empty((len(trials), len(trials.spec.ch_names), len(BANDS)), dtype=np.float32)
-    for first in range(0, len(trials), CHUNK):
-        chunk = slice(first, first + CHUNK)
-        window = trials.signal(chunk)[..., samples]
-        lowest, highest = window.min(axis=-1), window.max(axis=-1)  # NaN and infinity show in one of them
-        for bad, problem in (
-            (~(np.isfinite(lowest) & np.isfinite(highest)), "holds values that are not finite"),
-            (lowest == highest, "is flat"),
-        ):
-            if bad.any():
-                row, channel = np.argwhere(bad)[0]
-                shown = trials.column("image")[first + row] if "image" in trials.metadata else "unknown"
-                raise NeuroCanvasError(
-                    f"trial {trials.names[first + row]} (image {shown}): channel {trials.spec.ch_names[channel]} "
-                    f"{problem} in the feature window; leave out that trial or channel."
-                )
-        features[chunk] = METHODS[settings.method](window, trials.spec.sfreq)
+    """Compute the features of all trials: (n_trials, n_chans, n_bands), float32."""
+    edges = settings.tmin, settings.tmax
+    window = Window([trials], trials.spec, edges, flat=False, name="features.tmin, features.tmax")
+    return band_features(window, settings.method, trials.spec.sfreq)
+
+
+def band_features(window: Window, method: str, sfreq: float) -> np.ndarray:
+    """Compute features by one of `METHODS`, a chunk of trials at a time."""
+    features = np.empty((*window.shape[:2], len(BANDS)), np.float32)
+    for rows in window.chunks():
+        features[rows] = METHODS[method](window[rows], sfreq)
     return features
-
-
-def window_samples(spec: TrialSpec, tmin: float, tmax: float, name: str) -> slice:
-    """The samples of a trial between two times in s after image onset, end exclusive; `name` is for the error."""
-    offset = round(spec.tmin * spec.sfreq)
-    start, stop = (round(edge * spec.sfreq) - offset for edge in (tmin, tmax))
-    if not 0 <= start < stop <= spec.n_times:
-        last = spec.tmin + spec.n_times / spec.sfreq
-        raise NeuroCanvasError(
-            f"{name}: the trials hold {spec.tmin:.3f} to {last:.3f} s after image onset; got {tmin} to {tmax}; choose "
-            "a window inside the trials."
-        )
-    return slice(start, stop)

@@ -12,7 +12,6 @@ import numpy as np
 
 from neurocanvas.config import GenerateSettings
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.targets.clip import N_TOKENS
 from neurocanvas.targets.pretrained import device, find_family, load_part
 
 if TYPE_CHECKING:
@@ -34,27 +33,23 @@ SCHEDULERS: dict[str, tuple[str, Mapping[str, Any]]] = {
 def load_preview(family: str) -> Any:
     """Load a family's TAESD, which decodes latents in a fraction of the time, slightly blurred."""
     from diffusers import AutoencoderTiny
+    from safetensors.torch import load_file
 
     source = find_family(family).preview
     if not source:
         raise NeuroCanvasError(f"--preview: family {family} has no TAESD; leave it out, or put one into its folder.")
-    published = (Path(source) / PUBLISHED[1]).is_file()
-    return load_part(source, _read_published if published else AutoencoderTiny.from_pretrained)
+    if not (Path(source) / PUBLISHED[1]).is_file():
+        return load_part(source, AutoencoderTiny.from_pretrained)
 
+    def read(folder: str) -> Any:
+        tiny: Any = AutoencoderTiny()
+        # The published decoder counts a layer without weights, which diffusers leaves out.
+        for network, file, skipped in ((tiny.encoder, PUBLISHED[0], 0), (tiny.decoder, PUBLISHED[1], 1)):
+            numbered = ((name.partition("."), tensor) for name, tensor in load_file(Path(folder) / file).items())
+            network.load_state_dict({f"layers.{int(n) - skipped}.{name}": tensor for (n, _, name), tensor in numbered})
+        return tiny.eval()
 
-def _read_published(source: str) -> Any:
-    """A TAESD from its two published files."""
-    from diffusers import AutoencoderTiny
-    from safetensors.torch import load_file
-
-    tiny: Any = AutoencoderTiny()
-    tiny.eval()
-    # the published decoder counts a layer without weights, which diffusers leaves out
-    for part, file, skipped in (("encoder", PUBLISHED[0], 0), ("decoder", PUBLISHED[1], 1)):
-        numbered = ((name.partition("."), tensor) for name, tensor in load_file(Path(source) / file).items())
-        state = {f"layers.{int(number) - skipped}.{rest}": tensor for (number, _, rest), tensor in numbered}
-        getattr(tiny, part).load_state_dict(state)
-    return tiny
+    return load_part(source, read)
 
 
 @dataclass
@@ -66,7 +61,6 @@ class StableDiffusion:
     tell: Callable[[str], None]
     batch: int
     size: int  # width and height of the images, px
-    preview: Any = None
     accepts: ClassVar[tuple[str, ...]] = ("clip-text",)
 
     @classmethod
@@ -81,6 +75,8 @@ class StableDiffusion:
             weights="unet/diffusion_pytorch_model.safetensors", safety_checker=None, feature_extractor=None,
             requires_safety_checker=False,
         )  # fmt: skip
+        if settings.preview:
+            pipeline.vae = load_preview(settings.family)
         # Precision is set here because versions of diffusers name the loading argument differently.
         automatic = "float16" if on_gpu else "float32"
         pipeline.to(getattr(torch, automatic if settings.precision == "auto" else settings.precision))
@@ -97,27 +93,41 @@ class StableDiffusion:
         pipeline.vae.enable_slicing()
         if settings.compile:
             pipeline.unet.compile()
-        preview = None
-        if settings.preview:
-            preview = load_preview(settings.family).to(device(), pipeline.unet.dtype)
-            preview.enable_slicing()
         size = settings.size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-        return cls(pipeline, settings, tell, settings.shard, size, preview)
+        return cls(pipeline, settings, tell, settings.shard, size)
+
+    @cached_property
+    def image_to_image(self) -> Any:
+        """Pipeline with the same networks that starts from the mode of the VAE's posterior."""
+        from diffusers import StableDiffusionImg2ImgPipeline
+        from diffusers.utils.torch_utils import randn_tensor
+
+        class ImageToImage(StableDiffusionImg2ImgPipeline):  # type: ignore[misc]
+            # diffusers samples the posterior with the generators of the noise
+            def prepare_latents(self: Any, image: Any, timestep: Any, *arguments: Any) -> torch.Tensor:
+                *_, dtype, device, generators = arguments
+                encoded = self.vae.encode(image.to(device, self.vae.dtype))
+                mode = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents  # of TAESD
+                noise = randn_tensor(mode.shape, generator=generators).to(device, dtype)
+                return self.scheduler.add_noise(mode * self.vae.config.scaling_factor, noise, timestep)
+
+        pipeline: Any = ImageToImage(**self.pipeline.components, requires_safety_checker=False)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
     @cached_property
     def negative(self) -> torch.Tensor:
         """Embedding that guidance leads away from, (1, 77, width): the empty caption, or the negative prompt."""
         import torch
 
-        ids = self.pipeline.tokenizer(
-            self.settings.negative, padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
-        ).input_ids
-        with torch.inference_mode():
-            found: torch.Tensor = self.pipeline.text_encoder(input_ids=ids.to(device()))[0]
-        return found
+        with torch.no_grad():
+            embedding: torch.Tensor = self.pipeline.encode_prompt(self.settings.negative, device(), 1, False)[0]
+        return embedding
 
     def generate(self, conditions: np.ndarray, seeds: Sequence[int], init: np.ndarray | None = None) -> np.ndarray:
         """Generate one image per text embedding, (n, 77, width); see `Generator.generate`."""
+        import torch
+
         width = self.pipeline.unet.config.cross_attention_dim
         if conditions.ndim != 3 or conditions.shape[-1] != width:
             raise NeuroCanvasError(
@@ -127,86 +137,61 @@ class StableDiffusion:
         deepest = self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
         if self.size % deepest:
             raise NeuroCanvasError(f"generate.size: a multiple of {deepest} is needed; got {self.size}.")
-        drawn: list[np.ndarray] = []
-        while (begin := sum(map(len, drawn))) < len(conditions):
-            part = slice(begin, begin + self.batch)
-            start = None if init is None else init[part]
+        images: list[np.ndarray] = []
+        while (begin := sum(map(len, images))) < len(conditions):
+            rows = slice(begin, begin + self.batch)
+            start = None if init is None else init[rows]
             try:
-                drawn.append(self._draw(conditions[part], seeds[part], start))
+                images.append(self._generate_batch(conditions[rows], seeds[rows], start))
             except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError on a CPU
-                self._shrink(error, len(conditions[part]))
-        return np.concatenate(drawn)
+                short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+                if not short and not any(sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED")):
+                    raise
+                if len(conditions[rows]) == 1:
+                    raise NeuroCanvasError(
+                        f"generate: memory does not hold one image of {self.size} px; ask for a smaller generate.size, "
+                        "for generate.precision float16 or for generate.offload."
+                    ) from error
+                if self.batch == self.settings.shard:
+                    self.tell("generate: memory is short, so images are generated in smaller batches.")
+                self.batch = len(conditions[rows]) // 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        return np.concatenate(images)
 
-    def _shrink(self, error: Exception, batch: int) -> None:
-        """Halve the batch if memory was short; raise any other error."""
+    def _generate_batch(self, conditions: np.ndarray, seeds: Sequence[int], init: np.ndarray | None) -> np.ndarray:
+        """One batch from diffusers' pipeline, with guidance in some of the steps only."""
         import torch
-
-        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        short |= any(sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED"))
-        if not short:
-            raise error
-        if batch == 1:
-            raise NeuroCanvasError(
-                f"generate: memory does not hold one image of {self.size} px; ask for a smaller generate.size, for "
-                "generate.precision float16 or for generate.offload."
-            ) from error
-        if self.batch == self.settings.shard:
-            self.tell("generate: memory is short, so images are drawn in smaller batches.")
-        self.batch = batch // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    def _draw(self, conditions: np.ndarray, seeds: Sequence[int], starts: np.ndarray | None) -> np.ndarray:
-        """Draw one batch: the pipeline's own denoising loop, but with guidance in some of the steps only."""
-        import torch
+        from diffusers.utils.torch_utils import randn_tensor
 
         pipeline, settings, unet = self.pipeline, self.settings, self.pipeline.unet
-        scheduler = pipeline.scheduler
-        noises = [torch.Generator().manual_seed(seed) for seed in seeds]
-        prompts = torch.from_numpy(np.ascontiguousarray(conditions, np.float32)).to(device(), unet.dtype)
-        both = torch.cat([self.negative.to(unet.dtype).expand(len(prompts), -1, -1), prompts])
-        own_guidance = unet.config.time_cond_proj_dim  # of guidance-distilled networks (LCM)
-        scheduler.set_timesteps(settings.steps)
-        with torch.inference_mode():
+        # one generator per image, on the CPU and in float32, so that device and precision do not change the noise
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        positive = torch.from_numpy(np.ascontiguousarray(conditions, np.float32)).to(device(), unet.dtype)
+        negative = self.negative.to(unet.dtype).expand(len(positive), -1, -1)
+        options: dict[str, Any] = {"guidance_scale": settings.guidance}
+        begin, end = settings.guidance_interval
+        # guidance-distilled networks (LCM) have guidance inside
+        if settings.guidance > 1 and unet.config.time_cond_proj_dim is None and (begin, end) != (0, 1):
+
+            def set_guidance(running: Any, step: int, *_: Any) -> dict[str, Any]:
+                guided = begin * running.num_timesteps <= step + 1 < end * running.num_timesteps
+                running._guidance_scale = settings.guidance if guided else 1.0
+                return {"prompt_embeds": torch.cat([negative, positive]) if guided else positive}
+
+            options = {"guidance_scale": settings.guidance if begin == 0 < end else 1.0}
+            options |= {"callback_on_step_end": set_guidance, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+        if init is None:
             side = self.size // pipeline.vae_scale_factor
-            shape = (1, unet.config.in_channels, side, side)
-            noise = torch.cat([torch.randn(shape, generator=one) for one in noises]).to(device(), unet.dtype)
-            latents, times = noise * scheduler.init_noise_sigma, scheduler.timesteps
-            if starts is not None:  # as image-to-image of diffusers does
-                pixels = pipeline.image_processor.preprocess(starts.astype(np.float32) / 255)
-                mean = pipeline.vae.encode(pixels.to(device(), pipeline.vae.dtype)).latent_dist.mode()
-                n_steps = max(1, round(settings.steps * settings.strength))
-                times = scheduler.timesteps[(settings.steps - n_steps) * scheduler.order :]
-                if hasattr(scheduler, "set_begin_index"):
-                    scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
-                latents = scheduler.add_noise(mean * pipeline.vae.config.scaling_factor, noise, times[:1])
-            inside = None
-            if own_guidance is not None:
-                scale = torch.full((len(prompts),), settings.guidance - 1)
-                inside = pipeline.get_guidance_scale_embedding(scale, own_guidance).to(device(), unet.dtype)
-            extra = pipeline.prepare_extra_step_kwargs(noises, 0.0)
-            begin, end = (share * len(times) for share in settings.guidance_interval)
-            for number, time in enumerate(times):
-                guided = settings.guidance > 1 and own_guidance is None and begin <= number < end
-                model_input = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
-                predicted = unet(
-                    model_input, time, encoder_hidden_states=both if guided else prompts, timestep_cond=inside,
-                    return_dict=False,
-                )[0]  # fmt: skip
-                if guided:
-                    away, towards = predicted.chunk(2)
-                    predicted = away + settings.guidance * (towards - away)
-                latents = scheduler.step(predicted, time, latents, **extra, return_dict=False)[0]
-        pictures = self.decode(latents)
-        pipeline.maybe_free_model_hooks()  # offloads the VAE again where networks are offloaded
-        return pictures
-
-    def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Decode latents, one at a time."""
-        import torch
-
-        vae = self.pipeline.vae if self.preview is None else self.preview
-        with torch.inference_mode():
-            pictures = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-            values = self.pipeline.image_processor.postprocess(pictures, output_type="np")
-        return np.round(values * 255).astype(np.uint8)
+            noise = randn_tensor((len(positive), unet.config.in_channels, side, side), generator=generators)
+            options |= {"latents": noise.to(device(), unet.dtype), "height": self.size, "width": self.size}
+        else:
+            pipeline, n_steps = self.image_to_image, max(1, round(settings.steps * settings.strength))
+            strength = min(1.0, (n_steps + 0.5) / settings.steps)  # the pipeline rounds down
+            options |= {"image": init.astype(np.float32) / 255, "strength": strength}
+        images = pipeline(
+            prompt_embeds=positive, negative_prompt_embeds=negative, num_inference_steps=settings.steps,
+            generator=generators, output_type="np", **options,
+        ).images  # fmt: skip
+        self.pipeline.maybe_free_model_hooks()  # the pipeline that starts from images does not offload the VAE again
+        return np.asarray(np.round(images * 255).astype(np.uint8))

@@ -43,30 +43,28 @@ OF_NETWORKS = frozenset({"pretrained", "batch_size", "epochs", "patience"})
 def _split(run: RunFolder, subject: str, granularity: str, within: str) -> Split:
     """The split of a subject's trials of a granularity; rows refer to the pool."""
     settings, pool = run.settings, run.pool(subject)
-    chosen, concept = "" if granularity == settings.data.granularity else granularity, pool.column("concept")
-    own = pool.column("subject") == subject
-    if chosen:
-        own &= granularity_rows(pool, chosen)
-    if len(np.unique(concept[own])) < 2:
+    part, concept = "" if granularity == settings.data.granularity else granularity, pool.y
+    rows = (pool.column("subject") == subject) & granularity_rows(pool, part or "all")
+    if (n_concepts := len(np.unique(concept[rows]))) < 2:
         raise NeuroCanvasError(
-            f"granularity: subject {subject} has trials of {len(np.unique(concept[own]))} concepts of {granularity}, 2 "
+            f"granularity: subject {subject} has trials of {n_concepts} concepts of {granularity}, 2 "
             "are needed; leave this granularity or subject out."
         )
-    found = run.split(subject, within, chosen)
-    for split in found:
-        validation = split.validation if settings.classify.recipe == "released" else split.validation[:0]
-        trained = concept[np.concatenate([split.pretrain, split.train, validation])]
-        lost = np.setdiff1d(concept[split.test], trained)
+    split = run.split(subject, within, part)
+    for fold in split:
+        validation = fold.validation if settings.classify.recipe == "released" else fold.validation[:0]
+        trained = concept[np.concatenate([fold.pretrain, fold.train, validation])]
+        untrained = np.setdiff1d(concept[fold.test], trained)
         if len(np.unique(trained)) < 2:
             raise NeuroCanvasError(
-                f"split {split.name}: training trials of 2 or more concepts are needed, got 1; choose another "
+                f"split {fold.name}: training trials of 2 or more concepts are needed, got 1; choose another "
                 "granularity or protocol."
             )
-        if len(lost):
+        if len(untrained):
             raise NeuroCanvasError(
-                f"split {split.name}: concept {lost[0]} is tested but never trained; choose another protocol."
+                f"split {fold.name}: concept {untrained[0]} is tested but never trained; choose another protocol."
             )
-    return found
+    return split
 
 
 def _exchanged(pool: Trials, subject: str, rows: np.ndarray) -> np.ndarray:
@@ -110,31 +108,31 @@ def _classify(run: RunFolder, unit: tuple[str, str, str, str, str]) -> Path:
     protocol, subject, granularity, within, model = unit
     run = process_cache("classify", "run", (run, protocol), partial(_with_protocol, run, protocol))
     pool, settings, decoder = run.pool(subject), run.settings.classify, _make_decoder(run, model)
-    splits, where = _split(run, subject, granularity, within), Path(protocol) / granularity
+    folds, where = _split(run, subject, granularity, within), Path(protocol) / granularity
     name = f"{model.replace(':', '_')}_s{subject}"
     path = run.folder / "classification" / where / f"{name}.npy"
     hashes = made_from(run, subject, decoder)[1] if decoder.takes == "features" else []
     key = artifacts.fingerprint(
         "classify 4", decoder.encoder, _read_by(decoder, settings), run.settings.features, hashes,
-        process_cache("classify", "trials", (run, subject), pool.fingerprint), [one.fingerprint() for one in splits],
+        process_cache("classify", "trials", (run, subject), pool.fingerprint), [fold.fingerprint() for fold in folds],
     )  # fmt: skip
     if artifacts.is_cached(path, key):
         return path
     x = process_cache("classify", decoder.takes, (run, subject), lambda: read_inputs(run, subject, decoder))
-    column = pool.column("concept")
-    concepts = np.unique(column[np.concatenate([rows for split in splits for rows in split.parts().values()])])
+    concept = pool.y
+    concepts = np.unique(concept[np.concatenate([rows for fold in folds for rows in fold.parts().values()])])
     decoders, scores, seconds = [], [], 0.0
-    for split in splits:
-        known, started = column.copy(), time.perf_counter()
-        known[split.test] = HIDDEN
+    for fold in folds:
+        labels, started = concept.copy(), time.perf_counter()
+        labels[fold.test] = HIDDEN
         decoders.append(_make_decoder(run, model).fit_prepared(
-            x, known, pool.spec, train=split.train, validation=split.validation, pretrain=split.pretrain,
-            adapt_to=split.test if settings.domain_adaptation else None, watch=split.test,
+            x, labels, pool.spec, train=fold.train, validation=fold.validation, pretrain=fold.pretrain,
+            adapt_to=fold.test if settings.domain_adaptation else None, watch=fold.test,
             watch_epochs=settings.diagnose_selection, classes=concepts, start=settings.pretrained,
         ))  # fmt: skip
-        scores.append(decoders[-1].outputs(x[split.test]))
+        scores.append(decoders[-1].outputs(x[fold.test]))
         seconds += time.perf_counter() - started
-    findings = [one for fold in splits for one in fold.findings]
+    findings = [item for fold in folds for item in fold.findings]
     findings += [finding(code) for decoder in decoders for code in decoder.findings_]
     if settings.domain_adaptation and model == "rgnn":
         findings.append(finding("transductive-training"))
@@ -142,34 +140,36 @@ def _classify(run: RunFolder, unit: tuple[str, str, str, str, str]) -> Path:
         "model": model, "title": find_encoder(model).title, "subject": subject, "granularity": granularity,
         "protocol": protocol, "settings": settings.model_dump(mode="json"),
         "device": decoders[0].device_, "precision": decoders[0].precision_, "concepts": concepts.tolist(),
-        "selection": UNSELECTED if settings.recipe == "released" else splits[0].selection,
+        "selection": UNSELECTED if settings.recipe == "released" else folds[0].selection,
         "findings": listed(findings),
         "split": (Path("splits") / within / f"{subject}.json").as_posix(),
     }  # fmt: skip
-    for fold, one in enumerate(decoders):
-        if one.is_module_:
-            weights = run.folder / "models" / where / f"{name}_fold{fold}.safetensors"
-            one.save(weights)
-            about = {**sidecar, "split": splits[fold].fingerprint(), "chosen": one.chosen_}
-            artifacts.write_sidecar(weights, key, about)
+    for number, decoder in enumerate(decoders):
+        if decoder.is_module_:
+            weights = run.folder / "models" / where / f"{name}_fold{number}.safetensors"
+            decoder.save(weights)
+            sidecar_of_fold = {**sidecar, "split": folds[number].fingerprint(), "chosen": decoder.chosen_}
+            artifacts.write_sidecar(weights, key, sidecar_of_fold)
     # from here on test labels are read: every prediction has been made
-    tests, sizes = np.concatenate([split.test for split in splits]), [len(split.test) for split in splits]
-    true = [np.searchsorted(concepts, column[split.test]) for split in splits]
-    by_epoch = [[float(np.mean(named == own)) for named in one.every_] for one, own in zip(decoders, true, strict=True)]
-    reached = {"selected": [], "final": [], **({"best_on_test": list(map(max, by_epoch))} if by_epoch[0] else {})}
-    for one, found, own in zip(decoders, scores, true, strict=True):
-        named = found.argmax(axis=1)
-        reached["selected"].append(float(np.mean(named == own)))
-        reached["final"].append(float(np.mean((named if one.final_ is None else one.final_) == own)))
-    folds = np.repeat(np.arange(len(splits)), sizes)
-    columns = [pool.column("order")[tests], np.concatenate(true), folds, _exchanged(pool, subject, tests)]
+    tests, sizes = np.concatenate([fold.test for fold in folds]), [len(fold.test) for fold in folds]
+    true, by_epoch = [np.searchsorted(concepts, concept[fold.test]) for fold in folds], []
+    accuracy: dict[str, list[float]] = {"selected": [], "final": []}
+    for decoder, outputs, labels in zip(decoders, scores, true, strict=True):
+        predicted = outputs.argmax(axis=1)
+        accuracy["selected"].append(float(np.mean(predicted == labels)))
+        accuracy["final"].append(float(np.mean((predicted if decoder.final_ is None else decoder.final_) == labels)))
+        by_epoch.append([float(np.mean(every == labels)) for every in decoder.every_])
+    if by_epoch[0]:
+        accuracy["best_on_test"] = list(map(max, by_epoch))
+    number_of_fold = np.repeat(np.arange(len(folds)), sizes)
+    columns = [pool.column("order")[tests], np.concatenate(true), number_of_fold, _exchanged(pool, subject, tests)]
     artifacts.write_array(path, np.column_stack([*columns, np.concatenate(scores)]).astype(np.float32), key, {
         **sidecar,
         "columns": [*COLUMNS, "scores of concepts"],
-        "accuracy": {which: float(np.average(values, weights=sizes)) for which, values in reached.items()},
-        "chosen": [one.chosen_ for one in decoders],
+        "accuracy": {which: float(np.average(values, weights=sizes)) for which, values in accuracy.items()},
+        "chosen": [decoder.chosen_ for decoder in decoders],
         "seconds": round(seconds, 3),
-        "history": [one.history_ for one in decoders],
+        "history": [decoder.history_ for decoder in decoders],
         **({"test_accuracy_by_epoch_diagnostic": by_epoch} if by_epoch[0] else {}),
     }, made_from(run, subject, decoder)[0])  # fmt: skip
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.artifacts import number_in, read_csv
+from neurocanvas.artifacts import read_csv
 from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.registry import COLUMNS, CONTROLS, control_row, correct_for_many, over_subjects, overall
 from neurocanvas.config import FeatureSettings
 from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.trials import Trials, ranks
 from neurocanvas.encoders.target_pca import TargetPCA
-from neurocanvas.errors import NeuroCanvasError, check_option
-from neurocanvas.features.differential_entropy import METHODS, extract, window_samples
+from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.features.differential_entropy import METHODS, extract
+from neurocanvas.features.window import Window
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import RunFolder, write_table
 from neurocanvas.pipeline.train import read_inputs
@@ -41,66 +42,50 @@ COMPONENTS = 32
 def controls(run: RunFolder) -> list[Path]:
     """Compute the controls for every subject, under the protocol of the settings."""
     settings = run.settings.controls
-    names = [check_option("controls", name, CONTROLS) for name in settings.names] or list(CONTROLS)
+    names = settings.names or tuple(CONTROLS)
     units = [(subject, name) for subject in run.subjects for name in names]
-    found = run.spread("controls", partial(_control, tuple(names)), units)
+    results = run.spread("controls", partial(_control, names), units)
     rows: dict[str, list[dict[str, Any]]] = {subject: [] for subject in run.subjects}
-    for (subject, _), row in zip(units, found, strict=True):
+    for (subject, _), row in zip(units, results, strict=True):
         rows[subject].append(row)
-    for own in rows.values():
-        correct_for_many(own)
+    for of_subject in rows.values():
+        correct_for_many(of_subject)
     table = over_subjects(rows, rng=np.random.default_rng(settings.seed))
     folder = run.folder / "scores"
     artifacts.write_json(folder / "controls.json", {
         "made_from": run.settings.of_trials, "overall": asdict(overall(table)),
         "protocol": run.settings.split.protocol, "rows": table, "subjects": rows,
     })  # fmt: skip
-    write_table(folder / "controls.csv", {
-        "subject": np.array([subject for subject, own in rows.items() for _ in own]),
-        **{name: np.array([row[name] for own in rows.values() for row in own], dtype=object) for name in COLUMNS},
-    })  # fmt: skip
+    lines = [(subject, *(row[name] for name in COLUMNS)) for subject, of_subject in rows.items() for row in of_subject]
+    columns = zip(("subject", *COLUMNS), zip(*lines, strict=True), strict=True)
+    write_table(folder / "controls.csv", {name: np.array(column, dtype=object) for name, column in columns})
     return [folder / "controls.json", folder / "controls.csv"]
 
 
 def _control(names: Sequence[str], run: RunFolder, unit: tuple[str, str]) -> dict[str, Any]:
     """One control of one subject; the inputs of all controls are read once in each worker."""
     subject, name = unit
-    used = {field for one in names for field in (*CONTROLS[one].needs, *CONTROLS[one].may_use)}
+    used = {field for control in names for field in (*CONTROLS[control].needs, *CONTROLS[control].may_use)}
     inputs = process_cache("controls", "inputs", (run, subject), lambda: _inputs(run, subject, used))
     return control_row(inputs, name, seed=run.settings.controls.seed)
 
 
-@dataclass(frozen=True)
-class WindowOfTrials:
-    """The feature window of trials, read when it is indexed."""
-
-    trials: Trials
-    settings: FeatureSettings
-
-    def __len__(self) -> int:
-        return len(self.trials)
-
-    def __getitem__(self, rows: Any, /) -> np.ndarray:
-        window = self.settings.tmin, self.settings.tmax
-        return self.trials.signal(rows)[..., window_samples(self.trials.spec, *window, "features.tmin, features.tmax")]
-
-
 def _inputs(run: RunFolder, subject: str, used: Collection[str]) -> ControlInputs:
     """Inputs of the controls for one subject; those that not all controls need are made only if they are used."""
-    pool, values = run.pool(subject), read_inputs(run, subject)
+    pool, settings = run.pool(subject), run.settings.features
     sidecar = artifacts.read_sidecar(run.path("features", subject))
-    settings = run.settings.features
     # the method of imported features is unknown: that of the settings stands in
     method = METHODS.get(str(sidecar.get("method")), METHODS[settings.method])
-    splits = [split.joined() for split in run.split(subject).folds]
-    folds = [(np.sort(np.concatenate([split.train, split.validation])), split.test) for split in splits]
+    folds = [fold.joined() for fold in run.split(subject).folds]
+    splits = [(np.sort(np.concatenate([fold.train, fold.validation])), fold.test) for fold in folds]
     concept = pool.column("concept")
-    unseen = any(not np.isin(concept[test], concept[train]).all() for train, test in folds)
+    unseen = any(not np.isin(concept[test], concept[train]).all() for train, test in splits)
     return ControlInputs(
-        features=values, concept=concept, stimulus=pool.column("image"), block=pool.column("block"),
+        features=read_inputs(run, subject), concept=concept, stimulus=pool.column("image"), block=pool.column("block"),
         run=ranks(pool.column("run")), session=groups(pool, "subject", "session"), order=pool.column("order"),
-        splits=folds, baseline=_before_the_picture(pool, settings) if "baseline" in used else None,
-        signal=WindowOfTrials(pool, settings), extract=lambda signal: method(signal, pool.spec.sfreq),
+        splits=splits, baseline=_before_the_picture(pool, settings) if "baseline" in used else None,
+        signal=Window([pool], pool.spec, (settings.tmin, settings.tmax)) if "signal" in used else None,
+        extract=lambda signal: method(signal, pool.spec.sfreq),
         embeddings=_concept_embeddings(run, pool) if unseen or "embeddings" in used else None,
         low_level=_low_level(run, pool) if "low_level" in used else None,
         **_arm_scores(run, subject) if "arms" in used else {},
@@ -124,8 +109,8 @@ def _concept_embeddings(run: RunFolder, trials: Trials) -> np.ndarray | None:
     embeddings = run.targets("clip-text")
     basis = TargetPCA.fit(embeddings, np.ones(len(embeddings), np.int64), COMPONENTS)
     concept = np.unique(trials.column("concept"), return_inverse=True)[1]
-    own = basis.transform(embeddings)[np.searchsorted(run.stimuli, trials.column("image"))]
-    means = np.stack([own[concept == one].mean(axis=0) for one in range(concept.max() + 1)])
+    coordinates = basis.transform(embeddings)[np.searchsorted(run.stimuli, trials.column("image"))]
+    means = np.stack([coordinates[concept == number].mean(axis=0) for number in range(concept.max() + 1)])
     return np.asarray(means[concept])
 
 
@@ -140,25 +125,25 @@ def _low_level(run: RunFolder, trials: Trials) -> np.ndarray | None:
 
 def _arm_scores(run: RunFolder, subject: str) -> dict[str, Any]:
     """Two-way identification of the subject's images in the arm eeg and in null arms, if they are scored."""
-    path = run.folder / "scores" / "trials.csv"
-    if not path.is_file():
+    import pandas as pd
+
+    path, columns = run.folder / "scores" / "trials.csv", ["subject", "trial", "arm", "two_way"]
+    table = pd.DataFrame(read_csv(path, "evaluate", columns) if path.is_file() else [], columns=columns)
+    table = table[(table["subject"] == subject) & table["arm"].isin(["eeg", *NULL_ARMS])]
+    if not {"eeg"} < {*table["arm"]}:
         return {}
-    scores: dict[str, dict[int, float]] = {}
-    for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "two_way")):
-        if row["subject"] == subject and row["arm"] in ("eeg", *NULL_ARMS):
-            trial, score = (number_in(row, name, path, "evaluate") for name in ("trial", "two_way"))
-            scores.setdefault(row["arm"], {})[int(trial) if np.isfinite(trial) else -1] = score
-    if "eeg" not in scores or len(scores) < 2:
-        return {}
-    own = run.subjects[subject]
-    shown = np.array(sorted(set.intersection(*(set(given) for given in scores.values()))), dtype=np.int64)
-    arms = {arm: np.array([given[trial] for trial in shown.tolist()]) for arm, given in scores.items()}
-    known = len(shown) and shown[0] >= 0 and shown[-1] < len(own)
-    if not known or not all(np.isfinite(given).all() for given in arms.values()):
+    table[["trial", "two_way"]] = table[["trial", "two_way"]].apply(pd.to_numeric, errors="coerce")
+    arms = table["arm"].unique()
+    scores = (
+        table.drop_duplicates(["trial", "arm"], keep="last").pivot(index="trial", columns="arm")["two_way"].dropna()
+    )
+    trials = run.subjects[subject]
+    if table.isna().any(axis=None) or not scores.index.isin(range(len(trials))).all() or scores.empty:
         raise NeuroCanvasError(
             f"{path}: the arms of subject {subject} need scores of the same trials of this data set; run `neurocanvas "
             "evaluate` again."
         )
-    stimulus, block = groups(own, "image"), groups(own, "block")
-    units = np.where(blocked_trials(own), -1 - block, stimulus)
-    return {"arms": arms, "arm_units": units[shown]}
+    units = np.where(blocked_trials(trials), -1 - groups(trials, "block"), groups(trials, "image"))
+    return {
+        "arms": {arm: scores[arm].to_numpy() for arm in arms}, "arm_units": units[scores.index.to_numpy(np.int64)],
+    }  # fmt: skip

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,24 @@ from neurocanvas.targets.captions import read_captions, write_captions
 if TYPE_CHECKING:
     import torch
 
+SHAPE = (1, 77, 768)  # of an image's embedding in the released file
+# Input and output of the released decoder: 62 channels, 5 bands, (77, 768).
+TARGET_SHAPE = SHAPE[1:]
+N_FEATURES, N_OUTPUTS = len(CH_NAMES) * len(BANDS), math.prod(TARGET_SHAPE)
+
+ROWS_AT_ONCE = 4096
+SMALLEST_SHARE = 1e-12  # of the largest squared length: what is below is rounding
+NORMS = ("weight", "bias", "running_mean", "running_var")
+
+# Where `import_files` looks, below the folder it is given: the released code's own layout.
+FOLDERS = (".", "output", "de_feat", "data/de_feat")
+
+# Names of the files that `import_files` takes.
+KNOWN = re.compile(r"caption\.txt|clip_embeddings\.pth|\d+_\w+_de\.npy|mlpsd_s\d+_\d+\.pth|mlp_sd_s\d+_model\.pth")
+
+# Folder of a run where imported files wait until all of them are good; what a killed call left there is deleted.
+STAGED = ".part-import"
+
 
 def read_released(path: Path | str, n_chans: int = 62) -> np.ndarray:
     """Read a released feature file, band-major (n_trials, n_bands·n_chans), as (n_trials, n_chans, n_bands) float64."""
@@ -48,53 +66,37 @@ def read_released(path: Path | str, n_chans: int = 62) -> np.ndarray:
         )
     if columns.dtype.kind not in "iuf":
         raise NeuroCanvasError(f"{path}: allowed are real numbers; got the type {columns.dtype}. Make it again.")
-    _check_finite(columns, str(path))
+    bad = ~np.isfinite(columns).all(axis=1)
+    if bad.any():
+        raise NeuroCanvasError(
+            f"{path}: allowed are finite numbers; {bad.sum()} of {len(columns)} trials hold others, the first is "
+            f"trial {bad.argmax()}. Leave them out or make the features again."
+        )
     return columns.reshape(len(columns), n_bands, n_chans).transpose(0, 2, 1).astype(np.float64, order="C")
 
 
 def write_released(path: Path | str, features: np.ndarray) -> None:
     """Write (n_trials, n_chans, n_bands) atomically; channel c of band b is column b·n_chans + c."""
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 3 or features.shape[2] != len(BANDS):
-        raise NeuroCanvasError(
-            f"features: allowed is the shape (n_trials, n_chans, {len(BANDS)}); got {features.shape}."
-        )
-    _check_finite(features, "features")
-    columns = features.transpose(0, 2, 1).reshape(len(features), features.shape[1] * len(BANDS))
+    columns = features.transpose(0, 2, 1).reshape(len(features), features.shape[1] * features.shape[2])
     with atomic_write(Path(path)) as temporary, temporary.open("wb") as stream:
-        np.save(stream, columns, allow_pickle=False)
-
-
-def _check_finite(values: np.ndarray, name: str) -> None:
-    bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-    if bad.any():
-        raise NeuroCanvasError(
-            f"{name}: allowed are finite numbers; {bad.sum()} of {len(values)} trials hold others, the first is "
-            f"trial {bad.argmax()}. Leave them out or make the features again."
-        )
-
-
-SHAPE = (1, 77, 768)
+        np.save(stream, columns.astype(np.float64), allow_pickle=False)
 
 
 def write_released_embeddings(path: Path, stimuli: Sequence[str], embeddings: np.ndarray) -> None:
     """Write embeddings, (n_stimuli, 77, 768), as the released code reads them."""
     import torch
 
-    tensors = {
-        name: torch.from_numpy(np.array(row, np.float32).reshape(SHAPE))
-        for name, row in zip(stimuli, embeddings, strict=True)
-    }
-    write_torch(path, tensors)
+    rows = zip(stimuli, embeddings, strict=True)
+    write_torch(path, {name: torch.from_numpy(np.array(row, np.float32).reshape(SHAPE)) for name, row in rows})
 
 
 def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.ndarray) -> None:
     """Read the embeddings of some images into `out`, (n_stimuli, 77, 768), which may be memory-mapped."""
     import torch
 
-    found = read_torch(path, "CLIP embeddings by image name")
+    content = read_torch(path, "CLIP embeddings by image name")
     for row, name in enumerate(stimuli):
-        tensor = found.get(name) if isinstance(found, dict) else None
+        tensor = content.get(name) if isinstance(content, dict) else None
         if not isinstance(tensor, torch.Tensor) or tensor.numel() != out[row].size or tensor.shape[-2:] != SHAPE[1:]:
             came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "none"
             raise NeuroCanvasError(
@@ -106,41 +108,48 @@ def read_released_embeddings(path: Path | str, stimuli: Sequence[str], out: np.n
             raise NeuroCanvasError(f"{path}: the embedding of {name} is not finite; make the file again.")
 
 
-# Input and output of the released decoder: 62 channels, 5 bands, (77, 768).
-TARGET_SHAPE = SHAPE[1:]
-N_FEATURES, N_OUTPUTS = len(CH_NAMES) * len(BANDS), math.prod(TARGET_SHAPE)
-
-ROWS_AT_ONCE = 4096
-SMALLEST_SHARE = 1e-12  # of the largest squared length: what is below is rounding
-NORMS = ("weight", "bias", "running_mean", "running_var")
-
-
 def read_released_mapper(path: Path | str, family: str = "sd14") -> Decoder:
     """Read a decoder that the released code trained; it takes *released* features, (n, 62, 5), not standardised."""
     # The axes span the last layer's columns: predictions are the released module's up to rounding. `target_sd` is
     # unknown and 0.
     import torch
 
-    state = _checked(Path(path))
+    (hidden, activation), content = ARCHITECTURES["released"], read_torch(path, "the released decoder's state dict")
+    one, two = hidden
+    shapes = {"fc1.weight": (one, N_FEATURES), "fc1.bias": (one,), "fc2.weight": (two, one), "fc2.bias": (two,)}
+    shapes |= {"fc3.weight": (N_OUTPUTS, two), "fc3.bias": (N_OUTPUTS,)}
+    shapes |= {f"bn{number}.{name}": (width,) for number, width in ((1, one), (2, two)) for name in NORMS}
+    state = {}
+    for name, shape in shapes.items():
+        tensor = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
+            came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "none"
+            raise NeuroCanvasError(
+                f"{path}: not the released decoder: {name} should have shape {shape}; got {came}. Such files are made "
+                "by `image_generation.py` or `neurocanvas export`."
+            )
+        state[name] = tensor.detach().float().resolve_neg()
+        if not torch.isfinite(state[name]).all():
+            raise NeuroCanvasError(f"{path}: {name} holds NaN or infinite values; train again.")
     axes, last = _factors(state["fc3.weight"])
     first = state["fc1.weight"].reshape(-1, len(BANDS), len(CH_NAMES)).transpose(1, 2).reshape(-1, N_FEATURES)
     layers = {"1.weight": first, "1.bias": state["fc1.bias"], "5.weight": state["fc2.weight"]}
     layers |= {"5.bias": state["fc2.bias"], "9.weight": last, "9.bias": torch.zeros(len(axes))}
-    for number, place in ((1, 2), (2, 6)):
-        layers |= {f"{place}.{name}": state[f"bn{number}.{name}"] for name in NORMS}
-        layers[f"{place}.num_batches_tracked"] = torch.tensor(0)
-    hidden, activation = ARCHITECTURES["released"]
-    target, unknown = f"clip-text@{family}", np.zeros(len(axes), np.float32)
-    parameters = {"encoder__hidden": hidden, "encoder__activation": activation, "contrastive": 0.0}
-    space = {"name": "clip-text", "shape": TARGET_SHAPE, "network": family, "layer": "last hidden state"}
+    for number, layer in ((1, 2), (2, 6)):
+        layers |= {f"{layer}.{name}": state[f"bn{number}.{name}"] for name in NORMS}
+        layers[f"{layer}.num_batches_tracked"] = torch.tensor(0)
     sidecar = {
-        "encoder": "mlp_sd", "class": "MLPSD", "module": True, "spec": asdict(SPEC), "space": space, "classes": None,
-        "parameters": {"target": target, "features": "eeg-imagenet", **parameters}, "chosen": None, "unit": 1.0,
-        "findings": [],
+        "encoder": "mlp_sd", "class": "MLPSD", "module": True, "spec": asdict(SPEC), "classes": None, "chosen": None,
+        "space": {"name": "clip-text", "shape": TARGET_SHAPE, "network": family, "layer": "last hidden state"},
+        "parameters": {
+            "target": f"clip-text@{family}", "features": "eeg-imagenet", "encoder__hidden": hidden,
+            "encoder__activation": activation, "contrastive": 0.0,
+        },
+        "unit": 1.0, "findings": [],
     }  # fmt: skip
-    whole = (len(CH_NAMES), len(BANDS))
+    unknown, shape = np.zeros(len(axes), np.float32), (len(CH_NAMES), len(BANDS))
     return assemble(sidecar, {
-        "input_mean": np.zeros(whole, np.float32), "input_sd": np.ones(whole, np.float32),
+        "input_mean": np.zeros(shape, np.float32), "input_sd": np.ones(shape, np.float32),
         "target_mean": state["fc3.bias"].numpy().reshape(TARGET_SHAPE), "target_axes": axes.numpy(),
         "target_sd": unknown, "prediction_sd": unknown,
         **{f"module.{name}": tensor.numpy() for name, tensor in layers.items()},
@@ -166,10 +175,9 @@ def write_released_mapper(decoder: Decoder, path: Path) -> None:
         )
     state: dict[str, torch.Tensor] = {}
     folded = fold(decoder)
-    for kind, word in ((torch.nn.Linear, "fc"), (torch.nn.BatchNorm1d, "bn")):
-        layers = [layer for layer in folded if isinstance(layer, kind)]
-        for number, layer in enumerate(layers, 1):
-            state |= {f"{word}{number}.{name}": tensor for name, tensor in layer.state_dict().items()}
+    for kind, prefix in ((torch.nn.Linear, "fc"), (torch.nn.BatchNorm1d, "bn")):
+        for number, layer in enumerate((layer for layer in folded if isinstance(layer, kind)), 1):
+            state |= {f"{prefix}{number}.{name}": tensor for name, tensor in layer.state_dict().items()}
     first = state["fc1.weight"].reshape(-1, len(CH_NAMES), len(BANDS)).transpose(1, 2)
     write_torch(path, {**state, "fc1.weight": first.reshape(-1, N_FEATURES)})
 
@@ -180,16 +188,16 @@ def fold(decoder: Decoder) -> torch.nn.Sequential:
     import torch
 
     basis, layers = decoder.basis_, list(copy.deepcopy(decoder.encoder_.eval()))
-    sd, mean = (torch.from_numpy(one.reshape(-1)) for one in (decoder.sd_, decoder.mean_))
+    sd, mean = (torch.from_numpy(values.reshape(-1)) for values in (decoder.sd_, decoder.mean_))
     axes = torch.from_numpy(basis.axes / basis.scale)
     with torch.no_grad():
         first, last = layers[1], layers[-1]
         first.weight /= sd
         first.bias -= first.weight @ mean
-        whole = torch.nn.utils.skip_init(torch.nn.Linear, last.in_features, basis.mean.size)
-        whole.weight.copy_(axes.T @ last.weight)
-        whole.bias.copy_(axes.T @ last.bias + torch.from_numpy(basis.mean.reshape(-1)))
-    return torch.nn.Sequential(*layers[:-1], whole, torch.nn.Unflatten(1, basis.mean.shape)).eval()
+        outer = torch.nn.utils.skip_init(torch.nn.Linear, last.in_features, basis.mean.size)
+        outer.weight.copy_(axes.T @ last.weight)
+        outer.bias.copy_(axes.T @ last.bias + torch.from_numpy(basis.mean.reshape(-1)))
+    return torch.nn.Sequential(*layers[:-1], outer, torch.nn.Unflatten(1, basis.mean.shape)).eval()
 
 
 def _factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,40 +210,6 @@ def _factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     keep = size.flip(0) > SMALLEST_SHARE * size[-1]
     length, vectors = size.flip(0)[keep].sqrt(), vectors.flip(1)[:, keep]
     return (vectors / length).float().T @ weight.T, (vectors * length).float().T
-
-
-def _checked(path: Path) -> dict[str, torch.Tensor]:
-    """Arrays of a released state dict as float32; raise if a shape is not the released one."""
-    import torch
-
-    found = read_torch(path, "the released decoder's state dict")
-    one, two = ARCHITECTURES["released"][0]
-    shapes = {"fc1.weight": (one, N_FEATURES), "fc1.bias": (one,), "fc2.weight": (two, one), "fc2.bias": (two,)}
-    shapes |= {"fc3.weight": (N_OUTPUTS, two), "fc3.bias": (N_OUTPUTS,)}
-    shapes |= {f"bn{number}.{name}": (width,) for number, width in ((1, one), (2, two)) for name in NORMS}
-    state = {}
-    for name, shape in shapes.items():
-        tensor = found.get(name) if isinstance(found, dict) else None
-        if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
-            came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "none"
-            raise NeuroCanvasError(
-                f"{path}: not the released decoder: {name} should have shape {shape}; got {came}. Such files are made "
-                "by `image_generation.py` or `neurocanvas export`."
-            )
-        state[name] = tensor.detach().float().resolve_neg()
-        if not torch.isfinite(state[name]).all():
-            raise NeuroCanvasError(f"{path}: {name} holds NaN or infinite values; train again.")
-    return state
-
-
-# Where `import_files` looks, below the folder it is given: the released code's own layout.
-FOLDERS = (".", "output", "de_feat", "data/de_feat")
-
-# Names of the files that `import_files` takes.
-KNOWN = re.compile(r"caption\.txt|clip_embeddings\.pth|\d+_\w+_de\.npy|mlpsd_s\d+_\d+\.pth|mlp_sd_s\d+_model\.pth")
-
-# Folder of a run where imported files wait until all of them are good; what a killed call left there is deleted.
-STAGED = ".part-import"
 
 
 def export(run: RunFolder, folder: Path, *, tell: Callable[[str], None] = lambda _: None) -> list[Path]:
@@ -291,9 +265,8 @@ def import_files(run: RunFolder, folder: Path) -> list[Path]:
             )
         for path in taken:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for one in (path, artifacts.sidecar_path(path)):
-                if (waiting := staged / one.relative_to(run.folder)).is_file():  # else it was taken before
-                    os.replace(waiting, one)
+            for target in (path, artifacts.sidecar_path(path)):
+                os.replace(staged / target.relative_to(run.folder), target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     for subject in run.opened:
@@ -306,88 +279,53 @@ def _take(run: RunFolder, files: Mapping[str, Path], staged: Path) -> list[Path]
     """Check all of the files and write what is new below `staged`; return where in the run all of them belong."""
     taken: list[Path] = []
 
-    def place(path: Path) -> Path:
-        """Note where an artifact belongs, and say where it waits."""
+    def begin(path: Path, file: Path, *inputs: Any) -> tuple[Path, str, dict[str, Any]]:
+        """Where an artifact waits, its cache key, and what its sidecar says of its origin."""
         taken.append(path)
-        return staged / path.relative_to(run.folder)
+        key = artifacts.fingerprint("import", artifacts.sha256(file))
+        key = artifacts.fingerprint(key, *inputs) if inputs else key
+        return staged / path.relative_to(run.folder), key, {"imported": True, "from": file.name}
 
+    granularity = run.settings.data.granularity
     if file := files.get("caption.txt"):
-        _take_captions(run, file, place(run.folder / "targets" / "caption.txt"))
-    if file := files.get("clip_embeddings.pth"):
-        _take_embeddings(run, file, place(run.path("embeddings", "clip-text")))
-    for subject in run.opened:
-        if file := files.get(f"{subject}_{run.settings.data.granularity}_de.npy"):
-            _take_features(run, file, subject, place(run.path("features", subject)))
-    for subject in run.subjects:
-        for name, file in files.items():
-            named = re.fullmatch(rf"mlpsd_s{subject}_(\d+)\.pth|mlp_sd_s{subject}_model\.pth", name)
-            if named:
-                _check_reader(run, file, subject, run.path("features", subject) in taken)
-                path = run.path("decoder", subject, int(named[1] or 0))
-                waiting, inputs = place(path), _inputs(file)
-                if not artifacts.is_cached(path, inputs):
-                    sidecar = {**_card(file), "findings": listed([finding("imported-unknown")])}
-                    read_released_mapper(file, run.settings.family).save(waiting)
-                    artifacts.write_sidecar(waiting, inputs, sidecar)
-    return taken
-
-
-def _card(file: Path) -> dict[str, object]:
-    """What the sidecar of an imported artifact says of its origin."""
-    return {"imported": True, "from": file.name}
-
-
-def _inputs(file: Path) -> str:
-    """Fingerprint of an imported artifact."""
-    return artifacts.fingerprint("import", artifacts.sha256(file))
-
-
-def _take_captions(run: RunFolder, file: Path, path: Path) -> None:
-    """Write the captions of caption.txt."""
-    captions = read_captions(file, run.stimuli, "choose its data set")
-    write_captions(path, captions)
-    hashes = {name: run.dataset[1].file_hash(name) for name in run.stimuli}
-    artifacts.write_sidecar(path, _inputs(file), {**_card(file), "images": hashes})
-
-
-def _take_embeddings(run: RunFolder, file: Path, path: Path) -> None:
-    """Write the embeddings of clip_embeddings.pth, in half precision as `embed` writes them."""
-    inputs = artifacts.fingerprint(_inputs(file), run.stimuli)
-    sidecar = {"stimuli": run.stimuli, **_card(file)}
-    if not artifacts.is_cached(path, inputs):
+        waiting, key, sidecar = begin(run.folder / "targets" / "caption.txt", file)
+        write_captions(waiting, read_captions(file, run.stimuli, "choose its data set"))
+        hashes = {name: run.dataset[1].file_hash(name) for name in run.stimuli}
+        artifacts.write_sidecar(waiting, key, {**sidecar, "images": hashes})
+    if file := files.get("clip_embeddings.pth"):  # in half precision, as `embed` writes them
+        waiting, key, sidecar = begin(run.path("embeddings", "clip-text"), file, run.stimuli)
         embeddings = np.empty((len(run.stimuli), *TARGET_SHAPE), np.float16)
         read_released_embeddings(file, run.stimuli, embeddings)
-        artifacts.write_array(path, embeddings, inputs, sidecar)
-
-
-def _take_features(run: RunFolder, file: Path, subject: str, path: Path) -> None:
-    """Write the features of a feature file."""
-    trials = run.opened[subject]
-    values = read_released(file, len(trials.spec.ch_names))
-    if len(values) != len(trials):
-        raise NeuroCanvasError(
-            f"{file}: features of {len(values)} trials, but subject {subject} has {len(trials)} of granularity "
-            f"{run.settings.data.granularity}; import it into a run of the data it was made for."
-        )
-    sidecar = {
-        "method": "imported",
-        "ch_names": list(trials.spec.ch_names),
-        "bands": list(BANDS),
-        "unit": "as in the file",
-    }
-    artifacts.write_array(path, values.astype(np.float32), _inputs(file), {**sidecar, **_card(file)})
-
-
-def _check_reader(run: RunFolder, file: Path, subject: str, features_come_along: bool) -> None:
-    """Raise unless the run's encoder and features fit a released decoder."""
-    features = run.path("features", subject)
-    if run.settings.encoder.name != "mlp_sd":
-        raise NeuroCanvasError(f"{file}: is an mlp_sd, but the run's encoder.name is {run.settings.encoder.name!r}.")
-    if features_come_along:
-        return
-    method = artifacts.read_sidecar(features)["method"] if features.is_file() else run.settings.features.method
-    if method == "gaussian":
-        raise NeuroCanvasError(
-            f"{file}: the released decoder reads the released features, and the run's are 'gaussian'; import the "
-            "feature file with it, or make them by `neurocanvas features --method eeg-imagenet`."
-        )
+        artifacts.write_array(waiting, embeddings, key, {"stimuli": run.stimuli, **sidecar})
+    for subject, trials in run.opened.items():
+        if file := files.get(f"{subject}_{granularity}_de.npy"):
+            waiting, key, sidecar = begin(run.path("features", subject), file)
+            values = read_released(file, len(trials.spec.ch_names))
+            if len(values) != len(trials):
+                raise NeuroCanvasError(
+                    f"{file}: features of {len(values)} trials, but subject {subject} has {len(trials)} of granularity "
+                    f"{granularity}; import it into a run of the data it was made for."
+                )
+            names = {"ch_names": list(trials.spec.ch_names), "bands": list(BANDS)}
+            sidecar = {"method": "imported", **names, "unit": "as in the file", **sidecar}
+            artifacts.write_array(waiting, values.astype(np.float32), key, sidecar)
+    for subject in run.subjects:
+        for name, file in files.items():
+            if named := re.fullmatch(rf"mlpsd_s{subject}_(\d+)\.pth|mlp_sd_s{subject}_model\.pth", name):
+                if run.settings.encoder.name != "mlp_sd":
+                    raise NeuroCanvasError(
+                        f"{file}: is an mlp_sd, but the run's encoder.name is {run.settings.encoder.name!r}."
+                    )
+                features = run.path("features", subject)
+                method = (
+                    artifacts.read_sidecar(features)["method"] if features.is_file() else run.settings.features.method
+                )
+                if features not in taken and method == "gaussian":
+                    raise NeuroCanvasError(
+                        f"{file}: the released decoder reads the released features, and the run's are 'gaussian'; "
+                        "import the feature file with it, or make them by `neurocanvas features --method eeg-imagenet`."
+                    )
+                waiting, key, sidecar = begin(run.path("decoder", subject, int(named[1] or 0)), file)
+                read_released_mapper(file, run.settings.family).save(waiting)
+                artifacts.write_sidecar(waiting, key, {**sidecar, "findings": listed([finding("imported-unknown")])})
+    return taken

@@ -1,4 +1,4 @@
-"""The run folder: its settings, its trials, and where its artifacts are."""
+"""The run folder: its settings, trials, and paths of artifacts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Artifact = Literal["features", "embeddings", "decoder", "predictions"]
 Advance = Callable[[int], None]
-# `track("features", 16)` opens a progress line of 16 units and gives what advances it.
+# `track("features", 16)` opens a progress line of 16 tasks and returns the function that advances it.
 Track = Callable[[str, int], Advance]
 
 
@@ -61,28 +61,28 @@ class RunFolder:
         title: str = "",
         sizes: Sequence[int] | None = None,
     ) -> Iterator[Result]:
-        """Run units of a stage on the engine, with a progress line."""
+        """Run tasks of a stage on the engine, with a progress line."""
         advance = self.track(title or stage, len(units) if sizes is None else sum(sizes))
         done = self.engine.map(partial(work, self), units, needs or NEEDS[stage])
         for result, size in zip(done, sizes or [1] * len(units), strict=True):
             advance(size)
             yield result
 
-    def log(self, stage: str, **what: Any) -> None:
+    def log(self, stage: str, **entries: Any) -> None:
         """Append one line to the log."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **what}) + "\n")
+            stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **entries}) + "\n")
 
     @cached_property
     def dataset(self) -> tuple[Trials, Images]:
-        """Trials and stimuli of the data set that the settings name; simulated data lie inside the run folder."""
+        """Trials and stimulus images of the data set; simulated data are in the run folder."""
         from neurocanvas.data import open_trials
 
-        if self.trials is not None and self.trials.images is not None:
-            return self.trials, self.trials.images
         if self.trials is not None:
-            raise NeuroCanvasError("trials: they have no images; give them as images= where the trials are made.")
+            if self.trials.images is None:
+                raise NeuroCanvasError("trials: they have no images; pass images= to the function that makes them.")
+            return self.trials, self.trials.images
         data = self.settings.data
         if PROTOCOLS[self.settings.split.protocol].uses_others:
             data = data.model_copy(update={"subjects": ()})
@@ -94,42 +94,42 @@ class RunFolder:
                 f"{data.root}: no trials of subjects {data.subjects or 'all'}, granularity {data.granularity}."
             )
         if trials.images is None:
-            raise NeuroCanvasError(f"data set {data.name}: it has no images, which a run needs.")
+            raise NeuroCanvasError(f"data set {data.name}: it has no images; a run needs them.")
         return trials, trials.images
 
     @cached_property
     def opened(self) -> dict[str, Trials]:
-        """Trials of every subject that is open: those that are tested, and those whose trials train for them."""
-        trials, _ = self.dataset
-        return {one: trials[trials.column("subject") == one] for one in unique_names(trials.column("subject"))}
+        """Trials of every open subject: test subjects, and subjects of the training sets."""
+        subjects = self.dataset[0].column("subject")
+        return {subject: self.dataset[0][subjects == subject] for subject in unique_names(subjects)}
 
     @cached_property
     def subjects(self) -> dict[str, Trials]:
-        """Trials of every subject that is tested; without a choice, of all whom the protocol can test."""
-        asked = [check_option("subject", subject, self.opened) for subject in self.settings.data.subjects]
-        tested = asked or testable_subjects(self.dataset[0], self.settings.split.protocol)
+        """Trials of every test subject; by default all that the protocol can test."""
+        selected = [check_option("subject", subject, self.opened) for subject in self.settings.data.subjects]
+        tested = selected or testable_subjects(self.dataset[0], self.settings.split.protocol)
         return {subject: trials for subject, trials in self.opened.items() if subject in tested}
 
     def pool(self, subject: str) -> Trials:
-        """Trials from which a subject's splits are made."""
+        """Trials that a subject's split divides."""
         protocol, trials = self.settings.split.protocol, self.dataset[0]
-        if protocol == "leave-session-out":  # the pool does not know the other subjects
+        if protocol == "leave-session-out":
             check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
         return trials if PROTOCOLS[protocol].uses_others else self.subjects[subject]
 
     def split(self, subject: str, within: str = "", granularity: str = "") -> Split:
-        """A subject's split of all trials, or of those of a granularity: read, or made once and written; `within` is
-        "<protocol>/<granularity>" where these are not the run's own."""
+        """A subject's split of all trials or those of a granularity, made once and stored; `within` is
+        "<protocol>/<granularity>" if these differ from the run's."""
         path, pool = self.folder / "splits" / within / f"{subject}.json", self.pool(subject)
         if not path.is_file():
             trials = pool[granularity_rows(pool, granularity)] if granularity else pool
-            made = make_split(trials, settings=self.settings.split, subject=subject).to_dict()
-            artifacts.write_json(path, {"fingerprint": artifacts.fingerprint(made), **made})  # for `verify`
+            content = make_split(trials, settings=self.settings.split, subject=subject).to_dict()
+            artifacts.write_json(path, {"fingerprint": artifacts.fingerprint(content), **content})  # for `verify`
         return Split.from_dict(artifacts.read_json(path, "a split"), pool)
 
     @cached_property
     def stimuli(self) -> list[str]:
-        """Stimuli that any of the trials showed, in alphabetical order: the order of captions and embeddings."""
+        """Stimuli of all trials in alphabetical order, which is that of captions and embeddings."""
         return [str(name) for name in np.unique(self.dataset[0].column("image"))]
 
     def path(self, kind: Artifact, of: str, fold: int = 0, encoder: str = "") -> Path:
@@ -144,9 +144,9 @@ class RunFolder:
         return self.folder / names[kind]
 
     def targets(self, target: str = "") -> np.ndarray:
-        """Memory-map the embeddings of a target space, by default of the one that encoders predict."""
+        """Memory-map the embeddings of a target space, by default the one that encoders predict."""
         path = self.path("embeddings", target or self.settings.embed.target)
-        embeddings = artifacts.read_array(path, "embeddings; `neurocanvas embed` makes them")
+        embeddings = artifacts.read_array(path, "embeddings; run `neurocanvas embed`")
         if artifacts.read_sidecar(path).get("stimuli") != self.stimuli:
             raise NeuroCanvasError(
                 f"{path}: made for other stimuli; run `neurocanvas caption` and `neurocanvas embed` again."
@@ -156,18 +156,18 @@ class RunFolder:
 
 @lru_cache(maxsize=8)
 def _in_worker(folder: str, settings: str) -> RunFolder:
-    """The run of an unpickled folder and settings; a worker keeps what it has opened."""
+    """The run of an unpickled folder and settings; a worker reuses its open data."""
     return RunFolder(Path(folder), RunSettings.model_validate_json(settings))
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns as CSV, atomically; no spreadsheet takes a cell for a formula."""
+    """Write columns as CSV, atomically, without cells that a spreadsheet reads as formulas."""
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     artifacts.write_text(path, csv_text([list(columns), *rows]))
 
 
 def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | None = None) -> None:
-    """Write a PNG atomically; `about` goes into its metadata as JSON, under "neurocanvas"."""
+    """Write a PNG atomically, with `about` as JSON in its metadata under "neurocanvas"."""
     from PIL import Image, PngImagePlugin
 
     stream, metadata = io.BytesIO(), PngImagePlugin.PngInfo()
@@ -178,7 +178,7 @@ def write_picture(path: Path, picture: np.ndarray, about: Mapping[str, Any] | No
 
 
 def read_pictures(paths: Iterable[Path], size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read PNGs of the run, or images from elsewhere in one size, as (n, height, width, 3), uint8."""
+    """Read PNGs of the run, or images from other sources in one size, as (n, height, width, 3), uint8."""
     if size is not None:
         from neurocanvas.audit import external
 

@@ -1,4 +1,4 @@
-"""From images to targets: the verbs caption and embed; what they make of one image stays in the shared cache."""
+"""The verbs caption and embed: images to targets, through the shared cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT_ONCE = 32
 
 
 def caption(run: RunFolder) -> list[Path]:
-    """Describe every image in words: by a captioner, by its concept's name, or from a file."""
+    """Caption every image: by a captioner, by its concept's name, or from a file."""
     settings, ids = run.settings.caption, run.stimuli
     path, images = run.folder / "targets" / "caption.txt", run.dataset[1]
     captions: dict[str, str] | None = None
@@ -34,32 +34,30 @@ def caption(run: RunFolder) -> list[Path]:
     if captions is None:
         captioner = captioner_of(settings.source) if settings.source else find_family(run.settings.family).captioner
         made_by = source_hash(captioner)
-    prints = {name: images.file_hash(name) for name in ids}  # the audit compares images by these
-    keys = [artifacts.fingerprint("caption", made_by, settings.recipe, prints[name] or name) for name in ids]
+    hashes = {name: images.file_hash(name) for name in ids}  # the audit compares images by these
+    keys = [artifacts.fingerprint("caption", made_by, settings.recipe, hashes[name] or name) for name in ids]
     inputs = artifacts.fingerprint("caption", ids, keys)
     if artifacts.is_cached(path, inputs):
         return [path]
-
     if captions is None:
-        made = artifacts.cached("captions", keys, partial(_make, run, "caption", ids))
-        captions = dict(zip(ids, map(str, made), strict=True))
+        texts = artifacts.cached("captions", keys, partial(_apply_network, run, "caption", ids))
+        captions = dict(zip(ids, map(str, texts), strict=True))
     write_captions(path, captions)
     artifacts.write_sidecar(path, inputs, {
-        "source": settings.source or run.settings.family, "recipe": settings.recipe, "images": prints,
+        "source": settings.source or run.settings.family, "recipe": settings.recipe, "images": hashes,
     })  # fmt: skip
     return [path]
 
 
 def embed(run: RunFolder) -> list[Path]:
-    """Encode every caption for the generator, and captions or images for the target space that encoders predict."""
-    images, made_from = run.dataset[1], run.folder / "targets" / "caption.txt"
+    """Encode every caption for the generator, and captions or images in the target space of the encoder."""
+    images, file = run.dataset[1], run.folder / "targets" / "caption.txt"
+    captions, weights = read_captions(file, run.stimuli, "run `neurocanvas caption`"), source_hash(run.settings.family)
     paths: list[Path] = []
-    captions = read_captions(made_from, run.stimuli, "run `neurocanvas caption`")
     for target in dict.fromkeys(("clip-text", run.settings.embed.target)):
         space, path = target_space(f"{target}@{run.settings.family}"), run.path("embeddings", target)
         of_images = TARGETS[target].of == "image"
         sources = [images.file_hash(name) or name if of_images else captions[name] for name in run.stimuli]
-        weights = source_hash(run.settings.family)
         keys = [artifacts.fingerprint("embedding", str(space), weights, source) for source in sources]
         inputs = artifacts.fingerprint("embed", run.stimuli, keys)
         paths.append(path)
@@ -67,31 +65,30 @@ def embed(run: RunFolder) -> list[Path]:
             continue
         items = run.stimuli if of_images else [captions[name] for name in run.stimuli]
         sidecar = {"family": run.settings.family, "target": str(space), "stimuli": run.stimuli}
-        rows = artifacts.cached("embeddings", keys, partial(_make, run, str(space), items))
-        made = [] if of_images else [made_from]
-        shape = (len(keys), *space.shape)
-        artifacts.write_array(path, rows, inputs, sidecar, made, shape=shape, dtype=np.float16)
+        rows, shape = artifacts.cached("embeddings", keys, partial(_apply_network, run, str(space), items)), space.shape
+        made_from = [] if of_images else [file]
+        artifacts.write_array(path, rows, inputs, sidecar, made_from, shape=(len(keys), *shape), dtype=np.float16)
     return paths
 
 
-def _make(run: RunFolder, what: str, items: Sequence[str], places: Sequence[int]) -> Iterator[np.ndarray]:
-    """Captions, or embeddings in a target space, of the items at these places: names of images, or captions."""
-    units = [(what, [items[place] for place in places[part]]) for part in batches(len(places), AT_ONCE)]
-    stage = "caption" if what == "caption" else "embed"
-    for made in run.spread(stage, _ask_network, units, title=what, sizes=[len(some) for _, some in units]):
-        yield from map(np.asarray, made)
+def _apply_network(run: RunFolder, network: str, items: Sequence[str], indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """Captions, or embeddings in a target space, of the items with these indices: names of images, or captions."""
+    units = [(network, [items[index] for index in indices[batch]]) for batch in batches(len(indices), AT_ONCE)]
+    stage, sizes = "caption" if network == "caption" else "embed", [len(batch) for _, batch in units]
+    for results in run.spread(stage, _apply_to_batch, units, title=network, sizes=sizes):
+        yield from map(np.asarray, results)
 
 
-def _ask_network(run: RunFolder, unit: tuple[str, Sequence[Any]]) -> Sequence[str] | np.ndarray:
+def _apply_to_batch(run: RunFolder, unit: tuple[str, Sequence[Any]]) -> Sequence[str] | np.ndarray:
     """Captions of some images, or embeddings of images or captions in a target space."""
-    what, items = unit
-    kind, _, family = what.partition("@")
+    name, items = unit
+    kind, _, family = name.partition("@")
     if kind == "caption":
         source, recipe = run.settings.caption.source or run.settings.family, run.settings.caption.recipe
         network = process_cache("caption", "captioner", (source, recipe), lambda: load_captioner(source, recipe))
     else:
-        network = process_cache("embed", "encoder", what, lambda: resolve_name(TARGETS[kind].load)(family))
+        network = process_cache("embed", "encoder", name, lambda: resolve_name(TARGETS[kind].load)(family))
     if kind == "caption" or TARGETS[kind].of == "image":
-        items = [run.dataset[1].picture(name) for name in items]
-    made: Sequence[str] | np.ndarray = network(items)
-    return made
+        items = [run.dataset[1].picture(item) for item in items]
+    results: Sequence[str] | np.ndarray = network(items)
+    return results

@@ -15,9 +15,10 @@ from neurocanvas import artifacts
 from neurocanvas.config import ARCHITECTURES
 from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.trials import Trials, unique_names
-from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, Window, load_decoder, project
+from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, load_decoder, project
 from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file, check_name
+from neurocanvas.features.window import Window
 from neurocanvas.findings import finding, listed, read_findings
 from neurocanvas.generation.arms import gain
 from neurocanvas.parallel import process_cache
@@ -56,8 +57,7 @@ def simulate(run: RunFolder) -> list[Path]:
 
 def features(run: RunFolder, *, keep_imported: bool = False) -> list[Path]:
     """Compute the features of every subject, and of others whose trials the protocol trains on."""
-    work = partial(_extract, keep_imported=keep_imported)
-    return list(run.spread("features", work, list(run.opened)))
+    return list(run.spread("features", partial(_extract, keep_imported=keep_imported), list(run.opened)))
 
 
 def _extract(run: RunFolder, subject: str, *, keep_imported: bool) -> Path:
@@ -71,12 +71,9 @@ def _extract(run: RunFolder, subject: str, *, keep_imported: bool) -> Path:
     if not (imported or artifacts.is_cached(path, inputs)):
         [values] = artifacts.cached("features", [inputs], lambda _: [extract(trials, settings)])
         sidecar = {
-            "method": settings.method,
-            "ch_names": list(trials.spec.ch_names),
-            "bands": list(BANDS),
-            "window": [settings.tmin, settings.tmax],
-            "unit": UNITS[settings.method],
-        }
+            "method": settings.method, "ch_names": list(trials.spec.ch_names), "bands": list(BANDS),
+            "window": [settings.tmin, settings.tmax], "unit": UNITS[settings.method],
+        }  # fmt: skip
         artifacts.write_array(path, values, inputs, sidecar)
     write_trials(run, subject)
     return path
@@ -89,25 +86,26 @@ def write_trials(run: RunFolder, subject: str) -> None:
 
 
 def read_inputs(run: RunFolder, subject: str, decoder: Decoder | None = None) -> Any:
-    """What a decoder is fitted on: features of a subject's pool (also without a decoder), or its signal in a window."""
+    """Features of a subject's pool (also without a decoder), or its signal in the decoder's window."""
     pool = run.pool(subject)
     if decoder is not None and decoder.takes == "signal":
         window = Window([pool], pool.spec, decoder.window)
         return window.read() if 4 * math.prod(window.shape) <= IN_MEMORY else window
-    whose, parts, sidecars = pool.column("subject"), {}, {}
-    for one in dict.fromkeys((subject, *np.unique(whose).tolist())):
-        path = run.path("features", one)
-        parts[one], sidecars[one] = artifacts.read_array(path, FEATURES), artifacts.read_sidecar(path)
-        if len(parts[one]) != len(run.opened[one]):
+    subjects = pool.column("subject")
+    settings = artifacts.read_sidecar(check_file(run.path("features", subject), FEATURES))
+    pooled: np.ndarray | None = None
+    for name in np.unique(subjects).tolist():
+        path = run.path("features", name)
+        values, sidecar = artifacts.read_array(path, FEATURES), artifacts.read_sidecar(path)
+        if len(values) != len(run.opened[name]):
             raise NeuroCanvasError(f"{path}: made for other trials; run `neurocanvas features` again.")
-        if any(sidecars[one].get(key) != sidecars[subject].get(key) for key in MADE_BY):
+        if any(sidecar.get(key) != settings.get(key) for key in MADE_BY):
             raise NeuroCanvasError(
                 f"{path}: made in another way than those of subject {subject}, for which its trials train; run "
                 "`neurocanvas features` again."
             )
-    pooled = np.empty((len(whose), *parts[subject].shape[1:]), parts[subject].dtype)
-    for one in np.unique(whose).tolist():
-        pooled[whose == one] = parts[one]
+        pooled = np.empty((len(subjects), *values.shape[1:]), values.dtype) if pooled is None else pooled
+        pooled[subjects == name] = values
     return pooled
 
 
@@ -115,18 +113,17 @@ def made_from(run: RunFolder, subject: str, decoder: Decoder) -> tuple[list[Path
     """The artifacts that a decoder's inputs are read from, and their hashes."""
     if decoder.takes == "signal":
         return [], [run.pool(subject).fingerprint()]
-    whose = unique_names(run.pool(subject).column("subject"))
-    paths = [check_file(run.path("features", one), FEATURES) for one in whose]
+    subjects = unique_names(run.pool(subject).column("subject"))
+    paths = [check_file(run.path("features", name), FEATURES) for name in subjects]
     return paths, [artifacts.read_sidecar(path)["sha256"] for path in paths]
 
 
 def make_decoder(run: RunFolder, encoder: str) -> Decoder:
-    """The unfitted decoder of embeddings that the settings describe, or the one that a script gave."""
+    """The unfitted decoder of embeddings that the settings describe, or the one of a script."""
     if run.decoder is not None and encoder == run.settings.encoder.name:
         from sklearn.base import clone
 
-        given: Decoder = clone(run.decoder)
-        return given
+        return clone(run.decoder)  # type: ignore[no-any-return]
     settings, of_features, where = run.settings.encoder, run.settings.features, run.settings.execution
     parameters = dict(settings.parameters) if encoder == settings.name else {}
     if encoder == "mlp_sd":
@@ -150,11 +147,12 @@ def train(run: RunFolder) -> list[Path]:
     names = dict.fromkeys((run.settings.encoder.name, *run.settings.encoder.baselines))
     for name in names if run.decoder is None else ():
         find_encoder(name, "embedding")
-    units = []
-    for subject in run.opened:  # the audit reads these, whatever the encoder is made from
+    for subject in run.opened:  # the audit reads these, even where the encoder takes signal
         write_trials(run, subject)
-    for subject in run.subjects:  # raises before anything is trained if one cannot be split
-        units += [(subject, fold, name) for fold in range(len(run.split(subject).folds)) for name in names]
+    units = [  # raises before anything is trained if one cannot be split
+        (subject, fold, name)
+        for subject in run.subjects for fold in range(len(run.split(subject).folds)) for name in names
+    ]  # fmt: skip
     return list(run.spread("train", _train, units))
 
 
@@ -167,7 +165,7 @@ def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
     parameters = {key: value for key, value in decoder.get_params(deep=False).items() if key not in EXECUTION}
     if not isinstance(decoder.encoder, str):  # a class or an estimator from a script
         parameters["encoder"] = getattr(decoder.encoder, "__qualname__", str(decoder.encoder))
-    closed_form = hasattr(decoder.what()[0], "fit_closed_form")
+    closed_form = hasattr(decoder.encoder_class()[0], "fit_closed_form")
     if closed_form:
         of_encoder = {key: value for key, value in parameters.items() if key.startswith("encoder__")}
         parameters = {key: parameters[key] for key in OF_CLOSED_FORM} | of_encoder
@@ -183,8 +181,8 @@ def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
     y = Embeddings(space, run.stimuli, targets, np.searchsorted(run.stimuli, pool.column("image")))
     common = decoder.n_components, tuple(decoder.token_weights)
     projected = process_cache("train", "targets", (run, unit[:2], common), lambda: project(y, fold.train, *common))
-    left = 0 if closed_form else decoder.epochs or 0
-    advance = run.track(f"train {name} s{subject} fold{number}", left)
+    epochs = 0 if closed_form else decoder.epochs or 0
+    advance = run.track(f"train {name} s{subject} fold{number}", epochs)
 
     def note(line: dict[str, Any]) -> None:
         run.log("train", subject=subject, fold=number, **line)
@@ -194,15 +192,15 @@ def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
     decoder.fit_prepared(
         x, y, pool.spec, train=fold.train, validation=fold.validation, projected=projected, state=state, log=note
     )
-    advance(max(0, left - len(decoder.history_)))  # most trainings end early
+    advance(max(0, epochs - len(decoder.history_)))  # most trainings end early
     # test labels are read after all predictions
-    rows_of, scores = {"val": fold.validation, "test": fold.test}, {}
-    predicted = {part: decoder.outputs(x[rows]) for part, rows in rows_of.items()}
-    for part, rows in rows_of.items():
-        shown = y.row_of_trial[rows]
-        true, distance = projected[1][shown], projected[2][shown]
-        scores[f"{part}_mse"] = mse_per_element(predicted[part], true, distance, decoder.basis_)
-        scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(predicted[part], true, distance, shown)))
+    parts, scores = {"val": fold.validation, "test": fold.test}, {}
+    predictions = {part: decoder.outputs(x[rows]) for part, rows in parts.items()}
+    for part, predicted in predictions.items():
+        image = y.row_of_trial[parts[part]]
+        true, distance = projected[1][image], projected[2][image]
+        scores[f"{part}_mse"] = mse_per_element(predicted, true, distance, decoder.basis_)
+        scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(predicted, true, distance, image)))
     inside = np.sum(decoder.basis_.target_sd.astype(np.float64) ** 2)
     outside = np.mean(projected[2][y.row_of_trial[fold.train]])
     sidecar = {
@@ -235,7 +233,7 @@ def training_table(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
         "title": f"Encoders, mean of {count} trainings; MSE per number of the target, two-way chance .5",
         "header": ["encoder", "val MSE", "val two-way", "test MSE", "test two-way"],
         "lines": lines,
-        "findings": listed(one for sidecar in sidecars for one in read_findings(sidecar["findings"])),
+        "findings": listed(entry for sidecar in sidecars for entry in read_findings(sidecar["findings"])),
     }
 
 
@@ -245,11 +243,10 @@ def select_inputs(
     """Inputs of trials, or their mean over the showings of each image; row of the first showing; number of showings."""
     if not average:
         return values[rows], rows, np.ones(len(rows), dtype=np.int64)
-    shown = groups(trials, "subject", "image")[rows]
-    _, first, own = np.unique(shown, return_index=True, return_inverse=True)
-    showings = np.bincount(own)
+    images = groups(trials, "subject", "image")[rows]
+    _, first, index, showings = np.unique(images, return_index=True, return_inverse=True, return_counts=True)
     sums = np.zeros((len(first), *values.shape[1:]))
-    np.add.at(sums, own, values[rows])
+    np.add.at(sums, index, values[rows])
     return (sums / showings[:, None, None]).astype(np.float32), rows[first], showings
 
 
@@ -276,41 +273,41 @@ def _predict(run: RunFolder, subject: str) -> Path:
         return path
     values = read_inputs(run, subject, decoders[0])
     tests = [select_inputs(values, pool, fold.test, average) for fold in folds_of]
-    own = np.flatnonzero(pool.column("subject") == subject)
-    rows = np.searchsorted(own, np.concatenate([shown for _, shown, _ in tests]))  # in the subject's own table
-    folds = np.concatenate([np.full(len(shown), number) for number, (_, shown, _) in enumerate(tests)])
+    of_subject = np.flatnonzero(pool.column("subject") == subject)
+    rows = np.searchsorted(of_subject, np.concatenate([trials for _, trials, _ in tests]))  # in the subject's table
+    folds = np.repeat(np.arange(len(tests)), [len(trials) for _, trials, _ in tests])
     order = np.argsort(rows, kind="stable")
     # shrinkage of predictions is measured on validation trials, averaged as the test trials are
-    spreads = [
+    prediction_sds = [
         decoder.outputs(select_inputs(values, pool, fold.validation, average)[0]).std(axis=0)
         for decoder, fold in zip(decoders, folds_of, strict=True)
     ]
-    findings = [one for fold in folds_of for one in fold.findings]
-    findings += [one for sidecar in sidecars for one in read_findings(sidecar.get("findings", []))]  # of imported ones
+    findings = [entry for fold in folds_of for entry in fold.findings]
+    findings += [entry for sidecar in sidecars for entry in read_findings(sidecar.get("findings", []))]  # imported
     most = max(int(showings.max()) for *_, showings in tests)
     if most > 1:
         findings.append(finding("averaged-showings", most=most))
     tested, folds = np.concatenate([inputs_of for inputs_of, *_ in tests])[order], folds[order]
     coordinates = np.zeros((len(rows), max(len(decoder.basis_.target_sd) for decoder in decoders)), np.float32)
-    for part in batches(len(tested), AT_ONCE):
-        for number in np.unique(folds[part]):
-            members = np.flatnonzero(folds[part] == number) + part.start
-            found = decoders[number].outputs(tested[members])
-            coordinates[members, : found.shape[1]] = found
+    for batch in batches(len(tested), AT_ONCE):
+        for number in np.unique(folds[batch]):
+            trials = np.flatnonzero(folds[batch] == number) + batch.start
+            predicted = decoders[number].outputs(tested[trials])
+            coordinates[trials, : predicted.shape[1]] = predicted
     seen = np.searchsorted(run.stimuli, pool.column("image"))
     artifacts.write_array(path, coordinates, inputs, {
         "encoder": sidecars[0].get("encoder", "mlp_sd"), "device": decoders[0].device_, "precision": "float32",
-        "decoders": [[one.relative_to(run.folder).as_posix(), sha] for one, sha in zip(models, hashes, strict=True)],
+        "decoders": [[path.relative_to(run.folder).as_posix(), sha] for path, sha in zip(models, hashes, strict=True)],
         "known": [np.unique(seen[fold.joined().train]).tolist() for fold in folds_of],
         "trials": rows[order].tolist(), "folds": folds.tolist(),
-        "gains": [gain(one.basis_.target_sd, sd) for one, sd in zip(decoders, spreads, strict=True)],
+        "gains": [gain(model.basis_.target_sd, sd) for model, sd in zip(decoders, prediction_sds, strict=True)],
         "blocked": bool(blocked_trials(run.subjects[subject]).any()), "findings": listed(findings),
     }, [*read, *models])  # fmt: skip
     return path
 
 
 def decoders_of(run: RunFolder, subject: str) -> list[Decoder]:
-    """The decoders that made a subject's predictions, one per fold, as the predictions say."""
+    """The decoders that made a subject's predictions, one per fold."""
     path, decoders = run.path("predictions", subject), []
     for name, sha256 in artifacts.read_sidecar(path)["decoders"]:
         model = run.folder / check_name(run.folder, name, str(path))
@@ -330,12 +327,12 @@ def read_predictions(
     folds = np.array(artifacts.read_sidecar(path)["folds"])
     rows = np.atleast_1d(np.arange(len(folds))[rows])
     means = np.stack([basis.mean for basis in bases])[folds[rows]]
-    found = np.empty(means.shape, np.float32)
-    for part in batches(len(folds), AT_ONCE):  # fixed batches, so that no number depends on which rows are read
-        wanted = np.flatnonzero((rows >= part.start) & (rows < part.stop))
+    targets = np.empty(means.shape, np.float32)
+    for batch in batches(len(folds), AT_ONCE):  # fixed batches, so that no number depends on which rows are read
+        wanted = np.flatnonzero((rows >= batch.start) & (rows < batch.stop))
         for number in np.unique(folds[rows[wanted]]):
-            members, basis = np.flatnonzero(folds[part] == number) + part.start, bases[number]
-            whole = basis.inverse(coordinates[members, : len(basis.target_sd)])
-            own = wanted[folds[rows[wanted]] == number]
-            found[own] = whole[np.searchsorted(members, rows[own])]
-    return found, means
+            trials, basis = np.flatnonzero(folds[batch] == number) + batch.start, bases[number]
+            of_trials = basis.inverse(coordinates[trials, : len(basis.target_sd)])
+            of_fold = wanted[folds[rows[wanted]] == number]
+            targets[of_fold] = of_trials[np.searchsorted(trials, rows[of_fold])]
+    return targets, means

@@ -1,4 +1,4 @@
-"""The images that the page shows, chosen by rank, and how an image is put into a page."""
+"""The images on the page, selected by rank, as data URIs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.report.figures import csv_link
 from neurocanvas.report.text import percent, ranking_arm
 
-# Trials shown from the top, the middle and the end of the ranking, and spread over the rest.
+# Trials from the top, the middle and the end of the ranking, and evenly spaced ones.
 GROUP, SAMPLE = 4, 12
 
-AS_IT_IS, REDUCED = 128, 192  # px: images up to the first are embedded unchanged, larger ones shrink to the second
+UNCHANGED, REDUCED = 128, 192  # px: images up to the first are embedded unchanged, larger ones shrink to the second
 PAGE, PAGES = 1400, 2  # of images from captions: the longer side in px, and how many pages are embedded
 
 
 def choose_trials(scores: Mapping[tuple[str, int], float]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Choose by rank alone which trials the page shows."""
+    """Select the trials of the page by rank."""
     ranked = sorted(scores, key=lambda key: (-scores[key], natural_key(key[0]), key[1]))
     if len(ranked) <= 3 * GROUP + SAMPLE:
         return [(f"All {len(ranked)} trials, best first", ranked)]
@@ -34,7 +34,7 @@ def choose_trials(scores: Mapping[tuple[str, int], float]) -> list[tuple[str, li
     best, worst = ranked[:GROUP], ranked[-GROUP:]
     median = ranked[middle : middle + GROUP]
     rest = [key for key in ranked if key not in {*best, *median, *worst}]
-    spaced = [rest[int(at)] for at in np.linspace(0, len(rest) - 1, SAMPLE).round()] if len(rest) > SAMPLE else rest
+    spaced = [rest[int(rank)] for rank in np.linspace(0, len(rest) - 1, SAMPLE).round()] if len(rest) > SAMPLE else rest
     return [
         (f"Best {GROUP}", best), (f"Middle {GROUP}", median), (f"Worst {GROUP}", worst),
         (f"{len(spaced)} others, evenly spaced through the ranking", spaced),
@@ -44,7 +44,7 @@ def choose_trials(scores: Mapping[tuple[str, int], float]) -> list[tuple[str, li
 def ranked_pictures(
     folder: Path, arms: Sequence[str], captions: Mapping[str, str], names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Lay out the image grid: groups of trials, each with the seen image and one of every arm."""
+    """The image grid: groups of trials, each with the seen image and one of every arm."""
     path, by = folder / "scores" / "trials.csv", ranking_arm(arms)
     scored, scores = {}, {}
     for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "stimulus", "concept", "two_way")):
@@ -89,12 +89,12 @@ def ranked_pictures(
 
 
 def data_uri(path: Path, most: int = REDUCED) -> str:
-    """An image as a data URI; large ones are reduced, to `most` pixels on the longer side."""
+    """An image as a data URI, with at most `most` pixels on the longer side."""
     from PIL import Image
 
     with open_picture(path, "run the verb generate") as opened:
         opened.load()
-        if opened.format == "PNG" and max(opened.size) <= AS_IT_IS:
+        if opened.format == "PNG" and max(opened.size) <= UNCHANGED:
             return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
         stream = io.BytesIO()
         opened.thumbnail((most, most), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""A run folder to one HTML page that needs nothing else: verdict, scores, images, maps, curves."""
+"""The report of a run folder as one self-contained HTML page: verdict, scores, images, maps, curves."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from neurocanvas.report import figures, sections
 from neurocanvas.report.figures import confusion, csv_link, scalp_map
 from neurocanvas.report.gallery import PAGE, PAGES, data_uri, ranked_pictures
 from neurocanvas.report.text import (
+    ARM_MEANINGS,
     classification_sentence,
     definitions,
     metric_words,
@@ -40,7 +41,7 @@ BESIDE = ("page.html.j2", "style.css.j2", "page.js")  # the template, what it in
 PANELS = 6  # training curves shown at most
 LOSSES = ("epoch", "train_loss", "val_loss")
 
-# What the template needs of a run that classifies only.
+# Template variables of a run without images.
 NO_PICTURES: Mapping[str, Any] = {
     "pictured": False, "arms": {}, "models": [], "concepts": {"arms": []}, "scalp": {"maps": []}, "confusion": None,
     "importance": None,
@@ -48,23 +49,23 @@ NO_PICTURES: Mapping[str, Any] = {
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run folder; the same folder gives the same bytes."""
+    """Write `report.html` into a run folder, reproducibly."""
     from jinja2 import DictLoader, Environment, StrictUndefined
 
     folder = Path(folder)
     check_file(folder / "run.toml", "the settings of the run; run the verb run")
     settings = load_settings(folder / "run.toml")
     if settings.evaluate.against:
-        raise NeuroCanvasError(f"{folder}: images that were made elsewhere have no page; see {folder / 'scores'}.")
+        raise NeuroCanvasError(f"{folder}: images from another source have no page; see {folder / 'scores'}.")
     path, audit = folder / "scores" / "audit.json", None
     if path.is_file():
-        found = artifacts.read_json(path, "what the verb audit found; run it again")
+        results = artifacts.read_json(path, "the results of the audit; run `neurocanvas report` again")
         try:
             cases = [
                 {"name": case["name"], **{kind: list(map(sentence, case[kind])) for kind in ("can", "cannot")}}
-                for case in found["cases"]
+                for case in results["cases"]
             ]
-            audit = {"verdict": verdict(found), "severity": found["verdict"]["severity"], "cases": cases}
+            audit = {"verdict": verdict(results), "severity": results["verdict"]["severity"], "cases": cases}
         except (LookupError, TypeError, ValueError) as error:
             raise NeuroCanvasError(f"{path}: damaged ({error}); run the verb report again.") from error
     tables = [folder / "scores" / f"{verb}.json" for verb in ("benchmark", "classification")]
@@ -85,40 +86,41 @@ def write_report(folder: Path) -> Path:
     }  # fmt: skip
     target = folder / "report.html"
     page = environment.get_template("page.html.j2").render(content)
-    artifacts.write_text(target, page.encode("utf-8", "replace"))  # JSON of others may hold halves of surrogate pairs
+    artifacts.write_text(target, page.encode("utf-8", "replace"))  # foreign JSON may have halves of surrogate pairs
     return target
 
 
 def _classification(path: Path) -> list[dict[str, Any]]:
     """Tables of the verbs benchmark or classify, by protocol."""
-    found = artifacts.read_json(path, "the tables of the verb benchmark; run it again")
-    parts: list[dict[str, Any]] = []
-    for protocol in dict.fromkeys(table["protocol"] for table in found["tables"]):
-        tables = [table for table in found["tables"] if table["protocol"] == protocol]
-        findings = listed(one for table in tables for one in read_findings(table["findings"]))
-        parts.append({
-            "sentence": classification_sentence([row for row in found["rows"] if row["protocol"] == protocol]),
-            "findings": [(sentence(one), one["severity"]) for one in findings],
-            "tables": [{**table, "link": csv_link(f"{path.stem}_{place}.csv", table["header"], table["lines"])}
-                       for place, table in enumerate(tables, 1 + sum(len(part["tables"]) for part in parts))],
+    results = artifacts.read_json(path, "the tables of a benchmark; run `neurocanvas benchmark` again")
+    protocols: list[dict[str, Any]] = []
+    for protocol in dict.fromkeys(table["protocol"] for table in results["tables"]):
+        tables = [table for table in results["tables"] if table["protocol"] == protocol]
+        findings = listed(record for table in tables for record in read_findings(table["findings"]))
+        first = 1 + sum(len(earlier["tables"]) for earlier in protocols)
+        protocols.append({
+            "sentence": classification_sentence([row for row in results["rows"] if row["protocol"] == protocol]),
+            "findings": [(sentence(record), record["severity"]) for record in findings],
+            "tables": [{**table, "link": csv_link(f"{path.stem}_{number}.csv", table["header"], table["lines"])}
+                       for number, table in enumerate(tables, first)],
         })  # fmt: skip
-    return parts
+    return protocols
 
 
 def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
-    """What the page shows of a run that made images."""
+    """Template variables of a run with images."""
     summary = artifacts.read_json(folder / "scores" / "summary.json", "the scores of all arms; run the verb evaluate")
     if not isinstance(summary, dict) or not summary.get("arms"):
         raise NeuroCanvasError(f"{folder / 'scores' / 'summary.json'}: holds no arms; run the verb evaluate.")
-    subjects_of, features = unique_names(summary["subjects"]), folder / settings.data.features_folder
-    trials = [row for one in subjects_of for row in read_csv(features / f"s{one}_trials.csv", "features")]
-    scalp = _scalp([features / f"s{one}_de.npy" for one in subjects_of])
+    subjects, features = unique_names(summary["subjects"]), folder / settings.data.features_folder
+    trials = [row for subject in subjects for row in read_csv(features / f"s{subject}_trials.csv", "features")]
+    scalp = _scalp([features / f"s{subject}_de.npy" for subject in subjects])
     captions = read_captions(folder / "targets" / "caption.txt")
-    models, others = _models(folder, subjects_of)
+    models, others = _models(folder, subjects)
     arms = [arm for arm in ARMS if arm in summary["arms"]]
     names = {concept: row["name"] for concept, row in summary["concepts"].items()}
     n_way = summary.get("n_way", settings.evaluate.n_way)
-    findings = listed(one for made in (summary, *models) for one in read_findings(made["findings"]))
+    findings = listed(record for part in (summary, *models) for record in read_findings(part["findings"]))
     measured = summary["arms"]
     shown = models[:PANELS]
     encoders = training_table([*models, *others])
@@ -131,9 +133,9 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
               for metric, score in measured[arm].items()]  # fmt: skip
     known = [metric for metric in measured[arms[0]] if metric in METRICS and METRICS[metric].meaning] if arms else []
     return {
-        "findings": [(sentence(one), one["severity"]) for one in findings],
+        "findings": [(sentence(record), record["severity"]) for record in findings],
         "definitions": definitions(settings, summary, trials, scalp["ch_names"], models[0]),
-        "arms": {arm: ARMS[arm].meaning for arm in arms},
+        "arms": {arm: ARMS[arm].meaning or ARM_MEANINGS.get(arm, "") for arm in arms},
         "tiles": [(arm, percent(measured[arm]["two_way"]["value"], 1)) for arm in arms],
         "metrics": sections.metric_tables(summary, arms, n_way),
         "scores_link": csv_link("scores.csv", ["arm", "metric", *sections.SCORE_COLUMNS], scores),
@@ -145,10 +147,12 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "arm_options": [("all", "all arms"), *((arm, arm) for arm in arms)],
         "ends": {"shuffled": "floor", "oracle": "ceiling"},
         "pictures": ranked_pictures(folder, arms, captions, names),
-        "caption_pages": {"shown": [data_uri(one, PAGE) for one in pages[:PAGES]], "n": len(pages)},
+        "caption_pages": {"shown": [data_uri(page, PAGE) for page in pages[:PAGES]], "n": len(pages)},
         "concepts": sections.comparison(summary["concepts"], arms),
         "confusion": confusion(folder, arms, names),
-        "importance": sections.importance(lost) if (lost := folder / "scores" / "importance.csv").is_file() else None,
+        "importance": sections.importance(losses)
+        if (losses := folder / "scores" / "importance.csv").is_file()
+        else None,
         "forest": sections.forest(summary, arms),
         "scalp": scalp,
         "models": shown,
@@ -188,7 +192,7 @@ def _scalp(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _models(folder: Path, subjects: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Training curve and scores of every decoder that made the predictions, and of those that were trained beside."""
+    """Training curve and scores of every decoder of the predictions, and of the other decoders."""
     models, others = [], []
     for subject in subjects:
         predicted = folder / "predictions" / f"s{subject}.npy.json"

@@ -1,4 +1,4 @@
-"""The scores on the page: every metric's rows, concepts, subjects, controls, and what was not computed."""
+"""The scores on the page: metrics, retrieval, concepts, subjects, controls, importance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from neurocanvas import artifacts
 from neurocanvas.artifacts import number_in, read_csv
@@ -32,14 +31,14 @@ from neurocanvas.report.text import (
 
 SCORE_COLUMNS = ("value", "low", "high", "chance", "p", "p_vs_shuffled", "place")
 FOREST_COLUMNS = ("subject", "arm", "metric", "n", "value", "low", "high", "p", "p_holm")
-FOREMOST = 5  # electrodes that are named
+FOREMOST = 5  # electrodes in the list
 
 
 def metric_tables(summary: Mapping[str, Any], arms: Sequence[str], n_way: int) -> list[dict[str, Any]]:
-    """Lay out the rows of every metric: a dot, an interval and the numbers of each arm."""
+    """The rows of every metric: a dot, an interval and the numbers of each arm."""
     measured, tables = summary["arms"], []
     metrics = dict.fromkeys(metric for arm in arms for metric in measured[arm])
-    for metric in sorted(metrics, key=lambda one: one not in METRICS or not METRICS[one].meaning):
+    for metric in sorted(metrics, key=lambda name: name not in METRICS or not METRICS[name].meaning):
         scores = {arm: measured[arm][metric] for arm in arms if metric in measured[arm]}
         numbered = any(score.get("chance") is not None for score in scores.values())
         title, meaning, share = metric_words(summary, metric, n_way, numbered=numbered)
@@ -63,7 +62,7 @@ def metric_tables(summary: Mapping[str, Any], arms: Sequence[str], n_way: int) -
 
 
 def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | None:
-    """Lay out the metrics that have one value for all images or predictions of an arm."""
+    """The metrics that have one value for all images or predictions of an arm."""
     sets, described = summary.get("sets", {}), summary.get("metrics", {})
     shown = [arm for arm in arms if sets.get(arm)]
     metrics = list(dict.fromkeys(metric for arm in shown for metric in sets[arm]))
@@ -75,7 +74,7 @@ def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]
         values = [sets[arm].get(metric, {}).get("value") for arm in shown]
         counts = {sets[arm][metric].get("n_generated") for arm in shown if metric in sets[arm]}
         n = ", ".join(str(count) for count in sorted(counts - {None}))
-        shown_as = ("–" if one is None else number(one, words[metric][2]) for one in values)
+        shown_as = ("–" if value is None else number(value, words[metric][2]) for value in values)
         lines.append([words[metric][0], *shown_as, n or "–"])
         rows += [[metric, arm, *(sets[arm][metric].get(key) for key in ("value", "n_generated"))]
                  for arm in shown if metric in sets[arm]]  # fmt: skip
@@ -85,28 +84,28 @@ def set_table(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]
 
 
 def retrieval_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Lay out how well predictions retrieve the targets of the test images, by rule of assignment."""
-    found = summary.get("retrieval")
-    if not found:
+    """Retrieval of the targets of the test images by predictions, for every rule of assignment."""
+    rules = summary.get("retrieval")
+    if not rules:
         return None
     shares = ("top1", "chance1", "top5", "chance5")
     lines = [
-        [rule, *(number(one[key], True) for key in shares), f"{one['median_rank']:g}",
-         "yes" if one["transductive"] else "no"]
-        for rule, one in found.items()
+        [rule, *(number(scores[key], True) for key in shares), f"{scores['median_rank']:g}",
+         "yes" if scores["transductive"] else "no"]
+        for rule, scores in rules.items()
     ]  # fmt: skip
     columns = ("space", "centring", "transductive", "n_trials", "n_pictures", *shares, "median_rank")
     link = csv_link(
-        "retrieval.csv", ["rule", *columns], [[r, *(one.get(c) for c in columns)] for r, one in found.items()]
+        "retrieval.csv", ["rule", *columns], [[rule, *map(scores.get, columns)] for rule, scores in rules.items()]
     )
     header = ["rule", "top-1", "chance", "top-5", "chance", "median rank", "transductive"]
-    first = next(iter(found.values()))
+    first = next(iter(rules.values()))
     n, space = f"{first['n_pictures']:g}", first.get("space", "")
     return {"header": header, "lines": lines, "n": n, "space": space, "link": link}
 
 
 def comparison(concepts: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> dict[str, Any]:
-    """Compare concepts by two-way identification, best first."""
+    """Concepts by two-way identification, best first."""
     shown = [arm for arm in ("oracle", "shuffled", "eeg") if arm in arms]
     scale, axis = figures.axis([1.0], True)
     ranked = sorted(concepts.values(), key=lambda row: (-row[shown[-1]]["two_way"], row["name"])) if shown else []
@@ -129,15 +128,15 @@ def comparison(concepts: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -
 
 
 def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | None:
-    """Lay out a forest plot: every subject's score with its interval, and all subjects' together."""
+    """A forest plot: every subject's score with its interval, and that of all subjects."""
     entries = [entry for entry in summary.get("forest", []) if entry["arm"] in arms]
     if not entries:
         return None
     metric = next((entry["metric"] for entry in entries if entry["metric"] == "two_way"), entries[0]["metric"])
     of = {(entry["arm"], str(entry["subject"])): entry for entry in entries if entry["metric"] == metric}
-    there = {arm for arm, _ in of}
-    main = ranking_arm([arm for arm in arms if arm in there])
-    shown = [arm for arm in ("shuffled", main) if arm in there]
+    scored = [arm for arm in arms if any(arm == other for other, _ in of)]
+    main = ranking_arm(scored)
+    shown = [arm for arm in ("shuffled", main) if arm in scored]
     subjects = [subject for arm, subject in of if arm == main]
     pooled = summary["arms"][main].get(metric) if len(subjects) > 1 else None
     ends = [entry.get(key) for entry in of.values() for key in ("value", "low", "high")]
@@ -170,15 +169,15 @@ def forest(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any] | 
 
 
 def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
-    """Read what the controls found."""
+    """The results of the controls."""
     from neurocanvas.audit.controls.registry import COLUMNS, CONTROLS
 
     path = folder / "scores" / "controls.json"
-    found = artifacts.read_json(path, "what the verb controls found; run it again")
-    if isinstance(found, dict) and found.get("made_from", settings.of_trials) != settings.of_trials:
+    report = artifacts.read_json(path, "the results of the controls; run `neurocanvas controls` again")
+    if isinstance(report, dict) and report.get("made_from", settings.of_trials) != settings.of_trials:
         return None
     try:
-        for row in found["rows"]:
+        for row in report["rows"]:
             read_findings([*row["reasons"], *row["notes"]])
         rows = [
             {
@@ -187,23 +186,18 @@ def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
                 "interval": interval(row, False), "outcome": OUTCOMES[row["fired"]],
                 **{key: "–" if row.get(key) is None else p_value(row[key]) for key in ("p", "p_holm")},
             }
-            for row in found["rows"]
+            for row in report["rows"]
         ]  # fmt: skip
-        verdict = controls_verdict(found)
+        verdict = controls_verdict(report)
     except (LookupError, TypeError, ValueError) as error:
         raise NeuroCanvasError(f"{path}: damaged ({error}); run the verb controls again.") from error
-    table = [[row.get(key) for key in COLUMNS] for row in found["rows"]]
-    corrected = any(row.get("p_holm") is not None for row in found["rows"])
-    return {
-        "verdict": verdict,
-        "rows": rows,
-        "corrected": corrected,
-        "link": csv_link("controls.csv", COLUMNS, table),
-    }
+    link = csv_link("controls.csv", COLUMNS, [map(row.get, COLUMNS) for row in report["rows"]])
+    corrected = any(row.get("p_holm") is not None for row in report["rows"])
+    return {"verdict": verdict, "rows": rows, "corrected": corrected, "link": link}
 
 
 def importance(path: Path) -> dict[str, Any] | None:
-    """Draw how much is lost without each band and each electrode."""
+    """The loss without each band and each electrode."""
     numbers = ("drop", "low", "high")
     cells = read_csv(path, "evaluate", ("kind", "group", "name", *numbers))
     rows: list[dict[str, Any]] = [
@@ -211,45 +205,37 @@ def importance(path: Path) -> dict[str, Any] | None:
     ]
     bands = [row for row in rows if row["group"] == "band" and row["kind"] in IMPORTANCE]
     scale, axis = figures.axis((100 * row[key] for row in bands for key in numbers), False)
-    grid = [
-        Markup('<line class="{1}" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(
-            at(tick, scale), "grid" if tick else "zero"
-        )
-        for tick in scale
-    ]
+    grid = [figures.line("grid" if tick else "zero", at(tick, scale), at(tick, scale), "0", "100%") for tick in scale]
     kinds = []
     for kind, (title, meaning) in IMPORTANCE.items():
         shown, scalp = [], None
         for row in (row for row in bands if row["kind"] == kind):
-            drop, low, high, parts = 100 * row["drop"], 100 * row["low"], 100 * row["high"], [*grid]
+            drop, low, high, has_interval = (
+                100 * row["drop"],
+                100 * row["low"],
+                100 * row["high"],
+                np.isfinite(row["low"]),
+            )
+            parts = [*grid]
             if np.isfinite(drop):
-                left, right = (at(end, scale) for end in sorted((0.0, drop)))
-                width = f"{float(right[:-1]) - float(left[:-1]):.2f}"
-                rect = Markup('<rect class="bar-of" x="{}" width="{}%" y="7" height="{}" rx="2"/>')
-                parts.append(rect.format(left, width, figures.ROW - 14))
-            if np.isfinite([low, high]).all():
-                whisker = Markup('<line class="whisker-of" x1="{}" x2="{}" y1="50%" y2="50%"/>')
-                parts.append(whisker.format(at(low, scale), at(high, scale)))
-            bar = Markup('<svg class="strip" width="100%" height="{}" aria-hidden="true">{}</svg>')
+                parts.append(figures.bar("bar-of", (0.0, drop), scale, "7", str(figures.ROW - 14)))
+            if has_interval:
+                parts.append(figures.line("whisker-of", at(low, scale), at(high, scale), "50%", "50%"))
             shown.append({
-                "name": row["name"], "hertz": figures.HERTZ.get(row["name"], ""),
-                "bar": bar.format(figures.ROW, Markup("").join(parts)), "drop": number(row["drop"], True, unit=False),
-                "interval": interval(row, True) if np.isfinite([low, high]).all() else "–",
+                "name": row["name"], "hertz": figures.HERTZ.get(row["name"], ""), "bar": figures.drawn_row(parts),
+                "drop": number(row["drop"], True, unit=False), "interval": interval(row, True) if has_interval else "–",
             })  # fmt: skip
         electrodes = [row for row in rows if row["kind"] == kind and row["group"] == "electrode"]
         if electrodes:
-            drops, names = np.array([row["drop"] for row in electrodes]), [row["name"] for row in electrodes]
-            drops = np.nan_to_num(drops)
+            drops, names = np.nan_to_num([row["drop"] for row in electrodes]), [row["name"] for row in electrodes]
             limits = min(float(drops.min()), 0.0), float(drops.max())
-            first = sorted(range(len(names)), key=lambda place: (-drops[place], names[place]))[:FOREMOST]
-            low_end, high_end = (number(end, True, unit=False) for end in limits)
+            largest = sorted(zip(-drops, names, strict=True))[:FOREMOST]
             scalp = {
-                "map": scalp_map(drops, names, limits), "low": low_end, "high": high_end,
-                "foremost": [(names[place], number(drops[place], True, unit=False)) for place in first],
+                "map": scalp_map(drops, names, limits),
+                "low": number(limits[0], True, unit=False), "high": number(limits[1], True, unit=False),
+                "foremost": [(name, number(-loss, True, unit=False)) for loss, name in largest],
             }  # fmt: skip
         if shown or scalp:
             kinds.append({"title": title, "meaning": meaning, "bands": shown, "map": scalp})
-    if not kinds:
-        return None
-    link = csv_link(path.name, [*cells[0]], [row.values() for row in cells])
-    return {"kinds": kinds, "axis": axis, "link": link}
+    link = csv_link(path.name, [*cells[0]], [row.values() for row in cells]) if cells else ""
+    return {"kinds": kinds, "axis": axis, "link": link} if kinds else None

@@ -1,4 +1,4 @@
-"""The verbs classify and benchmark: their tables as plain text and LaTeX too."""
+"""The verbs classify and benchmark: their tables as plain text and LaTeX."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ WIDTH = 120
 
 
 def classify(run: RunFolder) -> list[Path]:
-    """Train the classifiers of the settings, under the protocol of the settings, and write the tables."""
+    """Train the classifiers of the settings with their protocol, and write the tables."""
     return _written(grid.classify(run))
 
 
 def benchmark(run: RunFolder) -> list[Path]:
-    """Train every classifier under every protocol on every granularity and subject, and write the tables."""
+    """Train every classifier with every protocol on every granularity and subject, and write the tables."""
     return _written(grid.benchmark(run))
 
 
@@ -37,7 +37,7 @@ def _written(paths: list[Path]) -> list[Path]:
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write the tables as plain text."""
+    """The tables as plain text."""
     parts = []
     for table in paper_tables(rows):
         lines = [list(map(printable, line)) for line in [table["header"], *table["lines"]]]
@@ -45,17 +45,17 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
         parts.append(printable(table["title"]))
         for line in lines:
             parts.append("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
-        said = list(map(sentence, table["findings"]))
-        parts += [*(textwrap.fill(printable(f"Warning: {text}"), WIDTH) for text in said), ""]
+        warnings = [f"Warning: {sentence(finding)}" for finding in table["findings"]]
+        parts += [*(textwrap.fill(printable(text), WIDTH) for text in warnings), ""]
     return "\n".join([*parts, textwrap.fill(explanation(rows), WIDTH), ""])
 
 
 def as_latex(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write the tables as LaTeX (booktabs)."""
+    """The tables as LaTeX (booktabs)."""
     parts = []
     for table in paper_tables(rows):
-        said = list(map(sentence, table["findings"]))
-        caption = latex(" ".join([f"{table['title']}. {table['explanation']}", *said]))
+        sentences = [f"{table['title']}. {table['explanation']}", *map(sentence, table["findings"])]
+        caption = latex(" ".join(sentences))
         body = [" & ".join(map(latex, line)) + r" \\" for line in [table["header"], *table["lines"]]]
         columns = "l" + "c" * (len(table["header"]) - 1)
         parts += [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]

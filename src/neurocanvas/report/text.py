@@ -18,7 +18,7 @@ from neurocanvas.generation.arms import ARMS
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 Note = str | tuple[str, str]
 
-# Cases whose overlaps are printed; --json has all.
+# Cases whose overlaps are printed; --json lists all.
 FEW_CASES = 3
 
 DESIGNS = {"block": "concepts in blocks", "mixed": "concepts in mixed order", "unknown": "order unknown"}
@@ -26,239 +26,262 @@ DESIGNS = {"block": "concepts in blocks", "mixed": "concepts in mixed order", "u
 # Order of the concepts in the confusion matrix -> its name.
 ORDERS = {"semantic": "by meaning", "block": "by time of recording"}
 
-# Column -> what is not known where test trials share it with those that train, and what holds where none does.
+# Arm -> what its images are made from. An arm that is registered elsewhere brings its own `meaning`.
+ARM_MEANINGS: dict[str, str] = {
+    "eeg": "Made from what the encoder predicts from this trial's EEG.",
+    "shuffled": "Made from the prediction for another trial of the same subject: the floor. What it scores above "
+    "chance does not come from this trial's EEG.",
+    "mean": "Made from the mean of the training targets, the same for every trial: what knowing nothing looks like.",
+    "random": "Made from the caption of a training image that is drawn at random, whatever the EEG says.",
+    "oracle": "Made from the true target, the embedding of the seen image's own caption: the ceiling that the "
+    "generator and the judge leave to any EEG.",
+    "retrieval": "Made from the caption of the training image whose embedding is nearest to the prediction.",
+    "class-name": "Made from the words “a photo of a …” with the concept that is nearest to the prediction.",
+    "retrieved-start": "Made from the prediction, but drawn over the training image that is nearest to it.",
+    "sketched-start": "Made from the prediction, but drawn over a small image that ridge regression predicts.",
+    "best-of": "Made from the prediction several times; the image whose own caption is nearest to it is chosen.",
+}
+
+# Column -> what is untested if the training and test set share values of it, and what holds if they share none.
 SCOPE = {
-    "subject": ("Performance on persons who did not train", "The result carries over to persons who did not train"),
-    "session": ("Performance on another day", "The result carries over to a session that did not train"),
-    "run": ("Performance in another run of the recording", "The result carries over to runs that did not train"),
-    "stimulus": (
-        "Performance on images that did not train", "The result carries over to images that did not train",
-    ),
+    "subject": ("Generalisation to new subjects", "The result generalises to subjects not in the training set"),
+    "session": ("Generalisation to another session", "The result generalises to a session not in the training set"),
+    "run": ("Generalisation to another run", "The result generalises to runs not in the training set"),
+    "stimulus": ("Generalisation to new images", "The result generalises to images not in the training set"),
     "picture": (
-        "Performance on images that did not train, by the bytes of their files",
-        "No file of a tested image holds the same bytes as one that trains",
+        "Generalisation to new images, compared by the bytes of their files",
+        "No test image is byte-identical to a training image",
     ),
-    "concept": (
-        "Performance on concepts that did not train", "The result carries over to concepts that did not train",
-    ),
-}  # fmt: skip
+    "concept": ("Generalisation to new concepts", "The result generalises to concepts not in the training set"),
+}
 
-SELECTED = {"validation": "on validation trials", "final": "by no trials: the last epoch", "test": "on the test trials"}
-NO_DRIFT = "They are no evidence that the brain's response to an image was decoded."
+SELECTED = {
+    "validation": "used validation trials only",
+    "final": "used no trials (last epoch)",
+    "test": "used the test trials",
+}
+NO_DRIFT = "The scores are no evidence that the brain's response to an image was decoded."
 
-# Code of a finding -> its sentence. Names stand for its numbers, or for what `DERIVED` makes of them; `%` writes a
-# percentage, `3` three decimals.
+# Code of a finding -> its sentence. Fields are its numbers, or phrases that `DERIVED` makes of them; `%` formats as a
+# percentage, `3` with three decimals.
 SENTENCES: dict[str, str] = {
-    "block-on-both-sides": "Block design: trials of one block train and test. Accuracy is confounded with recording "
-    "block, because slow drift of the recording alone can give these scores. " + NO_DRIFT,
-    "gap-on-both-sides": "Block design: the {gap} trials before the test part of every block were dropped, but slower "
-    "drift still links both sides. Accuracy is confounded with recording block. " + NO_DRIFT,
-    "pictures-repeat": "Images of test trials were shown in training trials too. The scores say which known image "
-    "was seen, not what a new one looks like.",
-    "order-repeats": "Concepts came in nearly the same order in training and test recordings. Drift that follows the "
-    "time since a recording began can be decoded across them.",
-    "untrained-concepts": "{n} test trials are left out: their concepts have no training trials.",
-    "pretrained-unknown": "Training started from the weights of a file, which does not say which trials trained it or "
-    "chose its epoch. If tested trials were among them, the scores are too high.",
-    "imported-unknown": "An encoder was imported, and its file does not say which trials trained it. The released code "
-    "trains on the first 30 of every 50 images and chooses the epoch that is best on the other 20: scores on any of "
-    "them are too high.",
-    "transductive-training": "Domain adaptation saw the test trials without their labels: these scores are "
+    "block-on-both-sides": "Block design: training and test set share recording blocks. Accuracy is confounded with "
+    "recording block, because slow drift of the recording alone can produce these scores. " + NO_DRIFT,
+    "gap-on-both-sides": "Block design: the {gap} trials before the test trials of every block were dropped, but "
+    "slower drift still links training and test trials. Accuracy is confounded with recording block. " + NO_DRIFT,
+    "pictures-repeat": "Test images are in the training set. The scores show discrimination among known images, not "
+    "generalisation to new ones.",
+    "order-repeats": "Concepts were presented in nearly the same order in training and test recordings. Drift that "
+    "follows the time since the start of a recording can be decoded across recordings.",
+    "untrained-concepts": "{n} test trials are excluded: their concepts are not in the training set.",
+    "pretrained-unknown": "Training started from the weights of a file, which does not list its training and "
+    "validation trials. If test trials were among them, the scores are too high.",
+    "imported-unknown": "An encoder was imported, and its file does not list its training trials. The released code "
+    "trains on the first 30 of every 50 images and selects the epoch that is best on the other 20: scores on these "
+    "images are too high.",
+    "transductive-training": "Domain adaptation used the test trials without their labels: these scores are "
     "transductive.",
-    "averaged-showings": "Features of each test image are averaged over up to {most} showings: these are not "
+    "averaged-showings": "Features of each test image are averaged over up to {most} repetitions: these are not "
     "single-trial scores.",
-    "blocked-design": "Block design: each concept was shown in one stretch of time, so slow drift alone can tell "
-    "concepts apart. Unless whole blocks were held out, scores are confounded with recording block, whatever their "
-    "p-value.",
+    "blocked-design": "Block design: each concept was presented in one stretch of time, so slow drift alone can "
+    "distinguish concepts. Unless whole blocks were held out, scores are confounded with recording block, whatever "
+    "their p-value.",
     "few-units": "Only {n} {unit}: intervals are rough.",
-    "coarse-p": "So few units can be exchanged that p cannot go below {least:.2g}.",
-    "low-oracle": "The oracle arm reaches only {value:.2f} in two-way identification: the generator cannot draw what "
-    "it is asked for, or the judge cannot see it. A low eeg score says little here.",
-    "floor-differs": "The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), though it "
-    "knows nothing of the trial: something else gives the images away.",
-    "best-out-of-reach": "No † can appear: comparing {models} models over {subjects} subjects gives p {least:3} at the "
-    "least after Holm's correction, which is not below .05.",
-    "paired-by-name": "Paired by name: both folders hold the same {n} file names.",
+    "coarse-p": "With this few exchangeable units, p cannot be below {least:.2g}.",
+    "low-oracle": "The oracle arm reaches only {value:.2f} in two-way identification: the generator cannot draw its "
+    "prompts, or the judge cannot recognise them. A low eeg score is not informative.",
+    "floor-differs": "The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), although "
+    "it uses no information on the trial: the images leak through another route.",
+    "best-out-of-reach": "No † is possible: with {models} models and {subjects} subjects, p is at least {least:3} "
+    "after Holm's correction, which is not below .05.",
+    "paired-by-name": "Paired by name: both folders have the same {n} file names.",
     "paired-by-table": "Paired by {table}: {n} rows.",
-    "columns-unread": "Columns that were not read: {columns}.",
-    "equal-pictures": "{n} seen images have an identical twin, such as {first} and {second}: identification "
+    "columns-unread": "Unknown columns were ignored: {columns}.",
+    "equal-pictures": "{n} seen images are identical to another one, such as {first} and {second}: identification "
     "cannot distinguish them.",
-    "resized": "{n} of {of} images had another size and were resized to {width} x {height} px: the largest centred "
-    "part of that shape, Lanczos.",
-    "pairs-missing": "The pairing table {path} is missing, so block and order are unknown.",
+    "resized": "{n} of {of} images had another size: their largest centred crop of this shape was resized to "
+    "{width} x {height} px (Lanczos).",
+    "pairs-missing": "The pairing table {path} is missing, so block and presentation order are unknown.",
     "rows-differ": "{source} has {rows} rows, but {scored} images were scored; run `neurocanvas evaluate` again.",
-    "unseen-answers": "{n} of the predicted concepts belong to no test trial.",
-    "pooled-training": "All rows with split = train are assumed to have trained the model of every subject.",
-    "pictures-by-name": "Images were compared by their names, not by the bytes of their files: `neurocanvas caption` "
-    "records those.",
-    "scored-elsewhere": "scores/summary.json holds scores of images made elsewhere; run `neurocanvas evaluate` again "
-    "for the run's own.",
-    "other-trials": "{file} was made from other trials than those of the run folder's split; overlaps are those of "
-    "the split.",
+    "unseen-answers": "{n} of the predicted concepts do not occur in test trials.",
+    "pooled-training": "All rows with split = train are assumed to be in the training set of every subject.",
+    "pictures-by-name": "Images were compared by name, not by the bytes of their files, which `neurocanvas caption` "
+    "records.",
+    "scored-elsewhere": "scores/summary.json has scores of images from another source; run `neurocanvas evaluate` to "
+    "score those of this run.",
+    "other-trials": "{file} was made from other trials than those in the split of the run folder; overlaps refer "
+    "to the split.",
     "other-split": "Nothing can be concluded: {stale}.",
-    "block-confounded": "Accuracy is confounded with recording block: {came}, {inside:%} of the test trials are of "
-    "blocks that train too, and the block alone names the concept in {by_block:%}; {said}.",
-    "block-unknown": "Accuracy is confounded with recording block, as far as is known: concepts came in blocks, and "
-    "nothing says which blocks train; {ask}.",
-    "no-answers": "Nothing can be concluded yet: there are no answers to test trials, and no scores of the arm eeg.",
-    "chance": "Nothing can be concluded: no result is above chance; {said}.",
-    "no-floor": "Nothing can be concluded: without the shuffled arm there is no floor to compare with; {said}.",
-    "no-interval": "Nothing can be concluded: there are too few units for an interval; {said}.",
-    "not-above-floor": "Nothing can be concluded: the score is not reliably above that of shuffled EEG ({beside}); "
-    "{said}.",
-    "unchecked": "The accuracy cannot be interpreted: without {missing}, {risks} cannot be ruled out; {said}.",
+    "block-confounded": "Accuracy is confounded with recording block: {presented}, {inside:%} of the test trials come "
+    "from blocks with training trials, and the block alone predicts the concept of {by_block:%} of them; {result}.",
+    "block-unknown": "Accuracy is confounded with recording block unless whole blocks were held out: concepts were "
+    "presented in blocks, and the blocks of the training trials are unknown; {ask}.",
+    "no-answers": "Nothing can be concluded yet: predictions of test trials and scores of the arm eeg are missing.",
+    "chance": "No result is significantly above chance; {result}.",
+    "no-floor": "Nothing can be concluded: without the shuffled arm there is no noise floor; {result}.",
+    "no-interval": "Nothing can be concluded: there are too few units for an interval; {result}.",
+    "not-above-floor": "Not significant: the score is not significantly above that of shuffled EEG ({beside}); "
+    "{result}.",
+    "unchecked": "The accuracy cannot be interpreted: without {missing}, {risks} cannot be ruled out; {result}.",
     "selection-on-test": "The accuracy is too high by an unknown amount: epoch, penalty or model was selected on the "
-    "test trials; {said}.",
-    "transductive": "The accuracy is transductive: it holds for a whole set of test trials, not for one alone: "
-    "{steps}; {said}.",
-    "known-pictures": "The accuracy says which known image was seen, not what a new one looks like: {shared} of "
-    "{values} tested images train too; {said}.",
-    "unchecked-pictures": "The accuracy cannot be interpreted: without {missing}, {risks} cannot be ruled out; {said}.",
-    "same-order": "Drift since the start of a recording may explain the accuracy: concepts came in nearly the same "
-    "order in training and test recordings; {said}.",
-    "selection-unknown": "How much of the accuracy is selection is unknown: nothing says on which trials epoch, "
-    "penalty or model were selected; {said}.",
-    "clean": "Nothing was found that explains the accuracy away: {looked}; {said}.",
-    "tells-blocks": "EEG distinguishes recording blocks ({said}).",
-    "goes-with-seen": "Answers go with what was seen, or with something that goes with it ({said}).",
-    "tells-unless-selected": "EEG distinguishes concepts, unless selection on the test trials made it so ({said}).",
-    "tells-seen": "EEG distinguishes {what} ({said}).",
+    "test trials; {result}.",
+    "transductive": "The accuracy is transductive: it holds for a set of test trials, not for single trials: "
+    "{steps}; {result}.",
+    "known-pictures": "The accuracy shows discrimination among known images, not generalisation to new ones: {shared} "
+    "of {values} test images are in the training set; {result}.",
+    "unchecked-pictures": "The accuracy cannot be interpreted: without {missing}, {risks} cannot be ruled out; "
+    "{result}.",
+    "same-order": "Drift since the start of a recording may explain the accuracy: concepts were presented in "
+    "nearly the same order in training and test recordings; {result}.",
+    "selection-unknown": "The accuracy may be inflated by model selection: it is unknown on which trials epoch, "
+    "penalty or model were selected; {result}.",
+    "clean": "No alternative explanation was found: {checked}; {result}.",
+    "tells-blocks": "EEG distinguishes recording blocks ({result}).",
+    "goes-with-seen": "Predictions are related to the stimulus, or to something correlated with it ({result}).",
+    "tells-unless-selected": "EEG distinguishes concepts, or this is an effect of selection on test trials ({result}).",
+    "tells-seen": "EEG distinguishes {what} ({result}).",
     "carries-over": "{carries}.",
-    "not-response": "That the brain's response to an image was decoded: drift of the recording alone can give this.",
-    "not-shared": "Anything of what training and testing share: {stale}.",
-    "source-unknown": "Whether it comes from {risks}: {missing} would have to be known.",
-    "untouched-unknown": "What the accuracy on untouched trials is: it was selected on the test trials.",
-    "share-unknown": "How much of the accuracy is selection: which trials selected it is not known.",
-    "whole-set": "Performance on one trial alone: transductive ({step}).",
-    "whole-set-beside": "Performance on one trial alone by the scores computed beside this one: transductive ({rules} "
-    "in scores/summary.json: retrieval{others}).",
-    "p-out-of-reach": "Anything from p: {units} units give {least:3} at the least.",
-    "neighbours": "That errors are about content: wrong answers of {model} name concepts recorded {distance:.0f} "
-    "trials away, {expected:.0f} if answers were shifted along the recording.",
-    "shared": "{lacks}: {shared} of {values} tested train too.",
-    "sharing-unknown": "{lacks}: which {column} trains is not known.",
+    "not-response": "That the brain's response to an image was decoded: drift of the recording alone can produce this.",
+    "not-shared": "Overlap of the training and test set: {stale}.",
+    "source-unknown": "Whether it comes from {risks}: this needs {missing}.",
+    "untouched-unknown": "Accuracy on untouched trials: model selection used the test trials.",
+    "share-unknown": "The effect of model selection on the accuracy: the trials it used are unknown.",
+    "whole-set": "Performance on single trials: transductive ({step}).",
+    "whole-set-beside": "Performance on single trials in other scores: {rules} in scores/summary.json use all test "
+    "trials jointly{others}.",
+    "p-out-of-reach": "Significance: with {units} units, p is at least {least:3}.",
+    "neighbours": "That errors reflect content: wrong predictions of {model} are concepts recorded {distance:.0f} "
+    "trials away, {expected:.0f} for predictions shifted along the recording.",
+    "shared": "{lacks}: {shared} of {values} in the test set are also in the training set.",
+    "sharing-unknown": "{lacks}: no {column} of the training trials is known.",
     "one-block-only": "every concept has one block only, so accuracy within this recording is confounded with the "
     "block; test across sessions or subjects",
     "nothing-decoded": "the control's decoder ({decoder}, on single trials) is not above chance (p {p:.2g}), so there "
-    "is nothing to explain",
-    "no-baseline": "the data set holds no time before the image that is long enough for the features",
-    "no-signal": "the signal is missing; the data set has it",
-    "no-embeddings": "there are no embeddings of the concepts; `neurocanvas embed` makes them",
-    "no-low-level": "there are no images to compare; `neurocanvas pictures` puts them in place",
-    "no-arms": "no null arm is scored beside the arm eeg; `neurocanvas generate --arm eeg,shuffled,mean,random` "
-    "and then `neurocanvas evaluate` add some",
-    "too-few-pictures": "{images} images of {concepts} concepts are too few to be mixed",
+    "is no accuracy to explain",
+    "no-baseline": "the data set has no pre-stimulus interval that is long enough for the features",
+    "no-signal": "the signal is missing, but the data set has it",
+    "no-embeddings": "there are no embeddings of the concepts; run `neurocanvas embed`",
+    "no-low-level": "there are no images to compare; run `neurocanvas pictures`",
+    "no-arms": "no null arm is scored; run `neurocanvas generate --arm eeg,shuffled,mean,random` and then "
+    "`neurocanvas evaluate`",
+    "too-few-pictures": "{images} images of {concepts} concepts are too few for mixtures",
     "one-concept-per-fold": "every fold tests one concept only",
-    "no-training-in-session": "no tested trial has a training trial of its concept in its session",
-    "equal-distances": "all tested trials are equally far from training trials of their concept",
-    "few-shifts": "the {blocks} blocks can be shifted in {ways:.0f} ways only, too few for a p below .05",
-    "few-concepts": "{concepts} concepts can exchange names in too few ways for a p below .05",
-    "no-errors": "no tested trial is named wrongly",
-    "whole-blocks": "The splits keep blocks whole, so no trial of a tested block trains.",
-    "whole-runs": "Concepts came in mixed order and the splits keep runs whole, so no trial of a tested run trains.",
-    "mixed-order": "Concepts came in mixed order, so this is a change of the recording between runs, not a label that "
-    "follows time.",
-    "concepts-left-out": "{n} concepts with one block only are left out.",
-    "no-repeats": "No tested image was trained.",
-    "repeats": "{share:%} of the tested trials show an image that was trained.",
-    "codes-bound": "The tested concepts were trained, so random codes were bound to do well.",
-    "phases-bound": "These features hardly depend on phases, so random ones are bound to serve as well.",
-    "hardest-arm": "Hardest to beat is the arm {arm}.",
+    "no-training-in-session": "no test trial has a training trial of its concept in its session",
+    "equal-distances": "all test trials are equally far from training trials of their concept",
+    "few-shifts": "the {blocks} blocks have only {ways:.0f} shifts, too few for a p below .05",
+    "few-concepts": "{concepts} concepts have too few permutations for a p below .05",
+    "no-errors": "no test trial is misclassified",
+    "whole-blocks": "The splits hold out whole blocks, so no tested block is in the training set.",
+    "whole-runs": "Concepts were presented in mixed order and the splits hold out whole runs, so no tested run is in "
+    "the training set.",
+    "mixed-order": "Concepts were presented in mixed order, so this is a change of the recording between runs, not a "
+    "label that follows time.",
+    "concepts-left-out": "{n} concepts with one block only are excluded.",
+    "no-repeats": "No test image is in the training set.",
+    "repeats": "{share:%} of the test trials show an image of the training set.",
+    "codes-bound": "The test concepts are in the training set, so random codes are expected to perform as well.",
+    "phases-bound": "These features hardly depend on phases, so random phases are expected to perform as well.",
+    "hardest-arm": "The strongest null arm is {arm}.",
     "semantic-errors": "Errors {to} to semantic neighbours (r {r:.2f}, p {p:.2g}).",
     "controls": "{overall}",
 }
 
 
-def _said(one: Mapping[str, Any]) -> str:
+def _result(numbers: Mapping[str, Any]) -> str:
     """The best result in words."""
-    if "metric" not in one:
+    if "metric" not in numbers:
         return "none was tested"
-    p = f"p {p_value(one['p'])}" if "p" in one else "not tested"
-    if one["metric"] != "two-way":
-        return f"{one['metric']} {short(one['value'])} of {one['model']}, chance {short(one['chance'])}, {p}"
-    spread = f"95 % interval {100 * one['low']:.0f}–{percent(one['high'])}" if "low" in one else "no interval"
-    place = one.get("place")
-    way = "" if place is None or place <= 0 else f", {percent(place)} of the way from shuffled EEG to the true caption"
-    whose = one["model"] if one["model"] == MADE_ELSEWHERE else f"images made from EEG by {one['model']}"
-    scored = f"identify the seen image in {percent(one['value'])} of pairs (chance {percent(one['chance'])}"
-    return f"{whose} {scored}, {spread}, {p}){way}"
+    p = f"p {p_value(numbers['p'])}" if "p" in numbers else "not tested"
+    model, chance = numbers["model"], numbers["chance"]
+    if numbers["metric"] != "two-way":
+        return f"{numbers['metric']} {short(numbers['value'])} of {model}, chance {short(chance)}, {p}"
+    limits = (
+        f"95 % interval {100 * numbers['low']:.0f}–{percent(numbers['high'])}" if "low" in numbers else "no interval"
+    )
+    place = numbers.get("place") or 0
+    gap = f"; this closes {percent(place)} of the gap between shuffled EEG and the true caption" if place > 0 else ""
+    images = model if model == MADE_ELSEWHERE else f"images made from EEG by {model}"
+    scored = f"identify the seen image in {percent(numbers['value'])} of pairs (chance {percent(chance)}"
+    return f"{images} {scored}, {limits}, {p}){gap}"
 
 
-def _missing(one: Mapping[str, Any]) -> str:
-    """What a table or run lacks, or what is not known of images made elsewhere."""
-    names = ("the column order or block", "the column stimulus, image or sha256", "the trials that train (rows with "
+def _missing(numbers: Mapping[str, Any]) -> str:
+    """What a table, a run or images from another source do not state."""
+    names = ("the column order or block", "the column stimulus, image or sha256", "the training trials (rows with "
              "split = train)")  # fmt: skip
-    if one["elsewhere"]:
-        names = ("the columns concept and order or block of the pairing table", "the seen images", "the trials that "
-                 "trained what made the images")  # fmt: skip
-    found = [name for name, key in zip(names, ("order", "pictures", "training"), strict=True) if one[key]]
-    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+    if numbers["elsewhere"]:
+        names = ("the columns concept and order or block of the pairing table", "the seen images", "the training "
+                 "trials of the model that made the images")  # fmt: skip
+    lacking = [name for name, key in zip(names, ("order", "images", "training"), strict=True) if numbers[key]]
+    return " and ".join([", ".join(lacking[:-1]), lacking[-1]] if len(lacking) > 1 else lacking)
 
 
-def _stale(one: Mapping[str, Any]) -> str:
-    """What was made on another split than run.toml says, and what to run."""
-    files = f"{one['file']} and {one['more']} more were" if one["more"] else f"{one['file']} was"
-    if one["stage"] == "classify":
-        return (
-            f"{files} made from other trials than the split of the run folder tests; run `neurocanvas classify` again"
-        )
+def _stale(numbers: Mapping[str, Any]) -> str:
+    """Which files belong to another split than run.toml says, and which verbs to run."""
+    files = f"{numbers['file']} and {numbers['more']} more were" if numbers["more"] else f"{numbers['file']} was"
+    if numbers["stage"] == "classify":
+        return f"{files} made from other trials than those in the run folder's split; run `neurocanvas classify` again"
     verbs = ", ".join(f"`neurocanvas {verb}`" for verb in ("train", "predict", "generate", "evaluate"))
     return f"{files} trained on another split than that of the run folder; run {verbs} again"
 
 
-def _looked(one: Mapping[str, Any]) -> str:
-    looked = ["whole blocks were held out" if one["design"] == "block" else "concepts came in mixed order"]
-    looked += ["no tested image trains"] * bool(one["compared"])
-    return ", ".join([*looked, f"selection was {SELECTED[one['selection']]}"])
+def _checked(numbers: Mapping[str, Any]) -> str:
+    order = "whole blocks were held out" if numbers["design"] == "block" else "trials were in mixed order"
+    images = ["no test image is in the training set"] * bool(numbers["compared"])
+    return ", ".join([order, *images, f"model selection {SELECTED[numbers['selection']]}"])
 
 
-def _beside(one: Mapping[str, Any]) -> str:
-    p = f", p {p_value(one['p_floor'])}" if "p_floor" in one else ""
-    return f"{percent(one['floor'])}, 95 % interval {100 * one['floor_low']:.0f}–{percent(one['floor_high'])}{p}"
+def _beside(numbers: Mapping[str, Any]) -> str:
+    p = f", p {p_value(numbers['p_floor'])}" if "p_floor" in numbers else ""
+    limits = f"{100 * numbers['floor_low']:.0f}–{percent(numbers['floor_high'])}"
+    return f"{percent(numbers['floor'])}, 95 % interval {limits}{p}"
 
 
-def _overall(one: Mapping[str, Any]) -> str:
+def _overall(numbers: Mapping[str, Any]) -> str:
     """Sum up the controls; the sentence of the worst one stands before this."""
-    missing = f" {one['missing']} could not be computed." if one["missing"] else ""
-    if not one["computed"]:
+    missing = f" {numbers['missing']} could not be computed." if numbers["missing"] else ""
+    if not numbers["computed"]:
         return "No control could be computed."
-    if not one["fired"]:
-        return f"No control fired ({one['computed']} computed).{missing}"
-    fired, loose = one["fired"].split(", "), one["loose"].split(", ") if one["loose"] else []
-    counted = f"{len(fired)} of {one['computed']} controls fired ({one['fired']})."
-    if len(loose) == len(fired):
+    if not numbers["fired"]:
+        return f"No control is flagged ({numbers['computed']} computed).{missing}"
+    flagged, loose = numbers["fired"].split(", "), numbers["loose"].split(", ") if numbers["loose"] else []
+    counted = f"{len(flagged)} of {numbers['computed']} controls are flagged ({numbers['fired']})."
+    if len(loose) == len(flagged):
         return f"{counted} None of them survives Holm's correction for their number.{missing}"
-    return counted + (f" Without Holm's correction only: {one['loose']}." if loose else "") + missing
+    return counted + (f" Without Holm's correction only: {numbers['loose']}." if loose else "") + missing
 
 
-# Name in `SENTENCES` -> what a finding's numbers make of it.
+# Field in `SENTENCES` -> the phrase that the numbers of a finding make.
 DERIVED: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "said": _said, "missing": _missing, "stale": _stale, "looked": _looked, "beside": _beside, "overall": _overall,
-    "came": lambda one: "concepts came in blocks" if one["design"] == "block" else "blocks differ in their concepts",
-    "risks": lambda one: " and ".join(
-        ["the recording block"] * bool(one["order"] or one["training"])
-        + ["repeated images"] * bool(one["pictures"] or one["training"])
+    "result": _result, "missing": _missing, "stale": _stale, "checked": _checked, "beside": _beside,
+    "overall": _overall,
+    "presented": lambda numbers: "concepts were presented in blocks" if numbers["design"] == "block"
+    else "blocks differ in their concepts",
+    "risks": lambda numbers: " and ".join(
+        ["block effects"] * bool(numbers["order"] or numbers["training"])
+        + ["repeated images"] * bool(numbers["images"] or numbers["training"])
     ),
-    "ask": lambda one: "ask whoever made the images"
-    if one["elsewhere"]
-    else "add the trials that train (rows with split = train)",
-    "what": lambda one: "concepts" if one["metric"] == "accuracy" else "pictures",
-    "lacks": lambda one: SCOPE[one["column"]][0],
-    "carries": lambda one: SCOPE[one["column"]][1],
-    "others": lambda one: f"; the {one['alone']} rule is not" if one["alone"] else "",
-    "to": lambda one: "go" if one["p"] <= SIGNIFICANT else "are not shown to go",
+    "ask": lambda numbers: "ask the authors of the images" if numbers["elsewhere"]
+    else "add the training trials (rows with split = train)",
+    "what": lambda numbers: "concepts" if numbers["metric"] == "accuracy" else "images",
+    "lacks": lambda numbers: SCOPE[numbers["column"]][0],
+    "carries": lambda numbers: SCOPE[numbers["column"]][1],
+    "others": lambda numbers: f"; the {numbers['alone']} rule does not" if numbers["alone"] else "",
+    "to": lambda numbers: "go" if numbers["p"] <= SIGNIFICANT else "do not go significantly more often",
 }  # fmt: skip
 
 
-def sentence(one: Finding | Mapping[str, Any]) -> str:
+def sentence(record: Finding | Mapping[str, Any]) -> str:
     """The sentence of a finding, or of its record in a JSON file."""
-    found, parts = one if isinstance(one, Finding) else read_findings([one])[0], []
+    found, phrases = record if isinstance(record, Finding) else read_findings([record])[0], []
     for literal, name, form, _ in Formatter().parse(SENTENCES[found.code]):
-        parts.append(literal)
+        phrases.append(literal)
         if name is not None:
             value: Any = DERIVED[name](found.numbers) if name in DERIVED else found.numbers[name]
-            parts.append(percent(value) if form == "%" else short(value) if form == "3" else format(value, form or ""))
-    return "".join(parts)
+            phrases.append(
+                percent(value) if form == "%" else short(value) if form == "3" else format(value, form or "")
+            )
+    return "".join(phrases)
 
 
 def warned(rows: Sequence[Mapping[str, Any]]) -> list[Note]:
@@ -267,157 +290,155 @@ def warned(rows: Sequence[Mapping[str, Any]]) -> list[Note]:
 
 
 def verdict(audit: Mapping[str, Any]) -> str:
-    """Sum up an audit; the gravest finding comes first, with the cases that have it."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    """Sum up an audit; the gravest finding comes first, with its cases."""
+    cases_of: dict[str, list[Mapping[str, Any]]] = {}
     for case in sorted(audit["cases"], key=lambda case: [*CODES].index(case["verdict"]["code"])):
-        found.setdefault(case["verdict"]["code"], []).append(case)
-    if len(found) < 2:
+        cases_of.setdefault(case["verdict"]["code"], []).append(case)
+    if len(cases_of) < 2:
         return sentence(audit["verdict"])
-    parts = []
-    for cases in found.values():
+    phrases = []
+    for cases in cases_of.values():
         others = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
-        parts.append(f"{sentence(cases[0]['verdict']).removesuffix('.')} ({cases[0]['name']}{others})")
-    return "; ".join([parts[0], *(part[0].lower() + part[1:] for part in parts[1:])]) + "."
+        phrases.append(f"{sentence(cases[0]['verdict']).removesuffix('.')} ({cases[0]['name']}{others})")
+    return "; ".join([phrases[0], *(phrase[0].lower() + phrase[1:] for phrase in phrases[1:])]) + "."
 
 
 def control_sentence(row: Mapping[str, Any]) -> str:
-    """Say how a control came out, in the words of its row of `CONTROLS`."""
+    """The outcome of a control, in the words of its row of `CONTROLS`."""
     from neurocanvas.audit.controls.base import LARGE_SHARE
     from neurocanvas.audit.controls.registry import CONTROLS
 
-    of = row["subjects"]
+    control, subjects, share = CONTROLS[row["control"]], row["subjects"], row.get("share")
     reasons = "; ".join(
-        sentence(one) if of is None or one["subjects"] == of["of"] else f"in {one['subjects']} of {of['of']} subjects "
-        f"{sentence(one)}"
-        for one in row["reasons"]
+        sentence(reason) if subjects is None or reason["subjects"] == subjects["of"]
+        else f"in {reason['subjects']} of {subjects['of']} subjects {sentence(reason)}"
+        for reason in row["reasons"]
     )  # fmt: skip
     if row["fired"] is None:
-        return f"cannot be computed: {reasons}"
-    said = CONTROLS[row["control"]].silent
-    if row["fired"]:
-        share = row["share"]
-        some = "an unknown part" if share is None else "most" if share >= LARGE_SHARE else "part"
-        said = CONTROLS[row["control"]].fires.format(some=some)
-    counted = f" (fired in {of['fired']} of {of['computed']} subjects)" if of else ""
-    return f"{said}{counted}" + (f"; {reasons}" if reasons else "")
+        return f"not testable: {reasons}"
+    some = "an unknown part" if share is None else "most" if share >= LARGE_SHARE else "part"
+    outcome = control.fires.format(some=some) if row["fired"] else control.silent
+    counted = f" (flagged in {subjects['fired']} of {subjects['computed']} subjects)" if subjects else ""
+    return f"{outcome}{counted}" + (f"; {reasons}" if reasons else "")
 
 
-def controls_verdict(found: Mapping[str, Any]) -> str:
-    """Sum up the controls: serious reasons first, then the worst that is firm."""
+def controls_verdict(report: Mapping[str, Any]) -> str:
+    """Sum up the controls: serious reasons first, then the worst one that survives correction."""
     reasons = []
-    for row in found["rows"]:
-        serious = [one for one in row["reasons"] if one["severity"] == "serious"]
-        said = control_sentence({**row, "fired": None, "reasons": serious}).removeprefix("cannot be computed: ")
-        reasons += [f"{capitalised(said)}."] if serious else []
-    worst = [row for row in found["rows"] if row["control"] == found["overall"]["numbers"].get("worst")]
-    worst_said = [f"{capitalised(control_sentence(row))}." for row in worst]
-    return " ".join([*dict.fromkeys(reasons), *worst_said, sentence(found["overall"])])
+    for row in report["rows"]:
+        serious = [reason for reason in row["reasons"] if reason["severity"] == "serious"]
+        text = control_sentence({**row, "fired": None, "reasons": serious}).removeprefix("not testable: ")
+        reasons += [f"{capitalised(text)}."] if serious else []
+    worst = [row for row in report["rows"] if row["control"] == report["overall"]["numbers"].get("worst")]
+    outcomes = [f"{capitalised(control_sentence(row))}." for row in worst]
+    return " ".join([*dict.fromkeys(reasons), *outcomes, sentence(report["overall"])])
 
 
-def shown(verb: str, found: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
-    """Tables and sentences that the command line prints of what a verb found."""
+def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
+    """Tables and sentences that the command line prints of a verb's scores."""
     if verb == "train":
-        return [(found["title"], found["header"], found["lines"])], warned(found["findings"])
+        return [(scores["title"], scores["header"], scores["lines"])], warned(scores["findings"])
     if verb in ("classify", "benchmark"):
-        tables = [(table["title"], table["header"], table["lines"]) for table in found["tables"]]
-        once = dict.fromkeys(note for table in found["tables"] for note in warned(table["findings"]))
-        return tables, [*once, found["explanation"]]
+        tables = [(table["title"], table["header"], table["lines"]) for table in scores["tables"]]
+        once = dict.fromkeys(note for table in scores["tables"] for note in warned(table["findings"]))
+        return tables, [*once, scores["explanation"]]
+    lines, notes = [], list[Note]()
     if verb == "controls":
-        header = ["control", "", "effect", "low", "high", "p", "Holm", "what it says"]
-        lines = []
-        for row in found["rows"]:
-            numbers = [
-                "–" if row[name] is None else f"{row[name]:.3f}" for name in ("effect", "low", "high", "p", "p_holm")
-            ]
-            said = " ".join([f"{control_sentence(row)}.", *map(sentence, row["notes"])])
-            lines.append([row["control"], OUTCOMES[row["fired"]], *numbers, said])
-        notes: list[Note] = [
-            "The decoder is a shrinkage LDA on the features of single trials, under the split of the settings.",
-            ("Controls", controls_verdict(found)),
+        header = ["control", "", "effect", "low", "high", "p", "Holm", "outcome"]
+        for row in scores["rows"]:
+            columns = ("effect", "low", "high", "p", "p_holm")
+            numbers = ["–" if row[column] is None else f"{row[column]:.3f}" for column in columns]
+            text = " ".join([f"{control_sentence(row)}.", *map(sentence, row["notes"])])
+            lines.append([row["control"], OUTCOMES[row["fired"]], *numbers, text])
+        notes = [
+            "The decoder is a shrinkage LDA on the features of single trials, with the split of the settings.",
+            ("Controls", controls_verdict(scores)),
         ]
-        return [(f"Controls, {found['protocol']}", header, lines)], notes
-    arms = found["arms"]
+        return [(f"Controls, {scores['protocol']}", header, lines)], notes
+    arms = scores["arms"]
     first = next(iter(arms))
     title = (
-        f"{found['n_trials']} test trials of {found['n_pictures']} images; "
-        f"95 % intervals over {found['unit']}, p of {first} by permuting {found['exchanged']}"
+        f"{scores['n_trials']} test trials of {scores['n_pictures']} images; "
+        f"95 % intervals over {scores['unit']}, p of {first} from permuting {scores['exchanged']}"
     )
-    lines = []
     for metric, score in arms[first].items():
-        cells = [" ".join(short(one[key], 2) for key in ("value", "low", "high") if one[key] is not None)
-                 for one in (scores[metric] for scores in arms.values())]  # fmt: skip
+        keys = ("value", "low", "high")
+        cells = [" ".join(short(arm[metric][key], 2) for key in keys if arm[metric][key] is not None)
+                 for arm in arms.values()]  # fmt: skip
         p = "–" if score["p"] is None else f"{score['p']:.4f}"
         lines.append([metric, *cells, short(score["chance"], 2), p])
-    notes = []
-    for rule, one in found.get("retrieval", {}).items():
-        if not one["transductive"] or one.get("rule") == "greedy":  # summary.json has the others
-            how = f"cosine with {one['space']}" if "space" in one else rule
-            how += ", both sides centred, which uses all test trials" if one["transductive"] else ""
+    for rule, score in scores.get("retrieval", {}).items():
+        if not score["transductive"] or score.get("rule") == "greedy":  # summary.json has the others
+            how = f"cosine with {score['space']}" if "space" in score else rule
+            how += ", both sides centred with all test trials" if score["transductive"] else ""
             notes.append(
-                f"Predictions retrieve the seen stimulus among {one['n_pictures']:g} ({how}): top-1 "
-                f"{short(one['top1'], 2)} (chance {short(one['chance1'], 2)}), top-5 {short(one['top5'], 2)} "
-                f"({short(one['chance5'], 2)}), median rank {one['median_rank']:g}."
+                f"Retrieval of the seen image among {score['n_pictures']:g} candidates ({how}): top-1 "
+                f"{percent(score['top1'], 1)} (chance {percent(score['chance1'], 1)}), top-5 "
+                f"{percent(score['top5'], 1)} ({percent(score['chance5'], 1)}), median rank {score['median_rank']:g}."
             )
-    if found.get("not_computed"):
-        notes.append(f"Not computed, because weights are not here: {', '.join(found['not_computed'])}.")
-    return [(title, ["score", *arms, "chance", "p"], lines)], [*notes, *warned(found["findings"])]
+    if scores.get("not_computed"):
+        metrics = ", ".join(scores["not_computed"])
+        notes.append(f"Not computed, because their weights are not available: {metrics}.")
+    return [(title, ["score", *arms, "chance", "p"], lines)], [*notes, *warned(scores["findings"])]
 
 
 # Whether a control fired -> in words.
-OUTCOMES: Mapping[bool | None, str] = {True: "fired", False: "silent", None: "not computed"}
+OUTCOMES: Mapping[bool | None, str] = {True: "flagged", False: "not flagged", None: "not testable"}
 
 
 def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
     """Tables and sentences that the command line prints of an audit after its verdict."""
-    cases, lines = audit["cases"], []
-    for case in cases:
-        for one in case["results"]:
-            interval = "–" if one["low"] is None else f"{short(one['low'])} {short(one['high'])}"
-            lines.append([
-                case["name"], one["model"], one["metric"], short(one["value"]), interval, short(one["chance"]),
-                short(one["p"], 4), "–" if one["needed"] is None else f"{one['needed']} of {one['n']}",
-                "–" if one["majority"] is None else percent(one["majority"]),
-                one["selection"] + (", transductive" if one["transductive"] else ""),
-            ])  # fmt: skip
-    header = ["tested", "model", "score", "value", "95 %", "chance", "p", "needed", "majority", "selected"]
+    cases = audit["cases"]
+    lines = [
+        [
+            case["name"], score["model"], score["metric"], short(score["value"]),
+            "–" if score["low"] is None else f"{short(score['low'])} {short(score['high'])}", short(score["chance"]),
+            short(score["p"], 4), "–" if score["needed"] is None else f"{score['needed']} of {score['n']}",
+            "–" if score["majority"] is None else percent(score["majority"]),
+            score["selection"] + (", transductive" if score["transductive"] else ""),
+        ]
+        for case in cases for score in case["results"]
+    ]  # fmt: skip
+    header = ["tested", "model", "score", "value", "95 %", "chance", "p", "significant from", "largest class",
+              "selected on"]  # fmt: skip
     tables: list[Table] = [(f"Audit of {audit['source']}", header, lines)] if lines else []
     for case in cases[:FEW_CASES]:
-        there = {row["pair"] for row in case["overlaps"]} - {"known/test"}
-        pairs = [pair for pair in PAIRS if pair in there]
+        compared = {row["pair"] for row in case["overlaps"]} - {"known/test"}
+        pairs = [pair for pair in PAIRS if pair in compared]
         cells = {(row["column"], row["pair"]): f"{row['shared']} of {row['values']}" for row in case["overlaps"]}
         for pair in pairs:
-            cells["trials", pair] = "/".join(str(case["trials"].get(part, 0)) for part in pair.split("/"))
-            for name in SHARED:  # a dash where there is nothing to share: blocks in mixed order, sessions of a gallery
-                nothing = (name == "block" and case["design"] == "mixed") or (
-                    pair.endswith("gallery") and name not in OF_PICTURES
+            cells["trials", pair] = "/".join(str(case["trials"].get(name, 0)) for name in pair.split("/"))
+            for column in SHARED:  # a dash where nothing can be shared: blocks in mixed order, sessions of a gallery
+                no_values = (column == "block" and case["design"] == "mixed") or (
+                    pair.endswith("gallery") and column not in OF_PICTURES
                 )
-                cells.setdefault((name, pair), "–" if nothing else "?")
-        rows = [[name, *(cells[name, pair] for pair in pairs)] for name in ("trials", *SHARED)]
-        tables += [(f"{case['name']}: {DESIGNS[case['design']]}", ["shared values", *pairs], rows)] if pairs else []
+                cells.setdefault((column, pair), "–" if no_values else "unknown")
+        rows = [[column, *(cells[column, pair] for pair in pairs)] for column in ("trials", *SHARED)]
+        title = f"{case['name']}: {DESIGNS[case['design']]}; overlap between sets"
+        tables += [(title, ["in both sets", *pairs], rows)] if pairs else []
     notes: list[Note] = []
-    for title, kind in (("Can be concluded", "can"), ("Cannot be concluded", "cannot")):
-        names: dict[str, list[str]] = {}  # every sentence once, with the cases where it does not hold for all
+    for title, kind in (("Supported", "can"), ("Not supported", "cannot")):
+        names: dict[str, list[str]] = {}  # every sentence once, with its cases
         for case in cases:
             for text in map(sentence, case[kind]):
                 names.setdefault(text, []).append(case["name"])
-        for text, of in names.items():
-            more = f" and {len(of) - FEW_CASES} more" if len(of) > FEW_CASES else ""
-            notes.append((f"{title} ({'; '.join(of[:FEW_CASES])}{more})" if len(of) < len(cases) else title, text))
+        for text, holds_for in names.items():
+            more = f" and {len(holds_for) - FEW_CASES} more" if len(holds_for) > FEW_CASES else ""
+            some = f"{title} ({'; '.join(holds_for[:FEW_CASES])}{more})"
+            notes.append((some if len(holds_for) < len(cases) else title, text))
     return tables, [*notes, *dict.fromkeys(note for case in cases for note in warned(case["findings"]))]
 
 
 def classification_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     """Sum up one protocol's rows of the benchmark."""
-    first = [row for row in rows if row["granularity"] == rows[0]["granularity"]]
-    best = max(first, key=lambda row: row["mean"])
-    right, chance = 100 * best["mean"], 100 * best["chance"]
-    name = best["title"].rstrip("*")
-    scored = f"{name} names the concept of {right:.1f}\u00a0% of the trials (chance {chance:.1f}\u00a0%)"
-    if any(one["code"] in OF_BLOCKS for row in rows for one in row["findings"]):
+    best = max((row for row in rows if row["granularity"] == rows[0]["granularity"]), key=lambda row: row["mean"])
+    title, share, chance = best["title"].rstrip("*"), percent(best["mean"], 1), percent(best["chance"], 1)
+    scored = f"{title} predicts the concept of {share} of the trials (chance {chance})"
+    if any(finding["code"] in OF_BLOCKS for row in rows for finding in row["findings"]):
         return f"{scored}, on a split whose accuracy is confounded with recording block."
     corrected = f"p {p_value(best['p_holm'])} after correction for all tests"
-    chance_only = best["p_holm"] >= SIGNIFICANT
-    return f"No model is above chance: {scored}, {corrected}." if chance_only else f"{scored}, {corrected}."
+    above = "" if best["p_holm"] < SIGNIFICANT else "No model is above chance: "
+    return f"{above}{scored}, {corrected}."
 
 
 def definitions(
@@ -427,28 +448,28 @@ def definitions(
     ch_names: Sequence[str],
     model: Mapping[str, Any],
 ) -> list[tuple[str, str]]:
-    """List what was run; `model` is the first decoder that made the images."""
-    made, encoder, features, how = settings.generate, settings.encoder, settings.features, model["settings"]
+    """Settings and sizes of a run; `model` is the first decoder that made the images."""
+    drawn, encoder, features, fitted = settings.generate, settings.encoder, settings.features, model["settings"]
     data: str = settings.data.name
     if settings.simulate is not None:
         data = f"simulated EEG, {settings.simulate.design} design, in the layout of EEG-ImageNet"
-    chosen = f"; granularity {settings.data.granularity}" if settings.data.name == "eeg-imagenet" else ""
-    hidden = how.get("encoder__hidden")
+    granularity = f"; granularity {settings.data.granularity}" if settings.data.name == "eeg-imagenet" else ""
+    hidden = fitted.get("encoder__hidden")
     layers = f", hidden layers {' · '.join(map(str, hidden))}" if hidden else ""
     seeds = [] if settings.simulate is None else [f"simulation {settings.simulate.seed}"]
-    seeds += [f"split {settings.split.seed}", f"encoder {how.get('seed', encoder.seed)}", f"images {made.seed}"]
-    tested = "images, their showings averaged" if settings.split.average_test else "trials"
+    seeds += [f"split {settings.split.seed}", f"encoder {fitted.get('seed', encoder.seed)}", f"images {drawn.seed}"]
+    tested = "images, repetitions averaged" if settings.split.average_test else "trials"
     pictures = len({row["image"] for row in trials})
     return [
-        ("Data", data + chosen),
+        ("Data", data + granularity),
         ("Subjects", f"{len(summary['subjects'])}"),
         ("Trials", f"{len(trials):,} of {pictures:,} images, {len(summary['concepts'])} concepts tested"),
         ("Electrodes", ", ".join(ch_names) if len(ch_names) <= 8 else f"{len(ch_names)}"),
         ("Features", f"differential entropy ({features.method}), {features.tmin:g} to {features.tmax:g} s after onset"),
         ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} {tested}"),
-        ("Encoder", f"{model['name']}{layers}, {how.get('n_components', encoder.components)} components"),
-        ("Networks", f"captions {settings.family}, images {made.family}, judge {settings.evaluate.judge}"),
-        ("Diffusion", f"{made.scheduler}, {made.steps} steps, guidance {made.guidance:g}, scale {made.scale}"),
+        ("Encoder", f"{model['name']}{layers}, {fitted.get('n_components', encoder.components)} components"),
+        ("Networks", f"captions {settings.family}, images {drawn.family}, judge {settings.evaluate.judge}"),
+        ("Diffusion", f"{drawn.scheduler}, {drawn.steps} steps, guidance {drawn.guidance:g}, scale {drawn.scale}"),
         ("Statistics", f"{settings.evaluate.permutations:,} permutations, {settings.evaluate.resamples:,} resamples"),
         ("Seeds", ", ".join([*seeds, f"scores {settings.evaluate.seed}"])),
     ]  # fmt: skip
@@ -457,31 +478,31 @@ def definitions(
 def metric_words(
     summary: Mapping[str, Any], metric: str, n_way: int | str, *, numbered: bool = False
 ) -> tuple[str, str, bool]:
-    """Title and meaning of a metric, from its row in `METRICS` or from summary.json, and whether it is a share."""
-    said, known = summary.get("metrics", {}).get(metric, {}), METRICS.get(metric)
-    share = said.get("unit", known.unit if known else "") == SHARE
+    """Title and meaning of a metric, from `METRICS` or summary.json, and whether it is a share."""
+    row, known = summary.get("metrics", {}).get(metric, {}), METRICS.get(metric)
+    share = row.get("unit", known.unit if known else "") == SHARE
     if known and known.meaning:
         title = "{n}-way identification" if metric == "n_way" else known.title[:1].upper() + known.title[1:]
         return title.format(n=n_way), known.meaning.format(n=n_way), share
-    chance = str(said.get("chance") or "")
+    chance = str(row.get("chance") or "")
     if numbered and chance.replace(".", "", 1).isdigit():  # it has a column of its own
         chance = ""
     parts = [
-        "lower is better" if said.get("direction") == "lower" else "higher is better",
+        "lower is better" if row.get("direction") == "lower" else "higher is better",
         f"chance: {chance}" if chance else "",
-        f"as in {said['variant']}" if said.get("variant") else "",
-        str(said.get("reference", "")),
+        f"as in {row['variant']}" if row.get("variant") else "",
+        str(row.get("reference", "")),
     ]
-    return said.get("title", known.title if known else metric), "; ".join(part for part in parts if part), share
+    return row.get("title", known.title if known else metric), "; ".join(part for part in parts if part), share
 
 
 def ranking_arm(arms: Sequence[str]) -> str:
-    """Choose the arm whose images rank the trials: the first that knows something of the EEG."""
+    """The arm whose images rank the trials: the first that uses the EEG."""
     return next((arm for arm in arms if arm not in ARMS or ARMS[arm].informed), arms[0])
 
 
 def number(value: float, share: bool, *, unit: bool = True, digits: int = 1) -> str:
-    """Write a score, as a percentage if it is a share; a dash where it is not known."""
+    """A score, as a percentage if it is a share; a dash if it is unknown."""
     if not math.isfinite(value):
         return "–"
     text = f"{round(100 * value, digits) + 0.0:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")  # no −0.0
@@ -490,7 +511,7 @@ def number(value: float, share: bool, *, unit: bool = True, digits: int = 1) -> 
 
 
 def interval(score: Mapping[str, Any], share: bool) -> str:
-    """Write the interval of a score."""
+    """The interval of a score."""
     low, high = score.get("low"), score.get("high")
     if low is None or high is None:
         return "–"
@@ -498,7 +519,7 @@ def interval(score: Mapping[str, Any], share: bool) -> str:
 
 
 def p_value(p: float) -> str:
-    """Write a p-value with two figures, or as a bound below .0001."""
+    """A p-value with two significant digits, or a bound below .0001."""
     if p < 0.0001:
         return "< .0001"
     digits = 2 if p >= 0.01 else 3 if p >= 0.001 else 4

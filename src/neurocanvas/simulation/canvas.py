@@ -1,4 +1,4 @@
-"""Canvas, outlines and surfaces of the drawn image world."""
+"""Canvas, outlines and grounds of the drawn image world."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ _ARC = np.linspace(0, 1, 33)
 _HALF_LEAF = np.stack([_ARC[::4], 0.5 * np.sin(np.pi * _ARC[::4] ** 0.8)], 1)
 _LEAF = np.concatenate([_HALF_LEAF, _HALF_LEAF[::-1] * (1, -1)])
 
-# Colours, red, green, blue in 0..255, of the parts that do not take the body's colour.
-GREEN, DARK_GREEN, CREAM, INK = (74, 150, 52), (38, 100, 40), (245, 232, 200), (38, 26, 22)
-WHITE, GREY, BARK, GOLD = (250, 250, 246), (120, 124, 132), (104, 66, 36), (246, 200, 48)
-
 
 class Canvas:
-    """A transparent layer on which one object is painted in its own frame."""
+    """A transparent layer for one object, in the coordinates of the object."""
 
     def __init__(
         self, size: int, *, scale: float, angle: float, x: float, y: float, light: float, rng: np.random.Generator
@@ -34,7 +30,7 @@ class Canvas:
         self.u = (right * self._cos - down * self._sin).astype(np.float32)
         self.v = (right * self._sin + down * self._cos).astype(np.float32)
         across, up = 0.62 * light, -0.5
-        # The lamp stays put when the object turns, so its direction is turned back into the object's frame.
+        # The light does not turn with the object, so its direction is turned into the object's coordinates.
         self._light = (
             across * self._cos - up * self._sin,
             across * self._sin + up * self._cos,
@@ -43,15 +39,15 @@ class Canvas:
         self.colour = np.zeros((size, size, 3), np.float32)
         self.alpha = np.zeros((size, size), np.float32)
 
-    def mask(self, *polygons: np.ndarray) -> np.ndarray:
-        """Share of every pixel, (size, size), that the union of `polygons`, each (n_points, 2), covers."""
+    def mask(self, *polygons: ArrayLike) -> np.ndarray:
+        """Share of every pixel under the union of `polygons`, each (n_points, 2): (size, size)."""
         fine = self.size * SUPERSAMPLING
         image = Image.new("L", (fine, fine))
         pen = ImageDraw.Draw(image)
         turn = np.array([[self._cos, -self._sin], [self._sin, self._cos]]) * self._half
         for polygon in polygons:
-            placed = (polygon @ turn + self._centre) * fine - 0.5
-            pen.polygon(placed.ravel().tolist(), fill=255)
+            corners = (np.asarray(polygon) @ turn + self._centre) * fine - 0.5
+            pen.polygon(corners.ravel().tolist(), fill=255)
         return np.asarray(image.reduce(SUPERSAMPLING), np.float32) / 255
 
     def paint(self, mask: np.ndarray, colour: tuple[float, ...] | np.ndarray, shade: np.ndarray | float = 1.0) -> None:
@@ -72,12 +68,10 @@ class Canvas:
         return 0.93 + strength * (self.u * self._light[0] + self.v * self._light[1])
 
     def balls(self, centres: np.ndarray, radius: float) -> np.ndarray:
-        """Shade of many balls of one radius: each pixel is lit by the nearest, and darker at its rim."""
-        points = np.stack([self.u.ravel(), self.v.ravel()], 1)
-        places = np.asarray(centres, np.float32)
-        # |p - c|² without |p|², which does not change which centre is nearest.
-        nearest = ((places**2).sum(1) - 2 * points @ places.T).argmin(1)
-        offset = (points - places[nearest]) / radius
+        """Shade of balls of one radius: the nearest one counts at every pixel; the rim is darker."""
+        points, centres = np.stack([self.u.ravel(), self.v.ravel()], 1), np.asarray(centres, np.float32)
+        # |p - c|² without |p|², which does not change the nearest centre
+        offset = (points - centres[((centres**2).sum(1) - 2 * points @ centres.T).argmin(1)]) / radius
         rim = np.clip((np.hypot(*offset.T) - 0.68) / 0.25, 0, 1)
         return (self._lit(*offset.T, 0.6) * (1 - 0.4 * rim)).reshape(self.u.shape)
 
@@ -91,10 +85,9 @@ class Canvas:
 
     def over(self, ground: np.ndarray, light: float) -> np.ndarray:
         """Image of the object and its soft shadow over `ground`, (size, size, 3) in 0..1."""
-        silhouette = Image.fromarray((self.alpha * 255).astype(np.uint8)).filter(
-            ImageFilter.GaussianBlur(self.size * 0.03)
-        )
-        # The inverse map of a shift away from the lamp; what comes from outside the image is empty.
+        silhouette = Image.fromarray((self.alpha * 255).astype(np.uint8))
+        silhouette = silhouette.filter(ImageFilter.GaussianBlur(self.size * 0.03))
+        # PIL takes the inverse map: the shadow moves away from the light.
         shift = (1, 0, self.size * 0.04 * light, 0, 1, -self.size * 0.045)
         shadow = silhouette.transform(silhouette.size, Image.Transform.AFFINE, shift, Image.Resampling.BILINEAR)
         drop = np.asarray(shadow, np.float32)[..., None] / 255
@@ -102,14 +95,9 @@ class Canvas:
 
 
 def ellipse(
-    cu: float,
-    cv: float,
-    ru: float,
-    rv: float | None = None,
-    angle: float = 0.0,
-    start: float = 0.0,
+    cu: float, cv: float, ru: float, rv: float | None = None, angle: float = 0.0, start: float = 0.0,
     stop: float = 2 * np.pi,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Polygon of an ellipse or of an arc of it."""
     turn = start + (stop - start) * _ARC
     points = np.stack([ru * np.cos(turn), (ru if rv is None else rv) * np.sin(turn)], 1)
@@ -125,15 +113,15 @@ def stroke(points: ArrayLike, width: ArrayLike) -> np.ndarray:
     return np.concatenate([path + offset, (path - offset)[::-1]])
 
 
-def smooth(points: list[tuple[float, float]], mirror: bool = False) -> np.ndarray:
+def smooth(corners: list[tuple[float, float]], mirror: bool = False) -> np.ndarray:
     """Closed Catmull-Rom curve."""
-    knots = np.asarray(points, float)
+    knots = np.asarray(corners, float)
     if mirror:
         left = knots[::-1] * (-1, 1)
         knots = np.concatenate([knots, left[np.abs(left[:, 0]) > 1e-6]])
     before, after, beyond = np.roll(knots, 1, 0), np.roll(knots, -1, 0), np.roll(knots, -2, 0)
     t = np.linspace(0, 1, 8, endpoint=False)[None, :, None]
-    a, b, c, d = (part[:, None] for part in (before, knots, after, beyond))
+    a, b, c, d = (points[:, None] for points in (before, knots, after, beyond))
     curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
     return curve.reshape(-1, 2)
 
@@ -149,14 +137,14 @@ def polygon(*points: tuple[float, float]) -> np.ndarray:
     return np.asarray(points, float)
 
 
-def weave(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def cloth(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brightness of a checked cloth."""
     turn = 2 * np.pi * rng.uniform(3.0, 4.0)
     stripes = [np.tanh(3 * np.sin(turn * axis + rng.uniform(0, 6))) for axis in (across, down)]
     return 1.0 + 0.085 * (stripes[0] + stripes[1])
 
 
-def planks(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def table(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brightness of a table of horizontal boards with dark seams and faint grain."""
     row = down * 4 + rng.uniform()
     tone = rng.uniform(-0.07, 0.07, 6)[np.floor(row).astype(int)]
@@ -165,30 +153,27 @@ def planks(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np
     return 1.0 + tone + grain - 0.38 * seam
 
 
-def plaster(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def wall(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brightness of a plain wall lit from one side."""
-    slope = rng.uniform(-0.22, 0.22)
-    return 1.08 + slope * (across - 0.5) - 0.3 * down
+    return 1.08 + rng.uniform(-0.22, 0.22) * (across - 0.5) - 0.3 * down
 
 
-def pile(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def carpet(across: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brightness of a speckled carpet."""
     speckle = Image.fromarray(rng.normal(0, 0.1, (14, 14)).astype(np.float32))
     return 1.0 + np.asarray(speckle.resize((across.shape[1], down.shape[0]), Image.Resampling.BICUBIC))
 
 
+# Name of a ground -> brightness over shares of the width and of the height.
 GROUNDS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
-    "cloth": weave,
-    "table": planks,
-    "wall": plaster,
-    "carpet": pile,
-}
+    "cloth": cloth, "table": table, "wall": wall, "carpet": carpet,
+}  # fmt: skip
 
 
 def draw_ground(surface: str, colour: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
     """Image of an empty surface."""
     steps = ((np.arange(size) + 0.5) / size).astype(np.float32)
     brightness = np.broadcast_to(GROUNDS[surface](steps[None, :], steps[:, None], rng), (size, size))
-    # A muted ground, off pure black and white, lets the object stand out and its own pattern show.
+    # Muted, and neither black nor white, so that the object stands out and the pattern of the ground shows.
     base = 0.82 * np.asarray(colour, np.float32) / 255 + 0.07
     return np.clip(base * brightness[..., None], 0, 1)

@@ -1,4 +1,4 @@
-"""A simulated subject: dipoles and their forward model, spectra and artefacts, and the response to images."""
+"""A simulated subject: dipoles, forward model, spectra, artefacts, and the response to images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from neurocanvas.data.montage import BANDS, CH_NAMES, POSITIONS
 
 N_RESPONDING, N_BACKGROUND = 60, 60
-HEAD_RADIUS = 0.085  # metres: the sphere on which the electrodes of the montage lie
+HEAD_RADIUS = 0.085  # metres, of the montage's electrodes
 _LAYOUT_SEED = 20240611
 _LEFT_EYE, _RIGHT_EYE = (-0.030, 0.062, -0.020), (0.030, 0.062, -0.020)
 
@@ -28,7 +28,7 @@ class Leadfield:
 def source_positions() -> np.ndarray:
     """Positions of the sources, (n_sources, 3), metres: the same for every subject and seed."""
     rng = np.random.default_rng(_LAYOUT_SEED)
-    # Longitude runs from straight back (0) to the side; the ventral stream lies low, early visual cortex at the back.
+    # Longitude 0 is the back of the head. The ventral stream is low, early visual cortex at the back.
     side = np.where(np.arange(N_RESPONDING) % 2, 1.0, -1.0)
     longitude = side * rng.uniform(0.05, 1.9, N_RESPONDING)
     latitude = rng.uniform(-0.45, 0.9, N_RESPONDING)
@@ -38,32 +38,31 @@ def source_positions() -> np.ndarray:
     directions = rng.normal(size=(N_BACKGROUND, 3))
     directions[:, 2] = np.abs(directions[:, 2]) - 0.35
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    # The cube root spreads them evenly over the ball's volume.
+    # the cube root gives an even density in the ball
     depths = np.cbrt(rng.uniform(0.015**3, 0.068**3, N_BACKGROUND))
     return np.concatenate([visual, directions * depths[:, None]])
 
 
 @cache
 def leadfield() -> Leadfield:
-    """Compute the leadfield in MNE's four-shell sphere; its arrays are read-only because they are cached."""
+    """The leadfield of MNE's four-shell sphere; its arrays are cached and therefore read-only."""
     import mne
 
     positions = source_positions()
-    places = np.concatenate([positions, [_LEFT_EYE, _RIGHT_EYE]])
+    dipoles = np.concatenate([positions, [_LEFT_EYE, _RIGHT_EYE]])
     info = mne.create_info(list(CH_NAMES), 1000.0, "eeg")
     montage = mne.channels.make_dig_montage(dict(zip(CH_NAMES, POSITIONS)), coord_frame="head")
     info.set_montage(montage, verbose="error")
     sphere = mne.make_sphere_model((0.0, 0.0, 0.0), HEAD_RADIUS, verbose="error")
     # MNE requires a direction for every point, although the solution below has free orientation.
-    grid = {"rr": places, "nn": np.tile([0.0, 0.0, 1.0], (len(places), 1))}
+    grid = {"rr": dipoles, "nn": np.tile([0.0, 0.0, 1.0], (len(dipoles), 1))}
     src = mne.setup_volume_source_space(pos=grid, sphere=sphere, sphere_units="m", verbose="error")
     forward = mne.make_forward_solution(info, None, src, sphere, meg=False, eeg=True, mindist=0.0, verbose="error")
-    gain = forward["sol"]["data"].reshape(len(CH_NAMES), len(places), 3)
+    gain = forward["sol"]["data"].reshape(len(CH_NAMES), len(dipoles), 3)
     gain = gain - gain.mean(axis=0)
     brain, eyes = gain[:, : len(positions)], gain[:, len(positions) :]
     strongest = np.linalg.svd(brain.transpose(1, 0, 2), compute_uv=False)[:, 0] / np.sqrt(len(CH_NAMES))
-    blink = eyes @ np.array([0.0, 0.8, 0.6])
-    blink = blink.sum(axis=1)
+    blink = (eyes @ np.array([0.0, 0.8, 0.6])).sum(axis=1)
     field = Leadfield(positions, brain / strongest[:, None], blink / blink[np.abs(blink).argmax()])
     for array in (field.positions, field.gain, field.blink):
         array.setflags(write=False)
@@ -72,20 +71,20 @@ def leadfield() -> Leadfield:
 
 SFREQ, N_TIMES = 1000.0, 501
 TIMES = np.arange(N_TIMES) / SFREQ
-RESPONSE_ONSET, RESPONSE_FULL = 0.050, 0.090  # s: nothing of the image is in the signal before the first
+RESPONSE_ONSET, RESPONSE_FULL = 0.050, 0.090  # s: the image changes no sample before the first
 BUMPS = ((0.050, 0.150), (0.110, 0.240), (0.190, 0.500))  # s: start and stop of the parts of the evoked response
 WINDOW = slice(40, 440)  # samples of which `log_band_power` is taken
 BLINK_CHANCE, BLINK_VOLTS = 0.06, 70e-6
 LINE_HZ, LINE_VOLTS = 50.0, 0.4e-6
 EXPONENT = 1.15
-_PERIOD = 2000  # samples of the periodic noise that trials are cut from: half-hertz bins
+_PERIOD = 2000  # samples of the periodic noise of which trials are a part: half-hertz bins
 FREQS = np.arange(1, 201) * SFREQ / _PERIOD
 BAND_OF_BIN = np.searchsorted([low for low, _ in BANDS.values()][1:], FREQS, side="right")
 # Amplitude response of the .5-80 Hz recording filter: (n_bins,).
 PASS_BAND = 1 / np.sqrt((1 + (0.5 / FREQS) ** 8) * (1 + (FREQS / 80) ** 24))
 # Share of the induced response over time, (n_times,): 0 until `RESPONSE_ONSET`, 1 from `RESPONSE_FULL` on.
-_PART = np.clip((TIMES - RESPONSE_ONSET) / (RESPONSE_FULL - RESPONSE_ONSET), 0, 1)
-RAMP = (_PART**2 * (3 - 2 * _PART)).astype(np.float32)
+_RISE = np.clip((TIMES - RESPONSE_ONSET) / (RESPONSE_FULL - RESPONSE_ONSET), 0, 1)
+RAMP = (_RISE**2 * (3 - 2 * _RISE)).astype(np.float32)
 # Time courses of the evoked response's parts: raised cosines, (n_bumps, n_times).
 COURSES = np.stack([
     0.5 - 0.5 * np.cos(2 * np.pi * np.clip((TIMES - start) / (stop - start), 0, 1)) for start, stop in BUMPS
@@ -108,15 +107,15 @@ def waves(bins: np.ndarray) -> np.ndarray:
     """Inverse FFT: (..., 2 * n_bins), real and imaginary parts interleaved, -> (..., n_times), float32."""
     from scipy.fft import irfft
 
-    whole = np.zeros((*bins.shape[:-1], _PERIOD // 2 + 1), dtype=np.complex64)
-    whole[..., 1 : len(FREQS) + 1] = np.ascontiguousarray(bins).view(np.complex64)
-    return irfft(whole, n=_PERIOD)[..., :N_TIMES] * np.float32(_PERIOD / 2)
+    spectrum = np.zeros((*bins.shape[:-1], _PERIOD // 2 + 1), dtype=np.complex64)
+    spectrum[..., 1 : len(FREQS) + 1] = np.ascontiguousarray(bins).view(np.complex64)
+    return irfft(spectrum, n=_PERIOD)[..., :N_TIMES] * np.float32(_PERIOD / 2)
 
 
 def artefacts(rng: np.random.Generator) -> np.ndarray:
     """Draw one trial's line noise and, on some trials, a blink: (n_chans, n_times), volts."""
     phase, level = rng.uniform(0, 2 * np.pi), rng.gamma(4.0, LINE_VOLTS / 4)
-    gains = 1 + 0.5 * np.sin(np.arange(len(CH_NAMES)) * 1.7)  # every lead catches the line differently
+    gains = 1 + 0.5 * np.sin(np.arange(len(CH_NAMES)) * 1.7)  # line noise differs between leads
     signal = level * gains[:, None] * np.sin(2 * np.pi * LINE_HZ * TIMES + phase)
     if rng.random() < BLINK_CHANCE:
         centre, width = rng.uniform(-0.1, 0.6), rng.uniform(0.04, 0.07)
@@ -130,19 +129,6 @@ def log_band_power(signal: np.ndarray) -> np.ndarray:
     return np.log(_band_power(signal[..., WINDOW]))
 
 
-def evoked_power(sizes: np.ndarray) -> np.ndarray:
-    """Band power of evoked responses of given amplitudes: (..., n_bumps), volts -> (..., n_bands), not yet logged."""
-    return _band_power((sizes @ COURSES)[..., WINDOW])
-
-
-def bin_leakage() -> np.ndarray:
-    """Expected power that a bin of unit variance adds to each band, (n_bins, n_bands); 400 ms mix delta to alpha."""
-    samples = np.arange(WINDOW.stop - WINDOW.start) / SFREQ
-    waves = np.exp(2j * np.pi * FREQS[:, None] * samples)
-    sine, cosine = (_band_power(part) for part in (waves.imag, waves.real))
-    return sine + cosine
-
-
 def _band_power(cut: np.ndarray) -> np.ndarray:
     """Hann-tapered power per band: (..., n_samples) -> (..., n_bands)."""
     from scipy.fft import rfft
@@ -151,16 +137,16 @@ def _band_power(cut: np.ndarray) -> np.ndarray:
     taper = np.hanning(cut.shape[-1]).astype(np.float32)
     power = np.abs(rfft((cut - cut.mean(axis=-1, keepdims=True)) * taper)) ** 2
     inside = [(freqs >= low) & (freqs < high) for low, high in BANDS.values()]
-    return np.stack([power[..., one].sum(axis=-1) for one in inside], axis=-1)
+    return np.stack([power[..., band].sum(axis=-1) for band in inside], axis=-1)
 
 
-# Of the variance that images cause; what lies behind the thing fills most of the visual field.
+# Shares of the variance that images cause; the background fills most of the visual field.
 PARAMETER_SHARES = {"concept": 0.55, "colour": 0.10, "background": 0.32, "pose": 0.03}
 BACKGROUND_VOLTS, RESPONDING_VOLTS, SENSOR_VOLTS, EVOKED_VOLTS = 0.65e-6, 1.0e-6, 2.6e-6, 0.9e-6
-# Strength by band, mean 1: in 400 ms the slow bands are not resolved, while visual gamma depends on what is seen.
+# Strength by band, mean 1: 400 ms do not resolve the slow bands, and visual gamma depends on the image.
 BAND_SHARES = {"delta": 0.2, "theta": 0.4, "alpha": 0.9, "beta": 1.4, "gamma": 2.1}
 SHARED = 0.5  # share of the weights' variance that all subjects have in common
-TUNING_METRES = 0.025  # sources closer than this answer alike
+TUNING_METRES = 0.025  # nearer sources respond alike
 EVOKED_SHARE = 0.5
 TRIAL_SECONDS, DRIFT_SECONDS = 1.0, 150.0
 DRIFT_POWER, DRIFT_COMMON = 0.30, 0.15  # sd of log power: of one source and band, of all sources in a band
@@ -173,7 +159,7 @@ _PILOT = 400
 class Brain:
     """One simulated subject."""
 
-    mixing: np.ndarray  # (2, n_chans, n_sources), volts per unit: mean direction, and one at right angles to turn to
+    mixing: np.ndarray  # (2, n_chans, n_sources), volts per unit: mean direction, and one at right angles
     amplitude: np.ndarray  # (n_sources, n_bins), standard deviation per bin
     sensor: np.ndarray  # (n_chans,), standard deviation of the electrodes' own noise, volts
     power_weights: np.ndarray  # (N_RESPONDING, n_bands, n_parameters), change of log power, times `power_gain`
@@ -195,10 +181,8 @@ class Drift:
         return Drift(self.power[rows], self.angle[rows], self.sensor[rows])
 
 
-def make_brain(
-    seed: int, subject: int, groups: Sequence[str], pictures: np.ndarray, explained_variance: float
-) -> Brain:
-    """Draw a subject; `pictures`, (n_pictures, n_parameters), explain this share of single-trial log power variance."""
+def make_brain(seed: int, subject: int, groups: Sequence[str], images: np.ndarray, explained_variance: float) -> Brain:
+    """Draw a subject; `images`, (n_images, n_parameters), explain this share of single-trial log power variance."""
     shared, own = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2, subject])
     field = leadfield()
     n_chans, n_sources, _ = field.gain.shape
@@ -220,11 +204,11 @@ def make_brain(
     )
     if explained_variance == 0:
         return brain
-    return _calibrated(brain, pictures, explained_variance, np.random.default_rng([seed, 3, subject]))
+    return _calibrated(brain, images, explained_variance, np.random.default_rng([seed, 3, subject]))
 
 
 def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
-    """The same subject in another session: other resting power, slightly other gain; weights and directions stay."""
+    """The same subject in another session: resting power and gain differ, weights and directions do not."""
     n_sources = brain.amplitude.shape[0]
     bands = np.exp(0.5 * rng.normal(0, SECOND_DAY, (n_sources, len(BANDS))))
     gain = np.exp(rng.normal(0, SECOND_DAY / 2))
@@ -237,16 +221,16 @@ def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
 
 
 def draw_drift(brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds: float = TRIAL_SECONDS) -> Drift:
-    """Draw how band power, dipole directions and electrode noise wander: Ornstein-Uhlenbeck, from trial to trial."""
-    # Drawn from first trial to last, so that a longer recording begins like a shorter one.
+    """Draw the drift of band power, dipole directions and electrode noise: Ornstein-Uhlenbeck, from trial to trial."""
+    # trial by trial, so that a longer recording begins like a shorter one
     n_sources, n_bands, n_chans = brain.amplitude.shape[0], len(BANDS), len(CH_NAMES)
-    keep = np.exp(-seconds / DRIFT_SECONDS)
+    decay = np.exp(-seconds / DRIFT_SECONDS)
     width = n_bands + n_sources * n_bands + n_sources + n_chans
     walk = np.empty((n_trials, width), dtype=np.float32)
     state = rng.standard_normal(width)
     for trial in range(n_trials):
         walk[trial] = state
-        state = keep * state + np.sqrt(1 - keep**2) * rng.standard_normal(width)
+        state = decay * state + np.sqrt(1 - decay**2) * rng.standard_normal(width)
     common, power, angle, sensor = np.split(walk, np.cumsum([n_bands, n_sources * n_bands, n_sources]), axis=1)
     powers = DRIFT_POWER * power.reshape(n_trials, n_sources, n_bands) + DRIFT_COMMON * common[:, None]
     return Drift(powers, DRIFT_ANGLE * angle, DRIFT_SENSOR * sensor)
@@ -254,75 +238,80 @@ def draw_drift(brain: Brain, n_trials: int, *, rng: np.random.Generator, seconds
 
 def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Simulate trials of images (n_trials, n_parameters): (n_trials, n_chans, n_times), float32, volts."""
-    # Every part is made inside .5-80 Hz, so that no filter follows that would smear the image to before its onset.
-    # One generator per trial, so that a trial does not depend on how many others are drawn.
+    # Every part lies inside .5-80 Hz: a filter afterwards would smear the response to before its onset. One generator
+    # per trial makes a trial independent of the number of others.
     n_chans, n_sources = brain.mixing.shape[1:]
     draws = np.stack([rng.standard_normal((n_sources + n_chans, 2 * len(FREQS)), dtype=np.float32) for rng in rngs])
     angle = drift.angle[:, None, :].astype(np.float32)
     mixing = brain.mixing[0] * np.cos(angle) + brain.mixing[1] * np.sin(angle)
-    before = np.exp(0.5 * drift.power).astype(np.float32)
+    resting = np.exp(0.5 * drift.power).astype(np.float32)
     change = np.einsum("tp,sbp->tsb", parameters, brain.power_weights) * brain.power_gain
-    grown = before[:, :N_RESPONDING] * np.expm1(0.5 * change).astype(np.float32)
-    # A complex bin is two neighbouring numbers, so amplitudes repeat twice.
+    grown = resting[:, :N_RESPONDING] * np.expm1(0.5 * change).astype(np.float32)
+    # a complex bin is two neighbouring numbers
     both = np.repeat(BAND_OF_BIN, 2)
     sources = draws[:, :n_sources] * np.repeat(brain.amplitude, 2, axis=1)
-    steady = mixing @ (sources * before[:, :, both])
-    answer = mixing[:, :, :N_RESPONDING] @ (sources[:, :N_RESPONDING] * grown[:, :, both])
+    steady = mixing @ (sources * resting[:, :, both])
+    induced = mixing[:, :, :N_RESPONDING] @ (sources[:, :N_RESPONDING] * grown[:, :, both])
     level = brain.sensor * np.exp(0.5 * drift.sensor).astype(np.float32)
-    steady += draws[:, n_sources:] * (
-        level[:, :, None] * np.repeat(PASS_BAND / np.linalg.norm(PASS_BAND), 2).astype(np.float32)
-    )
+    shape = np.repeat(PASS_BAND / np.linalg.norm(PASS_BAND), 2).astype(np.float32)
+    steady += draws[:, n_sources:] * (level[:, :, None] * shape)
     evoked = brain.evoked_mean + brain.evoked_gain * np.einsum("tp,skp->tsk", parameters, brain.evoked_weights)
-    signal = waves(steady) + waves(answer) * RAMP + mixing[:, :, :N_RESPONDING] @ (evoked @ COURSES).astype(np.float32)
+    signal = waves(steady) + waves(induced) * RAMP + mixing[:, :, :N_RESPONDING] @ (evoked @ COURSES).astype(np.float32)
     signal += np.stack([artefacts(rng) for rng in rngs])
     return (signal - signal.mean(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _calibrated(brain: Brain, pictures: np.ndarray, wanted: float, rng: np.random.Generator) -> Brain:
-    """Even the weights over electrodes and set the gains so that images explain the `wanted` share of variance."""
+def _calibrated(brain: Brain, images: np.ndarray, share: float, rng: np.random.Generator) -> Brain:
+    """Even the weights over electrodes, and set the gains so that images explain this share of the variance."""
     # Pilot trials without images, with independent drift and blinks, give the variance of log band power. The gain of
-    # each band is iterated until the part of the log of expected power that is linear in the parameters explains
-    # `wanted` times its `BAND_SHARES`, averaged over channels; the best channels reach about 2.5 times that. The evoked
-    # response gets `EVOKED_SHARE` of the odds at its best channel and sample.
+    # each band is iterated until the linear part of the log of expected power explains `share` times the band's
+    # `BAND_SHARES`, averaged over channels; the best channels reach about 2.5 times that. The evoked response gets
+    # `EVOKED_SHARE` of the odds at its best channel and sample.
     drift = draw_drift(brain, _PILOT, rng=rng, seconds=np.inf)
-    nothing = np.zeros((_PILOT, pictures.shape[1]))
+    blank = np.zeros((_PILOT, images.shape[1]))
     batches = [slice(start, start + 50) for start in range(0, _PILOT, 50)]
-    pilot = np.concatenate([record(brain, drift.rows(rows), nothing[rows], rngs=rng.spawn(50)) for rows in batches])
+    pilot = np.concatenate([record(brain, drift.rows(rows), blank[rows], rngs=rng.spawn(50)) for rows in batches])
     logs = log_band_power(pilot)
     noise, level = logs.var(axis=0), np.exp(logs).mean(axis=0)
-    some = pictures[np.linspace(0, len(pictures) - 1, min(len(pictures), 400)).astype(int)]
-    shares = np.minimum(wanted * np.array([BAND_SHARES[band] for band in BANDS]), 0.99)
+    sample = images[np.linspace(0, len(images) - 1, min(len(images), 400)).astype(int)]
+    shares = np.minimum(share * np.array([BAND_SHARES[band] for band in BANDS]), 0.99)
     odds = shares / (1 - shares)
 
     moved = np.einsum("cs,skp->ckp", brain.mixing[0, :, :N_RESPONDING], brain.evoked_weights)
-    waves = np.einsum("ckp,kt->ctp", moved, COURSES)
-    evoked_gain = np.sqrt(EVOKED_SHARE * odds.mean() / ((waves**2).sum(axis=2) / pilot.var(axis=0)).max())
+    response = np.einsum("ckp,kt->ctp", moved, COURSES)
+    evoked_gain = np.sqrt(EVOKED_SHARE * odds.mean() / ((response**2).sum(axis=2) / pilot.var(axis=0)).max())
     mean = brain.mixing[0, :, :N_RESPONDING] @ brain.evoked_mean
-    added = evoked_power(mean + evoked_gain * np.einsum("ckp,np->nck", moved, some)) - evoked_power(mean)
+    evoked = mean + evoked_gain * np.einsum("ckp,np->nck", moved, sample)
+    added = _band_power((evoked @ COURSES)[..., WINDOW]) - _band_power((mean @ COURSES)[..., WINDOW])
 
+    # Expected power that a bin of unit variance adds to each band, (n_bins, n_bands); 400 ms mix delta to alpha.
+    oscillations = np.exp(2j * np.pi * FREQS[:, None] * (np.arange(WINDOW.stop - WINDOW.start) / SFREQ))
+    leakage = _band_power(oscillations.imag) + _band_power(oscillations.real)
     inside = np.eye(len(BANDS))[BAND_OF_BIN]
-    # Power that band b of a source adds to band a of the feature at an electrode, as a share of what is there.
-    leak = np.einsum("sk,kb,ka->sba", brain.amplitude[:N_RESPONDING] ** 2, inside, bin_leakage())
-    seen = brain.mixing[0, :, :N_RESPONDING] ** 2
-    own = np.einsum("cs,sbb->csb", seen, leak) / level[:, None]
-    weights = np.stack([_evened(brain.power_weights[:, b], own[..., b], noise[:, b]) for b in range(len(BANDS))], 1)
-    change = np.einsum("np,sbp->nsb", some, weights)
-    design = np.linalg.qr(np.column_stack([np.ones(len(some)), some]))[0][:, 1:]
+    # power that band b of a source adds to band a of the feature at an electrode
+    leak = np.einsum("sk,kb,ka->sba", brain.amplitude[:N_RESPONDING] ** 2, inside, leakage)
+    squared = brain.mixing[0, :, :N_RESPONDING] ** 2
+    reach = np.einsum("cs,sbb->csb", squared, leak) / level[:, None]
+    weights = np.stack([_evened(brain.power_weights[:, b], reach[..., b], noise[:, b]) for b in range(len(BANDS))], 1)
+    change = np.einsum("np,sbp->nsb", sample, weights)
+    design = np.linalg.qr(np.column_stack([np.ones(len(sample)), sample]))[0][:, 1:]
     gain = np.full(len(BANDS), 0.1)
     for _ in range(25):
         grown = np.einsum("sba,nsb->nsa", leak, np.expm1(gain * change))
-        grown = np.einsum("cs,nsa->nca", seen, grown, optimize=True) + added
-        # Floored, because evoked and induced power do not add exactly.
-        logs = np.log(np.maximum(1 + grown / level, 0.05)).reshape(len(some), -1)
-        linear = ((design.T @ logs) ** 2).sum(axis=0).reshape(level.shape) / len(some)
+        grown = np.einsum("cs,nsa->nca", squared, grown, optimize=True) + added
+        # at least .05, because evoked and induced power do not add exactly
+        logs = np.log(np.maximum(1 + grown / level, 0.05)).reshape(len(sample), -1)
+        linear = ((design.T @ logs) ** 2).sum(axis=0).reshape(level.shape) / len(sample)
         gain = gain * np.clip(odds / (linear / noise).mean(axis=0), 0.25, 4) ** 0.4
     return replace(brain, power_weights=weights, power_gain=gain, evoked_gain=float(evoked_gain))
 
 
 def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Weights of one band, near the given ones, with which all electrodes tell about equally much about the image."""
-    places = leadfield().positions[:N_RESPONDING]
-    squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
+    """Weights of one band, changed so that all electrodes hold about the same information about the image."""
+    from scipy.spatial.distance import cdist
+
+    positions = leadfield().positions[:N_RESPONDING]
+    squared = cdist(positions, positions, "sqeuclidean")
     kernel = np.exp(-squared / (2 * TUNING_METRES**2)) + 1e-6 * np.eye(N_RESPONDING)
     evened = np.linalg.cholesky(kernel) @ weights
     reach = share / np.sqrt(noise[:, None])
@@ -330,16 +319,16 @@ def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.nda
     step = np.linalg.inv(reach.T @ reach + stay * np.eye(N_RESPONDING))
     for _ in range(40):
         length = np.linalg.norm(evened, axis=1, keepdims=True)
-        # No source may answer much more strongly than the others: its power would leave the linear range.
+        # a source that responds much more strongly than the others would leave the linear range
         evened = evened / length * np.clip(length / length.mean(), 0.6, 1.4)
-        told = reach @ evened
-        size = np.linalg.norm(told, axis=1, keepdims=True)
-        evened = step @ (reach.T @ (told / size * size.mean()) + stay * evened)
+        at_electrodes = reach @ evened
+        size = np.linalg.norm(at_electrodes, axis=1, keepdims=True)
+        evened = step @ (reach.T @ (at_electrodes / size * size.mean()) + stay * evened)
     return evened / np.linalg.norm(evened) * np.linalg.norm(weights)
 
 
 def _mixed(shape: tuple[int, ...], shared: np.random.Generator, own: np.random.Generator) -> np.ndarray:
-    """Standard normal numbers, in part (`SHARED`) the same for all subjects."""
+    """Standard normal numbers; all subjects share `SHARED` of their variance."""
     return np.sqrt(SHARED) * shared.normal(size=shape) + np.sqrt(1 - SHARED) * own.normal(size=shape)
 
 

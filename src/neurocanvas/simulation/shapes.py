@@ -1,47 +1,23 @@
-"""How each of the 18 concepts of the drawn image world is drawn, and the registry of them."""
+"""A function per concept of the drawn image world: it paints the object on a canvas, in the colour of its body."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 
-from neurocanvas.simulation.canvas import (
-    BARK,
-    CREAM,
-    DARK_GREEN,
-    GOLD,
-    GREEN,
-    GREY,
-    INK,
-    WHITE,
-    Canvas,
-    ellipse,
-    leaf,
-    polygon,
-    smooth,
-    stroke,
-)
+from neurocanvas.simulation.canvas import Canvas, ellipse, leaf, polygon, smooth, stroke
+
+# Colours, red, green, blue in 0..255, of the parts that do not take the body's colour.
+GREEN, DARK_GREEN, CREAM, INK = (74, 150, 52), (38, 100, 40), (245, 232, 200), (38, 26, 22)
+WHITE, GREY, BARK, GOLD = (250, 250, 246), (120, 124, 132), (104, 66, 36), (246, 200, 48)
 
 
 def draw_apple(c: Canvas, body: np.ndarray) -> None:
     """Red delicious: broad shoulders, a dent, a stem and a leaf, a narrow lobed base."""
     shoulder = c.rng.uniform(0.8, 0.92)
-    fruit = smooth(
-        [
-            (0.0, -0.42),
-            (0.28, -0.6),
-            (0.64, -0.56),
-            (shoulder, -0.18),
-            (0.76, 0.36),
-            (0.5, 0.82),
-            (0.24, 0.96),
-            (0.0, 0.86),
-        ],
-        mirror=True,
-    )
-    cover = c.mask(fruit)
+    right = [(0.0, -0.42), (0.28, -0.6), (0.64, -0.56), (shoulder, -0.18), (0.76, 0.36), (0.5, 0.82), (0.24, 0.96)]
+    cover = c.mask(smooth([*right, (0.0, 0.86)], mirror=True))
     c.paint(cover, body, c.round(0, 0.15, 1.0, 0.95, 0.55))
     c.paint(cover * np.exp(-((c.u / 0.34) ** 2 + ((c.v + 0.44) / 0.15) ** 2)) * 0.7, body * 0.4)
     dots = [ellipse(*c.rng.uniform((-0.6, -0.3), (0.6, 0.7)), 0.035) for _ in range(9)]
@@ -53,11 +29,8 @@ def draw_apple(c: Canvas, body: np.ndarray) -> None:
 def draw_strawberry(c: Canvas, body: np.ndarray) -> None:
     """Strawberry: a heart-shaped cone with seeds and a green calyx."""
     point = c.rng.uniform(0.0, 0.1)
-    fruit = smooth(
-        [(0.0, -0.55), (0.45, -0.6), (0.8, -0.32), (0.7, 0.15), (0.38, 0.68), (0.1 + point, 0.95), (0.0, 0.98)],
-        mirror=True,
-    )
-    cover = c.mask(fruit)
+    right = [(0.0, -0.55), (0.45, -0.6), (0.8, -0.32), (0.7, 0.15), (0.38, 0.68), (0.1 + point, 0.95), (0.0, 0.98)]
+    cover = c.mask(smooth(right, mirror=True))
     c.paint(cover, body, c.round(0, 0.0, 1.0, 1.1, 0.5))
     seeds = [
         ellipse(u + c.rng.uniform(-0.03, 0.03), v, 0.045, 0.075)
@@ -66,9 +39,8 @@ def draw_strawberry(c: Canvas, body: np.ndarray) -> None:
         if abs(u) < 0.72 - 0.6 * max(v, 0)
     ]
     c.paint(c.mask(*seeds) * cover, (255, 226, 120))
-    sepals = [
-        leaf(0, -0.62, 0.62 if abs(t - 1.57) > 0.9 else 0.42, 0.26, t) for t in np.linspace(0.05, np.pi - 0.05, 5)
-    ]
+    turns = np.linspace(0.05, np.pi - 0.05, 5)
+    sepals = [leaf(0, -0.62, 0.62 if abs(t - 1.57) > 0.9 else 0.42, 0.26, t) for t in turns]
     c.paint(c.mask(*sepals, stroke([(0, -0.55), (0.02, -0.8), (0.1, -1.0)], 0.12)), GREEN, c.flat(0.3))
 
 
@@ -82,12 +54,7 @@ def draw_orange(c: Canvas, body: np.ndarray) -> None:
     c.paint(c.mask(ellipse(0.38, 0.36, 0.6)), body, 0.86)
     c.paint(c.mask(ellipse(0.38, 0.36, 0.53)), (255, 238, 200))
     segments = [
-        np.concatenate(
-            [
-                polygon((0.38 + 0.07 * np.cos(t), 0.36 + 0.07 * np.sin(t))),
-                ellipse(0.38, 0.36, 0.47, None, 0, t - 0.3, t + 0.3),
-            ]
-        )
+        [(0.38 + 0.07 * np.cos(t), 0.36 + 0.07 * np.sin(t)), *ellipse(0.38, 0.36, 0.47, None, 0, t - 0.3, t + 0.3)]
         for t in turn + np.arange(8) * np.pi / 4
     ]
     c.paint(c.mask(*segments), (248, 150, 40), c.flat(0.2) * 1.03)
@@ -100,16 +67,10 @@ def draw_pineapple(c: Canvas, body: np.ndarray) -> None:
         (np.linspace(-2, 2, 5) * spread, 0.62, DARK_GREEN),
         (np.linspace(-1.5, 1.5, 4) * spread * 0.8, 0.72, GREEN),
     ):
-        c.paint(
-            c.mask(*[leaf(0, -0.22, length + 0.12 * np.cos(t), 0.24, t - np.pi / 2) for t in turns]),
-            colour,
-            c.flat(0.35),
-        )
-    cover = c.mask(
-        smooth(
-            [(0.0, -0.34), (0.36, -0.28), (0.55, 0.0), (0.6, 0.36), (0.46, 0.8), (0.2, 0.98), (0.0, 1.0)], mirror=True
-        )
-    )
+        crown = [leaf(0, -0.22, length + 0.12 * np.cos(t), 0.24, t - np.pi / 2) for t in turns]
+        c.paint(c.mask(*crown), colour, c.flat(0.35))
+    right = [(0.0, -0.34), (0.36, -0.28), (0.55, 0.0), (0.6, 0.36), (0.46, 0.8), (0.2, 0.98), (0.0, 1.0)]
+    cover = c.mask(smooth(right, mirror=True))
     c.paint(cover, body, c.round(0, 0.34, 0.72, 0.82, 0.2))
     across = np.arcsin(np.clip(c.u / 0.7, -1, 1)) * 7.0
     along = c.v * 9.0 + c.rng.uniform(0, 3)
@@ -137,11 +98,8 @@ def draw_grapes(c: Canvas, body: np.ndarray) -> None:
     centres = centres + c.rng.uniform(-0.05, 0.05, centres.shape)
     shade = c.balls(centres, 0.26)
     c.paint(c.mask(*[ellipse(u, v, 0.25) for u, v in centres]), body, shade * 0.95)
-    c.paint(
-        c.mask(leaf(0.0, -0.66, 0.85, 0.5, -0.12), leaf(0.0, -0.66, 0.8, 0.46, np.pi + c.rng.uniform(-0.1, 0.3))),
-        GREEN,
-        c.flat(0.35),
-    )
+    leaves = leaf(0.0, -0.66, 0.85, 0.5, -0.12), leaf(0.0, -0.66, 0.8, 0.46, np.pi + c.rng.uniform(-0.1, 0.3))
+    c.paint(c.mask(*leaves), GREEN, c.flat(0.35))
 
 
 def draw_coconut(c: Canvas, body: np.ndarray) -> None:
@@ -154,9 +112,8 @@ def draw_coconut(c: Canvas, body: np.ndarray) -> None:
     c.paint(c.mask(*[ellipse(-0.4 + u, -0.5 + v, 0.085) for u, v in ((-0.16, 0.0), (0.16, 0.0), (0.0, 0.24))]), INK)
     c.paint(c.mask(ellipse(0.3, 0.38, 0.68, 0.6, -0.3)), body * 0.7, c.round(0.3, 0.38, 0.8, 0.7, 0.0) + fibre)
     c.paint(c.mask(ellipse(0.3, 0.34, 0.6, 0.5, -0.3)), WHITE)
-    c.paint(
-        c.mask(ellipse(0.32, 0.38, 0.38, 0.3, -0.3)), (216, 212, 204), 1.1 - 0.3 * c.round(0.32, 0.38, 0.4, 0.3, 0.0)
-    )
+    hollow = c.mask(ellipse(0.32, 0.38, 0.38, 0.3, -0.3))
+    c.paint(hollow, (216, 212, 204), 1.1 - 0.3 * c.round(0.32, 0.38, 0.4, 0.3, 0.0))
 
 
 def draw_corn(c: Canvas, body: np.ndarray) -> None:
@@ -167,17 +124,10 @@ def draw_corn(c: Canvas, body: np.ndarray) -> None:
     c.paint(cob, body, c.round(0, 0, 0.5, 2.0, 0.25) * (0.55 + 0.5 * kernels))
     open_by = c.rng.uniform(0.0, 0.12)
     for s, colour in ((-1, DARK_GREEN), (1, GREEN)):
-        husk = smooth(
-            [
-                (0.0, 1.0),
-                (s * 0.34, 0.86),
-                (s * (0.6 + open_by), 0.4),
-                (s * (0.82 + open_by), -0.36),
-                (s * 0.5, 0.0),
-                (s * 0.26, 0.3),
-                (s * 0.04, 0.66),
-            ]
-        )
+        husk = smooth([
+            (0.0, 1.0), (s * 0.34, 0.86), (s * (0.6 + open_by), 0.4), (s * (0.82 + open_by), -0.36), (s * 0.5, 0.0),
+            (s * 0.26, 0.3), (s * 0.04, 0.66),
+        ])  # fmt: skip
         c.paint(c.mask(husk), colour, c.flat(0.4) + 0.08 * np.sin(c.u * 22))
     c.paint(c.mask(leaf(0, 1.02, 0.9, 0.4, -np.pi / 2)), (112, 176, 66), c.flat(0.3) + 0.06 * np.sin(c.u * 26))
 
@@ -222,21 +172,9 @@ def draw_jack(c: Canvas, body: np.ndarray) -> None:
     eyes = [polygon((s * 0.16, -0.02), (s * 0.58, -0.02 + lift), (s * 0.38, -0.36 + lift)) for s in (-1, 1)]
     nose = polygon((-0.1, 0.2), (0.1, 0.2), (0, 0.04))
     grin = polygon(
-        (-0.66, 0.26),
-        (-0.4, 0.4),
-        (-0.3, 0.28),
-        (-0.16, 0.46),
-        (0.16, 0.46),
-        (0.3, 0.28),
-        (0.4, 0.4),
-        (0.66, 0.26),
-        (0.44, 0.62),
-        (0.2, 0.72),
-        (0.1, 0.58),
-        (-0.1, 0.58),
-        (-0.2, 0.72),
-        (-0.44, 0.62),
-    )
+        (-0.66, 0.26), (-0.4, 0.4), (-0.3, 0.28), (-0.16, 0.46), (0.16, 0.46), (0.3, 0.28), (0.4, 0.4), (0.66, 0.26),
+        (0.44, 0.62), (0.2, 0.72), (0.1, 0.58), (-0.1, 0.58), (-0.2, 0.72), (-0.44, 0.62),
+    )  # fmt: skip
     face = c.mask(*eyes, nose, grin)
     c.paint(face, INK)
     c.paint(face * np.exp(-((c.u / 0.5) ** 2 + ((c.v - 0.4) / 0.4) ** 2)) * 0.75, (255, 196, 40))
@@ -244,43 +182,18 @@ def draw_jack(c: Canvas, body: np.ndarray) -> None:
 
 def draw_mitten(c: Canvas, body: np.ndarray) -> None:
     """Mitten with a thumb, a ribbed cuff and a knitted zigzag."""
-    hand = smooth(
-        [
-            (0.1, -1.0),
-            (0.46, -0.86),
-            (0.58, -0.4),
-            (0.54, 0.2),
-            (0.44, 0.56),
-            (-0.4, 0.56),
-            (-0.44, 0.4),
-            (-0.78, 0.06),
-            (-0.95, -0.26),
-            (-0.8, -0.46),
-            (-0.58, -0.34),
-            (-0.4, -0.08),
-            (-0.4, -0.5),
-            (-0.26, -0.88),
-        ]
-    )
+    hand = smooth([
+        (0.1, -1.0), (0.46, -0.86), (0.58, -0.4), (0.54, 0.2), (0.44, 0.56), (-0.4, 0.56), (-0.44, 0.4), (-0.78, 0.06),
+        (-0.95, -0.26), (-0.8, -0.46), (-0.58, -0.34), (-0.4, -0.08), (-0.4, -0.5), (-0.26, -0.88),
+    ])  # fmt: skip
     cover = c.mask(hand)
     c.paint(cover, body, c.round(0.05, -0.2, 0.95, 1.3, 0.1))
     rows = 0.11 * np.abs((c.u * 2.6 + c.rng.uniform()) % 1 - 0.5) * 4
     zigzag = np.exp(-(((c.v + 0.3 + c.rng.uniform(-0.1, 0.1) - rows) / 0.1) ** 4)) * (c.u > -0.42)
     c.paint(cover * zigzag, WHITE, c.flat())
-    cuff = c.mask(
-        smooth(
-            [
-                (-0.5, 0.52),
-                (0.0, 0.5),
-                (0.54, 0.52),
-                (0.56, 0.75),
-                (0.54, 0.98),
-                (0.0, 1.0),
-                (-0.5, 0.98),
-                (-0.52, 0.75),
-            ]
-        )
-    )
+    cuff = c.mask(smooth([
+        (-0.5, 0.52), (0.0, 0.5), (0.54, 0.52), (0.56, 0.75), (0.54, 0.98), (0.0, 1.0), (-0.5, 0.98), (-0.52, 0.75),
+    ]))  # fmt: skip
     c.paint(cuff, 0.45 * body + 0.55 * np.array(WHITE), (0.82 + 0.16 * np.cos(c.u * 30)) * c.round(0, 0.7, 0.9, 2.0, 0))
 
 
@@ -308,12 +221,7 @@ def draw_parachute(c: Canvas, body: np.ndarray) -> None:
     c.paint(dome, body, c.round(0, -0.1, 1.1, 1.0, 0.2))
     # Seams of a dome seen from the side are half ellipses that share the crown.
     panels = [
-        np.concatenate(
-            [
-                ellipse(0, -0.1, b, 0.88, 0.0, 1.5 * np.pi, 2 * np.pi),
-                ellipse(0, -0.1, a, 0.88, 0.0, 2 * np.pi, 1.5 * np.pi),
-            ]
-        )
+        [*ellipse(0, -0.1, b, 0.88, 0, 1.5 * np.pi, 2 * np.pi), *ellipse(0, -0.1, a, 0.88, 0, 2 * np.pi, 1.5 * np.pi)]
         for a, b in zip(hems[1::2], hems[2::2])
     ]
     c.paint(dome * c.mask(*panels), WHITE, c.round(0, -0.1, 1.1, 1.0, 0.1))
@@ -356,17 +264,15 @@ def draw_pizza(c: Canvas, body: np.ndarray) -> None:
         for t in places[1::2] + c.rng.uniform(-0.1, 0.1)
     ]
     c.paint(c.mask(*herbs) * wedge, DARK_GREEN)
-    cuts = [
-        stroke([(0, 0), (np.cos(t), np.sin(t))], 0.04) for t in start + 0.72 + np.arange(1, 7) * (2 * np.pi - 0.72) / 7
-    ]
+    turns = start + 0.72 + np.arange(1, 7) * (2 * np.pi - 0.72) / 7
+    cuts = [stroke([(0, 0), (np.cos(t), np.sin(t))], 0.04) for t in turns]
     c.paint(c.mask(*cuts) * wedge * 0.6, (120, 70, 30))
 
 
 def draw_daisy(c: Canvas, body: np.ndarray) -> None:
     """Daisy: two rings of petals round a yellow disc, on a stem."""
-    c.paint(
-        c.mask(stroke([(0, -0.2), (0.06, 0.4), (0, 1.05)], 0.11), leaf(0.04, 0.8, 0.6, 0.26, -0.6)), GREEN, c.flat(0.3)
-    )
+    stem = stroke([(0, -0.2), (0.06, 0.4), (0, 1.05)], 0.11)
+    c.paint(c.mask(stem, leaf(0.04, 0.8, 0.6, 0.26, -0.6)), GREEN, c.flat(0.3))
     count = int(c.rng.integers(7, 10))
     for ring, shade in ((0.5, 0.84), (0.0, 1.0)):
         turns = (np.arange(count) + ring) * 2 * np.pi / count
@@ -385,25 +291,3 @@ def draw_bolete(c: Canvas, body: np.ndarray) -> None:
         [(0.0, -0.9), (0.5, -0.8), (0.86, -0.46), (0.96, -0.12), (0.8, -0.04), (0.4, -0.1), (0.0, -0.13)], mirror=True
     )
     c.paint(c.mask(cap), body, c.round(0, -0.1, 1.05, 0.9, 0.45))
-
-
-SHAPES: dict[str, Callable[[Canvas, np.ndarray], None]] = {
-    "n02690373": draw_airliner,
-    "n03063599": draw_mug,
-    "n03590841": draw_jack,
-    "n03775071": draw_mitten,
-    "n03792972": draw_tent,
-    "n03888257": draw_parachute,
-    "n07753592": draw_banana,
-    "n07873807": draw_pizza,
-    "n11939491": draw_daisy,
-    "n13054560": draw_bolete,
-    "n07740461": draw_apple,
-    "n07745940": draw_strawberry,
-    "n07749192": draw_orange,
-    "n07753275": draw_pineapple,
-    "n07756951": draw_watermelon,
-    "n07758680": draw_grapes,
-    "n07772935": draw_coconut,
-    "n12144580": draw_corn,
-}

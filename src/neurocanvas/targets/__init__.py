@@ -1,4 +1,4 @@
-"""Target spaces: what an encoder predicts. Images to captions (BLIP), captions and images to embeddings (CLIP)."""
+"""Target spaces, which encoders predict: concepts, and CLIP embeddings of captions (by BLIP) and of images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class TargetSpace:
     shape : tuple of int
         Of one target: (n_concepts,), (77, 768), (1, width).
     network : str
-        What made the embeddings: bundled, sd14, a hub id or a folder; empty for concepts.
+        Networks of the embeddings: bundled, sd14, a hub id or a folder; empty for concepts.
     layer : str
-        Which of its outputs; empty for concepts.
+        Output of the network; empty for concepts.
     """
 
     name: str
@@ -40,7 +40,7 @@ class TargetSpace:
 
 @dataclass(frozen=True)
 class Target:
-    """A row of `TARGETS`: what is encoded, and the functions ("module:function") that return its shape and encode it.
+    """A row of `TARGETS`; its functions are written "module:function".
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Target:
     load : str
         Names ``load(network) -> encode``; ``encode(captions or images)`` gives (n, *shape), float16.
     layer : str
-        Which output of the network.
+        Output of the network.
     """
 
     of: Literal["concept", "caption", "image"]
@@ -60,7 +60,7 @@ class Target:
     layer: str = ""
 
 
-# Name of a target space -> how it is made.
+# Name of a target space -> its row.
 TARGETS: dict[str, Target] = {
     "concept": Target("concept"),
     "clip-text": Target(
@@ -79,9 +79,9 @@ TARGETS: dict[str, Target] = {
 
 
 def target_space(name: str) -> TargetSpace:
-    """Describe the space of embeddings that a name such as "clip-text@bundled" stands for."""
+    """The space of embeddings with a name such as "clip-text@bundled"."""
     kind, _, network = name.partition("@")
-    row = TARGETS[check_option("target", kind, [one for one, target in TARGETS.items() if target.of != "concept"])]
+    row = TARGETS[check_option("target", kind, [key for key, target in TARGETS.items() if target.of != "concept"])]
     network = network or "bundled"
     return TargetSpace(kind, tuple(resolve_name(row.shape)(network)), network, row.layer)
 
@@ -94,20 +94,20 @@ def embed(images: Any, ids: Sequence[str], space: TargetSpace) -> np.ndarray:
     row, weights = TARGETS[space.name], source_hash(space.network)
     sources = [images.file_hash(name) or name for name in ids]
 
-    def describe(places: list[int]) -> Iterator[np.ndarray]:
+    def describe(indices: list[int]) -> Iterator[np.ndarray]:
         caption = load_captioner(space.network)
-        for place in places:
-            yield np.array(caption([images.picture(ids[place])])[0])
+        for index in indices:
+            yield np.array(caption([images.picture(ids[index])])[0])
 
     if row.of == "caption":
-        made_by = source_hash(find_family(space.network).captioner)
-        keys = [fingerprint("caption", made_by, "default", one) for one in sources]
+        captioner = source_hash(find_family(space.network).captioner)
+        keys = [fingerprint("caption", captioner, "default", source) for source in sources]
         sources = list(map(str, cached("captions", keys, describe)))
 
-    def encode(places: list[int]) -> Iterator[np.ndarray]:
+    def encode(indices: list[int]) -> Iterator[np.ndarray]:
         encoder = resolve_name(row.load)(space.network)
-        for place in places:
-            yield encoder([sources[place] if row.of == "caption" else images.picture(ids[place])])[0]
+        for index in indices:
+            yield encoder([sources[index] if row.of == "caption" else images.picture(ids[index])])[0]
 
-    keys = [fingerprint("embedding", str(space), weights, one) for one in sources]
+    keys = [fingerprint("embedding", str(space), weights, source) for source in sources]
     return np.stack(list(cached("embeddings", keys, encode)))

@@ -1,4 +1,4 @@
-"""Captions of stimuli, written by a BLIP, and the released `caption.txt`."""
+"""Captions of stimulus images, by BLIP, and the file `caption.txt`, ours or the released one."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def load_captioner(source: str, recipe: str = "default") -> Callable[[Sequence[n
     tokenizer: Any = load_part(name, AutoTokenizer.from_pretrained)
     processor: Any = load_part(name, AutoImageProcessor.from_pretrained, backend="pil")
 
-    def describe(pictures: Sequence[np.ndarray]) -> list[str]:  # (height, width, 3), uint8
+    def describe(images: Sequence[np.ndarray]) -> list[str]:  # (height, width, 3), uint8
         captions: list[str] = []
-        for part in batches(len(pictures), BATCH):
-            pixels = processor(images=list(pictures[part]), return_tensors="pt")["pixel_values"].to(device())
+        for batch in batches(len(images), BATCH):
+            pixels = processor(images=list(images[batch]), return_tensors="pt")["pixel_values"].to(device())
             with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 torch.manual_seed(0)  # the same images get the same captions
-                words = model.generate(pixel_values=pixels, **DECODING[recipe])
-            captions += [tidy(text) for text in tokenizer.batch_decode(words, skip_special_tokens=True)]
+                tokens = model.generate(pixel_values=pixels, **DECODING[recipe])
+            captions += [tidy(text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
         return captions
 
     return describe
@@ -56,9 +56,8 @@ def captioner_of(source: str) -> str:
 
 
 def tidy(caption: str) -> str:
-    """Rejoin what BLIP's tokenizer splits: "jack - o'- lantern" becomes "jack-o'-lantern"."""
-    joined = re.sub(r"\s*-\s*|\s+'\s*", lambda found: found[0].strip(), caption)
-    return " ".join(joined.split())
+    """Rejoin words that BLIP's tokenizer splits: "jack - o'- lantern" becomes "jack-o'-lantern"."""
+    return " ".join(re.sub(r"\s*-\s*|\s+'\s*", lambda match: match[0].strip(), caption).split())
 
 
 def prompt(name: str) -> str:
@@ -67,16 +66,15 @@ def prompt(name: str) -> str:
 
 
 def write_captions(path: Path, captions: Mapping[str, str]) -> None:
-    """Write `caption.txt`: per row a stimulus, a tab, its caption; tabs and line ends in captions become blanks."""
-    for stimulus in captions:
-        if re.search(r"[\t\r\n]", stimulus):
-            raise NeuroCanvasError(f"{path}: ids of stimuli have no tab and no line end; got {stimulus!r}.")
+    """Write `caption.txt`: stimulus, tab and caption per row; tabs and line ends in captions become spaces."""
+    if bad := [stimulus for stimulus in captions if re.search(r"[\t\r\n]", stimulus)]:
+        raise NeuroCanvasError(f"{path}: ids of stimuli have no tab and no line end; got {bad[0]!r}.")
     rows = ((stimulus, re.sub(r"[\t\r\n]", " ", caption)) for stimulus, caption in captions.items())
     write_text(path, "".join(f"{stimulus}\t{caption}\n" for stimulus, caption in rows))
 
 
 def read_captions(path: Path, ids: Sequence[str] | None = None, remedy: str = "") -> dict[str, str]:
-    """Read `caption.txt`, ours or the released one; with `ids` only those, in that order, or raise with `remedy`."""
+    """Read `caption.txt`; with `ids` only these stimuli, in this order. If one is missing, the error names `remedy`."""
     captions = {}
     text = read_text(path, "captions; `neurocanvas caption` makes it").removeprefix("\ufeff")
     lines = text.removesuffix("\n").split("\n") if text else []  # splitlines also splits within captions

@@ -49,19 +49,17 @@ def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequenc
             list(captions), padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
         ).input_ids
         with torch.inference_mode():
-            said = encoder(input_ids=ids.to(device()))
-        states = said.pooler_output[:, None] if pooled else said.last_hidden_state
-        found: np.ndarray = states.half().cpu().numpy()
-        return found
+            outputs = encoder(input_ids=ids.to(device()))
+        states = outputs.pooler_output[:, None] if pooled else outputs.last_hidden_state
+        return np.asarray(states.half().cpu())
 
     return encode
 
 
 def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
     """Encode every distinct caption once: (n_captions, ...), float16."""
-    distinct = list(dict.fromkeys(captions))
-    encoded = np.concatenate([encode(distinct[part]) for part in batches(len(distinct), BATCH)])
-    row = {caption: index for index, caption in enumerate(distinct)}
+    row = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
+    encoded = np.concatenate([encode([*row][batch]) for batch in batches(len(row), BATCH)])
     return encoded[[row[caption] for caption in captions]]
 
 
@@ -76,7 +74,7 @@ def image_shape(family: str) -> tuple[int, int]:
 def load_image_encoder(family: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
     """Load the image encoder of a family's CLIP: images of any size -> (n, 1, width), float16, not normalised."""
     encode, _ = load_picture_encoder(find_family(family).judge)
-    return lambda pictures: encode(pictures)[:, None].astype(np.float16)
+    return lambda images: encode(images)[:, None].astype(np.float16)
 
 
 def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
@@ -87,7 +85,7 @@ def judge_texts(texts: Sequence[str], family: str) -> np.ndarray:
     source = find_family(family).judge
     model: Any = load_part(source, CLIPModel.from_pretrained, network=True)
     tokenizer: Any = load_part(source, AutoTokenizer.from_pretrained)
-    words = tokenizer(list(texts), padding=True, truncation=True, max_length=N_TOKENS, return_tensors="pt")
+    tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=N_TOKENS, return_tensors="pt")
     with torch.inference_mode():
-        features = model.get_text_features(**words.to(device()))
+        features = model.get_text_features(**tokens.to(device()))
     return getattr(features, "pooler_output", features).float().cpu().numpy()

@@ -15,7 +15,7 @@ from neurocanvas.artifacts import fingerprint, read_json, sha256
 from neurocanvas.errors import NeuroCanvasError
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-Part = TypeVar("Part")
+Network = TypeVar("Network")
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,12 @@ def find_family(name: str) -> Family:
     """Look up a family by name, or by a folder with blip, stable-diffusion, clip and perhaps taesd in it."""
     if name in FAMILIES:
         return FAMILIES[name]
-    parts = [Path(name) / part for part in ("blip", "stable-diffusion", "clip")]
-    if all(part.is_dir() for part in parts):
-        tiny = Path(name) / "taesd"
-        captioner, diffusion, judge = map(str, parts)
-        return Family(captioner, diffusion, judge, str(tiny) if tiny.is_dir() else "")
+    folders, preview = [Path(name) / part for part in ("blip", "stable-diffusion", "clip")], Path(name) / "taesd"
+    if all(folder.is_dir() for folder in folders):
+        captioner, diffusion, judge = map(str, folders)
+        return Family(captioner, diffusion, judge, str(preview) if preview.is_dir() else "")
     raise NeuroCanvasError(
-        f"--family: allowed are {', '.join(FAMILIES)}, or a folder with {', '.join(part.name for part in parts)}; "
-        f"got {name!r}."
+        f"--family: allowed are {', '.join(FAMILIES)}, or a folder with blip, stable-diffusion, clip; got {name!r}."
     )
 
 
@@ -62,17 +60,17 @@ def local_folder(source: str) -> Path | None:
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        found = [revision for repo in scan_cache_dir().repos if repo.repo_id == source for revision in repo.revisions]
+        stored = [revision for repo in scan_cache_dir().repos if repo.repo_id == source for revision in repo.revisions]
     except CacheNotFound:
         return None
-    return max(found, key=lambda revision: revision.last_modified).snapshot_path if found else None
+    return max(stored, key=lambda revision: revision.last_modified).snapshot_path if stored else None
 
 
 def load_part(
-    source: str, load: Callable[..., Part], *, network: bool = False, weights: str = "", **options: Any
-) -> Part:
-    """Load one part; missing or damaged files raise in one line. A network is in float32, on the device."""
-    # Of Stable Diffusion, half-precision weights are read where the file `weights` is there in no other precision.
+    source: str, load: Callable[..., Network], *, network: bool = False, weights: str = "", **options: Any
+) -> Network:
+    """Load one part of a family; damaged files raise in one line. A network comes in float32, on the device."""
+    # If the file `weights` exists in half precision only, that is loaded.
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub import try_to_load_from_cache
     from safetensors import SafetensorError
@@ -82,33 +80,34 @@ def load_part(
         source_hash(source)
     if weights:
         files = weights, weights.replace(".safetensors", ".fp16.safetensors")
-        if os.path.isdir(source):
-            there = [(Path(source) / file).is_file() for file in files]
-        else:
-            there = [isinstance(try_to_load_from_cache(source, file), str) for file in files]
-        options["variant"] = "fp16" if there == [False, True] else None
+        local = os.path.isdir(source)
+        exist = [
+            (Path(source) / file).is_file() if local else isinstance(try_to_load_from_cache(source, file), str)
+            for file in files
+        ]
+        options["variant"] = "fp16" if exist == [False, True] else None
     for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()  # there is one progress line per stage already
+        logging.disable_progress_bar()  # each stage has its own progress line
         logging.set_verbosity_error()
     try:
         if not network:
             return load(source, **options)
         with_info: Any = load(source, output_loading_info=True, **options)
-        loaded, said = with_info
-        if missing := sorted(said["missing_keys"]):  # which would be random
+        loaded, info = with_info
+        if missing := sorted(info["missing_keys"]):  # transformers fills these with random numbers
             raise ValueError(f"{len(missing)} weights of {type(loaded).__name__} are not in it, the first {missing[0]}")
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise NeuroCanvasError(
             f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
         ) from error
-    network_on_device: Part = loaded.float().eval().to(device())
+    network_on_device: Network = loaded.float().eval().to(device())
     return network_on_device
 
 
 @cache
 def source_hash(source: str) -> str:
-    """Fingerprint of a family, a folder or a hub id, once per process; raise unless bundled weights are as released."""
+    """Hash of a family, a folder or a hub id, once per process; changed bundled weights raise."""
     folder = BUNDLED if source == "bundled" else Path(source)
     if folder.is_relative_to(BUNDLED):
         listed = read_json(BUNDLED / "card.json", "the sidecar of the bundled weights; reinstall")["sha256"]
@@ -129,9 +128,9 @@ def source_hash(source: str) -> str:
 
 def device() -> str:
     """Device of pretrained networks: that of --device, else CUDA, else the CPU."""
-    named = os.environ.get("NEUROCANVAS_DEVICE", "auto")
-    if named != "auto":
-        return named
+    name = os.environ.get("NEUROCANVAS_DEVICE", "auto")
+    if name != "auto":
+        return name
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -150,11 +149,10 @@ def load_picture_encoder(source: str) -> tuple[Callable[[Sequence[np.ndarray]], 
     model = load_part(source, CLIPModel.from_pretrained, network=True)
     processor = load_part(source, AutoImageProcessor.from_pretrained, backend="pil")  # which needs no torchvision
 
-    def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
-        pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"].to(device())
+    def encode(images: Sequence[np.ndarray]) -> np.ndarray:
+        pixels = processor(images=list(images), return_tensors="pt")["pixel_values"].to(device())
         with torch.inference_mode():
             features = model.get_image_features(pixel_values=pixels)
-        found: np.ndarray = features.pooler_output.float().cpu().numpy()
-        return found
+        return np.asarray(features.pooler_output.float().cpu())
 
     return encode, int(model.config.projection_dim or 0)

@@ -68,9 +68,9 @@ def train(
         line: dict[str, Any] = {"epoch": len(history) + 1, "train_loss": loss}
         qualities: list[tuple[float, ...]] = []
         if len(validation):
-            wanted = y[torch.from_numpy(validation).to(inputs.device)]
+            true = y[torch.from_numpy(validation).to(inputs.device)]
             with torch.no_grad():
-                scores, qualities = objective.validate(evaluate(network, inputs, validation), wanted)
+                scores, qualities = objective.validate(evaluate(network, inputs, validation), true)
             line |= scores
         if watch_epochs and watch is not None:
             every.append(evaluate(network, inputs, watch).cpu())
@@ -88,15 +88,14 @@ def train(
             if quality > best["values"][which]:
                 best["epochs"][which], best["values"][which] = line["epoch"], quality
                 if which == 0:
-                    best["state"] = {name: one.detach().clone() for name, one in network.state_dict().items()}
+                    best["state"] = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         if state is not None and len(history) % CHECKPOINT_EVERY == 0:
             # everything that the next epoch depends on, including the random state of dropout and shuffling
             random = {"cpu": torch.get_rng_state()}
             if torch.cuda.is_available():
                 random["cuda"] = torch.cuda.get_rng_state()
-            saved = {name: part.state_dict() for name, part in parts.items()}
-            beside = {"best": best, "history": history, "every": every}
-            write_torch(state, {"made_from": made_from, "random": random, **beside, **saved})
+            progress = {"made_from": made_from, "random": random, "best": best, "history": history, "every": every}
+            write_torch(state, progress | {name: part.state_dict() for name, part in parts.items()})
     final = None if watch is None else evaluate(network, inputs, watch).cpu()
     if best["state"]:
         network.load_state_dict(best["state"])
@@ -105,23 +104,21 @@ def train(
 
 def evaluate(network: nn.Module, inputs: Inputs | Tensor, rows: np.ndarray) -> Tensor:
     """Outputs of some trials, in float32 whatever the precision of training."""
-    parts = [rows] if isinstance(inputs, Tensor) else np.array_split(rows, max(1, -(-len(rows) // AT_ONCE)))
+    batches = [rows] if isinstance(inputs, Tensor) else np.array_split(rows, max(1, -(-len(rows) // AT_ONCE)))
     network.eval()
     with torch.no_grad():
-        return torch.cat([network(inputs[part]) for part in parts])
+        return torch.cat([network(inputs[batch]) for batch in batches])
 
 
 def find_device(name: str = "auto") -> torch.device:
     """The device of a setting; `auto` is CUDA, else MPS, else the CPU."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    ready = [kind for kind, available in there.items() if available]
+    available = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()] + ["cpu"]
     if name == "auto":
-        return torch.device(ready[0])
+        return torch.device(available[0])
     kind, _, number = str(name).partition(":")
     check_option("device", kind, ("cpu", "cuda", "mps"))
-    fits = not number or (number.isdigit() and int(number) < torch.cuda.device_count())
-    if kind not in ready or not fits:
-        raise NeuroCanvasError(f"device: this machine has {', '.join(ready)}; got {name!r}. Use auto.")
+    if kind not in available or (number and not (number.isdigit() and int(number) < torch.cuda.device_count())):
+        raise NeuroCanvasError(f"device: this machine has {', '.join(available)}; got {name!r}. Use auto.")
     return torch.device(name)
 
 
@@ -139,7 +136,7 @@ def find_precision(name: str, device: torch.device) -> str:
 def own_randomness(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Run a block with torch's global generators seeded, and restore their states afterwards."""
     # Initialisation and dropout draw from the global state and take no generator.
-    kind = "cpu" if device is None else device.type
+    kind = device.type if device else "cpu"
     of_mps = torch.mps.get_rng_state() if kind == "mps" else None  # which `fork_rng` leaves out
     try:
         with torch.random.fork_rng(devices=[device] if device is not None and kind == "cuda" else []):
@@ -160,22 +157,19 @@ def _epoch(
     """Train once on every trial, in random order; return the mean training loss."""
     network.train()
     losses = []
-    penalty = getattr(network, "penalty", None)
     for batch in torch.from_numpy(rows)[torch.randperm(len(rows))].split(batch_size):
         if len(batch) == 1:  # BatchNorm has no variance of a single trial
             continue
-        x, wanted = inputs[batch.numpy()], y[batch.to(y.device)]
+        x, true = inputs[batch.numpy()], y[batch.to(y.device)]
         with torch.autocast(x.device.type, getattr(torch, precision), enabled=precision != "float32"):
             output, domain = (network(x), x.new_zeros(())) if adapt is None else adapt(x)
-        loss, shown = objective.loss(output.float(), wanted)
-        loss = loss + domain
-        if penalty is not None:
-            loss = loss + penalty()
+        loss, reported = objective.loss(output.float(), true)
+        loss = loss + domain + (network.penalty() if hasattr(network, "penalty") else 0)  # type: ignore[operator]
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        losses.append((shown.detach(), len(batch)))
+        losses.append((reported.detach(), len(batch)))
     network.eval()
     return sum(loss.item() * count for loss, count in losses) / sum(count for _, count in losses)
 

@@ -35,9 +35,9 @@ def contrastive_error(predicted: Tensor, true: Tensor, temperature: float) -> Te
     unit = functional.normalize(true, dim=1)
     logits = predicted @ unit.T / temperature
     # Trials of the same target, as of an image shown twice, count as correct for one another.
-    right = ((unit @ unit.T > 1 - 1e-5) | torch.eye(len(true), dtype=torch.bool, device=true.device)).to(logits.dtype)
-    right = right / right.sum(dim=1, keepdim=True)
-    return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
+    same = ((unit @ unit.T > 1 - 1e-5) | torch.eye(len(true), dtype=torch.bool, device=true.device)).to(logits.dtype)
+    probability = same / same.sum(dim=1, keepdim=True)
+    return (functional.cross_entropy(logits, probability) + functional.cross_entropy(logits.T, probability)) / 2
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class ConceptLoss:
 
     def loss(self, output: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """The objective, and the loss that the history shows."""
-        found = functional.cross_entropy(output, codes)
-        return found, found
+        loss = functional.cross_entropy(output, codes)
+        return loss, loss
 
     def validate(self, output: Tensor, codes: Tensor) -> tuple[dict[str, float], list[tuple[float, ...]]]:
         """Scores; and the quality that selects the epoch, then another that must stall too before patience runs out."""
@@ -69,23 +69,20 @@ class EmbeddingLoss:
 
     def loss(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         """The objective, and the loss that the history shows."""
-        shown = squared_error(predicted, true)
-        loss = self.mse * shown
+        error = squared_error(predicted, true)
+        loss = self.mse * error
         if self.cosine:
             loss = loss + self.cosine * cosine_error(predicted, true)
         if self.contrastive:
             loss = loss + self.contrastive * contrastive_error(predicted, true, self.temperature)
-        return loss, shown
+        return loss, error
 
     def validate(self, predicted: Tensor, true: Tensor) -> tuple[dict[str, float], list[tuple[float, ...]]]:
         """Squared error, and the objective in shuffled batches, as in training, which selects the epoch."""
         # The contrastive error depends on the batch: same size as in training, and the same batches in every epoch.
-        mixed = torch.randperm(len(true), generator=torch.Generator().manual_seed(self.seed)).to(true.device)
-        parts = [
-            self.loss(predicted[rows], true[rows])[0].item() * len(rows)
-            for rows in mixed.tensor_split(-(-len(true) // self.batch_size))
-        ]
-        objective = sum(parts) / len(true)
+        shuffled = torch.randperm(len(true), generator=torch.Generator().manual_seed(self.seed)).to(true.device)
+        parts = shuffled.tensor_split(-(-len(true) // self.batch_size))
+        objective = sum(self.loss(predicted[rows], true[rows])[0].item() * len(rows) for rows in parts) / len(true)
         return {"val_loss": squared_error(predicted, true).item(), "val_objective": objective}, [(-objective,)]
 
 
@@ -99,18 +96,18 @@ def two_way_of_trials(
     predicted: np.ndarray, true: np.ndarray, squared_distance: np.ndarray, stimulus: np.ndarray
 ) -> np.ndarray:
     """Share of *other* stimuli less like each prediction than the true one: (n, k) -> (n,); chance .5, ties half."""
+    from sklearn.preprocessing import normalize
+
     # Cosine around the mean training target, in the whole target space: hence the distances of targets from the axes.
-    gallery, first, own = np.unique(stimulus, return_index=True, return_inverse=True)
+    gallery, first, index = np.unique(stimulus, return_index=True, return_inverse=True)
     if len(gallery) < 2:  # there is no other
         return np.full(len(predicted), np.nan)
     length = np.sqrt(np.sum(true[first].astype(np.float64) ** 2, axis=1) + squared_distance[first])
     directions = (true[first] / np.maximum(length, np.finfo(np.float64).tiny)[:, None]).T
-    found, own = np.empty(len(predicted)), own.reshape(-1)
+    shares = np.empty(len(predicted))
     for rows in batches(len(predicted), max(1, AT_ONCE // len(gallery))):
-        wide = predicted[rows].astype(np.float64)
-        norm = np.linalg.norm(wide, axis=1, keepdims=True)
-        similarity = wide / np.where(norm > 0, norm, 1.0) @ directions
-        difference = similarity[np.arange(len(similarity)), own[rows]][:, None] - similarity
-        won = np.where(np.abs(difference) < 1e-6, 0.5, difference > 0)
-        found[rows] = (won.sum(axis=1) - 0.5) / (len(gallery) - 1)
-    return found
+        similarity = normalize(predicted[rows].astype(np.float64)) @ directions
+        difference = np.take_along_axis(similarity, index.reshape(-1, 1)[rows], axis=1) - similarity
+        wins = np.where(np.abs(difference) < 1e-6, 0.5, difference > 0)
+        shares[rows] = (wins.sum(axis=1) - 0.5) / (len(gallery) - 1)
+    return shares

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from neurocanvas.audit.controls.inputs import ControlInputs
+from neurocanvas.audit.controls.inputs import ControlInputs, shrinkage_lda
 from neurocanvas.evaluation.statistics import (
     SIGNIFICANT,
     bootstrap_interval,
@@ -25,6 +25,8 @@ TOLERATED_SHARE = 0.25
 # Share of the accuracy above chance that a surrogate must keep to explain it. Half is also what a concept's own
 # response leaves to labels shifted by half a block, so a surrogate beyond it shows time and not the image.
 LARGE_SHARE = 0.5
+
+NO_INTERVAL = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class NotApplicable:
     reason: Finding  # a serious one alone says what the accuracy is worth
 
 
-def nothing_to_ask(note: Finding, **details: float) -> ControlResult:
+def not_in_question(note: Finding, **details: float) -> ControlResult:
     """Result of a control whose confound the splits rule out: silent, with effect 0 and p 1."""
-    return ControlResult(0.0, float("nan"), float("nan"), 1.0, fired=False, details=details, note=note)
+    return ControlResult(0.0, *NO_INTERVAL, 1.0, fired=False, details=details, note=note)
 
 
 def chance_of(named: np.ndarray, true: np.ndarray) -> float:
@@ -64,9 +66,9 @@ def label_p(
     named: np.ndarray, true: np.ndarray, strata: np.ndarray, units: np.ndarray, count: int, *, rng: np.random.Generator
 ) -> tuple[float, float]:
     """p and chance of the mean accuracy of `named`, (n,) or (n_repeats, n), by permuting the true labels."""
-    known = np.unique(np.concatenate([true, np.unique(named)]))
-    table = (np.atleast_2d(named)[:, :, None] == known).mean(axis=0)
-    columns = np.searchsorted(known, true)
+    labels = np.union1d(true, named)
+    table = (np.atleast_2d(named)[:, :, None] == labels).mean(axis=0)
+    columns = np.searchsorted(labels, true)
     null = null_means(table, columns, permutations(strata, units, count, rng=rng))
     return permutation_p(float(table[np.arange(len(true)), columns].mean()), null), float(null.mean())
 
@@ -77,22 +79,19 @@ def nothing_decoded(inputs: ControlInputs, named: np.ndarray, *, rng: np.random.
     # Drift inside blocks counts as decoded here, because controls are to explain it: so trials are exchanged there.
     units = inputs.units[tested] if inputs.keeps_blocks_whole else np.arange(len(tested))
     p, _ = label_p(named, inputs.labels[tested], inputs.strata, units, inputs.permutations, rng=rng)
-    if p <= SIGNIFICANT:
-        return None
-    return NotApplicable(
-        finding("nothing-decoded", decoder="shrinkage LDA" if inputs.decode is None else "the given one", p=p)
-    )
+    decoder = "shrinkage LDA" if inputs.decode is shrinkage_lda else "the given one"
+    return None if p <= SIGNIFICANT else NotApplicable(finding("nothing-decoded", decoder=decoder, p=p))
 
 
 def relabelled_p(named: np.ndarray, true: np.ndarray, count: int, *, rng: np.random.Generator) -> tuple[float, float]:
     """p and chance of the mean accuracy of `named`, (n_repeats, n), by permuting the names of concepts."""
     # A decoder of arbitrary labels gives all trials of a concept much the same one, so trials are not independent
     # evidence of whether that is the right one: names are exchanged, not trials.
-    n_labels = int(max(true.max(), named.max())) + 1
-    pairs = np.bincount((true * n_labels + named).ravel(), minlength=n_labels**2).reshape(n_labels, n_labels)
-    table = pairs / named.size
-    exchanged = rng.permuted(np.tile(np.arange(n_labels), (count, 1)), axis=1)
-    null = table[np.arange(n_labels), exchanged].sum(axis=1)
+    from sklearn.metrics import confusion_matrix
+
+    labels = np.arange(max(true.max(), named.max()) + 1)
+    table = confusion_matrix(np.broadcast_to(true, named.shape).ravel(), named.ravel(), labels=labels) / named.size
+    null = table[labels, rng.permuted(np.tile(labels, (count, 1)), axis=1)].sum(axis=1)
     return permutation_p(float(np.trace(table)), null), float(null.mean())
 
 
@@ -101,13 +100,11 @@ def above_chance(
 ) -> ControlResult:
     """Accuracy above chance of answers, (n_tested,) or (n_repeats, n_tested), with its interval, for a known p."""
     above = (np.atleast_2d(named) == inputs.labels[inputs.tested]).mean(axis=0) - chance
-    low, high = bootstrap_interval(
-        above, inputs.units[inputs.tested], rng=rng, resamples=inputs.permutations + 1
-    ) or (np.nan, np.nan)  # fmt: skip
+    units, resamples = inputs.units[inputs.tested], inputs.permutations + 1
+    low, high = bootstrap_interval(above, units, rng=rng, resamples=resamples) or NO_INTERVAL
     effect, real = float(above.mean()), float(inputs.hits.mean()) - chance
     share = effect / real if real > 0 else float("nan")
-    details = {"accuracy": effect + chance, "chance": chance}
-    return ControlResult(effect, low, high, p, p <= SIGNIFICANT, share, details)
+    return ControlResult(effect, low, high, p, p <= SIGNIFICANT, share, {"accuracy": effect + chance, "chance": chance})
 
 
 def lost(
@@ -115,13 +112,12 @@ def lost(
 ) -> ControlResult:
     """Test whether a correction costs more than `TOLERATED_SHARE` of the accuracy above chance; hits, (n,)."""
     p = paired_permutation_p(before - after, TOLERATED_SHARE * (before - chance), units, rng=rng, count=count)
+    low, high = bootstrap_interval(before - after, units, rng=rng, resamples=count + 1) or NO_INTERVAL
     effect, excess = float(np.mean(before - after)), float(np.mean(before) - chance)
-    low, high = bootstrap_interval(before - after, units, rng=rng, resamples=count + 1) or (np.nan, np.nan)
+    details = {"accuracy_before": float(np.mean(before)), "accuracy_after": float(np.mean(after)), "chance": chance}
     return ControlResult(
-        effect, low, high, p, fired=p <= SIGNIFICANT,
-        share=effect / excess if excess > 0 else float("nan"),
-        details={"accuracy_before": float(np.mean(before)), "accuracy_after": float(np.mean(after)), "chance": chance},
-    )  # fmt: skip
+        effect, low, high, p, p <= SIGNIFICANT, effect / excess if excess > 0 else float("nan"), details
+    )
 
 
 def survives(
@@ -135,18 +131,15 @@ def survives(
     rng: np.random.Generator,
 ) -> ControlResult:
     """Test whether a surrogate is above chance and keeps more than `LARGE_SHARE` of the real excess; scores, (n,)."""
-    excess, kept = real - chances[0], surrogate - chances[1]
-    p = paired_permutation_p(kept, LARGE_SHARE * excess, units, rng=rng, count=count)
-    low, high = bootstrap_interval(kept, units, rng=rng, resamples=count + 1) or (np.nan, np.nan)
+    excess, preserved = real - chances[0], surrogate - chances[1]
+    p = paired_permutation_p(preserved, LARGE_SHARE * excess, units, rng=rng, count=count)
+    low, high = bootstrap_interval(preserved, units, rng=rng, resamples=count + 1) or NO_INTERVAL
     p = max(p, above_chance_p)
-    return ControlResult(
-        float(kept.mean()), low, high, p, fired=p <= SIGNIFICANT,
-        share=float(kept.mean() / excess.mean()) if excess.mean() > 0 else float("nan"),
-        details={
-            "accuracy": float(real.mean()), "surrogate_accuracy": float(surrogate.mean()),
-            "chance": chances[0], "surrogate_chance": chances[1], "p_above_chance": above_chance_p,
-        },
-    )  # fmt: skip
+    share = float(preserved.mean() / excess.mean()) if excess.mean() > 0 else float("nan")
+    return ControlResult(float(preserved.mean()), low, high, p, p <= SIGNIFICANT, share, {
+        "accuracy": float(real.mean()), "surrogate_accuracy": float(surrogate.mean()),
+        "chance": chances[0], "surrogate_chance": chances[1], "p_above_chance": above_chance_p,
+    })  # fmt: skip
 
 
 def surrogate_labels_survive(

@@ -189,25 +189,28 @@ def compute_control(name: str, inputs: ControlInputs, *, rng: np.random.Generato
 
 def control_row(inputs: ControlInputs, name: str, *, seed: int) -> dict[str, Any]:
     """Row of one control, `p_holm` still None; its numbers do not depend on which others are computed."""
-    found = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
-    row = {"control": name, "measures": CONTROLS[name].effect, "p_holm": None, "subjects": None}
-    if isinstance(found, NotApplicable):
-        empty = dict.fromkeys(("effect", "low", "high", "p", "fired", "share"))
-        return {**row, **empty, "bound": False, "notes": [], "reasons": _counted([found.reason]), "details": {}}
+    result = compute_control(name, inputs, rng=np.random.default_rng([seed, list(CONTROLS).index(name)]))
+    row: dict[str, Any] = {
+        "control": name, "measures": CONTROLS[name].effect,
+        **dict.fromkeys(("effect", "low", "high", "p", "share", "p_holm", "fired", "subjects")),
+        "bound": False, "notes": [], "reasons": [], "details": {},
+    }  # fmt: skip
+    if isinstance(result, NotApplicable):
+        return {**row, "reasons": _counted([result.reason])}
 
     def number(value: float) -> float | None:
         return float(value) if np.isfinite(value) else None
 
     return {
-        **row, **{key: number(getattr(found, key)) for key in ("effect", "low", "high", "p", "share")},
-        "fired": found.fired, "bound": found.bound, "notes": [asdict(found.note)] if found.note else [], "reasons": [],
-        "details": {key: number(value) for key, value in found.details.items()},
+        **row, **{key: number(getattr(result, key)) for key in ("effect", "low", "high", "p", "share")},
+        "fired": result.fired, "bound": result.bound, "notes": [asdict(result.note)] if result.note else [],
+        "details": {key: number(value) for key, value in result.details.items()},
     }  # fmt: skip
 
 
 def _counted(reasons: Sequence[Finding]) -> list[dict[str, Any]]:
     """Every reason once, with the number of subjects that have it."""
-    return [{**asdict(one), "subjects": reasons.count(one)} for one in dict.fromkeys(reasons)]
+    return [{**asdict(reason), "subjects": reasons.count(reason)} for reason in dict.fromkeys(reasons)]
 
 
 def correct_for_many(rows: Sequence[dict[str, Any]]) -> None:
@@ -221,10 +224,9 @@ def over_subjects(rows: Mapping[Any, Sequence[Mapping[str, Any]]], *, rng: np.ra
     """Join the rows of several subjects: mean effect, bootstrap over subjects, Fisher's p, median share."""
     # Fires where more than half of the subjects do and the joined p is at most .05, as one subject alone could fire by
     # accident. A control without `by_p` claims something by staying silent, and fires where that is not shown.
-    per_subject = list(rows.values())
-    if len(per_subject) == 1:
-        return [dict(row) for row in per_subject[0]]
-    joined = [_join([own[place] for own in per_subject], rng) for place in range(len(per_subject[0]))]
+    if len(rows) == 1:
+        return [dict(row) for subject in rows.values() for row in subject]
+    joined = [_join(of_control, rng) for of_control in zip(*rows.values(), strict=True)]
     correct_for_many(joined)
     return joined
 
@@ -234,11 +236,10 @@ def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[s
 
     computed = [row for row in rows if row["fired"] is not None]
     # a serious reason says what the accuracy is worth, whether or not the control was computed for other subjects
-    reasons = _counted([read_findings([one])[0] for row in rows for one in row["reasons"]])
-    serious = [one for one in reasons if one["severity"] == "serious"]
+    reasons = _counted([read_findings([reason])[0] for row in rows for reason in row["reasons"]])
+    serious = [reason for reason in reasons if reason["severity"] == "serious"]
     if not computed:
         return {**rows[0], "reasons": serious or reasons[:1], "subjects": {"fired": 0, "computed": 0, "of": len(rows)}}
-    name = rows[0]["control"]
     effects, p_values, shares = (
         np.array([row[key] for row in computed if row[key] is not None], dtype=float)
         for key in ("effect", "p", "share")
@@ -246,10 +247,8 @@ def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[s
     # Fisher's method [Fisher1932]
     p = float(combine_pvalues(p_values).pvalue) if len(p_values) else None
     times, is_shown = sum(row["fired"] for row in computed), p is not None and p <= SIGNIFICANT
-    if CONTROLS[name].by_p:
-        fired = 2 * times > len(computed) and is_shown
-    else:
-        fired = 2 * times > len(computed) or not is_shown
+    most = 2 * times > len(computed)
+    fired = most and is_shown if CONTROLS[rows[0]["control"]].by_p else most or not is_shown
     interval = bootstrap_interval(effects, np.arange(len(effects)), rng=rng) if len(effects) > 1 else None
     low, high = interval or (None, None)
     same = all(row["notes"] == computed[0]["notes"] for row in computed)
@@ -269,9 +268,7 @@ def overall(rows: Sequence[Mapping[str, Any]]) -> Finding:
     corrected = [row for row in fired if row["p_holm"] is not None]
     firm = [row for row in corrected if row["p_holm"] <= SIGNIFICANT]
     loose = [row["control"] for row in corrected if row["p_holm"] > SIGNIFICANT]
-    missing = [
-        row for row in rows if row["fired"] is None and all(one["severity"] != "serious" for one in row["reasons"])
-    ]
+    missing = [row for row in rows if row["fired"] is None and "serious" not in [r["severity"] for r in row["reasons"]]]
     worst = None
     if fired and len(loose) < len(fired) and (firm or not corrected):
         # controls with a share first, those that were bound to fire last

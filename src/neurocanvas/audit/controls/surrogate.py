@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from math import factorial
 
 import numpy as np
 
 from neurocanvas.audit.controls.base import (
+    NO_INTERVAL,
     SIGNIFICANT,
     ControlResult,
     NotApplicable,
@@ -18,10 +20,10 @@ from neurocanvas.audit.controls.base import (
     relabelled_p,
     survives,
 )
-from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened, named_labels
-from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened
 from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p
 from neurocanvas.findings import finding
+from neurocanvas.targets.pretrained import batches
 
 # Time bins per channel in `time_course_and_power`.
 COURSE_BINS = 10
@@ -50,25 +52,22 @@ def matched_noise(features: np.ndarray, *, rng: np.random.Generator) -> np.ndarr
 def noise_eeg(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Decode noise with the features' covariance: firing means that something other than EEG reaches the decoder."""
     # Trained on noise and, second, on real EEG: the larger effect, and twice the smaller p (Bonferroni).
-    named = np.empty((2, inputs.repeats, len(inputs.tested)), dtype=np.int64)
+    named = np.full((2, inputs.repeats, len(inputs.labels)), -1)
     for repeat in range(inputs.repeats):
-        answers = np.full((2, len(inputs.labels)), -1)
         for train, test in inputs.splits:  # new noise per fold, as shared noise would make hits dependent
             noise = matched_noise(inputs.flat, rng=rng)
             for way, trained in enumerate((noise, inputs.flat)):
-                answers[way, test] = named_labels(inputs.decode, trained[train], inputs.labels[train], noise[test])
-        named[:, repeat] = answers[:, inputs.tested]
-    true, units = inputs.labels[inputs.tested], inputs.units[inputs.tested]
-    tests = [label_p(answers, true, inputs.strata, units, inputs.permutations, rng=rng) for answers in named]
-    ways = [above_chance(inputs, answers, *test, rng=rng) for answers, test in zip(named, tests, strict=True)]
-    largest = max(ways, key=lambda found: found.effect)
-    p = min(1.0, 2 * min(found.p for found in ways))
-    details = {
-        f"{name}_{what}": value
-        for name, found in zip(("noise", "real_to_noise"), ways, strict=True)
-        for what, value in (("accuracy", found.details["accuracy"]), ("p", found.p))
-    }
-    return ControlResult(largest.effect, largest.low, largest.high, p, p <= SIGNIFICANT, largest.share, details)
+                named[way, repeat, test] = inputs.decode(trained[train], inputs.labels[train], noise[test])
+    tested = inputs.tested
+    true, units, answers = inputs.labels[tested], inputs.units[tested], named[:, :, tested]
+    tests = [label_p(way, true, inputs.strata, units, inputs.permutations, rng=rng) for way in answers]
+    results = [above_chance(inputs, way, *test, rng=rng) for way, test in zip(answers, tests, strict=True)]
+    p = min(1.0, 2 * min(result.p for result in results))
+    details: dict[str, float] = {}
+    for name, result in zip(("noise", "real_to_noise"), results, strict=True):
+        details |= {f"{name}_accuracy": result.details["accuracy"], f"{name}_p": result.p}
+    largest = max(results, key=lambda result: result.effect)
+    return replace(largest, p=p, fired=p <= SIGNIFICANT, details=details)
 
 
 def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
@@ -86,8 +85,6 @@ def shuffled_pairs(inputs: ControlInputs, *, rng: np.random.Generator) -> Contro
 def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Random phases per trial, the same in all channels [Theiler1992]: (n_trials, n_chans, n_times)."""
     # Keeps mean, spectra and cross-spectra of every trial; nothing remains of when anything happened.
-    if np.ndim(signal) != 3:
-        raise NeuroCanvasError(f"signal: (n_trials, n_chans, n_times) is needed; got shape {np.shape(signal)}.")
     n_times = signal.shape[2]
     spectrum = np.fft.rfft(signal, axis=2)
     turn = np.exp(2j * np.pi * rng.random((len(signal), 1, spectrum.shape[2])))
@@ -100,7 +97,7 @@ def phase_randomised(signal: np.ndarray, *, rng: np.random.Generator) -> np.ndar
 def time_course_and_power(signal: np.ndarray) -> np.ndarray:
     """Means of time bins and log variance per channel: (n_trials, n_chans, n_times) -> (n_trials, n_features)."""
     bins = np.array_split(np.arange(signal.shape[2]), min(COURSE_BINS, signal.shape[2]))
-    course = np.stack([signal[:, :, places].mean(axis=2) for places in bins], axis=2)
+    course = np.stack([signal[:, :, times].mean(axis=2) for times in bins], axis=2)
     power = np.log(signal.var(axis=2) + np.finfo(np.float64).tiny)
     return np.concatenate([flattened(course), power], axis=1)
 
@@ -109,67 +106,59 @@ def phase_randomisation(inputs: ControlInputs, *, rng: np.random.Generator) -> C
     """Decode signals with random phases, in training and test: firing means that timing is not what is decoded."""
     # Band power hardly changes under random phases, so with it this fires whenever enough is decoded; the note says so.
     # Silence never shows that timing counts: too few trials make it silent too.
-    if inputs.signal is None:
-        return NotApplicable(finding("no-signal"))
-    tested = inputs.tested
+    tested, extract = inputs.tested, inputs.extract or time_course_and_power
     true, units = inputs.labels[tested], inputs.units[tested]
-    real, *surrogates = _with_surrogates(inputs, rng)
+    used = np.unique(np.concatenate([*chain.from_iterable(inputs.splits)]))
+    versions: list[list[np.ndarray]] = [[] for _ in range(1 + PHASE_REPEATS)]
+    for part in batches(len(used), BATCH):
+        signal = np.asarray(inputs.signal[used[part]], dtype=np.float64)
+        for number, parts in enumerate(versions):
+            parts.append(flattened(extract(phase_randomised(signal, rng=rng) if number else signal)))
+    features = np.zeros((len(versions), len(inputs.labels), versions[0][0].shape[1]))
+    features[:, used] = [np.concatenate(parts) for parts in versions]
+    real, surrogates = features[0], features[1:]
     real_named = inputs.predict(real, inputs.labels)[tested]
     refused = nothing_decoded(inputs, real_named, rng=rng)
     if refused is not None:
         return refused
-    named = np.stack([inputs.predict(features, inputs.labels)[tested] for features in surrogates])
+    named = np.stack([inputs.predict(surrogate, inputs.labels)[tested] for surrogate in surrogates])
     above, chance = label_p(named, true, inputs.strata, units, inputs.permutations, rng=rng)
     right, hits = (real_named == true).astype(float), (named == true).mean(axis=0)
     chances = chance_of(real_named, true), chance
-    found = survives(right, hits, chances, above, units, inputs.permutations, rng=rng)
-    alike = float(np.mean([_correlation(real[tested], features[tested]) for features in surrogates]))
-    details, same = {**found.details, "features_r": alike}, alike >= SAME_FEATURES
-    return replace(found, details=details, note=finding("phases-bound") if same else None, bound=found.fired and same)
-
-
-def _with_surrogates(inputs: ControlInputs, rng: np.random.Generator) -> list[np.ndarray]:
-    """Features of the signal, then of its surrogates, each (n_trials, n_features); 0 in rows that no fold uses."""
-    signal, extract = inputs.signal, inputs.extract or time_course_and_power
-    if signal is None:
-        return []
-    used = np.unique(np.concatenate([np.concatenate(split) for split in inputs.splits]))
-    made: list[np.ndarray] = []
-    for start in range(0, len(used), BATCH):
-        rows = used[start : start + BATCH]
-        given = np.asarray(signal[rows], dtype=np.float64)
-        for version in range(1 + PHASE_REPEATS):
-            features = flattened(extract(phase_randomised(given, rng=rng) if version else given))
-            if start == 0:
-                made.append(np.zeros((len(inputs.labels), features.shape[1])))
-            made[version][rows] = features
-    return made
+    result = survives(right, hits, chances, above, units, inputs.permutations, rng=rng)
+    alike = float(np.mean([_correlation(real[tested], surrogate[tested]) for surrogate in surrogates]))
+    bound = alike >= SAME_FEATURES
+    return replace(
+        result, details={**result.details, "features_r": alike}, note=finding("phases-bound") if bound else None,
+        bound=result.fired and bound,
+    )  # fmt: skip
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Mean over features of the correlation over trials; constant features count as 0."""
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     size = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-    return float(np.mean(np.where(size > 0, (x * y).sum(axis=0) / np.where(size > 0, size, 1.0), 0.0)))
+    return float(np.mean((x * y).sum(axis=0) / np.where(size > 0, size, np.inf)))
 
 
 def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Compare the scores of the arm `eeg` with arms that draw with little or nothing of this trial's EEG."""
     # Fires unless `eeg` is shown to be better than the null arm hardest to beat: the burden of proof is with the EEG.
-    if inputs.arms is None or "eeg" not in inputs.arms or len(inputs.arms) < 2:
+    arms = {name: np.asarray(scores, dtype=np.float64) for name, scores in (inputs.arms or {}).items()}
+    if "eeg" not in arms or len(arms) < 2:
         return NotApplicable(finding("no-arms"))
-    scores = np.asarray(inputs.arms["eeg"], dtype=np.float64)
-    units = np.arange(len(scores)) if inputs.arm_units is None else coded(inputs.arm_units)
+    eeg = arms.pop("eeg")
+    units = np.arange(len(eeg)) if inputs.arm_units is None else coded(inputs.arm_units)
+    p_values = {
+        name: paired_permutation_p(eeg, null, units, rng=rng, count=inputs.permutations) for name, null in arms.items()
+    }
     details: dict[str, float] = {}
-    hardest = ("", -1.0)
-    for name, given in inputs.arms.items():
-        if name != "eeg":
-            null = np.asarray(given, dtype=np.float64)
-            p = paired_permutation_p(scores, null, units, rng=rng, count=inputs.permutations)
-            details |= {f"{name}_difference": float(np.mean(scores - null)), f"{name}_p": p}
-            hardest = max(hardest, (name, p), key=lambda one: one[1])
-    name, p = hardest
-    difference = scores - np.asarray(inputs.arms[name], dtype=np.float64)
-    low, high = bootstrap_interval(difference, units, rng=rng, resamples=inputs.permutations + 1) or (np.nan, np.nan)
-    note, effect = finding("hardest-arm", arm=name), float(difference.mean())
-    return ControlResult(effect, low, high, p, fired=p > SIGNIFICANT, details=details, note=note)
+    for name, null in arms.items():
+        details |= {f"{name}_difference": float(np.mean(eeg - null)), f"{name}_p": p_values[name]}
+    hardest = max(p_values, key=lambda name: p_values[name])
+    p, difference = p_values[hardest], eeg - arms[hardest]
+    low, high = bootstrap_interval(difference, units, rng=rng, resamples=inputs.permutations + 1) or NO_INTERVAL
+    return ControlResult(
+        float(difference.mean()), low, high, p, fired=p > SIGNIFICANT, details=details,
+        note=finding("hardest-arm", arm=hardest),
+    )  # fmt: skip
