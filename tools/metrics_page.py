@@ -12,34 +12,30 @@ from neurocanvas.evaluation.statistics import OTHERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
-# Measured on the demo's run: 200 partitions of its 144 trials, beside the table of all pairs.
 PIXELS = f"""\
-A drawn image is compared with the seen one and with at most {OTHERS} others, so the cost of an image does not depend on how
-many there are. What is exchangeable (trials, or whole blocks in block designs) is cut at random, with `evaluate.seed`, into
-cells of at most {OTHERS + 1} within each subject and fold (in block designs within each subject). Every image is compared with those
-that its unit can exchange with: the seen one and, in a full cell, {OTHERS} derangements.
+A generated image is compared with the seen one and with at most {OTHERS} others, so the cost per image does not depend on the
+number of images. Exchangeable units (trials, or whole blocks in block designs) are partitioned at random, with `evaluate.seed`, into
+cells of at most {OTHERS + 1} within each subject and fold (in block designs within each subject). Every image is compared with the
+seen image and, in a full cell, with {OTHERS} derangements.
 
-- **Chance** is the mean over trials of each trial's mean with the other images of its cell. Another partition of the demo's
-  144 trials changes it by .0047 (PixCorr) and .0010 (SSIM; standard deviations), a fifth and a seventh of the standard error
-  of the score itself (.023, .0074). With 10 others it would be .0072 and .0015, with 40 .0036 and .0006. It falls with the
-  square root of the number of trials.
+- **Chance** is the mean over trials of each trial's mean with the other images of its cell. It depends a little on the
+  partition; this variation falls with the square root of the number of trials.
 - **p** comes from `evaluate.permutations` permutations within cells. These are a subgroup of the permutations within subject
   and fold, and the partition is drawn without looking at any score, so p is exact, (1 + b) / (1 + n), and as fine as that
-  of the other metrics. It has a little less power: the demo's score lies 12.6 standard deviations of the null above its mean
-  (PixCorr; 13.4 with all pairs) and 10.4 (SSIM; 10.7).
+  of the other metrics. The test has a little less power than one with all pairs.
 - With {OTHERS + 1} units or fewer there is one cell, and all exchangeable pairs are computed.
 
 Metrics with an `@`, LPIPS and 50-way top-1 are computed for the true pairs alone: no chance level, no p against permutations."""
 
 RETRIEVAL = """\
-Predictions are compared with the targets of all test images in the whole target space (77 x 768 numbers for `text`), as
-NICE and ATM do: the cosine of vectors of length one. Predictions and text targets have a large common mean, so the same rules
-are also applied after the mean prediction and the mean target of the gallery were subtracted, before the vectors are scaled
-(`centred ...`). The mean prediction depends on all test trials, so these rows are transductive. `scores/summary.json` names
-rule, centring and space of every row. On ATM-S outputs of THINGS-EEG2, subject 8, 200 images, top-1 / top-5 are .360 / .725
-greedy, .490 / .815 by CSLS, .430 / .765 centred, .550 / .835 centred by CSLS, and .700 top-1 by Hungarian assignment.
-Two-way identification among targets (importance) uses cosines around the mean training target; it works in coordinates with
-the whole length of each target, which gives the same numbers as the whole space."""
+Predictions are compared with the targets of all test images in the whole target space (77 x 768 numbers for `clip-text`) by
+cosine similarity, as in NICE and ATM. Predictions and text targets have a large common mean, so the same rules are also
+applied after subtracting the mean prediction and the mean target of the gallery (`centred ...`). The mean prediction depends
+on all test trials, so these rows are transductive. `scores/summary.json` names rule, centring and space of every row. On ATM-S
+outputs of THINGS-EEG2, subject 8, 200 images, top-1 / top-5 are .360 / .725 greedy, .490 / .815 with CSLS, .430 / .765 centred,
+.550 / .835 centred with CSLS, and .700 top-1 with Hungarian assignment (`tests/evaluation/test_retrieval.py`).
+Two-way identification among targets (importance) uses cosines around the mean training target; it is computed in coordinates
+with the whole length of each target, which gives the same numbers as the whole space."""
 
 
 def page() -> str:
@@ -55,8 +51,8 @@ def page() -> str:
                 for key, one in METRICS.items()
             ],
         ),
-        "What a variant computes carries its name: `ssim@mindeye`, `upper_half@crosspt-upper-half`. Retrieval, its "
-        "median rank and concept accuracy stand in `scores/summary.json` under `retrieval`, by assignment rule; FID, "
+        "Scores of a variant carry its name: `ssim@mindeye`, `upper_half@crosspt-upper-half`. Retrieval, its "
+        "median rank and concept accuracy are in `scores/summary.json` under `retrieval`, by assignment rule; FID, "
         "KID, IS and diversity under `sets`.",
         "## Chance and p of PixCorr and SSIM",
         PIXELS,
