@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from control_simulations import run_controls
 
-from neurocanvas.audit.controls.inputs import COLUMNS, ControlInputs
+from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.registry import overall
 from neurocanvas.audit.controls.surrogate import time_course_and_power
 from neurocanvas.config import DataSettings, FeatureSettings, SimulateSettings
 from neurocanvas.data import open_trials
-from neurocanvas.data.splits import make_split
+from neurocanvas.data.splits import groups, make_split
+from neurocanvas.data.trials import ranks
 from neurocanvas.features.differential_entropy import extract
 from neurocanvas.simulation.dataset import simulate
 
@@ -24,7 +25,10 @@ def recorded(folder: Path, **asked: object) -> ControlInputs:
     signal = trials.signal()
     return ControlInputs(
         features=extract(trials, FeatureSettings()),
-        **{name: trials.column(name) for name in COLUMNS},
+        **{name: trials.column(name) for name in ("concept", "block", "order")},
+        stimulus=trials.column("image"),
+        run=ranks(trials.column("run")),
+        session=groups(trials, "subject", "session"),
         splits=[(np.concatenate([split.train, split.validation]), split.test) for split in splits],
         baseline=time_course_and_power(signal[:, :, :40]),
         signal=signal[:, :, 40:440],
