@@ -67,6 +67,7 @@ def test_mlp_svm_and_rgnn_come_near_what_the_planted_signal_allows(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_rgnn_learns_spatial_signal_in_either_layout(tmp_path):
     """What the right layout adds is smaller than what a seed does: .698 and .690, seeds within .03, when measured."""
     features, y, rows, spec = planted(tmp_path, 300, 0.2)
@@ -83,6 +84,7 @@ def test_rgnn_learns_spatial_signal_in_either_layout(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("design", ["block", "rapid"])
 def test_without_signal_only_splits_inside_blocks_score(design, tmp_path):
     settings = load_settings(CONFIGS / f"zero_signal_{design}.toml")
