@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from neurocanvas.config import FeatureSettings
 from neurocanvas.data.montage import BANDS, CH_NAMES
-from neurocanvas.data.trials import COLUMNS, Trials
+from neurocanvas.data.trials import Trials, TrialSpec, make_metadata
 from neurocanvas.features.differential_entropy import VOLTS, extract
 
 N_TRIALS, N_TIMES, SFREQ = 4000, 400, 1000.0
@@ -27,8 +27,8 @@ def make_trials(n_trials: int) -> tuple[Trials, np.ndarray]:
         phases = np.exp(2j * np.pi * rng.random((len(CH_NAMES), len(falling))))
         trial[:] = np.fft.irfft(phases * falling, n=N_TIMES)
     signal *= 10 / signal.std()
-    table = {name: np.zeros(n_trials, dtype=kind) for name, kind in COLUMNS.items()}
-    return Trials(table, CH_NAMES, SFREQ, 0.0, lambda rows: signal[rows], "bench"), signal.astype(np.float64) * VOLTS
+    table, spec = make_metadata({"order": np.arange(n_trials)}), TrialSpec(CH_NAMES, SFREQ, 0.0, N_TIMES)
+    return Trials(table, spec, lambda rows: signal[rows], "bench"), signal.astype(np.float64) * VOLTS
 
 
 def released(volts: np.ndarray) -> np.ndarray:
