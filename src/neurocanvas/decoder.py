@@ -569,7 +569,9 @@ class Decoder(BaseEstimator):
             if not len(X) or kind.kind not in "iuf":
                 raise NeuroCanvasError(f"X: numbers of one trial or more are needed; got {len(X)} trials of {kind}.")
             if isinstance(X, np.ndarray) and (sd := float(np.median(X.std(axis=-1, dtype=float)))) > LARGEST_VOLTS:
-                raise NeuroCanvasError(f"X: arrays are in volts; a standard deviation of {sd:.3g} V is not EEG.")
+                raise NeuroCanvasError(
+                    f"X: arrays are in volts; a standard deviation of {sd:.3g} V is not EEG; divide µV by 1e6."
+                )
         window = Window(sources, spec, self.window, flat=self.takes == "signal")
         if self.takes == "signal":
             return window
