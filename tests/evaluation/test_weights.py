@@ -251,7 +251,7 @@ def test_lpips_is_its_formula_with_torchmetrics_heads(monkeypatch):
     package = pytest.importorskip("torchmetrics.functional.image.lpips")
     nn = torch.nn
 
-    def alexnet(weights=None):
+    def alexnet(weights=None, pretrained=False):  # torchmetrics before 1.5 asks with `pretrained`
         widths, layers = (3, 64, 192, 384, 256, 256), []
         for number, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()] + [nn.MaxPool2d(2)] * (number < 2)

@@ -192,7 +192,7 @@ class Trials:
         return self.read(np.asarray(self[rows].rows))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.signal(), dtype=dtype, copy=copy)
+        return self.signal().astype(np.float32 if dtype is None else dtype, copy=False)  # read anew every time
 
     def fingerprint(self) -> str:
         """Hash the metadata, the channels, the timing and the source files into 16 hex digits."""
