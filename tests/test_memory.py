@@ -61,7 +61,7 @@ def test_permutations_and_resamples_take_little_more_than_what_they_give(small_p
     strata = np.zeros(N_TRIALS)
     drawn = 1000 * N_TRIALS * 4 / MB
     assert peak_mb(lambda: statistics.permutations(strata, trials, 1000, rng=rng)) < drawn + 8
-    assert peak_mb(lambda: statistics.bootstrap_interval(values, trials, rng=rng, resamples=1000)) < 8
+    assert peak_mb(lambda: statistics.mean_interval(values, trials, rng=rng, resamples=1000)) < 8
     assert peak_mb(lambda: statistics.paired_permutation_p(values, 1 - values, trials, rng=rng, count=1000)) < 8
 
 

@@ -10,7 +10,7 @@ Severity = Literal["info", "warning", "serious"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "info")
 
 # Numbers of the best result; for images of the arm eeg also `place` and the floor.
-RESULT = "metric model value chance low high p place "
+RESULT = "metric model value chance low high p place n_subjects n_above p_subjects "
 # Unknown inputs (0 or 1); `elsewhere`: the images were not made by this package.
 LACKS = "order images training elsewhere "
 
@@ -43,6 +43,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "pairs-missing": ("warning", "path"),
     "rows-differ": ("warning", "source rows scored"),
     "unseen-answers": ("info", "n"),
+    "rows-of-trials": ("info", "rows trials"),
     "pooled-training": ("info", ""),
     "pictures-by-name": ("warning", ""),
     "scored-elsewhere": ("warning", ""),

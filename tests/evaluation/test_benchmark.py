@@ -78,12 +78,12 @@ def test_text_csv_and_latex_say_the_same(rows):
         assert sentence(BLOCK) in " ".join(written.split())
     assert read[0]["findings"] == BLOCK.code
     assert ".392" in text  # the published number beside ours
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
 
 
 def test_crosspt_numbers_stand_beside_the_same_metric():
     found = summarise_cells([make_cell("mlp", 0, 0.5, "coarse", "leave-session-out")], count=99, seed=0)
-    table, _ = paper_tables(found)
+    table, _, _ = paper_tables(found)
     assert table["lines"][0][table["header"].index("published")].startswith(".552 (ours ")
 
 
@@ -144,7 +144,7 @@ def test_too_few_subjects_for_a_dagger_is_said_in_every_output(n_subjects, possi
 @pytest.mark.parametrize("diagnosed", [False, True])
 def test_selection_is_readable_per_granularity_in_every_output(diagnosed):
     rows = make_rows(diagnosed=diagnosed)
-    scores, selection = paper_tables(rows)
+    scores, details, selection = paper_tables(rows)
     columns = ["mean", "final", "best_on_test", "gap"] if diagnosed else ["mean", "final"]
     diagnostic = ["best on test (diagnostic, not a result)", "gap"] if diagnosed else []
     assert selection["header"] == ["model", "granularity", "selected", "final", *diagnostic]
@@ -155,7 +155,7 @@ def test_selection_is_readable_per_granularity_in_every_output(diagnosed):
         assert [float(word) for word in line[2:]] == pytest.approx([np.mean(row[name]) for name in columns], abs=6e-4)
         assert " & ".join(line) in latex
         assert line in [written.split() for written in text.splitlines()]
-    for written in (text, latex, table, str([scores, selection])):
+    for written in (text, latex, table, str([scores, details, selection])):
         assert any(word in written for word in ("diagnostic", "gap", "best on test")) == diagnosed
     if diagnosed:
         read = next(csv.DictReader(io.StringIO(table)))

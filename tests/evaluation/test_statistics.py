@@ -8,8 +8,9 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import two_way_table
 from neurocanvas.evaluation.statistics import (
     OTHERS,
-    bootstrap_interval,
     draw_cells,
+    expected_score,
+    mean_interval,
     null_means,
     paired_permutation_p,
     permutation_p,
@@ -129,10 +130,52 @@ def test_p_counts_the_observed_order_and_all_ties() -> None:
     assert p_of(sim, true, np.arange(30), np.random.default_rng(7)) == 1.0, "identical images say nothing"
 
 
-def test_the_smallest_p_follows_from_the_orders_there_are() -> None:
-    assert smallest_p(np.zeros(12), np.repeat(np.arange(4), 3), 9999) == pytest.approx(1 / 24)
-    assert smallest_p(np.zeros(50), np.arange(50), 999) == pytest.approx(1 / 1000)
-    assert smallest_p(np.repeat([0, 1], 2), np.arange(4), 999) == pytest.approx(1 / 4)
+@pytest.mark.parametrize(
+    ("strata", "units", "labels", "least"),
+    [
+        (np.zeros(12), np.repeat(np.arange(4), 3), np.arange(12), 1 / 24),
+        (np.zeros(50), np.arange(50), np.arange(50), 1 / 1000),
+        (np.repeat([0, 1], 2), np.arange(4), np.arange(4), 1 / 4),
+        # two concepts in 2, 3 and 4 blocks each: labelings, not orders of blocks
+        *((np.zeros(4 * k), np.repeat(np.arange(2 * k), 2), np.repeat(np.arange(2 * k) % 2, 2), least)
+          for k, least in ((2, 1 / 6), (3, 1 / 20), (4, 1 / 70))),
+        (np.zeros(9), np.arange(9), np.zeros(9), 1.0),
+    ],
+)  # fmt: skip
+def test_the_smallest_p_follows_from_the_labelings_there_are(strata, units, labels, least) -> None:
+    assert smallest_p(strata, units, labels, 999) == pytest.approx(least)
+
+
+def test_chance_follows_the_frequencies_of_the_test_set() -> None:
+    true = np.array([0] * 8 + [1] * 2)
+    constant = np.zeros(10, int)[:, None] == np.arange(2)
+    assert expected_score(constant, true, np.zeros(10)) == pytest.approx(0.8), "the majority is no skill"
+    assert expected_score(np.eye(5), np.arange(5), np.zeros(5)) == pytest.approx(1 / 5)
+    assert expected_score(np.eye(5), np.arange(5), np.array([0, 0, 0, 1, 1])) == pytest.approx((3 / 3 + 2 / 2) / 5)
+
+
+@pytest.mark.parametrize("n_units", [3, 5, 8, 16, 29, 40])
+def test_few_units_have_intervals_that_cover(n_units: int) -> None:
+    covered = 0
+    for rng in map(np.random.default_rng, range(400)):
+        low, high = mean_interval(rng.normal(size=n_units), np.arange(n_units), rng=rng, resamples=300) or (1, 0)
+        covered += low <= 0 <= high
+    assert covered / 400 >= 0.92
+
+
+def test_intervals_of_shares_never_have_zero_width_and_stay_within_0_and_1() -> None:
+    rng = np.random.default_rng(0)
+    exact = {n: mean_interval(np.ones(n), np.arange(n), rng=rng, share=True) for n in (12, 144)}
+    assert exact == {12: (pytest.approx(0.7354, abs=1e-4), 1.0), 144: (pytest.approx(0.9747, abs=1e-4), 1.0)}
+    assert mean_interval(np.zeros(12), np.arange(12), rng=rng, share=True) == (0.0, pytest.approx(1 - 0.7354, abs=1e-4))
+    low, high = mean_interval(np.full(20, 0.5), np.arange(20), rng=rng, share=True)
+    assert low < 0.5 < high
+    assert mean_interval(np.full(20, 0.5), np.arange(20), rng=rng) is None, "a constant difference has no interval"
+    hits = np.repeat([1.0, 0.0], [9, 3])
+    expected = binomtest(9, 12).proportion_ci(method="exact")
+    assert mean_interval(hits, np.arange(12), rng=rng, share=True) == pytest.approx((expected.low, expected.high))
+    low, high = mean_interval(np.tile([0.9, 1.0], 4), np.repeat(np.arange(4), 2), rng=rng, share=True)
+    assert high <= 1
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -141,9 +184,9 @@ def test_intervals_cover_the_truth_when_whole_units_are_resampled(size: int) -> 
     unit = np.repeat(np.arange(30), size)
     for rng in map(np.random.default_rng, range(SEEDS)):
         values = 0.5 + 0.1 * rng.normal(size=30)[unit] + 0.02 * rng.normal(size=len(unit))
-        low, high = bootstrap_interval(values, unit, rng=rng, resamples=300) or (1, 0)
+        low, high = mean_interval(values, unit, rng=rng, resamples=300) or (1, 0)
         covered += low <= 0.5 <= high
-        low, high = bootstrap_interval(values, np.arange(len(unit)), rng=rng, resamples=300) or (1, 0)
+        low, high = mean_interval(values, np.arange(len(unit)), rng=rng, resamples=300) or (1, 0)
         missed += not low <= 0.5 <= high
     # the percentile interval of 30 units is a little narrow: .93 or so instead of .95
     assert 0.88 <= covered / SEEDS <= 0.99
@@ -154,10 +197,12 @@ def test_intervals_keep_subjects_apart() -> None:
     values = np.repeat([0.0, 1.0], 10)
     subject = np.repeat([0, 1], 10)
     rng = np.random.default_rng(8)
-    assert bootstrap_interval(values, np.arange(20), strata=subject, rng=rng) == (0.5, 0.5)
-    low, high = bootstrap_interval(values, np.arange(20), rng=rng) or (0.5, 0.5)
+    values[[0, 19]] = 0.5
+    low, high = mean_interval(values, np.arange(20), strata=subject, rng=rng)
+    assert 0.4 < low < high < 0.6
+    low, high = mean_interval(values, np.arange(20), rng=rng) or (0.5, 0.5)
     assert low < 0.4 and high > 0.6
-    assert bootstrap_interval(values, np.zeros(20), rng=rng) is None
+    assert mean_interval(values, np.zeros(20), rng=rng) is None
 
 
 def test_the_paired_test_keeps_its_level_and_finds_a_difference() -> None:
@@ -200,7 +245,7 @@ def test_intervals_by_stimulus_are_wider_where_showings_of_a_picture_are_alike()
         stimulus = np.tile(np.arange(25), 4)
         values = 0.5 + 0.1 * rng.normal(size=25)[stimulus] + 0.05 * rng.normal(size=100)
         for unit, units in (("stimulus", stimulus), ("trial", np.arange(100))):
-            low, high = bootstrap_interval(values, units, rng=rng, resamples=300) or (1, 0)
+            low, high = mean_interval(values, units, rng=rng, resamples=300) or (1, 0)
             covered[unit] += low <= 0.5 <= high
     assert 0.88 <= covered["stimulus"] / SEEDS <= 0.99
     assert covered["trial"] / SEEDS < 0.8
@@ -211,8 +256,8 @@ def test_intervals_by_stimulus_are_wider_where_showings_of_a_picture_are_alike()
     [
         (lambda rng: permutations(np.arange(2), np.zeros(2), 5, rng=rng), "one stratum"),
         (lambda rng: permutations(np.zeros(2), np.arange(3), 5, rng=rng), "each of 3 trials"),
-        (lambda rng: bootstrap_interval(np.array([1.0, np.nan]), np.arange(2), rng=rng), "NaN"),
-        (lambda rng: bootstrap_interval(np.ones(2), np.arange(3), rng=rng), "one unit for each"),
+        (lambda rng: mean_interval(np.array([1.0, np.nan]), np.arange(2), rng=rng), "NaN"),
+        (lambda rng: mean_interval(np.ones(2), np.arange(3), rng=rng), "one unit for each"),
         (lambda rng: paired_permutation_p(np.ones(2), np.ones(3), np.arange(2), rng=rng), "got 2 and 3"),
         (lambda rng: permutation_p(float("nan"), np.ones(3)), "finite score"),
         (lambda rng: permutation_p(0.5, np.array([])), "null"),

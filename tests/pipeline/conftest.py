@@ -27,7 +27,19 @@ def theirs(tiny_run, tmp_path):
         shutil.copy(path, made / f"{number}.png")
         concept = stimuli.names[stimuli.concepts[stimulus.removesuffix(".png")]]
         rows.append((f"{number}.png", stimulus, concept, str(number)))
-    blocks = [(*row[:2], "mug" if place < 4 else "banana", row[3]) for place, row in enumerate(rows)]
+
+    def blocks():
+        """Three images of each seen one, of which four in turn are one block and four the other."""
+        shown = [row for half in (rows[:4], rows[4:]) for _ in range(3) for row in half]
+        names = [f"{order}_{row[0]}" for order, row in enumerate(shown)]
+        for name, row in zip(names, shown, strict=True):
+            shutil.copy(made / row[0], made / name)
+        for row in rows:
+            (made / row[0]).unlink()
+        concepts = ["mug"] * 12 + ["banana"] * 12
+        return [(name, row[1], concept, str(order))
+                for order, (name, row, concept) in enumerate(zip(names, shown, concepts, strict=True))]
+
     pairs, folder = tmp_path / "pairs.csv", tmp_path / "out"
 
     def score(folder=folder, header=HEADER, rows=rows, **changed):

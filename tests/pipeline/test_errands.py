@@ -170,12 +170,12 @@ def test_what_the_table_of_pictures_does_not_say_is_unknown(theirs):
     theirs.score(header=("image", "against"))
     [case] = audit(theirs.folder)["cases"]
     assert case["design"] == "unknown" and "without the columns concept and order or block" in sentence(case["verdict"])
-    theirs.score(rows=theirs.blocks)
+    theirs.score(rows=theirs.blocks())
     for change in (lambda: None, theirs.pairs.unlink):  # without the table the scores say that blocks were exchanged
         change()
         [case] = audit(theirs.folder)["cases"]
         assert case["design"] == "block" and case["verdict"]["code"] == "block-unknown"
-        assert "ask the authors of the images" in sentence(case["verdict"]) and case["trials"]["test"] == 8
+        assert "ask the authors of the images" in sentence(case["verdict"]) and case["trials"]["test"] == 24
     assert "pairs-missing" in codes(case["findings"])
     shutil.rmtree(theirs.folder / "scores")
     assert audit(theirs.folder)["cases"][0]["verdict"]["code"] == "no-answers"

@@ -224,7 +224,7 @@ def test_without_concepts_or_table_what_can_be_scored_is(theirs):
 
 
 def test_concepts_in_blocks_are_exchanged_as_blocks(theirs):
-    theirs.score(rows=theirs.blocks)
+    theirs.score(rows=theirs.blocks())
     found = summary(theirs.folder)
     assert found["exchanged"] == "blocks" and found["findings"][0]["code"] == "blocked-design"
 

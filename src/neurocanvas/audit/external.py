@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas.artifacts import read_text, sha256
-from neurocanvas.audit.overlap import PARTS, AuditInput, Predictions
+from neurocanvas.audit.overlap import KNOWN, PARTS, AuditInput, Predictions
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE, SELECTIONS
 from neurocanvas.data.images import FORMATS, open_picture
-from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order
+from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order, repeats_order
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.errors import (
     NeuroCanvasError,
@@ -38,7 +38,8 @@ REMEDY = "make it again, or leave it out"
 NEEDED = ("true", "predicted")
 # Columns of a table of predictions that are read; a finding names the others.
 READ = (
-    *NEEDED, "split", "subject", "session", "run", "block", "order", "stimulus", "picture", "sha256", "transductive",
+    *NEEDED, "split", "subject", "session", "run", "block", "order", "trial", "stimulus", "picture", "sha256",
+    "transductive",
 )  # fmt: skip
 PURPOSE = "predictions: one row per trial with the columns true and predicted"
 NOT_TRANSDUCTIVE = ("", "0", "0.0", "no", "false", "none", "nan")
@@ -233,17 +234,17 @@ def table_case(
         })  # fmt: skip
     if hashes is not None:
         columns["picture"] = pd.factorize(hashes.str.lower().replace("", None), sort=True)[0]
-    blocked, recorded = _blocks(path, table, columns, recorded=(part != "gallery").to_numpy())
+    blocked, recorded, same_order = _presentations(path, table, columns, rows)
     columns |= recorded
-    units = np.arange(len(table))
-    if blocked is not None and "block" in columns:
-        units = np.where(blocked & (columns["block"] >= 0), len(table) + columns["block"], units)
+    strata = columns.get("subject", np.zeros(len(table), np.int64))[test]
+    units = _units(columns, rows, blocked)
     steps = [cell for cell in table.get("transductive", ()) if cell.lower() not in NOT_TRANSDUCTIVE]
     steps = ["the table says so" if cell.lower() in ("1", "yes", "true") else cell for cell in steps]
-    strata = columns.get("subject", np.zeros(len(table), np.int64))[test]
     used = tuple(dict.fromkeys([*transductive, *steps]))
-    answers = Predictions("the table", test, named[test], strata, units[test], selection, used)
-    findings = []
+    answers = Predictions("the table", test, named[test], strata, units, selection, used)
+    findings = [finding("order-repeats")] * same_order
+    if (n_trials := len(np.unique(columns["trial"][test]))) < len(test):
+        findings.append(finding("rows-of-trials", rows=len(test), trials=n_trials))
     if unread := [name for name in table if name not in READ]:
         findings.append(finding("columns-unread", columns=", ".join(unread)))
     if unseen := {*predicted} - {*true}:
@@ -251,6 +252,25 @@ def table_case(
     if "subject" in table and table["subject"].nunique() > 1:
         findings.append(finding("pooled-training"))
     return AuditInput(path.name, columns, [rows], blocked, [answers], findings=tuple(findings))
+
+
+def _units(
+    columns: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray], blocked: np.ndarray | None
+) -> np.ndarray:
+    """The exchangeable unit of every test row, as `data.splits.exchangeable_units` has it for a fold."""
+    test, n = rows["test"], len(columns["concept"])
+    fitted = np.concatenate([rows.get(part, rows["test"][:0]) for part in KNOWN])
+    subject = columns.get("subject", np.zeros(n, np.int64))
+    units, image = columns["trial"], columns.get("picture", columns.get("stimulus"))
+    if image is not None:  # whose showings are alike, unless the image trains
+        alone = (image < 0) | np.isin(image, image[fitted])
+        units = np.where(alone, units, n * (2 + ranks(subject) * n + image) + columns["concept"])
+    if blocked is not None and "block" in columns:
+        units = np.where(blocked & (columns["block"] >= 0), -1 - columns["block"], units)
+    if len(fitted):
+        others = ~np.isin(subject, subject[fitted]) | ~np.isin(columns["concept"], columns["concept"][fitted])
+        units = np.where(others, -1 - n * (2 + subject) - columns["concept"], units)
+    return units[test]
 
 
 def images_case(
@@ -275,7 +295,7 @@ def images_case(
         findings.append(finding("rows-differ", source=str(source), rows=n, scored=scored))
     columns, blocked = _codes(table), None
     if "concept" in columns and {"order", "block"} & {*table}:
-        blocked, recorded = _blocks(source, table, columns, recorded=np.ones(n, dtype=bool))
+        blocked, recorded, _ = _presentations(source, table, columns, {"test": np.arange(n)})
         columns |= recorded
     elif n and summary and summary.get("exchanged") == "blocks":
         blocked = np.ones(n, dtype=bool)
@@ -318,39 +338,84 @@ def _codes(table: pd.DataFrame) -> dict[str, np.ndarray]:
     return codes
 
 
-def _blocks(
-    path: Path, table: pd.DataFrame, columns: Mapping[str, np.ndarray], *, recorded: np.ndarray
-) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
-    """Whether each trial's session came in blocks of one concept; its order and block, as far as these are known."""
+def presentations_of(
+    path: Path | None, texts: Mapping[str, np.ndarray], stimuli: np.ndarray
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Trial and block of some images, by the columns of their pairing table, and whether concepts came in blocks."""
     import pandas as pd
 
-    concept, n = columns["concept"], len(table)
-    if "order" in table:  # a gallery was not recorded and needs none
-        order = pd.to_numeric(table["order"], errors="coerce").where(recorded, 0.0).to_numpy(np.float64)
-        for row in np.flatnonzero(~np.isfinite(order))[:1]:
+    table, n = pd.DataFrame({**texts, "stimulus": stimuli}, dtype=object), len(stimuli)
+    columns, zeros = _codes(table), np.zeros(n, np.int64)
+    if "concept" not in columns or not {"block", "order"} & {*table}:
+        return {"trial": np.arange(n), "block": columns.get("block", zeros)}, False
+    blocked, known, _ = _presentations(path or Path("pairs"), table, columns, {"test": np.arange(n)})
+    return {**known, "block": np.maximum(known["block"], 0)}, blocked is not None and bool(blocked.any())
+
+
+def _presentations(
+    path: Path, table: pd.DataFrame, columns: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray | None, dict[str, np.ndarray], bool]:
+    """Whether each trial's run came in blocks; trial, order and block of the rows; whether block order repeats."""
+    import pandas as pd
+
+    n, concept = len(table), columns["concept"]
+    recorded = np.setdiff1d(np.arange(n), rows.get("gallery", []))  # a gallery was not recorded and needs no order
+    recorded = recorded[concept[recorded] >= 0]
+    known = {name: columns[name] for name in ("subject", "session", "run", "stimulus") if name in columns}
+    frame = pd.DataFrame({**known, "concept": concept}).iloc[recorded]
+    trial, outer = np.full(n, -1), [name for name in ("subject", "session", "run") if name in known]
+    if "order" in table:
+        order = pd.to_numeric(table["order"], errors="coerce").iloc[recorded]
+        for row in order.index[~np.isfinite(order.astype(np.float64))][:1]:
             raise NeuroCanvasError(
                 f"{path}: row {row + 1}: order: a number is needed, larger for what was recorded later; got "
                 f"{table['order'][row]!r}."
             )
+        frame["order"] = ranks(order.to_numpy())
     elif "block" in columns:  # within a block any order may be the true one: a random one is taken
-        order = np.lexsort([np.random.default_rng(0).permutation(n), columns["block"]]).argsort()
-    else:
-        return None, {}
-    turn = np.unique(order, return_inverse=True)[1].reshape(-1)
-    zeros = np.zeros(n, np.int64)
-    rows = np.flatnonzero(recorded & (concept >= 0))
-    session = {name: columns.get(name, zeros) for name in ("subject", "session")}
-    numbers = {name: ranks(codes)[rows] for name, codes in {**session, "order": turn}.items()}
-    trials = without_signal({**numbers, "concept": concept[rows]})
-    blocked = np.zeros(n, dtype=bool)
-    blocked[rows] = blocked_trials(trials)
-    block = columns.get("block")
+        shuffled = np.random.default_rng(0).permutation(n)
+        frame["order"] = np.lexsort([shuffled, columns["block"]]).argsort()[recorded]
+    named = [name for name in (*outer, "trial", "order", "stimulus", "concept") if name in table or name in frame]
+    if "trial" in table:
+        frame["trial"] = pd.factorize(table["trial"].iloc[recorded])[0]
+        named = [*outer, "trial"]
+    elif "order" not in table:
+        named = []
+    trial[recorded] = frame.groupby(named).ngroup() if named else np.arange(len(recorded))
+    if "order" not in frame:
+        return None, {"trial": trial}, False
+    first = ~pd.Series(trial[recorded]).duplicated().to_numpy()
+    once, at = frame[first], recorded[first]
+    trials = without_signal({name: ranks(once[name].to_numpy()) for name in (*outer, "order", "concept")})
+    shown = in_recorded_order(trials)
+    if "stimulus" in known and "trial" not in table:
+        # windows of a trial may be counted as trials: one image after the other, of a concept that has several
+        several = once.groupby("concept")["stimulus"].transform("nunique").to_numpy() > 1
+        code = once[[*outer, "stimulus"]].to_numpy()[shown]
+        again = np.concatenate([[False], (code[1:] == code[:-1]).all(axis=1)]) & several[shown]
+        merged = trial[at[shown]][np.maximum.accumulate(np.where(again, 0, np.arange(len(shown))))]
+        into = pd.Series(merged, index=trial[at[shown]])
+        trial[recorded] = into.loc[trial[recorded]].to_numpy()
+        single = np.sort(shown[~again])
+        once, at, trials = once.iloc[single], at[single], trials[single]
+        shown = in_recorded_order(trials)
+    of_trial = pd.Series(np.arange(len(at)), index=trial[at])
+    blocked_of, place, stretch = blocked_trials(trials), np.empty(len(at), np.int64), np.empty(len(at), np.int64)
+    place[shown] = np.arange(len(at))
+    code = once[[*outer, "concept"]].to_numpy()[shown]
+    stretch[shown] = np.concatenate([[0], np.cumsum((code[1:] != code[:-1]).any(axis=1))])
+    position = of_trial.loc[trial[recorded]].to_numpy()
+    blocked, turn, block = np.zeros(n, dtype=bool), np.full(n, -1), columns.get("block")
+    blocked[recorded], turn[recorded] = blocked_of[position], place[position]
     if block is None:
-        ordered = rows[in_recorded_order(trials)]
-        shown = np.stack([*session.values(), concept])[:, ordered]
         block = np.full(n, -1)
-        block[ordered] = np.concatenate([[0], np.cumsum((shown[:, 1:] != shown[:, :-1]).any(axis=0))])
+        block[recorded] = stretch[position]
     filled = (block >= 0) & (concept >= 0)
     if not (pd.Series(concept[filled]).groupby(block[filled]).nunique() > 1).any():
         block = np.where(blocked, block, -1)  # where a block mixes concepts, all blocks are compared
-    return blocked, {"block": block, "order": turn} if "order" in table else {"block": block}
+    fitted = np.concatenate([np.empty(0, np.int64), *(rows[part] for part in KNOWN if part in rows)])
+    train, test = (
+        of_trial.loc[np.unique(trial[part][blocked[part]])].to_numpy(np.int64) for part in (fitted, rows["test"])
+    )
+    same_order = "order" in table and repeats_order(trials, np.sort(train), np.sort(test))
+    return blocked, {"trial": trial, "block": block} | ({"order": turn} if "order" in table else {}), same_order

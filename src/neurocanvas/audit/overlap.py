@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from neurocanvas.audit.verdict import conclude
+from neurocanvas.data.trials import ranks
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import (
     SIGNIFICANT,
-    bootstrap_interval,
+    expected_score,
     holm,
+    mean_interval,
+    paired_permutation_p,
     permutation_p,
     permutations,
     smallest_p,
@@ -177,17 +180,20 @@ def answer_scores(
     for numbers in tested_alike.values():
         first = answers[numbers[0]]
         true, n, n_units = concept[first.rows], len(first.rows), len(np.unique(first.units))
-        predicted = np.stack([answers[number].predicted for number in numbers])
-        null = np.empty((count, len(numbers)), dtype=np.int64)
+        predicted, subject = np.stack([answers[number].predicted for number in numbers]), ranks(groups[first.rows])
+        n_subjects, n_names = int(subject.max()) + 1, int(max(true.max(), predicted.max())) + 1
+        null = np.empty((count, len(numbers), n_subjects), dtype=np.int64)
         for part in batches(count, max(1, 4_000_000 // n)):  # tens of megabytes at a time
             permuted = true[permutations(first.strata, first.units, part.stop - part.start, rng=rng)]
-            null[part] = np.stack([(permuted == named).sum(axis=1) for named in predicted], axis=1)
-        least = smallest_p(first.strata, first.units, count)
-        for number, named, hits in zip(numbers, predicted, null.T, strict=True):
-            correct = (named == true).astype(np.float64)
-            interval = bootstrap_interval(correct, first.units, rng=rng, strata=groups[first.rows])
-            low, high = interval or (None, None)
-            chance = float(hits.mean() / n)
+            for column, named in enumerate(predicted):
+                hits = permuted == named
+                for one in range(n_subjects):
+                    null[part, column, one] = hits[:, subject == one].sum(axis=1)
+        least = smallest_p(first.strata, first.units, true, count)
+        for column, (number, named) in enumerate(zip(numbers, predicted, strict=True)):
+            correct, hits = (named == true).astype(np.float64), null[:, column].sum(axis=1)
+            low, high = mean_interval(correct, first.units, rng=rng, strata=subject, share=True) or (None, None)
+            chance = expected_score(named[:, None] == np.arange(n_names), true, first.strata)
             independent = n_units == n and 0 < chance < 1
             scores[number] = {
                 "model": answers[number].model, "metric": "accuracy", "n": n, "correct": int(correct.sum()),
@@ -196,12 +202,28 @@ def answer_scores(
                 "needed": _needed(hits, n) if least < SIGNIFICANT else None,
                 "needed_binomial": smallest_significant_count(n, chance) if independent else None,
                 "least_p": least, "majority": float(np.unique(true, return_counts=True)[1].max() / n),
+                "balanced": float(np.mean([correct[true == name].mean() for name in np.unique(true)])),
                 "n_units": n_units, "selection": answers[number].selection,
                 "transductive": list(answers[number].transductive),
+                **_over_subjects(np.bincount(subject, correct), null[:, column], np.bincount(subject), rng),
             }  # fmt: skip
     results = [scores[number] for number in range(len(answers))]
     adjusted = holm([result["p"] for result in results])
     return [{**result, "p_holm": p} for result, p in zip(results, adjusted, strict=True)]
+
+
+def _over_subjects(
+    correct: np.ndarray, null: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
+) -> dict[str, int | float | None]:
+    """Number of subjects, how many are above chance by themselves (Holm-corrected), and p over subjects."""
+    if len(sizes) < 2:
+        return {"n_subjects": len(sizes), "n_above": None, "p_subjects": None}
+    p_of_subjects = (1 + (null >= correct).sum(axis=0)) / (1 + len(null))
+    above, subjects = (correct - null.mean(axis=0)) / sizes, np.arange(len(sizes))
+    return {
+        "n_subjects": len(sizes), "n_above": sum(p < SIGNIFICANT for p in holm(p_of_subjects.tolist())),
+        "p_subjects": paired_permutation_p(above, np.zeros(len(sizes)), subjects, rng=rng, count=len(null)),
+    }  # fmt: skip
 
 
 def _needed(hits: np.ndarray, n: int) -> int | None:

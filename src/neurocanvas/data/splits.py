@@ -200,8 +200,11 @@ def _recordings(trials: Trials, *columns: str) -> np.ndarray:
 
 
 def in_recorded_order(trials: Trials) -> np.ndarray:
-    """Rows sorted by subject, session and order, (n_trials,)."""
-    return np.lexsort([trials.column("order"), _recordings(trials, "session")])
+    """Rows sorted by subject, session, run and order, (n_trials,); the order may start anew in every run."""
+    order, run = trials.column("order"), _recordings(trials, "run", "session")
+    first = np.full(run.max(initial=0) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, run, order)
+    return np.lexsort([order, run, first[run], _recordings(trials, "session")])
 
 
 def _positions(trials: Trials, group: np.ndarray) -> np.ndarray:
@@ -213,19 +216,62 @@ def _positions(trials: Trials, group: np.ndarray) -> np.ndarray:
     return position
 
 
+# Repeats of a concept in a row, in standard deviations above their number in random order, from which a run is blocked.
+TOO_MANY_REPEATS = 4.0
+
+
+def excess_repeats(concept: np.ndarray) -> tuple[float, float]:
+    """Repeats in a row above their expected number in random order, and the variance of that number [Mood1940]."""
+    n, counts = len(concept), np.unique(concept, return_counts=True)[1].astype(np.float64)
+    if n < 2:
+        return 0.0, 0.0
+    squares, cubes = float(np.sum(counts**2)), float(np.sum(counts**3))
+    variance = (squares * (squares + n * (n + 1)) - 2 * n * cubes - float(n) ** 3) / (n**2 * (n - 1))
+    return float(np.count_nonzero(concept[1:] == concept[:-1])) - (squares / n - 1), max(0.0, variance)
+
+
 def blocked_trials(trials: Trials) -> np.ndarray:
-    """Whether the concepts of each trial's session came in blocks, judged by their order: bool, (n_trials,)."""
+    """Whether the concepts of each trial's run came in blocks or mini-blocks, judged by their order: (n_trials,)."""
+    # Every run by itself, as a session may hold blocked runs beside mixed ones; then what is left of the session as a
+    # whole, as the excess of one short run may lie within chance.
     recorded, concept, session = in_recorded_order(trials), groups(trials, "concept"), _recordings(trials, "session")
+    run = _recordings(trials, "run", "session")
     blocked = np.zeros(len(trials), dtype=bool)
     for number in np.unique(session):
         rows = recorded[session[recorded] == number]
-        n, counts = len(rows), np.unique(concept[rows], return_counts=True)[1]
-        if len(counts) > 1:
-            # In random order each of the n - 1 steps changes the concept with probability
-            # 1 - Σ n_c(n_c - 1) / (n(n - 1)), n_c trials per concept. Fewer than half of these changes: blocked.
-            expected = (n - 1) * (1 - np.sum(counts * (counts - 1)) / (n * (n - 1)))
-            blocked[rows] = np.count_nonzero(np.diff(concept[rows])) < expected / 2
+        runs = [rows[run[rows] == one] for one in np.unique(run[rows])]
+        excess, variance = np.array([excess_repeats(concept[of_run]) for of_run in runs]).T
+        too_many = excess > TOO_MANY_REPEATS * np.sqrt(variance)
+        rest = ~too_many & (variance > 0)
+        too_many |= rest & (excess[rest].sum() > TOO_MANY_REPEATS * np.sqrt(variance[rest].sum()))
+        for place in np.flatnonzero(too_many & (variance > 0)):
+            blocked[runs[place]] = True
     return blocked
+
+
+# What permutations exchange, the largest unit first.
+EXCHANGED = ("concepts", "blocks", "images", "trials")
+
+
+def exchangeable_units(trials: Trials, fold: Fold) -> tuple[str, np.ndarray]:
+    """What permutations exchange among the test trials of a fold (one of `EXCHANGED`), and the unit of each."""
+    # A unit is what could have been assigned differently under the null hypothesis. Predictions for one image are alike
+    # in all of its showings, and those for one concept where nothing of the subject, or of the concept, trained: a
+    # chance match would count as often as it was shown. Where the same images train, showings are independent.
+    test, fitted = fold.test, np.concatenate([fold.pretrain, fold.train, fold.validation])
+
+    def trained(column: str) -> np.ndarray:
+        return np.isin(trials.column(column)[test], trials.column(column)[fitted])
+
+    if not trained("subject").any() or not trained("concept").any():
+        return "concepts", groups(trials, "subject", "concept")[test]
+    if blocked_trials(trials)[test].any():
+        return "blocks", groups(trials, "block")[test]
+    if "image" in trials.metadata and not (known := trained("image")).all():
+        images = np.where(known, len(trials) + np.arange(len(test)), groups(trials, "subject", "image")[test])
+        if len(np.unique(images)) < len(test):
+            return "images", images
+    return "trials", test
 
 
 def prove_disjoint(fold: Fold, trials: Trials, column: str, *pairs: tuple[str, str]) -> Fold:
@@ -336,12 +382,12 @@ def _with_findings(trials: Trials, rows: np.ndarray, folds: list[Fold], settings
             findings.append(gap if gapped else finding("block-on-both-sides"))
         if image is not None and np.isin(image[fold.test], image[fitted]).any():
             findings.append(finding("pictures-repeat"))
-        if _repeats_order(trials, train, test):
+        if repeats_order(trials, train, test):
             findings.append(finding("order-repeats"))
         yield replace(fold, findings=tuple(findings), names=trials.names)
 
 
-def _repeats_order(trials: Trials, train: np.ndarray, test: np.ndarray) -> bool:
+def repeats_order(trials: Trials, train: np.ndarray, test: np.ndarray) -> bool:
     """Whether blocks of concepts came in nearly the same order in the training recordings and in a tested one."""
     import pandas as pd
 

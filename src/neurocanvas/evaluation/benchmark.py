@@ -11,9 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.data.trials import natural_key, unique_names
+from neurocanvas.data.trials import natural_key, ranks, unique_names
 from neurocanvas.errors import NeuroCanvasError, csv_text
-from neurocanvas.evaluation.statistics import SIGNIFICANT, holm, permutation_p
+from neurocanvas.evaluation.statistics import (
+    CROSS_VALIDATED,
+    SIGNIFICANT,
+    draw_signs,
+    expected_score,
+    holm,
+    paired_permutation_p,
+    permutation_p,
+)
 from neurocanvas.findings import Finding, finding, listed, read_findings
 from neurocanvas.targets.pretrained import batches
 
@@ -72,6 +80,26 @@ def trial_scores(scores: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def describe_answers(scores: np.ndarray, true: np.ndarray, folds: np.ndarray) -> dict[str, float]:
+    """Chance under the test set's own frequencies, the largest class, balanced accuracy and AUC of some answers."""
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    predicted, n_concepts = scores.argmax(axis=1), scores.shape[1]
+    areas = []  # scores of different folds have different scales; two classes have one area
+    for fold in np.unique(folds):
+        of_fold, seen = scores[folds == fold], true[folds == fold]
+        for concept in range(1 if n_concepts == 2 else 0, n_concepts):
+            if 0 < np.sum(seen == concept) < len(seen):
+                margin = of_fold[:, 1] - of_fold[:, 0] if n_concepts == 2 else of_fold[:, concept]
+                areas.append(float(roc_auc_score(seen == concept, margin)))
+    return {
+        "n": len(true), "chance": expected_score(predicted[:, None] == np.arange(n_concepts), true, folds),
+        "largest_class": float(np.bincount(true).max() / len(true)),
+        "balanced_accuracy": float(balanced_accuracy_score(true, predicted)),
+        "auc": float(np.mean(areas)) if areas else float("nan"),
+    }  # fmt: skip
+
+
 def enough_draws(count: int, n_tests: int) -> int:
     """Permutations for each of `n_tests` tests, so that the smallest p, Holm-corrected, lies well below .05."""
     return max(count, 5 * ceil(n_tests / SIGNIFICANT))
@@ -85,23 +113,38 @@ def chance_p(
     *,
     count: int,
     rng: np.random.Generator,
+    groups: np.ndarray | None = None,
+    cross_validated: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """p and chance of every model's accuracy, (n_models,) each, by permuting the concepts of whole units."""
+    """p of every model's accuracy, (n_models,), by permuting the concepts of whole units; and in each group of strata
+    (subject), (n_models, n_groups)."""
     shapes = [np.shape(column) for column in (true, strata, units)]
     if np.ndim(predicted) != 2 or any(shape != np.shape(predicted)[1:] for shape in shapes):
         raise NeuroCanvasError(
             f"predicted: (n_models, n_trials), and one concept, stratum and unit per trial are needed; got "
             f"{np.shape(predicted)} and {shapes}."
         )
-    hits = np.zeros((len(predicted), count), dtype=np.int64)
-    for stratum in np.unique(strata):
-        rows = np.flatnonzero(strata == stratum)
-        hits += _dealt_hits(predicted[:, rows], true[rows], units[rows], count, rng)
-    as_many = hits >= (predicted == true).sum(axis=1)[:, None]
-    return (1 + as_many.sum(axis=1)) / (1 + count), hits.mean(axis=1) / len(true)
+    of_group = np.zeros(len(true), np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
+    correct = predicted == true
+    hits, p_of_groups = np.zeros((len(predicted), count), dtype=np.int64), []
+    for group in range(of_group.max() + 1):
+        of_one = np.zeros_like(hits)
+        for stratum in np.unique(strata[of_group == group]):
+            rows = np.flatnonzero((strata == stratum) & (of_group == group))
+            of_one += _permuted_hits(predicted[:, rows], true[rows], units[rows], count, rng)
+        p_of_groups.append(_p_of_hits(correct[:, of_group == group], of_one, cross_validated))
+        hits += of_one
+    return _p_of_hits(correct, hits, cross_validated), np.stack(p_of_groups, axis=1)
 
 
-def _dealt_hits(
+def _p_of_hits(correct: np.ndarray, hits: np.ndarray, cross_validated: bool) -> np.ndarray:
+    """p of every model's number of correct answers, from (n_models, n_trials) and its null, (n_models, count)."""
+    widening = CROSS_VALIDATED["correct"] if cross_validated else 1.0
+    observed = correct.sum(axis=1)
+    return np.array([permutation_p(float(n), null, widening=widening) for n, null in zip(observed, hits, strict=True)])
+
+
+def _permuted_hits(
     predicted: np.ndarray, true: np.ndarray, units: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Correct answers of every model in one stratum under every permutation, shape (n_models, count)."""
@@ -134,40 +177,41 @@ def _read(table: np.ndarray, dealt: np.ndarray) -> np.ndarray:
 
 
 def mark_best(by_model: Mapping[str, np.ndarray], *, rng: np.random.Generator, count: int) -> dict[str, float | None]:
-    """Compare every model with the best one over subjects: sign-flip tests, Holm-corrected."""
+    """Compare every model with the best one over subjects; holds its level over all pairs of models."""
+    # Which model is best depends on the same scores, so a difference is compared with the largest one between any two
+    # models when the signs of subjects' deviations from their mean are flipped (symmetry is assumed).
     best = max(by_model, key=lambda model: float(np.mean(by_model[model])))
-    others = [model for model in by_model if model != best]
     n_subjects = len(by_model[best])
     if len({len(scores) for scores in by_model.values()}) > 1:
         sizes = ", ".join(f"{model} {len(scores)}" for model, scores in by_model.items())
         raise NeuroCanvasError(f"by_model: scores of the same subjects are needed; got {sizes}.")
-    if n_subjects < 2:
+    if n_subjects < 2 or len(by_model) < 2:
         return dict.fromkeys(by_model)
-    signs = _signs(n_subjects, enough_draws(count, 2 * len(others)), rng)
-    differences = [by_model[best] - by_model[model] for model in others]
-    tested = [min(1.0, 2 * permutation_p(float(one.mean()), signs @ one / n_subjects)) for one in differences]
-    return {best: None, **dict(zip(others, holm(tested), strict=True))}
+    scores = np.stack([by_model[model] for model in by_model], axis=1)
+    signs = draw_signs(n_subjects, enough_draws(count, 2), rng)
+    null = np.ptp(signs @ (scores - scores.mean(axis=1, keepdims=True)), axis=1) / n_subjects
+    differences = {model: float(np.mean(by_model[best]) - np.mean(by_model[model])) for model in by_model}
+    return {model: None if model == best else permutation_p(gap, null) for model, gap in differences.items()}
 
 
-def _signs(n_subjects: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Signs, shape (n, n_subjects): drawn, or all but those observed where there are no more than `count`."""
-    if 2**n_subjects > count:
-        return rng.integers(0, 2, size=(count, n_subjects)) * 2 - 1
-    return 1 - 2 * (np.arange(1, 2**n_subjects)[:, None] >> np.arange(n_subjects) & 1)
-
-
-def smallest_best_p(n_subjects: int, n_models: int) -> float:
+def smallest_best_p(n_subjects: int) -> float:
     """The smallest p that `mark_best` can give: few subjects have few sign flips."""
-    return min(1.0, 2 * (n_models - 1) / 2**n_subjects)
+    return min(1.0, 2 / 2**n_subjects)
 
 
 # Table -> the text below it.
 EXPLAINED = {
     "scores": "Mean ± sd over subjects of the accuracy on test trials, the epoch or penalty chosen on validation "
     "trials; fine is the mean of its tasks. "
-    "† differs from the best model (sign-flip test over subjects, Holm-corrected, p < .05); "
-    "° not above chance (permutation of whole blocks, or of trials in a rapid design, Holm-corrected over all rows). "
+    "† differs from the best model (sign-flip test over subjects that compares all pairs of models, p < .05); "
+    "° not above chance (labels permuted among exchangeable units, Holm-corrected over all rows). "
     "* sees the signal instead of features.",
+    "details": "Chance is the accuracy of the same answers under the test set's own frequencies; largest class is what "
+    "always naming the most frequent concept scores; balanced is the mean accuracy of concepts. AUC: area under the "
+    "ROC curve, one concept against the rest, per fold. p permutes labels among exchangeable units (Holm-corrected "
+    "over all rows): evidence on these subjects. Above chance are subjects whose own p, Holm-corrected over subjects, "
+    "is below .05. p over subjects flips the signs of accuracies above chance, which assumes symmetry: evidence on "
+    "other subjects too.",
     "selection": "Selection: accuracy on test trials, fine again the mean of its tasks. Selected is the result: the "
     "epoch or penalty chosen on validation trials. Final is the last epoch (for models without epochs, the selected "
     "one).",
@@ -219,12 +263,16 @@ def summarise_cells(cells: Sequence[Cell], *, count: int, seed: int) -> list[dic
         for row in same:
             row["p_best"] = compared[row["model"]]
             n_subjects = len(row["subjects"])
-            least = smallest_best_p(n_subjects, len(same))
+            least = smallest_best_p(n_subjects)
             if len(same) > 1 and least >= SIGNIFICANT:
                 reach = finding("best-out-of-reach", models=len(same), subjects=n_subjects, least=least)
                 row["findings"] = listed([*read_findings(row["findings"]), reach])
     first_seen = {cell.model: place for place, cell in reversed(list(enumerate(cells)))}
     return sorted(rows, key=lambda row: (row["protocol"], row["granularity"], first_seen[row["model"]]))
+
+
+# What a row has of every subject beside its accuracy: means over the subject's fine tasks.
+DESCRIBED = ("chance", "largest_class", "balanced_accuracy", "auc")
 
 
 def _row_key(cell: Cell) -> tuple[str, str, str]:
@@ -243,6 +291,9 @@ def _row(cells: Sequence[Cell]) -> dict[str, Any]:
         values = {name: float(np.mean([scores[name].mean() for scores in scored])) for name in scored[0]}
         also = own[0].accuracy.keys() - {"selected"}
         values |= {name: float(np.mean([cell.accuracy[name] for cell in own])) for name in also}
+        described = [describe_answers(cell.scores, cell.true, cell.folds) for cell in own]
+        values |= {name: float(np.mean([of_cell[name] for of_cell in described])) for name in DESCRIBED}
+        values["n"] = sum(of_cell["n"] for of_cell in described)
         values["seconds"] = sum(cell.seconds for cell in own)
         for name, value in values.items():
             per_subject.setdefault(name, []).append(value)
@@ -251,7 +302,8 @@ def _row(cells: Sequence[Cell]) -> dict[str, Any]:
     n_concepts = mode(cell.scores.shape[1] for cell in cells)  # a subject may lack one
     return {
         "protocol": protocol, "granularity": granularity, "model": model, "title": cells[0].title,
-        "subjects": subjects, **per_subject,
+        "subjects": subjects, **per_subject, "chance": float(np.mean(per_subject["chance"])),
+        "chance_of_subject": per_subject["chance"],
         "mean": float(accuracy.mean()), "sd": float(accuracy.std(ddof=1)) if len(subjects) > 1 else None,
         **({"gap": float(np.mean(best) - accuracy.mean())} if best else {}),
         "released": released_score(model, granularity, protocol, n_concepts),
@@ -269,9 +321,22 @@ def _test_against_chance(
     for places in tested.values():
         true, strata, units = _exchanged(groups[places[0]])
         predicted = np.stack([np.concatenate([cell.scores.argmax(axis=1) for cell in groups[one]]) for one in places])
-        found = chance_p(predicted, true, strata, units, count=count, rng=rng)
-        for place, p, chance in zip(places, *found, strict=True):
-            rows[place] |= {"chance": float(chance), "p": float(p)}
+        cells = groups[places[0]]
+        names = np.repeat([cell.subject for cell in cells], [len(cell.true) for cell in cells])
+        # folds of one subject train on one another's test trials, and so do subjects of leave-subject-out
+        together = any(len(np.unique(cell.folds)) > 1 or cell.protocol == "leave-subject-out" for cell in cells)
+        tested_p = chance_p(
+            predicted, true, strata, units, count=count, rng=rng, groups=ranks(names), cross_validated=together
+        )
+        for place, p, p_of_subjects in zip(places, *tested_p, strict=True):
+            row, n_subjects = rows[place], len(rows[place]["subjects"])
+            above = np.array(row["accuracy"]) - row["chance_of_subject"]
+            row |= {
+                "p": float(p), "n_above": sum(value < SIGNIFICANT for value in holm(p_of_subjects.tolist())),
+                "p_subjects": paired_permutation_p(
+                    above, np.zeros(n_subjects), np.arange(n_subjects), rng=rng, count=count
+                ) if n_subjects > 1 else None,
+            }  # fmt: skip
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted
 
@@ -313,6 +378,11 @@ def paper_tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "protocol": protocol, "title": title, "explanation": EXPLAINED["scores"], "header": header, "lines": lines,
             "findings": findings,
         })  # fmt: skip
+        header, *lines = _detail_lines(own)
+        tables.append({
+            "protocol": protocol, "title": f"{title}: details", "explanation": EXPLAINED["details"], "header": header,
+            "lines": lines, "findings": [],
+        })  # fmt: skip
         header, *lines = _selection_lines(own)
         told = f"{EXPLAINED['selection']} {EXPLAINED['diagnosis']}" if _diagnosed(own) else EXPLAINED["selection"]
         tables.append({
@@ -342,6 +412,25 @@ def _score_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return lines
 
 
+def _detail_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Header and lines: accuracy beside chance, the largest class, balanced accuracy, AUC and tests."""
+    titles = ("chance", "largest class", "balanced", "AUC")
+    lines = [["model", "granularity", "n", "accuracy", *titles, "p", "above chance", "p over subjects"]]
+    for row in rows:
+        described = [_short(float(np.nanmean(row[name]))) for name in DESCRIBED]
+        lines.append([
+            row["title"], row["granularity"], str(int(sum(row["n"]))), _short(row["mean"]), *described,
+            _p_text(row["p_holm"]), f"{row['n_above']} of {len(row['subjects'])}",
+            "–" if row["p_subjects"] is None else _p_text(row["p_subjects"]),
+        ])  # fmt: skip
+    return lines
+
+
+def _p_text(p: float) -> str:
+    """A p-value with three decimals, never 0."""
+    return _short(p) if p >= 0.0005 else "< .001"
+
+
 def _selection_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Header and lines: accuracy of the selected and of the last epoch; where diagnosed, best on test and the gap."""
     diagnosed = _diagnosed(rows)
@@ -367,13 +456,14 @@ def _published(row: Mapping[str, Any] | None) -> str:
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write every subject's scores as CSV, one line per protocol, granularity, model and subject."""
     named = ("protocol", "granularity", "model")
-    measured = ("accuracy", "final", "two_way", "upper_half", "seconds")
+    measured = ("accuracy", "balanced_accuracy", "auc", "final", "two_way", "upper_half", "n", "largest_class",
+                "seconds")  # fmt: skip
     diagnosed = _diagnosed(rows)
     header = [*named, "subject", *measured, "chance", "p_holm", "findings"]
     lines: list[list[Any]] = [header + ["best_on_test_diagnostic", "gap"] * diagnosed]
     for row in rows:
         for place, subject in enumerate(row["subjects"]):
-            values = [row[name][place] for name in measured] + [row["chance"], row["p_holm"]]
+            values = [row[name][place] for name in measured] + [row["chance_of_subject"][place], row["p_holm"]]
             line = [*(row[name] for name in named), subject, *(f"{value:.6g}" for value in values)]
             line.append(" ".join(one["code"] for one in row["findings"]))
             if diagnosed:

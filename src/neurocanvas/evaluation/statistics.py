@@ -1,7 +1,7 @@
-"""Intervals and p-values over exchangeable units: trials in a rapid design, whole blocks, subjects."""
+"""Intervals and p-values over exchangeable units: images, trials, whole blocks, names of concepts, subjects."""
 
-# The null hypothesis is always that the image seen has nothing to do with what was generated: images are dealt out
-# anew among exchangeable units of the same subject, and the score is computed again.
+# The null hypothesis is that the image seen has nothing to do with the prediction: labels are permuted among
+# exchangeable units of the same subject and fold (`data.splits.exchangeable_units`), and the score is computed again.
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ AT_ONCE = 2_000_000
 
 # Number of other images that PixCorr and SSIM compare a generated one with, where all pairs would be too many.
 OTHERS = 20
+
+# With fewer units than this, an interval is a t interval.
+ENOUGH_TO_RESAMPLE = 30
+
+# Folds of a cross-validation train on one another's test trials, so scores of different folds depend on one another:
+# a null distribution with fixed predictions is too narrow. For a linear decoder of noise the variance of the mean score
+# is twice that of independent scores, and 1 + 2 / π times for correct answers of two classes (0 or 1).
+CROSS_VALIDATED = {"score": 2**0.5, "correct": (1 + 2 / np.pi) ** 0.5}
 
 # Two scores that differ by less are equal: sums in another order differ in their last digits.
 TOLERANCE = 1e-9
@@ -96,9 +104,11 @@ def null_means(table: np.ndarray, true: np.ndarray, permuted: np.ndarray) -> np.
     return np.asarray(means)
 
 
-def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False) -> float:
+def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False, widening: float = 1.0) -> float:
     """p-value of a score from its permutation null, (n,): (1 + b) / (1 + n) [PhipsonSmyth2010]."""
     permuted = np.asarray(null)
+    if widening != 1:
+        permuted = permuted.mean() + widening * (permuted - permuted.mean())
     if not len(permuted) or not np.isfinite(permuted).all() or not np.isfinite(value):
         raise NeuroCanvasError(f"permutation p: a finite score and null are needed; got {value}, {len(permuted)}.")
     above = float((1 + (permuted >= value - TOLERANCE).sum()) / (1 + len(permuted)))
@@ -106,13 +116,28 @@ def permutation_p(value: float, null: np.ndarray, *, two_sided: bool = False) ->
     return min(1.0, 2 * min(above, below)) if two_sided else above
 
 
-def smallest_p(strata: np.ndarray, units: np.ndarray, count: int) -> float:
-    """Smallest p-value that a permutation test can reach: few units have few orders."""
-    log_orders = sum(lgamma(len(members) + 1) for members in _members(strata, units))
-    return max(1 / (1 + count), exp(-log_orders))
+def smallest_p(strata: np.ndarray, units: np.ndarray, labels: np.ndarray, count: int) -> float:
+    """Smallest p-value that a permutation test can reach: few units, or few kinds of units, have few labelings."""
+    labels, log_labelings = np.unique(labels, return_inverse=True)[1].reshape(-1), 0.0
+    for members in _members(strata, units):
+        longest = max(map(len, members))
+        _, alike = np.unique([np.resize(labels[rows], longest) for rows in members], axis=0, return_counts=True)
+        log_labelings += lgamma(len(members) + 1) - sum(lgamma(number + 1) for number in alike)
+    return max(1 / (1 + count), exp(-log_labelings))
 
 
-def bootstrap_interval(
+def expected_score(table: np.ndarray, true: np.ndarray, strata: np.ndarray) -> float:
+    """Mean score if labels are drawn from those of the trial's stratum, whatever the prediction: the exact chance."""
+    # `table`, (n_trials, n_labels): the score of every trial if each label were true
+    table, total = np.asarray(table, dtype=np.float64), 0.0
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        shares = np.bincount(true[rows], minlength=table.shape[1]) / len(rows)
+        total += float((table[rows].sum(axis=0)[shares > 0] * shares[shares > 0]).sum())
+    return total / len(table)
+
+
+def mean_interval(
     values: np.ndarray,
     units: np.ndarray,
     *,
@@ -120,40 +145,84 @@ def bootstrap_interval(
     strata: np.ndarray | None = None,
     resamples: int = 2000,
     level: float = 0.95,
+    share: bool = False,
+    widening: float = 1.0,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean, resampling whole units within strata; None if no stratum has two."""
+    """Interval of the mean over whole units within strata; None where the units do not vary or no stratum has two.
+
+    From 30 units on a percentile bootstrap, below it a t interval; of shares (0 to 1) that every unit reaches all or
+    not at all, the exact binomial one [Clopper1934].
+    """
     # Speaks of other units of the same kind (blocks of these subjects, or other subjects), images and encoder fixed.
+    from scipy.stats import beta, t
+
     scores = np.asarray(values, dtype=np.float64)
     if scores.shape != np.shape(units) or not np.isfinite(scores).all():
         raise NeuroCanvasError(
-            f"bootstrap: finite scores, one unit for each, are needed; got {scores.shape}, {np.shape(units)}, or NaN."
+            f"interval: finite scores, one unit for each, are needed; got {scores.shape}, {np.shape(units)}, or NaN."
         )
     grouped = _members(np.zeros(len(scores)) if strata is None else strata, units)
     if max(map(len, grouped)) < 2:
         return None
-    sums, sizes = np.zeros(resamples), np.zeros(resamples)
-    for members in grouped:
-        of_units = np.array([scores[rows].sum() for rows in members]), np.array([len(rows) for rows in members])
-        for some in batches(resamples, max(1, AT_ONCE // len(members))):
-            drawn = rng.integers(len(members), size=(some.stop - some.start, len(members)), dtype=np.int32)
-            for found, of_unit in zip((sums, sizes), of_units, strict=True):
-                found[some] += of_unit[drawn].sum(axis=1)
-    low, high = np.quantile(sums / sizes, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    mean, tail, n_units = float(scores.mean()), (1 - level) / 2, sum(map(len, grouped))
+    sums = [np.array([scores[rows].sum() for rows in members]) for members in grouped]
+    sizes = [np.array([len(rows) for rows in members]) for members in grouped]
+    unit_means = np.concatenate(sums) / np.concatenate(sizes)
+    constant = np.ptp(unit_means) < TOLERANCE
+    if share and (constant or (n_units < ENOUGH_TO_RESAMPLE and np.isin(unit_means, (0.0, 1.0)).all())):
+        right = float(unit_means.sum())
+        low = 0.0 if right < TOLERANCE else float(beta.ppf(tail, right, n_units - right + 1))
+        high = 1.0 if right > n_units - TOLERANCE else float(beta.isf(tail, right + 1, n_units - right))
+    elif constant:
+        return None
+    elif n_units < ENOUGH_TO_RESAMPLE:  # of a ratio, linearised: units may hold different numbers of trials
+        variance = 0.0
+        for total, size in zip(sums, sizes, strict=True):
+            residuals = total - mean * size
+            variance += residuals.var(ddof=1) * len(residuals) if len(residuals) > 1 else 0.0
+        reach = float(t.isf(tail, n_units - len(grouped)) * np.sqrt(variance) / len(scores))
+        low, high = mean - reach, mean + reach
+    else:
+        drawn_sums, drawn_sizes = np.zeros(resamples), np.zeros(resamples)
+        for total, size in zip(sums, sizes, strict=True):
+            for some in batches(resamples, max(1, AT_ONCE // len(total))):
+                drawn = rng.integers(len(total), size=(some.stop - some.start, len(total)), dtype=np.int32)
+                drawn_sums[some] += total[drawn].sum(axis=1)
+                drawn_sizes[some] += size[drawn].sum(axis=1)
+        low, high = map(float, np.quantile(drawn_sums / drawn_sizes, [tail, 1 - tail]))
+    low, high = mean - widening * (mean - low), mean + widening * (high - mean)
+    return (max(0.0, low), min(1.0, high)) if share else (low, high)
+
+
+def draw_signs(n_units: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Signs of units, (n, n_units): all but those observed where there are no more than `count`, else drawn."""
+    if 2**n_units > count:
+        return rng.integers(0, 2, size=(count, n_units), dtype=np.int8) * 2 - 1
+    return 1 - 2 * (np.arange(1, 2**n_units)[:, None] >> np.arange(n_units) & 1).astype(np.int8)
 
 
 def paired_permutation_p(
-    a: np.ndarray, b: np.ndarray, units: np.ndarray, *, rng: np.random.Generator, count: int = 2000
+    a: np.ndarray,
+    b: np.ndarray,
+    units: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    count: int = 2000,
+    widening: float = 1.0,
 ) -> float:
     """One-sided p for a > b on the same trials, (n_trials,): signs of whole units are flipped, (1 + b) / (1 + n)."""
     if not len(a) == len(b) == len(units):
         raise NeuroCanvasError(f"paired test: both need the same number of scores; got {len(a)} and {len(b)}.")
     differences = np.bincount(np.unique(units, return_inverse=True)[1], weights=np.asarray(a) - np.asarray(b))
-    null = np.empty(count)
-    for some in batches(count, 4 * max(1, AT_ONCE // 4 // len(differences))):  # one random number makes four draws
-        signs = rng.integers(0, 2, size=(some.stop - some.start, len(differences)), dtype=np.int8) * 2 - 1
-        null[some] = signs @ differences
-    return permutation_p(float(differences.sum()) / len(a), null / len(a))
+    if 2 ** len(differences) <= count:
+        null = draw_signs(len(differences), count, rng) @ differences
+        if not len(null):
+            return 1.0
+    else:
+        null = np.empty(count)
+        for some in batches(count, 4 * max(1, AT_ONCE // 4 // len(differences))):  # one random number makes four draws
+            null[some] = draw_signs(len(differences), some.stop - some.start, rng) @ differences
+    return permutation_p(float(differences.sum()) / len(a), widening * null / len(a))
 
 
 def smallest_significant_count(n_trials: int, chance: float, level: float = 0.05) -> int | None:

@@ -12,11 +12,13 @@ from neurocanvas.config import EvaluateSettings
 from neurocanvas.data.trials import ranks, unique_names
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.identification import n_way_top_k_table, two_way_table
-from neurocanvas.evaluation.metrics import METRICS
+from neurocanvas.evaluation.metrics import METRICS, SHARE
 from neurocanvas.evaluation.statistics import (
+    CROSS_VALIDATED,
     TOLERANCE,
-    bootstrap_interval,
+    expected_score,
     holm,
+    mean_interval,
     null_means,
     paired_permutation_p,
     permutation_p,
@@ -56,6 +58,7 @@ def forest(
     units: np.ndarray,
     permuted: np.ndarray,
     settings: EvaluateSettings,
+    widening: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Two-way score of every arm and subject, from tables (n_trials, n_pictures); Holm over an arm's subjects."""
     rows, subject = [], np.asarray(subject).astype(str)
@@ -67,14 +70,16 @@ def forest(
             mine = np.flatnonzero(subject == one)
             place = np.full(len(subject), -1)
             place[mine] = np.arange(len(mine))
-            interval = bootstrap_interval(
-                values[mine], units[mine], resamples=settings.resamples, rng=np.random.default_rng(settings.seed)
+            interval = mean_interval(
+                values[mine], units[mine], resamples=settings.resamples, rng=np.random.default_rng(settings.seed),
+                share=True, widening=widening,
             )
             value = float(values[mine].mean())
             null = null_means(table[mine], true[mine], place[permuted[:, mine]])
             of_arm.append({
                 "subject": one, "arm": arm, "metric": "two_way", "n": len(mine), "value": value,
-                "low": interval and interval[0], "high": interval and interval[1], "p": permutation_p(value, null),
+                "low": interval and interval[0], "high": interval and interval[1],
+                "p": permutation_p(value, null, widening=widening),
             })  # fmt: skip
         corrected = holm([row["p"] for row in of_arm])
         rows += [{**row, "p_holm": p} for row, p in zip(of_arm, corrected, strict=True)]
@@ -108,14 +113,25 @@ def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndar
     }
 
 
-def exchangeable(trials: Mapping[str, np.ndarray], blocked: bool) -> tuple[str, np.ndarray, np.ndarray]:
-    """What is exchanged (trials or blocks), the strata within which it is, and the unit of every trial."""
-    names = ("subject",) if blocked else ("subject", "fold")
-    strata = np.unique(np.stack([ranks(trials[name]) for name in names]), axis=1, return_inverse=True)[1]
-    if not blocked:
-        return "trials", strata, np.arange(len(strata))
-    units = np.unique(np.stack([ranks(trials["subject"]), trials["block"]]), axis=1, return_inverse=True)[1]
-    return "blocks", strata, units
+def exchangeable(trials: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The stratum and the unit of every trial; labels are exchanged between the units of a stratum."""
+    strata, units = (
+        np.unique(np.stack([ranks(trials["subject"]), trials[name]]), axis=1, return_inverse=True)[1].reshape(-1)
+        for name in ("fold", "unit")
+    )
+    return strata, np.unique(np.stack([strata, units]), axis=1, return_inverse=True)[1].reshape(-1)
+
+
+def _true_columns(name: str, of_trials: np.ndarray, known: Sequence[str]) -> np.ndarray:
+    """Number of each trial's image or concept among the known ones, (n_trials,); empty where none is known."""
+    column_of, labels = {label: column for column, label in enumerate(known)}, list(map(str, of_trials))
+    unknown = sorted(set(labels) - column_of.keys()) if known else []
+    if unknown or len(column_of) != len(known):
+        raise NeuroCanvasError(
+            f"{name}: trials may name known ones only, and these must be distinct; got {unknown[:1]}, and "
+            f"{len(known)} known, {len(column_of)} of them distinct."
+        )
+    return np.array([column_of[label] for label in labels if known], np.int64)
 
 
 def summarise(
@@ -125,24 +141,20 @@ def summarise(
     concepts: Mapping[str, str],
     settings: EvaluateSettings,
     *,
-    blocked: bool,
+    exchanged: str,
+    cross_validated: bool = False,
     cells: tuple[np.ndarray, np.ndarray, np.ndarray],
     rng: np.random.Generator,
     findings: Sequence[Finding] = (),
     values: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score every arm: the summary, and one row per arm and trial; `values` are scores of true pairs alone."""
-    true = {}
-    for name, known in (("stimulus", list(gallery)), ("concept", list(concepts))):
-        column_of, labels = {label: column for column, label in enumerate(known)}, list(map(str, trials[name]))
-        unknown = sorted(set(labels) - column_of.keys()) if known else []
-        if unknown or len(column_of) != len(known):
-            raise NeuroCanvasError(
-                f"{name}: trials may name known ones only, and these must be distinct; got {unknown[:1]}, and "
-                f"{len(known)} known, {len(column_of)} of them distinct."
-            )
-        true[name] = np.array([column_of[label] for label in labels if known], np.int64)
-    exchanged, strata, units = exchangeable(trials, blocked)
+    true = {
+        name: _true_columns(name, trials[name], known)
+        for name, known in (("stimulus", list(gallery)), ("concept", list(concepts)))
+    }
+    strata, units = exchangeable(trials)
+    widening = CROSS_VALIDATED["score"] if cross_validated else 1.0
     permuted = permutations(strata, units, settings.permutations, rng=rng)
     seed, within_cells = int(rng.integers(2**62)), permutations(cells[0], units, settings.permutations, rng=rng)
     n_way, subject = min(settings.n_way, len(gallery)), ranks(trials["subject"])
@@ -156,17 +168,19 @@ def summarise(
         "stimulus": (true["stimulus"], len(gallery), permuted), "concept": (true["concept"], len(concepts), permuted),
         "pixels": (cells[2], cells[1].shape[1], within_cells),
     }  # fmt: skip
-    exact = {"n_way": 1 / n_way, **{f"concept_top{k}": min(1.0, k / max(1, len(concepts))) for k in (1, 5)}}
     tables = {arm: score_tables(given, n_way) for arm, given in arms.items()}
-    scores, measured, nulls = _measure(tables, values, kinds, cells[1], exact, settings, resampled, seed)
-    n_units, least = len(np.unique(resampled[0])), smallest_p(strata, units, len(permuted))
-    found = [*findings, *[finding("blocked-design")] * blocked]
+    scores, measured, nulls = _measure(
+        tables, values, kinds, cells[1], settings, resampled, strata, subject, seed, widening
+    )
+    n_units, least = len(np.unique(resampled[0])), smallest_p(strata, units, true["stimulus"], len(permuted))
+    found = [*findings]
     found += [finding("few-units", n=n_units, unit=unit)] * (n_units < FEW_UNITS)
     found += [finding("coarse-p", least=least)] * (least > LARGE_SMALLEST_P)
     for arm, value in ((arm, of_arm["two_way"]["value"]) for arm, of_arm in measured.items()):
         if arm == "oracle" and value < LOW_ORACLE:
             found.append(finding("low-oracle", value=value))
-        if arm in ("shuffled", "mean") and (p := permutation_p(value, nulls[arm], two_sided=True)) <= 0.01:
+        p = permutation_p(value, nulls[arm], two_sided=True, widening=widening)
+        if arm in ("shuffled", "mean") and p <= 0.01:
             found.append(finding("floor-differs", arm=arm, value=value, p=p))
     of_one = resampled[0] if unit == "stimuli" else units  # resampled within a single subject
     names, seen_concepts = np.asarray(trials["subject"]).astype(str), np.asarray(trials["concept"])
@@ -185,7 +199,7 @@ def summarise(
                   for arm, given in scores.items()}
             for one in unique_names(names)
         },
-        "forest": forest(tables, true["stimulus"], trials["subject"], of_one, permuted, settings),
+        "forest": forest(tables, true["stimulus"], trials["subject"], of_one, permuted, settings, widening),
         "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
         "n_seeds": 1, "findings": listed(found),
     }  # fmt: skip
@@ -204,14 +218,16 @@ def _measure(
     values: Mapping[str, Mapping[str, np.ndarray]],
     kinds: Mapping[str, tuple[np.ndarray, int, np.ndarray]],
     partners: np.ndarray,
-    exact: Mapping[str, float],
     settings: EvaluateSettings,
     resampled: tuple[np.ndarray, np.ndarray],
+    strata: np.ndarray,
+    subject: np.ndarray,
     seed: int,
+    widening: float,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, dict[str, Any]]], dict[str, np.ndarray]]:
     """Scores of trials; value, interval, p, chance and place of each score; two-way means under permutations."""
     # `kinds` says what tables of images, concepts and pixels have: the true column, their width, and permutations.
-    shown = kinds["stimulus"][0]
+    shown, n_subjects = kinds["stimulus"][0], int(subject.max()) + 1
     other = (partners >= 0) & (shown[partners] != shown[:, None])
     scores: dict[str, dict[str, np.ndarray]] = {arm: {} for arm in tables}
     nulls, chance = dict[tuple[str, str], np.ndarray](), dict[tuple[str, str], float | None]()
@@ -224,8 +240,9 @@ def _measure(
         if not np.isfinite(scores[arm][metric]).all():
             raise NeuroCanvasError(f"arm {arm}, {metric}: NaN is not allowed; got it at a seen image.")
         nulls[arm, metric] = null_means(table, true, permuted)
-        chance[arm, metric] = float(nulls[arm, metric].mean())
-        if kind == "pixels":  # mean over trials, as the score is, of each trial's mean with other images
+        if kind != "pixels":
+            chance[arm, metric] = expected_score(table, true, strata)
+        else:  # mean over trials, as the score is, of each trial's mean with other images
             rows = other.any(axis=1)
             of_trials = np.where(other, table, 0).sum(axis=1)[rows] / other.sum(axis=1)[rows]
             chance[arm, metric] = float(of_trials.mean()) if rows.any() else None
@@ -234,28 +251,34 @@ def _measure(
     for arm, metric, of_arm in ((arm, *one) for arm, given in scores.items() for one in given.items()):
         known, null = METRICS.get(metric.partition("@")[0]), nulls.get((arm, metric))
         turn = -1 if known and known.better == "lower" else 1
-        low, high = bootstrap_interval(
+        low, high = mean_interval(
             turn * of_arm, resampled[0], strata=resampled[1], resamples=settings.resamples,
-            rng=np.random.default_rng(seed),
+            rng=np.random.default_rng(seed), share=known is not None and known.unit == SHARE, widening=widening,
         ) or (None, None)  # fmt: skip
         if low is not None and high is not None and turn < 0:
             low, high = -high, -low
-        fixed = known.chance if known and "@" not in metric else None
-        value = float(of_arm.mean())
+        fixed = known.chance if known and "@" not in metric and isinstance(known.chance, float) else None
+        value, at_chance = float(of_arm.mean()), chance.get((arm, metric), fixed)
         score = measured[arm][metric] = {
             "value": value,
             "low": low,
             "high": high,
-            "p": None if null is None else permutation_p(turn * value, turn * null),
-            "chance": exact.get(metric, fixed if isinstance(fixed, float) else chance.get((arm, metric))),
+            "p": None if null is None else permutation_p(turn * value, turn * null, widening=widening),
+            "chance": at_chance,
             "place": None,
         }
+        if n_subjects > 1 and null is not None and at_chance is not None:
+            means = np.bincount(subject, turn * (of_arm - at_chance)) / np.bincount(subject)
+            score["p_subjects"] = paired_permutation_p(
+                means, np.zeros(n_subjects), np.arange(n_subjects), rng=np.random.default_rng(seed),
+                count=settings.permutations,
+            )  # fmt: skip
         if {"shuffled", "oracle"} <= scores.keys():
             floor, ceiling = (float(scores[end][metric].mean()) for end in ("shuffled", "oracle"))
             score["place"] = (value - floor) / (ceiling - floor) if abs(ceiling - floor) >= TOLERANCE else None
         if arm in ("eeg", "given") and "shuffled" in scores:
             score["p_vs_shuffled"] = paired_permutation_p(
                 turn * of_arm, turn * scores["shuffled"][metric], resampled[0], rng=np.random.default_rng(seed),
-                count=settings.permutations,
+                count=settings.permutations, widening=widening,
             )  # fmt: skip
     return scores, measured, {arm: nulls[arm, "two_way"] for arm in scores}

@@ -14,8 +14,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.config import ClassifySettings
 from neurocanvas.data.eeg_imagenet import fine_groups, granularity_rows
-from neurocanvas.data.splits import Split, blocked_trials, groups
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.splits import Split, exchangeable_units
 from neurocanvas.decoder import Decoder
 from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file
@@ -67,14 +66,6 @@ def _split(run: RunFolder, subject: str, granularity: str, within: str) -> Split
     return split
 
 
-def _exchanged(pool: Trials, subject: str, rows: np.ndarray) -> np.ndarray:
-    """What permutations exchange as a whole: the block in a blocked design, else the trial."""
-    if not blocked_trials(pool[pool.column("subject") == subject]).any():
-        return rows
-    blocks = np.stack([groups(pool, "session")[rows], pool.column("block")[rows]], axis=1)
-    return np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1)
-
-
 def _make_decoder(run: RunFolder, model: str) -> Decoder:
     """The unfitted decoder of concepts that the settings describe."""
     settings, of_features, where = run.settings.classify, run.settings.features, run.settings.execution
@@ -113,7 +104,7 @@ def _classify(run: RunFolder, unit: tuple[str, str, str, str, str]) -> Path:
     path = run.folder / "classification" / where / f"{name}.npy"
     hashes = made_from(run, subject, decoder)[1] if decoder.takes == "features" else []
     key = artifacts.fingerprint(
-        "classify 4", decoder.encoder, _read_by(decoder, settings), run.settings.features, hashes,
+        "classify 5", decoder.encoder, _read_by(decoder, settings), run.settings.features, hashes,
         process_cache("classify", "trials", (run, subject), pool.fingerprint), [fold.fingerprint() for fold in folds],
     )  # fmt: skip
     if artifacts.is_cached(path, key):
@@ -162,7 +153,8 @@ def _classify(run: RunFolder, unit: tuple[str, str, str, str, str]) -> Path:
     if by_epoch[0]:
         accuracy["best_on_test"] = list(map(max, by_epoch))
     number_of_fold = np.repeat(np.arange(len(folds)), sizes)
-    columns = [pool.column("order")[tests], np.concatenate(true), number_of_fold, _exchanged(pool, subject, tests)]
+    units = np.concatenate([exchangeable_units(pool, fold)[1] for fold in folds])
+    columns = [pool.column("order")[tests], np.concatenate(true), number_of_fold, units]
     artifacts.write_array(path, np.column_stack([*columns, np.concatenate(scores)]).astype(np.float32), key, {
         **sidecar,
         "columns": [*COLUMNS, "scores of concepts"],

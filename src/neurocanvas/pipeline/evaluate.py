@@ -26,8 +26,8 @@ from neurocanvas.audit.variants import (
 )
 from neurocanvas.audit.verdict import GIVEN
 from neurocanvas.config import EvaluateSettings
-from neurocanvas.data.splits import blocked_trials
-from neurocanvas.data.trials import ranks, without_signal
+from neurocanvas.data.splits import EXCHANGED, exchangeable_units
+from neurocanvas.data.trials import ranks
 from neurocanvas.decoder import Decoder
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option, csv_text
 from neurocanvas.evaluation import feature_networks, pixels
@@ -36,9 +36,9 @@ from neurocanvas.evaluation.identification import similarity, two_way_table
 from neurocanvas.evaluation.metrics import METRICS, NOT_COMPUTED
 from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, CENTRINGS, retrieve
 from neurocanvas.evaluation.set_metrics import diversity, fid, inception_score, kid
-from neurocanvas.evaluation.statistics import OTHERS, bootstrap_interval, draw_cells
+from neurocanvas.evaluation.statistics import OTHERS, draw_cells, mean_interval
 from neurocanvas.evaluation.summary import MANY_SUBJECTS, exchangeable, semantic_order, summarise
-from neurocanvas.findings import Finding, read_findings
+from neurocanvas.findings import Finding, finding, read_findings
 from neurocanvas.generation.arms import derangement
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.generate import read_manifest
@@ -78,6 +78,8 @@ class ImagePairs:
     size: tuple[int, int] | None = None  # for the comparison; None: as the images are
     trials: dict[str, np.ndarray] = field(default_factory=dict)
     blocked: bool = False
+    exchanged: str = "trials"
+    cross_validated: bool = False  # whether tested trials of one fold train another
     names: Sequence[str] = ()  # of the gallery
     concepts: Mapping[str, str] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
@@ -363,7 +365,6 @@ def explain(run: RunFolder) -> tuple[list[Path], dict[str, Scores]]:
         if not decoders:
             continue
         values, shown = read_inputs(run, subject, decoders[0]), np.searchsorted(run.stimuli, pool.column("image"))
-        blocked = bool(blocked_trials(pool).any())
         for decoder, split in zip(decoders, run.split(subject).folds, strict=True):
             decoder.set_params(device=run.settings.execution.device)
             features, rows, _ = select_inputs(values, pool, split.test, run.settings.split.average_test)
@@ -383,8 +384,8 @@ def explain(run: RunFolder) -> tuple[list[Path], dict[str, Scores]]:
             for group, drops in _importance(decoder, np.asarray(features), training_mean, targets, true, rng).items():
                 lost.setdefault(group, []).append(drops)
             subjects.append(np.full(len(true), subject))
-            units = np.unique(pool.column("block")[rows], return_inverse=True)[1] if blocked else np.arange(len(rows))
-            exchanged.append(n_trials + units)
+            units = np.unique(exchangeable_units(pool, split)[1], return_inverse=True)[1]
+            exchanged.append(n_trials + units[np.searchsorted(split.test, rows)])
             n_trials += len(rows)
     scores = {"retrieval": _over_folds(retrieved), "diversity": _over_folds(diverse)}
     if not subjects:
@@ -395,7 +396,7 @@ def explain(run: RunFolder) -> tuple[list[Path], dict[str, Scores]]:
     lines: list[Sequence[Any]] = [("kind", "group", "name", "drop", "low", "high")]
     for group, drops_of_folds in lost.items():
         drops = np.concatenate(drops_of_folds)
-        interval = bootstrap_interval(drops, units, strata=strata, rng=np.random.default_rng(0))
+        interval = mean_interval(drops, units, strata=strata, rng=np.random.default_rng(0))
         lines.append((*group, float(drops.mean()), *(interval or (np.nan, np.nan))))
     path = run.folder / "scores" / "importance.csv"
     artifacts.write_text(path, csv_text(lines))
@@ -509,7 +510,7 @@ def evaluate(run: RunFolder) -> list[Path]:
     settings, folder = run.settings.evaluate, run.folder / "scores"
     pairs = _read_elsewhere(run) if settings.against else _read_images(run)
     trials, concepts = pairs.trials, pairs.concepts
-    _, strata, units = exchangeable(trials, pairs.blocked)
+    strata, units = exchangeable(trials)
     # no other random stream has the seed of the cells
     cells = draw_cells(strata, units, rng=np.random.default_rng([settings.seed, 1]))
     prompts = [prompt(name) for name in concepts.values()]
@@ -522,8 +523,9 @@ def evaluate(run: RunFolder) -> list[Path]:
         for arm, of_arm in tables.items():
             compared["values"][arm][f"upper_half@{variant}"] = upper_half(of_arm["concept"], true, variant)
     summary, rows = summarise(
-        tables, trials, pairs.names, concepts, settings, blocked=pairs.blocked, cells=cells,
-        rng=np.random.default_rng(settings.seed), findings=pairs.findings, values=compared["values"],
+        tables, trials, pairs.names, concepts, settings, exchanged=pairs.exchanged,
+        cross_validated=pairs.cross_validated, cells=cells, rng=np.random.default_rng(settings.seed),
+        findings=[*pairs.findings, *[finding("blocked-design")] * pairs.blocked], values=compared["values"],
     )  # fmt: skip
     paths, explained = ([], {}) if settings.against else explain(run)
     for arm, name in (("eeg", "predictions"), ("oracle", "targets")):
@@ -576,17 +578,22 @@ def _read_images(run: RunFolder) -> ImagePairs:
     gallery, names = sorted(set(first["stimulus"])), run.dataset[1].names
     trials = {name: np.array(first[name].tolist()) for name in (*trial_names, "stimulus", "concept")}
     sidecars = {subject: artifacts.read_sidecar(run.path("predictions", subject)) for subject in dict(pairs)}
-    folds = {
-        subject: dict(zip(sidecar["trials"], sidecar["folds"], strict=True)) for subject, sidecar in sidecars.items()
+    tested = {
+        (subject, trial): (0 if sidecar["exchanged"] == "blocks" else fold, unit)
+        for subject, sidecar in sidecars.items()
+        for trial, fold, unit in zip(sidecar["trials"], sidecar["folds"], sidecar["units"], strict=True)
     }
     trials["block"] = np.array([run.subjects[subject].column("block")[trial] for subject, trial in pairs])
-    trials["fold"] = np.array([folds[subject][trial] for subject, trial in pairs])
+    trials["fold"], trials["unit"] = np.array([tested[pair] for pair in pairs]).T
     return ImagePairs(
         {arm: np.array([images / files[arm, subject, trial] for subject, trial in pairs]) for arm in arms},
         np.array([images / "seen" / f"{stimulus}.png" for stimulus in gallery]),
         np.searchsorted(gallery, trials["stimulus"]),
         trials=trials,
         blocked=any(sidecar["blocked"] for sidecar in sidecars.values()),
+        cross_validated=run.settings.split.protocol == "leave-subject-out"
+        or any(len({*sidecar["folds"]}) > 1 for sidecar in sidecars.values()),
+        exchanged=min((sidecar["exchanged"] for sidecar in sidecars.values()), key=EXCHANGED.index),
         names=gallery,
         concepts={concept: names[concept] for concept in sorted(set(first["concept"]))},
         findings=[finding for sidecar in sidecars.values() for finding in read_findings(sidecar["findings"])],
@@ -595,7 +602,7 @@ def _read_images(run: RunFolder) -> ImagePairs:
 
 def _read_elsewhere(run: RunFolder) -> ImagePairs:
     """Find the images of a folder, and the seen ones in another folder."""
-    from neurocanvas.audit.external import choose_size, read_pairing
+    from neurocanvas.audit.external import choose_size, presentations_of, read_pairing
 
     settings = run.settings.evaluate
     if (run.folder / "predictions").is_dir():
@@ -607,7 +614,15 @@ def _read_elsewhere(run: RunFolder) -> ImagePairs:
     size, notes = choose_size(pairing)
     common = os.path.commonpath([path.parent for path in pairing.gallery])
     names = [path.relative_to(common).as_posix() for path in pairing.gallery]
-    trials, blocked = _columns(pairing.columns, np.array(names)[pairing.seen])
+    shown, n = np.array(names)[pairing.seen], len(pairing.images)
+    columns, blocked = presentations_of(table, pairing.columns, shown)
+    trials = {
+        "subject": np.asarray(pairing.columns.get("subject", np.full(n, "0"))), "trial": np.arange(n),
+        "stimulus": shown, "concept": np.asarray(pairing.columns.get("concept", np.full(n, ""))),
+        "fold": np.zeros(n, np.int64), "block": columns["block"],
+        "unit": columns["block"] if blocked else ranks(shown),
+    }  # fmt: skip
+    repeated = len({*zip(trials["subject"], shown, strict=True)}) < n
     arms, rng = {GIVEN: np.array([path.absolute() for path in pairing.images])}, np.random.default_rng(settings.seed)
     by_subject = [np.flatnonzero(trials["subject"] == subject) for subject in np.unique(trials["subject"])]
     if min(map(len, by_subject)) > 1:  # as the floor, every trial gets another image of its subject
@@ -616,31 +631,9 @@ def _read_elsewhere(run: RunFolder) -> ImagePairs:
             arms["shuffled"][rows] = arms[GIVEN][rows[derangement(trials["stimulus"][rows], rng=rng)]]
     return ImagePairs(
         arms, np.array([path.absolute() for path in pairing.gallery]), np.asarray(pairing.seen), size, trials, blocked,
-        names, {str(name): str(name) for name in np.unique(trials["concept"]) if name}, [*pairing.findings, *notes],
+        "blocks" if blocked else "images" if repeated else "trials", False, names,
+        {str(name): str(name) for name in np.unique(trials["concept"]) if name}, [*pairing.findings, *notes],
     )  # fmt: skip
-
-
-def _columns(columns: Mapping[str, np.ndarray], stimuli: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
-    """Trial columns for the statistics, and whether concepts came in blocks; an unknown column is constant."""
-    n, constant = len(stimuli), np.zeros(len(stimuli), np.int64)
-    trials = {
-        "subject": np.asarray(columns.get("subject", np.full(n, "0"))).astype(str),
-        "trial": np.arange(n), "fold": constant, "stimulus": stimuli,
-        "concept": np.asarray(columns.get("concept", np.full(n, ""))),
-        "block": np.unique(columns["block"], return_inverse=True)[1] if "block" in columns else constant.copy(),
-    }  # fmt: skip
-    if "concept" not in columns or not {"block", "order"} & columns.keys():
-        return trials, False
-    try:
-        order = np.asarray(columns["order"]).astype(float) if "order" in columns else trials["block"]
-    except ValueError as error:
-        raise NeuroCanvasError(f"pairing table: the column order must hold numbers ({error}).") from error
-    if "block" not in columns:  # the contiguous runs of one concept
-        recorded = np.lexsort([order, trials["subject"]])
-        changes = trials["concept"][recorded][1:] != trials["concept"][recorded][:-1]
-        trials["block"][recorded[1:]] = np.cumsum(changes)
-    table = {name: trials[name] for name in ("subject", "block", "concept")}
-    return trials, bool(blocked_trials(without_signal({**table, "order": ranks(order)})).any())
 
 
 def _write_scores(

@@ -13,7 +13,7 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.config import ARCHITECTURES
-from neurocanvas.data.splits import blocked_trials, groups
+from neurocanvas.data.splits import EXCHANGED, blocked_trials, exchangeable_units, groups
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, load_decoder, project
 from neurocanvas.encoders import find_encoder
@@ -268,7 +268,7 @@ def _predict(run: RunFolder, subject: str) -> Path:
     read, sources = made_from(run, subject, decoders[0])
     path = run.path("predictions", subject)
     hashes = [sidecar["sha256"] for sidecar in sidecars]
-    inputs = artifacts.fingerprint("predict 3", hashes, [fold.fingerprint() for fold in folds_of], sources, average)
+    inputs = artifacts.fingerprint("predict 4", hashes, [fold.fingerprint() for fold in folds_of], sources, average)
     if artifacts.is_cached(path, inputs):
         return path
     values = read_inputs(run, subject, decoders[0])
@@ -276,6 +276,11 @@ def _predict(run: RunFolder, subject: str) -> Path:
     of_subject = np.flatnonzero(pool.column("subject") == subject)
     rows = np.searchsorted(of_subject, np.concatenate([trials for _, trials, _ in tests]))  # in the subject's table
     folds = np.repeat(np.arange(len(tests)), [len(trials) for _, trials, _ in tests])
+    kinds, units = zip(*(exchangeable_units(pool, fold) for fold in folds_of), strict=True)
+    units = np.concatenate([
+        of_fold[np.searchsorted(fold.test, trials)]
+        for of_fold, fold, (_, trials, _) in zip(units, folds_of, tests, strict=True)
+    ])  # fmt: skip
     order = np.argsort(rows, kind="stable")
     # shrinkage of predictions is measured on validation trials, averaged as the test trials are
     prediction_sds = [
@@ -299,7 +304,8 @@ def _predict(run: RunFolder, subject: str) -> Path:
         "encoder": sidecars[0].get("encoder", "mlp_sd"), "device": decoders[0].device_, "precision": "float32",
         "decoders": [[path.relative_to(run.folder).as_posix(), sha] for path, sha in zip(models, hashes, strict=True)],
         "known": [np.unique(seen[fold.joined().train]).tolist() for fold in folds_of],
-        "trials": rows[order].tolist(), "folds": folds.tolist(),
+        "trials": rows[order].tolist(), "folds": folds.tolist(), "units": units[order].tolist(),
+        "exchanged": min(kinds, key=EXCHANGED.index),
         "gains": [gain(model.basis_.target_sd, sd) for model, sd in zip(decoders, prediction_sds, strict=True)],
         "blocked": bool(blocked_trials(run.subjects[subject]).any()), "findings": listed(findings),
     }, [*read, *models])  # fmt: skip

@@ -92,8 +92,8 @@ SENTENCES: dict[str, str] = {
     "prompts, or the judge cannot recognise them. A low eeg score is not informative.",
     "floor-differs": "The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), although "
     "it uses no information on the trial: the images leak through another route.",
-    "best-out-of-reach": "No † is possible: with {models} models and {subjects} subjects, p is at least {least:3} "
-    "after Holm's correction, which is not below .05.",
+    "best-out-of-reach": "No † is possible: with {models} models and {subjects} subjects, p is at least {least:3}, "
+    "which is not below .05.",
     "paired-by-name": "Paired by name: both folders have the same {n} file names.",
     "paired-by-table": "Paired by {table}: {n} rows.",
     "columns-unread": "Unknown columns were ignored: {columns}.",
@@ -104,6 +104,7 @@ SENTENCES: dict[str, str] = {
     "pairs-missing": "The pairing table {path} is missing, so block and presentation order are unknown.",
     "rows-differ": "{source} has {rows} rows, but {scored} images were scored; run `neurocanvas evaluate` again.",
     "unseen-answers": "{n} of the predicted concepts do not occur in test trials.",
+    "rows-of-trials": "{rows} test rows are {trials} trials: rows of one trial (windows, samples, seeds) are one unit.",
     "pooled-training": "All rows with split = train are assumed to be in the training set of every subject.",
     "pictures-by-name": "Images were compared by name, not by the bytes of their files, which `neurocanvas caption` "
     "records.",

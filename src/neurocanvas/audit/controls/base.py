@@ -10,7 +10,7 @@ import numpy as np
 from neurocanvas.audit.controls.inputs import ControlInputs, shrinkage_lda
 from neurocanvas.evaluation.statistics import (
     SIGNIFICANT,
-    bootstrap_interval,
+    mean_interval,
     null_means,
     paired_permutation_p,
     permutation_p,
@@ -101,7 +101,7 @@ def above_chance(
     """Accuracy above chance of answers, (n_tested,) or (n_repeats, n_tested), with its interval, for a known p."""
     above = (np.atleast_2d(named) == inputs.labels[inputs.tested]).mean(axis=0) - chance
     units, resamples = inputs.units[inputs.tested], inputs.permutations + 1
-    low, high = bootstrap_interval(above, units, rng=rng, resamples=resamples) or NO_INTERVAL
+    low, high = mean_interval(above, units, rng=rng, resamples=resamples) or NO_INTERVAL
     effect, real = float(above.mean()), float(inputs.hits.mean()) - chance
     share = effect / real if real > 0 else float("nan")
     return ControlResult(effect, low, high, p, p <= SIGNIFICANT, share, {"accuracy": effect + chance, "chance": chance})
@@ -112,7 +112,7 @@ def lost(
 ) -> ControlResult:
     """Test whether a correction costs more than `TOLERATED_SHARE` of the accuracy above chance; hits, (n,)."""
     p = paired_permutation_p(before - after, TOLERATED_SHARE * (before - chance), units, rng=rng, count=count)
-    low, high = bootstrap_interval(before - after, units, rng=rng, resamples=count + 1) or NO_INTERVAL
+    low, high = mean_interval(before - after, units, rng=rng, resamples=count + 1) or NO_INTERVAL
     effect, excess = float(np.mean(before - after)), float(np.mean(before) - chance)
     details = {"accuracy_before": float(np.mean(before)), "accuracy_after": float(np.mean(after)), "chance": chance}
     return ControlResult(
@@ -133,7 +133,7 @@ def survives(
     """Test whether a surrogate is above chance and keeps more than `LARGE_SHARE` of the real excess; scores, (n,)."""
     excess, preserved = real - chances[0], surrogate - chances[1]
     p = paired_permutation_p(preserved, LARGE_SHARE * excess, units, rng=rng, count=count)
-    low, high = bootstrap_interval(preserved, units, rng=rng, resamples=count + 1) or NO_INTERVAL
+    low, high = mean_interval(preserved, units, rng=rng, resamples=count + 1) or NO_INTERVAL
     p = max(p, above_chance_p)
     share = float(preserved.mean() / excess.mean()) if excess.mean() > 0 else float("nan")
     return ControlResult(float(preserved.mean()), low, high, p, p <= SIGNIFICANT, share, {

@@ -26,7 +26,7 @@ from neurocanvas.audit.controls.time import (
     leave_block_out,
 )
 from neurocanvas.errors import check_option
-from neurocanvas.evaluation.statistics import bootstrap_interval, holm
+from neurocanvas.evaluation.statistics import holm, mean_interval
 from neurocanvas.findings import Finding, finding, read_findings
 
 
@@ -249,7 +249,7 @@ def _join(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[s
     times, is_shown = sum(row["fired"] for row in computed), p is not None and p <= SIGNIFICANT
     most = 2 * times > len(computed)
     fired = most and is_shown if CONTROLS[rows[0]["control"]].by_p else most or not is_shown
-    interval = bootstrap_interval(effects, np.arange(len(effects)), rng=rng) if len(effects) > 1 else None
+    interval = mean_interval(effects, np.arange(len(effects)), rng=rng) if len(effects) > 1 else None
     low, high = interval or (None, None)
     same = all(row["notes"] == computed[0]["notes"] for row in computed)
     return {

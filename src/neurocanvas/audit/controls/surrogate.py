@@ -21,7 +21,7 @@ from neurocanvas.audit.controls.base import (
     survives,
 )
 from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened
-from neurocanvas.evaluation.statistics import bootstrap_interval, paired_permutation_p
+from neurocanvas.evaluation.statistics import mean_interval, paired_permutation_p
 from neurocanvas.findings import finding
 from neurocanvas.targets.pretrained import batches
 
@@ -157,7 +157,7 @@ def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Contr
         details |= {f"{name}_difference": float(np.mean(eeg - null)), f"{name}_p": p_values[name]}
     hardest = max(p_values, key=lambda name: p_values[name])
     p, difference = p_values[hardest], eeg - arms[hardest]
-    low, high = bootstrap_interval(difference, units, rng=rng, resamples=inputs.permutations + 1) or NO_INTERVAL
+    low, high = mean_interval(difference, units, rng=rng, resamples=inputs.permutations + 1) or NO_INTERVAL
     return ControlResult(
         float(difference.mean()), low, high, p, fired=p > SIGNIFICANT, details=details,
         note=finding("hardest-arm", arm=hardest),
