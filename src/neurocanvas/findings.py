@@ -80,7 +80,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "whole-set": ("info", "step"),
     "whole-set-beside": ("info", "rules alone"),
     "p-out-of-reach": ("info", "units least"),
-    "neighbours": ("info", "model distance expected"),
+    "neighbours": ("info", "model share expected p"),
     "shared": ("info", "column shared values"),
     "sharing-unknown": ("info", "column"),
     # reasons why a control is not testable

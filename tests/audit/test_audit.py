@@ -12,6 +12,7 @@ from neurocanvas.audit.overlap import (
     answer_scores,
     audit_cases,
     block_answers,
+    group_errors,
     neighbour_errors,
     overlaps,
 )
@@ -126,26 +127,35 @@ def test_the_block_alone_names_the_concept_where_blocks_hold_one():
     assert rows.tolist() == [2, 4, 5, 6] and named.tolist() == [1, 2, -1, -1] and inside == 0.5
 
 
-@pytest.mark.parametrize("planted", [True, False])
-def test_errors_on_neighbours_are_found_where_they_are_planted_only(planted):
-    p = []
-    for seed in range(20 if planted else 60):
-        rng = np.random.default_rng(seed)
-        columns, split = table("block", rng)
-        true = columns["concept"][split["test"]]
-        step = np.where(rng.random(len(true)) < 0.5, 1, -1) if planted else rng.integers(1, N_CONCEPTS, len(true))
-        named = np.clip(true + step, 0, N_CONCEPTS - 1) if planted else (true + step) % N_CONCEPTS
-        said = neighbour_errors(columns, split["test"], named, rng=rng, count=99)
-        p.append(said["p"])
-        assert not planted or said["distance"] < said["expected"]
-    assert np.mean(np.array(p) < 0.05) >= 0.9 if planted else np.sum(np.array(p) < 0.05) <= 8  # of 60, binomial .999
+@pytest.mark.parametrize(("planted", "least", "most"), [(0.2, 19, 20), (0.0, 0, 5)])
+def test_errors_next_door_are_found_where_they_are_planted_only(planted, least, most):
+    """80 blocks; of the wrong answers a share names the concept of the block before or after."""
+    alarms, block = 0, np.repeat(np.arange(80), 10)
+    for rng in map(np.random.default_rng, range(20)):
+        beside = np.clip(block + rng.choice([-1, 1], len(block)), 0, 79)
+        wrong = np.where(rng.random(len(block)) < planted, beside, rng.integers(80, size=len(block)))
+        named = np.where(rng.random(len(block)) < 0.5, block, wrong)
+        near = neighbour_errors(block, block, np.zeros_like(block), named, rng=rng)
+        alarms += near["p"] < 0.05
+        assert near["errors"] == np.sum(named != block) and (not planted or near["share"] > 4 * near["expected"])
+    assert least <= alarms <= most
 
 
-def test_neighbours_need_an_order_and_errors():
-    one, rng = case(), np.random.default_rng(0)
-    rows, concept = one.answers[0].rows, one.columns["concept"]
-    assert neighbour_errors({"concept": concept}, rows, one.answers[0].predicted, rng=rng) is None
-    assert neighbour_errors(one.columns, rows, concept[rows], rng=rng) is None
+def test_errors_within_groups_are_counted_beside_what_is_expected():
+    rng, concept = np.random.default_rng(0), np.repeat(np.arange(16), 20)
+    group = np.arange(16) // 4
+    within = concept // 4 * 4 + rng.integers(4, size=len(concept))
+    alike, anywhere = (group_errors(concept, named, group, rng=rng) for named in (within, rng.permutation(concept)))
+    assert alike["share"] == 1 and alike["expected"] == pytest.approx(3 / 15, abs=0.02) and alike["p"] < 0.01
+    assert anywhere["share"] == pytest.approx(3 / 15, abs=0.06) and anywhere["p"] > 0.05
+    assert group_errors(concept, within, np.full(16, -1), rng=rng) is None, "groups are unknown"
+
+
+def test_errors_next_door_need_blocks_an_order_and_errors():
+    assert found(case())["results"][0]["neighbours"] is None
+    assert found(case("block", columns={"order": None}))["results"][0]["neighbours"] is None
+    assert found(case("block", right=1.0))["results"][0]["neighbours"] is None
+    assert found(case("block", right=0.0))["results"][0]["neighbours"]["errors"] > 10
 
 
 def pictures(value=0.8, low=0.7, p=0.001, floor=0.5, **changes):

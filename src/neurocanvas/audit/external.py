@@ -39,7 +39,7 @@ NEEDED = ("true", "predicted")
 # Columns of a table of predictions that are read; a finding names the others.
 READ = (
     *NEEDED, "split", "subject", "session", "run", "block", "order", "trial", "stimulus", "picture", "sha256",
-    "transductive",
+    "group", "transductive",
 )  # fmt: skip
 PURPOSE = "predictions: one row per trial with the columns true and predicted"
 NOT_TRANSDUCTIVE = ("", "0", "0.0", "no", "false", "none", "nan")
@@ -251,7 +251,14 @@ def table_case(
         findings.append(finding("unseen-answers", n=len(unseen)))
     if "subject" in table and table["subject"].nunique() > 1:
         findings.append(finding("pooled-training"))
-    return AuditInput(path.name, columns, [rows], blocked, [answers], findings=tuple(findings))
+    group = None
+    if "group" in table:
+        group, of_concept = np.full(len(names), -1), table[(table["group"] != "") & (table["true"] != "")]
+        for name, groups in of_concept.groupby("true")["group"]:
+            if groups.nunique() > 1:
+                raise NeuroCanvasError(f"{path}: group: concept {name!r} is in {groups.nunique()} groups; keep one.")
+        group[names.get_indexer(of_concept["true"])] = pd.factorize(of_concept["group"])[0]
+    return AuditInput(path.name, columns, [rows], blocked, [answers], group, findings=tuple(findings))
 
 
 def _units(

@@ -50,49 +50,48 @@ def block_answers(
 
 
 def neighbour_errors(
-    columns: Mapping[str, np.ndarray],
-    rows: np.ndarray,
-    predicted: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    count: int = 499,
-) -> dict[str, float] | None:
-    """Test by cyclic shifts whether wrong answers name concepts recorded nearby; None with too few errors."""
-    # Shifts keep what makes neighbouring answers alike. They cannot tell apart errors between concepts that are alike
-    # and were recorded one after the other: those are near for either reason.
-    concept = columns["concept"]
-    errors = int((predicted != concept[rows]).sum())
-    if "order" not in columns or errors < FEW_ERRORS:
-        return None
-    order, session = columns["order"], columns.get("session", np.zeros(len(concept), np.int64))
-    recorded = np.lexsort([order[rows], session[rows]])
-    rows, named = rows[recorded], predicted[recorded]
-    # trials from each row to the nearest trial of every concept in its session; NaN if none
-    distances = np.full((len(rows), max(concept.max(), named.max()) + 1), np.nan)
-    for number in np.unique(session[rows]):
-        trials = np.flatnonzero((session == number) & (concept >= 0))
-        position = np.full(len(concept), -1)
-        position[trials[np.argsort(order[trials], kind="stable")]] = np.arange(len(trials))
-        tested = np.flatnonzero(session[rows] == number)
-        at = position[rows[tested]]
-        for label in np.unique(concept[trials]):
-            shown = np.sort(position[trials[concept[trials] == label]])
-            after = np.searchsorted(shown, at)
-            beside = np.stack([shown[np.maximum(after - 1, 0)], shown[np.minimum(after, len(shown) - 1)]])
-            distances[tested, label] = np.abs(beside - at).min(axis=0)
+    concept: np.ndarray, block: np.ndarray, session: np.ndarray, predicted: np.ndarray, *, rng: np.random.Generator,
+    count: int = 999,
+) -> dict[str, float] | None:  # fmt: skip
+    """Whether wrong answers name the concept of the block before or after, by cyclic shifts of whole blocks.
 
-    def mean_distance(shift: int) -> float:
-        shifted = np.roll(named, shift)
-        wrong = distances[np.arange(len(rows)), shifted][(shifted != concept[rows]) & (shifted >= 0)]
-        return float(np.nanmean(wrong)) if np.isfinite(wrong).any() else np.nan
-
-    observed = mean_distance(0)
-    null = np.array([mean_distance(int(shift)) for shift in rng.permutation(np.arange(1, len(rows)))[:count]])
-    null = null[np.isfinite(null)]
-    if not len(null) or not np.isfinite(observed):
+    Arrays in recorded order, (n_trials,); `predicted` is -1 where a trial is not tested. None with too few errors.
+    """
+    # Correct answers are dropped before blocks are shifted: each block takes the errors of another one, less those that
+    # would be right there. Errors between concepts that are alike and were recorded one after the other look the same.
+    starts = np.flatnonzero(np.concatenate([[True], (block[1:] != block[:-1]) | (session[1:] != session[:-1])]))
+    number = np.repeat(np.arange(len(starts)), np.diff([*starts, len(block)]))
+    shown, in_session = concept[starts], session[starts]
+    near = np.zeros((len(starts), max(concept.max(), predicted.max()) + 1), dtype=bool)
+    beside = np.flatnonzero(in_session[1:] == in_session[:-1])
+    near[beside, shown[beside + 1]] = near[beside + 1, shown[beside]] = True
+    near[np.arange(len(starts)), shown] = False
+    wrong = (predicted >= 0) & (predicted != concept)
+    errors = np.zeros(near.shape, dtype=np.int64)
+    np.add.at(errors, (number[wrong], predicted[wrong]), 1)
+    tested = np.flatnonzero(np.bincount(number[predicted >= 0], minlength=len(starts)))
+    if wrong.sum() < FEW_ERRORS or len(tested) < 3:
         return None
-    p = permutation_p(-observed, -null)
-    return {"distance": observed, "expected": float(null.mean()), "p": p, "errors": errors}
+    groups = [np.flatnonzero(in_session[tested] == one) for one in np.unique(in_session[tested])]
+
+    def share(source: np.ndarray) -> float:
+        moved = errors[tested[source]].copy()
+        moved[np.arange(len(tested)), shown[tested]] = 0
+        return float(moved[near[tested]].sum() / max(1, moved.sum()))
+
+    ways = float(np.prod([float(len(rows)) for rows in groups]))
+    single = len(groups) == 1 and ways <= count + 1
+    null = []
+    for shift in range(1, int(ways)) if single else range(count):
+        source = np.arange(len(tested))
+        for rows in groups:
+            source[rows] = np.roll(rows, shift if single else int(rng.integers(len(rows))))
+        null.append(share(source))
+    observed = share(np.arange(len(tested)))
+    return {
+        "share": observed, "expected": float(np.mean(null)), "p": permutation_p(observed, np.array(null)),
+        "errors": int(wrong.sum()),
+    }  # fmt: skip
 
 
 PARTS = ("pretrain", "train", "val", "test", "gallery")
@@ -133,6 +132,7 @@ class AuditInput:
     splits: Sequence[Mapping[str, np.ndarray]]  # rows of every part, one mapping per fold and subject
     blocked: np.ndarray | None  # (n_trials,), whether the session came in blocks; None: unknown
     answers: Sequence[Predictions] = ()
+    group: np.ndarray | None = None  # semantic group of every concept, (n_concepts,); -1: unknown
     scores: Sequence[Mapping[str, Any]] = ()  # results tested elsewhere, with the keys of `answer_scores`
     findings: tuple[Finding, ...] = ()
     transductive: Mapping[str, str] = field(default_factory=dict)  # `rules` that are so beside the results, `alone`
@@ -233,6 +233,46 @@ def _needed(hits: np.ndarray, n: int) -> int | None:
     return needed if needed <= n else None
 
 
+def group_errors(
+    concept: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, rng: np.random.Generator, count: int = 999
+) -> dict[str, float] | None:
+    """Whether wrong answers stay within the semantic group of the concept, by permuting groups among concepts.
+
+    `concept` and `predicted` are (n_trials,); `group` is that of each concept, (n_concepts,), -1 where unknown.
+    """
+    wrong = np.flatnonzero((predicted != concept) & (group[concept] >= 0) & (group[predicted] >= 0))
+    known = np.flatnonzero(group >= 0)
+    if len(wrong) < FEW_ERRORS or len(np.unique(group[known])) < 2:
+        return None
+    table = np.zeros((len(group), len(group)))
+    np.add.at(table, (concept[wrong], predicted[wrong]), 1)
+    table = table[np.ix_(known, known)] / len(wrong)
+
+    def share(groups: np.ndarray) -> float:
+        return float(table[groups[:, None] == groups].sum())
+
+    null = np.array([share(rng.permutation(group[known])) for _ in range(count)])
+    observed = share(group[known])
+    p = permutation_p(observed, null)
+    return {"share": observed, "expected": float(null.mean()), "p": p, "errors": len(wrong)}
+
+
+def _next_door(case: AuditInput, model: Predictions, rng: np.random.Generator) -> dict[str, float] | None:
+    """Errors next door of one model's answers; None unless the design is blocked."""
+    columns = case.columns
+    if case.blocked is None or not case.blocked[model.rows].all() or not {"order", "block"} <= columns.keys():
+        return None
+    predicted, n = np.full(len(columns["concept"]), -1), len(columns["concept"])
+    predicted[model.rows] = model.predicted
+    session = ranks(columns.get("session", np.zeros(n, np.int64))) + n * ranks(
+        columns.get("subject", np.zeros(n, np.int64))
+    )
+    shown = np.flatnonzero(case.blocked & (columns["block"] >= 0))
+    recorded = shown[np.lexsort([columns["order"][shown], session[shown]])]
+    of_columns = (columns[name][recorded] for name in ("concept", "block"))
+    return neighbour_errors(*of_columns, session[recorded], predicted[recorded], rng=rng)
+
+
 def audit_cases(source: str, cases: Sequence[AuditInput], *, rng: np.random.Generator) -> dict[str, Any]:
     """Count, test and conclude for every case; the verdict is the gravest of them."""
     if not cases:
@@ -244,8 +284,10 @@ def audit_cases(source: str, cases: Sequence[AuditInput], *, rng: np.random.Gene
         if case.answers:
             scored = answer_scores(case.answers, concept, case.columns.get("subject", no_groups), rng=rng)
             for result, model in zip(scored, case.answers, strict=True):
-                near = neighbour_errors(case.columns, model.rows, model.predicted, rng=rng)
-                results.append({**result, "neighbours": near})
+                group = None if case.group is None else group_errors(
+                    concept[model.rows], model.predicted, case.group, rng=rng
+                )  # fmt: skip
+                results.append({**result, "neighbours": _next_door(case, model, rng), "group": group})
         rows = {part: [split[part] for split in case.splits if len(split.get(part, ()))] for part in PARTS}
         counts = {part: len(np.unique(np.concatenate(splits))) for part, splits in rows.items() if splits}
         tested = np.concatenate([np.empty(0, np.int64), *rows["test"]])

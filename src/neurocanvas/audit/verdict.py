@@ -57,9 +57,9 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
         cannot.append(finding("p-out-of-reach", units=result["n_units"], least=result["least_p"]))
     near = [result for result in results if result.get("neighbours")]
     adjusted = holm([result["neighbours"]["p"] for result in near])
-    for result in [result for result, p in zip(near, adjusted, strict=True) if p < SIGNIFICANT][:1]:
-        numbers = {name: result["neighbours"][name] for name in ("distance", "expected")}
-        cannot.append(finding("neighbours", model=result["model"], **numbers))
+    for result, p in [(result, p) for result, p in zip(near, adjusted, strict=True) if p < SIGNIFICANT][:1]:
+        numbers = {name: result["neighbours"][name] for name in ("share", "expected")}
+        cannot.append(finding("neighbours", model=result["model"], **numbers, p=p))
     claim = {
         "block-confounded": "tells-blocks", "block-unknown": "tells-blocks", "unchecked": "goes-with-seen",
         "unchecked-pictures": "goes-with-seen", "same-order": "goes-with-seen",

@@ -82,9 +82,10 @@ def trial_scores(scores: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
 
 def describe_answers(scores: np.ndarray, true: np.ndarray, folds: np.ndarray) -> dict[str, float]:
     """Chance under the test set's own frequencies, the largest class, balanced accuracy and AUC of some answers."""
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+    from sklearn.metrics import roc_auc_score
 
     predicted, n_concepts = scores.argmax(axis=1), scores.shape[1]
+    right = predicted == true
     areas = []  # scores of different folds have different scales; two classes have one area
     for fold in np.unique(folds):
         of_fold, seen = scores[folds == fold], true[folds == fold]
@@ -95,7 +96,7 @@ def describe_answers(scores: np.ndarray, true: np.ndarray, folds: np.ndarray) ->
     return {
         "n": len(true), "chance": expected_score(predicted[:, None] == np.arange(n_concepts), true, folds),
         "largest_class": float(np.bincount(true).max() / len(true)),
-        "balanced_accuracy": float(balanced_accuracy_score(true, predicted)),
+        "balanced_accuracy": float(np.mean([right[true == concept].mean() for concept in np.unique(true)])),
         "auc": float(np.mean(areas)) if areas else float("nan"),
     }  # fmt: skip
 
@@ -334,7 +335,8 @@ def _test_against_chance(
             row |= {
                 "p": float(p), "n_above": sum(value < SIGNIFICANT for value in holm(p_of_subjects.tolist())),
                 "p_subjects": paired_permutation_p(
-                    above, np.zeros(n_subjects), np.arange(n_subjects), rng=rng, count=count
+                    above, np.zeros(n_subjects), np.arange(n_subjects), rng=rng, count=count,
+                    widening=CROSS_VALIDATED["score"] if row["protocol"] == "leave-subject-out" else 1.0,
                 ) if n_subjects > 1 else None,
             }  # fmt: skip
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):

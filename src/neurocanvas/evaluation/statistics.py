@@ -22,8 +22,8 @@ AT_ONCE = 2_000_000
 # Number of other images that PixCorr and SSIM compare a generated one with, where all pairs would be too many.
 OTHERS = 20
 
-# With fewer units than this, an interval is a t interval.
-ENOUGH_TO_RESAMPLE = 30
+# With fewer units than this nothing is resampled, as a percentile interval of few units is too narrow.
+ENOUGH_TO_RESAMPLE = 50
 
 # Folds of a cross-validation train on one another's test trials, so scores of different folds depend on one another:
 # a null distribution with fixed predictions is too narrow. For a linear decoder of noise the variance of the mean score
@@ -148,12 +148,10 @@ def mean_interval(
     share: bool = False,
     widening: float = 1.0,
 ) -> tuple[float, float] | None:
-    """Interval of the mean over whole units within strata; None where the units do not vary or no stratum has two.
-
-    From 30 units on a percentile bootstrap, below it a t interval; of shares (0 to 1) that every unit reaches all or
-    not at all, the exact binomial one [Clopper1934].
-    """
-    # Speaks of other units of the same kind (blocks of these subjects, or other subjects), images and encoder fixed.
+    """Interval of the mean over whole units within strata; None where the units do not vary or no stratum has two."""
+    # From `ENOUGH_TO_RESAMPLE` units on a percentile bootstrap, below it a t interval; for shares (0 to 1) the exact
+    # binomial one of as many trials as would give the observed standard error [KornGraubard1998]. It speaks of other
+    # units of the same kind (blocks of these subjects, or other subjects), images and encoder fixed.
     from scipy.stats import beta, t
 
     scores = np.asarray(values, dtype=np.float64)
@@ -167,21 +165,22 @@ def mean_interval(
     mean, tail, n_units = float(scores.mean()), (1 - level) / 2, sum(map(len, grouped))
     sums = [np.array([scores[rows].sum() for rows in members]) for members in grouped]
     sizes = [np.array([len(rows) for rows in members]) for members in grouped]
-    unit_means = np.concatenate(sums) / np.concatenate(sizes)
-    constant = np.ptp(unit_means) < TOLERANCE
-    if share and (constant or (n_units < ENOUGH_TO_RESAMPLE and np.isin(unit_means, (0.0, 1.0)).all())):
-        right = float(unit_means.sum())
-        low = 0.0 if right < TOLERANCE else float(beta.ppf(tail, right, n_units - right + 1))
-        high = 1.0 if right > n_units - TOLERANCE else float(beta.isf(tail, right + 1, n_units - right))
-    elif constant:
+    # of a ratio, linearised: units may hold different numbers of trials
+    residuals = [total - mean * size for total, size in zip(sums, sizes, strict=True)]
+    variance = sum(of_stratum.var(ddof=1) * len(of_stratum) for of_stratum in residuals if len(of_stratum) > 1)
+    error, reach = float(np.sqrt(variance)) / len(scores), float(t.isf(tail, max(1, n_units - len(grouped))))
+    if error < TOLERANCE and not share:
         return None
-    elif n_units < ENOUGH_TO_RESAMPLE:  # of a ratio, linearised: units may hold different numbers of trials
-        variance = 0.0
-        for total, size in zip(sums, sizes, strict=True):
-            residuals = total - mean * size
-            variance += residuals.var(ddof=1) * len(residuals) if len(residuals) > 1 else 0.0
-        reach = float(t.isf(tail, n_units - len(grouped)) * np.sqrt(variance) / len(scores))
-        low, high = mean - reach, mean + reach
+    if share and (n_units < ENOUGH_TO_RESAMPLE or error < TOLERANCE):
+        n_trials = float(n_units)
+        if error >= TOLERANCE and 0 < mean < 1:
+            n_trials = mean * (1 - mean) / error**2
+            n_trials *= (float(t.isf(tail, max(1.0, n_trials - 1))) / reach) ** 2
+        right = mean * n_trials
+        low = 0.0 if mean < TOLERANCE else float(beta.ppf(tail, right, n_trials - right + 1))
+        high = 1.0 if mean > 1 - TOLERANCE else float(beta.isf(tail, right + 1, n_trials - right))
+    elif n_units < ENOUGH_TO_RESAMPLE:
+        low, high = mean - reach * error, mean + reach * error
     else:
         drawn_sums, drawn_sizes = np.zeros(resamples), np.zeros(resamples)
         for total, size in zip(sums, sizes, strict=True):

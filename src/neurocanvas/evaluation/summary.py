@@ -154,7 +154,7 @@ def summarise(
         for name, known in (("stimulus", list(gallery)), ("concept", list(concepts)))
     }
     strata, units = exchangeable(trials)
-    widening = CROSS_VALIDATED["score"] if cross_validated else 1.0
+    widening = {kind: factor if cross_validated else 1.0 for kind, factor in CROSS_VALIDATED.items()}
     permuted = permutations(strata, units, settings.permutations, rng=rng)
     seed, within_cells = int(rng.integers(2**62)), permutations(cells[0], units, settings.permutations, rng=rng)
     n_way, subject = min(settings.n_way, len(gallery)), ranks(trials["subject"])
@@ -170,7 +170,8 @@ def summarise(
     }  # fmt: skip
     tables = {arm: score_tables(given, n_way) for arm, given in arms.items()}
     scores, measured, nulls = _measure(
-        tables, values, kinds, cells[1], settings, resampled, strata, subject, seed, widening
+        tables, values, kinds, cells[1], settings, resampled, strata, subject, seed, widening,
+        others_train=exchanged == "concepts",
     )
     n_units, least = len(np.unique(resampled[0])), smallest_p(strata, units, true["stimulus"], len(permuted))
     found = [*findings]
@@ -179,7 +180,7 @@ def summarise(
     for arm, value in ((arm, of_arm["two_way"]["value"]) for arm, of_arm in measured.items()):
         if arm == "oracle" and value < LOW_ORACLE:
             found.append(finding("low-oracle", value=value))
-        p = permutation_p(value, nulls[arm], two_sided=True, widening=widening)
+        p = permutation_p(value, nulls[arm], two_sided=True, widening=widening["score"])
         if arm in ("shuffled", "mean") and p <= 0.01:
             found.append(finding("floor-differs", arm=arm, value=value, p=p))
     of_one = resampled[0] if unit == "stimuli" else units  # resampled within a single subject
@@ -199,7 +200,7 @@ def summarise(
                   for arm, given in scores.items()}
             for one in unique_names(names)
         },
-        "forest": forest(tables, true["stimulus"], trials["subject"], of_one, permuted, settings, widening),
+        "forest": forest(tables, true["stimulus"], trials["subject"], of_one, permuted, settings, widening["score"]),
         "n_trials": len(strata), "n_pictures": len(gallery), "n_way": n_way, "unit": unit, "exchanged": exchanged,
         "n_seeds": 1, "findings": listed(found),
     }  # fmt: skip
@@ -223,7 +224,9 @@ def _measure(
     strata: np.ndarray,
     subject: np.ndarray,
     seed: int,
-    widening: float,
+    widening: Mapping[str, float],
+    *,
+    others_train: bool,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, dict[str, Any]]], dict[str, np.ndarray]]:
     """Scores of trials; value, interval, p, chance and place of each score; two-way means under permutations."""
     # `kinds` says what tables of images, concepts and pixels have: the true column, their width, and permutations.
@@ -251,9 +254,10 @@ def _measure(
     for arm, metric, of_arm in ((arm, *one) for arm, given in scores.items() for one in given.items()):
         known, null = METRICS.get(metric.partition("@")[0]), nulls.get((arm, metric))
         turn = -1 if known and known.better == "lower" else 1
+        wider = widening["correct" if metric.startswith("concept") else "score"]
         low, high = mean_interval(
             turn * of_arm, resampled[0], strata=resampled[1], resamples=settings.resamples,
-            rng=np.random.default_rng(seed), share=known is not None and known.unit == SHARE, widening=widening,
+            rng=np.random.default_rng(seed), share=known is not None and known.unit == SHARE, widening=wider,
         ) or (None, None)  # fmt: skip
         if low is not None and high is not None and turn < 0:
             low, high = -high, -low
@@ -263,7 +267,7 @@ def _measure(
             "value": value,
             "low": low,
             "high": high,
-            "p": None if null is None else permutation_p(turn * value, turn * null, widening=widening),
+            "p": None if null is None else permutation_p(turn * value, turn * null, widening=wider),
             "chance": at_chance,
             "place": None,
         }
@@ -271,7 +275,7 @@ def _measure(
             means = np.bincount(subject, turn * (of_arm - at_chance)) / np.bincount(subject)
             score["p_subjects"] = paired_permutation_p(
                 means, np.zeros(n_subjects), np.arange(n_subjects), rng=np.random.default_rng(seed),
-                count=settings.permutations,
+                count=settings.permutations, widening=wider if others_train else 1.0,
             )  # fmt: skip
         if {"shuffled", "oracle"} <= scores.keys():
             floor, ceiling = (float(scores[end][metric].mean()) for end in ("shuffled", "oracle"))
@@ -279,6 +283,6 @@ def _measure(
         if arm in ("eeg", "given") and "shuffled" in scores:
             score["p_vs_shuffled"] = paired_permutation_p(
                 turn * of_arm, turn * scores["shuffled"][metric], resampled[0], rng=np.random.default_rng(seed),
-                count=settings.permutations, widening=widening,
+                count=settings.permutations, widening=wider,
             )  # fmt: skip
     return scores, measured, {arm: nulls[arm, "two_way"] for arm in scores}

@@ -17,6 +17,7 @@ from neurocanvas import artifacts
 from neurocanvas.audit.overlap import AuditInput, Predictions, audit_cases
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE
 from neurocanvas.config import load_settings
+from neurocanvas.data.eeg_imagenet import fine_groups
 from neurocanvas.data.splits import Split, blocked_trials, groups
 from neurocanvas.data.trials import COLUMNS, Trials, ranks, unique_names, without_signal
 from neurocanvas.errors import NeuroCanvasError, check_name
@@ -183,7 +184,12 @@ def _classified(
         steps = ("domain adaptation",) if adapted else ()
         answers.append(Predictions(model, rows, answer, strata, units, selection, steps))
     once = tuple(dict.fromkeys(findings))
-    return _case(name, splits, trials, columns, answers=answers, findings=once, other_split=_stale(others, "classify"))
+    group_of = fine_groups(trials.y, trials.column("granularity")) if "granularity" in trials.metadata else {}
+    group = np.array([group_of.get(concept, -1) for concept in names])
+    return _case(
+        name, splits, trials, columns, answers=answers, group=group, findings=once,
+        other_split=_stale(others, "classify"),
+    )  # fmt: skip
 
 
 def _encoded(

@@ -151,8 +151,8 @@ SENTENCES: dict[str, str] = {
     "whole-set-beside": "Performance on single trials in other scores: {rules} in scores/summary.json use all test "
     "trials jointly{others}.",
     "p-out-of-reach": "Significance: with {units} units, p is at least {least:3}.",
-    "neighbours": "That errors reflect content: wrong predictions of {model} are concepts recorded {distance:.0f} "
-    "trials away, {expected:.0f} for predictions shifted along the recording.",
+    "neighbours": "That errors reflect content: {share:%} of the wrong predictions of {model} name the concept of an "
+    "adjacent block, {expected:%} if blocks are shifted along the recording (p {p:.2g} after correction).",
     "shared": "{lacks}: {shared} of {values} in the test set are also in the training set.",
     "sharing-unknown": "{lacks}: no {column} of the training trials is known.",
     "one-block-only": "every concept has one block only, so accuracy within this recording is confounded with the "
@@ -427,7 +427,19 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
             more = f" and {len(holds_for) - FEW_CASES} more" if len(holds_for) > FEW_CASES else ""
             some = f"{title} ({'; '.join(holds_for[:FEW_CASES])}{more})"
             notes.append((some if len(holds_for) < len(cases) else title, text))
+    notes += [("Errors", errors_sentence(case, score)) for case in cases for score in case["results"]
+              if score.get("neighbours") or score.get("group")]  # fmt: skip
     return tables, [*notes, *dict.fromkeys(note for case in cases for note in warned(case["findings"]))]
+
+
+def errors_sentence(case: Mapping[str, Any], score: Mapping[str, Any]) -> str:
+    """Where the wrong answers of a model go, beside what is expected of answers without any link."""
+    where, parts = {"neighbours": "name the concept of an adjacent block", "group": "stay in the semantic group"}, []
+    for key in where:
+        if errors := score.get(key):
+            numbers = f"{percent(errors['expected'])} expected, p {p_value(errors['p'])}"
+            parts.append(f"{percent(errors['share'])} of {errors['errors']} {where[key]} ({numbers})")
+    return f"of {score['model']} ({case['name']}): {'; '.join(parts)}."
 
 
 def classification_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
