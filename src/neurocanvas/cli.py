@@ -253,7 +253,8 @@ def audit(
     if as_json:
         typer.echo(json.dumps(report))
     else:
-        typer.echo(printable(verdict(report)))
+        for line in verdict(report).splitlines():
+            typer.echo(printable(line))
         print_tables(*audited(report))
 
 
@@ -510,7 +511,7 @@ def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options
         tables, notes = shown(verb, scores)
         if verb in ("run", "demo"):
             audit = json.loads((output / "scores" / "audit.json").read_text(encoding="utf-8"))
-            notes.append(("Verdict", verdict(audit)))
+            notes += [("Verdict", line) for line in verdict(audit).splitlines()]
         print_tables(tables, notes)
     _print_paths(paths, as_json)
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 Severity = Literal["info", "warning", "serious"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "info")
 
-# Numbers of the best result; for images of the arm eeg also `place` and the floor.
-RESULT = "metric model value chance low high p place n_subjects n_above p_subjects "
+# Numbers of the best result, p after Holm's correction; for images of the arm eeg also `place` and the floor.
+RESULT = "metric model value chance low high p place place_low place_high n_subjects n_above p_subjects "
 # Unknown inputs (0 or 1); `elsewhere`: the images were not made by this package.
 LACKS = "order images training elsewhere "
 
@@ -27,6 +27,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "imported-unknown": ("warning", ""),
     "transductive-training": ("warning", ""),
     "averaged-showings": ("warning", "most"),
+    "captions-repeat": ("info", "shared values"),
     # of scores
     "blocked-design": ("serious", ""),
     "few-units": ("warning", "n unit"),
@@ -55,8 +56,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "no-answers": ("warning", ""),
     "chance": ("warning", RESULT),
     "no-floor": ("warning", RESULT),
-    "no-interval": ("warning", RESULT),
-    "not-above-floor": ("warning", RESULT + "floor floor_low floor_high p_floor"),
+    "not-above-floor": ("warning", RESULT + "floor p_floor"),
     "unchecked": ("warning", LACKS + RESULT),
     "selection-on-test": ("warning", RESULT),
     "transductive": ("warning", "steps " + RESULT),
@@ -64,7 +64,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "unchecked-pictures": ("warning", LACKS + RESULT),
     "same-order": ("warning", RESULT),
     "selection-unknown": ("warning", RESULT),
-    "clean": ("info", "design compared selection " + RESULT),
+    "clean": ("info", "design compared selection computed flagged " + RESULT),
     # supported conclusions
     "tells-blocks": ("info", RESULT),
     "goes-with-seen": ("info", RESULT),
@@ -78,6 +78,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "untouched-unknown": ("info", ""),
     "share-unknown": ("info", ""),
     "whole-set": ("info", "step"),
+    "not-single": ("info", "most"),
     "whole-set-beside": ("info", "rules alone"),
     "p-out-of-reach": ("info", "units least"),
     "neighbours": ("info", "model share expected p"),

@@ -65,7 +65,7 @@ def test_the_first_line_names_the_block_on_a_block_design_only(runs, call):
     assert code == 0 and stdout.splitlines()[0].startswith(SAYS_BLOCK)
     code, stdout, _ = call("audit", runs["rapid"])
     first = stdout.splitlines()[0]
-    assert code == 0 and "block" not in first and first.startswith("No alternative explanation was found")
+    assert code == 0 and "block" not in first and first.startswith("The split and the selection do not explain")
     assert "80 of" not in first and "used validation trials only" in first
 
 

@@ -240,7 +240,7 @@ def test_evidence_is_shown_where_it_is_and_left_out_where_it_is_not(make_run: Ma
     folder = make_run(n_trials=6, ch_names=MUSE, evidence={})
     page = read(folder)
     assert not page.open and page.headings == SECTIONS
-    assert page.words.index("No alternative explanation was found") < page.words.index("What was run")
+    assert page.words.index("The split and the selection do not explain") < page.words.index("What was run")
     assert "closes 60 % of the gap between shuffled EEG and the true caption" in page.words
     assert "Not computed:AlexNet(2), AlexNet(5): torchvision is not installedCLIP: openai" in page.words
     assert (folder / "report.html").read_bytes() == write_report(folder).read_bytes()
@@ -256,7 +256,7 @@ def test_evidence_is_shown_where_it_is_and_left_out_where_it_is_not(make_run: Ma
 @pytest.mark.parametrize(
     ("verdict", "severity", "says"),
     [
-        ("clean", "info", "No alternative explanation was found"),
+        ("clean", "info", "The split and the selection do not explain the accuracy"),
         ("selection-on-test", "warning", "too high by an unknown amount"),
         ("block-confounded", "serious", "Accuracy is confounded with recording block"),
         ("other-split", "serious", "Nothing can be concluded: s0 was trained on another split"),

@@ -14,6 +14,7 @@ from neurocanvas.data.trials import ranks
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import (
     SIGNIFICANT,
+    TOLERANCE,
     expected_score,
     holm,
     mean_interval,
@@ -137,29 +138,32 @@ class AuditInput:
     findings: tuple[Finding, ...] = ()
     transductive: Mapping[str, str] = field(default_factory=dict)  # `rules` that are so beside the results, `alone`
     other_split: Mapping[str, Any] = field(default_factory=dict)  # what was made on another split than `splits`
+    controls: Mapping[str, int] = field(default_factory=dict)  # how many were computed, and are flagged
     made_elsewhere: bool = False  # only images are there, so nobody can add the training trials
 
 
 def overlaps(columns: Mapping[str, np.ndarray], splits: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """Per column and pair: distinct values and trials of the second part that the first shares, summed over splits."""
+    """Per column and pair: distinct values and trials of the second part, and those that the first shares."""
     # Nothing where the first part has no values, except for blocks: there it means that none came in blocks.
     table = []
     for column, (pair, (first, second)) in product((name for name in SHARED if name in columns), PAIRS.items()):
         if second == "gallery" and column not in OF_PICTURES:
             continue
-        codes, counts = np.asarray(columns[column]), np.zeros(4, dtype=np.int64)
+        codes, tested_rows, shared_rows = np.asarray(columns[column]), list[np.ndarray](), list[np.ndarray]()
         for split in splits:
             parts = [split[part] for part in first if len(split.get(part, ()))]
             if not parts or not len(split.get(second, ())):
                 continue
             known, tested = codes[np.concatenate(parts)], codes[split[second]]
             if column == "block" or (known >= 0).any():
-                tested = tested[tested >= 0]
-                is_shared = np.isin(tested, known)
-                counts += len(np.unique(tested[is_shared])), len(np.unique(tested)), is_shared.sum(), len(tested)
-        if counts[3]:
-            named = dict(zip(("shared", "values", "trials", "of"), counts.tolist(), strict=True))
-            table.append({"column": column, "pair": pair, **named})
+                tested_rows.append(split[second][tested >= 0])
+                shared_rows.append(split[second][(tested >= 0) & np.isin(tested, known)])
+        if sum(map(len, tested_rows)):
+            tested, shared = (np.unique(np.concatenate(rows)) for rows in (tested_rows, shared_rows))
+            table.append({
+                "column": column, "pair": pair, "shared": len(np.unique(codes[shared])),
+                "values": len(np.unique(codes[tested])), "trials": len(shared), "of": len(tested),
+            })  # fmt: skip
     return table
 
 
@@ -192,12 +196,20 @@ def answer_scores(
         least = smallest_p(first.strata, first.units, true, count)
         for column, (number, named) in enumerate(zip(numbers, predicted, strict=True)):
             correct, hits = (named == true).astype(np.float64), null[:, column].sum(axis=1)
-            low, high = mean_interval(correct, first.units, rng=rng, strata=subject, share=True) or (None, None)
-            chance = expected_score(named[:, None] == np.arange(n_names), true, first.strata)
+            # every subject counts alike, as in the tables of classifiers
+            weights = n / n_subjects / np.bincount(subject)[subject]
+            equal = np.ptp(weights) < TOLERANCE
+            interval = mean_interval(weights * correct, first.units, rng=rng, strata=subject, share=bool(equal))
+            low, high = interval or (None, None)
+            of_subjects = [
+                expected_score(named[rows][:, None] == np.arange(n_names), true[rows], first.strata[rows])
+                for rows in (subject == one for one in range(n_subjects))
+            ]
+            chance = float(np.mean(of_subjects))
             independent = n_units == n and 0 < chance < 1
             scores[number] = {
                 "model": answers[number].model, "metric": "accuracy", "n": n, "correct": int(correct.sum()),
-                "value": float(correct.mean()), "chance": chance, "low": low, "high": high,
+                "value": float((weights * correct).mean()), "chance": chance, "low": low, "high": high,
                 "p": permutation_p(float(correct.sum()), hits),
                 "needed": _needed(hits, n) if least < SIGNIFICANT else None,
                 "needed_binomial": smallest_significant_count(n, chance) if independent else None,
@@ -307,6 +319,7 @@ def audit_cases(source: str, cases: Sequence[AuditInput], *, rng: np.random.Gene
             "overlaps": overlaps(case.columns, case.splits), "block": block, "results": results,
             "findings": list(map(asdict, case.findings)), "transductive": dict(case.transductive),
             "other_split": dict(case.other_split), "made_elsewhere": case.made_elsewhere,
+            "controls": dict(case.controls),
         }))  # fmt: skip
     gravest = min(audited, key=lambda case: [*CODES].index(case["verdict"]["code"]))
     return {"verdict": gravest["verdict"], "source": source, "cases": audited}

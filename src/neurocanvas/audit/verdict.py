@@ -38,7 +38,8 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
         "images": int(not set(PICTURES) & (set(facts["columns"]) if training else overlaps.keys())),
         "training": int(training), "elsewhere": int(facts["made_elsewhere"]),
     }  # fmt: skip
-    verdict = _verdict(facts, best, bool(above), overlaps, lacks)
+    numbers_of_best = {**{name: best.get(name) for name in RESULT.split()}, "p": best.get("p_holm")}
+    verdict = _verdict(facts, best, bool(above), overlaps, lacks, numbers_of_best)
     can, cannot = [], []
     if verdict.code in ("block-confounded", "block-unknown"):
         cannot.append(finding("not-response"))
@@ -51,6 +52,8 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
     cannot += [finding("share-unknown")] * ("unknown" in selections)
     steps = dict.fromkeys(step for result in results for step in result["transductive"])
     cannot += [finding("whole-set", step=step) for step in steps]
+    averaged = [row["numbers"]["most"] for row in facts["findings"] if row["code"] == "averaged-showings"]
+    cannot += [finding("not-single", most=most) for most in averaged[:1]]
     if facts["transductive"]:
         cannot.append(finding("whole-set-beside", **facts["transductive"]))
     for result in [result for result in results if (result["least_p"] or 0.0) >= SIGNIFICANT][:1]:
@@ -67,14 +70,15 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
         **dict.fromkeys(("transductive", "known-pictures", "clean"), "tells-seen"),
     }.get(verdict.code)  # fmt: skip
     if above and claim:
-        can.append(finding(claim, **{name: best.get(name) for name in RESULT.split()}))
+        can.append(finding(claim, **numbers_of_best))
+    known_images = any(overlaps[name]["shared"] for name in PICTURES if name in overlaps)
     for column in SCOPE if verdict.code != "other-split" else ():
         row = overlaps.get(column)
         if row is None and column != "picture":
             cannot.append(finding("sharing-unknown", column=column))
         elif row and row["shared"]:
             cannot.append(finding("shared", column=column, shared=row["shared"], values=row["values"]))
-        elif row and claim == "tells-seen":
+        elif row and claim == "tells-seen" and not (column in PICTURES and known_images):
             can.append(finding("carries-over", column=column))
     conclusions = {"can": list(map(asdict, can)), "cannot": list(map(asdict, cannot))}
     return {**facts, "verdict": asdict(verdict), **conclusions}
@@ -86,9 +90,9 @@ def _verdict(
     significant: bool,
     overlaps: Mapping[str, Mapping[str, Any]],
     lacks: Mapping[str, int],
+    result: Mapping[str, Any],
 ) -> Finding:
     """The gravest finding of a case; the order is that of the verdicts in `findings.CODES`."""
-    result = {name: best.get(name) for name in RESULT.split()}
     block, design = facts["block"], facts["design"]
     if facts["other_split"]:
         return finding("other-split", **facts["other_split"])
@@ -106,14 +110,10 @@ def _verdict(
     if not significant:
         return finding("chance", **result)
     if best["metric"] == "two-way" and not facts["made_elsewhere"]:
-        floor = best["floor"]
-        if floor is None:
+        if best["floor"] is None or best["p_floor"] is None:
             return finding("no-floor", **result)
-        if best["low"] is None or floor["low"] is None:
-            return finding("no-interval", **result)
-        if best["low"] <= floor["high"] or (best["p_floor"] or 0.0) >= SIGNIFICANT:
-            beside = {"floor": floor["value"], "floor_low": floor["low"], "floor_high": floor["high"]}
-            return finding("not-above-floor", **result, **beside, p_floor=best["p_floor"])
+        if best["p_floor"] >= SIGNIFICANT:  # a paired test: intervals that overlap do not decide
+            return finding("not-above-floor", **result, floor=best["floor"]["value"], p_floor=best["p_floor"])
     if lacks["order"] or lacks["training"]:
         return finding("unchecked", **lacks, **result)
     if best["selection"] == "test":
@@ -129,4 +129,8 @@ def _verdict(
         return finding("same-order", **result)
     if best["selection"] == "unknown":
         return finding("selection-unknown", **result)
-    return finding("clean", design=design, compared=int(shared is not None), selection=best["selection"], **result)
+    controls = facts.get("controls") or {}
+    return finding(
+        "clean", design=design, compared=int(shared is not None), selection=best["selection"], **result,
+        computed=controls.get("computed"), flagged=controls.get("flagged"),
+    )  # fmt: skip

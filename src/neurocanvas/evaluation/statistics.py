@@ -23,7 +23,7 @@ AT_ONCE = 2_000_000
 OTHERS = 20
 
 # With fewer units than this nothing is resampled, as a percentile interval of few units is too narrow.
-ENOUGH_TO_RESAMPLE = 50
+ENOUGH_TO_RESAMPLE = 100
 
 # Folds of a cross-validation train on one another's test trials, so scores of different folds depend on one another:
 # a null distribution with fixed predictions is too narrow. For a linear decoder of noise the variance of the mean score

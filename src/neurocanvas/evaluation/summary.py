@@ -214,6 +214,26 @@ def summarise(
     return summary, rows
 
 
+def place_interval(
+    values: np.ndarray, floor: np.ndarray, ceiling: np.ndarray, units: np.ndarray, strata: np.ndarray, widening: float
+) -> tuple[float | None, float | None]:
+    """Jackknife interval of (value − floor) / (ceiling − floor) of mean scores, (n_trials,) each, over units."""
+    from scipy.stats import t
+
+    _, unit = np.unique(np.stack([strata, units]), axis=1, return_inverse=True)
+    sums = np.stack([np.bincount(unit.reshape(-1), weights=part) for part in (values, floor, ceiling)])
+    without = sums.sum(axis=1, keepdims=True) - sums
+    gaps, n_units = without[2] - without[1], sums.shape[1]
+    df = n_units - len(np.unique(strata))
+    if df < 1 or (np.abs(gaps) < TOLERANCE * len(values)).any():
+        return None, None
+    place = float((values.sum() - floor.sum()) / (ceiling.sum() - floor.sum()))
+    places = (without[0] - without[1]) / gaps
+    error = float(np.sqrt((n_units - 1) / n_units * np.sum((places - places.mean()) ** 2)))
+    reach = widening * float(t.isf(0.025, df)) * error
+    return place - reach, place + reach
+
+
 def _measure(
     tables: Mapping[str, Mapping[str, np.ndarray]],
     values: Mapping[str, Mapping[str, np.ndarray]],
@@ -279,7 +299,10 @@ def _measure(
             )  # fmt: skip
         if {"shuffled", "oracle"} <= scores.keys():
             floor, ceiling = (float(scores[end][metric].mean()) for end in ("shuffled", "oracle"))
-            score["place"] = (value - floor) / (ceiling - floor) if abs(ceiling - floor) >= TOLERANCE else None
+            if abs(ceiling - floor) >= TOLERANCE:
+                ends = [scores[end][metric] for end in ("shuffled", "oracle")]
+                score["place"] = (value - floor) / (ceiling - floor)
+                score["place_low"], score["place_high"] = place_interval(of_arm, *ends, *resampled, wider)
         if arm in ("eeg", "given") and "shuffled" in scores:
             score["p_vs_shuffled"] = paired_permutation_p(
                 turn * of_arm, turn * scores["shuffled"][metric], resampled[0], rng=np.random.default_rng(seed),

@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.audit.overlap import AuditInput, Predictions, audit_cases
+from neurocanvas.audit.overlap import KNOWN, AuditInput, Predictions, audit_cases
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE
 from neurocanvas.config import load_settings
 from neurocanvas.data.eeg_imagenet import fine_groups
 from neurocanvas.data.splits import Split, blocked_trials, groups
 from neurocanvas.data.trials import COLUMNS, Trials, ranks, unique_names, without_signal
 from neurocanvas.errors import NeuroCanvasError, check_name
+from neurocanvas.evaluation.statistics import SIGNIFICANT
 from neurocanvas.findings import Finding, finding, read_findings
 from neurocanvas.pipeline.classify import COLUMNS as CELL_COLUMNS
 from neurocanvas.pipeline.classify import UNSELECTED
+from neurocanvas.targets.captions import read_captions
 
 # A subject's decoders.
 MODELS = "models/*_s{}_fold*_model.safetensors"
@@ -49,7 +51,7 @@ def audit(
     if scored.is_file():
         summary = _read_json(scored, "evaluate")
         with _reading(scored, "evaluate"):
-            summary = {"findings": [], "subjects": {}, "retrieval": {}, **summary}
+            summary = {"findings": [], "subjects": {}, "retrieval": {}, "forest": [], **summary}
             if not summary["arms"]:
                 raise ValueError("no arms")
     cases: list[AuditInput] = []
@@ -69,6 +71,14 @@ def audit(
             cases.append(_classified(folder, f"{protocol}, {granularity}", paths, trials, columns, findings))
         if encoded:
             cases.append(_encoded(folder, summary, trials, columns, findings))
+    if (path := folder / "scores" / "controls.json").is_file():
+        rows = _read_json(path, "controls")
+        with _reading(path, "controls"):
+            outcomes = [row["fired"] for row in rows["rows"] if row["fired"] is not None]
+        asked = {"computed": len(outcomes), "flagged": sum(outcomes)}
+        cases = [
+            replace(case, controls=asked) if case.name.startswith(f"{rows['protocol']},") else case for case in cases
+        ]
     return audit_cases(folder.name, cases, rng=rng)
 
 
@@ -228,6 +238,9 @@ def _encoded(
                 if not imported and sidecar["split"]["fingerprint"] != (fold and fold.fingerprint(trials.names)):
                     others.append(name)
     case = _case(f"{split.protocol}, encoder", splits, trials, columns)
+    for sidecar in predicted.values():
+        findings += [row for row in read_findings(sidecar.get("findings", [])) if row.code == "averaged-showings"]
+    findings += _captions_repeat(folder, trials, case.splits)
     parts, manifest = case.splits, folder / "images" / "manifest.jsonl"
     if manifest.is_file():
         lines = artifacts.read_text(manifest, "one line per image").splitlines()
@@ -254,6 +267,21 @@ def _encoded(
     )  # fmt: skip
 
 
+def _captions_repeat(
+    folder: Path, trials: Trials, splits: Sequence[Mapping[str, np.ndarray]]
+) -> list[Finding]:
+    """How many test images have word for word the caption of a training image of their fold."""
+    path = folder / "targets" / "caption.txt"
+    captions, images = read_captions(path) if path.is_file() else {}, trials.column("image")
+    tested, shared = set[str](), set[str]()
+    for split in splits:
+        known = {captions.get(name) for part in KNOWN if part in split for name in images[split[part]].tolist()}
+        of_fold = {*images[split["test"]].tolist()} & captions.keys()
+        tested |= of_fold
+        shared |= {name for name in of_fold if captions[name] in known}
+    return [finding("captions-repeat", shared=len(shared), values=len(tested))] if shared else []
+
+
 def _two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, selection: str) -> list[dict[str, Any]]:
     """Two-way identification of an arm, and of the floor, as `evaluate` tested it."""
     if arm not in summary["arms"]:
@@ -262,7 +290,11 @@ def _two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, 
         scores = {name: summary["arms"][name]["two_way"] for name in (arm, "shuffled") if name in summary["arms"]}
         for row in scores.values():  # raises where one is not a number
             math.fsum([row["value"], row["chance"], *(row.get(key) or 0.0 for key in ("low", "high", "p"))])
-        numbers = {name: scores[arm].get(name) for name in ("value", "chance", "low", "high", "p", "place")}
+        kept = ("value", "chance", "low", "high", "p", "place", "place_low", "place_high", "p_subjects")
+        numbers = {name: scores[arm].get(name) for name in kept}
+        alone = [row["p_holm"] < SIGNIFICANT for row in summary["forest"] if row["arm"] == arm]
+        if numbers["p_subjects"] is not None:
+            numbers |= {"n_subjects": len(alone), "n_above": sum(alone)}
         return [{
             "model": model, "metric": "two-way", "n": summary["n_trials"], "correct": None, **numbers,
             "p_holm": numbers["p"], "floor": scores.get("shuffled"), "p_floor": scores[arm].get("p_vs_shuffled"),

@@ -83,6 +83,8 @@ SENTENCES: dict[str, str] = {
     "transductive.",
     "averaged-showings": "Features of each test image are averaged over up to {most} repetitions: these are not "
     "single-trial scores.",
+    "captions-repeat": "{shared} of {values} test images have word for word the caption of a training image, so their "
+    "target is a training target.",
     "blocked-design": "Block design: each concept was presented in one stretch of time, so slow drift alone can "
     "distinguish concepts. Unless whole blocks were held out, scores are confounded with recording block, whatever "
     "their p-value.",
@@ -120,9 +122,8 @@ SENTENCES: dict[str, str] = {
     "no-answers": "Nothing can be concluded yet: predictions of test trials and scores of the arm eeg are missing.",
     "chance": "No result is significantly above chance; {result}.",
     "no-floor": "Nothing can be concluded: without the shuffled arm there is no noise floor; {result}.",
-    "no-interval": "Nothing can be concluded: there are too few units for an interval; {result}.",
-    "not-above-floor": "Not significant: the score is not significantly above that of shuffled EEG ({beside}); "
-    "{result}.",
+    "not-above-floor": "Not significant: the score is not significantly above that of shuffled EEG ({floor:%}, paired "
+    "p {p_floor:.2g}); {result}.",
     "unchecked": "The accuracy cannot be interpreted: without {missing}, {risks} cannot be ruled out; {result}.",
     "selection-on-test": "The accuracy is too high by an unknown amount: epoch, penalty or model was selected on the "
     "test trials; {result}.",
@@ -136,7 +137,7 @@ SENTENCES: dict[str, str] = {
     "nearly the same order in training and test recordings; {result}.",
     "selection-unknown": "The accuracy may be inflated by model selection: it is unknown on which trials epoch, "
     "penalty or model were selected; {result}.",
-    "clean": "No alternative explanation was found: {checked}; {result}.",
+    "clean": "The split and the selection do not explain the accuracy: {checked}; {result}. {controls}",
     "tells-blocks": "EEG distinguishes recording blocks ({result}).",
     "goes-with-seen": "Predictions are related to the stimulus, or to something correlated with it ({result}).",
     "tells-unless-selected": "EEG distinguishes concepts, or this is an effect of selection on test trials ({result}).",
@@ -148,6 +149,7 @@ SENTENCES: dict[str, str] = {
     "untouched-unknown": "Accuracy on untouched trials: model selection used the test trials.",
     "share-unknown": "The effect of model selection on the accuracy: the trials it used are unknown.",
     "whole-set": "Performance on single trials: transductive ({step}).",
+    "not-single": "Performance on single trials: features of up to {most} repetitions of a test image were averaged.",
     "whole-set-beside": "Performance on single trials in other scores: {rules} in scores/summary.json use all test "
     "trials jointly{others}.",
     "p-out-of-reach": "Significance: with {units} units, p is at least {least:3}.",
@@ -193,14 +195,20 @@ def _result(numbers: Mapping[str, Any]) -> str:
     if "metric" not in numbers:
         return "none was tested"
     p = f"p {p_value(numbers['p'])}" if "p" in numbers else "not tested"
+    if numbers.get("n_subjects", 1) > 1 and "n_above" in numbers:
+        p += f"; {numbers['n_above']} of {numbers['n_subjects']} subjects are above chance by themselves"
+        p += f" (p over subjects {p_value(numbers['p_subjects'])})"
     model, chance = numbers["model"], numbers["chance"]
     if numbers["metric"] != "two-way":
         return f"{numbers['metric']} {short(numbers['value'])} of {model}, chance {short(chance)}, {p}"
     limits = (
         f"95 % interval {100 * numbers['low']:.0f}–{percent(numbers['high'])}" if "low" in numbers else "no interval"
     )
-    place = numbers.get("place") or 0
-    gap = f"; this closes {percent(place)} of the gap between shuffled EEG and the true caption" if place > 0 else ""
+    place, gap = numbers.get("place") or 0, ""
+    if place > 0:
+        ends = [f"{100 * numbers['place_low']:.0f}–{percent(numbers['place_high'])}"] if "place_low" in numbers else []
+        closes = " ".join([percent(place), *(f"({end})" for end in ends)])
+        gap = f"; this closes {closes} of the gap between shuffled EEG and the true caption"
     images = model if model == MADE_ELSEWHERE else f"images made from EEG by {model}"
     scored = f"identify the seen image in {percent(numbers['value'])} of pairs (chance {percent(chance)}"
     return f"{images} {scored}, {limits}, {p}){gap}"
@@ -226,16 +234,19 @@ def _stale(numbers: Mapping[str, Any]) -> str:
     return f"{files} trained on another split than that of the run folder; run {verbs} again"
 
 
+def _controls(numbers: Mapping[str, Any]) -> str:
+    """Whether controls asked for other explanations."""
+    if "computed" not in numbers:
+        return "Whether anything else explains it was not asked: controls were not run."
+    if not numbers["flagged"]:
+        return f"None of {numbers['computed']} controls is flagged."
+    return f"{numbers['flagged']} of {numbers['computed']} controls are flagged: see them for what else may explain it."
+
+
 def _checked(numbers: Mapping[str, Any]) -> str:
     order = "whole blocks were held out" if numbers["design"] == "block" else "trials were in mixed order"
     images = ["no test image is in the training set"] * bool(numbers["compared"])
     return ", ".join([order, *images, f"model selection {SELECTED[numbers['selection']]}"])
-
-
-def _beside(numbers: Mapping[str, Any]) -> str:
-    p = f", p {p_value(numbers['p_floor'])}" if "p_floor" in numbers else ""
-    limits = f"{100 * numbers['floor_low']:.0f}–{percent(numbers['floor_high'])}"
-    return f"{percent(numbers['floor'])}, 95 % interval {limits}{p}"
 
 
 def _overall(numbers: Mapping[str, Any]) -> str:
@@ -254,7 +265,7 @@ def _overall(numbers: Mapping[str, Any]) -> str:
 
 # Field in `SENTENCES` -> the phrase that the numbers of a finding make.
 DERIVED: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "result": _result, "missing": _missing, "stale": _stale, "checked": _checked, "beside": _beside,
+    "result": _result, "missing": _missing, "stale": _stale, "checked": _checked, "controls": _controls,
     "overall": _overall,
     "presented": lambda numbers: "concepts were presented in blocks" if numbers["design"] == "block"
     else "blocks differ in their concepts",
@@ -291,17 +302,17 @@ def warned(rows: Sequence[Mapping[str, Any]]) -> list[Note]:
 
 
 def verdict(audit: Mapping[str, Any]) -> str:
-    """Sum up an audit; the gravest finding comes first, with its cases."""
+    """One line per verdict, the gravest first, with its cases where there are several."""
     cases_of: dict[str, list[Mapping[str, Any]]] = {}
     for case in sorted(audit["cases"], key=lambda case: [*CODES].index(case["verdict"]["code"])):
         cases_of.setdefault(case["verdict"]["code"], []).append(case)
     if len(cases_of) < 2:
         return sentence(audit["verdict"])
-    phrases = []
+    lines = []
     for cases in cases_of.values():
         others = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
-        phrases.append(f"{sentence(cases[0]['verdict']).removesuffix('.')} ({cases[0]['name']}{others})")
-    return "; ".join([phrases[0], *(phrase[0].lower() + phrase[1:] for phrase in phrases[1:])]) + "."
+        lines.append(f"{sentence(cases[0]['verdict']).removesuffix('.')} ({cases[0]['name']}{others}).")
+    return "\n".join(lines)
 
 
 def control_sentence(row: Mapping[str, Any]) -> str:
@@ -348,7 +359,10 @@ def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]
         header = ["control", "", "effect", "low", "high", "p", "Holm", "outcome"]
         for row in scores["rows"]:
             columns = ("effect", "low", "high", "p", "p_holm")
-            numbers = ["–" if row[column] is None else f"{row[column]:.3f}" for column in columns]
+            numbers = [
+                "–" if row[column] is None else p_value(row[column]) if column in ("p", "p_holm")
+                else f"{row[column]:.3f}" for column in columns
+            ]  # fmt: skip
             text = " ".join([f"{control_sentence(row)}.", *map(sentence, row["notes"])])
             lines.append([row["control"], OUTCOMES[row["fired"]], *numbers, text])
         notes = [
@@ -366,7 +380,7 @@ def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]
         keys = ("value", "low", "high")
         cells = [" ".join(short(arm[metric][key], 2) for key in keys if arm[metric][key] is not None)
                  for arm in arms.values()]  # fmt: skip
-        p = "–" if score["p"] is None else f"{score['p']:.4f}"
+        p = "–" if score["p"] is None else p_value(score["p"])
         lines.append([metric, *cells, short(score["chance"], 2), p])
     for rule, score in scores.get("retrieval", {}).items():
         if not score["transductive"] or score.get("rule") == "greedy":  # summary.json has the others
@@ -394,7 +408,8 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
         [
             case["name"], score["model"], score["metric"], short(score["value"]),
             "–" if score["low"] is None else f"{short(score['low'])} {short(score['high'])}", short(score["chance"]),
-            short(score["p"], 4), "–" if score["needed"] is None else f"{score['needed']} of {score['n']}",
+            "–" if score["p"] is None else p_value(score["p"]),
+            "–" if score["needed"] is None else f"{score['needed']} of {score['n']}",
             "–" if score["majority"] is None else percent(score["majority"]),
             score["selection"] + (", transductive" if score["transductive"] else ""),
         ]
