@@ -59,7 +59,7 @@ def test_a_response_in_a_simulated_rapid_design_is_left_alone(tmp_path: Path, se
     rows = run_controls(inputs)
     assert inputs.hits.mean() > 0.3
     computed = [row for row in rows if row["fired"] is not None and row["control"] != "phase-randomisation"]
-    assert len(computed) >= 9
+    assert len(computed) >= 6
     fired = [row["control"] for row in computed if row["fired"]]
     assert len(fired) <= 1, fired
     assert not [row for row in computed if row["fired"] and row["p_holm"] <= 0.05]

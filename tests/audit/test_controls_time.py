@@ -49,9 +49,8 @@ def test_leaving_blocks_out_changes_where_training_trials_come_from_but_not_how_
 
 def test_splits_that_keep_blocks_whole_leave_nothing_to_ask() -> None:
     inputs = whole_blocks(PLANTED["blocks-come-back"](rng=rng_of(0)))
-    for control in ("leave-block-out", "block-surrogate"):
-        found = measure(control, inputs)
-        assert not found.fired and found.note.code == "whole-blocks"
+    for control in ("leave-block-out", "block-surrogate", "drift-removal"):
+        assert measure(control, inputs).reason.code == "whole-blocks"
 
 
 def test_splits_that_keep_runs_whole_leave_nothing_to_ask_in_mixed_order() -> None:
@@ -60,9 +59,7 @@ def test_splits_that_keep_runs_whole_leave_nothing_to_ask_in_mixed_order() -> No
     runs = np.arange(240) // 60
     folds = [(np.flatnonzero(runs != k), np.flatnonzero(runs == k)) for k in range(4)]
     whole = replace(inputs, run=runs, splits=folds)
-    found = measure("leave-block-out", whole)
-    assert whole.keeps_runs_whole
-    assert (found.effect, found.p, found.fired) == (0.0, 1.0, False) and found.note.code == "whole-runs"
+    assert whole.keeps_runs_whole and measure("leave-block-out", whole).reason.code == "whole-runs"
     sessions = replace(inputs, run=np.zeros(240, int), session=runs, splits=folds)
     assert sessions.keeps_runs_whole, "run 0 of another session is another run"
     shared = replace(whole, splits=inputs.splits)
@@ -198,7 +195,10 @@ def test_what_cannot_be_asked_is_refused_with_a_reason() -> None:
     one_block, inputs = PLANTED["drift-in-blocks"](rng=rng_of(0)), clean_rapid(rng=rng_of(0))
     assert measure("leave-block-out", one_block).reason.code == "one-block-only"
     assert measure("confusions-in-time", one_block).reason.numbers == {"blocks": 8, "ways": 8.0}
-    known = replace(inputs, features=np.eye(8)[inputs.labels], decode=lambda x, y, new: new.argmax(axis=1))
+    assert measure("confusions-in-time", inputs).reason.code == "no-blocks"
+    assert measure("distance-to-training", inputs).reason.code == "no-blocks"
+    ordered = PLANTED["ordered-blocks"](rng=rng_of(0))
+    known = replace(ordered, features=np.eye(40)[ordered.labels], decode=lambda x, y, new: new.argmax(axis=1))
     assert measure("confusions-in-time", known).reason.code == "no-errors"
     halves = [(np.arange(0, 40, 2), np.arange(1, 40, 2))]
     columns = dict.fromkeys(("concept", "block"), np.arange(40) // 20)

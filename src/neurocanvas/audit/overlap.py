@@ -89,9 +89,11 @@ def neighbour_errors(
             source[rows] = np.roll(rows, shift if single else int(rng.integers(len(rows))))
         null.append(share(source))
     observed = share(np.arange(len(tested)))
+    hits = near[number[wrong], predicted[wrong]].astype(np.float64)
+    low, high = mean_interval(hits, number[wrong], rng=rng, share=True) or (np.nan, np.nan)
     return {
-        "share": observed, "expected": float(np.mean(null)), "p": permutation_p(observed, np.array(null)),
-        "errors": int(wrong.sum()),
+        "share": observed, "low": low, "high": high, "expected": float(np.mean(null)),
+        "p": permutation_p(observed, np.array(null)), "errors": int(wrong.sum()),
     }  # fmt: skip
 
 

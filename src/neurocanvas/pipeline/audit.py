@@ -74,7 +74,7 @@ def audit(
     if (path := folder / "scores" / "controls.json").is_file():
         rows = _read_json(path, "controls")
         with _reading(path, "controls"):
-            outcomes = [row["fired"] for row in rows["rows"] if row["fired"] is not None]
+            outcomes = [row["fired"] and not row["bound"] for row in rows["rows"] if row["fired"] is not None]
         asked = {"computed": len(outcomes), "flagged": sum(outcomes)}
         cases = [
             replace(case, controls=asked) if case.name.startswith(f"{rows['protocol']},") else case for case in cases

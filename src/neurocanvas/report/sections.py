@@ -18,13 +18,13 @@ from neurocanvas.pipeline.evaluate import IMPORTANCE
 from neurocanvas.report import figures
 from neurocanvas.report.figures import at, csv_link, scalp_map
 from neurocanvas.report.text import (
-    OUTCOMES,
     SIGNIFICANT,
     control_sentence,
     controls_verdict,
     interval,
     metric_words,
     number,
+    outcome_of,
     p_value,
     ranking_arm,
 )
@@ -183,7 +183,7 @@ def controls(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
             {
                 "control": row["control"], "asks": CONTROLS[row["control"]].asks, "verdict": control_sentence(row),
                 "effect": "–" if row.get("effect") is None else number(row["effect"], False),
-                "interval": interval(row, False), "outcome": OUTCOMES[row["fired"]],
+                "interval": interval(row, False), "outcome": outcome_of(row),
                 **{key: "–" if row.get(key) is None else p_value(row[key]) for key in ("p", "p_holm")},
             }
             for row in report["rows"]

@@ -169,22 +169,23 @@ SENTENCES: dict[str, str] = {
     "`neurocanvas evaluate`",
     "too-few-pictures": "{images} images of {concepts} concepts are too few for mixtures",
     "one-concept-per-fold": "every fold tests one concept only",
+    "no-blocks": "concepts were presented in mixed order, so time says nothing about the concept",
+    "whole-blocks": "the split holds out whole blocks, so no tested block is in the training set",
+    "whole-runs": "concepts were presented in mixed order and the split holds out whole runs, so no tested run is in "
+    "the training set",
+    "no-repeats": "no test image is in the training set",
     "no-training-in-session": "no test trial has a training trial of its concept in its session",
     "equal-distances": "all test trials are equally far from training trials of their concept",
     "few-shifts": "the {blocks} blocks have only {ways:.0f} shifts, too few for a p below .05",
     "few-concepts": "{concepts} concepts have too few permutations for a p below .05",
     "no-errors": "no test trial is misclassified",
-    "whole-blocks": "The splits hold out whole blocks, so no tested block is in the training set.",
-    "whole-runs": "Concepts were presented in mixed order and the splits hold out whole runs, so no tested run is in "
-    "the training set.",
     "mixed-order": "Concepts were presented in mixed order, so this is a change of the recording between runs, not a "
     "label that follows time.",
     "concepts-left-out": "{n} concepts with one block only are excluded.",
-    "no-repeats": "No test image is in the training set.",
     "repeats": "{share:%} of the test trials show an image of the training set.",
     "codes-bound": "The test concepts are in the training set, so random codes are expected to perform as well.",
     "phases-bound": "These features hardly depend on phases, so random phases are expected to perform as well.",
-    "hardest-arm": "The strongest null arm is {arm}.",
+    "hardest-arm": "Compared with the null arms {arms}; the strongest is {arm}.",
     "semantic-errors": "Errors {to} to semantic neighbours (r {r:.2f}, p {p:.2g}).",
     "controls": "{overall}",
 }
@@ -252,6 +253,8 @@ def _checked(numbers: Mapping[str, Any]) -> str:
 def _overall(numbers: Mapping[str, Any]) -> str:
     """Sum up the controls; the sentence of the worst one stands before this."""
     missing = f" {numbers['missing']} could not be computed." if numbers["missing"] else ""
+    if numbers["expected"]:
+        missing = f" As expected here, so are {numbers['expected']}.{missing}"
     if not numbers["computed"]:
         return "No control could be computed."
     if not numbers["fired"]:
@@ -330,8 +333,16 @@ def control_sentence(row: Mapping[str, Any]) -> str:
         return f"not testable: {reasons}"
     some = "an unknown part" if share is None else "most" if share >= LARGE_SHARE else "part"
     outcome = control.fires.format(some=some) if row["fired"] else control.silent
-    counted = f" (flagged in {subjects['fired']} of {subjects['computed']} subjects)" if subjects else ""
-    return f"{outcome}{counted}" + (f"; {reasons}" if reasons else "")
+    measured = ""
+    if row.get("effect") is not None:
+        limits = "no interval" if row["low"] is None else f"95 % interval {row['low']:.3f} to {row['high']:.3f}"
+        measured = f" ({control.effect} {row['effect']:.3f}, {limits})"
+    counted = ""
+    if subjects:
+        counted = f"; flagged in {subjects['fired']} of {subjects['computed']} subjects (more than half of them, and "
+        counted += "Fisher's p at most .05, flag it overall)"
+    expected = ", which is expected here" if outcome_of(row) == EXPECTED else ""
+    return f"{outcome}{measured}{expected}{counted}" + (f"; {reasons}" if reasons else "")
 
 
 def controls_verdict(report: Mapping[str, Any]) -> str:
@@ -364,7 +375,7 @@ def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]
                 else f"{row[column]:.3f}" for column in columns
             ]  # fmt: skip
             text = " ".join([f"{control_sentence(row)}.", *map(sentence, row["notes"])])
-            lines.append([row["control"], OUTCOMES[row["fired"]], *numbers, text])
+            lines.append([row["control"], outcome_of(row), *numbers, text])
         notes = [
             "The decoder is a shrinkage LDA on the features of single trials, with the split of the settings.",
             ("Controls", controls_verdict(scores)),
@@ -397,8 +408,15 @@ def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]
     return [(title, ["score", *arms, "chance", "p"], lines)], [*notes, *warned(scores["findings"])]
 
 
-# Whether a control fired -> in words.
-OUTCOMES: Mapping[bool | None, str] = {True: "flagged", False: "not flagged", None: "not testable"}
+# The four outcomes of a control. One is expected where it had to be flagged whatever the confound.
+FLAGGED, NOT_FLAGGED, EXPECTED, NOT_TESTABLE = "flagged", "not flagged", "expected here", "not testable"
+
+
+def outcome_of(row: Mapping[str, Any]) -> str:
+    """The outcome of a control in words."""
+    if row["fired"] is None:
+        return NOT_TESTABLE
+    return NOT_FLAGGED if not row["fired"] else EXPECTED if row.get("bound") else FLAGGED
 
 
 def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:

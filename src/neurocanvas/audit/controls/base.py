@@ -51,11 +51,6 @@ class NotApplicable:
     reason: Finding  # a serious one alone says what the accuracy is worth
 
 
-def not_in_question(note: Finding, **details: float) -> ControlResult:
-    """Result of a control whose confound the splits rule out: silent, with effect 0 and p 1."""
-    return ControlResult(0.0, *NO_INTERVAL, 1.0, fired=False, details=details, note=note)
-
-
 def chance_of(named: np.ndarray, true: np.ndarray) -> float:
     """Expected accuracy of the same answers, (n,), in random order: Σ over labels of share named x share true."""
     labels = np.unique(true)

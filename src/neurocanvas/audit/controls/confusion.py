@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import numpy as np
 
-from neurocanvas.audit.controls.base import NO_INTERVAL, SIGNIFICANT, ControlResult, NotApplicable
+from neurocanvas.audit.controls.base import SIGNIFICANT, ControlResult, NotApplicable
 from neurocanvas.audit.controls.inputs import ControlInputs, coded
 from neurocanvas.audit.controls.time import cyclic_shifts, distances_to_training
+from neurocanvas.audit.overlap import neighbour_errors
 from neurocanvas.evaluation.statistics import permutation_p
 from neurocanvas.findings import finding
 
-# Drift leaves a trace in the mean of a concept's training trials even in mixed order; it explains correlations up to
-# this one. A block design with nothing but drift gives about one half.
-TOLERATED_CORRELATION = 0.1
-
 
 def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
-    """Correlate wrong answers with nearness of training trials in time, likeness of embeddings held constant."""
-    # Rows are blocks (trials in mixed order), columns the other concepts; rows are shifted cyclically within sessions,
-    # columns are not. Distances between concepts do not change when all shift along the recording, so the usual Mantel
-    # test has no cyclic null for them.
-    near = -np.log2(distances_to_training(inputs))  # NaN where nothing of the concept trains in the session
-    units = coded(inputs.units[inputs.tested])
-    first = np.unique(units, return_index=True)[1]
-    recorded = np.argsort(first, kind="stable")  # of units
-    first = inputs.tested[first[recorded]]
-    true, session = inputs.labels[first], np.asarray(inputs.session)[first]
-    orders = float(np.prod(np.unique(session, return_counts=True)[1].astype(float)))
-    if orders < 1 / SIGNIFICANT:
-        return NotApplicable(finding("few-shifts", blocks=len(true), ways=orders))
-    answers = _by_unit(inputs.named[:, None] == np.arange(inputs.n_concepts), units)[recorded]
-    near_units = _by_unit(near, units)[recorded]
-    others = np.arange(inputs.n_concepts) != true[:, None]
-    if not answers[others].any():
+    """Compare the share of errors that name the concept of an adjacent block with that under shifts of whole blocks."""
+    if not inputs.is_blocked:
+        return NotApplicable(finding("no-blocks"))
+    recorded, session = inputs.recorded, np.asarray(inputs.session)
+    of_session = np.unique(np.stack([coded(session), inputs.blocks])[:, inputs.tested], axis=1)[0]  # tested blocks
+    if (ways := float(np.prod(np.bincount(of_session)[np.unique(of_session)]))) < 1 / SIGNIFICANT:
+        return NotApplicable(finding("few-shifts", blocks=len(of_session), ways=ways))
+    predicted = np.full(len(inputs.labels), -1)
+    predicted[inputs.tested] = inputs.named
+    near = neighbour_errors(
+        inputs.labels[recorded], inputs.blocks[recorded], session[recorded], predicted[recorded], rng=rng,
+        count=inputs.permutations,
+    )  # fmt: skip
+    if near is None:
         return NotApplicable(finding("no-errors"))
-    alike = None if inputs.embeddings is None else likeness(inputs)[true]
-    effect = _correlation(answers, near_units, alike, others)
-    starts = np.unique(session, return_index=True)[1]  # where a session begins tells by how much it was shifted
-    computed: dict[bytes, float] = {}
-    null = []
-    for shift in chain.from_iterable(cyclic_shifts(session, inputs.permutations, rng=rng)):
-        key = shift[starts].tobytes()
-        if key not in computed:
-            computed[key] = _correlation(answers, near_units[shift], alike, others & others[shift])
-        null.append(computed[key])
-    p = permutation_p(effect - TOLERATED_CORRELATION, np.array(null))
-    details = {} if alike is None else _semantic(inputs, near, rng)
+    details = {} if inputs.embeddings is None else _semantic(inputs, -np.log2(distances_to_training(inputs)), rng)
     note = finding("semantic-errors", r=details["r_semantic"], p=details["p_semantic"]) if details else None
-    return ControlResult(effect, *NO_INTERVAL, p, fired=p <= SIGNIFICANT, details=details, note=note)
+    return ControlResult(
+        *(near[key] - near["expected"] for key in ("share", "low", "high")), near["p"], fired=near["p"] <= SIGNIFICANT,
+        details={**details, "share": near["share"], "expected": near["expected"], "errors": near["errors"]}, note=note,
+    )  # fmt: skip
 
 
 def _semantic(inputs: ControlInputs, near: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
@@ -89,15 +73,6 @@ def _by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:
     sums = np.zeros((units.max() + 1, values.shape[1]))
     np.add.at(sums, units, values)
     return np.asarray(sums / np.bincount(units)[:, None])
-
-
-def _correlation(x: np.ndarray, y: np.ndarray, z: np.ndarray | None, mask: np.ndarray) -> float:
-    """Correlation within rows over the entries of a mask, a third table partialled out."""
-    mask = mask & np.isfinite(y)
-    counts = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    tables = [np.where(mask, table, 0.0) for table in (x, y, z) if table is not None]
-    tables = [np.where(mask, table - table.sum(axis=1, keepdims=True) / counts, 0.0) for table in tables]
-    return _partial(*(table.ravel() for table in tables))
 
 
 def _partial(x: np.ndarray, y: np.ndarray, z: np.ndarray | None = None) -> float:

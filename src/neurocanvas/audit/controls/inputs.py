@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from neurocanvas.data.splits import TOO_MANY_REPEATS, excess_repeats
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import AT_ONCE
 from neurocanvas.targets.pretrained import batches
@@ -115,11 +116,11 @@ class ControlInputs:
 
     @cached_property
     def is_blocked(self) -> bool:
-        """Whether concepts came in blocks: fewer than half of the changes that random order would give."""
-        shown = self.labels[self.recorded]
-        n, counts = len(shown), np.bincount(shown)
-        expected = (n - 1) * (1 - np.sum(counts * (counts - 1)) / (n * (n - 1)))
-        return bool(np.sum(shown[1:] != shown[:-1]) < expected / 2)
+        """Whether concepts came in blocks, judged by the repeats in each run and in all of them."""
+        runs = [self.labels[self.recorded[self.runs[self.recorded] == run]] for run in range(self.runs.max() + 1)]
+        excess, variance = np.array([excess_repeats(shown) for shown in runs]).T
+        one = (variance > 0) & (excess > TOO_MANY_REPEATS * np.sqrt(variance))
+        return bool(one.any() or excess.sum() > TOO_MANY_REPEATS * np.sqrt(variance.sum()) > 0)
 
     @cached_property
     def keeps_blocks_whole(self) -> bool:
@@ -135,8 +136,14 @@ class ControlInputs:
 
     @cached_property
     def units(self) -> np.ndarray:
-        """Exchangeable unit of every trial: its block in a blocked design, else itself."""
-        return self.blocks if self.is_blocked else np.arange(len(self.labels))
+        """Exchangeable unit of every trial: its block in a blocked design, its image if held out, else itself."""
+        if self.is_blocked:
+            return self.blocks
+        image, units = coded(self.stimulus), np.arange(len(self.labels))
+        for train, test in self.splits:
+            held_out = test[~np.isin(image[test], image[train])]
+            units[held_out] = len(units) + image[held_out]
+        return units
 
     def predict(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Train in every fold and name its test rows, (n_trials,); -1 in rows that no fold tests."""

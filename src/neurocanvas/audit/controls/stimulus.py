@@ -11,7 +11,6 @@ from neurocanvas.audit.controls.base import (
     NotApplicable,
     chance_of,
     lost,
-    not_in_question,
     surrogate_labels_survive,
     survives,
 )
@@ -136,7 +135,7 @@ def repeated_stimulus(inputs: ControlInputs, *, rng: np.random.Generator) -> Con
                 named[1, rows] = inputs.answers(train[~shown], rows)
     share, rows = float(is_repeated[tested].mean()), tested[is_repeated[tested]]
     if not share:
-        return not_in_question(finding("no-repeats"), share_of_trials=0.0)
+        return NotApplicable(finding("no-repeats"))
     before, after = (named[:, rows] == inputs.labels[rows]).astype(float)
     chance = chance_of(named[0, rows], inputs.labels[rows])
     result = lost(before, after, chance, stimulus[rows], inputs.permutations, rng=rng)

@@ -160,5 +160,5 @@ def null_generators(inputs: ControlInputs, *, rng: np.random.Generator) -> Contr
     low, high = mean_interval(difference, units, rng=rng, resamples=inputs.permutations + 1) or NO_INTERVAL
     return ControlResult(
         float(difference.mean()), low, high, p, fired=p > SIGNIFICANT, details=details,
-        note=finding("hardest-arm", arm=hardest),
+        note=finding("hardest-arm", arm=hardest, arms=", ".join(arms)),
     )  # fmt: skip

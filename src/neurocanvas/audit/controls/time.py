@@ -16,7 +16,6 @@ from neurocanvas.audit.controls.base import (
     chance_of,
     label_p,
     lost,
-    not_in_question,
     surrogate_labels_survive,
 )
 from neurocanvas.audit.controls.inputs import ControlInputs, coded, flattened, pieces, shrinkage_lda
@@ -43,9 +42,9 @@ def leave_block_out(inputs: ControlInputs, *, rng: np.random.Generator) -> Contr
     # k-th blocks of all concepts are tested together; in mixed order runs, or fifths of one run. Each concept has the
     # same number of training trials on both sides, so that only where they come from differs.
     if inputs.keeps_blocks_whole:
-        return not_in_question(finding("whole-blocks"))
+        return NotApplicable(finding("whole-blocks"))
     if inputs.keeps_runs_whole:
-        return not_in_question(finding("whole-runs"))
+        return NotApplicable(finding("whole-runs"))
     turn = _turns(inputs)
     if turn.max() < 1:
         return NotApplicable(finding("one-block-only"))
@@ -100,7 +99,7 @@ def block_surrogate(inputs: ControlInputs, *, rng: np.random.Generator) -> Contr
     # A shifted block is half of one concept's trials and half of the next one's: a response to the concept alone keeps
     # half of its accuracy, drift all of it. In mixed order a block is one trial, and surrogate labels are random.
     if inputs.keeps_blocks_whole:
-        return not_in_question(finding("whole-blocks"))
+        return NotApplicable(finding("whole-blocks"))
     blocks, session = inputs.blocks, np.asarray(inputs.session)[inputs.recorded]
     half = int(np.median(np.bincount(blocks))) // 2
     shifted = np.empty_like(blocks)
@@ -147,8 +146,10 @@ def distances_to_training(inputs: ControlInputs) -> np.ndarray:
 
 def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Slope of accuracy on log2 of the distance to the nearest training trial of the concept."""
-    # Cyclic shifts within blocks (or runs), because hits and distances are both autocorrelated: free permutations would
-    # find too much.
+    # Only in blocks: in mixed order a near training trial helps, too, as it shares the drift, but time tells nothing of
+    # the concept. Cyclic shifts within blocks, because hits and distances are both autocorrelated.
+    if not inputs.is_blocked:
+        return NotApplicable(finding("no-blocks"))
     distance = distances_to_training(inputs)[np.arange(len(inputs.tested)), inputs.labels[inputs.tested]]
     trained = np.isfinite(distance)
     if not trained.any():
@@ -157,7 +158,7 @@ def distance_to_training(inputs: ControlInputs, *, rng: np.random.Generator) -> 
     x, variance = x - x.mean(), float(np.var(x))
     if variance < 1e-12:
         return NotApplicable(finding("equal-distances"))
-    stretch = (inputs.blocks if inputs.is_blocked else inputs.runs)[rows]
+    stretch = inputs.blocks[rows]
     slope = float(x @ y) / len(x) / variance
     null = np.concatenate([y[shifts] @ x for shifts in cyclic_shifts(stretch, inputs.permutations, rng=rng)])
     tolerated = TOLERATED_SLOPE * max(0.0, float(y.mean()) - chance_of(inputs.named[trained], inputs.labels[rows]))
@@ -198,8 +199,9 @@ def _slope_interval(
 
 def drift_removal(inputs: ControlInputs, *, rng: np.random.Generator) -> ControlResult | NotApplicable:
     """Take slow changes over trials out of the features and decode again."""
-    # In blocks a concept's own response is slow too and goes with the drift: then firing says that the two cannot be
-    # told apart.
+    # In blocks a concept's own response is slow too and goes with the drift: the two cannot be distinguished there.
+    if inputs.keeps_blocks_whole:
+        return NotApplicable(finding("whole-blocks"))
     cleaned = without_drift(inputs)
     tested, true = inputs.tested, inputs.labels[inputs.tested]
     after = (inputs.predict(cleaned, inputs.labels)[tested] == true).astype(float)
