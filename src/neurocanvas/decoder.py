@@ -734,7 +734,7 @@ class Decoder(BaseEstimator):
         self, estimator: Any, parameters: dict[str, Any], inputs: Inputs | Tensor, targets: np.ndarray,
         rows: np.ndarray, validation: np.ndarray, watch: np.ndarray | None,
     ) -> None:  # fmt: skip
-        """Fit every candidate; the one with the highest validation accuracy becomes the encoder."""
+        """Fit every candidate, the simplest first; the one with the highest balanced validation accuracy is chosen."""
         row = find_encoder(self.encoder, self.target)
         x, x_val = (inputs[some].flatten(1).numpy() for some in (rows, validation))
         options = {**(row.fixed or {}), **parameters}
@@ -756,7 +756,7 @@ class Decoder(BaseEstimator):
                 model.fit(x, targets[rows])
                 if self.target == "concept" and len(x_val):
                     scores = _concept_scores(model, x_val, len(self.classes_))
-                    accuracy = line["val_accuracy"] = float(np.mean(scores.argmax(axis=1) == targets[validation]))
+                    accuracy = line["val_accuracy"] = balanced_accuracy(scores.argmax(axis=1), targets[validation])
             except (TypeError, ValueError, AttributeError) as error:  # scikit-learn's checks of parameters and targets
                 raise NeuroCanvasError(f"encoder {row.title}: cannot be fitted to these trials ({error}).") from error
             if accuracy > highest:
@@ -765,6 +765,11 @@ class Decoder(BaseEstimator):
                 scores = _concept_scores(model, inputs[watch].flatten(1).numpy(), len(self.classes_))
                 self.every_.append(scores.argmax(axis=1))
             self.history_.append(line)
+
+
+def balanced_accuracy(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Mean accuracy of the concepts that are there."""
+    return float(np.mean([np.mean(predicted[true == concept] == concept) for concept in np.unique(true)]))
 
 
 def load_decoder(path: Path | str, encoder: Any = None) -> Decoder:

@@ -42,7 +42,7 @@ def contrastive_error(predicted: Tensor, true: Tensor, temperature: float) -> Te
 
 @dataclass(frozen=True)
 class ConceptLoss:
-    """Cross-entropy; the most accurate epoch is selected, among equals the one with the lowest loss."""
+    """Cross-entropy; the epoch with the lowest validation loss is selected."""
 
     def loss(self, output: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """The objective, and the loss that the history shows."""
@@ -53,7 +53,7 @@ class ConceptLoss:
         """Scores; and the quality that selects the epoch, then another that must stall too before patience runs out."""
         loss = functional.cross_entropy(output, codes).item()
         accuracy = float(np.mean((output.argmax(dim=1) == codes).cpu().numpy()))
-        return {"val_loss": loss, "val_accuracy": accuracy}, [(accuracy, -loss), (-loss,)]
+        return {"val_loss": loss, "val_accuracy": accuracy}, [(-loss,), (accuracy, -loss)]
 
 
 @dataclass(frozen=True)
