@@ -20,6 +20,7 @@ from neurocanvas.audit.overlap import Predictions, answer_scores, neighbour_erro
 from neurocanvas.config import EvaluateSettings
 from neurocanvas.data.splits import EXCHANGED, Fold, exchangeable_units, make_split
 from neurocanvas.data.trials import Trials, without_signal
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.benchmark import Cell, mark_best, summarise_cells
 from neurocanvas.evaluation.identification import similarity
 from neurocanvas.evaluation.statistics import draw_cells, holm, mean_interval, paired_permutation_p
@@ -206,9 +207,14 @@ def missed(score: dict, truth: float) -> bool | None:
 
 def measure(design: str, seed: int) -> Outcomes:
     """Draw one data set of a design, and ask everything that the product prints of it."""
-    rng = np.random.default_rng([list(DESIGNS).index(design), seed])
     draw, trains = DESIGNS[design]
-    trials, folds, values = draw(rng)
+    for attempt in range(9):  # once in thousands of data sets a random order looks blocked and is refused
+        rng = np.random.default_rng([list(DESIGNS).index(design), seed, attempt])
+        try:
+            trials, folds, values = draw(rng)
+            break
+        except NeuroCanvasError:
+            continue
     targets = rng.normal(size=(len(np.unique(trials.column("image"))), DIMENSIONS))
     concepts = np.unique(trials.y)
     predicted = mapped(trials, folds, values, targets) if trains else values

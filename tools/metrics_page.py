@@ -28,10 +28,11 @@ seen image and, in a full cell, with {OTHERS} derangements.
 Metrics with an `@`, LPIPS and 50-way top-1 are computed for the true pairs alone: no chance level, no p against permutations."""
 
 RETRIEVAL = """\
-Predictions are compared with the targets of all test images in the whole target space (77 x 768 numbers for `clip-text`) by
-cosine similarity, as in NICE and ATM. Predictions and text targets have a large common mean, so the same rules are also
-applied after subtracting the mean prediction and the mean target of the gallery (`centred ...`). The mean prediction depends
-on all test trials, so these rows are transductive. `scores/summary.json` names rule, centring and space of every row. On ATM-S
+What the encoder itself gives is compared with the targets of all test images in the whole target space (77 x 768 numbers for
+`clip-text`) by cosine similarity, as in NICE and ATM, around the mean training target, as in the contrastive loss. Images are
+drawn from another output of a contrastive encoder, the posterior mean of the targets (least squared error), which retrieves
+worse. The same rules are also applied after subtracting the mean prediction and the mean target of the gallery
+(`centred ...`). These means depend on all test trials, so these rows are transductive. `scores/summary.json` names rule, centring and space of every row. On ATM-S
 outputs of THINGS-EEG2, subject 8, 200 images, top-1 / top-5 are .360 / .725 greedy, .490 / .815 with CSLS, .430 / .765 centred,
 .550 / .835 centred with CSLS, and .700 top-1 with Hungarian assignment (`tests/evaluation/test_retrieval.py`).
 Two-way identification among targets (importance) uses cosines around the mean training target; it is computed in coordinates

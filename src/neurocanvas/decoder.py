@@ -365,15 +365,19 @@ class Decoder(BaseEstimator):
         return self
 
     def outputs(self, x: Any, rows: np.ndarray | None = None) -> np.ndarray:
-        """Scores of concepts, or coordinates, of features or signal in µV as `fit_prepared` takes them."""
+        """Scores of concepts, or coordinates with the least squared error, of features or signal in µV."""
+        outputs = self.network_outputs(x, rows)
+        return outputs if self.posterior_ is None else posterior_mean(outputs, *self.posterior_)
+
+    def network_outputs(self, x: Any, rows: np.ndarray | None = None) -> np.ndarray:
+        """What the encoder itself gives: a contrastive network's directions, which retrieve better than `outputs`."""
         inputs, rows = self._inputs(x), np.arange(len(x)) if rows is None else rows
         if not self.is_module_:
             values = inputs[rows].flatten(1).numpy()
             if self.target == "concept":
                 return _concept_scores(self.encoder_, values, len(self.classes_))
             return np.asarray(self.encoder_.predict(values), np.float32).reshape(len(rows), -1)
-        outputs = evaluate(self.encoder_.to(inputs.device), inputs, rows).float().cpu().numpy() * np.float32(self.unit_)
-        return outputs if self.posterior_ is None else posterior_mean(outputs, *self.posterior_)
+        return evaluate(self.encoder_.to(inputs.device), inputs, rows).float().cpu().numpy() * np.float32(self.unit_)
 
     @available_if(_decodes_concepts)
     def decision_function(self, X: Any) -> np.ndarray:
@@ -422,7 +426,7 @@ class Decoder(BaseEstimator):
 
     def score(self, X: Any, y: Any = None) -> float:
         """Accuracy, or two-way identification of the true embedding among those of all trials; chance is .5."""
-        true, predicted = self._targets(X, y), self._of(X, self.outputs)
+        true, predicted = self._targets(X, y), self._of(X, self.network_outputs)
         if self.target == "concept":
             names, classes = self.classes_[predicted.argmax(axis=-1)], self.classes_
             if "U" in classes.dtype.kind + true.dtype.kind:  # `Trials` have the text of labels

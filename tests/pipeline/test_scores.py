@@ -22,7 +22,7 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.feature_networks import NotComputed
 from neurocanvas.pipeline import evaluate as comparing
 from neurocanvas.pipeline.run import RunFolder, read_pictures
-from neurocanvas.pipeline.train import read_predictions
+from neurocanvas.pipeline.train import decoders_of, read_inputs
 from neurocanvas.report.text import controls_verdict
 from neurocanvas.workflow import STAGES, fork, run_stage
 
@@ -235,7 +235,10 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     tiny_copy = run.folder
     for stage in ("train", "predict", "generate", "evaluate") if weights else ():
         run_stage(run, stage)
-    found, predicted = summary(tiny_copy)["retrieval"], read_predictions(run, "0")[0].reshape(8, -1)
+    found, [decoder] = summary(tiny_copy)["retrieval"], decoders_of(run, "0")
+    features = read_inputs(run, "0")[run.split("0")[0].test]
+    mean = decoder.basis_.mean.reshape(1, -1)
+    predicted = decoder.basis_.inverse(decoder.network_outputs(features)).reshape(len(features), -1) - mean
     assert list(found) == ["greedy", "hungarian", "csls", "centred greedy", "centred hungarian", "centred csls"]
     assert {rule for rule, one in found.items() if not one["transductive"]} == {"greedy"}
     assert {(one["space"], one["n_trials"], one["n_pictures"], one["chance1"]) for one in found.values()} == {
@@ -245,8 +248,9 @@ def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     rows, concept = (run.subjects["0"][sidecar["trials"]], run.subjects["0"].column("concept")[sidecar["trials"]])
     seen = np.searchsorted(run.stimuli, rows.column("image"))
     targets = np.asarray(run.targets("clip-text")[seen], np.float64).reshape(8, -1)
-    for centring, name in (("none", "greedy"), ("both sides", "centred greedy")):
-        ours, theirs = (values - values.mean(axis=0) * (centring != "none") for values in (predicted, targets))
+    targets = targets - mean
+    for centring, name in (("training mean", "greedy"), ("test means", "centred greedy")):
+        ours, theirs = (values - values.mean(axis=0) * (centring == "test means") for values in (predicted, targets))
         expected = cosine_similarity(ours, theirs)
         place = np.argsort(np.argsort(-expected, axis=1), axis=1).diagonal()
         assert [found[name][k] for k in ("top1", "top5")] == [np.mean(place < 1), np.mean(place < 5)]

@@ -23,7 +23,7 @@ ASSIGNMENT_RULES: Mapping[str, tuple[bool, str]] = MappingProxyType(
 NEIGHBOURS = 10
 
 # Means that are subtracted before vectors are scaled to length one -> whether the rule is then transductive.
-CENTRINGS: Mapping[str, bool] = MappingProxyType({"none": False, "both sides": True})
+CENTRINGS: Mapping[str, bool] = MappingProxyType({"training mean": False, "test means": True})
 
 
 def assignment_scores(cosines: np.ndarray, rule: str) -> np.ndarray:

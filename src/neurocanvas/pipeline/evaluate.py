@@ -374,7 +374,7 @@ def explain(run: RunFolder) -> tuple[list[Path], dict[str, Scores]]:
                 continue
             concepts = np.array([run.dataset[1].concepts[run.stimuli[row]] for row in of_test])
             predicted = decoder.outputs(np.asarray(features))
-            retrieved.append(_retrieve(decoder, predicted, targets, true, concepts))
+            retrieved.append(_retrieve(decoder, decoder.network_outputs(features), targets, true, concepts))
             coordinates = decoder.basis_.transform(targets)
             diverse.append({
                 name: {"n_trials": len(true), **diversity(outputs)}
@@ -420,18 +420,17 @@ def _retrieve(
     decoder: Decoder, predicted: np.ndarray, targets: np.ndarray, true: np.ndarray, concepts: np.ndarray
 ) -> Scores:
     """Retrieval of one fold's targets, under every rule that applies."""
-    # A prediction is the mean training target plus a weighted sum of a few axes, so its products with a target are the
-    # same sum of the target's products with these: exact, and no prediction is ever expanded.
-    basis = decoder.basis_
-    summands = np.concatenate([basis.mean.reshape(1, -1), basis.axes / basis.scale]).astype(np.float64)
-    weights = np.column_stack([np.ones(len(predicted)), predicted]).astype(np.float64)
+    # A prediction, around the mean training target, is a weighted sum of a few axes, so its products with a target are
+    # the same sum of the target's products with these: exact, and no prediction is ever expanded.
+    basis, weights = decoder.basis_, predicted.astype(np.float64)
+    summands = (basis.axes / basis.scale).astype(np.float64)
     flat = targets.reshape(len(targets), -1)
     scores: Scores = {}
     if len(targets) < FEWEST_IMAGES or not np.ptp(predicted, axis=0).any():
         return scores
     for centring, transductive in CENTRINGS.items():
-        centred, shift = weights, np.zeros(1)
-        if centring != "none":
+        centred, shift = weights, basis.mean.reshape(-1).astype(np.float64)
+        if transductive:
             centred, shift = weights - weights.mean(axis=0), flat.mean(axis=0, dtype=np.float64)
         products, squared = np.empty((len(flat), len(summands))), np.empty(len(flat))
         for batch in batches(len(flat), AT_ONCE):
@@ -445,7 +444,7 @@ def _retrieve(
         for rule, (together, _) in ASSIGNMENT_RULES.items():
             if rule == "hungarian" and len(true) > len(targets):
                 continue  # several trials of one image cannot each have an image of their own
-            scores[rule if centring == "none" else f"centred {rule}"] = {
+            scores[f"centred {rule}" if transductive else rule] = {
                 "transductive": transductive or together, "rule": rule, "centring": centring,
                 "space": f"{decoder.space_.name} targets, {' x '.join(map(str, targets.shape[1:]))}",
                 "n_trials": len(true), "n_pictures": len(targets),
@@ -473,7 +472,7 @@ def _importance(
     # two-way identification in coordinates, but with the whole length of targets, so it is exact
     coordinates, distance = decoder.basis_.transform(targets), decoder.basis_.squared_distance(targets)
     lost = importance(
-        lambda changed: two_way_of_trials(decoder.outputs(changed), coordinates[true], distance[true], true),
+        lambda changed: two_way_of_trials(decoder.network_outputs(changed), coordinates[true], distance[true], true),
         features, groups, training_mean, rng=rng,
     )  # fmt: skip
     return {(kind, *group): lost[kind][group] for kind in IMPORTANCE for group in groups}

@@ -171,7 +171,7 @@ def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
         parameters = {key: parameters[key] for key in OF_CLOSED_FORM} | of_encoder
     embedded = run.path("embeddings", run.settings.embed.target)
     target_hash = artifacts.read_sidecar(check_file(embedded, "embeddings; `neurocanvas embed` makes them"))["sha256"]
-    inputs = artifacts.fingerprint("train 3", hashes, target_hash, run.stimuli, fold.fingerprint(), parameters)
+    inputs = artifacts.fingerprint("train 4", hashes, target_hash, run.stimuli, fold.fingerprint(), parameters)
     state = path.with_name(path.name + ".state")
     if artifacts.is_cached(path, inputs):
         state.unlink(missing_ok=True)  # left by a killed run
@@ -195,12 +195,12 @@ def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
     advance(max(0, epochs - len(decoder.history_)))  # most trainings end early
     # test labels are read after all predictions
     parts, scores = {"val": fold.validation, "test": fold.test}, {}
-    predictions = {part: decoder.outputs(x[rows]) for part, rows in parts.items()}
-    for part, predicted in predictions.items():
+    predictions = {part: (decoder.outputs(x[rows]), decoder.network_outputs(x[rows])) for part, rows in parts.items()}
+    for part, (predicted, output) in predictions.items():
         image = y.row_of_trial[parts[part]]
         true, distance = projected[1][image], projected[2][image]
         scores[f"{part}_mse"] = mse_per_element(predicted, true, distance, decoder.basis_)
-        scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(predicted, true, distance, image)))
+        scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(output, true, distance, image)))
     inside = np.sum(decoder.basis_.target_sd.astype(np.float64) ** 2)
     outside = np.mean(projected[2][y.row_of_trial[fold.train]])
     sidecar = {
