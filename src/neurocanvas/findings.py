@@ -52,6 +52,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     # verdicts of the audit
     "other-split": ("serious", "file more stage"),
     "block-confounded": ("serious", "inside by_block design " + RESULT),
+    "same-signal": ("serious", "trials of " + RESULT),
     "block-unknown": ("serious", LACKS + RESULT),
     "no-answers": ("warning", ""),
     "chance": ("warning", RESULT),

@@ -176,6 +176,7 @@ STALE = {"file": "weights", "more": 1, "stage": "train"}
 VERDICTS = {
     "other-split": (case("block", other_split=STALE), "weights and 1 more were trained on another split"),
     "block-confounded": (case("block"), "recording block: concepts were presented in blocks, 100 %"),
+    "same-signal": (case(columns={"signal": np.arange(120) % 30}), "48 of 48 test trials hold the same signal"),
     "block-unknown": (
         case("block", splits=[{"test": case("block").splits[0]["test"]}]),
         "presented in blocks, and the blocks of the training trials are unknown; add the training trials",

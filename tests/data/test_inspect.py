@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
+import neurocanvas as nc
 from neurocanvas.config import DataSettings, SimulateSettings
 from neurocanvas.data.images import PICTURES_FOLDER
-from neurocanvas.data.inspect import describe, inspect_dataset
+from neurocanvas.data.inspect import describe, inspect_dataset, signal_groups
+from neurocanvas.data.splits import blocked_trials
 from neurocanvas.data.store import convert
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.simulation.dataset import simulate
@@ -87,3 +91,36 @@ def test_tables_for_reading(report):
 def test_other_data_sets_are_not_inspected():
     with pytest.raises(NeuroCanvasError, match="inspect: data set: allowed are eeg-imagenet"):
         inspect_dataset(DataSettings(name="recordings"))
+
+
+def test_trials_with_the_same_signal_are_found_whatever_their_offset_and_gain():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(0, 1e-5, (40, 8, 200)).astype(np.float32)
+    signal[5], signal[7] = 1.5 * signal[30] + 1e-6, signal[8] + rng.normal(0, 1e-8, (8, 200))
+    names = [f"E{number}" for number in range(8)]
+    groups = signal_groups(nc.from_arrays(signal, ["a", "b"] * 20, ch_names=names, sfreq=200))
+    assert groups[5] == groups[30] and groups[7] == groups[8] and len(set(groups)) == 38
+    hum = 2e-5 * np.sin(2 * np.pi * 50 * np.arange(200) / 200 + rng.uniform(0, 6, (40, 1, 1)))
+    hummed = nc.from_arrays(signal[:, :2] / 5 + hum, ["a", "b"] * 20, ch_names=names[:2], sfreq=200)
+    assert len(set(signal_groups(hummed))) == 40, "line noise alone makes no trials the same"
+
+
+def test_the_order_of_a_shuffled_file_is_that_of_its_trials_or_of_the_documented_design(tmp_path):
+    """A list of trials in random order is not a rapid design; one sorted by image is not a block design."""
+    for design, written in (("block", True), ("block", False), ("rapid", True)):
+        folder = tmp_path / f"{design}{written}"
+        path = simulate(SimulateSettings(design=design, concepts=4, trials_per_concept=10), folder)
+        content = torch.load(path, weights_only=True)
+        expected = {trial["image"]: trial["order"] for trial in content["dataset"]}
+        trials = sorted(content["dataset"], key=lambda trial: trial["image"])
+        content["dataset"] = [trials[row] for row in np.random.default_rng(0).permutation(len(trials))]
+        if design == "rapid":
+            content["dataset"] = trials
+        if not written:
+            content["dataset"] = [{key: trial[key] for key in trial if key != "order"} for trial in content["dataset"]]
+        torch.save(content, path)
+        opened = nc.open_dataset("eeg-imagenet", str(folder))
+        assert blocked_trials(opened).all() == (design == "block")
+        if written:
+            by_image = dict(zip(opened.column("image").tolist(), opened.column("order").tolist()))
+            assert by_image == expected

@@ -91,7 +91,7 @@ def test_writes_the_released_layout_with_pictures(tmp_path):
     assert path.name == "EEG-ImageNet.pth" and list(content) == ["dataset", "labels", "images"]
     assert content["labels"] == list(IMAGENET_CONCEPTS) and len(content["images"]) == 12
     first = content["dataset"][0]
-    assert list(first) == ["eeg_data", "granularity", "subject", "label", "image"]
+    assert list(first) == ["eeg_data", "granularity", "subject", "label", "image", "order"]
     assert first["eeg_data"].shape == (62, 501) and first["eeg_data"].dtype == torch.float32
     assert first["eeg_data"].untyped_storage().nbytes() == 62 * 501 * 4
     assert 2e-6 < float(first["eeg_data"].std()) < 1e-4

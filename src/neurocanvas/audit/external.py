@@ -38,7 +38,7 @@ REMEDY = "make it again, or leave it out"
 NEEDED = ("true", "predicted")
 # Columns of a table of predictions that are read; a finding names the others.
 READ = (
-    *NEEDED, "split", "subject", "session", "run", "block", "order", "trial", "stimulus", "picture", "sha256",
+    *NEEDED, "split", "subject", "session", "run", "block", "order", "trial", "signal", "stimulus", "picture", "sha256",
     "group", "transductive",
 )  # fmt: skip
 PURPOSE = "predictions: one row per trial with the columns true and predicted"
@@ -338,7 +338,7 @@ def _text(value: object) -> str:
 def _codes(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Codes of the columns that parts are compared by, -1 where a cell is empty; a run counts within its session."""
     codes = {}
-    for name in ("subject", "session", "run", "block", "stimulus", "concept"):
+    for name in ("subject", "session", "run", "block", "signal", "stimulus", "concept"):
         if name in table and (table[name] != "").any():
             within = [outer for outer in COUNTED_WITHIN.get(name, ()) if outer in table]
             codes[name] = table.groupby([*within, name]).ngroup().where(table[name] != "", -1).to_numpy(np.int64)

@@ -99,7 +99,7 @@ def neighbour_errors(
 
 PARTS = ("pretrain", "train", "val", "test", "gallery")
 # Columns by which parts are compared; `picture` stands for the bytes of the file, whatever its name.
-SHARED = ("subject", "session", "run", "block", "stimulus", "concept", "picture")
+SHARED = ("subject", "session", "run", "block", "signal", "stimulus", "concept", "picture")
 
 # The columns of a gallery, which was not recorded.
 OF_PICTURES = ("stimulus", "concept", "picture")

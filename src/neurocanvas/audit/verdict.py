@@ -103,6 +103,8 @@ def _verdict(
     if confounded:
         numbers = {"inside": block["inside"], "by_block": block["accuracy"], "design": design}
         return finding("block-confounded", **numbers, **result)
+    if (same := overlaps.get("signal")) and same["shared"]:
+        return finding("same-signal", trials=same["trials"], of=same["of"], **result)
     if design == "block" and lacks["training"]:
         return finding("block-unknown", **lacks, **result)
     if not facts["results"]:

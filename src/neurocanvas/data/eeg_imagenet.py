@@ -131,8 +131,16 @@ def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray
         "concept": [record["label"] for record in records],
         "granularity": [record["granularity"] for record in records],
     })  # fmt: skip
-    # recorded as in the file, but for the passes of stage 2
-    table["order"] = table.sort_values(["subject", "session", "run"], kind="stable").groupby("subject").cumcount()
+    # The place of a trial in the file is not the order of recording. Where the file does not have that, the documented
+    # design holds: one block per concept (and pass of stage 2), in the order in which the file has the concepts.
+    recording, place = ["subject", "session", "run"], np.arange(len(records))
+    if all(type(record.get("order")) is int for record in records):
+        place = np.array([record["order"] for record in records])
+    else:
+        first = table.assign(place=place).groupby([*recording, "concept"])["place"].transform("min")
+        place = np.lexsort([place, first]).argsort()
+    ordered = table.assign(place=place).sort_values([*recording, "place"], kind="stable")
+    table["order"] = ordered.groupby("subject").cumcount()
     metadata = make_metadata(table)
     factor = np.float32(MICROVOLTS[unit])
 

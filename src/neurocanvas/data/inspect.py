@@ -20,8 +20,46 @@ _SAMPLED = 20
 _NAMED = 5
 
 
+# Two trials hold the same signal if their sample-to-sample changes correlate by more than this.
+SAME_SIGNAL = 0.999
+_SKETCHED, _AT_ONCE = 256, 64
+
+
+def signal_groups(trials: Trials) -> np.ndarray:
+    """Number of every trial's signal, (n_trials,): trials with equal signals, or nearly equal ones, share it."""
+    # Changes at a few random places find candidates, all changes decide: the place of a trial, or its offset and gain,
+    # do not matter.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    def changes(rows: np.ndarray) -> np.ndarray:
+        flat = np.diff(trials.signal(rows), axis=2).reshape(len(rows), -1)
+        flat -= flat.mean(axis=1, keepdims=True)
+        return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12))
+
+    n, width = len(trials), len(trials.spec.ch_names) * (trials.spec.n_times - 1)
+    places = np.random.default_rng(0).choice(width, min(_SKETCHED, width), replace=False)
+    sketch = np.empty((n, len(places)), np.float32)
+    for rows in np.array_split(np.arange(n), max(1, -(-n // _AT_ONCE))):
+        sketch[rows] = changes(rows)[:, places]
+    sketch /= np.maximum(np.linalg.norm(sketch, axis=1, keepdims=True), 1e-12)
+    pairs = []
+    for rows in np.array_split(np.arange(n), max(1, -(-n // 1024))):
+        first, second = np.nonzero(sketch[rows] @ sketch.T > 0.98)
+        candidates = np.stack([rows[first], second])[:, rows[first] < second]
+        known: dict[int, np.ndarray] = {}
+        for one, other in candidates.T.tolist():
+            if one not in known:
+                known = {one: changes(np.array([one]))[0]}
+            if float(known[one] @ changes(np.array([other]))[0]) > SAME_SIGNAL:
+                pairs.append((one, other))
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
+    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+
+
 def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
-    """Describe what the files hold as JSON-ready values; reads the table and a few trials."""
+    """Describe what the files hold as JSON-ready values."""
     check_option("inspect: data set", settings.name, ["eeg-imagenet"])
     root = Path(settings.root)
     trials = open_eeg_imagenet(root, settings)
@@ -30,6 +68,8 @@ def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
     converted = sidecar_path(root / ARRAY).is_file()
     files = [root / ARRAY, root / TABLE] if converted else find_released(root)
     in_file = "µV, converted" if converted else settings.unit.replace("auto", "V")
+    groups = signal_groups(trials)
+    sizes = np.bincount(groups)
     missing = [name for name in images.ids if not images.files[name].is_file()]
     return {
         "files": [{"file": path.name, "bytes": path.stat().st_size} for path in files],
@@ -42,6 +82,7 @@ def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
         "recordings": _recordings(trials),
         "by concept": _concepts(trials, images, settings.pictures or settings.root),
         "unusual": _unusual(trials),
+        "repeated signals": {"trials": int(sizes[sizes > 1].sum()), "signals": int((sizes > 1).sum())},
         "pictures": {"needed": len(images.ids), "missing": len(missing), "first": missing[:_NAMED]},
     }
 
@@ -58,6 +99,12 @@ def describe(report: dict[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
         + (f"; missing: {', '.join(pictures['first'])}" if pictures["missing"] else "")
         + (", ..." if pictures["missing"] > _NAMED else ""),
     }
+    repeated = report["repeated signals"]
+    if repeated["trials"]:
+        facts["repeated signals"] = (
+            f"{repeated['trials']:,} trials hold only {repeated['signals']:,} different signals: windows or copies of "
+            "one trial, which must not be on both sides of a split"
+        )
     tables = [
         ("Data set", [{"what": name, "found": value} for name, value in facts.items()]),
         ("Recordings", [_as_text(one) for one in report["recordings"]]),

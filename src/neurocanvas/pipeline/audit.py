@@ -117,6 +117,9 @@ def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Find
     compared = [name for name in ("subject", "session", "run", "block", "image") if name in names]
     columns = {"stimulus" if name == "image" else name: groups(trials, name) for name in compared}
     columns |= {"concept": groups(trials, "concept"), "order": trials.column("order")}
+    if all("signal" in row for row in rows.values()):  # numbered within each subject
+        signals = [f"{row['subject']} {row['signal']}" for row in rows.values()]
+        columns["signal"] = np.unique(signals, return_inverse=True)[1]
     captions = artifacts.sidecar_path(folder / "targets" / "caption.txt")
     hashes = _read_json(captions, "caption").get("images") if captions.is_file() else None
     if not isinstance(hashes, dict):

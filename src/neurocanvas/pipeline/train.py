@@ -13,6 +13,7 @@ import numpy as np
 
 from neurocanvas import artifacts
 from neurocanvas.config import ARCHITECTURES
+from neurocanvas.data.inspect import signal_groups
 from neurocanvas.data.splits import EXCHANGED, blocked_trials, exchangeable_units, groups
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, load_decoder, project
@@ -82,7 +83,10 @@ def _extract(run: RunFolder, subject: str, *, keep_imported: bool) -> Path:
 def write_trials(run: RunFolder, subject: str) -> None:
     """Write a subject's trial table beside the features."""
     path, trials = run.path("features", subject).with_name(f"s{subject}_trials.csv"), run.opened[subject]
-    write_table(path, {"trial": trials.names, **{name: trials.column(name) for name in trials.metadata}})
+    [signal] = artifacts.cached("signals", [artifacts.fingerprint("signals", trials.fingerprint())],
+                                lambda _: [signal_groups(trials)])  # fmt: skip
+    columns = {name: trials.column(name) for name in trials.metadata}
+    write_table(path, {"trial": trials.names, **columns, "signal": signal})
 
 
 def read_inputs(run: RunFolder, subject: str, decoder: Decoder | None = None) -> Any:

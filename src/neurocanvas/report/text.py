@@ -117,6 +117,8 @@ SENTENCES: dict[str, str] = {
     "other-split": "Nothing can be concluded: {stale}.",
     "block-confounded": "Accuracy is confounded with recording block: {presented}, {inside:%} of the test trials come "
     "from blocks with training trials, and the block alone predicts the concept of {by_block:%} of them; {result}.",
+    "same-signal": "The accuracy is no evidence: {trials} of {of} test trials hold the same signal as a training "
+    "trial; {result}.",
     "block-unknown": "Accuracy is confounded with recording block unless whole blocks were held out: concepts were "
     "presented in blocks, and the blocks of the training trials are unknown; {ask}.",
     "no-answers": "Nothing can be concluded yet: predictions of test trials and scores of the arm eeg are missing.",

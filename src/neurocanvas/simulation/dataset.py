@@ -43,7 +43,7 @@ _BATCH = 50
 # Share of every concept's images that the first pass of stage 2 shows: 30 of 50 in the released data.
 FIRST_PASS = 0.6
 
-_VERSION = 4  # of the simulation: raise it when the same settings give other bytes
+_VERSION = 5  # of the simulation: raise it when the same settings give other bytes
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,7 @@ def _content(signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Rec
             # a row of the memory map is a storage of its own size, so the archive holds each trial once
             "eeg_data": from_numpy(signal[trial]), "granularity": "fine" if stimulus.wnid in fine else "coarse",
             "subject": recording.written_as, "label": stimulus.wnid, "image": stimulus.name,
+            "order": trial,
         })  # fmt: skip
         if recording.day:
             records[-1]["stage"] = stage
