@@ -408,3 +408,41 @@ def test_sentences_of_many_cases_are_said_once():
     assert titles == ["Not supported", "Not supported (a)"]
     titles = [title for title, _ in audited({"cases": [{**whole, "cannot": []}, *others], "source": "x"})[1]]
     assert titles == ["Not supported (b; c; d and 1 more)"]
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "says"),
+    [
+        (("01", "10"), ("1", "10"), "predicted '1' and true '01' may be one concept"),
+        (("1", "2"), ("1.0", "2"), "predicted '1.0' and true '1' may be one concept"),
+        (("Cat", "dog"), ("cat", "dog"), "predicted 'cat' and true 'Cat' may be one concept"),
+        (("cat", "dog"), ("NaN", "dog"), "row 1: predicted is NaN; write the name of a concept"),
+        (("cat", "dog"), ("0.25", "0.75"), "these look like probabilities"),
+        (("cat", "dog"), ("katze", "hund"), "none of its values is among those of true"),
+    ],
+)
+def test_names_that_spreadsheets_change_are_asked_and_not_guessed(true, predicted, says, tmp_path):
+    rows = [{"true": true[row % 2], "predicted": predicted[row % 2], "order": row} for row in range(40)]
+    with pytest.raises(NeuroCanvasError, match=says):
+        audit(write(tmp_path / "theirs.csv", rows))
+
+
+def test_a_label_that_contradicts_the_name_of_its_image_is_refused(tmp_path):
+    rows = predictions("rapid", np.random.default_rng(0))
+    wnid = {name: f"n{number:08}" for number, name in enumerate(sorted({row["true"] for row in rows}))}
+    for number, row in enumerate(rows):
+        row |= {"true": wnid[row["true"]], "predicted": wnid.get(row["predicted"], "")}
+        row["stimulus"] = f"{row['true']}_{number}.JPEG"
+    assert audit(write(tmp_path / "right.csv", rows))["cases"]
+    rows[7]["stimulus"] = "n00000099_1.JPEG"
+    with pytest.raises(NeuroCanvasError, match=r"row 8: true is n.*names an image of n00000099"):
+        audit(write(tmp_path / "wrong.csv", rows))
+
+
+def test_a_constant_answer_is_named_and_never_above_chance(tmp_path):
+    rows = predictions("rapid", np.random.default_rng(0))
+    most = max({row["true"] for row in rows}, key=[row["true"] for row in rows if row["predicted"]].count)
+    found = audit(write(tmp_path / "one.csv", [{**row, "predicted": row["predicted"] and most} for row in rows]))
+    [result] = found["cases"][0]["results"]
+    assert "one-answer" in [one["code"] for one in found["cases"][0]["findings"]]
+    assert result["value"] == pytest.approx(result["chance"]) and result["p"] == 1

@@ -42,6 +42,7 @@ READ = (
     "group", "transductive",
 )  # fmt: skip
 PURPOSE = "predictions: one row per trial with the columns true and predicted"
+NO_NAME = ("nan", "none", "null", "inf", "-inf", "na", "n/a")
 NOT_TRANSDUCTIVE = ("", "0", "0.0", "no", "false", "none", "nan")
 
 
@@ -190,6 +191,8 @@ def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
             colour = image.convert("RGB")
         fitted = colour if colour.size == size else ImageOps.fit(colour, size, Image.Resampling.LANCZOS)
         images[row] = np.asarray(fitted)
+        if not np.ptp(images[row]):
+            raise NeuroCanvasError(f"{path}: all pixels have one value, as failed generation leaves them; {REMEDY}.")
     return images
 
 
@@ -217,11 +220,7 @@ def table_case(
             )
     test = rows["test"]
     true, predicted = table["true"][test], table["predicted"][test]
-    if not predicted.isin(table["true"]).any():
-        raise NeuroCanvasError(
-            f"{path}: predicted: none of its values is among those of true (such as {predicted.iloc[0]!r} and "
-            f"{min(true)!r}); spell concepts the same way in both."
-        )
+    _check_names(path, table, true, predicted)
     names = pd.Index(sorted({*table["true"], *predicted} - {""}))
     concept, named = (names.get_indexer(table[name]) for name in NEEDED)
     columns = {**_codes(table), "concept": concept}
@@ -247,6 +246,8 @@ def table_case(
         findings.append(finding("rows-of-trials", rows=len(test), trials=n_trials))
     if unread := [name for name in table if name not in READ]:
         findings.append(finding("columns-unread", columns=", ".join(unread)))
+    if predicted.nunique() == 1 and true.nunique() > 1:
+        findings.append(finding("one-answer", name=predicted.iloc[0], n=len(test)))
     if unseen := {*predicted} - {*true}:
         findings.append(finding("unseen-answers", n=len(unseen)))
     if "subject" in table and table["subject"].nunique() > 1:
@@ -259,6 +260,44 @@ def table_case(
                 raise NeuroCanvasError(f"{path}: group: concept {name!r} is in {groups.nunique()} groups; keep one.")
         group[names.get_indexer(of_concept["true"])] = pd.factorize(of_concept["group"])[0]
     return AuditInput(path.name, columns, [rows], blocked, [answers], group, findings=tuple(findings))
+
+
+def _check_names(path: Path, table: pd.DataFrame, true: pd.Series, predicted: pd.Series) -> None:
+    """Raise where predictions are no names of concepts, are spelt otherwise, or true contradicts the image's name."""
+    known = {*table["true"]} - {""}
+    for row in np.flatnonzero(~predicted.isin(known) & predicted.str.lower().isin(NO_NAME))[:1]:
+        raise NeuroCanvasError(
+            f"{path}: row {predicted.index[row] + 1}: predicted is {predicted.iloc[row]}; write the name of a concept, "
+            "or leave the row out."
+        )
+    if not predicted.isin(known).any():
+        numeric = predicted.str.fullmatch(r"-?\d*\.\d+(e-?\d+)?").all()
+        numbers = "; these look like probabilities or scores" if numeric else ""
+        raise NeuroCanvasError(
+            f"{path}: predicted: none of its values is among those of true (such as {predicted.iloc[0]!r} and "
+            f"{min(true)!r}){numbers}; write the name of the predicted concept, spelt as in true."
+        )
+    plain = {_plain(name): name for name in sorted(known)}
+    for name in sorted({*predicted} - known):
+        if _plain(name) in plain:
+            raise NeuroCanvasError(
+                f"{path}: predicted {name!r} and true {plain[_plain(name)]!r} may be one concept; spell it the same "
+                "way in both columns, or rename one of them."
+            )
+    for column in [name for name in ("stimulus", "picture") if name in table]:
+        wnid = table[column].str.extract(r"(?:^|/)(n\d{8})_")[0]
+        wrong = wnid.notna() & table["true"].str.fullmatch(r"n\d{8}") & (wnid != table["true"])
+        for row in np.flatnonzero(wrong)[:1]:
+            raise NeuroCanvasError(
+                f"{path}: row {row + 1}: true is {table['true'][row]}, but {column} names an image of {wnid[row]} "
+                f"({int(wrong.sum())} rows contradict one another); correct the column that is wrong."
+            )
+
+
+def _plain(name: str) -> str:
+    """A name without the differences that spreadsheets make: case, blanks, zeros in front, .0 behind."""
+    text = name.strip().casefold()
+    return text.removesuffix(".0").lstrip("0") or "0" if text.removesuffix(".0").isdigit() else text
 
 
 def _units(

@@ -194,6 +194,8 @@ def _load(path: Path) -> list[dict[str, Any]]:
             problem = f"eeg_data must be floating-point, {size}; got {shape}"
         elif fields["label"] not in names:
             problem = f"label {fields['label']!r} is not among the file's {len(names)} labels"
+        elif (wnid := fields["image"].partition("_")[0]) in names and wnid != fields["label"]:
+            problem = f"label {fields['label']} contradicts the image's name, {fields['image']}"
         elif fields["granularity"] not in ("coarse", "fine"):
             problem = f"granularity must be coarse or fine; got {fields['granularity']!r}"
         elif not is_name(fields["image"]):

@@ -512,6 +512,11 @@ def evaluate(run: RunFolder) -> list[Path]:
     strata, units = exchangeable(trials)
     # no other random stream has the seed of the cells
     cells = draw_cells(strata, units, rng=np.random.default_rng([settings.seed, 1]))
+    alike = []
+    for arm, paths in pairs.generated.items():
+        _, copies = np.unique([pairs.hashes[path] for path in paths], return_counts=True)
+        if arm in ("eeg", GIVEN) and (n := int(copies[copies > 1].sum())):
+            alike.append(finding("identical-images", arm=arm, n=n, of=len(paths)))
     prompts = [prompt(name) for name in concepts.values()]
     compared, prompted, not_computed = compare(run, pairs, prompts, cells[1])
     tables, sets, variant = compared["tables"], compared["sets"], settings.variant
@@ -524,7 +529,7 @@ def evaluate(run: RunFolder) -> list[Path]:
     summary, rows = summarise(
         tables, trials, pairs.names, concepts, settings, exchanged=pairs.exchanged,
         cross_validated=pairs.cross_validated, cells=cells, rng=np.random.default_rng(settings.seed),
-        findings=[*pairs.findings, *[finding("blocked-design")] * pairs.blocked], values=compared["values"],
+        findings=[*pairs.findings, *alike, *[finding("blocked-design")] * pairs.blocked], values=compared["values"],
     )  # fmt: skip
     paths, explained = ([], {}) if settings.against else explain(run)
     for arm, name in (("eeg", "predictions"), ("oracle", "targets")):

@@ -106,6 +106,8 @@ SENTENCES: dict[str, str] = {
     "pairs-missing": "The pairing table {path} is missing, so block and presentation order are unknown.",
     "rows-differ": "{source} has {rows} rows, but {scored} images were scored; run `neurocanvas evaluate` again.",
     "unseen-answers": "{n} of the predicted concepts do not occur in test trials.",
+    "one-answer": "All {n} predictions are {name}: a constant answer knows nothing of the trial.",
+    "identical-images": "{n} of {of} images of the arm {arm} are identical to another one of it.",
     "rows-of-trials": "{rows} test rows are {trials} trials: rows of one trial (windows, samples, seeds) are one unit.",
     "pooled-training": "All rows with split = train are assumed to be in the training set of every subject.",
     "pictures-by-name": "Images were compared by name, not by the bytes of their files, which `neurocanvas caption` "
