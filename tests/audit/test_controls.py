@@ -59,7 +59,7 @@ def test_the_page_shows_every_control_and_that_none_falls_short() -> None:
     assert shown == {name: (control.planted, control.clean) for name, control in CONTROLS.items()}
     assert all(float(power) >= 0.9 for _, _, power, _, _ in rows)
     assert all(float(alarms) <= binom.ppf(0.975, SEEDS, 0.05) / SEEDS for *_, alarms in rows)
-    assert "Of 200 seeds" in text and "too low" not in text and "too many" not in text
+    assert "200 seeds each" in text and "too low" not in text and "too many" not in text
 
 
 def test_rows_of_the_registry_hold_together() -> None:

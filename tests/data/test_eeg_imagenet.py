@@ -29,6 +29,7 @@ def make_records(subjects=(0, 3), labels=(COARSE, COARSE, DOG, FISH, DOG), scale
             "subject": subject,
             "label": label,
             "image": f"{label}_{number}.JPEG",
+            "order": number,
         }
         for subject in subjects
         for number, label in enumerate(labels)

@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 BUDGETS = {
     "source files": 92,
-    "source lines": 17_400,
+    "source lines": 18_000,
     "docstring lines per code line": 0.30,
-    "test lines": 16_900,
-    "tool lines": 2_400,
+    "test lines": 17_200,
+    "tool lines": 2_750,
     "tracked files": 380,
 }
 

@@ -75,6 +75,8 @@ def test_messages_cannot_steer_the_terminal(tmp_path):
 
 ROW = {"protocol": f"p{STEERING}", "granularity": "all", "model": f"=m{STEERING}", "title": f"=m_&{STEERING}",
        "subjects": [0], "accuracy": [0.5], "final": [0.5], "best_on_test": [0.4], "two_way": [0.5], "upper_half": [0.5],
+       "n": [9], "largest_class": [0.5], "balanced_accuracy": [0.5], "auc": [0.5], "chance_of_subject": [0.5],
+       "n_above": 0, "p_subjects": None,
        "seconds": [1.0], "mean": 0.5, "sd": None, "gap": -0.1, "chance": 0.5, "p": 0.5, "p_holm": 0.5, "p_best": None,
        "released": None, "findings": listed([finding("columns-unread", columns=f"=w{STEERING}")])}  # fmt: skip
 

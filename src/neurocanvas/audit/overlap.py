@@ -54,10 +54,8 @@ def neighbour_errors(
     concept: np.ndarray, block: np.ndarray, session: np.ndarray, predicted: np.ndarray, *, rng: np.random.Generator,
     count: int = 999,
 ) -> dict[str, float] | None:  # fmt: skip
-    """Whether wrong answers name the concept of the block before or after, by cyclic shifts of whole blocks.
-
-    Arrays in recorded order, (n_trials,); `predicted` is -1 where a trial is not tested. None with too few errors.
-    """
+    """Whether wrong answers name the concept of the block before or after, by cyclic shifts of whole blocks."""
+    # Arrays in recorded order, (n_trials,); `predicted` is -1 where a trial is not tested. None with too few errors.
     # Correct answers are dropped before blocks are shifted: each block takes the errors of another one, less those that
     # would be right there. Errors between concepts that are alike and were recorded one after the other look the same.
     starts = np.flatnonzero(np.concatenate([[True], (block[1:] != block[:-1]) | (session[1:] != session[:-1])]))
@@ -250,10 +248,8 @@ def _needed(hits: np.ndarray, n: int) -> int | None:
 def group_errors(
     concept: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, rng: np.random.Generator, count: int = 999
 ) -> dict[str, float] | None:
-    """Whether wrong answers stay within the semantic group of the concept, by permuting groups among concepts.
-
-    `concept` and `predicted` are (n_trials,); `group` is that of each concept, (n_concepts,), -1 where unknown.
-    """
+    """Whether wrong answers stay within the semantic group of the concept, by permuting groups among concepts."""
+    # `concept` and `predicted` are (n_trials,); `group` is that of each concept, (n_concepts,), -1 where unknown.
     wrong = np.flatnonzero((predicted != concept) & (group[concept] >= 0) & (group[predicted] >= 0))
     known = np.flatnonzero(group >= 0)
     if len(wrong) < FEW_ERRORS or len(np.unique(group[known])) < 2:
@@ -283,8 +279,8 @@ def _next_door(case: AuditInput, model: Predictions, rng: np.random.Generator) -
     )
     shown = np.flatnonzero(case.blocked & (columns["block"] >= 0))
     recorded = shown[np.lexsort([columns["order"][shown], session[shown]])]
-    of_columns = (columns[name][recorded] for name in ("concept", "block"))
-    return neighbour_errors(*of_columns, session[recorded], predicted[recorded], rng=rng)
+    concept, block = columns["concept"][recorded], columns["block"][recorded]
+    return neighbour_errors(concept, block, session[recorded], predicted[recorded], rng=rng)
 
 
 def audit_cases(source: str, cases: Sequence[AuditInput], *, rng: np.random.Generator) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def signal_groups(trials: Trials) -> np.ndarray:
     """Number of every trial's signal, (n_trials,): trials with equal signals, or nearly equal ones, share it."""
     # Changes at a few random places find candidates, all changes decide: the place of a trial, or its offset and gain,
     # do not matter.
-    from scipy.sparse import coo_array
+    from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
     def changes(rows: np.ndarray) -> np.ndarray:
@@ -53,8 +53,8 @@ def signal_groups(trials: Trials) -> np.ndarray:
                 known = {one: changes(np.array([one]))[0]}
             if float(known[one] @ changes(np.array([other]))[0]) > SAME_SIGNAL:
                 pairs.append((one, other))
-    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
-    links = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
+    first, second = np.array(pairs, np.int32).reshape(-1, 2).T
+    links = csr_matrix((np.ones(len(first)), (first, second)), shape=(n, n))
     return np.asarray(connected_components(links, directed=False)[1], np.int64)
 
 

@@ -214,7 +214,7 @@ def paired_permutation_p(
         raise NeuroCanvasError(f"paired test: both need the same number of scores; got {len(a)} and {len(b)}.")
     differences = np.bincount(np.unique(units, return_inverse=True)[1], weights=np.asarray(a) - np.asarray(b))
     if 2 ** len(differences) <= count:
-        null = draw_signs(len(differences), count, rng) @ differences
+        null = np.asarray(draw_signs(len(differences), count, rng) @ differences, dtype=np.float64)
         if not len(null):
             return 1.0
     else:

@@ -300,9 +300,10 @@ def _measure(
         if {"shuffled", "oracle"} <= scores.keys():
             floor, ceiling = (float(scores[end][metric].mean()) for end in ("shuffled", "oracle"))
             if abs(ceiling - floor) >= TOLERANCE:
-                ends = [scores[end][metric] for end in ("shuffled", "oracle")]
                 score["place"] = (value - floor) / (ceiling - floor)
-                score["place_low"], score["place_high"] = place_interval(of_arm, *ends, *resampled, wider)
+                score["place_low"], score["place_high"] = place_interval(
+                    of_arm, scores["shuffled"][metric], scores["oracle"][metric], *resampled, wider
+                )
         if arm in ("eeg", "given") and "shuffled" in scores:
             score["p_vs_shuffled"] = paired_permutation_p(
                 turn * of_arm, turn * scores["shuffled"][metric], resampled[0], rng=np.random.default_rng(seed),

@@ -513,10 +513,10 @@ def evaluate(run: RunFolder) -> list[Path]:
     # no other random stream has the seed of the cells
     cells = draw_cells(strata, units, rng=np.random.default_rng([settings.seed, 1]))
     alike = []
-    for arm, paths in pairs.generated.items():
-        _, copies = np.unique([pairs.hashes[path] for path in paths], return_counts=True)
+    for arm, files in pairs.generated.items():
+        _, copies = np.unique([pairs.hashes[file] for file in files], return_counts=True)
         if arm in ("eeg", GIVEN) and (n := int(copies[copies > 1].sum())):
-            alike.append(finding("identical-images", arm=arm, n=n, of=len(paths)))
+            alike.append(finding("identical-images", arm=arm, n=n, of=len(files)))
     prompts = [prompt(name) for name in concepts.values()]
     compared, prompted, not_computed = compare(run, pairs, prompts, cells[1])
     tables, sets, variant = compared["tables"], compared["sets"], settings.variant

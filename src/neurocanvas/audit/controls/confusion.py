@@ -31,7 +31,8 @@ def confusions_in_time(inputs: ControlInputs, *, rng: np.random.Generator) -> Co
     details = {} if inputs.embeddings is None else _semantic(inputs, -np.log2(distances_to_training(inputs)), rng)
     note = finding("semantic-errors", r=details["r_semantic"], p=details["p_semantic"]) if details else None
     return ControlResult(
-        *(near[key] - near["expected"] for key in ("share", "low", "high")), near["p"], fired=near["p"] <= SIGNIFICANT,
+        near["share"] - near["expected"], near["low"] - near["expected"], near["high"] - near["expected"], near["p"],
+        fired=near["p"] <= SIGNIFICANT,
         details={**details, "share": near["share"], "expected": near["expected"], "errors": near["errors"]}, note=note,
     )  # fmt: skip
 
