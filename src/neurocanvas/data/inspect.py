@@ -53,8 +53,8 @@ def signal_groups(trials: Trials) -> np.ndarray:
                 known = {one: changes(np.array([one]))[0]}
             if float(known[one] @ changes(np.array([other]))[0]) > SAME_SIGNAL:
                 pairs.append((one, other))
-    first, second = np.array(pairs, np.int32).reshape(-1, 2).T
-    links = csr_matrix((np.ones(len(first)), (first, second)), shape=(n, n))
+    linked = np.array(pairs, np.int32).reshape(-1, 2)
+    links = csr_matrix((np.ones(len(linked)), tuple(linked.T)), shape=(n, n))
     return np.asarray(connected_components(links, directed=False)[1], np.int64)
 
 
