@@ -320,8 +320,8 @@ def next_door(planted: tuple[int, float], seed: int) -> Outcomes:
     return {"errors next door" + ", power" * (share > 0): None if near is None else near["p"] <= 0.05}
 
 
-# A test with fewer labelings, or subjects, than this cannot reach .05, and a coverage of fewer units is not promised.
-REACHES, ENOUGH_UNITS = 5, 8
+# Sign flips of fewer subjects than this cannot reach .05; the comparison with the best model needs one more.
+REACHES = 5
 
 
 def tasks() -> dict[str, tuple[Callable, object]]:
@@ -340,7 +340,8 @@ def judged(lines: list[tuple[str, str, int, int]]) -> list[str]:
     texts = []
     for text, level, side in (("above .05", 0.05, "greater"), ("below .02", 0.02, "less")):
         reach = [line for line in tests if side == "greater" or not (
-            "subjects" in line[1] + line[0] and int("0" + "".join(filter(str.isdigit, line[0]))) < REACHES
+            "subjects" in line[1] + line[0]
+            and int("0" + "".join(filter(str.isdigit, line[0]))) < REACHES + line[1].startswith("best")
         )]  # fmt: skip
         p = holm([binomtest(k, n, level, alternative=side).pvalue for *_, k, n in reach])
         off = [

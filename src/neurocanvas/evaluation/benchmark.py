@@ -336,7 +336,7 @@ def _test_against_chance(
                 "p": float(p), "n_above": sum(value < SIGNIFICANT for value in holm(p_of_subjects.tolist())),
                 "p_subjects": paired_permutation_p(
                     above, np.zeros(n_subjects), np.arange(n_subjects), rng=rng, count=count,
-                    widening=CROSS_VALIDATED["score"] if row["protocol"] == "leave-subject-out" else 1.0,
+                    widening=CROSS_VALIDATED["correct"] if row["protocol"] == "leave-subject-out" else 1.0,
                 ) if n_subjects > 1 else None,
             }  # fmt: skip
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
