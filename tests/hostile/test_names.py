@@ -11,7 +11,7 @@ from PIL import Image
 from neurocanvas import artifacts
 from neurocanvas.data.images import Images
 from neurocanvas.errors import NeuroCanvasError, check_inside
-from neurocanvas.report.gallery import ranked_pictures
+from neurocanvas.report.sections import ranked_pictures
 
 OUTSIDE = ["../x.png", "a/../../x.png", "..", "/etc/passwd", "C:x.png", "c:\\x.png", "a\\b.png", "\\\\host\\x.png", "",
            ".", "a\0.png", "a\n.png", "\x1b[2J.png", None, 7, ["a.png"], {"a": 1}]  # fmt: skip

@@ -15,7 +15,7 @@ from PIL import Image
 import neurocanvas
 from neurocanvas.data.images import FORMATS, Images
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.report.gallery import data_uri
+from neurocanvas.report.sections import data_uri
 
 SOURCES = Path(neurocanvas.__file__).parent
 

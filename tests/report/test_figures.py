@@ -9,8 +9,7 @@ import pytest
 from neurocanvas.data.montage import CH_NAMES
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.report.figures import at, axis, confusion, curves, matrix, scalp_map
-from neurocanvas.report.gallery import choose_trials
-from neurocanvas.report.sections import importance
+from neurocanvas.report.sections import choose_trials, importance
 
 
 def test_scales_hold_their_values_and_stay_round() -> None:

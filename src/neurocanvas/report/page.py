@@ -25,7 +25,6 @@ from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import training_table
 from neurocanvas.report import figures, sections
 from neurocanvas.report.figures import confusion, csv_link, scalp_map
-from neurocanvas.report.gallery import PAGE, PAGES, data_uri, ranked_pictures
 from neurocanvas.report.text import (
     ARM_MEANINGS,
     classification_sentence,
@@ -146,8 +145,10 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "exchanged": summary.get("exchanged", "trials"),
         "arm_options": [("all", "all arms"), *((arm, arm) for arm in arms)],
         "ends": {"shuffled": "floor", "oracle": "ceiling"},
-        "pictures": ranked_pictures(folder, arms, captions, names),
-        "caption_pages": {"shown": [data_uri(page, PAGE) for page in pages[:PAGES]], "n": len(pages)},
+        "pictures": sections.ranked_pictures(folder, arms, captions, names),
+        "caption_pages": {
+            "shown": [sections.data_uri(page, sections.PAGE) for page in pages[: sections.PAGES]], "n": len(pages),
+        },
         "concepts": sections.comparison(summary["concepts"], arms),
         "confusion": confusion(folder, arms, names),
         "importance": sections.importance(losses)
