@@ -31,8 +31,8 @@ from neurocanvas.pipeline.run import RunFolder
 STAGES: dict[str, str] = {
     "simulate": "neurocanvas.pipeline.train",
     "features": "neurocanvas.pipeline.train",
-    "caption": "neurocanvas.pipeline.targets",
-    "embed": "neurocanvas.pipeline.targets",
+    "caption": "neurocanvas.pipeline.train",
+    "embed": "neurocanvas.pipeline.train",
     "train": "neurocanvas.pipeline.train",
     "predict": "neurocanvas.pipeline.train",
     "generate": "neurocanvas.pipeline.generate",

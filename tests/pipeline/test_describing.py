@@ -14,7 +14,7 @@ from tiny import embed_captions, tiny_settings, write_true_captions
 
 from neurocanvas import artifacts
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.pipeline import targets as describing
+from neurocanvas.pipeline import train as describing
 from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.pipeline.train import read_predictions
 from neurocanvas.targets import clip as text
@@ -53,7 +53,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(tiny_copy, monkeypatch):
     captions = read_captions(file)
     write_captions(file, {name: f"{captions[name]} {row}" for row, name in enumerate(captions)})
     artifacts.write_sidecar(file, "other captions")
-    monkeypatch.setattr(describing, "AT_ONCE", 5)
+    monkeypatch.setattr(describing, "IMAGES_AT_ONCE", 5)
     encoded, load = [], text.load_text_encoder
 
     def killed(family, *, after):
