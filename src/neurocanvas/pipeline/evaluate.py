@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -574,9 +573,8 @@ def _read_images(run: RunFolder) -> ImagePairs:
         raise NeuroCanvasError(f"{images}: no trial has images of all arms ({', '.join(arms)}); generate them all.")
     if not complete.all():
         n_trials = entries.groupby(trial_names).ngroups
-        text = f"{n_trials - len(first)} of {n_trials} trials lack images of some arm and are left out"
-        run.log("evaluate", warning=text)
-        sys.stderr.write(f"neurocanvas: {text}\n")
+        n_left_out = n_trials - len(first)
+        run.warn("evaluate", f"{n_left_out} of {n_trials} trials lack images of some arm and are left out")
     files = entries.set_index(["arm", *trial_names])["file"].to_dict()
     pairs = list(zip(first["subject"], first["trial"], strict=True))
     gallery, names = sorted(set(first["stimulus"])), run.dataset[1].names

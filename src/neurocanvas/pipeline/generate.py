@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -103,16 +102,16 @@ def space_of(run: RunFolder, arm: str) -> str:
     accepted = (generator or resolve_name(GENERATORS[run.settings.generate.generator])).accepts
     spaces = {"encoder": predicted, "clip-text": "clip-text"}
     spaces["either"] = predicted if predicted in accepted else "clip-text"
-
-    def fits(name: str) -> bool:  # the best sample is chosen by its caption
-        return spaces[ARMS[name].space] in accepted and not (ARMS[name].best_of and predicted != "clip-text")
-
-    if not fits(arm):
+    allowed = [  # the best sample is chosen by its caption
+        name for name, row in ARMS.items()
+        if spaces[row.space] in accepted and not (row.best_of and predicted != "clip-text")
+    ]  # fmt: skip
+    if arm not in allowed:
         name = run.settings.generate.generator if generator is None else type(generator).__name__
-        allowed = ", ".join(filter(fits, ARMS)) or "other generators"
         raise NeuroCanvasError(
             f"--arm {arm}: its conditions are {spaces[ARMS[arm].space]}, and {name} accepts "
-            f"{', '.join(accepted)}. Choose among {allowed}, or embed and train with --target {accepted[0]}."
+            f"{', '.join(accepted)}. Choose among {', '.join(allowed) or 'other generators'}, or embed and train with "
+            f"--target {accepted[0]}."
         )
     return spaces[ARMS[arm].space]
 
@@ -188,13 +187,8 @@ def draw(run: RunFolder, shard: list[dict[str, Any]], *, recipe: dict[str, Any])
     else:
         inputs = arm_inputs(run, subject, name, trials)
         conditions = np.asarray(arm.condition(inputs), np.float32)
-
-    def tell(text: str) -> None:
-        run.log("generate", warning=text)
-        sys.stderr.write(f"neurocanvas: {text}\n")
-
-    load = resolve_name(GENERATORS[settings.generator]).load
-    generator = run.generator or process_cache(STAGE, "generator", run, lambda: load(settings, tell=tell))
+    load = partial(resolve_name(GENERATORS[settings.generator]).load, settings, tell=partial(run.warn, STAGE))
+    generator = run.generator or process_cache(STAGE, "generator", run, load)
     init = None
     if inputs is not None and arm.start is not None:
         from PIL import Image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,11 @@ class RunFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **entries}) + "\n")
+
+    def warn(self, stage: str, text: str) -> None:
+        """Print a warning and append it to the log."""
+        self.log(stage, warning=text)
+        sys.stderr.write(f"neurocanvas: {text}\n")
 
     @cached_property
     def dataset(self) -> tuple[Trials, Images]:
