@@ -198,7 +198,7 @@ def benchmark(run: RunFolder) -> list[Path]:
 
 def _tasks(run: RunFolder) -> list[str]:
     """The granularities of the settings, fine as its groups; by default all that the data have."""
-    asked = run.settings.benchmark.granularities
+    named = run.settings.benchmark.granularities
     trials, _ = run.dataset
     concepts, granularities = trials.column("concept"), trials.column("granularity")
     groups = list(fine_groups(concepts, granularities).values())
@@ -207,51 +207,44 @@ def _tasks(run: RunFolder) -> list[str]:
         "coarse": ["coarse"] if len(np.unique(concepts[granularities == "coarse"])) > 1 else [],
         "fine": [f"fine{group}" for group in sorted(set(groups)) if groups.count(group) > 1],
     }
-    missing = [name for name in asked if not present[name]]
+    missing = [name for name in named if not present[name]]
     if missing:
         raise NeuroCanvasError(
             f"benchmark.granularities: the data have {', '.join(name for name in present if present[name])}, of two or "
             f"more concepts; got {missing[0]}."
         )
-    return [task for name in asked or present for task in present[name]]
+    return [task for name in named or present for task in present[name]]
 
 
 def _run_grid(
     run: RunFolder, protocols: Sequence[str], granularities: Sequence[str], name: str, own: tuple[str, str]
 ) -> list[Path]:
-    """Check every split, train every cell, then write the tables; `own` is the run's protocol and granularity."""
-    takes = {find_encoder(model).inputs[0] for model in run.settings.classify.models}
+    """Check every split, train every cell, then write the rows; `own` is the run's protocol and granularity."""
+    models = list(run.settings.classify.models)
+    takes = {find_encoder(model).inputs[0] for model in models}
     runs = [_with_protocol(run, protocol) for protocol in protocols]
     units = []
-    for one, protocol in zip(runs, protocols, strict=True):
-        for subject in one.subjects:
+    for under, protocol in zip(runs, protocols, strict=True):
+        for subject in under.subjects:
             for granularity in granularities:
                 within = "" if (protocol, granularity) == own else f"{protocol}/{granularity}"
-                _split(one, subject, granularity, within)
-                units += [(protocol, subject, granularity, within, model) for model in run.settings.classify.models]
-    for one in runs:
+                _split(under, subject, granularity, within)
+                units += [(protocol, subject, granularity, within, model) for model in models]
+    for under in runs:
         if "features" in takes:
-            features(one, keep_imported=True)
-        for subject in one.opened:  # the audit reads these, whatever the models are made from
-            write_trials(one, subject)
-    paths = list(run.spread("classify", _classify, units, title=name))
-    return _write_tables(run, [_read_cell(path) for path in paths], name)
+            features(under, keep_imported=True)
+        for subject in under.opened:  # the audit reads these, whatever the models are made from
+            write_trials(under, subject)
+    cells = list(map(_read_cell, run.spread("classify", _classify, units, title=name)))
+    cells.sort(key=lambda cell: models.index(cell.model))
+    rows = summarise_cells(cells, count=run.settings.benchmark.permutations, seed=run.settings.benchmark.seed)
+    table, content = (run.folder / "scores" / f"{name}{suffix}" for suffix in (".csv", ".json"))
+    artifacts.write_text(table, as_csv(rows))
+    artifacts.write_json(content, {"explanation": explanation(rows), "tables": paper_tables(rows), "rows": rows})
+    return [table, content]
 
 
 def _with_protocol(run: RunFolder, protocol: str) -> RunFolder:
     """The same run under another protocol."""
     split = run.settings.split.model_copy(update={"protocol": protocol})
     return replace(run, settings=run.settings.model_copy(update={"split": split}))
-
-
-def _write_tables(run: RunFolder, cells: Sequence[Cell], name: str) -> list[Path]:
-    """Write the rows as JSON and CSV; `report.tables` writes them as text and LaTeX."""
-    asked = run.settings.benchmark
-    models = list(run.settings.classify.models)
-    cells = sorted(cells, key=lambda cell: models.index(cell.model))
-    rows = summarise_cells(cells, count=asked.permutations, seed=asked.seed)
-    stem = run.folder / "scores" / name
-    artifacts.write_text(stem.with_suffix(".csv"), as_csv(rows))
-    content = {"explanation": explanation(rows), "tables": paper_tables(rows), "rows": rows}
-    artifacts.write_json(stem.with_suffix(".json"), content)
-    return [stem.with_suffix(suffix) for suffix in (".csv", ".json")]
