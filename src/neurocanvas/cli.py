@@ -223,8 +223,7 @@ def doctor(
     """List packages, devices, weights and missing images, without network access."""
     from neurocanvas.doctor import describe, examine
 
-    settings = None if data is None else _data_settings(data, pictures=images)
-    report = examine(family, settings)
+    report = examine(family, None if data is None else _data_settings(data, pictures=images))
     if as_json:
         typer.echo(json.dumps(report))
     else:

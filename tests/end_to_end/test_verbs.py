@@ -86,17 +86,6 @@ def test_features_go_from_a_store_through_export_and_import_into_another_run(ask
         assert (other / "features" / name).read_bytes() == (run / "features" / name).read_bytes()
 
 
-def test_an_import_is_whole_or_not_at_all(ask, refuse, data, tmp_path):
-    run, other, files = (tmp_path / name for name in ("run", "other", "files"))
-    ask("features", "-d", data, "-o", run)
-    ask("export", "-o", run, "--to", files)
-    np.save(files / "de_feat" / "1_all_de.npy", np.load(files / "de_feat" / "1_all_de.npy")[:5])
-    refuse("import", "-o", other, "--from", files, "-d", data, says=["1_all_de.npy", "5 trials", "subject 1 has 8"])
-    assert not [path for path in other.rglob("*") if path.is_file()]
-    refuse("import", "-o", other, "--from", files, "-d", data, "-s", "4", says=["holds 0, 1", "got 4"])
-    refuse("import", "-o", other, "--from", data, "-d", data, says=[str(data), "none of caption.txt", "subjects 0, 1"])
-
-
 # Names of folders that shells, markup, formats and options could take for something else.
 ODD = ["ü 猫 'q' \"d\"", "[red]x[bold] {0} %s", "-o", "é\u0301 $HOME `id` ; & #~"]
 

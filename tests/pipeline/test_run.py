@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,7 +152,6 @@ def test_verify_names_a_flipped_byte_and_what_is_deleted_is_made_again(tiny_copy
         ("models", "predict", "train"),
         ("predictions", "generate", "neurocanvas predict"),
         ("images", "evaluate", "neurocanvas generate"),
-        ("scores", "report", "evaluate"),
     ],
 )
 def test_a_stage_out_of_order_says_what_to_run_first(tiny_copy, missing, stage, advice):
@@ -271,23 +269,6 @@ def test_predictions_of_another_time_are_noticed(tiny_copy, change, stage, says)
     sidecar.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
     with pytest.raises(NeuroCanvasError, match=says):
         run_stage(RunFolder(tiny_copy, tiny_settings()), stage)
-
-
-def test_each_of_two_processes_draws_every_second_shard_of_the_whole_run(tiny_copy, monkeypatch):
-    run, whole = RunFolder(tiny_copy, tiny_settings()), written_files(tiny_copy / "images")
-    shutil.rmtree(tiny_copy / "images")
-    waited = []
-    for index in (1, 0):
-        process = SimpleNamespace(num_processes=2, process_index=index, is_main_process=index == 0)
-        process.wait_for_everyone = lambda: waited.append("for the other")
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        monkeypatch.setattr("accelerate.PartialState", lambda process=process, **_: process)
-        run_stage(run, "generate")
-        sidecars = sorted(path.name for path in (tiny_copy / "images").rglob("shard_*.json"))
-        assert len(sidecars) == (6 if index else 12)  # 4 arms of 8 images, 3 a shard
-        assert (tiny_copy / "images" / "manifest.jsonl").exists() == (index == 0)
-    assert waited == ["for the other"] * 2
-    assert written_files(tiny_copy / "images") == whole
 
 
 def test_what_is_drawn_does_not_depend_on_the_shard(tiny_copy):

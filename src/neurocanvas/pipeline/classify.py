@@ -192,14 +192,7 @@ def benchmark(run: RunFolder) -> list[Path]:
     everything = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"granularity": "all"})})
     run = replace(run, settings=everything)
     simulate(run)
-    protocols = list(run.settings.benchmark.protocols) or [run.settings.split.protocol]
-    return _run_grid(run, protocols, _tasks(run), "benchmark", own)
-
-
-def _tasks(run: RunFolder) -> list[str]:
-    """The granularities of the settings, fine as its groups; by default all that the data have."""
-    named = run.settings.benchmark.granularities
-    trials, _ = run.dataset
+    trials, settings = run.dataset[0], run.settings.benchmark
     concepts, granularities = trials.column("concept"), trials.column("granularity")
     groups = list(fine_groups(concepts, granularities).values())
     present = {
@@ -207,13 +200,14 @@ def _tasks(run: RunFolder) -> list[str]:
         "coarse": ["coarse"] if len(np.unique(concepts[granularities == "coarse"])) > 1 else [],
         "fine": [f"fine{group}" for group in sorted(set(groups)) if groups.count(group) > 1],
     }
-    missing = [name for name in named if not present[name]]
-    if missing:
-        raise NeuroCanvasError(
-            f"benchmark.granularities: the data have {', '.join(name for name in present if present[name])}, of two or "
-            f"more concepts; got {missing[0]}."
-        )
-    return [task for name in named or present for task in present[name]]
+    for name in settings.granularities:
+        if not present[name]:
+            raise NeuroCanvasError(
+                f"benchmark.granularities: the data have {', '.join(filter(present.get, present))}, of two or more "
+                f"concepts; got {name}."
+            )
+    parts = [part for name in settings.granularities or present for part in present[name]]
+    return _run_grid(run, list(settings.protocols) or [run.settings.split.protocol], parts, "benchmark", own)
 
 
 def _run_grid(

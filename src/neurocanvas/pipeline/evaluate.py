@@ -549,13 +549,11 @@ def evaluate(run: RunFolder) -> list[Path]:
     summary |= {"sets": sets, "not_computed": not_computed, "metrics": metrics}
     summary |= {"retrieval": explained["retrieval"]} if explained else {}
     paths = [*_write_scores(folder, summary, rows, tables, prompted, pairs, true), *paths]
-    for stale in {folder / name for name in NOT_ALWAYS} - {*paths}:
-        stale.unlink(missing_ok=True)  # of an earlier evaluation
+    # tables of an earlier evaluation, which are written only where concepts or decoders are known
+    for name in ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.csv"):
+        if folder / name not in paths:
+            (folder / name).unlink(missing_ok=True)
     return paths
-
-
-# Tables that are written only where concepts or decoders are known.
-NOT_ALWAYS = ("concepts.csv", "confusion.csv", "concept_order.csv", "importance.csv")
 
 
 def _read_images(run: RunFolder) -> ImagePairs:

@@ -175,10 +175,8 @@ def scalp_map(values: np.ndarray, ch_names: Sequence[str], limits: tuple[float, 
         from matplotlib.colors import to_hex
 
         shares = np.clip((values - limits[0]) / ((limits[1] - limits[0]) or 1.0), 0, 1)
-        spots, colours = (
-            100 + 70 * flat * [1, -1],
-            [to_hex(mpl.colormaps[COLOUR_MAP](float(share))) for share in shares],
-        )
+        spots = 100 + 70 * flat * [1, -1]
+        colours = [to_hex(mpl.colormaps[COLOUR_MAP](float(share))) for share in shares]
         dot = '<circle class="dot" cx="{0}" cy="{1}" r="13" fill="{2}"/>'
         label = '<text x="{0}" y="{3}" text-anchor="middle">{4}</text>'
         dots = [

@@ -207,7 +207,7 @@ def importance(path: Path) -> dict[str, Any] | None:
     numbers = ("drop", "low", "high")
     cells = read_csv(path, "evaluate", ("kind", "group", "name", *numbers))
     rows: list[dict[str, Any]] = [
-        {**row, **{key: number_in(row, key, path, "evaluate") for key in numbers}} for row in cells
+        row | {key: number_in(row, key, path, "evaluate") for key in numbers} for row in cells
     ]
     bands = [row for row in rows if row["group"] == "band" and row["kind"] in IMPORTANCE]
     scale, axis = figures.axis((100 * row[key] for row in bands for key in numbers), False)
@@ -216,13 +216,8 @@ def importance(path: Path) -> dict[str, Any] | None:
     for kind, (title, meaning) in IMPORTANCE.items():
         shown, scalp = [], None
         for row in (row for row in bands if row["kind"] == kind):
-            drop, low, high, has_interval = (
-                100 * row["drop"],
-                100 * row["low"],
-                100 * row["high"],
-                np.isfinite(row["low"]),
-            )
-            parts = [*grid]
+            drop, low, high = (100 * row[key] for key in numbers)
+            has_interval, parts = np.isfinite(low), [*grid]
             if np.isfinite(drop):
                 parts.append(figures.bar("bar-of", (0.0, drop), scale, "7", str(figures.ROW - 14)))
             if has_interval:
