@@ -281,10 +281,7 @@ def test_pictures_of_a_table_are_compared_by_bytes_and_stay_inside_their_folder(
     shutil.copyfile(tmp_path / "pictures" / "a.png", tmp_path / "pictures" / "b.png")
     path = write(tmp_path / "theirs.csv", rows)
     found = audit(path, selection="validation", pictures=tmp_path / "pictures")
-    assert found["verdict"]["code"] == "known-pictures" and rows_of(found, "picture")["train/test"] == (
-        1,
-        1,
-    )
+    assert found["verdict"]["code"] == "known-pictures" and rows_of(found, "picture")["train/test"] == (1, 1)
     Image.new("RGB", (5, 5)).save(tmp_path / "pictures" / "b.png")
     found = audit(path, selection="validation", pictures=tmp_path / "pictures")
     assert found["verdict"]["code"] == "clean" and rows_of(found, "picture")["train/test"] == (0, 1)

@@ -66,12 +66,17 @@ def test_a_run_goes_out_and_another_goes_on_with_it(exported, empty):
     assert written_files(empty.folder) == before, "a second time changes nothing"
 
 
-def test_imported_features_and_embeddings_train_the_same_mapper(exported, empty):
+@pytest.mark.parametrize(
+    ("without", "stage", "artifact"),
+    [("mlpsd_s0_0.pth", "train", "models/mlp_sd_s0_fold0_model.safetensors"),
+     ("clip_embeddings.pth", "embed", "targets/clip_embeddings.npy")],
+)  # fmt: skip
+def test_a_stage_makes_of_imported_files_what_it_makes_of_our_own(exported, empty, without, stage, artifact):
     run, folder = exported
-    (folder / "output" / "mlpsd_s0_0.pth").unlink()
+    (folder / "output" / without).unlink()
     import_files(empty, folder)
-    run_stage(empty, "train")
-    assert empty.path("decoder", "0", 0).read_bytes() == run.path("decoder", "0", 0).read_bytes()
+    run_stage(empty, stage)
+    assert (empty.folder / artifact).read_bytes() == (run.folder / artifact).read_bytes()
 
 
 def test_imported_features_are_classified_as_they_are(exported, empty):
@@ -84,15 +89,6 @@ def test_imported_features_are_classified_as_they_are(exported, empty):
     assert empty.path("features", "0").read_bytes() == before
     run_stage(RunFolder(empty.folder, other), "features")
     assert empty.path("features", "0").read_bytes() != before
-
-
-def test_imported_captions_are_embedded(exported, empty):
-    run, folder = exported
-    (folder / "output" / "clip_embeddings.pth").unlink()
-    import_files(empty, folder)
-    run_stage(empty, "embed")
-    name = "targets/clip_embeddings.npy"
-    assert (empty.folder / name).read_bytes() == (run.folder / name).read_bytes()
 
 
 def test_the_other_name_of_the_mapper_and_files_beside_one_another_are_found(exported, empty, tmp_path):

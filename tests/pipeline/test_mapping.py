@@ -98,11 +98,8 @@ def test_trials_that_pretrain_train_with_the_subjects_own(tmp_path):
 def test_averaging_never_mixes_subjects(without_one):
     pool, values = without_one.pool("1"), read_inputs(without_one, "1")
     averaged, rows, showings = select_inputs(values, pool, np.arange(len(pool)), average=True)
-    assert len(averaged) == 3 * 24 and np.bincount(pool.column("subject")[rows].astype(int), showings).tolist() == [
-        48,
-        24,
-        24,
-    ]
+    showings_of_subjects = np.bincount(pool.column("subject")[rows].astype(int), showings)
+    assert len(averaged) == 3 * 24 and showings_of_subjects.tolist() == [48, 24, 24]
     shown = pool.column("image")
     same = (shown == shown[rows[0]]) & (pool.column("subject") == pool.column("subject")[rows[0]])
     np.testing.assert_allclose(averaged[0], values[same].mean(axis=0), rtol=1e-6)
