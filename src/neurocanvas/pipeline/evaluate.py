@@ -129,9 +129,9 @@ def compare(
 
     embedded = cached(run, "judge", judge_key, [pairs.hashes[path] for path in paths], embed)
     seen, *generated = np.split(embedded, np.cumsum([len(pairs.gallery), *map(len, pairs.generated.values())])[:-1])
-    prompted, scores = None, dict[str, dict[str, dict[str, Any]]]()
-    for part in ("tables", "values", "sets"):
-        scores[part] = {arm: {} for arm in pairs.generated}
+    parts = ("tables", "values", "sets")
+    scores: dict[str, dict[str, dict[str, Any]]] = {part: {arm: {} for arm in pairs.generated} for part in parts}
+    prompted = None
     if prompts:
         texts = cached(
             run, "judge-texts", judge_key, prompts,
@@ -490,16 +490,13 @@ def importance(
     # group misleads.
     intact, orders = score(features), [rng.permutation(len(features)) for _ in range(5)]
     lost: dict[str, dict[Any, np.ndarray]] = {kind: {} for kind in IMPORTANCE}
-
-    def score_with(columns: tuple[int | slice, int | slice], values: np.ndarray) -> np.ndarray:
-        changed = features.copy()
-        changed[:, *columns] = values[..., *columns]
-        return score(changed)
-
     for name, columns in groups.items():
-        permuted = np.mean([score_with(columns, features[order]) for order in orders], axis=0)
-        lost["permutation"][name] = intact - permuted
-        lost["occlusion"][name] = intact - score_with(columns, training_mean)
+        scores, changed = [], features.copy()
+        for values in (*(features[order][:, *columns] for order in orders), training_mean[*columns]):
+            changed[:, *columns] = values
+            scores.append(score(changed))
+        lost["permutation"][name] = intact - np.mean(scores[:-1], axis=0)
+        lost["occlusion"][name] = intact - scores[-1]
     return lost
 
 
