@@ -182,13 +182,13 @@ def _read_cell(path: Path) -> Cell:
 def classify(run: RunFolder) -> list[Path]:
     """Train the classifiers of the settings on every subject's trials, under the protocol of the settings."""
     simulate(run)
-    own = run.settings.split.protocol, run.settings.data.granularity
-    return _run_grid(run, [own[0]], [own[1]], "classification", own)
+    protocol, granularity = run.settings.split.protocol, run.settings.data.granularity
+    return _run_grid(run, [protocol], [granularity], "classification", (protocol, granularity))
 
 
 def benchmark(run: RunFolder) -> list[Path]:
     """Train every classifier under every protocol on every granularity and subject; make the paper's table."""
-    own = run.settings.split.protocol, run.settings.data.granularity
+    of_run = run.settings.split.protocol, run.settings.data.granularity
     everything = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"granularity": "all"})})
     run = replace(run, settings=everything)
     simulate(run)
@@ -207,13 +207,13 @@ def benchmark(run: RunFolder) -> list[Path]:
                 f"concepts; got {name}."
             )
     parts = [part for name in settings.granularities or present for part in present[name]]
-    return _run_grid(run, list(settings.protocols) or [run.settings.split.protocol], parts, "benchmark", own)
+    return _run_grid(run, list(settings.protocols) or [run.settings.split.protocol], parts, "benchmark", of_run)
 
 
 def _run_grid(
-    run: RunFolder, protocols: Sequence[str], granularities: Sequence[str], name: str, own: tuple[str, str]
+    run: RunFolder, protocols: Sequence[str], granularities: Sequence[str], name: str, of_run: tuple[str, str]
 ) -> list[Path]:
-    """Check every split, train every cell, then write the rows; `own` is the run's protocol and granularity."""
+    """Check every split, train every cell, then write the rows; `of_run` is the run's protocol and granularity."""
     models = list(run.settings.classify.models)
     takes = {find_encoder(model).inputs[0] for model in models}
     runs = [_with_protocol(run, protocol) for protocol in protocols]
@@ -221,7 +221,7 @@ def _run_grid(
     for under, protocol in zip(runs, protocols, strict=True):
         for subject in under.subjects:
             for granularity in granularities:
-                within = "" if (protocol, granularity) == own else f"{protocol}/{granularity}"
+                within = "" if (protocol, granularity) == of_run else f"{protocol}/{granularity}"
                 _split(under, subject, granularity, within)
                 units += [(protocol, subject, granularity, within, model) for model in models]
     for under in runs:

@@ -115,10 +115,12 @@ def read_released_mapper(path: Path | str, family: str = "sd14") -> Decoder:
     import torch
 
     (hidden, activation), content = ARCHITECTURES["released"], read_torch(path, "the released decoder's state dict")
-    one, two = hidden
-    shapes = {"fc1.weight": (one, N_FEATURES), "fc1.bias": (one,), "fc2.weight": (two, one), "fc2.bias": (two,)}
-    shapes |= {"fc3.weight": (N_OUTPUTS, two), "fc3.bias": (N_OUTPUTS,)}
-    shapes |= {f"bn{number}.{name}": (width,) for number, width in ((1, one), (2, two)) for name in NORMS}
+    wide, narrow = hidden
+    shapes = {
+        "fc1.weight": (wide, N_FEATURES), "fc1.bias": (wide,), "fc2.weight": (narrow, wide), "fc2.bias": (narrow,),
+        "fc3.weight": (N_OUTPUTS, narrow), "fc3.bias": (N_OUTPUTS,),
+    }  # fmt: skip
+    shapes |= {f"bn{number}.{name}": (width,) for number, width in ((1, wide), (2, narrow)) for name in NORMS}
     state = {}
     for name, shape in shapes.items():
         tensor = content.get(name) if isinstance(content, dict) else None

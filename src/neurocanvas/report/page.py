@@ -199,9 +199,9 @@ def _models(folder: Path, subjects: Sequence[str]) -> tuple[list[dict[str, Any]]
         predicted = folder / "predictions" / f"s{subject}.npy.json"
         made_by = artifacts.read_json(predicted, "a sidecar; run the verb predict")
         made = [check_name(folder, name, f"predictions of subject {subject}") for name, _ in made_by["decoders"]]
-        there = sorted(folder.glob(f"models/*_s{subject}_fold*_model.safetensors.json"), key=lambda one: one.name)
+        on_disk = sorted(folder.glob(f"models/*_s{subject}_fold*_model.safetensors.json"), key=lambda path: path.name)
         sidecars = {}
-        for name in dict.fromkeys([*made, *(f"models/{path.name.removesuffix('.json')}" for path in there)]):
+        for name in dict.fromkeys([*made, *(f"models/{path.name.removesuffix('.json')}" for path in on_disk)]):
             sidecar = artifacts.read_json(folder / f"{name}.json", "a decoder's sidecar; run the verb train")
             encoder, fold = re.fullmatch(rf".*?([^/]+)_s{subject}_fold(\d+)_model\.safetensors", name).groups()  # type: ignore[union-attr]
             sidecars[encoder, fold] = {
@@ -213,15 +213,15 @@ def _models(folder: Path, subjects: Sequence[str]) -> tuple[list[dict[str, Any]]
             if not model["made"]:
                 others.append(model)
                 continue
-            beside = {
-                line: sidecars.get((baseline, fold)) for baseline, line in (("ridge", "ridge"), ("mean", "constant"))
-            }
-            scores = {line: one["scores"].get(one["name"], {}).get("val_mse") for line, one in beside.items() if one}
-            levels = {line: value for line, value in scores.items() if value is not None}
+            levels = {}
+            for baseline, line in (("ridge", "ridge"), ("mean", "constant")):
+                scores = sidecars.get((baseline, fold), {}).get("scores", {})
+                if (error := scores.get(baseline, {}).get("val_mse")) is not None:
+                    levels[line] = error
             if model["history"]:
                 model["curves"] = figures.curves(model["history"], model["selected"], levels)
             models.append({**model, "epochs": len(model["history"])})
-    return models, sorted(others, key=lambda one: natural_key(f"{one['name']}_s{one['subject']}_fold{one['fold']}"))
+    return models, sorted(others, key=lambda m: natural_key(f"{m['name']}_s{m['subject']}_fold{m['fold']}"))
 
 
 def report(run: RunFolder) -> list[Path]:
@@ -229,7 +229,7 @@ def report(run: RunFolder) -> list[Path]:
     from neurocanvas.pipeline.audit import audit
 
     if (run.folder / "scores").is_dir():  # else the page says what to run first
-        found = audit(run.folder)
-        del found["source"]  # the folder's name, which is no part of the run
-        artifacts.write_json(run.folder / "scores" / "audit.json", found)
+        results = audit(run.folder)
+        del results["source"]  # the folder's name, which is no part of the run
+        artifacts.write_json(run.folder / "scores" / "audit.json", results)
     return [write_report(run.folder)]
