@@ -147,7 +147,8 @@ def _pictured(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "ends": {"shuffled": "floor", "oracle": "ceiling"},
         "pictures": sections.ranked_pictures(folder, arms, captions, names),
         "caption_pages": {
-            "shown": [sections.data_uri(page, sections.PAGE) for page in pages[: sections.PAGES]], "n": len(pages),
+            "shown": [sections.data_uri(page, sections.PAGE) for page in pages[: sections.PAGES]],
+            "n": len(pages),
         },
         "concepts": sections.comparison(summary["concepts"], arms),
         "confusion": confusion(folder, arms, names),
