@@ -128,7 +128,7 @@ def test_the_verdict_names_the_worst_that_is_firm() -> None:
     rows = run_controls(PLANTED["blocks-come-back"](rng=np.random.default_rng(0)))
     said = verdict_of(rows)
     assert "of this accuracy is" in said and said[0].isupper() and "leave-block-out" in said
-    assert "could not be computed" in said
+    assert "not testable" in said
 
 
 A, B, C, NULL = "leave-block-out", "block-surrogate", "noise-eeg", "null-generators"
@@ -147,7 +147,7 @@ def test_the_verdict_tells_what_does_not_survive_the_correction() -> None:
 
     assert verdict_of([outcome(A, None, None)]) == "No control could be computed."
     said = verdict_of([outcome(A, False, 1.0), outcome(B, None, None)])
-    assert said == "No control is flagged (1 computed). 1 could not be computed."
+    assert said == "No control is flagged (1 computed). 1 are not testable."
     assert "None of them survives" in verdict_of([outcome(A, True, 0.2), outcome(B, False, 1.0)])
     rows = [outcome(A, True, 0.01, 0.3), outcome(B, True, 0.01, 0.9), outcome(C, True, 0.06, 1.0)]
     assert numbers(*rows) == (f"{A}, {B}, {C}", C, B)

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 BUDGETS = {
-    "source files": 92,
+    "source files": 90,
     "source lines": 18_000,
     "docstring lines per code line": 0.30,
     "test lines": 17_200,

@@ -256,7 +256,7 @@ def _checked(numbers: Mapping[str, Any]) -> str:
 
 def _overall(numbers: Mapping[str, Any]) -> str:
     """Sum up the controls; the sentence of the worst one stands before this."""
-    missing = f" {numbers['missing']} could not be computed." if numbers["missing"] else ""
+    missing = f" {numbers['missing']} are not testable." if numbers["missing"] else ""
     if numbers.get("expected"):
         missing = f" As expected here, so are {numbers['expected']}.{missing}"
     if not numbers["computed"]:
