@@ -309,7 +309,8 @@ def training_table(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
         lines.append([name, *(f"{np.mean([scores[key] for scores in of_name]):.4f}" for key in of_name[0])])
     count = sum(next(iter(sidecars[0]["scores"])) in sidecar["scores"] for sidecar in sidecars)
     return {
-        "title": f"Encoders, mean of {count} trainings; MSE per number of the target, two-way chance .5",
+        "title": f"Encoders, mean of {count} trainings; MSE per number of the target (as drawn), two-way among targets "
+        "(the encoder's own output, chance .5)",
         "header": ["encoder", "val MSE", "val two-way", "test MSE", "test two-way"],
         "lines": lines,
         "findings": listed(entry for sidecar in sidecars for entry in read_findings(sidecar["findings"])),
