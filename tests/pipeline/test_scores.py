@@ -224,6 +224,13 @@ def test_concepts_in_blocks_are_exchanged_as_blocks(theirs):
     assert found["exchanged"] == "blocks" and found["findings"][0]["code"] == "blocked-design"
 
 
+def test_samples_of_one_trial_are_one_unit(theirs):
+    rows = [(name, seen, str(place // 3)) for place, (name, seen, *_) in enumerate(theirs.blocks())]
+    theirs.score(header=("image", "against", "trial"), rows=rows)
+    found = summary(theirs.folder)
+    assert {"rows": 24, "trials": 8} in [one["numbers"] for one in found["findings"]] and found["exchanged"] == "images"
+
+
 @pytest.mark.parametrize("weights", [(), (3.0, 1.0, 0.5)], ids=["plain", "tokens weighted"])
 def test_predictions_retrieve_in_the_whole_target_space(tiny_fork, weights):
     run = tiny_fork(encoder={"token_weights": weights})

@@ -393,7 +393,9 @@ def presentations_of(
     table, n = pd.DataFrame({**texts, "stimulus": stimuli}, dtype=object), len(stimuli)
     columns, zeros = _codes(table), np.zeros(n, np.int64)
     if "concept" not in columns or not {"block", "order"} & {*table}:
-        return {"trial": np.arange(n), "block": columns.get("block", zeros)}, False
+        named = [name for name in ("subject", "trial") if name in table]
+        trial = table.groupby(named).ngroup().to_numpy() if "trial" in named else np.arange(n)
+        return {"trial": trial, "block": columns.get("block", zeros)}, False
     blocked, known, _ = _presentations(path or Path("pairs"), table, columns, {"test": np.arange(n)})
     return {**known, "block": np.maximum(known["block"], 0)}, blocked is not None and bool(blocked.any())
 

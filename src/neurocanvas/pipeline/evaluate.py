@@ -620,6 +620,8 @@ def _read_elsewhere(run: RunFolder) -> ImagePairs:
         "unit": columns["block"] if blocked else ranks(shown),
     }  # fmt: skip
     repeated = len({*zip(trials["subject"], shown, strict=True)}) < n
+    if (n_trials := len(np.unique(columns["trial"]))) < n:  # several samples of one trial
+        notes = (*notes, finding("rows-of-trials", rows=n, trials=n_trials))
     arms, rng = {GIVEN: np.array([path.absolute() for path in pairing.images])}, np.random.default_rng(settings.seed)
     by_subject = [np.flatnonzero(trials["subject"] == subject) for subject in np.unique(trials["subject"])]
     if min(map(len, by_subject)) > 1:  # as the floor, every trial gets another image of its subject
