@@ -224,6 +224,20 @@ def test_concepts_in_blocks_are_exchanged_as_blocks(theirs):
     assert found["exchanged"] == "blocks" and found["findings"][0]["code"] == "blocked-design"
 
 
+def test_wnids_are_judged_by_their_names_and_unknown_ones_refused(theirs):
+    rows = [(name, seen, concept) for name, seen, concept, _ in theirs.blocks()]
+    scores = []
+    for wnids in ({}, {"mug": "n03063599", "banana": "n07753592"}):
+        named = [(*row[:2], wnids.get(row[2], row[2])) for row in rows]
+        theirs.score(header=("image", "against", "concept"), rows=named)
+        scores.append(summary(theirs.folder)["arms"]["given"]["concept_top1"]["value"])
+    named = {"n03063599": "coffee mug", "n07753592": "banana"}
+    assert {key: one["name"] for key, one in summary(theirs.folder)["concepts"].items()} == named
+    assert scores[1] >= scores[0] - 0.2, "names and wnids are one concept to the judge"
+    with pytest.raises(NeuroCanvasError, match=r"pairs\.csv: concept: no name of n00000001 is known"):
+        theirs.score(header=("image", "against", "concept"), rows=[(*row[:2], "n00000001") for row in rows])
+
+
 def test_samples_of_one_trial_are_one_unit(theirs):
     rows = [(name, seen, str(place // 3)) for place, (name, seen, *_) in enumerate(theirs.blocks())]
     theirs.score(header=("image", "against", "trial"), rows=rows)

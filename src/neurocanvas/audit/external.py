@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from neurocanvas.artifacts import read_text, sha256
 from neurocanvas.audit.overlap import KNOWN, PARTS, AuditInput, Predictions
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE, SELECTIONS
-from neurocanvas.data.images import FORMATS, open_picture
+from neurocanvas.data.images import FORMATS, IMAGENET_CONCEPTS, open_picture
 from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order, repeats_order
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.errors import (
@@ -382,6 +383,15 @@ def _codes(table: pd.DataFrame) -> dict[str, np.ndarray]:
             within = [outer for outer in COUNTED_WITHIN.get(name, ()) if outer in table]
             codes[name] = table.groupby([*within, name]).ngroup().where(table[name] != "", -1).to_numpy(np.int64)
     return codes
+
+
+def concept_name(concept: str, where: str) -> str:
+    """The English name of a concept that may be a wnid, for the judge's prompt."""
+    if not re.fullmatch(r"n\d{8}", concept):
+        return concept
+    if concept not in IMAGENET_CONCEPTS:
+        raise NeuroCanvasError(f"{where}: concept: no name of {concept} is known; write its English name.")
+    return IMAGENET_CONCEPTS[concept]
 
 
 def presentations_of(

@@ -599,7 +599,7 @@ def _read_images(run: RunFolder) -> ImagePairs:
 
 def _read_elsewhere(run: RunFolder) -> ImagePairs:
     """Find the images of a folder, and the seen ones in another folder."""
-    from neurocanvas.audit.external import choose_size, presentations_of, read_pairing
+    from neurocanvas.audit.external import choose_size, concept_name, presentations_of, read_pairing
 
     settings = run.settings.evaluate
     if (run.folder / "predictions").is_dir():
@@ -631,7 +631,8 @@ def _read_elsewhere(run: RunFolder) -> ImagePairs:
     return ImagePairs(
         arms, np.array([path.absolute() for path in pairing.gallery]), np.asarray(pairing.seen), size, trials, blocked,
         "blocks" if blocked else "images" if repeated else "trials", False, names,
-        {str(name): str(name) for name in np.unique(trials["concept"]) if name}, [*pairing.findings, *notes],
+        {name: concept_name(name, str(table)) for name in np.unique(trials["concept"]).tolist() if name},
+        [*pairing.findings, *notes],
     )  # fmt: skip
 
 
