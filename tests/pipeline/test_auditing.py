@@ -418,6 +418,14 @@ def test_names_that_spreadsheets_change_are_asked_and_not_guessed(true, predicte
         audit(write(tmp_path / "theirs.csv", rows))
 
 
+def test_wnids_and_english_names_are_one_concept(tmp_path):
+    true = ["n03063599", "n07753592"] * 20
+    said = {"n03063599": "coffee mug", "n07753592": "Banana"}
+    rows = [{"true": name, "predicted": said[name], "order": row} for row, name in enumerate(true)]
+    [result] = audit(write(tmp_path / "theirs.csv", rows))["cases"][0]["results"]
+    assert result["value"] == 1
+
+
 def test_a_label_that_contradicts_the_name_of_its_image_is_refused(tmp_path):
     rows = predictions("rapid", np.random.default_rng(0))
     wnid = {name: f"n{number:08}" for number, name in enumerate(sorted({row["true"] for row in rows}))}

@@ -205,6 +205,10 @@ def table_case(
 
     check_option("--selection", selection, SELECTIONS)
     table = _read_predictions(path)
+    if any(table[name].str.fullmatch(r"n\d{8}").any() for name in NEEDED):  # wnids and English names are alike
+        wnid_of = {name.casefold(): wnid for wnid, name in IMAGENET_CONCEPTS.items()}
+        for name in NEEDED:
+            table[name] = [wnid_of.get(text.casefold(), text) for text in table[name]]
     part = table["split"].str.lower() if "split" in table else pd.Series("test", index=table.index)
     for row in np.flatnonzero(~part.isin(PARTS))[:1]:
         raise NeuroCanvasError(
