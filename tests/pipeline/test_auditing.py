@@ -421,7 +421,7 @@ def test_names_that_spreadsheets_change_are_asked_and_not_guessed(true, predicte
 def test_wnids_and_english_names_are_one_concept(tmp_path):
     true = ["n03063599", "n07753592"] * 20
     said = {"n03063599": "coffee mug", "n07753592": "Banana"}
-    rows = [{"true": name, "predicted": said[name], "order": row} for row, name in enumerate(true)]
+    rows = [{"y_true": name, "y_pred": said[name], "order": row} for row, name in enumerate(true)]
     [result] = audit(write(tmp_path / "theirs.csv", rows))["cases"][0]["results"]
     assert result["value"] == 1
 

@@ -37,12 +37,13 @@ OPTIONAL_PAIR_COLUMNS = ("subject", "concept", "trial", "block", "order")
 REMEDY = "make it again, or leave it out"
 
 NEEDED = ("true", "predicted")
+ALIASES = {"y_true": "true", "y_pred": "predicted"}  # as scikit-learn names them
 # Columns of a table of predictions that are read; a finding names the others.
 READ = (
     *NEEDED, "split", "subject", "session", "run", "block", "order", "trial", "signal", "stimulus", "picture", "sha256",
     "group", "transductive",
 )  # fmt: skip
-PURPOSE = "predictions: one row per trial with the columns true and predicted"
+PURPOSE = "predictions: one row per trial with the columns true and predicted (or y_true and y_pred)"
 NO_NAME = ("nan", "none", "null", "inf", "-inf", "na", "n/a")
 NOT_TRANSDUCTIVE = ("", "0", "0.0", "no", "false", "none", "nan")
 
@@ -84,6 +85,7 @@ def _check_columns(path: Path, table: pd.DataFrame, needed: Sequence[str], purpo
     if not len(table):
         raise NeuroCanvasError(f"{path}: no rows; it should hold {purpose}.")
     header = [str(name).strip().lower() for name in table.columns]
+    header = [ALIASES.get(name, name) if ALIASES.get(name) in needed else name for name in header]
     if missing := [name for name in needed if name not in header]:
         raise NeuroCanvasError(
             f"{path}: the column {missing[0]} is missing; it has {', '.join(header[:20])}; separate cells by commas "
