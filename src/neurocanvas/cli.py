@@ -338,6 +338,8 @@ OPTIONS: Mapping[str, tuple[str, str, type]] = {
     "decoding": ("--recipe", "caption.recipe", str),
     "target": ("--target", "embed.target", str),
     "model": ("-m --model", "encoder.name", str),
+    "training": ("--recipe", "encoder.recipe", str),
+    "seeds": ("--seeds", "encoder.seeds", int),
     "baselines": ("--baselines", "encoder.baselines", list),
     "device": ("--device", "execution.device", str),
     "precision": ("--precision", "execution.precision generate.precision", str),
@@ -370,7 +372,7 @@ OPTIONS: Mapping[str, tuple[str, str, type]] = {
 }
 
 DATA = "data images unit dataset granularity subject"
-TRAINED = "model baselines batch protocol accept"
+TRAINED = "model training seeds baselines batch protocol accept"
 # Verb -> its help, and its options beside --config, --output, --json and those of `ENGINE`.
 VERBS: Mapping[str, tuple[str, str]] = {
     "features": ("Compute the differential entropy of five bands for every trial.", f"{DATA} method protocol"),

@@ -179,6 +179,14 @@ class EncoderSettings(Settings):
 
     name: EncoderName = Field("mlp_sd", description="Encoder of embeddings.")
     parameters: dict[str, Any] = Field({}, description='Arguments of the encoder, e.g. input = "signal" of ridge.')
+    recipe: Literal["default", "released"] = Field(
+        "default", description="Training of mlp_sd; released: the released features, layers and optimiser, plain MSE."
+    )
+    conditions: Literal["posterior", "output"] = Field(
+        "posterior",
+        description="What generators get of a contrastive network: the posterior mean over the training targets, or "
+        "its output, matched to their mean and scale.",
+    )
     architecture: Literal["four-layer", "released"] = Field("four-layer", description="Layers of mlp_sd.")
     hidden: tuple[int, ...] = Field((), description="Widths of the hidden layers; empty: those of the architecture.")
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -199,6 +207,9 @@ class EncoderSettings(Settings):
     epochs: int = Field(200, ge=1)
     patience: int = Field(30, ge=1)
     seed: int = Field(0, ge=0)
+    seeds: int = Field(
+        1, ge=1, description="Trainings of a network per fold, for the spread of scores; the first predicts."
+    )
     baselines: tuple[EncoderName, ...] = Field(
         (), description='Encoders to compare; "" for none (run, demo: ridge,mean).'
     )
@@ -436,6 +447,11 @@ def load_settings(path: Path | str | None, flags: Mapping[str, str] | None = Non
             f"{path}: a run folder of format {made_by or 1}, and this version reads format {FORMAT}; make it again in "
             f"another folder, e.g. `neurocanvas run -d {root} -o NEW`."
         )
+    for source in (raw, changes):  # one switch for all that the released recipe sets
+        encoder = source.get("encoder")
+        if isinstance(encoder, dict) and encoder.get("recipe") == "released":
+            features = source.get("features", {})
+            source["features"] = {"method": "eeg-imagenet", **features} if isinstance(features, dict) else features
     for section, values in changes.items():
         before = raw.get(section, {})
         if not isinstance(values, dict):

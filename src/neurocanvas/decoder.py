@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from neurocanvas import artifacts
-from neurocanvas.config import EncoderSettings
+from neurocanvas.config import ARCHITECTURES, EncoderSettings
 from neurocanvas.console import progress_lines
 from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import Trials, TrialSpec
@@ -168,8 +168,12 @@ class Decoder(BaseEstimator):
         For networks; by default 1e-3, 3.0, 200, 80 and 30, for concepts the encoder's own two, 300, 80 and 20.
         Training stops after `patience` epochs without improvement.
     recipe : {"default", "released"}
-        "released", for concepts only: the released code's optimiser for 1000 epochs, or its penalty; nothing is
-        standardised and no epoch selected.
+        "released": nothing is standardised, and training is that of the released code: its optimiser for 1000 epochs,
+        or its penalty, without validation trials; of `mlp_sd` for embeddings its layers, squared error alone, and the
+        epoch with the lowest validation loss; its features are those of "eeg-imagenet".
+    conditions : {"posterior", "output"}
+        Predicted embeddings of a network with a contrastive loss: the posterior mean over the training targets, or
+        the network's output, matched to their mean and scale on validation trials.
     seed : int
         Of initialisation, batches and dropout.
     device : str
@@ -217,6 +221,7 @@ class Decoder(BaseEstimator):
     basis_: Any
     prediction_sd_: Any
     posterior_: tuple[np.ndarray, np.ndarray, float] | None
+    matched_: np.ndarray | None  # (k + 1,): mean output, and the factor that gives it the targets' scale
     encoder_: Any
     history_: list[dict[str, Any]]
     chosen_: Any
@@ -232,14 +237,15 @@ class Decoder(BaseEstimator):
         token_weights: tuple[float, ...] = (), mse: float = 1.0, cosine: float = 0.0, contrastive: float = 10.0,
         temperature: float = 0.1, learning_rate: float | None = None, weight_decay: float | None = None,
         epochs: int | None = None, batch_size: int | None = None, patience: int | None = None,
-        recipe: str = "default", seed: int = 0, device: str = "auto", precision: str = "auto",
-        threads: int | None = None, verbose: bool = False, **encoder_parameters: Any,
+        recipe: str = "default", conditions: str = "posterior", seed: int = 0, device: str = "auto",
+        precision: str = "auto", threads: int | None = None, verbose: bool = False, **encoder_parameters: Any,
     ) -> None:  # fmt: skip
         self.encoder, self.target, self.spec, self.window, self.features = encoder, target, spec, window, features
         self.n_components, self.token_weights = n_components, token_weights
         self.mse, self.cosine, self.contrastive, self.temperature = mse, cosine, contrastive, temperature
         self.learning_rate, self.weight_decay, self.epochs = learning_rate, weight_decay, epochs
         self.batch_size, self.patience, self.recipe, self.seed = batch_size, patience, recipe, seed
+        self.conditions = conditions
         self.device, self.precision, self.threads, self.verbose = device, precision, threads, verbose
         self.set_params(**encoder_parameters)
 
@@ -333,13 +339,13 @@ class Decoder(BaseEstimator):
         concepts to score, sorted; by default those of the rows. `projected` is what `project` returns for `train`.
         """
         concept = self.target == "concept"
-        if self.recipe == "released":
+        if self.recipe == "released" and concept:
             train, validation = np.concatenate([train, validation]), validation[:0]
         phases = {"train": train} if pretrain is None or not len(pretrain) else {"pretrain": pretrain, "train": train}
         trained = np.concatenate([*phases.values()])
         encoder_class, parameters = self.encoder_class()
         self.spec_, self.findings_, self.history_, self.chosen_ = spec, [], [], None
-        self.final_, self.every_, self.posterior_, self.unit_ = None, [], None, 1.0
+        self.final_, self.every_, self.posterior_, self.matched_, self.unit_ = None, [], None, None, 1.0
         self.is_module_ = hasattr(encoder_class, "forward")
         with nullcontext() if self.threads is None else threads(self.threads):
             inputs = self._inputs(x, learn_from=trained)
@@ -357,16 +363,23 @@ class Decoder(BaseEstimator):
                 self._fit_estimator(encoder_class, parameters, inputs, y_of_trial, trained, validation, watched)
             if not concept:
                 predicted = self.outputs(x, validation)
-                if self.is_module_ and self.contrastive and not hasattr(self.encoder_, "fit_closed_form"):
-                    unit = self.temperature * target_rms
-                    self.posterior_ = fit_posterior(y_of_trial[train], predicted, y_of_trial[validation], unit)
-                    predicted = posterior_mean(predicted, *self.posterior_)
+                contrastive = self.contrastive if self.recipe == "default" else 0
+                if self.is_module_ and contrastive and not hasattr(self.encoder_, "fit_closed_form"):
+                    if self.conditions == "posterior":
+                        unit = self.temperature * target_rms
+                        self.posterior_ = fit_posterior(y_of_trial[train], predicted, y_of_trial[validation], unit)
+                    else:
+                        factor = target_rms / (math.sqrt(float(predicted.var(axis=0).sum())) or 1.0)
+                        self.matched_ = np.append(predicted.mean(axis=0), factor).astype(np.float32)
+                    predicted = self.outputs(x, validation)
                 self.prediction_sd_ = predicted.std(axis=0)
         return self
 
     def outputs(self, x: Any, rows: np.ndarray | None = None) -> np.ndarray:
         """Scores of concepts, or coordinates with the least squared error, of features or signal in µV."""
         outputs = self.network_outputs(x, rows)
+        if self.matched_ is not None:
+            outputs = (outputs - self.matched_[:-1]) * self.matched_[-1]
         return outputs if self.posterior_ is None else posterior_mean(outputs, *self.posterior_)
 
     def network_outputs(self, x: Any, rows: np.ndarray | None = None) -> np.ndarray:
@@ -464,6 +477,7 @@ class Decoder(BaseEstimator):
             arrays |= {"target_mean": basis.mean, "target_axes": basis.axes, "target_sd": basis.target_sd}
             arrays |= {"prediction_sd": self.prediction_sd_}
             arrays |= {} if basis.token_scale is None else {"token_scale": basis.token_scale}
+            arrays |= {} if self.matched_ is None else {"matched": self.matched_}
         if self.posterior_ is not None:
             atoms, counts, temperature = self.posterior_
             arrays |= {"posterior.atoms": atoms, "posterior.counts": counts}
@@ -494,13 +508,17 @@ class Decoder(BaseEstimator):
             name.removeprefix("encoder__"): value for name, value in vars(self).items()
             if name.startswith("encoder__") and name != "encoder__input"
         }  # fmt: skip
+        if self.recipe == "released" and self.target != "concept":
+            hidden, activation = ARCHITECTURES["released"]
+            parameters = {"hidden": hidden, "activation": activation, **parameters}
         return resolve_name(encoder) if isinstance(encoder, str) else encoder, parameters
 
     def check_parameters(self) -> None:
         """Raise unless parameters are within the bounds of `EncoderSettings`."""
         name = str(self.target).partition("@")[0]
         check_option("target", self.target if name == "concept" else name, TARGETS)
-        check_option("recipe", self.recipe, ("default", "released") if self.target == "concept" else ("default",))
+        has_released = self.target == "concept" or self.encoder == "mlp_sd"
+        check_option("recipe", self.recipe, ("default", "released") if has_released else ("default",))
         unset = {"learning_rate", "weight_decay", "epochs", "batch_size", "patience"}  # may be None
         values = {key: getattr(self, key) for key in EncoderSettings.model_fields if hasattr(self, key)}
         values = {key: value for key, value in values.items() if value is not None or key not in unset}
@@ -699,8 +717,8 @@ class Decoder(BaseEstimator):
                 )  # fmt: skip
             self.unit_, batch_size = target_rms, 80 if self.batch_size is None else self.batch_size
             y = torch.from_numpy(targets if concept else (targets / self.unit_).astype(np.float32)).to(device)
-            weights = self.mse, self.cosine, self.contrastive, self.temperature, batch_size, self.seed
-            objective = ConceptLoss() if concept else EmbeddingLoss(*weights)
+            weights = (1.0, 0.0, 0.0) if self.recipe == "released" else (self.mse, self.cosine, self.contrastive)
+            objective = ConceptLoss() if concept else EmbeddingLoss(*weights, self.temperature, batch_size, self.seed)
             for phase, rows in phases.items():
                 epochs, patience, optimizer = self._recipe(network)
                 last: dict[str, Any] = {"watch": watch, "state": state} if phase == "train" else {}
@@ -837,6 +855,7 @@ def assemble(sidecar: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder:
     decoder.chosen_, decoder.unit_ = sidecar["chosen"], float(sidecar["unit"])
     decoder.findings_, decoder.history_, decoder.every_ = list(sidecar["findings"]), [], []
     decoder.final_, decoder.posterior_, decoder.basis_, decoder.prediction_sd_ = None, None, None, None
+    decoder.matched_ = arrays.pop("matched", None)
     decoder.device_, decoder.precision_ = "cpu", "float32"
     decoder.mean_, decoder.sd_ = arrays.pop("input_mean"), arrays.pop("input_sd")
     shape, n_outputs = decoder.space_.shape, decoder.space_.shape
@@ -852,6 +871,8 @@ def assemble(sidecar: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder:
         scale = np.ones(size, np.float32) if token_scale is None else np.repeat(token_scale, size // shape[0])
         mean, axes, sd = (arrays.pop(f"target_{key}") for key in ("mean", "axes", "sd"))
         decoder.basis_ = TargetPCA(mean, axes, sd, token_scale, scale)
+        if decoder.matched_ is not None and decoder.matched_.shape != (n_outputs[0] + 1,):
+            raise NeuroCanvasError(f"matched: shape ({n_outputs[0] + 1},) is needed; got {decoder.matched_.shape}")
         if "posterior.atoms" in arrays:
             atoms, counts, temperature = (arrays.pop(f"posterior.{key}") for key in ("atoms", "counts", "temperature"))
             decoder.posterior_ = atoms, counts, float(temperature[0])

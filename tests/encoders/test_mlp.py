@@ -6,7 +6,7 @@ import torch
 from tiny import concepts, trial_spec
 
 from neurocanvas.config import ARCHITECTURES
-from neurocanvas.decoder import Decoder, Embeddings
+from neurocanvas.decoder import Decoder, Embeddings, load_decoder
 from neurocanvas.encoders.mlp import MLPSD
 from neurocanvas.encoders.target_pca import TEMPERATURES, fit_posterior, posterior_mean
 from neurocanvas.errors import NeuroCanvasError
@@ -79,3 +79,45 @@ def test_the_posterior_is_bayes_rule():
         likelihood = [count * np.exp(a / 0.5) for count, a in zip(counts, along, strict=True)]
         mean = sum(share * atom for share, atom in zip(likelihood, atoms, strict=True)) / sum(likelihood)
         np.testing.assert_allclose(expected, mean, atol=1e-6)
+
+
+def trained(tmp_path, **options):
+    """A decoder of embeddings, read from its file, with features, targets and history; features have their own mean."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 3, 5)).astype(np.float32) * 3 + 7
+    table = (features.reshape(60, 15)[:, :6] @ rng.normal(size=(6, 8))).astype(np.float32).reshape(60, 2, 4) + 5
+    y = Embeddings(TargetSpace("clip-text", (2, 4), "none"), [], table)
+    decoder = Decoder("mlp_sd", "clip-text@none", n_components=4, **options)
+    decoder.fit_prepared(features, y, trial_spec(3), train=np.arange(40), validation=np.arange(40, 60))
+    decoder.save(tmp_path / "decoder.safetensors")
+    again = load_decoder(tmp_path / "decoder.safetensors")
+    np.testing.assert_array_equal(again.outputs(features), decoder.outputs(features))
+    return again, decoder, features
+
+
+def test_the_released_recipe_is_the_seeds_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("neurocanvas.decoder.RELEASED_EPOCHS", 12)
+    again, decoder, _ = trained(tmp_path, recipe="released")
+    assert again.encoder_.hidden == (1024, 2048) and again.encoder_.activation == "relu"
+    assert not again.mean_.any() and (again.sd_ == 1).all(), "features are as they are"
+    assert again.posterior_ is None, "squared error alone"
+    losses = [line["val_loss"] for line in decoder.history_]
+    assert len(losses) == 12 and decoder.chosen_ == 1 + int(np.argmin(losses)), "no early stop, best validation epoch"
+    _, _, optimizer = decoder._recipe(decoder.encoder_)
+    assert type(optimizer).__name__ == "Adam" and optimizer.defaults["lr"] == 1e-3
+    assert optimizer.defaults["weight_decay"] == 0
+    with pytest.raises(NeuroCanvasError, match="recipe: allowed are default; got 'released'"):
+        Decoder("ridge", "clip-text@none", recipe="released").check_parameters()
+
+
+def test_matched_outputs_have_the_mean_and_scale_of_the_training_targets_and_the_direction_of_the_network(tmp_path):
+    options = {"encoder__hidden": (8,), "epochs": 20, "weight_decay": 0.01}
+    again, decoder, features = trained(tmp_path, conditions="output", **options)
+    drawn, output = again.outputs(features[40:]), again.network_outputs(features[40:])
+    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=1e-4)
+    assert drawn.var(axis=0).sum() == pytest.approx(np.sum(decoder.basis_.target_sd**2), rel=0.01)
+    centred = output - output.mean(axis=0)
+    np.testing.assert_allclose(drawn / np.linalg.norm(drawn), centred / np.linalg.norm(centred), atol=1e-5)
+    posterior = trained(tmp_path, **options)[0]
+    assert posterior.matched_ is None and posterior.posterior_ is not None
+    np.testing.assert_array_equal(posterior.network_outputs(features), again.network_outputs(features))

@@ -10,11 +10,20 @@ import pytest
 from tiny import tiny_settings, write_true_captions
 
 from neurocanvas import artifacts
+from neurocanvas.config import load_settings
 from neurocanvas.data.splits import make_split
 from neurocanvas.decoder import load_decoder
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline.run import RunFolder
-from neurocanvas.pipeline.train import made_from, make_decoder, read_inputs, read_predictions, select_inputs, train
+from neurocanvas.pipeline.train import (
+    made_from,
+    make_decoder,
+    read_inputs,
+    read_predictions,
+    select_inputs,
+    train,
+    training_table,
+)
 from neurocanvas.targets.captions import prompt, read_captions, write_captions
 from neurocanvas.targets.pretrained import BUNDLED
 from neurocanvas.workflow import STAGES, run_stage
@@ -142,3 +151,34 @@ def test_an_image_to_text_model_in_a_folder_captions(tiny_fork):
     run_stage(run, "caption")
     assert set(captions_of(run.folder)) == set(run.stimuli)
     assert artifacts.read_sidecar(run.folder / "targets" / "caption.txt")["source"] == str(BUNDLED / "blip")
+
+
+def test_seeds_give_a_spread_and_ridge_stands_beside_the_network_with_a_paired_test(without_one, tmp_path):
+    shutil.copytree(without_one.folder, tmp_path / "run")
+    encoder = without_one.settings.encoder.model_copy(update={"seeds": 3})
+    run = RunFolder(tmp_path / "run", without_one.settings.model_copy(update={"encoder": encoder}))
+    before = run.path("decoder", "1", 0).read_bytes()
+    sidecars = [artifacts.read_sidecar(path) for path in train(run)]
+    assert [(one["encoder"], one["repetition"]) for one in sidecars] == [
+        ("mlp_sd", 0), ("mlp_sd", 1), ("mlp_sd", 2), ("ridge", 0), ("mean", 0),
+    ]  # fmt: skip
+    assert run.path("decoder", "1", 0).read_bytes() == before, "the first seed predicts, as without others"
+    table = training_table(sidecars)
+    network, ridge, mean = table["lines"]
+    scores = [one["scores"]["mlp_sd"]["test_two_way"] for one in sidecars[:3]]
+    assert network[4] == f"{np.mean(scores):.4f} ± {np.std(scores, ddof=1):.4f}" and "over 3 seeds" in table["title"]
+    assert ridge[5] == "" and "±" not in ridge[4]
+    difference = np.subtract(sidecars[0]["of_trials"]["two_way"], sidecars[3]["of_trials"]["two_way"])
+    assert network[5].startswith(f"{difference.mean():+.4f} (") and ", p " in network[5]
+    assert len(set(sidecars[0]["of_trials"]["units"])) == 4, "names of concepts are exchanged where others train"
+    assert mean[5].startswith("-0."), "the mean target is worse than ridge"
+
+
+def test_the_released_recipe_is_one_switch(tmp_path):
+    settings = load_settings(None, encoder={"recipe": "released"})
+    assert settings.features.method == "eeg-imagenet"
+    decoder = make_decoder(RunFolder(tmp_path, settings), "mlp_sd")
+    assert (decoder.recipe, decoder.features, decoder.encoder__hidden) == ("released", "eeg-imagenet", (1024, 2048))
+    assert make_decoder(RunFolder(tmp_path, settings), "ridge").recipe == "default"
+    other = load_settings(None, encoder={"recipe": "released"}, features={"method": "gaussian"})
+    assert other.features.method == "gaussian", "what is said stays"

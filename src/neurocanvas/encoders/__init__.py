@@ -39,7 +39,8 @@ class Encoder:
 # Every encoder by the name that `-m` takes.
 ENCODERS: dict[str, Encoder] = {
     "mlp_sd": Encoder(
-        "MLP-SD", "neurocanvas.encoders.mlp:MLPSD", "neurocanvas.encoders.mlp:MLPSD", weight_decay=1e-1
+        "MLP-SD", "neurocanvas.encoders.mlp:MLPSD", "neurocanvas.encoders.mlp:MLPSD", weight_decay=1e-1,
+        released=("adam", 1e-3, 0.0),
     ),
     "mean": Encoder("Mean", None, "neurocanvas.encoders.linear:Mean"),
     "eegnet": Encoder(

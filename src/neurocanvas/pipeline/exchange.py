@@ -164,10 +164,10 @@ def write_released_mapper(decoder: Decoder, path: Path) -> None:
 
     released, network = ARCHITECTURES["released"], decoder.encoder_
     fits = isinstance(network, MLPSD) and (network.hidden, network.activation) == released
-    if not fits or decoder.posterior_ is not None:
+    if not fits or decoder.posterior_ is not None or decoder.matched_ is not None:
         raise NeuroCanvasError(
-            f"{path.name}: the released module has hidden layers {released[0]} with ReLU and no posterior; train "
-            "mlp_sd with encoder.architecture = 'released' and encoder.contrastive = 0."
+            f"{path.name}: the released module has hidden layers {released[0]} with ReLU and squared error "
+            "alone; train mlp_sd with --recipe released."
         )
     spec = decoder.input_spec
     if spec.ch_names != CH_NAMES or spec.bands != tuple(BANDS):
@@ -190,7 +190,8 @@ def fold(decoder: Decoder) -> torch.nn.Sequential:
     import torch
 
     basis, layers = decoder.basis_, list(copy.deepcopy(decoder.encoder_.eval()))
-    sd, mean = (torch.from_numpy(values.reshape(-1)) for values in (decoder.sd_, decoder.mean_))
+    size = len(decoder.input_spec.ch_names), len(decoder.input_spec.bands)
+    sd, mean = (torch.from_numpy(np.broadcast_to(one, size).flatten()) for one in (decoder.sd_, decoder.mean_))
     axes = torch.from_numpy(basis.axes / basis.scale)
     with torch.no_grad():
         first, last = layers[1], layers[-1]

@@ -138,13 +138,14 @@ class RunFolder:
         """Stimuli of all trials in alphabetical order, which is that of captions and embeddings."""
         return [str(name) for name in np.unique(self.dataset[0].column("image"))]
 
-    def path(self, kind: Artifact, of: str, fold: int = 0, encoder: str = "") -> Path:
+    def path(self, kind: Artifact, of: str, fold: int = 0, encoder: str = "", repetition: int = 0) -> Path:
         """Path of a subject's features, decoder of a fold or predictions, or of the embeddings of a target space."""
         encoder = (encoder or self.settings.encoder.name).replace(":", "_")
+        again = f"_seed{repetition}" if repetition else ""
         names: dict[Artifact, str] = {
             "features": f"{self.settings.data.features_folder}/s{of}_de.npy",  # a folder per granularity
             "embeddings": f"targets/{'clip_embeddings' if of == 'clip-text' else of}.npy",  # a row per image
-            "decoder": f"models/{encoder}_s{of}_fold{fold}_model.safetensors",
+            "decoder": f"models/{encoder}_s{of}_fold{fold}{again}_model.safetensors",
             "predictions": f"predictions/s{of}.npy",
         }
         return self.folder / names[kind]

@@ -17,9 +17,10 @@ from neurocanvas.config import ARCHITECTURES
 from neurocanvas.data.inspect import signal_groups
 from neurocanvas.data.splits import EXCHANGED, blocked_trials, exchangeable_units, groups
 from neurocanvas.data.trials import Trials, unique_names
-from neurocanvas.decoder import EXECUTION, Decoder, Embeddings, load_decoder, project
+from neurocanvas.decoder import EXECUTION, RELEASED_EPOCHS, Decoder, Embeddings, load_decoder, project
 from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file, check_name
+from neurocanvas.evaluation.statistics import CROSS_VALIDATED, mean_interval, paired_permutation_p
 from neurocanvas.features.window import Window
 from neurocanvas.findings import finding, listed, read_findings
 from neurocanvas.generation.arms import gain
@@ -197,7 +198,7 @@ def made_from(run: RunFolder, subject: str, decoder: Decoder) -> tuple[list[Path
     return paths, [artifacts.read_sidecar(path)["sha256"] for path in paths]
 
 
-def make_decoder(run: RunFolder, encoder: str) -> Decoder:
+def make_decoder(run: RunFolder, encoder: str, repetition: int = 0) -> Decoder:
     """The unfitted decoder of embeddings that the settings describe, or the one of a script."""
     if run.decoder is not None and encoder == run.settings.encoder.name:
         from sklearn.base import clone
@@ -206,16 +207,18 @@ def make_decoder(run: RunFolder, encoder: str) -> Decoder:
     settings, of_features, where = run.settings.encoder, run.settings.features, run.settings.execution
     parameters = dict(settings.parameters) if encoder == settings.name else {}
     if encoder == "mlp_sd":
-        hidden, activation = ARCHITECTURES[settings.architecture]
+        hidden, activation = ARCHITECTURES["released" if settings.recipe == "released" else settings.architecture]
         dropout = {name: getattr(settings, name) for name in ("dropout", "input_dropout")}
         parameters = {"hidden": settings.hidden or hidden, **dropout, "activation": activation, **parameters}
     same = (
         "token_weights", "mse", "cosine", "contrastive", "temperature", "learning_rate", "weight_decay", "epochs",
-        "batch_size", "patience", "seed",
+        "batch_size", "patience", "conditions",
     )  # fmt: skip
+    recipe = settings.recipe if encoder == settings.name else "default"
     return Decoder(
         encoder, f"{run.settings.embed.target}@{run.settings.family}", window=(of_features.tmin, of_features.tmax),
         features=of_features.method, n_components=settings.components, device=where.device, precision=where.precision,
+        recipe=recipe, seed=settings.seed + repetition,
         **{name: getattr(settings, name) for name in same},
         **{f"encoder__{name}": value for name, value in parameters.items()},
     )  # fmt: skip
@@ -228,29 +231,35 @@ def train(run: RunFolder) -> list[Path]:
         find_encoder(name, "embedding")
     for subject in run.opened:  # the audit reads these, even where the encoder takes signal
         write_trials(run, subject)
+    again = {name: range(1 if _closed_form(make_decoder(run, name)) else run.settings.encoder.seeds) for name in names}
     units = [  # raises before anything is trained if one cannot be split
-        (subject, fold, name)
+        (subject, fold, name, number)
         for subject in run.subjects for fold in range(len(run.split(subject).folds)) for name in names
+        for number in again[name]
     ]  # fmt: skip
     return list(run.spread("train", _train, units))
 
 
-def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
+def _closed_form(decoder: Decoder) -> bool:
+    return hasattr(decoder.encoder_class()[0], "fit_closed_form")
+
+
+def _train(run: RunFolder, unit: tuple[str, int, str, int]) -> Path:
     """Train one encoder for one subject and fold, unless it is there; continue after a kill."""
-    subject, number, name = unit
-    pool, decoder, path = run.pool(subject), make_decoder(run, name), run.path("decoder", subject, number, name)
+    subject, number, name, repetition = unit
+    pool, decoder = run.pool(subject), make_decoder(run, name, repetition)
+    path = run.path("decoder", subject, number, name, repetition)
     fold = run.split(subject).folds[number].joined()
     read, hashes = made_from(run, subject, decoder)
     parameters = {key: value for key, value in decoder.get_params(deep=False).items() if key not in EXECUTION}
     if not isinstance(decoder.encoder, str):  # a class or an estimator from a script
         parameters["encoder"] = getattr(decoder.encoder, "__qualname__", str(decoder.encoder))
-    closed_form = hasattr(decoder.encoder_class()[0], "fit_closed_form")
-    if closed_form:
+    if closed_form := _closed_form(decoder):
         of_encoder = {key: value for key, value in parameters.items() if key.startswith("encoder__")}
         parameters = {key: parameters[key] for key in OF_CLOSED_FORM} | of_encoder
     embedded = run.path("embeddings", run.settings.embed.target)
     target_hash = artifacts.read_sidecar(check_file(embedded, "embeddings; `neurocanvas embed` makes them"))["sha256"]
-    inputs = artifacts.fingerprint("train 4", hashes, target_hash, run.stimuli, fold.fingerprint(), parameters)
+    inputs = artifacts.fingerprint("train 5", hashes, target_hash, run.stimuli, fold.fingerprint(), parameters)
     state = path.with_name(path.name + ".state")
     if artifacts.is_cached(path, inputs):
         state.unlink(missing_ok=True)  # left by a killed run
@@ -260,7 +269,7 @@ def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
     y = Embeddings(space, run.stimuli, targets, np.searchsorted(run.stimuli, pool.column("image")))
     common = decoder.n_components, tuple(decoder.token_weights)
     projected = process_cache("train", "targets", (run, unit[:2], common), lambda: project(y, fold.train, *common))
-    epochs = 0 if closed_form else decoder.epochs or 0
+    epochs = 0 if closed_form else RELEASED_EPOCHS if decoder.recipe == "released" else decoder.epochs or 0
     advance = run.track(f"train {name} s{subject} fold{number}", epochs)
 
     def note(line: dict[str, Any]) -> None:
@@ -275,11 +284,14 @@ def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
     # test labels are read after all predictions
     parts, scores = {"val": fold.validation, "test": fold.test}, {}
     predictions = {part: (decoder.outputs(x[rows]), decoder.network_outputs(x[rows])) for part, rows in parts.items()}
+    two_way = {}
     for part, (predicted, output) in predictions.items():
         image = y.row_of_trial[parts[part]]
         true, distance = projected[1][image], projected[2][image]
         scores[f"{part}_mse"] = mse_per_element(predicted, true, distance, decoder.basis_)
-        scores[f"{part}_two_way"] = float(np.mean(two_way_of_trials(output, true, distance, image)))
+        two_way[part] = two_way_of_trials(output, true, distance, image)
+        scores[f"{part}_two_way"] = float(np.mean(two_way[part]))
+    units = np.unique(exchangeable_units(pool, fold)[1], return_inverse=True)[1]
     inside = np.sum(decoder.basis_.target_sd.astype(np.float64) ** 2)
     outside = np.mean(projected[2][y.row_of_trial[fold.train]])
     sidecar = {
@@ -289,7 +301,8 @@ def _train(run: RunFolder, unit: tuple[str, int, str]) -> Path:
         | {part: len(rows) for part, rows in fold.parts().items()},
         "selection": f"lowest validation error; validation trials are {fold.selection}",
         "history": decoder.history_, "selected_epoch": decoder.chosen_,
-        "scores": {name: scores},
+        "scores": {name: scores}, "repetition": repetition, "place": [subject, number],
+        "of_trials": {"units": units.tolist(), "two_way": two_way["test"].round(6).tolist()},
         "explained": float(inside / (inside + outside)), "licence": LICENCE, "findings": listed(fold.findings),
     }  # fmt: skip
     decoder.save(path)
@@ -303,18 +316,56 @@ def training_table(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     sidecars = [sidecar for sidecar in sidecars if sidecar.get("scores")]
     if not sidecars:
         return None
-    lines = []
-    for name in dict.fromkeys(name for sidecar in sidecars for name in sidecar["scores"]):
-        of_name = [sidecar["scores"][name] for sidecar in sidecars if name in sidecar["scores"]]
-        lines.append([name, *(f"{np.mean([scores[key] for scores in of_name]):.4f}" for key in of_name[0])])
-    count = sum(next(iter(sidecars[0]["scores"])) in sidecar["scores"] for sidecar in sidecars)
+    lines, repetitions = [], 1 + max(sidecar.get("repetition", 0) for sidecar in sidecars)
+    of_encoder = {
+        name: [sidecar for sidecar in sidecars if name in sidecar["scores"]]
+        for name in dict.fromkeys(name for sidecar in sidecars for name in sidecar["scores"])
+    }
+    for name, mine in of_encoder.items():
+        cells = []
+        for key in mine[0]["scores"][name]:
+            means = [
+                np.mean(values) for number in range(repetitions)
+                if (values := [one["scores"][name][key] for one in mine if one.get("repetition", 0) == number])
+            ]  # fmt: skip
+            cells.append(f"{np.mean(means):.4f}" + (f" ± {np.std(means, ddof=1):.4f}" if len(means) > 1 else ""))
+        lines.append([name, *cells, _against(mine, of_encoder.get("ridge", ())) if name != "ridge" else ""])
+    count = sum(sidecar.get("repetition", 0) == 0 for sidecar in next(iter(of_encoder.values())))
+    spread = f", ± standard deviation over {repetitions} seeds" if repetitions > 1 else ""
     return {
-        "title": f"Encoders, mean of {count} trainings; MSE per number of the target (as drawn), two-way among targets "
-        "(the encoder's own output, chance .5)",
-        "header": ["encoder", "val MSE", "val two-way", "test MSE", "test two-way"],
+        "title": f"Encoders, mean of {count} trainings{spread}; MSE per number of the target (as drawn), two-way among "
+        "targets (the encoder's own output, chance .5); difference from ridge on the same test trials, paired",
+        "header": ["encoder", "val MSE", "val two-way", "test MSE", "test two-way", "two-way - ridge's"],
         "lines": lines,
         "findings": listed(entry for sidecar in sidecars for entry in read_findings(sidecar["findings"])),
     }
+
+
+def _against(mine: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:
+    """Difference of the two-way scores of the same test trials, its interval, and the two-sided p of a paired test."""
+    first, second = (
+        {tuple(one["place"]): one["of_trials"] for one in some if one.get("of_trials") and not one.get("repetition", 0)}
+        for some in (mine, others)
+    )
+    folds = [place for place in first if place in second and first[place]["units"] == second[place]["units"]]
+    if not folds:
+        return ""
+    difference = np.concatenate([
+        np.subtract(first[place]["two_way"], second[place]["two_way"]) for place in folds
+    ])  # fmt: skip
+    if not np.isfinite(difference).all():  # one image: nothing to identify it among
+        return ""
+    named = [f"{place}{unit}" for place in folds for unit in first[place]["units"]]
+    units, zero = np.unique(named, return_inverse=True)[1], np.zeros(len(named))
+    several = len({subject for subject, _ in folds}) < len(folds)
+    widening = CROSS_VALIDATED["score"] if several else 1.0
+    p = 2 * min(
+        paired_permutation_p(a, b, units, rng=np.random.default_rng(0), widening=widening)
+        for a, b in ((difference, zero), (zero, difference))
+    )
+    interval = mean_interval(difference, units, rng=np.random.default_rng(0), widening=widening)
+    between = f" ({interval[0]:+.4f} to {interval[1]:+.4f})" if interval else ""
+    return f"{difference.mean():+.4f}{between}, p {min(1.0, p):.4f}"
 
 
 def select_inputs(

@@ -204,19 +204,21 @@ def _models(folder: Path, subjects: Sequence[str]) -> tuple[list[dict[str, Any]]
         sidecars = {}
         for name in dict.fromkeys([*made, *(f"models/{path.name.removesuffix('.json')}" for path in on_disk)]):
             sidecar = artifacts.read_json(folder / f"{name}.json", "a decoder's sidecar; run the verb train")
-            encoder, fold = re.fullmatch(rf".*?([^/]+)_s{subject}_fold(\d+)_model\.safetensors", name).groups()  # type: ignore[union-attr]
-            sidecars[encoder, fold] = {
+            pattern = rf".*?([^/]+)_s{subject}_fold(\d+)(?:_seed(\d+))?_model\.safetensors"
+            encoder, fold, seed = re.fullmatch(pattern, name).groups()  # type: ignore[union-attr]
+            sidecars[encoder, fold, seed] = {
                 "name": encoder, "subject": subject, "fold": fold, "scores": sidecar.get("scores", {}),
+                "of_trials": sidecar.get("of_trials"), "repetition": int(seed or 0), "place": [subject, int(fold)],
                 "findings": sidecar.get("findings", []), "selected": sidecar.get("selected_epoch"), "curves": None,
                 "history": sidecar.get("history", []), "settings": sidecar.get("settings", {}), "made": name in made,
             }  # fmt: skip
-        for (_, fold), model in sidecars.items():
+        for (_, fold, _), model in sidecars.items():
             if not model["made"]:
                 others.append(model)
                 continue
             levels = {}
             for baseline, line in (("ridge", "ridge"), ("mean", "constant")):
-                scores = sidecars.get((baseline, fold), {}).get("scores", {})
+                scores = sidecars.get((baseline, fold, None), {}).get("scores", {})
                 if (error := scores.get(baseline, {}).get("val_mse")) is not None:
                     levels[line] = error
             if model["history"]:

@@ -518,11 +518,32 @@ def definitions(
         ("Features", f"differential entropy ({features.method}), {features.tmin:g} to {features.tmax:g} s after onset"),
         ("Split", f"{settings.split.protocol}; tested on {summary['n_trials']:,} {tested}"),
         ("Encoder", f"{model['name']}{layers}, {fitted.get('n_components', encoder.components)} components"),
+        ("Objective", _objective(fitted)),
+        ("Outputs", "retrieval and two-way among targets: the encoder's own; images: " + _conditions(fitted)),
         ("Networks", f"captions {settings.family}, images {drawn.family}, judge {settings.evaluate.judge}"),
         ("Diffusion", f"{drawn.scheduler}, {drawn.steps} steps, guidance {drawn.guidance:g}, scale {drawn.scale}"),
         ("Statistics", f"{settings.evaluate.permutations:,} permutations, {settings.evaluate.resamples:,} resamples"),
         ("Seeds", ", ".join([*seeds, f"scores {settings.evaluate.seed}"])),
     ]  # fmt: skip
+
+
+def _objective(fitted: Mapping[str, Any]) -> str:
+    """What an encoder of embeddings minimised, from the settings in its sidecar."""
+    if "mse" not in fitted:
+        return "squared error, solved in closed form"
+    if fitted.get("recipe") == "released":
+        return "mean squared error alone (recipe released)"
+    words = {"mse": "squared error", "cosine": "cosine error", "contrastive": "contrastive error"}
+    return " + ".join(f"{fitted[name]:g} x {words[name]}" for name in words if fitted.get(name))
+
+
+def _conditions(fitted: Mapping[str, Any]) -> str:
+    """Which output of an encoder became images."""
+    if "mse" not in fitted or fitted.get("recipe") == "released" or not fitted.get("contrastive"):
+        return "the same"
+    if fitted.get("conditions") == "output":
+        return "the same, matched to mean and scale of the training targets"
+    return "posterior mean over the training targets"
 
 
 def metric_words(
