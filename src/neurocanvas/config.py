@@ -26,10 +26,11 @@ class Registered:
 
     registry: str
     kind: str = ""
+    also: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         rows = resolve_name(f"neurocanvas.{self.registry}").items()
-        names = [name for name, row in rows if not self.kind or getattr(row, self.kind)]
+        names = [*self.also, *(name for name, row in rows if not self.kind or getattr(row, self.kind))]
         return [*names, "braindecode:<model>"] if self.kind else names
 
     def __call__(self, name: str) -> str:
@@ -76,23 +77,50 @@ class SimulateSettings(Settings):
         return (self.subjects + returning) * self.concepts * per_concept - self.incomplete * per_concept
 
 
+ChannelType = Literal["eeg", "eog", "ecg", "emg", "misc", "stim"]
+
+
 class RecordingSettings(Settings):
     """How to cut trials out of continuous recordings (data set `recordings`): one file is one run."""
 
-    files: str = Field("**/*.csv", description="Glob below data.root: Muse CSV, or formats that MNE reads.")
+    files: str = Field("", description="Glob below data.root: Muse CSV, or formats that MNE reads; empty: all of them.")
+    encoding: str = Field("", description="Of text in EDF and BDF files, e.g. latin1; empty: UTF-8.")
+    scale: dict[str, Annotated[float, Field(gt=0)]] = Field({}, description="Glob of files -> factor of their signal.")
     rename: dict[str, str] = Field({}, description="Channel name in the file -> new name.")
+    types: dict[str, ChannelType] = Field(
+        {}, description="Channel name in the file -> its type, where file or name do not say it."
+    )
     channels: tuple[str, ...] = Field((), description="Channels to use, by their new names; empty: all EEG channels.")
+    drop: tuple[str, ...] = Field((), description="Channels to leave out, by their new names.")
+    bads: tuple[str, ...] = Field((), description="Bad channels beside those that the file marks; they are left out.")
+    interpolate_bads: bool = Field(False, description="Interpolate bad channels instead.")
     events: dict[str, dict[str, str]] = Field(
         {},
-        description="Source (marker column, stim channel, or 'annotations') -> value in the file -> its text in the "
-        "stimulus id; '' = no image onset. The first source marks onsets; the others are read at those onsets.",
+        description="Source (marker column, trigger channel, column of a table of events, or 'annotations') -> value "
+        "or pattern, as *.jpg, -> its text in the stimulus id, {} for the value itself; '' = no image onset. The first "
+        "source marks onsets; the others are read at those onsets.",
     )
-    stimulus: str = Field("{annotations}", description="Stimulus id: a format string over the sources of `events`.")
-    pictures: str = Field("gratings", description="'gratings' (drawn on demand), or the folder of imageNet_images.")
+    events_file: str = Field("", description="Table of events beside a recording; {stem} is its name; default: BIDS.")
+    onset_unit: Literal["s", "samples"] = Field("s", description="Of the column onset; a column sample has samples.")
+    delay: float = Field(0.0, description="Seconds from the marker to the image on the screen.")
+    photodiode: str = Field("", description="Channel of a light sensor: onsets move to where its signal steps.")
+    stimulus: str = Field("", description="Stimulus id, a format string over the sources; default: the first source.")
+    concept: str = Field("", description="Concept, likewise; default: the image's, without images the stimulus id.")
+    pictures: str = Field("", description="Folder of images, 'gratings' (drawn on demand), or empty: no images.")
     tmin: float = Field(-0.5, description="Seconds relative to image onset.")
     tmax: float = Field(1.0, description="Seconds relative to image onset, exclusive.")
-    high_pass: float | None = Field(None, gt=0, description="Hz; causal, so nothing leaks to before the onset.")
-    low_pass: float | None = Field(None, gt=0, description="Hz; causal.")
+    baseline: tuple[float, float] | None = Field(None, description="Seconds whose mean is subtracted from each trial.")
+    reject: dict[Literal["eeg"], float] = Field({}, description="Largest peak-to-peak amplitude of a trial, V.")
+    flat: dict[Literal["eeg"], float] = Field({}, description="Smallest peak-to-peak amplitude of a trial, V.")
+    reference: tuple[str, ...] = Field((), description="Channels of the new reference, or average.")
+    eog: Literal["", "regression", "ica"] = Field("", description="Remove eye movements, by the EOG channels.")
+    l_freq: float | None = Field(None, gt=0, description="Lower edge of the pass band, Hz.")
+    h_freq: float | None = Field(None, gt=0, description="Upper edge of the pass band, Hz.")
+    phase: Literal["zero", "causal"] = Field(
+        "zero", description="Of the band-pass; zero carries the response back to before the onset, causal delays it."
+    )
+    notch: tuple[float, ...] = Field((), description="Line frequencies to remove, Hz.")
+    sfreq: float | None = Field(None, gt=0, description="Sampling rate to resample to, Hz.")
 
 
 class DataSettings(Settings):
@@ -111,8 +139,9 @@ class DataSettings(Settings):
         "all", description="Which trials of EEG-ImageNet."
     )
     unit: Literal["auto", "V", "mV", "uV"] = Field(
-        "auto", description="Unit of the EEG in EEG-ImageNet files; auto: plausible volts."
+        "auto", description="Unit of the EEG in the files; auto: as the file says, CSV in µV, EEG-ImageNet in volts."
     )
+    on_missing: Literal["error", "drop"] = Field("error", description="Trials whose image is missing.")
     pictures: str = Field("", description="Folder that holds imageNet_images, if not the data folder.")
     recording: RecordingSettings = RecordingSettings()
 
@@ -128,8 +157,18 @@ class FeatureSettings(Settings):
     method: Literal["gaussian", "eeg-imagenet"] = Field(
         "gaussian", description="Differential entropy; eeg-imagenet: as released."
     )
+    bands: dict[str, tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]] = Field(
+        {}, description="Name -> edges of a band, Hz; default: delta to gamma, up to what the recordings hold."
+    )
     tmin: float = Field(0.04, description="Seconds after image onset; sample 40 at the released 1 kHz.")
     tmax: float = Field(0.44, description="Seconds after image onset, exclusive.")
+
+    @model_validator(mode="after")
+    def _bands_have_width(self) -> FeatureSettings:
+        for name, (low, high) in self.bands.items():
+            if low >= high:
+                raise ValueError(f"bands.{name}: the upper edge must lie above the lower one")
+        return self
 
 
 class CaptionSettings(Settings):
@@ -154,11 +193,14 @@ class EmbedSettings(Settings):
 class SplitSettings(Settings):
     """Which trials are training, validation and test trials."""
 
-    protocol: ProtocolName = Field("by-stimulus", description="Evaluation split.")
+    protocol: Annotated[str, AfterValidator(Registered("data.splits:PROTOCOLS", also=("auto",)))] = Field(
+        "auto", description="Evaluation split; auto: the first that the data allow."
+    )
     test_fraction: float = Field(0.1, gt=0, lt=1, description="Share of each concept's stimuli (by-stimulus).")
     val_fraction: float = Field(0.15, gt=0, lt=1, description="Share of the training stimuli, trials or subjects.")
-    folds: int = Field(5, ge=2, description="Folds into which each concept's stimuli are dealt (kfold-by-stimulus).")
-    gap: int = Field(10, ge=1, le=28, description="Trials dropped before each block's test trials (within-block-gap).")
+    folds: int = Field(5, ge=2, description="Folds of kfold-by-stimulus, kfold-by-time and kfold-by-group.")
+    gap: int = Field(10, ge=1, le=28, description="Trials dropped beside test trials (within-block-gap, by-time).")
+    group: str = Field("run", description="Column whose values stay whole (kfold-by-group).")
     seed: int = Field(0, ge=0)
     accept_block_confound: bool = Field(
         False,
@@ -441,7 +483,8 @@ def load_settings(path: Path | str | None, flags: Mapping[str, str] | None = Non
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NeuroCanvasError(f"{path}: not valid TOML ({error}).") from error
     made_by, _ = raw.pop("format", None), raw.pop("used", None)
-    if made_by != FORMAT and (made_by is not None or (path is not None and Path(path).name == "run.toml")):
+    in_run = path is not None and Path(path).name == "run.toml" and Path(path).with_name("log.jsonl").is_file()
+    if made_by != FORMAT and (made_by is not None or in_run):
         root = raw.get("data", {}).get("root", "DATA") if isinstance(raw.get("data"), dict) else "DATA"
         raise NeuroCanvasError(
             f"{path}: a run folder of format {made_by or 1}, and this version reads format {FORMAT}; make it again in "

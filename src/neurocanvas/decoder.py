@@ -28,12 +28,11 @@ from torch import Tensor, nn
 from neurocanvas import artifacts
 from neurocanvas.config import ARCHITECTURES, EncoderSettings
 from neurocanvas.console import progress_lines
-from neurocanvas.data.montage import BANDS
 from neurocanvas.data.trials import Trials, TrialSpec
 from neurocanvas.encoders import build, find_encoder
 from neurocanvas.encoders.target_pca import TargetPCA, fit_posterior, posterior_mean
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
-from neurocanvas.features.differential_entropy import METHODS, band_features
+from neurocanvas.features.differential_entropy import METHODS, band_features, usable_bands
 from neurocanvas.features.window import MICROVOLTS, Window, window_samples
 from neurocanvas.parallel import threads
 from neurocanvas.targets import TARGETS, TargetSpace, embed, target_space
@@ -156,6 +155,8 @@ class Decoder(BaseEstimator):
         Part of each trial that is used, s after image onset, end exclusive.
     features : {"gaussian", "eeg-imagenet"}
         Method of the band features, for encoders of features.
+    bands : mapping of str to (float, float), optional
+        Edges of the bands, Hz; by default `data.montage.BANDS`. Those that the trials cannot hold are left out.
     n_components : int
         Number of principal coordinates of the training targets to predict.
     token_weights : tuple of float
@@ -233,15 +234,16 @@ class Decoder(BaseEstimator):
 
     def __init__(
         self, encoder: Any = "mlp_sd", target: str = "concept", *, spec: TrialSpec | None = None,
-        window: tuple[float, float] = (0.04, 0.44), features: str = "gaussian", n_components: int = 64,
-        token_weights: tuple[float, ...] = (), mse: float = 1.0, cosine: float = 0.0, contrastive: float = 10.0,
-        temperature: float = 0.1, learning_rate: float | None = None, weight_decay: float | None = None,
-        epochs: int | None = None, batch_size: int | None = None, patience: int | None = None,
-        recipe: str = "default", conditions: str = "posterior", seed: int = 0, device: str = "auto",
-        precision: str = "auto", threads: int | None = None, verbose: bool = False, **encoder_parameters: Any,
+        window: tuple[float, float] = (0.04, 0.44), features: str = "gaussian", bands: Any = None,
+        n_components: int = 64, token_weights: tuple[float, ...] = (), mse: float = 1.0, cosine: float = 0.0,
+        contrastive: float = 10.0, temperature: float = 0.1, learning_rate: float | None = None,
+        weight_decay: float | None = None, epochs: int | None = None, batch_size: int | None = None,
+        patience: int | None = None, recipe: str = "default", conditions: str = "posterior", seed: int = 0,
+        device: str = "auto", precision: str = "auto", threads: int | None = None, verbose: bool = False,
+        **encoder_parameters: Any,
     ) -> None:  # fmt: skip
         self.encoder, self.target, self.spec, self.window, self.features = encoder, target, spec, window, features
-        self.n_components, self.token_weights = n_components, token_weights
+        self.bands, self.n_components, self.token_weights = bands, n_components, token_weights
         self.mse, self.cosine, self.contrastive, self.temperature = mse, cosine, contrastive, temperature
         self.learning_rate, self.weight_decay, self.epochs = learning_rate, weight_decay, epochs
         self.batch_size, self.patience, self.recipe, self.seed = batch_size, patience, recipe, seed
@@ -498,7 +500,8 @@ class Decoder(BaseEstimator):
         """Spec of the encoder's input: the window, and the bands of features."""
         samples = window_samples(self.spec_, *self.window, "window")
         tmin, n_times = self.spec_.tmin + samples.start / self.spec_.sfreq, samples.stop - samples.start
-        return replace(self.spec_, tmin=tmin, n_times=n_times, bands=tuple(BANDS) if self.takes == "features" else ())
+        bands = tuple(usable_bands(self.bands, self.spec_)) if self.takes == "features" else ()
+        return replace(self.spec_, tmin=tmin, n_times=n_times, bands=bands)
 
     def encoder_class(self) -> tuple[Any, dict[str, Any]]:
         """The module class, or the class or instance of an estimator; and the parameters to build it with."""
@@ -597,7 +600,8 @@ class Decoder(BaseEstimator):
         window = Window(sources, spec, self.window, flat=self.takes == "signal")
         if self.takes == "signal":
             return window
-        return band_features(window, check_option("features", self.features, METHODS), spec.sfreq)
+        method = check_option("features", self.features, METHODS)
+        return band_features(window, method, spec.sfreq, usable_bands(self.bands, spec))
 
     def _of(self, X: Any, function: Callable[[Any], np.ndarray]) -> np.ndarray:
         """Apply a function of prepared inputs to trials, or to one window."""

@@ -22,6 +22,12 @@ CODES: dict[str, tuple[Severity, str]] = {
     "pictures-repeat": ("warning", ""),
     "order-repeats": ("warning", ""),
     "untrained-concepts": ("info", "n"),
+    # of recordings
+    "events": ("info", "events trials dropped"),
+    "channels-left-out": ("info", "names"),
+    "bad-channels": ("info", "names"),
+    "bands-left-out": ("info", "names"),
+    "same-signals": ("warning", "trials signals"),
     # of training and prediction
     "pretrained-unknown": ("warning", ""),
     "imported-unknown": ("warning", ""),

@@ -56,6 +56,8 @@ def run_stage(run: RunFolder, verb: str) -> list[Path]:
         path = run.folder / "run.toml"
         before = path.read_bytes() if path.is_file() else None
         used = used_verbs(path)
+        if verb != "simulate":
+            run.settle_protocol()
         settings = _settled(run, path, used)
         writes = os.environ.get("RANK", "0") == "0"  # of distributed processes, rank 0 writes
         if writes:
@@ -107,7 +109,10 @@ def _settled(run: RunFolder, path: Path, used: Sequence[str]) -> RunSettings:
 def run_all(run: RunFolder) -> Path:
     """Run every verb from the data to the report."""
     with artifacts.lock_run(run.folder, "run"):
-        _settled(run, run.folder / "run.toml", used_verbs(run.folder / "run.toml"))
+        path = run.folder / "run.toml"
+        if run.settings.simulate is None or "features" in used_verbs(path):
+            run.settle_protocol()
+        _settled(run, path, used_verbs(path))
         if run.settings.simulate is None:  # raise before anything is written if the data cannot be opened
             _ = run.subjects
         for verb in STAGES:

@@ -113,6 +113,8 @@ def alone(trials, subject):
 PROMISES = {
     "by-stimulus": ("image",),
     "kfold-by-stimulus": ("image",),
+    "kfold-by-time": (),
+    "kfold-by-group": ("run", "block"),
     "leave-run-out": ("run", "block"),
     "leave-block-out": ("block",),
     "leave-session-out": ("session", "run", "block"),
@@ -135,7 +137,7 @@ BLOCKLESS = ("leave-block-out", "rapid")
 def test_every_protocol_keeps_its_promises_on_random_tables(protocol, design, seed):
     rng = np.random.default_rng(seed)
     trials = people(rng, design, n_subjects=int(rng.integers(4, 7)))
-    settings = SplitSettings(protocol=protocol, accept_block_confound=True, seed=seed)
+    settings = SplitSettings(protocol=protocol, accept_block_confound=True, seed=seed, folds=3)
     splits, again = (folds_of(trials, settings, 3) for _ in range(2))
     assert [split.fingerprint() for split in splits] == [split.fingerprint() for split in again]
     key = list(zip(*(trials.column(name).tolist() for name in ("subject", "session", "run", "block", "image"))))
@@ -166,7 +168,7 @@ def test_the_others_change_nothing_within_a_subject(protocol):
     rng = np.random.default_rng(5)
     trials = people(rng)
     own = np.flatnonzero(trials.column("subject") == "1")
-    settings = SplitSettings(protocol=protocol, accept_block_confound=True)
+    settings = SplitSettings(protocol=protocol, accept_block_confound=True, folds=2)
     together, apart = folds_of(trials, settings, 1), folds_of(alone(trials, 1), settings)
     for one, other in zip(together, apart, strict=True):
         for part, rows in other.parts().items():
@@ -321,7 +323,7 @@ def test_a_rapid_session_does_not_hide_a_blocked_one():
     assert blocked_trials(trials).any() and not blocked_trials(trials[trials.column("session") == "0"]).any()
     assert blocked_trials(trials).tolist() == [False] * 1200 + [True] * 60
     with pytest.raises(NeuroCanvasError, match="accept_block_confound"):
-        folds_of(trials, SplitSettings())
+        folds_of(trials, SplitSettings(protocol="by-stimulus"))
     with pytest.raises(NeuroCanvasError, match="mixed order"):
         folds_of(trials, SplitSettings(protocol="leave-block-out"))
 
@@ -370,9 +372,9 @@ def test_the_refusal_names_what_the_data_allow(protocol, blocked, visits):
     with pytest.raises(NeuroCanvasError) as refused:
         folds_of(blocked, settings)
     message = str(refused.value)
-    assert "Test whole blocks by leave-subject-out (where there are 3 subjects);" in message
+    assert message.endswith("for these trials; with 3 subjects or more, leave-subject-out could.")
     assert ("best under within-block-gap" in message) == (protocol != "within-block-gap")
-    with pytest.raises(NeuroCanvasError, match="leave-block-out, leave-run-out, leave-session-out, leave-subject-out;"):
+    with pytest.raises(NeuroCanvasError, match="leave-run-out or leave-session-out or leave-subject-out can be used"):
         folds_of(visits, settings, 1)
 
 
@@ -403,12 +405,12 @@ def test_whole_blocks_in_other_runs_are_no_confound():
 REFUSED = {
     "one subject": (lambda of: make_trials(["a", "b"] * 4, subject=[0, 1] * 4), "by-stimulus", None),
     "at least 2 runs": (lambda of: of("rapid"), "leave-run-out", None),
-    "leave-run-out": (lambda of: of("gratings"), "by-stimulus", None),
-    "by-stimulus": (lambda of: make_trials(["a", "b"] * 10), "released", None),
+    "leave-run-out or kfold-by-time can be used": (lambda of: of("gratings"), "by-stimulus", None),
+    "by-stimulus or kfold-by-time can be": (lambda of: make_trials(["a", "b"] * 10), "released", None),
     "subject: allowed are 0; got '4'": (lambda of: of("rapid"), "by-stimulus", 4),
     "mixed order": (lambda of: of("rapid"), "leave-block-out", None),
     "fewer than 5 folds": (lambda of: of("gratings"), "kfold-by-stimulus", None),
-    "concept a has one block only. Use leave-subject-out; or within-": (lambda of: of("visits"), "leave-block-out", 0),
+    "concept a has one block only. For these trials, leave-subject-out can": (lambda of: of("visits"), "leave-block-out", 0),
     "subject 0 has one. Subjects with more: 1, 3.": (lambda of: of("visits"), "leave-session-out", 0),
     "0 has one. Subjects with more: 1, 3.": (lambda of: of("visits"), "pretrain-finetune", 0),
     "No subject that is open has more": (lambda of: of("blocked"), "leave-session-out", None),

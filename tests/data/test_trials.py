@@ -167,7 +167,7 @@ def test_rows_of_a_split_select_no_other_trials():
 
 def test_a_protocol_says_which_column_it_lacks():
     with pytest.raises(NeuroCanvasError, match="protocol by-stimulus: the column image is needed; the trials"):
-        nc.make_split(from_rows(), subject="2")
+        nc.make_split(from_rows(), "by-stimulus", subject="2")
     one_concept = from_rows(y=["cat"] * 12)
     for trials, says in ((np.ones((2, 2, 50)), "Trials are needed"), (one_concept, "at least 2 concepts .* only cat")):
         with pytest.raises(NeuroCanvasError, match=says):

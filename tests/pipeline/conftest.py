@@ -21,7 +21,7 @@ def theirs(tiny_run, tmp_path):
     made, seen, rows = tmp_path / "made", tmp_path / "seen", []
     made.mkdir()
     shutil.copytree(tiny_run / "images" / "seen", seen)
-    stimuli = RunFolder(tiny_run, load_settings(tiny_run / "run.toml")).dataset[1]
+    stimuli = RunFolder(tiny_run, load_settings(tiny_run / "run.toml")).images
     for number, path in enumerate(sorted((tiny_run / "images" / "s0" / "oracle").glob("*.png"))):
         stimulus = next(one.name for one in seen.glob("*.png") if path.stem.split("_", 1)[1] in one.name)
         shutil.copy(path, made / f"{number}.png")

@@ -89,7 +89,7 @@ def test_a_run_folder_says_what_its_parts_share(runs):
 def test_a_picture_under_two_names_is_found_by_its_bytes(rapid):
     files = sorted(rapid.glob("data/imageNet_images/*/*"))
     run = RunFolder(rapid, settings_of("rapid"))
-    trials = run.dataset[0]
+    trials = run.dataset
     tested = trials.column("image")[trials.column("concept") == trials.column("concept")[0]]
     first, last = (next(file for file in files if file.name == name) for name in (tested[0], tested[-1]))
     shutil.copyfile(first, last)  # the first of a concept trains, the last is tested

@@ -34,7 +34,7 @@ def test_other_targets_go_from_embed_to_the_report(tiny_fork, target):
     targets = run.targets()
     assert targets.shape == (24, 1, targets.shape[2]) and run.targets("clip-text").shape == (24, 77, 768)
     if target == "clip-image":
-        seen = [run.dataset[1].picture(name) for name in run.stimuli]
+        seen = [run.images.picture(name) for name in run.stimuli]
         judged = load_picture_encoder(find_family("bundled").judge)[0](seen)
         np.testing.assert_allclose(targets[:, 0].astype(np.float32), judged, atol=2e-2)
     for name in ("train", "predict", "generate", "evaluate", "report"):
@@ -99,7 +99,7 @@ def test_a_sketched_start_is_predicted_from_training_pictures(tiny_fork):
     sketches, sidecar = np.load(path), artifacts.read_sidecar(tiny_copy / "predictions" / "s0.npy")
     assert sketches.shape == (8, 16, 16, 3) and sketches.dtype == np.uint8
     shown = run.subjects["0"].column("image")[sidecar["trials"]]
-    seen = np.stack([run.dataset[1].picture(name, size=16) for name in shown]).astype(float)
+    seen = np.stack([run.images.picture(name, size=16) for name in shown]).astype(float)
     centred = [rows - rows.mean(axis=0) for rows in (sketches.astype(float), seen)]
     own = np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*centred, strict=True)])
     assert own > 0.1  # half of the log band power of the tiny run is the image's

@@ -135,7 +135,7 @@ def captions_of(folder):
 def test_captions_can_be_concepts_names_or_a_file(tiny_fork, tmp_path):
     run = tiny_fork(caption={"source": "class-names"})
     run_stage(run, "caption")
-    names, concepts = run.dataset[1].names, run.dataset[1].concepts
+    names, concepts = run.images.names, run.images.concepts
     assert all(caption == prompt(names[concepts[name]]) for name, caption in captions_of(run.folder).items())
     write_captions(tmp_path / "mine.txt", {name: f"my {name}" for name in [*run.stimuli, "another"]})
     run = tiny_fork(caption={"source": str(tmp_path / "mine.txt")})

@@ -42,7 +42,7 @@ def write_true_captions(run):
 
     true, path = true_captions(run.settings.simulate), run.folder / "targets" / "caption.txt"
     write_captions(path, {name: true[name] for name in run.stimuli})
-    prints = {name: run.dataset[1].file_hash(name) for name in run.stimuli}
+    prints = {name: run.images.file_hash(name) for name in run.stimuli}
     made_by = source_hash(find_family(run.settings.family).captioner)
     recipe = run.settings.caption.recipe
     keys = [artifacts.fingerprint("caption", made_by, recipe, prints[name] or name) for name in run.stimuli]

@@ -1,24 +1,26 @@
-"""Continuous recordings to Trials: Muse CSV files, and anything that MNE reads."""
+"""Continuous recordings to Trials: any format that MNE reads, BIDS folders and Muse CSV files."""
 
 from __future__ import annotations
 
 import re
-import struct
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurocanvas.artifacts import fingerprint, sha256
+from neurocanvas.artifacts import cached, fingerprint, sha256
 from neurocanvas.config import DataSettings, RecordingSettings
+from neurocanvas.data.events import SUFFIXES, Run, open_run, text_of
 from neurocanvas.data.images import Images
-from neurocanvas.data.trials import Trials, TrialSpec, make_metadata, unique_names
+from neurocanvas.data.trials import Trials, TrialSpec, make_metadata, natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
+from neurocanvas.findings import finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,319 +28,458 @@ if TYPE_CHECKING:
 # µV per volt: MNE holds volts.
 MICROVOLTS = 1e6
 
-# Longest time between two rows of a CSV file, s. Stamps of 12 samples sent at once jitter by .034 s.
-LONGEST_STEP = 0.05
-
-# Hz; a higher rate means that the time stamps are wrong.
-HIGHEST_RATE = 1e6
-
-# MNE's warnings about a file that ends too early.
-TRUNCATED = r".*(does not match the file size|outside data range)"
-
 # Standard deviation of EEG over a run, µV: outside this range the unit is not the one that the file states.
 PLAUSIBLE = (0.1, 1e4)
 
-# Order of the Butterworth filters.
+# Runs whose standard deviations differ by more than this factor have other units or gains.
+LARGEST_RATIO = 10.0
+
+# A channel that does not change for this long, s, is not recording.
+FLAT_SECONDS = 0.1
+
+# Order of the causal Butterworth filters.
 FILTER_ORDER = 2
 
+# Seconds after a marker in which the light sensor must step.
+PHOTODIODE_WITHIN = 0.5
 
-@dataclass(frozen=True)
-class Run:
-    """One recording file, opened by MNE."""
-
-    path: Path
-    raw: Any  # mne.io.BaseRaw with EEG channels only
-    events: pd.DataFrame  # index: samples; columns: sources of events, whose values are strings
-
-
-def _open_muse(path: Path, sources: list[str]) -> Run:
-    """Open a Muse CSV: `timestamps`, a column per channel in µV, and `Marker*`, 0 between events."""
-    import mne
-    import pandas as pd
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # pandas only warns about rows with too many cells
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace")
-            table.columns = table.columns.str.strip()
-            if table.columns[0] != "timestamps":
-                raise NeuroCanvasError(
-                    f"{path}: not a Muse CSV file: the first column must be 'timestamps'; it is "
-                    f"{table.columns[0][:40]!r}. Match only the recordings with data.recording.files."
-                )
-            table = table.astype(np.float64)
-    except (ValueError, OSError, Warning) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NeuroCanvasError(f"{path}: damaged or truncated ({reason}); get the file again.") from error
-    channels = [name for name in table.columns[1:] if not name.startswith("Marker")]
-    _check_sources(path, sources, [name for name in table if name.startswith("Marker")])
-    info = mne.create_info(channels, _sampling_rate(path, table["timestamps"].to_numpy()), "eeg")
-    raw = mne.io.RawArray(table[channels].to_numpy().T / MICROVOLTS, info, verbose="error")
-    marker = table[sources[0]].to_numpy()
-    samples = np.flatnonzero((marker != 0) & (np.diff(marker, prepend=0) != 0))
-    return Run(path, raw, table[sources].iloc[samples].map("{:g}".format))
-
-
-def _sampling_rate(path: Path, times: np.ndarray) -> float:
-    """Sampling rate in Hz from jittering time stamps; raise where samples are missing."""
-    if len(times) < 2 or not times[-1] > times[0]:
-        raise NeuroCanvasError(
-            f"{path}: at least 2 rows are needed, with time stamps in s that increase; got {len(times)} rows. "
-            "Get the file again."
-        )
-    steps, rate = np.diff(times), float((len(times) - 1) / (times[-1] - times[0]))
-    drift = times - times[0] - np.arange(len(times)) / rate
-    worst = max(np.abs(steps).max(), np.abs(drift).max())
-    # a step of at most 50 ms means 20 Hz or more, so that round(rate) is never 0
-    if not (worst <= LONGEST_STEP and rate <= HIGHEST_RATE) or abs(rate / round(rate) - 1) > 0.005:
-        row = int(np.argmax(np.where(np.isfinite(steps), np.abs(steps), np.inf)))
-        raise NeuroCanvasError(
-            f"{path}: the time stamps must be evenly spaced, give or take {LONGEST_STEP} s; they give "
-            f"{rate:.3f} Hz and a step of {steps[row]:.3f} s after row {row + 1}. Samples are missing: cut the "
-            f"file there."
-        )
-    return float(round(rate))
-
-
-def _open_mne(path: Path, sources: list[str]) -> Run:
-    """Open a file that MNE reads; the signal stays on disk."""
-    import mne
-
-    with _readable(path):
-        if path.suffix.lower() == ".fif":
-            _check_tags(path)
-        raw = mne.io.read_raw(path, preload=False, verbose="warning")
-        eeg = [raw.ch_names[index] for index in mne.pick_types(raw.info, eeg=True, exclude=[])]
-        stim = [raw.ch_names[index] for index in mne.pick_types(raw.info, meg=False, stim=True)]
-    if not eeg:
-        raise NeuroCanvasError(f"{path}: no EEG channel; the channels are {', '.join(raw.ch_names[:8])}.")
-    if not 0 < raw.info["sfreq"] <= HIGHEST_RATE:
-        raise NeuroCanvasError(f"{path}: a sampling rate up to {HIGHEST_RATE:g} Hz is needed; got {raw.info['sfreq']}.")
-    _check_sources(path, sources, [*stim, "annotations"])
-    if "annotations" in sources[1:]:
-        raise NeuroCanvasError("data.recording.events: 'annotations' can only be the first source.")
-    with _readable(path):
-        events = _mne_events(raw, sources)
-        return Run(path, raw.pick(eeg), events)
-
-
-def _mne_events(raw: Any, sources: list[str]) -> pd.DataFrame:
-    """Samples of the events of the first source, and the value of every source at each of them."""
-    import mne
-    import pandas as pd
-
-    if sources[0] == "annotations":
-        events, codes = mne.events_from_annotations(raw, verbose="error")
-        texts = {code: text for text, code in codes.items()}
-        values = [texts[code] for code in events[:, 2]]
-    else:
-        events = mne.find_events(raw, sources[0], shortest_event=1, initial_event=True, verbose="error")
-        values = [str(code) for code in events[:, 2]]
-    samples = events[:, 0] - raw.first_samp
-    others = {name: [f"{value:g}" for value in raw.get_data(picks=[name])[0, samples]] for name in sources[1:]}
-    return pd.DataFrame({sources[0]: values, **others}, index=samples)
-
-
-def _check_tags(path: Path) -> None:
-    """Raise if a tag of a FIF file points back, because MNE would loop forever."""
-    with path.open("rb") as stream:
-        position = 0
-        while len(head := stream.read(16)) == 16:
-            size, pointer = struct.unpack(">Ii", head[8:])
-            if pointer < 0:
-                return
-            following = pointer or position + 16 + size
-            if following <= position:
-                raise ValueError(f"the tag at byte {position} points back to {following}")
-            position = stream.seek(following)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn every error of MNE's readers into one line, and their warnings about truncated files too."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("error", message=TRUNCATED)
-            yield
-    except Exception as error:  # every format raises its own kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NeuroCanvasError(f"{path}: MNE cannot read it ({reason}); get the file again.") from error
-
-
-def _check_sources(path: Path, sources: list[str], present: Collection[str]) -> None:
-    for name in sources:
-        if name not in present:
-            raise NeuroCanvasError(
-                f"{path}: data.recording.events names {name!r}; the file has {', '.join(present) or 'none'}."
-            )
+# Why an event is no trial, beside those that are no image onsets: what the drop log counts.
+REASONS = ("", "edge", "marked_bad", "not_finite", "flat", "amplitude")
 
 
 def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
-    """Open a folder of continuous recordings as trials in µV: every file is one run; reads only headers and markers."""
+    """Open a folder of continuous recordings as trials in µV: every file is one run."""
+    # Reads the signal once, to know which trials can be used; the shared cache remembers it.
     import pandas as pd
 
     recording = settings.recording
     folder = check_folder(root, "continuous recordings (data.root)")
-    try:
-        paths = sorted(path for path in folder.glob(recording.files) if path.is_file())
-    except (NotImplementedError, ValueError, IndexError) as error:
-        raise NeuroCanvasError(
-            f"data.recording.files: a pattern below {folder} is needed; got {recording.files!r} ({error})."
-        ) from error
-    if not paths:
-        raise NeuroCanvasError(f"{folder}: no file matches data.recording.files = {recording.files!r}.")
     if not recording.events:
-        raise NeuroCanvasError("data.recording.events: at least one source of onsets is needed; got none.")
-    # the first source gives the onsets, all of them the values
-    sources = list(recording.events)
-    runs = [(_open_muse if path.suffix.lower() == ".csv" else _open_mne)(path, sources) for path in paths]
-    sfreq, ch_names = runs[0].raw.info["sfreq"], runs[0].raw.ch_names
-    for run in runs:
-        for what, first, other in (
-            ("sampling rate", sfreq, run.raw.info["sfreq"]), ("channels", ch_names, run.raw.ch_names)
-        ):  # fmt: skip
-            if first != other:
-                raise NeuroCanvasError(
-                    f"{run.path}: all runs need the same {what}; {paths[0].name} has {first}, this one {other}. "
-                    "Leave files out with data.recording.files."
-                )
-    picks, names = _channels(paths[0], ch_names, recording)
-    window = round(recording.tmin * sfreq), round(recording.tmax * sfreq)
-    onsets = pd.concat([_onsets(run, recording, *window) for run in runs], keys=range(len(runs)))
+        raise NeuroCanvasError(
+            "data.recording.events: at least one source of onsets is needed; got none. `neurocanvas init` lists what "
+            "the files hold and writes the settings."
+        )
+    runs, hashes = _open_runs(folder, settings)
+    names, rate = _channels(runs, recording), runs[0].raw.info["sfreq"]
+    sfreq = float(recording.sfreq or rate)
+    first, stop = round(recording.tmin * sfreq), round(recording.tmax * sfreq)
+    if stop <= first:
+        raise NeuroCanvasError(
+            f"{runs[0].path}: no sample, at {sfreq:g} Hz, from data.recording.tmin = {recording.tmin} s to tmax = "
+            f"{recording.tmax} s; tmax must be later."
+        )
+    lowpass = min([recording.h_freq or sfreq / 2, *(run.raw.info["lowpass"] for run in runs)])
+    spec = TrialSpec(names, sfreq, first / sfreq, stop - first, lowpass=lowpass if lowpass < sfreq / 2 else None)
+    images = _images(recording)
+    counts = Counter({"doubled": sum(run.doubled for run in runs), "gap": sum(run.in_gaps for run in runs)})
+    onsets = pd.concat(
+        [_onsets(run, recording, images, settings.on_missing, counts) for run in runs], keys=range(len(runs))
+    )
     if onsets.empty:
-        raise NeuroCanvasError(f"{folder}: no image onset in {len(runs)} files; see data.recording.events.")
-    images = Images.from_gratings() if recording.pictures == "gratings" else Images.from_folder(recording.pictures)
-    for name in onsets["image"].unique():
-        if name not in images.ids:
-            raise NeuroCanvasError(
-                f"stimulus {name!r} has no image; there are {len(images.ids)}, such as "
-                f"{', '.join(images.ids[:8])}. See data.recording.stimulus and data.recording.pictures."
-            )
-    number, sample = onsets.index.get_level_values(0), onsets["sample"].to_numpy(dtype=np.int64)
-    files = pd.DataFrame({name: [_entity(folder, path, name[:3]) for path in paths] for name in ("subject", "session")})
-    files["run"] = files.groupby("subject").cumcount()
-    metadata = make_metadata({
-        **files.iloc[number], "onset": sample / sfreq, "image": onsets["image"],
-        "concept": onsets["image"].map(images.concepts),
-    })  # fmt: skip
-    hashes = [
-        fingerprint([sha256(file) for file in dict.fromkeys((run.path, *(Path(f) for f in run.raw.filenames if f)))])
-        for run in runs
+        raise NeuroCanvasError(
+            f"{folder}: no image onset in {len(runs)} files ({_counted(counts)}); see data.recording.events."
+        )
+    number, sample = onsets.index.get_level_values(0).to_numpy(), onsets["sample"].to_numpy(dtype=np.int64)
+    of_run = [sample[number == index] for index in range(len(runs))]
+    cut = lru_cache(maxsize=4)(lambda index: _cut(runs[index], recording, spec, of_run[index]))
+    keys = [
+        fingerprint("cut 1", one, settings.unit, recording, samples)
+        for one, samples in zip(hashes, of_run, strict=True)
     ]
-    spec = TrialSpec(names, sfreq, window[0] / sfreq, window[1] - window[0])
-    read = _reader(runs, recording, picks, spec, number.to_numpy(), sample + window[0])
-    trials = Trials(metadata, spec, read, fingerprint(hashes, recording), images)
+    measured = list(cached("recordings", keys, lambda missing: (np.append(*cut(index)[:2]) for index in missing)))
+    _check_gains(runs, [float(one[0]) for one in measured])
+    codes = np.concatenate([one[1:] for one in measured]).astype(int)
+    counts.update(REASONS[code] for code in codes[codes > 0])
+    usable = codes == 0
+    if not usable.any():
+        raise NeuroCanvasError(f"{folder}: none of {len(codes)} image onsets can be a trial: {_counted(counts)}.")
+    entities = _entities(folder, [run.path for run in runs])
+    columns = {**entities.iloc[number], "onset": sample / rate, **onsets.drop(columns="sample")}
+    metadata = make_metadata({name: np.asarray(values)[usable] for name, values in columns.items()})
+    place = np.concatenate([np.cumsum(one[1:] == 0) - 1 for one in measured]).astype(int)
+    read = _reader(cut, spec, number[usable], place[usable])
+    source = fingerprint(hashes, settings.unit, recording, settings.on_missing)
+    found = finding("events", events=sum(counts.values()) + int(usable.sum()), trials=int(usable.sum()),
+                    dropped=_counted(counts) or None)  # fmt: skip
+    others = _named({f"{name} ({kind})": kind for run in runs for name, kind in run.others.items() if kind != "stim"})
+    bads = sorted({bad for run in runs for bad in run.raw.info["bads"]})
+    findings = [found] + ([finding("channels-left-out", names=others)] if others else [])
+    findings += [finding("bad-channels", names=", ".join(bads))] if bads else []
+    trials = Trials(metadata, spec, read, source, images, findings=tuple(findings))
     present = unique_names(trials.column("subject"))
     for subject in settings.subjects:
         check_option("subject", subject, present)
     return trials[np.isin(trials.column("subject"), settings.subjects or present)]
 
 
-def _entity(folder: Path, path: Path, key: str) -> str:
-    """The value of `<key>-<value>` in a path below the folder, as in BIDS, else "0"."""
-    match = re.search(rf"(?:^|[/_]){key}-([^/_]+)", path.relative_to(folder).with_suffix("").as_posix())
-    return match[1] if match else "0"
+def find_recordings(folder: Path, pattern: str) -> list[Path]:
+    """Recording files below a folder that a glob matches, or all of known formats, in natural order."""
+    try:
+        paths = [path for path in folder.glob(pattern or "**/*") if path.is_file() or path.suffix.lower() == ".mff"]
+    except (NotImplementedError, ValueError, IndexError) as error:
+        raise NeuroCanvasError(
+            f"data.recording.files: a pattern below {folder} is needed; got {pattern!r} ({error})."
+        ) from error
+    if not pattern:
+        paths = [
+            path for path in paths if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+            and not re.search(r"_(events|channels|electrodes|scans)\.csv$", path.name.lower())
+        ]  # fmt: skip
+    if not paths:
+        raise NeuroCanvasError(f"{folder}: no file matches data.recording.files = {pattern!r}.")
+    return sorted(paths, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
-def _onsets(run: Run, recording: RecordingSettings, start: int, stop: int) -> pd.DataFrame:
-    """Onset samples and stimulus names of the images; events mapped to '' are left out."""
+def _open_runs(folder: Path, settings: DataSettings) -> tuple[list[Run], list[str]]:
+    """Open all recordings: parts of a split one belong to the first, and no two may be the same; and their hashes."""
+    runs: list[Run] = []
+    hashes: dict[str, Path] = {}
+    parts: set[Path] = set()
+    for path in find_recordings(folder, settings.recording.files):
+        if path.resolve() in parts:
+            continue
+        run = open_run(path, settings.recording, settings.unit)
+        files = [Path(name) for name in run.raw.filenames if name]
+        parts |= {file.resolve() for file in files}
+        of_run = fingerprint([sha256(file) for file in dict.fromkeys((path, *files)) if file.is_file()])
+        if of_run in hashes:
+            raise NeuroCanvasError(
+                f"{path}: the same recording as {hashes[of_run]}; leave one of them out with data.recording.files."
+            )
+        hashes[of_run] = path
+        runs.append(run)
+    rate = runs[0].raw.info["sfreq"]
+    other = next((run for run in runs if run.raw.info["sfreq"] != rate), None)
+    if other is not None and settings.recording.sfreq is None:
+        raise NeuroCanvasError(
+            f"{other.path}: all runs need the same sampling rate; {runs[0].path.name} has {rate}, this one "
+            f"{other.raw.info['sfreq']}. Resample all with data.recording.sfreq, or leave files out with "
+            "data.recording.files."
+        )
+    return runs, list(hashes)
+
+
+def _entities(folder: Path, paths: Sequence[Path]) -> pd.DataFrame:
+    """Subject, session and run of every file, as BIDS or folder names have them; runs without a name are counted."""
     import pandas as pd
 
-    sfreq, rows = run.raw.info["sfreq"], []
-    if stop <= start:
-        raise NeuroCanvasError(
-            f"{run.path}: no sample, at {sfreq:g} Hz, from data.recording.tmin = {recording.tmin} s to tmax = "
-            f"{recording.tmax} s; tmax must be later."
-        )
+    patterns = {"subject": r"sub-|subject[-_ ]?", "session": r"ses-|session[-_ ]?", "run": r"run-"}
+    texts = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    table = pd.DataFrame({
+        name: [match[1] if (match := re.search(rf"(?:^|[/_])(?:{pattern})([^/_]+)", text)) else "" for text in texts]
+        for name, pattern in patterns.items()
+    })  # fmt: skip
+    table[["subject", "session"]] = table[["subject", "session"]].replace("", "0")
+    if (table["run"] == "").any() or table.duplicated().any():  # several tasks have a run of the same number
+        table["run"] = table.groupby("subject").cumcount().astype(str)
+    return table
+
+
+def _images(recording: RecordingSettings) -> Images | None:
+    if not recording.pictures:
+        return None
+    return Images.from_gratings() if recording.pictures == "gratings" else Images.from_folder(recording.pictures)
+
+
+def _onsets(
+    run: Run, recording: RecordingSettings, images: Images | None, on_missing: str, counts: Counter[str]
+) -> pd.DataFrame:
+    """Samples of the image onsets with their concept and, where there are images, image; counts of the other events."""
+    import pandas as pd
+
+    rows, sfreq = [], run.raw.info["sfreq"]
+    template = recording.stimulus or f"{{{next(iter(recording.events))}}}"
     for sample, values in zip(run.events.index, run.events.to_dict("records"), strict=True):
         names: dict[str, str] = {}
         for source, allowed in recording.events.items():
-            value = values[source]
-            if value not in allowed:
+            text, known = text_of(values[source], allowed)
+            if not known:
                 raise NeuroCanvasError(
-                    f"{run.path}: {source} is {value!r} at {sample / sfreq:.3f} s; data.recording.events "
-                    f"allows {', '.join(allowed)}. Add it, with '' if it is not the onset of an image."
+                    f"{run.path}: {source} is {values[source]!r} at {sample / sfreq:.3f} s; data.recording.events "
+                    f"allows {', '.join(allowed)}. Add it, with '' if it is not the onset of an image, or \"*\" = \"\" "
+                    "for all others."
                 )
-            if not allowed[value]:
-                break
-            names[source] = allowed[value]
-        else:
-            try:
-                rows.append((sample, recording.stimulus.format_map(names)))
-            except (LookupError, ValueError, AttributeError, TypeError) as error:
-                raise NeuroCanvasError(
-                    f"data.recording.stimulus: allowed in braces are {', '.join(names)}; got {recording.stimulus!r} "
-                    f"({error})."
-                ) from error
-            if sample + start < 0 or sample + stop > run.raw.n_times:
-                raise NeuroCanvasError(
-                    f"{run.path}: {recording.tmin} to {recording.tmax} s around the onset at {sample / sfreq:.3f} s "
-                    f"leaves the recording (0 to {run.raw.n_times / sfreq:.3f} s); shorten data.recording.tmin or tmax."
-                )
-    return pd.DataFrame(rows, columns=["sample", "image"])
+            names[source] = text
+        if not all(names.values()):
+            counts["no_onset"] += 1
+            continue
+        stimulus, concept = (_formatted(text, names, name) for name, text in
+                             (("stimulus", template), ("concept", recording.concept or template)))  # fmt: skip
+        if images is not None and stimulus not in images.ids:
+            if on_missing == "drop":
+                counts["missing"] += 1
+                continue
+            raise NeuroCanvasError(
+                f"stimulus {stimulus!r} has no image; there are {len(images.ids)}, such as "
+                f"{', '.join(images.ids[:8])}. See data.recording.stimulus and data.recording.pictures, or leave such "
+                "trials out with data.on_missing = \"drop\"."
+            )
+        if images is not None and not recording.concept:
+            concept = images.concepts[stimulus]
+        row = {"sample": sample + round(recording.delay * sfreq), "image": stimulus, "concept": concept}
+        rows.append(row if images is not None or recording.concept else {**row, "image": None})
+    table = pd.DataFrame(rows, columns=["sample", "image", "concept"]).dropna(axis=1, how="all" if rows else "any")
+    same = table[table["sample"].duplicated(keep=False)] if rows else table
+    if len(same):
+        raise NeuroCanvasError(
+            f"{run.path}: {', '.join(map(repr, same['concept'][:2]))} begin at the same sample, "
+            f"{same['sample'].iloc[0] / sfreq:.3f} s; map one of them to '' in data.recording.events."
+        )
+    return _at_light(run, table, recording.photodiode) if recording.photodiode and rows else table
 
 
-def _channels(path: Path, ch_names: list[str], recording: RecordingSettings) -> tuple[list[int], tuple[str, ...]]:
-    """Indices and new names of the selected channels."""
-    names = [recording.rename.get(name, name) for name in ch_names]
-    unknown = [name for name in recording.rename if name not in ch_names]
-    unknown += [name for name in recording.channels if name not in names]
+def _formatted(template: str, names: dict[str, str], setting: str) -> str:
+    try:
+        return template.format_map(names)
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
+        raise NeuroCanvasError(
+            f"data.recording.{setting}: allowed in braces are {', '.join(names)}; got {template!r} ({error})."
+        ) from error
+
+
+def _at_light(run: Run, onsets: pd.DataFrame, channel: str) -> pd.DataFrame:
+    """Move onsets to where the light sensor crosses half of its step."""
+    check_option(f"{run.path}: data.recording.photodiode", channel, run.raw.ch_names)
+    light = run.raw.get_data(picks=[channel], verbose="error")[0]
+    within, moved = round(PHOTODIODE_WITHIN * run.raw.info["sfreq"]), []
+    for sample in onsets["sample"]:
+        before, after = light[max(0, sample - within) : sample + 1], light[sample : sample + within]
+        level = np.median(before)
+        step = after[np.abs(after - level).argmax()] - level if len(after) else 0.0
+        if not abs(step) > 5 * np.median(np.abs(before - level)):
+            raise NeuroCanvasError(
+                f"{run.path}: {channel} does not step within {PHOTODIODE_WITHIN} s after the marker at "
+                f"{sample / run.raw.info['sfreq']:.3f} s; use data.recording.delay instead of photodiode."
+            )
+        moved.append(sample + int(np.argmax((after - level) / step > 0.5)))
+    return onsets.assign(sample=moved)
+
+
+def _channels(runs: Sequence[Run], recording: RecordingSettings) -> tuple[str, ...]:
+    """Rename, check and select channels, the same in all runs; bad ones are left out of all, or interpolated."""
+    path, all_names = runs[0].path, list(runs[0].raw.ch_names)
+    unknown = [name for name in recording.rename if name not in all_names]
+    names = [recording.rename.get(name, name) for name in all_names]
+    unknown += [name for name in (*recording.channels, *recording.drop) if name not in names]
     if unknown:
-        raise NeuroCanvasError(f"{path}: no channel {unknown[0]!r}; there are {', '.join(ch_names)}.")
-    selected = recording.channels or tuple(names)
-    return [names.index(name) for name in selected], selected
+        raise NeuroCanvasError(f"{path}: no channel {unknown[0]!r}; there are {', '.join(all_names)}.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise NeuroCanvasError(
+            f"{path}: two channels are called {twice[0]!r}; give them different names with data.recording.rename."
+        )
+    of_run = []
+    for run in runs:
+        renamed = {old: new for old, new in recording.rename.items() if old in run.raw.ch_names}
+        run.raw.rename_channels(renamed, verbose="error")
+        of_run.append([
+            name for name, kind in zip(run.raw.ch_names, run.raw.get_channel_types()) if kind == "eeg"
+            and (name in recording.channels or not recording.channels) and name not in recording.drop
+        ])  # fmt: skip
+    for run, eeg in zip(runs, of_run, strict=True):
+        if eeg != of_run[0]:
+            raise NeuroCanvasError(
+                f"{run.path}: all runs need the same channels; {path.name} has {', '.join(of_run[0])}, this one "
+                f"{', '.join(eeg)}. Select those that all have with data.recording.channels, or leave files out with "
+                "data.recording.files."
+            )
+    bads = {name for run in runs for name in (*run.raw.info["bads"], *recording.bads)}
+    asked = recording.channels or of_run[0]
+    selected = tuple(name for name in asked if recording.interpolate_bads or name not in bads)
+    if not selected:
+        raise NeuroCanvasError(f"{path}: all of {', '.join(asked)} are bad channels; see data.recording.bads.")
+    return selected
+
+
+def _cut(
+    run: Run, recording: RecordingSettings, spec: TrialSpec, samples: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Standard deviation of a run, µV; why each event is no trial (`REASONS`); and the signal of the trials, µV."""
+    import mne
+
+    with _quiet(run.path):
+        raw, deviation = _preprocessed(run, recording, spec.ch_names)
+        events = np.column_stack([samples + raw.first_samp, np.zeros_like(samples), np.arange(len(samples)) + 1])
+        if recording.sfreq is not None and recording.sfreq != raw.info["sfreq"]:
+            raw, events = raw.resample(recording.sfreq, events=events)
+        epochs = mne.Epochs(
+            raw, events, tmin=spec.tmin, tmax=spec.tmin + (spec.n_times - 1) / spec.sfreq, baseline=None,
+            picks=list(spec.ch_names), reject=None, flat=None, preload=True, reject_by_annotation=True,
+            event_repeated="drop", on_missing="ignore", proj=False,
+        )  # fmt: skip
+        if recording.baseline is not None and len(epochs):
+            epochs.apply_baseline(recording.baseline)
+        before = set(epochs.selection.tolist())
+        epochs.drop_bad(reject=dict(recording.reject) or None, flat=dict(recording.flat) or None)
+        kept, signal = set(epochs.selection.tolist()), epochs.get_data(copy=False) * MICROVOLTS
+    codes = np.zeros(len(samples))
+    for number, reasons in enumerate(epochs.drop_log):
+        text = " ".join(reasons).lower()
+        if number not in kept:
+            codes[number] = REASONS.index(
+                "amplitude" if number in before else "edge" if "too_short" in text or "no_data" in text
+                else "not_finite" if "bad_nan" in text else "flat" if "bad_flat" in text else "marked_bad"
+            )  # fmt: skip
+    return np.array([deviation]), codes, signal.astype(np.float32)
+
+
+def _preprocessed(run: Run, recording: RecordingSettings, names: tuple[str, ...]) -> tuple[Any, float]:
+    """Read, check, re-reference and filter a run; stretches without a usable signal are annotated as bad."""
+    import mne
+
+    raw = run.raw.copy().load_data()
+    for pattern, factor in recording.scale.items():
+        if fnmatchcase(run.path.name, pattern):
+            raw.apply_function(lambda x, factor=factor: x * factor)
+    kinds = dict(zip(raw.ch_names, raw.get_channel_types()))
+    reference = [name for name in recording.reference if name != "average"]
+    eyes = [name for name, kind in kinds.items() if kind == "eog"] if recording.eog else []
+    whole = [name for name, kind in kinds.items() if kind == "eeg" and (recording.interpolate_bads or recording.eog)]
+    raw.pick(list(dict.fromkeys((*names, *whole, *reference, *eyes))))
+    raw.info["bads"] = [name for name in {*raw.info["bads"], *recording.bads} if name in raw.ch_names]
+    signal = raw.get_data(picks=list(names))
+    finite = np.isfinite(signal)
+    for name, values, numbers in zip(names, signal, finite, strict=True):
+        if not numbers.any() or np.ptp(values[numbers]) == 0:
+            problem = "is flat" if numbers.any() else "holds no numbers"
+            raise NeuroCanvasError(f"{run.path}: channel {name} {problem}; leave it out (data.recording.drop).")
+    if not finite.all():
+        raw.set_annotations(raw.annotations + mne.preprocessing.annotate_nan(raw))
+        raw.apply_function(_filled)
+    deviation = MICROVOLTS * float(np.median(raw.get_data(picks=list(names)).std(axis=1)))
+    if not PLAUSIBLE[0] <= deviation <= PLAUSIBLE[1]:
+        raise NeuroCanvasError(
+            f"{run.path}: the channels' standard deviation must be {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} µV; "
+            f"got {deviation:.3g}. The unit is not the one that the file states (CSV files hold µV): pass --unit V, mV "
+            "or uV, or give the file a factor with data.recording.scale."
+        )
+    flat, _ = mne.preprocessing.annotate_amplitude(
+        raw, flat={"eeg": 0.0}, bad_percent=100, min_duration=FLAT_SECONDS, picks=list(names)
+    )
+    raw.set_annotations(raw.annotations + flat)
+    if recording.interpolate_bads and raw.info["bads"]:
+        raw.set_montage(mne.channels.make_standard_montage("standard_1005"), match_case=False, on_missing="ignore")
+        try:
+            raw.interpolate_bads()
+        except (ValueError, RuntimeError) as error:
+            raise NeuroCanvasError(
+                f"{run.path}: {', '.join(raw.info['bads'])} cannot be interpolated ({str(error).splitlines()[0]}); "
+                "leave bad channels out: data.recording.interpolate_bads = false."
+            ) from error
+    if recording.reference:
+        raw.set_eeg_reference("average" if recording.reference == ("average",) else list(reference))
+    if recording.notch:
+        raw.notch_filter(recording.notch, picks="eeg")
+    _band_pass(raw, recording)
+    if recording.eog:
+        _without_eyes(raw, run.path, recording.eog)
+    return raw, deviation
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    """A channel in which missing samples lie on lines between the others; they are annotated as bad."""
+    finite = np.isfinite(values)
+    places = np.arange(len(values))
+    return np.interp(places, places[finite], values[finite]) if finite.any() else np.zeros_like(values)
+
+
+def _band_pass(raw: Any, recording: RecordingSettings) -> None:
+    """MNE's filters: zero-phase FIR, or forward Butterworth from the steady state of the first sample."""
+    edges = recording.l_freq, recording.h_freq
+    for edge in edges:
+        if edge is not None and edge >= raw.info["sfreq"] / 2:
+            raise NeuroCanvasError(
+                f"data.recording: l_freq and h_freq must lie below half the sampling rate, {raw.info['sfreq'] / 2:g} "
+                f"Hz; got {edge}."
+            )
+    if edges == (None, None):
+        return
+    if recording.phase == "zero":
+        raw.filter(*edges, picks="eeg")
+        return
+    first = raw.get_data(picks="eeg")[:, :1]
+    options = {"method": "iir", "phase": "forward", "iir_params": {"order": FILTER_ORDER, "ftype": "butter"}}
+    raw.apply_function(lambda x: x - x[..., :1], picks="eeg", channel_wise=False)
+    raw.filter(*edges, picks="eeg", **options)
+    if recording.l_freq is None:
+        raw.apply_function(lambda x: x + first, picks="eeg", channel_wise=False)
+
+
+def _without_eyes(raw: Any, path: Path, method: str) -> None:
+    """Remove eye movements by MNE's regression on the EOG channels, or by its ICA."""
+    import mne
+
+    if "eog" not in raw.get_channel_types():
+        raise NeuroCanvasError(
+            f"{path}: data.recording.eog = {method!r} needs an EOG channel; there is none. Give one the type eog with "
+            "data.recording.types."
+        )
+    if method == "regression":
+        raw.set_eeg_reference([] if raw.info["custom_ref_applied"] else "average")
+        raw._data[:] = mne.preprocessing.EOGRegression(picks="eeg", picks_artifact="eog").fit(raw).apply(raw)._data
+        return
+    ica = mne.preprocessing.ICA(n_components=0.99, random_state=0, max_iter="auto")
+    ica.fit(raw.copy().filter(1.0, None))
+    ica.exclude = ica.find_bads_eog(raw)[0]
+    ica.apply(raw)
+
+
+def _check_gains(runs: Sequence[Run], deviations: Sequence[float]) -> None:
+    """Raise if a run is many times larger or smaller than the others: another unit or gain."""
+    typical = float(np.median(deviations))
+    for run, deviation in zip(runs, deviations, strict=True):
+        ratio = deviation / typical
+        if len(runs) == 2:  # either may be wrong
+            ratio = max(deviations) / min(deviations)
+        if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
+            raise NeuroCanvasError(
+                f"{run.path}: its standard deviation is {deviation:.3g} µV, that of the {len(runs)} runs "
+                f"{typical:.3g} µV: another unit or gain. Give it a factor with data.recording.scale, or leave it out "
+                "with data.recording.files."
+            )
 
 
 def _reader(
-    runs: list[Run], recording: RecordingSettings, picks: list[int], spec: TrialSpec, number: np.ndarray,
-    start: np.ndarray,
-) -> Callable[[np.ndarray], np.ndarray]:  # fmt: skip
-    """Make the function that cuts trials out: rows -> (n, n_chans, n_times); the last four runs stay in memory."""
-    signal_of = lru_cache(maxsize=4)(lambda index: _read_signal(runs[index], recording, picks, spec.ch_names))
+    cut: Callable[[int], tuple[Any, ...]], spec: TrialSpec, number: np.ndarray, place: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Make the function that reads trials: rows -> (n, n_chans, n_times); the last four runs stay in memory."""
 
     def read(rows: np.ndarray) -> np.ndarray:
-        signal = np.empty((len(rows), len(picks), spec.n_times), dtype=np.float32)
+        signal = np.empty((len(rows), len(spec.ch_names), spec.n_times), dtype=np.float32)
         for trial, row in zip(signal, rows, strict=True):
-            trial[:] = signal_of(int(number[row]))[:, start[row] : start[row] + spec.n_times]
+            trial[:] = cut(int(number[row]))[2][place[row]]
         return signal
 
     return read
 
 
-def _read_signal(run: Run, recording: RecordingSettings, picks: list[int], names: tuple[str, ...]) -> np.ndarray:
-    """Read, check and filter the selected channels of a run: float32, (n_chans, n_samples), µV."""
-    from scipy.signal import butter, sosfilt, sosfilt_zi
+# What the drop log calls the events that are no trials.
+WORDS = {
+    "no_onset": "not image onsets", "doubled": "held twice", "gap": "in gaps of the recording",
+    "missing": "without an image", "edge": "too close to the edge of the file", "marked_bad": "in stretches marked bad",
+    "not_finite": "with NaN", "flat": "with a flat channel", "amplitude": "beyond reject or flat",
+}  # fmt: skip
 
-    sfreq = run.raw.info["sfreq"]
-    with _readable(run.path):
-        signal = run.raw.get_data(picks=picks) * MICROVOLTS
-    if not np.isfinite(signal).all():
-        channel, sample = np.argwhere(~np.isfinite(signal))[0]
-        raise NeuroCanvasError(
-            f"{run.path}: channel {names[channel]} is not finite at {sample / sfreq:.3f} s; leave it out "
-            f"(data.recording.channels)."
-        )
-    if (flat := np.ptp(signal, axis=1) == 0).any():
-        raise NeuroCanvasError(
-            f"{run.path}: channel {names[flat.argmax()]} is flat; leave it out (data.recording.channels)."
-        )
-    deviation = float(np.median(signal.std(axis=1)))
-    if not PLAUSIBLE[0] <= deviation <= PLAUSIBLE[1]:
-        raise NeuroCanvasError(
-            f"{run.path}: the channels' standard deviation must be {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} µV; "
-            f"got {deviation:.3g}. The unit is not the one that the file states (CSV files hold µV): correct it."
-        )
-    for kind, edge in (("highpass", recording.high_pass), ("lowpass", recording.low_pass)):
-        if edge is None:
-            continue
-        if edge >= sfreq / 2:
-            raise NeuroCanvasError(
-                f"data.recording: a {kind} must lie below half the sampling rate, {sfreq / 2:g} Hz; got {edge}."
-            )
-        # Forward in time only, from the steady state of the first sample: a zero-phase filter (MNE's default) would
-        # carry the response back before the onset, where the pre-onset control would decode it. By default nothing is
-        # filtered: on the real grating recordings high-passes of .5 and 1 Hz decoded no better.
-        sections = butter(FILTER_ORDER, edge, kind, fs=sfreq, output="sos")
-        signal = sosfilt(sections, signal, axis=-1, zi=sosfilt_zi(sections)[:, None, :] * signal[None, :, :1])[0]
-    return np.asarray(signal, dtype=np.float32)
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
+
+
+def _named(names: Sequence[str] | dict[str, str]) -> str:
+    names = [*dict.fromkeys(names)]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+@contextmanager
+def _quiet(path: Path) -> Iterator[None]:
+    """MNE without its messages; its errors in one line."""
+    import mne
+
+    try:
+        with warnings.catch_warnings(), mne.utils.use_log_level("error"):
+            warnings.simplefilter("ignore")
+            yield
+    except NeuroCanvasError:
+        raise
+    except Exception as error:  # every format and filter raises its own kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise NeuroCanvasError(f"{path}: MNE cannot read or filter it ({reason}); get the file again.") from error

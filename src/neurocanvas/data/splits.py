@@ -290,7 +290,7 @@ def prove_disjoint(fold: Fold, trials: Trials, column: str, *pairs: tuple[str, s
 
 def make_split(
     trials: Trials,
-    protocol: str = "by-stimulus",
+    protocol: str = "auto",
     *,
     subject: str | None = None,
     settings: SplitSettings | None = None,
@@ -308,7 +308,8 @@ def make_split(
     trials : Trials
         The subject's, and for protocols that use them the others'.
     protocol : str
-        A key of `PROTOCOLS`, whose functions say what each of them does.
+        A key of `PROTOCOLS`, whose functions say what each of them does; "auto": the first of `CHOICES` that these
+        trials allow.
     subject : str, optional
         The one that is tested; needed where `trials` hold several.
     settings : SplitSettings, optional
@@ -340,19 +341,36 @@ def make_split(
     settings = settings or load_settings(None, split={"protocol": protocol, **options}).split
     if not isinstance(trials, Trials):
         raise NeuroCanvasError(f"trials: Trials are needed, see from_arrays; got {type(trials).__name__}.")
-    how = PROTOCOLS[check_option("protocol", settings.protocol, PROTOCOLS)]
-    for name in ("subject", "concept", "order", "block", *how.needs):
-        if name not in trials.metadata:
-            raise NeuroCanvasError(
-                f"protocol {settings.protocol}: the column {name} is needed; the trials have "
-                f"{', '.join(trials.metadata)}. Add it to the metadata, or choose another protocol."
-            )
+    check_option("protocol", settings.protocol, ["auto", *PROTOCOLS])
     present = unique_names(trials.column("subject"))
     if subject is None and len(present) != 1:
         raise NeuroCanvasError(
             f"split: trials of one subject are needed, or the one to test; got subjects {', '.join(present)}."
         )
     subject = present[0] if subject is None else check_option("subject", str(subject), present)
+    if settings.protocol == "auto":
+        settings = settings.model_copy(update={"protocol": choose_protocol(trials, settings, subject)[0]})
+    try:
+        return _split(trials, subject, settings)
+    except NeuroCanvasError as error:
+        works = [name for name in (*CHOICES, "leave-session-out", "leave-subject-out")
+                 if name != settings.protocol and _refusal(trials, subject, settings, name) is None]  # fmt: skip
+        advice = f"For these trials, {' or '.join(works)} can be used (--protocol)."
+        if not works:
+            others = "" if len(present) > 2 else "; with 3 subjects or more, leave-subject-out could"
+            advice = f"No other protocol can be used for these trials{others}."
+        raise NeuroCanvasError(f"{error} {advice}") from error
+
+
+def _split(trials: Trials, subject: str, settings: SplitSettings) -> Split:
+    """Split by a protocol of the settings."""
+    how = PROTOCOLS[settings.protocol]
+    for name in ("subject", "concept", "order", "block", *how.needs):
+        if name not in trials.metadata:
+            raise NeuroCanvasError(
+                f"protocol {settings.protocol}: the column {name} is needed; the trials have "
+                f"{', '.join(trials.metadata)}. Add it to the metadata."
+            )
     rows = np.flatnonzero(trials.column("subject") == subject)
     if len(concepts := np.unique(trials.y[rows])) < 2:
         raise NeuroCanvasError(f"split: at least 2 concepts are needed; subject {subject} has only {concepts[0]}.")
@@ -360,22 +378,44 @@ def make_split(
     for fold in folds:
         for column, pairs in how.disjoint.items():
             prove_disjoint(fold, trials, column, *pairs)
-    return Split(settings.protocol, tuple(_with_findings(trials, rows, folds, settings)), trials.names)
+    return Split(settings.protocol, tuple(_with_findings(trials, folds, settings)), trials.names)
 
 
-def _with_findings(trials: Trials, rows: np.ndarray, folds: list[Fold], settings: SplitSettings) -> Iterator[Fold]:
+def _refusal(trials: Trials, subject: str, settings: SplitSettings, protocol: str) -> str | None:
+    """Why a protocol cannot split these trials; None if it can."""
+    try:
+        _split(trials, subject, settings.model_copy(update={"protocol": protocol, "accept_block_confound": False}))
+    except NeuroCanvasError as error:
+        return str(error)
+    return None
+
+
+def choose_protocol(trials: Trials, settings: SplitSettings, subject: str | None = None) -> tuple[str, str]:
+    """The first of `CHOICES` that can test every subject, or this one; and why the first one cannot, if it cannot."""
+    subjects = unique_names(trials.column("subject")) if subject is None else [subject]
+    first = ""
+    for name in CHOICES:
+        reasons = [reason for one in subjects if (reason := _refusal(trials, one, settings, name))]
+        if not reasons:
+            return name, first
+        first = first or reasons[0]
+    return CHOICES[0], ""  # its refusal says why
+
+
+def _with_findings(trials: Trials, folds: list[Fold], settings: SplitSettings) -> Iterator[Fold]:
     """Add the findings of each fold; raise if a block is on both sides and that was not accepted."""
     block, blocked, gapped = groups(trials, "block"), blocked_trials(trials), settings.protocol == GAPPED
     image = trials.column("image") if "image" in trials.metadata else None
     for fold in folds:
-        fitted, findings = np.concatenate([fold.pretrain, fold.train, fold.validation]), list(fold.findings)
+        fitted = np.concatenate([fold.pretrain, fold.train, fold.validation])
+        findings = [*trials.findings, *fold.findings]
         train, test = fitted[blocked[fitted]], fold.test[blocked[fold.test]]
         if np.isin(block[test], block[train]).any():
             if not settings.accept_block_confound:
                 best = "" if gapped else f", best under {GAPPED}"
                 raise NeuroCanvasError(
                     f"split {fold.name}: concepts came in blocks, and trials of one block would train and test, so "
-                    f"drift alone can be decoded. Test whole blocks by {_whole_block_protocols(trials, rows)}; or set "
+                    f"drift alone can be decoded. Set "
                     f"accept_block_confound = true (--accept-block-confound){best}, for results that carry a warning."
                 )
             gap = finding("gap-on-both-sides", gap=settings.gap)
@@ -425,8 +465,7 @@ def _kfold_by_stimulus(trials: Trials, rows: np.ndarray, settings: SplitSettings
         if len(images) < settings.folds:
             raise NeuroCanvasError(
                 f"protocol kfold-by-stimulus: concept {concept} has {len(images)} stimuli, fewer than "
-                f"{settings.folds} folds; lower split.folds, or use leave-run-out if every image was shown in every "
-                "run."
+                f"{settings.folds} folds; lower split.folds."
             )
         fold_of.update(zip(rng.permutation(images).tolist(), np.arange(len(images)) % settings.folds))
     number_of = np.array([fold_of[image] for image in trials.column("image")[rows]])
@@ -441,7 +480,7 @@ def _leave_run_out(trials: Trials, rows: np.ndarray, settings: SplitSettings) ->
     """Test each run in turn; images may repeat across runs, so no stimulus can be held out for validation."""
     run = groups(trials, "run")[rows]
     if len(np.unique(run)) < 2:
-        raise NeuroCanvasError("protocol leave-run-out: at least 2 runs are needed; got 1. Use by-stimulus.")
+        raise NeuroCanvasError("protocol leave-run-out: at least 2 runs are needed; got 1.")
     session = trials.column("session") if "session" in trials.metadata else np.full(len(trials), "0")
     several_sessions, folds = len(np.unique(session[rows])) > 1, []
     for train, val, test, rule in _leave_one_group_out(trials, rows, run, settings):
@@ -456,8 +495,7 @@ def _leave_block_out(trials: Trials, rows: np.ndarray, settings: SplitSettings) 
 
     if not blocked_trials(trials)[rows].all():
         raise NeuroCanvasError(
-            "protocol leave-block-out: concepts must come in blocks in every session; here they come in mixed order. "
-            "Use by-stimulus or kfold-by-stimulus."
+            "protocol leave-block-out: concepts must come in blocks in every session; here they come in mixed order."
         )
     recorded, concept = np.argsort(_positions(trials, groups(trials, "subject"))[rows]), trials.y[rows]
     block = pd.Series(groups(trials, "block")[rows])[recorded]
@@ -465,8 +503,7 @@ def _leave_block_out(trials: Trials, rows: np.ndarray, settings: SplitSettings) 
     for name in np.unique(concept):
         if not number[concept == name].any():
             raise NeuroCanvasError(
-                f"protocol leave-block-out: concept {name} has one block only. Use "
-                f"{_whole_block_protocols(trials, rows)}; or within-block-gap with accept_block_confound = true."
+                f"protocol leave-block-out: concept {name} has one block only."
             )
     folds = _leave_one_group_out(trials, rows, number, settings)
     return [
@@ -541,6 +578,49 @@ def _within_block_gap(trials: Trials, rows: np.ndarray, settings: SplitSettings)
     return [Fold(GAPPED, train, val, rows[position >= RELEASED_TRAIN], rule)]
 
 
+def _kfold_by_time(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
+    """Test contiguous stretches of every run in turn, `gap` trials (at most a quarter of a stretch) from training."""
+    run, position = _recordings(trials, "run", "session"), np.empty(len(trials), np.int64)
+    size = np.bincount(run[rows], minlength=run.max() + 1)[run[rows]]
+    if (size < 2 * settings.folds).any():
+        raise NeuroCanvasError(
+            f"protocol kfold-by-time: {2 * settings.folds} trials of every run are needed for {settings.folds} folds; "
+            f"got {size.min()}; lower split.folds."
+        )
+    position[rows] = _positions(trials[rows], run[rows])
+    place, gap = position[rows], np.minimum(settings.gap, size // settings.folds // 4)
+    folds = []
+    for number in range(settings.folds):
+        start, stop = size * number // settings.folds, size * (number + 1) // settings.folds
+        test, outside = (place >= start) & (place < stop), (place < start - gap) | (place >= stop + gap)
+        train, val, rule = _cut_tails(trials, rows[outside], settings.val_fraction)
+        tested, untrained = _trained_concepts(trials, rows[test], train)
+        folds.append(Fold(f"kfold-by-time, stretch {number}", train, val, tested, rule, untrained))
+    return folds
+
+
+def _kfold_by_group(trials: Trials, rows: np.ndarray, settings: SplitSettings) -> list[Fold]:
+    """Deal whole groups (a column: run, image, session ...) into folds with similar shares of every concept."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if settings.group not in trials.metadata:
+        raise NeuroCanvasError(
+            f"protocol kfold-by-group: split.group: allowed are {', '.join(trials.metadata)}; got {settings.group!r}."
+        )
+    group = groups(trials, settings.group)[rows]
+    if (count := len(np.unique(group))) < settings.folds:
+        raise NeuroCanvasError(
+            f"protocol kfold-by-group: {settings.folds} folds need as many groups; {settings.group} has {count}; lower "
+            "split.folds, or choose another split.group."
+        )
+    deal, folds = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=settings.seed), []
+    for number, (rest, test) in enumerate(deal.split(rows, trials.y[rows], group)):
+        train, val, rule = _cut_tails(trials, rows[rest], settings.val_fraction)
+        tested, untrained = _trained_concepts(trials, rows[test], train)
+        folds.append(Fold(f"kfold-by-group, fold {number}", train, val, tested, rule, untrained))
+    return folds
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How to split: a row of `PROTOCOLS`."""
@@ -557,6 +637,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "kfold-by-stimulus": Protocol(
         _kfold_by_stimulus, ("image",), disjoint={"image": (TRAIN_TEST, VAL_TEST, TRAIN_VAL)}
     ),
+    "kfold-by-time": Protocol(_kfold_by_time),
+    "kfold-by-group": Protocol(_kfold_by_group),
     "leave-run-out": Protocol(_leave_run_out, ("run",), disjoint={"run": (TRAIN_TEST, VAL_TEST)}),
     "leave-block-out": Protocol(_leave_block_out, disjoint={"block": (TRAIN_TEST, VAL_TEST)}),
     "leave-session-out": Protocol(_leave_session_out, ("session",), disjoint={"session": (TRAIN_TEST, VAL_TEST)}),
@@ -573,6 +655,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "within-block-gap": Protocol(_within_block_gap),
     "released": Protocol(_released, ("image",), disjoint={"image": (TRAIN_VAL,)}),
 }  # fmt: skip
+
+
+# What "auto" tries, in this order.
+CHOICES = ("by-stimulus", "leave-block-out", "leave-run-out", "kfold-by-time")
 
 
 def _subjects_with_sessions(trials: Trials) -> list[str]:
@@ -599,24 +685,9 @@ def testable_subjects(trials: Trials, protocol: str) -> list[str]:
         table = trials.metadata.assign(block=groups(trials, "block"))
         fewest = table.groupby(["subject", "concept"])["block"].nunique().groupby("subject").min()
         subjects = unique_names(fewest.index[fewest > 1])
-    elif "session" in PROTOCOLS[protocol].needs:
+    elif protocol != "auto" and "session" in PROTOCOLS[protocol].needs:
         subjects = _subjects_with_sessions(trials)
     return subjects or everyone  # where none qualifies, the attempt raises and says why
-
-
-def _whole_block_protocols(trials: Trials, rows: np.ndarray) -> str:
-    """Names of the protocols that keep blocks whole and that the trials allow."""
-    table = trials.metadata.assign(block=groups(trials, "block")).iloc[rows]
-    several = {name: name in table and table[name].nunique() > 1 for name in ("run", "session")}
-    enough = trials.metadata["subject"].nunique() > 2
-    allowed = {
-        "leave-block-out": table.groupby("concept")["block"].nunique().min() > 1 and blocked_trials(trials)[rows].all(),
-        "leave-run-out": several["run"],
-        "leave-session-out": several["session"],
-        "leave-subject-out": enough,
-        "leave-subject-out (where there are 3 subjects)": not enough,
-    }
-    return ", ".join(name for name, holds in allowed.items() if holds)
 
 
 def _images_of_concepts(trials: Trials, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -636,7 +707,7 @@ def _hold_out_images(
         if count >= len(images):
             raise NeuroCanvasError(
                 f"split: concept {concept} has {len(images)} stimuli, too few to hold out {fraction:.0%} "
-                "and train on the rest; use leave-run-out if every image was shown in every run."
+                "and train on the rest."
             )
         held_out.extend(rng.choice(images, count, replace=False))
     out = np.isin(trials.column("image")[rows], held_out)
@@ -681,6 +752,6 @@ def _positions_in_concept(trials: Trials, rows: np.ndarray, protocol: str) -> np
     if not (position >= RELEASED_TRAIN).any():
         raise NeuroCanvasError(
             f"protocol {protocol}: tests on the trials after the first {RELEASED_TRAIN} of a concept; "
-            "no concept has more. Use by-stimulus or leave-run-out."
+            "no concept has more."
         )
     return position

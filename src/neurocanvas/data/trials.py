@@ -12,6 +12,7 @@ import numpy as np
 
 from neurocanvas.artifacts import fingerprint
 from neurocanvas.errors import NeuroCanvasError
+from neurocanvas.findings import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +78,8 @@ class TrialSpec:
         Samples per trial.
     bands : tuple of str
         Names of the frequency bands, for encoders of features; else empty.
+    lowpass : float, optional
+        Upper edge of the recorded frequencies, Hz, where it is below half the sampling rate.
 
     Examples
     --------
@@ -89,6 +92,7 @@ class TrialSpec:
     tmin: float
     n_times: int
     bands: tuple[str, ...] = ()
+    lowpass: float | None = None
 
 
 class Rows(np.ndarray):
@@ -123,6 +127,8 @@ class Trials:
         The images that were shown.
     rows : array of int, optional
         Which rows of the reader's table these trials are; all of them by default.
+    findings : tuple of Finding
+        What every result of these trials must report, as how many events became no trial.
 
     Notes
     -----
@@ -142,6 +148,7 @@ class Trials:
     source: str
     images: Images | None = None
     rows: np.ndarray | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows is None:

@@ -8,19 +8,29 @@ import numpy as np
 
 from neurocanvas.config import FeatureSettings
 from neurocanvas.data.montage import BANDS
-from neurocanvas.data.trials import Trials
+from neurocanvas.data.trials import Trials, TrialSpec
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.features.psd import RELEASED_HALF_BANDWIDTH, degrees_of_freedom, power_spectrum
 from neurocanvas.features.window import Window
-
-# Hz; the spectrum above it is not computed.
-HIGHEST = max(high for _, high in BANDS.values())
 
 # Volts per µV: the released features were made on the file's own unit.
 VOLTS = 1e-6
 
 # Added to the PSD before the logarithm in the released code.
 RELEASED_EPSILON = 1e-10
+
+
+def usable_bands(bands: Mapping[str, tuple[float, float]], spec: TrialSpec) -> dict[str, tuple[float, float]]:
+    """The bands, by default `BANDS`, that lie below half the sampling rate and below the recorded low-pass."""
+    wanted = {name: (float(low), float(high)) for name, (low, high) in (bands or BANDS).items()}
+    highest = min(spec.sfreq / 2, spec.lowpass or np.inf)
+    usable = {name: edges for name, edges in wanted.items() if edges[1] <= highest}
+    if not usable:
+        raise NeuroCanvasError(
+            f"features.bands: none of {', '.join(wanted)} lies below {highest:g} Hz, where these recordings end; set "
+            "others."
+        )
+    return usable
 
 
 def bin_shares(freqs: np.ndarray, bands: Mapping[str, tuple[float, float]]) -> np.ndarray:
@@ -52,26 +62,35 @@ def differential_entropy(power: np.ndarray) -> np.ndarray:
     return 0.5 * np.log(2 * np.pi * np.e * power)
 
 
-def gaussian_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
+def gaussian_entropy(
+    signal: np.ndarray, sfreq: float, bands: Mapping[str, tuple[float, float]] = BANDS
+) -> np.ndarray:
     """Differential entropy in nats without short-window bias: µV (..., n_chans, n_times) -> (..., n_chans, n_bands)."""
     # Valid for bands at least 1 / window length wide that start above it: white noise comes out within .05 nats. 400 ms
     # do not resolve delta (.5-4 Hz): removing the mean costs .2 nats, and theta leaks in. Read it as "slow".
     from scipy.special import digamma
 
-    freqs, psd = power_spectrum(signal, sfreq, highest=HIGHEST)
-    shares = bin_shares(freqs, BANDS)
+    freqs, psd = power_spectrum(signal, sfreq, highest=_highest(bands))
+    shares = bin_shares(freqs, bands)
     half = degrees_of_freedom(signal.shape[-1], shares) / 2
     # The log of a χ² estimate is too low by ln(ν/2) - ψ(ν/2) on average (half of it is .10 nats in theta after 400 ms).
     # Added back, it is unbiased for a Gaussian [Ahmed1989], and windows of different length can be compared.
     return differential_entropy(psd.astype(np.float64) @ shares) + 0.5 * (np.log(half) - digamma(half))
 
 
-def released_entropy(signal: np.ndarray, sfreq: float) -> np.ndarray:
+def _highest(bands: Mapping[str, tuple[float, float]]) -> float:
+    """Hz; the spectrum above it is not computed."""
+    return max(high for _, high in bands.values())
+
+
+def released_entropy(
+    signal: np.ndarray, sfreq: float, bands: Mapping[str, tuple[float, float]] = BANDS
+) -> np.ndarray:
     """Feature of the released `de_feat_cal.py`, Σ ln(PSD + 1e-10) over a band's bins: (n_trials, n_chans, n_bands)."""
     # No differential entropy (DIFFERENCES.md): V², not per Hz, and closed bands, so that the bin at 30 Hz counts twice.
-    freqs, psd = power_spectrum(signal, sfreq, half_bandwidth=RELEASED_HALF_BANDWIDTH, highest=HIGHEST)
-    inside = np.stack([(freqs >= low) & (freqs <= high) for low, high in BANDS.values()], axis=-1)
-    for (name, (low, high)), bins in zip(BANDS.items(), inside.T, strict=True):
+    freqs, psd = power_spectrum(signal, sfreq, half_bandwidth=RELEASED_HALF_BANDWIDTH, highest=_highest(bands))
+    inside = np.stack([(freqs >= low) & (freqs <= high) for low, high in bands.values()], axis=-1)
+    for (name, (low, high)), bins in zip(bands.items(), inside.T, strict=True):
         if high > sfreq / 2 or not bins.any():
             raise NeuroCanvasError(
                 f"band {name} ({low:g}-{high:g} Hz) needs signal sampled at {2 * high:g} Hz or more, and a window with "
@@ -93,12 +112,14 @@ def extract(trials: Trials, settings: FeatureSettings) -> np.ndarray:
     """Compute the features of all trials: (n_trials, n_chans, n_bands), float32."""
     edges = settings.tmin, settings.tmax
     window = Window([trials], trials.spec, edges, flat=False, name="features.tmin, features.tmax")
-    return band_features(window, settings.method, trials.spec.sfreq)
+    return band_features(window, settings.method, trials.spec.sfreq, usable_bands(settings.bands, trials.spec))
 
 
-def band_features(window: Window, method: str, sfreq: float) -> np.ndarray:
+def band_features(
+    window: Window, method: str, sfreq: float, bands: Mapping[str, tuple[float, float]] = BANDS
+) -> np.ndarray:
     """Compute features by one of `METHODS`, a chunk of trials at a time."""
-    features = np.empty((*window.shape[:2], len(BANDS)), np.float32)
+    features = np.empty((*window.shape[:2], len(bands)), np.float32)
     for rows in window.chunks():
-        features[rows] = METHODS[method](window[rows], sfreq)
+        features[rows] = METHODS[method](window[rows], sfreq, bands)
     return features

@@ -79,7 +79,8 @@ def _make_decoder(run: RunFolder, model: str) -> Decoder:
     return Decoder(
         model, "concept", window=(of_features.tmin, of_features.tmax), features=of_features.method,
         epochs=settings.epochs, patience=settings.patience, batch_size=settings.batch_size, recipe=settings.recipe,
-        seed=settings.seed, device=where.device, precision=where.precision, **of_model.get(model, {}),
+        bands=of_features.bands or None, seed=settings.seed, device=where.device, precision=where.precision,
+        **of_model.get(model, {}),
     )  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def benchmark(run: RunFolder) -> list[Path]:
     everything = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"granularity": "all"})})
     run = replace(run, settings=everything)
     simulate(run)
-    trials, settings = run.dataset[0], run.settings.benchmark
+    trials, settings = run.dataset, run.settings.benchmark
     concepts, granularities = trials.column("concept"), trials.column("granularity")
     groups = list(fine_groups(concepts, granularities).values())
     present = {

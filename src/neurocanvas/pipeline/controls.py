@@ -19,7 +19,7 @@ from neurocanvas.data.splits import blocked_trials, groups
 from neurocanvas.data.trials import Trials, ranks
 from neurocanvas.encoders.target_pca import TargetPCA
 from neurocanvas.errors import NeuroCanvasError
-from neurocanvas.features.differential_entropy import METHODS, extract
+from neurocanvas.features.differential_entropy import METHODS, extract, usable_bands
 from neurocanvas.features.window import Window
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import RunFolder, write_table
@@ -81,11 +81,14 @@ def _inputs(run: RunFolder, subject: str, used: Collection[str]) -> ControlInput
     concept = pool.column("concept")
     unseen = any(not np.isin(concept[test], concept[train]).all() for train, test in splits)
     return ControlInputs(
-        features=read_inputs(run, subject), concept=concept, stimulus=pool.column("image"), block=pool.column("block"),
-        run=ranks(pool.column("run")), session=groups(pool, "subject", "session"), order=pool.column("order"),
+        features=read_inputs(run, subject), concept=concept, block=pool.column("block"),
+        stimulus=pool.column("image") if "image" in pool.metadata else pool.names,
+        run=ranks(pool.column("run")) if "run" in pool.metadata else np.zeros(len(pool), np.int64),
+        session=groups(pool, *(name for name in ("subject", "session") if name in pool.metadata)),
+        order=pool.column("order"),
         splits=splits, baseline=_before_the_picture(pool, settings) if "baseline" in used else None,
         signal=Window([pool], pool.spec, (settings.tmin, settings.tmax)) if "signal" in used else None,
-        extract=lambda signal: method(signal, pool.spec.sfreq),
+        extract=lambda signal: method(signal, pool.spec.sfreq, usable_bands(settings.bands, pool.spec)),
         embeddings=_concept_embeddings(run, pool) if unseen or "embeddings" in used else None,
         low_level=_low_level(run, pool) if "low_level" in used else None,
         **_arm_scores(run, subject) if "arms" in used else {},
@@ -117,7 +120,7 @@ def _concept_embeddings(run: RunFolder, trials: Trials) -> np.ndarray | None:
 def _low_level(run: RunFolder, trials: Trials) -> np.ndarray | None:
     """Every trial's image in a few pixels; None where an image is missing."""
     try:
-        small = np.stack([run.dataset[1].picture(name, size=SIDE) for name in run.stimuli])
+        small = np.stack([run.images.picture(name, size=SIDE) for name in run.stimuli])
     except NeuroCanvasError:
         return None
     return np.asarray(small.reshape(len(small), -1)[np.searchsorted(run.stimuli, trials.column("image"))] / 255)

@@ -371,7 +371,7 @@ def explain(run: RunFolder) -> tuple[list[Path], dict[str, Scores]]:
             targets = run.targets()[of_test]
             if len(of_test) < 2 or decoder.space_.shape != targets.shape[1:]:
                 continue
-            concepts = np.array([run.dataset[1].concepts[run.stimuli[row]] for row in of_test])
+            concepts = np.array([run.images.concepts[run.stimuli[row]] for row in of_test])
             predicted = decoder.outputs(np.asarray(features))
             retrieved.append(_retrieve(decoder, decoder.network_outputs(features), targets, true, concepts))
             coordinates = decoder.basis_.transform(targets)
@@ -572,7 +572,7 @@ def _read_images(run: RunFolder) -> ImagePairs:
         run.warn("evaluate", f"{n_left_out} of {n_trials} trials lack images of some arm and are left out")
     files = entries.set_index(["arm", *trial_names])["file"].to_dict()
     pairs = list(zip(first["subject"], first["trial"], strict=True))
-    gallery, names = sorted(set(first["stimulus"])), run.dataset[1].names
+    gallery, names = sorted(set(first["stimulus"])), run.images.names
     trials = {name: np.array(first[name].tolist()) for name in (*trial_names, "stimulus", "concept")}
     sidecars = {subject: artifacts.read_sidecar(run.path("predictions", subject)) for subject in dict(pairs)}
     tested = {

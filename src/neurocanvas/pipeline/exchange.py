@@ -293,7 +293,7 @@ def _take(run: RunFolder, files: Mapping[str, Path], staged: Path) -> list[Path]
     if file := files.get("caption.txt"):
         waiting, key, sidecar = begin(run.folder / "targets" / "caption.txt", file)
         write_captions(waiting, read_captions(file, run.stimuli, "choose its data set"))
-        hashes = {name: run.dataset[1].file_hash(name) for name in run.stimuli}
+        hashes = {name: run.images.file_hash(name) for name in run.stimuli}
         artifacts.write_sidecar(waiting, key, {**sidecar, "images": hashes})
     if file := files.get("clip_embeddings.pth"):  # in half precision, as `embed` writes them
         waiting, key, sidecar = begin(run.path("embeddings", "clip-text"), file, run.stimuli)

@@ -89,7 +89,7 @@ def generate(run: RunFolder) -> list[Path]:
     size, seen = read_pictures([folder / merged[0]["file"]]).shape[1], {}
     for stimulus in sorted({entry["stimulus"] for entry in merged}):
         image = folder / "seen" / f"{stimulus}.png"
-        write_picture(image, run.dataset[1].picture(stimulus, size=size))
+        write_picture(image, run.images.picture(stimulus, size=size))
         seen[image.name] = {"sha256": artifacts.sha256(image), "size": image.stat().st_size}
     artifacts.write_json(folder / "seen" / "seen.json", {"pictures": seen})  # for `verify`
     artifacts.write_text(path, "".join(json.dumps(entry) + "\n" for entry in merged))
@@ -130,7 +130,7 @@ def plan(run: RunFolder, subject: str, arm: str, recipe: dict[str, Any]) -> list
     settings, recipe = run.settings.generate, {**recipe, "arm": arm}
     embedded = artifacts.read_sidecar(run.path("embeddings", space_of(run, arm)))["fingerprint"]
     if ARMS[arm].of_images:
-        concepts = np.array([run.dataset[1].concepts[name] for name in run.stimuli])
+        concepts = np.array([run.images.concepts[name] for name in run.stimuli])
         return [
             {
                 "arm": arm, "trial": int(index), "stimulus": run.stimuli[index], "concept": str(concepts[index]),
@@ -149,7 +149,7 @@ def plan(run: RunFolder, subject: str, arm: str, recipe: dict[str, Any]) -> list
     images, concepts = tested.column("image"), tested.column("concept")
     inputs: list[Any] = [embedded, sidecar["fingerprint"]]
     if ARMS[arm].start is not None:
-        inputs.append(run.dataset[1].fingerprint())
+        inputs.append(run.images.fingerprint())
     if ARMS[arm].best_of:
         inputs.append(source_hash(run.settings.family))
     entries = []
@@ -194,7 +194,7 @@ def draw(run: RunFolder, shard: list[dict[str, Any]], *, recipe: dict[str, Any])
         from PIL import Image
 
         init = np.stack([
-            run.dataset[1].picture(start, size=generator.size) if isinstance(start, str)
+            run.images.picture(start, size=generator.size) if isinstance(start, str)
             else np.asarray(Image.fromarray(start).resize((generator.size,) * 2, Image.Resampling.BICUBIC))
             for start in arm.start(inputs)
         ])  # fmt: skip
@@ -236,7 +236,7 @@ def arm_inputs(run: RunFolder, subject: str, arm: str, trials: Sequence[int]) ->
     decoders = process_cache(STAGE, "decoders", (run, subject), lambda: decoders_of(run, subject))
     sidecar = artifacts.read_sidecar(run.path("predictions", subject))
     tested, folds = run.subjects[subject][np.array(sidecar["trials"])], np.array(sidecar["folds"])
-    rows, images = np.searchsorted(sidecar["trials"], trials), run.dataset[1]
+    rows, images = np.searchsorted(sidecar["trials"], trials), run.images
     targets, embeddings, scale = run.targets(), run.targets(space_of(run, arm)), run.settings.generate.scale
     trained = np.zeros((len(rows), len(targets)), bool)
     for mask, fold in zip(trained, folds[rows]):
@@ -272,10 +272,13 @@ def embed_texts(run: RunFolder, texts: Sequence[str]) -> np.ndarray:
 
 def sketch(run: RunFolder, subject: str) -> np.ndarray:
     """Predict a small image for every test trial, by ridge regression on the training trials of its fold."""
-    path, images = run.folder / "predictions" / f"s{subject}_sketch.npy", run.dataset[1]
+    path, images = run.folder / "predictions" / f"s{subject}_sketch.npy", run.images
     sidecar = artifacts.read_sidecar(run.path("predictions", subject))
     space = TargetSpace("pixels", (SIDE * SIDE, 3), f"{SIDE}px")
-    decoder = Decoder("ridge", str(space), n_components=COMPONENTS, device=run.settings.execution.device)
+    decoder = Decoder(
+        "ridge", str(space), n_components=COMPONENTS, device=run.settings.execution.device,
+        bands=run.settings.features.bands or None,
+    )  # fmt: skip
     features_key = made_from(run, subject, decoder)[1]
     inputs = artifacts.fingerprint("sketch", sidecar["fingerprint"], features_key, images.fingerprint(), run.stimuli)
     if artifacts.is_cached(path, inputs):
@@ -338,7 +341,7 @@ def _write_pages(run: RunFolder, entries: list[dict[str, Any]]) -> list[Path]:
     rows = []
     for entry in entries:
         stimulus, image = entry["stimulus"], read_pictures([folder / entry["file"]])[0]
-        row = {"original": run.dataset[1].picture(stimulus, size=len(image)), "from caption": image}
+        row = {"original": run.images.picture(stimulus, size=len(image)), "from caption": image}
         if stimulus in from_eeg:
             row["from EEG"] = read_pictures([from_eeg[stimulus]])[0]
         rows.append((captions[stimulus], row))

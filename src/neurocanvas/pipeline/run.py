@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,12 +15,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.config import RunSettings
+from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.eeg_imagenet import granularity_rows
 from neurocanvas.data.images import open_picture
-from neurocanvas.data.splits import PROTOCOLS, Split, check_sessions, make_split, testable_subjects
+from neurocanvas.data.splits import (
+    CHOICES,
+    PROTOCOLS,
+    Split,
+    check_sessions,
+    choose_protocol,
+    make_split,
+    testable_subjects,
+)
 from neurocanvas.data.trials import Trials, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_option, csv_text
+from neurocanvas.findings import finding
 from neurocanvas.parallel import IN_PROCESS, NEEDS, Engine, Needs, Result, Unit
 
 if TYPE_CHECKING:
@@ -80,17 +89,36 @@ class RunFolder:
         self.log(stage, warning=text)
         sys.stderr.write(f"neurocanvas: {text}\n")
 
+    @property
+    def uses_others(self) -> bool:
+        """Whether trials of other subjects train."""
+        protocol = self.settings.split.protocol
+        return protocol != "auto" and PROTOCOLS[protocol].uses_others
+
+    def settle_protocol(self) -> None:
+        """Replace the protocol "auto" by that of the run folder, or by what the data allow."""
+        path, protocol, reason = self.folder / "run.toml", "auto", ""
+        if self.settings.split.protocol == "auto":
+            if path.is_file():
+                protocol = load_settings(path).split.protocol
+            if protocol == "auto":
+                protocol, reason = choose_protocol(self.dataset, self.settings.split)
+            if reason:
+                self.warn("split", f"split.protocol is {protocol}; not {CHOICES[0]}: {reason}")
+            split = self.settings.split.model_copy(update={"protocol": protocol})
+            object.__setattr__(self, "settings", self.settings.model_copy(update={"split": split}))
+
     @cached_property
-    def dataset(self) -> tuple[Trials, Images]:
-        """Trials and stimulus images of the data set; simulated data are in the run folder."""
+    def dataset(self) -> Trials:
+        """Trials of the data set, of all subjects that are open; simulated data are in the run folder."""
         from neurocanvas.data import open_trials
+        from neurocanvas.data.montage import BANDS
+        from neurocanvas.features.differential_entropy import usable_bands
 
         if self.trials is not None:
-            if self.trials.images is None:
-                raise NeuroCanvasError("trials: they have no images; pass images= to the function that makes them.")
-            return self.trials, self.trials.images
+            return self.trials
         data = self.settings.data
-        if PROTOCOLS[self.settings.split.protocol].uses_others:
+        if self.uses_others:
             data = data.model_copy(update={"subjects": ()})
         if self.settings.simulate is not None:
             data = data.model_copy(update={"root": str(self.folder / "data")})
@@ -99,29 +127,41 @@ class RunFolder:
             raise NeuroCanvasError(
                 f"{data.root}: no trials of subjects {data.subjects or 'all'}, granularity {data.granularity}."
             )
-        if trials.images is None:
-            raise NeuroCanvasError(f"data set {data.name}: it has no images; a run needs them.")
-        return trials, trials.images
+        bands = self.settings.features.bands or BANDS
+        lost = [f"{name} ({low:g}-{high:g} Hz)" for name, (low, high) in bands.items()
+                if name not in usable_bands(bands, trials.spec)]  # fmt: skip
+        found = (finding("bands-left-out", names=", ".join(lost)),) if lost else ()
+        return replace(trials, findings=(*trials.findings, *found))
+
+    @property
+    def images(self) -> Images:
+        """The stimulus images of the data set."""
+        if self.dataset.images is None:
+            raise NeuroCanvasError(
+                "trials: they have no images, which captions, embeddings and generation need; set "
+                "data.recording.pictures, or pass images= to the function that makes the trials."
+            )
+        return self.dataset.images
 
     @cached_property
     def opened(self) -> dict[str, Trials]:
         """Trials of every open subject: test subjects, and subjects of the training sets."""
-        subjects = self.dataset[0].column("subject")
-        return {subject: self.dataset[0][subjects == subject] for subject in unique_names(subjects)}
+        subjects = self.dataset.column("subject")
+        return {subject: self.dataset[subjects == subject] for subject in unique_names(subjects)}
 
     @cached_property
     def subjects(self) -> dict[str, Trials]:
         """Trials of every test subject; by default all that the protocol can test."""
         selected = [check_option("subject", subject, self.opened) for subject in self.settings.data.subjects]
-        tested = selected or testable_subjects(self.dataset[0], self.settings.split.protocol)
+        tested = selected or testable_subjects(self.dataset, self.settings.split.protocol)
         return {subject: trials for subject, trials in self.opened.items() if subject in tested}
 
     def pool(self, subject: str) -> Trials:
         """Trials that a subject's split divides."""
-        protocol, trials = self.settings.split.protocol, self.dataset[0]
+        protocol, trials = self.settings.split.protocol, self.dataset
         if protocol == "leave-session-out":
             check_sessions(trials, np.flatnonzero(trials.column("subject") == subject), protocol)
-        return trials if PROTOCOLS[protocol].uses_others else self.subjects[subject]
+        return trials if self.uses_others else self.subjects[subject]
 
     def split(self, subject: str, within: str = "", granularity: str = "") -> Split:
         """A subject's split of all trials or those of a granularity, made once and stored; `within` is
@@ -136,7 +176,7 @@ class RunFolder:
     @cached_property
     def stimuli(self) -> list[str]:
         """Stimuli of all trials in alphabetical order, which is that of captions and embeddings."""
-        return [str(name) for name in np.unique(self.dataset[0].column("image"))]
+        return [str(name) for name in np.unique(self.dataset.column("image"))]
 
     def path(self, kind: Artifact, of: str, fold: int = 0, encoder: str = "", repetition: int = 0) -> Path:
         """Path of a subject's features, decoder of a fold or predictions, or of the embeddings of a target space."""

@@ -66,16 +66,16 @@ def features(run: RunFolder, *, keep_imported: bool = False) -> list[Path]:
 
 def _extract(run: RunFolder, subject: str, *, keep_imported: bool) -> Path:
     """Compute one subject's features, unless they are there."""
-    from neurocanvas.data.montage import BANDS
-    from neurocanvas.features.differential_entropy import UNITS, extract
+    from neurocanvas.features.differential_entropy import UNITS, extract, usable_bands
 
     trials, settings, path = run.opened[subject], run.settings.features, run.path("features", subject)
     inputs = artifacts.fingerprint("features", trials.fingerprint(), settings)
     imported = keep_imported and path.is_file() and artifacts.read_sidecar(path).get("imported")
+    bands = usable_bands(settings.bands, trials.spec)
     if not (imported or artifacts.is_cached(path, inputs)):
         [values] = artifacts.cached("features", [inputs], lambda _: [extract(trials, settings)])
         sidecar = {
-            "method": settings.method, "ch_names": list(trials.spec.ch_names), "bands": list(BANDS),
+            "method": settings.method, "ch_names": list(trials.spec.ch_names), "bands": list(bands), "edges": bands,
             "window": [settings.tmin, settings.tmax], "unit": UNITS[settings.method],
         }  # fmt: skip
         artifacts.write_array(path, values, inputs, sidecar)
@@ -95,7 +95,7 @@ def write_trials(run: RunFolder, subject: str) -> None:
 def caption(run: RunFolder) -> list[Path]:
     """Caption every image: by a captioner, by its concept's name, or from a file."""
     settings, ids = run.settings.caption, run.stimuli
-    path, images = run.folder / "targets" / "caption.txt", run.dataset[1]
+    path, images = run.folder / "targets" / "caption.txt", run.images
     captions: dict[str, str] | None = None
     if settings.source == "class-names":
         captions = {name: prompt(images.names[images.concepts[name]]) for name in ids}
@@ -122,7 +122,7 @@ def caption(run: RunFolder) -> list[Path]:
 
 def embed(run: RunFolder) -> list[Path]:
     """Encode every caption for the generator, and captions or images in the target space of the encoder."""
-    images, file = run.dataset[1], run.folder / "targets" / "caption.txt"
+    images, file = run.images, run.folder / "targets" / "caption.txt"
     captions, weights = read_captions(file, run.stimuli, "run `neurocanvas caption`"), source_hash(run.settings.family)
     paths: list[Path] = []
     for target in dict.fromkeys(("clip-text", run.settings.embed.target)):
@@ -160,7 +160,7 @@ def _apply_to_batch(run: RunFolder, unit: tuple[str, Sequence[Any]]) -> Sequence
     else:
         network = process_cache("embed", "encoder", name, lambda: resolve_name(TARGETS[kind].load)(family))
     if kind == "caption" or TARGETS[kind].of == "image":
-        items = [run.dataset[1].picture(item) for item in items]
+        items = [run.images.picture(item) for item in items]
     results: Sequence[str] | np.ndarray = network(items)
     return results
 
@@ -218,7 +218,7 @@ def make_decoder(run: RunFolder, encoder: str, repetition: int = 0) -> Decoder:
     return Decoder(
         encoder, f"{run.settings.embed.target}@{run.settings.family}", window=(of_features.tmin, of_features.tmax),
         features=of_features.method, n_components=settings.components, device=where.device, precision=where.precision,
-        recipe=recipe, seed=settings.seed + repetition,
+        recipe=recipe, seed=settings.seed + repetition, bands=of_features.bands or None,
         **{name: getattr(settings, name) for name in same},
         **{f"encoder__{name}": value for name, value in parameters.items()},
     )  # fmt: skip

@@ -73,6 +73,11 @@ SENTENCES: dict[str, str] = {
     "generalisation to new ones.",
     "order-repeats": "Concepts were presented in nearly the same order in training and test recordings. Drift that "
     "follows the time since the start of a recording can be decoded across recordings.",
+    "events": "{events} events of the recordings gave {trials} trials{drops}.",
+    "channels-left-out": "Channels that are not used: {names}.",
+    "bad-channels": "Bad channels, which are not used or interpolated: {names}.",
+    "bands-left-out": "Bands that these recordings cannot hold are left out: {names}.",
+    "same-signals": "{trials} trials hold only {signals} different signals: copies, or windows of one trial.",
     "untrained-concepts": "{n} test trials are excluded: their concepts are not in the training set.",
     "pretrained-unknown": "Training started from the weights of a file, which does not list its training and "
     "validation trials. If test trials were among them, the scores are too high.",
@@ -283,6 +288,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ask": lambda numbers: "ask the authors of the images" if numbers["elsewhere"]
     else "add the training trials (rows with split = train)",
     "what": lambda numbers: "concepts" if numbers["metric"] == "accuracy" else "images",
+    "drops": lambda numbers: f"; {numbers['dropped']}" if numbers.get("dropped") else "",
     "lacks": lambda numbers: SCOPE[numbers["column"]][0],
     "carries": lambda numbers: SCOPE[numbers["column"]][1],
     "others": lambda numbers: f"; the {numbers['alone']} rule does not" if numbers["alone"] else "",
