@@ -50,7 +50,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "pairs-missing": ("warning", "path"),
     "rows-differ": ("warning", "source rows scored"),
     "unseen-answers": ("info", "n"),
-    "one-answer": ("warning", "name n"),
+    "one-answer": ("warning", "name n model"),
     "identical-images": ("warning", "arm n of"),
     "rows-of-trials": ("info", "rows trials"),
     "pooled-training": ("info", ""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,10 @@ ALIASES = {"y_true": "true", "y_pred": "predicted"}  # as scikit-learn names the
 # Columns of a table of predictions that are read; a finding names the others.
 READ = (
     *NEEDED, "split", "subject", "session", "run", "block", "order", "trial", "signal", "stimulus", "picture", "sha256",
-    "group", "transductive",
+    "group", "transductive", "model",
 )  # fmt: skip
+# In which rows of one trial differ where several models answer.
+OF_MODEL = ("model", "predicted", "transductive")
 PURPOSE = "predictions: one row per trial with the columns true and predicted (or y_true and y_pred)"
 NO_NAME = ("nan", "none", "null", "inf", "-inf", "na", "n/a")
 NOT_TRANSDUCTIVE = ("", "0", "0.0", "no", "false", "none", "nan")
@@ -207,10 +209,7 @@ def table_case(
 
     check_option("--selection", selection, SELECTIONS)
     table = _read_predictions(path)
-    if any(table[name].str.fullmatch(r"n\d{8}").any() for name in NEEDED):  # wnids and English names are alike
-        wnid_of = {name.casefold(): wnid for wnid, name in IMAGENET_CONCEPTS.items()}
-        for name in NEEDED:
-            table[name] = [wnid_of.get(text.casefold(), text) for text in table[name]]
+    table["true"], table["predicted"] = one_spelling(table["true"], table["predicted"])
     part = table["split"].str.lower() if "split" in table else pd.Series("test", index=table.index)
     for row in np.flatnonzero(~part.isin(PARTS))[:1]:
         raise NeuroCanvasError(
@@ -225,12 +224,11 @@ def table_case(
                 f"{path}: row {row + 1}: {name} is empty, which a row of {part[row]} needs; fill it in, or leave "
                 "the row out."
             )
-    test = rows["test"]
-    true, predicted = table["true"][test], table["predicted"][test]
+    true, predicted = (table[name][rows["test"]] for name in NEEDED)
     _check_names(path, table, true, predicted)
-    names = pd.Index(sorted({*table["true"], *predicted} - {""}))
-    concept, named = (names.get_indexer(table[name]) for name in NEEDED)
-    columns = {**_codes(table), "concept": concept}
+    names = pd.Index(sorted({*table["true"], *table["predicted"]} - {""}))
+    table, rows, models = _models(path, table, part, rows)
+    columns = {**_codes(table), "concept": names.get_indexer(table["true"])}
     hashes = table.get("sha256")
     if hashes is None and "picture" in table:
         first = table["picture"].drop_duplicates()
@@ -242,19 +240,23 @@ def table_case(
         columns["picture"] = pd.factorize(hashes.str.lower().replace("", None), sort=True)[0]
     blocked, recorded, same_order = _presentations(path, table, columns, rows)
     columns |= recorded
-    strata = columns.get("subject", np.zeros(len(table), np.int64))[test]
-    units = _units(columns, rows, blocked)
-    steps = [cell for cell in table.get("transductive", ()) if cell.lower() not in NOT_TRANSDUCTIVE]
-    steps = ["the table says so" if cell.lower() in ("1", "yes", "true") else cell for cell in steps]
-    used = tuple(dict.fromkeys([*transductive, *steps]))
-    answers = Predictions("the table", test, named[test], strata, units, selection, used)
-    findings = [finding("order-repeats")] * same_order
+    strata = columns.get("subject", np.zeros(len(table), np.int64))
+    findings, answers, splits = [finding("order-repeats")] * same_order, [], {}
+    for model, (split, answered) in models.items():
+        splits[np.concatenate([*split.values()]).tobytes()] = split  # once for models with the same rows
+        steps = [cell for cell in answered.get("transductive", ()) if cell.lower() not in NOT_TRANSDUCTIVE]
+        steps = ["the table says so" if cell.lower() in ("1", "yes", "true") else cell for cell in steps]
+        named, test, units = answered["predicted"], split["test"], _units(columns, split, blocked)
+        used = tuple(dict.fromkeys([*transductive, *steps]))
+        codes = names.get_indexer(named)
+        answers.append(Predictions(model or "the table", test, codes, strata[test], units, selection, used))
+        if named.nunique() == 1 and true.nunique() > 1:
+            findings.append(finding("one-answer", name=named.iloc[0], n=len(named), model=model or None))
+    test = rows["test"]
     if (n_trials := len(np.unique(columns["trial"][test]))) < len(test):
         findings.append(finding("rows-of-trials", rows=len(test), trials=n_trials))
     if unread := [name for name in table if name not in READ]:
         findings.append(finding("columns-unread", columns=", ".join(unread)))
-    if predicted.nunique() == 1 and true.nunique() > 1:
-        findings.append(finding("one-answer", name=predicted.iloc[0], n=len(test)))
     if unseen := {*predicted} - {*true}:
         findings.append(finding("unseen-answers", n=len(unseen)))
     if "subject" in table and table["subject"].nunique() > 1:
@@ -266,7 +268,47 @@ def table_case(
             if groups.nunique() > 1:
                 raise NeuroCanvasError(f"{path}: group: concept {name!r} is in {groups.nunique()} groups; keep one.")
         group[names.get_indexer(of_concept["true"])] = pd.factorize(of_concept["group"])[0]
-    return AuditInput(path.name, columns, [rows], blocked, [answers], group, findings=tuple(findings))
+    subjects = sorted({*table.get("subject", ())})  # in the order of their codes
+    return AuditInput(
+        path.name, columns, [*splits.values()], blocked, answers, group, findings=tuple(findings), subjects=subjects
+    )
+
+
+def one_spelling(*columns: Iterable[str]) -> list[list[str]]:
+    """Columns of names; where one holds a wnid, English names of ImageNet concepts become wnids."""
+    texts = [[*column] for column in columns]
+    if not any(re.fullmatch(r"n\d{8}", text) for column in texts for text in column):
+        return texts
+    wnid_of = {name.casefold(): wnid for wnid, name in IMAGENET_CONCEPTS.items()}
+    return [[wnid_of.get(text.casefold(), text) for text in column] for column in texts]
+
+
+def _models(
+    path: Path, table: pd.DataFrame, part: pd.Series, rows: Mapping[str, np.ndarray]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, tuple[dict[str, np.ndarray], pd.DataFrame]]]:
+    """One row per trial, whose label is that of its first row; the rows of every part; parts and answers per model."""
+    import pandas as pd
+
+    model = table["model"] if "model" in table else pd.Series("", index=table.index)
+    for row in np.flatnonzero((part == "test") & (model == "") & (model != "").any())[:1]:
+        raise NeuroCanvasError(f"{path}: row {row + 1}: model is empty, which a row of test needs here; fill it in.")
+    shared = [name for name in READ if name in table and name not in OF_MODEL]
+    again = table.groupby([model.rename("of"), *shared]).cumcount().rename("again")
+    trial = table.groupby([*shared, again], sort=False).ngroup()
+    trials = table[~trial.duplicated()]
+    rows, models = {name: np.flatnonzero(part[trials.index] == name) for name in rows}, {}
+    for name in model[part == "test"].unique():
+        mine = model.isin([name, ""])
+        of_part = {part: np.intersect1d(some, trial[mine]) for part, some in rows.items()}
+        split = {part: some for part, some in of_part.items() if len(some)}
+        if rows.keys() & {*KNOWN} and not split.keys() & {*KNOWN}:
+            raise NeuroCanvasError(
+                f"{path}: model {name!r} has no training rows, but others have; add them, or leave model empty in "
+                "training rows that all models share."
+            )
+        tested = trial[mine & (part == "test")].sort_values().index
+        models[name] = (split, table.loc[tested])
+    return trials, rows, models
 
 
 def _check_names(path: Path, table: pd.DataFrame, true: pd.Series, predicted: pd.Series) -> None:
@@ -307,9 +349,7 @@ def _plain(name: str) -> str:
     return text.removesuffix(".0").lstrip("0") or "0" if text.removesuffix(".0").isdigit() else text
 
 
-def _units(
-    columns: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray], blocked: np.ndarray | None
-) -> np.ndarray:
+def _units(columns: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray], blocked: np.ndarray | None) -> np.ndarray:
     """The exchangeable unit of every test row, as `data.splits.exchangeable_units` has it for a fold."""
     test, n = rows["test"], len(columns["concept"])
     fitted = np.concatenate([rows.get(part, rows["test"][:0]) for part in KNOWN])

@@ -139,6 +139,7 @@ class AuditInput:
     transductive: Mapping[str, str] = field(default_factory=dict)  # `rules` that are so beside the results, `alone`
     other_split: Mapping[str, Any] = field(default_factory=dict)  # what was made on another split than `splits`
     controls: Mapping[str, int] = field(default_factory=dict)  # how many were computed, and are flagged
+    subjects: Sequence[str] = ()  # name of every code of the column subject
     made_elsewhere: bool = False  # only images are there, so nobody can add the training trials
 
 
@@ -267,6 +268,18 @@ def group_errors(
     return {"share": observed, "expected": float(null.mean()), "p": p, "errors": len(wrong)}
 
 
+def _of_subjects(case: AuditInput, model: Predictions) -> list[dict[str, Any]]:
+    """Accuracy of one model in every subject that has a name."""
+    codes = case.columns.get("subject", np.full(len(case.columns["concept"]), -1))[model.rows]
+    correct, rows = model.predicted == case.columns["concept"][model.rows], []
+    for code in np.unique(codes[codes >= 0]) if case.subjects else ():
+        right = correct[codes == code]
+        rows.append({
+            "subject": case.subjects[code], "n": len(right), "correct": int(right.sum()), "value": float(right.mean()),
+        })  # fmt: skip
+    return rows
+
+
 def _next_door(case: AuditInput, model: Predictions, rng: np.random.Generator) -> dict[str, float] | None:
     """Errors next door of one model's answers; None unless the design is blocked."""
     columns = case.columns
@@ -297,7 +310,8 @@ def audit_cases(source: str, cases: Sequence[AuditInput], *, rng: np.random.Gene
                 group = None if case.group is None else group_errors(
                     concept[model.rows], model.predicted, case.group, rng=rng
                 )  # fmt: skip
-                results.append({**result, "neighbours": _next_door(case, model, rng), "group": group})
+                result |= {"neighbours": _next_door(case, model, rng), "group": group}
+                results.append({**result, "subjects": _of_subjects(case, model)})
         rows = {part: [split[part] for split in case.splits if len(split.get(part, ()))] for part in PARTS}
         counts = {part: len(np.unique(np.concatenate(splits))) for part, splits in rows.items() if splits}
         tested = np.concatenate([np.empty(0, np.int64), *rows["test"]])

@@ -141,7 +141,8 @@ def _case(
         blocked[rows] |= blocked_trials(trials[rows])
         parts += [{part.replace("validation", "val"): rows for part, rows in fold.items()} for fold in folds]
     block = np.where(blocked, columns["block"], -1)
-    return AuditInput(name, {**columns, "block": block}, parts, blocked, **more)
+    subjects = unique_names(trials.column("subject"))
+    return AuditInput(name, {**columns, "block": block}, parts, blocked, subjects=subjects, **more)
 
 
 def _stale(files: Sequence[str], stage: str) -> dict[str, Any]:
@@ -270,9 +271,7 @@ def _encoded(
     )  # fmt: skip
 
 
-def _captions_repeat(
-    folder: Path, trials: Trials, splits: Sequence[Mapping[str, np.ndarray]]
-) -> list[Finding]:
+def _captions_repeat(folder: Path, trials: Trials, splits: Sequence[Mapping[str, np.ndarray]]) -> list[Finding]:
     """How many test images have word for word the caption of a training image of their fold."""
     path = folder / "targets" / "caption.txt"
     captions, images = read_captions(path) if path.is_file() else {}, trials.column("image")
@@ -298,9 +297,11 @@ def _two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, 
         alone = [row["p_holm"] < SIGNIFICANT for row in summary["forest"] if row["arm"] == arm]
         if numbers["p_subjects"] is not None:
             numbers |= {"n_subjects": len(alone), "n_above": sum(alone)}
+        subjects = [{name: row[name] for name in ("subject", "n", "value")} for row in summary["forest"]
+                    if row["arm"] == arm]  # fmt: skip
         return [{
             "model": model, "metric": "two-way", "n": summary["n_trials"], "correct": None, **numbers,
             "p_holm": numbers["p"], "floor": scores.get("shuffled"), "p_floor": scores[arm].get("p_vs_shuffled"),
             "needed": None, "needed_binomial": None, "least_p": None, "majority": None, "n_units": None,
-            "selection": selection, "transductive": [],
+            "selection": selection, "transductive": [], "subjects": subjects,
         }]  # fmt: skip

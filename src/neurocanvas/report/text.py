@@ -111,7 +111,7 @@ SENTENCES: dict[str, str] = {
     "pairs-missing": "The pairing table {path} is missing, so block and presentation order are unknown.",
     "rows-differ": "{source} has {rows} rows, but {scored} images were scored; run `neurocanvas evaluate` again.",
     "unseen-answers": "{n} of the predicted concepts do not occur in test trials.",
-    "one-answer": "All {n} predictions are {name}: a constant answer knows nothing of the trial.",
+    "one-answer": "All {n} predictions{by} are {name}: a constant answer knows nothing of the trial.",
     "identical-images": "{n} of {of} images of the arm {arm} are identical to another one of it.",
     "rows-of-trials": "{rows} test rows are {trials} trials: rows of one trial (windows, samples, seeds) are one unit.",
     "pooled-training": "All rows with split = train are assumed to be in the training set of every subject.",
@@ -289,6 +289,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     else "add the training trials (rows with split = train)",
     "what": lambda numbers: "concepts" if numbers["metric"] == "accuracy" else "images",
     "drops": lambda numbers: f"; {numbers['dropped']}" if numbers.get("dropped") else "",
+    "by": lambda numbers: f" of {numbers['model']}" if "model" in numbers else "",
     "lacks": lambda numbers: SCOPE[numbers["column"]][0],
     "carries": lambda numbers: SCOPE[numbers["column"]][1],
     "others": lambda numbers: f"; the {numbers['alone']} rule does not" if numbers["alone"] else "",
@@ -460,6 +461,7 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
         rows = [[column, *(cells[column, pair] for pair in pairs)] for column in ("trials", *SHARED)]
         title = f"{case['name']}: {DESIGNS[case['design']]}; overlap between sets"
         tables += [(title, ["in both sets", *pairs], rows)] if pairs else []
+        tables += subjects_table(case)
     notes: list[Note] = []
     for title, kind in (("Supported", "can"), ("Not supported", "cannot")):
         names: dict[str, list[str]] = {}  # every sentence once, with its cases
@@ -473,6 +475,17 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
     notes += [("Errors", errors_sentence(case, score)) for case in cases for score in case["results"]
               if score.get("neighbours") or score.get("group")]  # fmt: skip
     return tables, [*notes, *dict.fromkeys(note for case in cases for note in warned(case["findings"]))]
+
+
+def subjects_table(case: Mapping[str, Any]) -> list[Table]:
+    """The score of every model in every subject, where there are several subjects."""
+    results = [result for result in case["results"] if result.get("subjects")]
+    names = list(dict.fromkeys(row["subject"] for result in results for row in result["subjects"]))
+    cells = {(row["subject"], place): f"{short(row['value'])} ({row['n']})" for place, result in enumerate(results)
+             for row in result["subjects"]}  # fmt: skip
+    lines = [[name, *(cells.get((name, place), "–") for place in range(len(results)))] for name in names]
+    header = ["subject", *(f"{result['model']}, {result['metric']}" for result in results)]
+    return [(f"{case['name']}: every subject, with the number of trials", header, lines)] if len(names) > 1 else []
 
 
 def errors_sentence(case: Mapping[str, Any], score: Mapping[str, Any]) -> str:
