@@ -232,7 +232,7 @@ def doctor(
 
 @app.command("audit")
 def audit(
-    path: Annotated[Path, typer.Argument(help="A run folder, or a .csv or .parquet table of predictions.")],
+    path: Annotated[Path, typer.Argument(help="A run folder, a table of predictions, or a matrix (.npy, .pt, .csv).")],
     selection: Annotated[
         str, typer.Option(help="For a table: trials used for model selection: validation, final, test or unknown.")
     ] = "unknown",
@@ -242,13 +242,21 @@ def audit(
     images: Annotated[
         Path | None, typer.Option("--images", help="For a table: folder of the files that its column image names.")
     ] = None,
+    names: Annotated[Path | None, typer.Option(help="For a matrix: a file with one true name per row.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="For a matrix: a file with one name per column.")] = None,
+    leaky: Annotated[
+        Path | None, typer.Option(help="Results of the same subjects with leakage, to compare: a table or run folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check which conclusions are supported: overlap of the sets, model selection, chance, blocks."""
     from neurocanvas.pipeline.audit import audit as examine
     from neurocanvas.report.text import audited, verdict
 
-    report = examine(path, selection=selection, transductive=transductive or (), pictures=images)
+    report = examine(
+        path, selection=selection, transductive=transductive or (), pictures=images, names=names, gallery=gallery,
+        leaky=leaky,
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(report))
     else:

@@ -404,7 +404,9 @@ def _read_predictions(path: Path) -> pd.DataFrame:
         return read_columns(path, NEEDED, PURPOSE)
     check_file(path, f"a run folder, or a .csv or .parquet file of {PURPOSE}")
     if path.suffix.lower() != ".parquet":
-        raise NeuroCanvasError(f"{path}: a run folder, or a .csv or .parquet file of predictions is needed.")
+        raise NeuroCanvasError(
+            f"{path}: a run folder, or a .csv or .parquet file of predictions is needed, or a matrix (.npy, .pt, .csv)."
+        )
     parquet = require("pyarrow.parquet", f"reading {path.name}", "parquet")
     try:
         table = parquet.read_table(path).to_pandas(ignore_metadata=True, integer_object_nulls=True).astype(object)

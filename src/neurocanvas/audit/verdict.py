@@ -30,7 +30,8 @@ def conclude(facts: Mapping[str, Any]) -> dict[str, Any]:
     results = facts["results"]
     above = [result for result in results if result["p_holm"] is not None and result["p_holm"] < SIGNIFICANT]
     tested = above or [result for result in results if result["p"] is not None]
-    best: Mapping[str, Any] = max(tested, key=lambda result: result["value"], default={})
+    # a top-5, always higher than its top-1, is the best only where nothing else is
+    best: Mapping[str, Any] = max(tested, key=lambda row: (row["metric"] != "top-5", row["value"]), default={})
     overlaps = {row["column"]: row for row in facts["overlaps"] if row["pair"] == "known/test"}
     training = not {"pretrain", "train", "val"} & set(facts["trials"])
     lacks = {

@@ -32,14 +32,27 @@ MODELS = "models/*_s{}_fold*_model.safetensors"
 
 
 def audit(
-    path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None
-) -> dict[str, Any]:
-    """Audit a table of predictions, or a run folder: classifiers, the encoder, and images made elsewhere."""
+    path: Path, *, selection: str = "unknown", transductive: Sequence[str] = (), pictures: Path | None = None,
+    names: Path | None = None, gallery: Path | None = None, leaky: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Audit a table of predictions, a matrix, or a run folder: classifiers, the encoder, and images made elsewhere."""
     # Trials, splits, sidecars and hashes are read from the folder; nothing is opened, split or computed anew.
-    rng, folder = np.random.default_rng(0), path
+    rng, folder, named = np.random.default_rng(0), path, bool(names or gallery)
+    if named and (leaky is not None or folder.is_dir() or folder.suffix.lower() == ".parquet"):
+        raise NeuroCanvasError("--names and --gallery: only one matrix (.npy, .pt or .csv) has them; leave them out.")
+    if leaky is not None:
+        from neurocanvas.audit.paired import compare
+
+        return compare(*(
+            audit(side, selection=selection, transductive=transductive, pictures=pictures) for side in (path, leaky)
+        ))  # fmt: skip
     if not folder.is_dir():
         from neurocanvas.audit.external import table_case
+        from neurocanvas.audit.matrix import is_matrix, matrix_case
 
+        if named or is_matrix(path):
+            case, facts = matrix_case(path, names, gallery, selection=selection, transductive=transductive)
+            return {**audit_cases(path.name, [case], rng=rng), "matrix": facts}
         case = table_case(path, selection=selection, transductive=transductive, pictures=pictures)
         return audit_cases(path.name, [case], rng=rng)
     if not (folder / "run.toml").is_file():

@@ -113,6 +113,15 @@ SENTENCES: dict[str, str] = {
     "unseen-answers": "{n} of the predicted concepts do not occur in test trials.",
     "one-answer": "All {n} predictions{by} are {name}: a constant answer knows nothing of the trial.",
     "identical-images": "{n} of {of} images of the arm {arm} are identical to another one of it.",
+    "matrix-alone": "A matrix says nothing of order, images and training: its answers as a table of predictions do.",
+    "rows-are-columns": "No gallery is named: the item of row i is taken to be column i.",
+    "no-one-to-one": "{rows} rows have {names} names: two rows of one name cannot both be right one to one.",
+    "constant-rows": "{n} of {of} rows have one score for all columns, which is no answer: they score chance.",
+    "inflated": "Scores are inflated: {metric} of {model} is {margin:+.3f} higher in the leaky results, and higher in "
+    "{share:%} of {n} subjects (Wilcoxon p {p:.2g} after correction).",
+    "not-inflated": "Inflation is not shown: {metric} of {model} differs by {margin:+.3f}, and is higher in {share:%} "
+    "of {n} subjects (Wilcoxon p {p:.2g} after correction).",
+    "few-pairs": "With {n} subjects, p of Wilcoxon's test cannot be below {least:.2g}.",
     "rows-of-trials": "{rows} test rows are {trials} trials: rows of one trial (windows, samples, seeds) are one unit.",
     "pooled-training": "All rows with split = train are assumed to be in the training set of every subject.",
     "pictures-by-name": "Images were compared by name, not by the bytes of their files, which `neurocanvas caption` "
@@ -447,6 +456,7 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
     header = ["tested", "model", "score", "value", "95 %", "chance", "p", "significant from", "largest class",
               "selected on"]  # fmt: skip
     tables: list[Table] = [(f"Audit of {audit['source']}", header, lines)] if lines else []
+    tables += matrix_tables(audit)
     for case in cases[:FEW_CASES]:
         compared = {row["pair"] for row in case["overlaps"]} - {"known/test"}
         pairs = [pair for pair in PAIRS if pair in compared]
@@ -463,6 +473,10 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
         tables += [(title, ["in both sets", *pairs], rows)] if pairs else []
         tables += subjects_table(case)
     notes: list[Note] = []
+    if "paired" in audit:
+        tables += paired_tables(audit)
+        notes = ["Ratios are leaky / clean; chance is not subtracted.", *warned(audit["findings"])]
+        notes.append((f"{audit['leaky']['source']} (leaky)", verdict(audit["leaky"])))
     for title, kind in (("Supported", "can"), ("Not supported", "cannot")):
         names: dict[str, list[str]] = {}  # every sentence once, with its cases
         for case in cases:
@@ -477,6 +491,42 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
     return tables, [*notes, *dict.fromkeys(note for case in cases for note in warned(case["findings"]))]
 
 
+# Rule of a matrix -> its name in the table.
+RULES = {
+    "greedy": "greedy (largest score of the row)",
+    "csls": "CSLS (less the columns' nearest scores), transductive",
+    "hungarian": "one to one (Hungarian), transductive",
+}
+
+
+def matrix_tables(audit: Mapping[str, Any]) -> list[Table]:
+    """Retrieval of a matrix by every rule, above chance in the last row."""
+    if not (facts := audit.get("matrix")):
+        return []
+    lines = [[RULES[rule], *(short(row.get(key)) for key in ("top1", "top5"))] for rule, row in facts["rules"].items()]
+    lines.append(["chance", *(short(facts.get(key)) for key in ("chance1", "chance5"))])
+    if "concepts" in facts:
+        lines += [[f"concept, {key}", short(value), "–"] for key, value in facts["concepts"].items()]
+    title = f"Retrieval: {facts['n']} rows ({facts['n_units']} names), gallery of {facts['gallery']}"
+    return [(title, ["rule", "top-1", "top-5"], lines)]
+
+
+def paired_tables(audit: Mapping[str, Any]) -> list[Table]:
+    """Clean and leaky scores of the same subjects, per model and per subject."""
+    lines, single, keys = [], [], ("clean", "leaky", "margin", "ratio")
+    for row in audit["paired"]:
+        model = " ".join(filter(None, [row["part"], row["model"]]))
+        least = "" if row["least_p"] is None else f" (smallest {p_value(row['least_p'])})"
+        numbers = [percent(row["share"]), p_value(row["p"]) + least, p_value(row["p_holm"]), short(row["r"])]
+        lines.append([model, row["metric"], str(row["n"]), *(short(row[key]) for key in keys), *numbers])
+        single += [
+            [model, row["metric"], one["subject"], *(short(one[key]) for key in keys)] for one in row["subjects"]
+        ]
+    title = f"{audit['source']} (clean) and {audit['leaky']['source']} (leaky)"
+    header = ["model", "score", "subjects", *keys, "inflated", "Wilcoxon p", "Holm", "r"]
+    return [(title, header, lines), (f"{title}: every subject", ["model", "score", "subject", *keys], single)]
+
+
 def subjects_table(case: Mapping[str, Any]) -> list[Table]:
     """The score of every model in every subject, where there are several subjects."""
     results = [result for result in case["results"] if result.get("subjects")]
@@ -485,7 +535,7 @@ def subjects_table(case: Mapping[str, Any]) -> list[Table]:
              for row in result["subjects"]}  # fmt: skip
     lines = [[name, *(cells.get((name, place), "–") for place in range(len(results)))] for name in names]
     header = ["subject", *(f"{result['model']}, {result['metric']}" for result in results)]
-    return [(f"{case['name']}: every subject, with the number of trials", header, lines)] if len(names) > 1 else []
+    return [(f"{case['name']}: every subject (trials)", header, lines)] if len(names) > 1 else []
 
 
 def errors_sentence(case: Mapping[str, Any], score: Mapping[str, Any]) -> str:
