@@ -43,7 +43,10 @@ def is_matrix(path: Path) -> bool:
 def _cells(path: Path) -> list[list[str]]:
     """The cells of a CSV file, without empty lines."""
     text = read_text(path, PURPOSE).removeprefix("\ufeff").replace("\0", "?")
-    rows = [[read_csv_cell(cell.strip()) for cell in row] for row in csv.reader(io.StringIO(text, newline=""))]
+    try:
+        rows = [[read_csv_cell(cell.strip()) for cell in row] for row in csv.reader(io.StringIO(text, newline=""))]
+    except csv.Error as error:
+        raise NeuroCanvasError(f"{path}: not CSV ({error}); separate cells by commas.") from error
     return [row for row in rows if any(row)]
 
 
@@ -121,14 +124,15 @@ def _true_columns(
             f"{option}: a file with one name per {kind} of {path} is needed; only a square matrix ({shape[0]} x "
             f"{shape[1]} came) whose columns have no names needs none."
         )
-    for name in [name for number, name in enumerate(gallery) if name in gallery[:number]][:1]:
+    place = {name: number for number, name in enumerate(gallery)}
+    for name in [columns[number] for number, name in enumerate(gallery) if place[name] != number][:1]:
         raise NeuroCanvasError(f"{sources[1]}: {name!r} is in the gallery twice; give every column its own name.")
-    for number in [number for number, name in enumerate(alike) if name not in gallery][:1]:
+    for number in [number for number, name in enumerate(alike) if name not in place][:1]:
         raise NeuroCanvasError(
             f"{sources[0]}: row {number + 1}: allowed are the {len(gallery)} names of {sources[1]}, such as "
             f"{columns[0]!r}; got {rows[number]!r}; spell it as there, or leave the row out."
         )
-    true = np.array([gallery.index(name) for name in alike])
+    true = np.array([place[name] for name in alike])
     return true, true
 
 

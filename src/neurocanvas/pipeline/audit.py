@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +21,14 @@ from neurocanvas.data.eeg_imagenet import fine_groups
 from neurocanvas.data.splits import Split, blocked_trials, groups
 from neurocanvas.data.trials import COLUMNS, Trials, ranks, unique_names, without_signal
 from neurocanvas.errors import NeuroCanvasError, check_name
-from neurocanvas.evaluation.statistics import SIGNIFICANT
-from neurocanvas.findings import Finding, finding, read_findings
+from neurocanvas.evaluation.statistics import SIGNIFICANT, holm, signed_rank
+from neurocanvas.findings import Finding, finding, listed, read_findings
 from neurocanvas.pipeline.classify import COLUMNS as CELL_COLUMNS
 from neurocanvas.pipeline.classify import UNSELECTED
 from neurocanvas.targets.captions import read_captions
+
+# With fewer subjects than this the smallest reachable p of a paired test is shown.
+FEW_SUBJECTS = 6
 
 # A subject's decoders.
 MODELS = "models/*_s{}_fold*_model.safetensors"
@@ -41,8 +44,6 @@ def audit(
     if named and (leaky is not None or folder.is_dir() or folder.suffix.lower() == ".parquet"):
         raise NeuroCanvasError("--names and --gallery: only one matrix (.npy, .pt or .csv) has them; leave them out.")
     if leaky is not None:
-        from neurocanvas.audit.paired import compare
-
         return compare(*(
             audit(side, selection=selection, transductive=transductive, pictures=pictures) for side in (path, leaky)
         ))  # fmt: skip
@@ -93,6 +94,66 @@ def audit(
             replace(case, controls=asked) if case.name.startswith(f"{rows['protocol']},") else case for case in cases
         ]
     return audit_cases(folder.name, cases, rng=rng)
+
+
+def compare(clean: Mapping[str, Any], leaky: Mapping[str, Any]) -> dict[str, Any]:
+    """Per model and metric the margin, the ratio and the test over subjects; Holm over all of them."""
+    rng, scores = np.random.default_rng(0), [_scores(report) for report in (clean, leaky)]
+    rows, tests, findings = list[dict[str, Any]](), list[float](), []
+    sources = (clean["source"], leaky["source"])
+    _check_same("models", sources, *({" ".join(filter(None, key)) for key in side} for side in scores))
+    for key, of_clean in scores[0].items():
+        of_leaky = scores[1][key]
+        _check_same("subjects", sources, of_clean, of_leaky)
+        pairs = np.array([[of_clean[name], of_leaky[name]] for name in of_clean])
+        (p, r), n = signed_rank(pairs[:, 1] - pairs[:, 0], rng), len(pairs)
+        tests.append(p)
+        rows.append({
+            "part": key[0], "model": key[1], "metric": key[2], "n": n, **_difference(*pairs.mean(axis=0).tolist()),
+            "share": float(np.mean(pairs[:, 1] > pairs[:, 0])), "p": p, "r": r,
+            "least_p": 2.0**-n if n < FEW_SUBJECTS else None,
+            "subjects": [{"subject": name, **_difference(*pairs[row].tolist())} for row, name in enumerate(of_clean)],
+        })  # fmt: skip
+    for row, p in zip(rows, holm(tests), strict=True):
+        row["p_holm"] = p
+        numbers = {name: row[name] for name in ("model", "metric", "margin", "share", "n")}
+        findings.append(finding("inflated" if p < SIGNIFICANT else "not-inflated", p=p, **numbers))
+        if row["least_p"] is not None:
+            findings.append(finding("few-pairs", n=row["n"], least=row["least_p"]))
+    return {**clean, "leaky": dict(leaky), "paired": rows, "findings": listed(findings)}
+
+
+def _difference(clean: float, leaky: float) -> dict[str, float | None]:
+    return {"clean": clean, "leaky": leaky, "margin": leaky - clean, "ratio": leaky / clean if clean else None}
+
+
+def _check_same(kind: str, sources: Sequence[str], clean: Collection[str], leaky: Collection[str]) -> None:
+    """Raise where one side has names that the other lacks."""
+    for source, have, other in zip(sources, (clean, leaky), (leaky, clean), strict=True):
+        if missing := [name for name in other if name not in have]:
+            raise NeuroCanvasError(
+                f"{source}: the {kind} {', '.join(sorted(missing))} are missing, which the other side has; both need "
+                f"the same {kind}."
+            )
+
+
+def _scores(report: Mapping[str, Any]) -> dict[tuple[str, ...], dict[str, float]]:
+    """Part of the concepts, model and metric -> subject -> score."""
+    scores: dict[tuple[str, ...], dict[str, float]] = {}
+    for case in report["cases"]:
+        part = "" if case["name"] == report["source"] else case["name"].partition(", ")[2]
+        for result in [result for result in case["results"] if result.get("subjects")]:
+            key = (part, result["model"], result["metric"])
+            if key in scores:
+                raise NeuroCanvasError(
+                    f"{report['source']}: several protocols have scores of {result['model']}; name a folder with one."
+                )
+            scores[key] = {row["subject"]: row["value"] for row in result["subjects"]}
+    if not scores:
+        raise NeuroCanvasError(
+            f"{report['source']}: no score of a subject; a table needs the column subject, a run folder scores."
+        )
+    return scores
 
 
 @contextmanager
