@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from neurocanvas.audit.matrix import matrix_case, one_to_one
+from neurocanvas.config import load_settings
 from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.evaluation.statistics import signed_rank
 from neurocanvas.pipeline.audit import audit
+from neurocanvas.pipeline.run import RunFolder
 from neurocanvas.report.text import audited, verdict
+from neurocanvas.workflow import run_stage
 
 # Row 0 is right, row 1 ties its item with another, row 2 takes that of row 0, row 3 does not say.
 BY_HAND = np.array([[9.0, 1, 2, 3, 4, 5], [0, 7, 7, 1, 2, 3], [8, 1, 6, 2, 3, 4], [5, 5, 5, 5, 5, 5]])
@@ -95,6 +98,7 @@ def test_every_format_says_the_same_and_wnids_are_names(tmp_path):
     path, options = save(tmp_path, BY_HAND[:, :4], names=["cat", "cat", "dog", "dog"])
     facts = audit(path, names=options["names"])["matrix"]  # square: the names are concepts
     assert facts["concepts"] == {"accuracy": pytest.approx((1 + 0.5 + 0 + 0.5) / 4), "chance": 0.5}
+    assert facts["n_units"] == 2 and facts["rules"]["hungarian"]["top1"] is not None, "every row has its own column"
 
 
 FAULTS = {
@@ -179,7 +183,7 @@ def test_training_rows_of_a_model_are_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("differences", "p", "r"),
     [([1, 2, 3, 4, 5, 6], 1 / 64, 1), ([1, 2, -3], 5 / 8, 0), ([1, 1, -2], 5 / 8, 0), ([1, 1, 2, 0], 1 / 8, 1),
-     ([0, 0], 1, 0), ([-1, -2], 1, -1), ([0.3 - 0.2, 0.5 - 0.4], 1 / 4, 1)],
+     ([0, 0], 1, 0), ([-1, -2], 1, -1), ([0.3 - 0.2, 0.7 - 0.8], 3 / 4, 0), ([1] * 14, 2 / 8193, 1)],
 )  # fmt: skip
 def test_the_signed_rank_test_is_exact_also_with_ties(differences, p, r):
     assert signed_rank(np.array(differences, dtype=float), np.random.default_rng(0)) == pytest.approx((p, r))
@@ -203,6 +207,22 @@ def test_inflation_is_measured_within_subjects(tmp_path, call):
     report = audit(low, leaky=high)
     assert report["paired"][0]["p"] == 1 / 64 and report["paired"][0]["least_p"] is None
     assert any("accuracy of a is +0.750 higher" in str(note) for note in audited(report)[1])
+
+
+def test_run_folders_are_compared_by_subject(tmp_path):
+    sections = {
+        "split": {"protocol": "by-stimulus"},
+        "classify": {"models": ["svm"]},
+        "benchmark": {"permutations": 19},
+    }
+    for name, explained in (("clean", 0.05), ("leaky", 0.2)):
+        made = {"subjects": 2, "concepts": 3, "explained_variance": explained}
+        run_stage(RunFolder(tmp_path / name, load_settings(None, simulate=made, **sections)), "classify")
+    report = audit(tmp_path / "clean", leaky=tmp_path / "leaky")
+    [row] = report["paired"]
+    assert (row["part"], row["model"], row["metric"], row["n"]) == ("all", "svm", "accuracy", 2) and row["margin"] > 0
+    accuracy = np.mean([one["clean"] for one in row["subjects"]])
+    assert accuracy == pytest.approx(report["cases"][0]["results"][0]["value"]) == row["clean"]
 
 
 def test_clean_and_leaky_need_the_same_names(tmp_path):

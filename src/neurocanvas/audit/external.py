@@ -246,9 +246,9 @@ def table_case(
         splits[np.concatenate([*split.values()]).tobytes()] = split  # once for models with the same rows
         steps = [cell for cell in answered.get("transductive", ()) if cell.lower() not in NOT_TRANSDUCTIVE]
         steps = ["the table says so" if cell.lower() in ("1", "yes", "true") else cell for cell in steps]
-        named, test, units = answered["predicted"], split["test"], _units(columns, split, blocked)
+        named, test = answered["predicted"][part[answered.index] == "test"], split["test"]
         used = tuple(dict.fromkeys([*transductive, *steps]))
-        codes = names.get_indexer(named)
+        codes, units = names.get_indexer(named), _units(columns, split, blocked)
         answers.append(Predictions(model or "the table", test, codes, strata[test], units, selection, used))
         if named.nunique() == 1 and true.nunique() > 1:
             findings.append(finding("one-answer", name=named.iloc[0], n=len(named), model=model or None))
@@ -286,7 +286,7 @@ def one_spelling(*columns: Iterable[str]) -> list[list[str]]:
 def _models(
     path: Path, table: pd.DataFrame, part: pd.Series, rows: Mapping[str, np.ndarray]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, tuple[dict[str, np.ndarray], pd.DataFrame]]]:
-    """One row per trial, whose label is that of its first row; the rows of every part; parts and answers per model."""
+    """One row per trial, labelled as its first row; the rows of every part; per model its parts and its own rows."""
     import pandas as pd
 
     model = table["model"] if "model" in table else pd.Series("", index=table.index)
@@ -306,8 +306,7 @@ def _models(
                 f"{path}: model {name!r} has no training rows, but others have; add them, or leave model empty in "
                 "training rows that all models share."
             )
-        tested = trial[mine & (part == "test")].sort_values().index
-        models[name] = (split, table.loc[tested])
+        models[name] = (split, table.loc[trial[mine].sort_values().index])
     return trials, rows, models
 
 

@@ -177,18 +177,18 @@ def matrix_case(
     corrected = assignment_scores(values, "csls")
     corrected[constant] = 0.0  # hubs decide nothing for a row without a preference
     csls = {f"top{k}": float(read_true(n_way_top_k_table(corrected, size, k), true).mean()) for k in ks}
-    alone = n_units == n  # else no assignment is right in two rows of one name
-    greedy = {f"top{k}": result["value"] for k, result in zip(ks, results, strict=True)}
+    alone = len(np.unique(true)) == n  # else no assignment is right in two rows of one item
     rules = {
-        "greedy": {"transductive": False, **greedy}, "csls": {"transductive": True, **csls},
+        "greedy": {"transductive": False, **{f"top{k}": row["value"] for k, row in zip(ks, results, strict=True)}},
+        "csls": {"transductive": True, **csls},
         "hungarian": {"transductive": True, "top1": one_to_one(values, true, rng) if alone else None},
-    }  # fmt: skip
+    }
     facts = {"n": n, "gallery": size, "n_units": n_units, "rules": rules, **{f"chance{k}": k / size for k in ks}}
     if rows and not columns:
         best, alike = values == values.max(axis=1, keepdims=True), units == units[:, None]
         accuracy = float(((best & alike).sum(axis=1) / best.sum(axis=1)).mean())
         facts["concepts"] = {"accuracy": accuracy, "chance": float(alike.mean())}
     findings = [finding("matrix-alone")] + [finding("rows-are-columns")] * (not columns)
-    findings += [finding("no-one-to-one", rows=n, names=n_units)] * (not alone)
+    findings += [finding("no-one-to-one", rows=n, names=len(np.unique(true)))] * (not alone)
     findings += [finding("constant-rows", n=int(constant.sum()), of=n)] * bool(constant.any())
     return AuditInput(path.name, {}, [], None, scores=results, findings=tuple(findings)), facts

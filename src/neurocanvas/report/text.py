@@ -10,6 +10,7 @@ from typing import Any
 from neurocanvas.audit.overlap import OF_PICTURES, PAIRS, SHARED
 from neurocanvas.audit.verdict import MADE_ELSEWHERE
 from neurocanvas.config import RunSettings
+from neurocanvas.data.trials import unique_names
 from neurocanvas.evaluation.metrics import METRICS, SHARE
 from neurocanvas.evaluation.statistics import SIGNIFICANT
 from neurocanvas.findings import CODES, OF_BLOCKS, Finding, read_findings
@@ -494,13 +495,13 @@ def audited(audit: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
 # Rule of a matrix -> its name in the table.
 RULES = {
     "greedy": "greedy (largest score of the row)",
-    "csls": "CSLS (less the columns' nearest scores), transductive",
+    "csls": "column-normalised (CSLS), transductive",
     "hungarian": "one to one (Hungarian), transductive",
 }
 
 
 def matrix_tables(audit: Mapping[str, Any]) -> list[Table]:
-    """Retrieval of a matrix by every rule, above chance in the last row."""
+    """Retrieval of a matrix by every rule, and chance."""
     if not (facts := audit.get("matrix")):
         return []
     lines = [[RULES[rule], *(short(row.get(key)) for key in ("top1", "top5"))] for rule, row in facts["rules"].items()]
@@ -530,7 +531,7 @@ def paired_tables(audit: Mapping[str, Any]) -> list[Table]:
 def subjects_table(case: Mapping[str, Any]) -> list[Table]:
     """The score of every model in every subject, where there are several subjects."""
     results = [result for result in case["results"] if result.get("subjects")]
-    names = list(dict.fromkeys(row["subject"] for result in results for row in result["subjects"]))
+    names = unique_names(row["subject"] for result in results for row in result["subjects"])
     cells = {(row["subject"], place): f"{short(row['value'])} ({row['n']})" for place, result in enumerate(results)
              for row in result["subjects"]}  # fmt: skip
     lines = [[name, *(cells.get((name, place), "–") for place in range(len(results)))] for name in names]
