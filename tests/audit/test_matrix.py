@@ -54,12 +54,8 @@ def test_rows_without_preferences_score_chance_by_every_rule(tmp_path):
     assert one_to_one(twins, np.arange(40), np.random.default_rng(0)) == pytest.approx(0.5, abs=0.1)
     rules = audit(save(tmp_path, np.diag([0.0] + [1.0] * 11))[0])["matrix"]["rules"]
     assert rules["csls"]["top1"] == rules["greedy"]["top1"] == pytest.approx((11 + 1 / 12) / 12)
-
-
-def test_one_to_one_and_csls_help_against_a_hub(tmp_path):
-    values = np.eye(12)
-    values[:, 3] += 1.5  # every row's best column
-    rules = audit(save(tmp_path, values)[0])["matrix"]["rules"]
+    hub = np.eye(12) + 1.5 * (np.arange(12) == 3)  # every row's best column
+    rules = audit(save(tmp_path, hub)[0])["matrix"]["rules"]
     assert rules["greedy"]["top1"] == pytest.approx(1 / 12)
     assert rules["hungarian"]["top1"] == 1 and rules["csls"]["top1"] == 1
 
@@ -109,7 +105,10 @@ FAULTS = {
     "nan": ({"values": np.where(BY_HAND == 8, np.nan, BY_HAND)}, r"m.npy: row 3 holds NaN or infinity"),
     "one axis": ({"values": BY_HAND[0]}, r"at least 1 row and 2 columns; got float64 \(6,\)"),
     "complex": ({"values": BY_HAND * 1j}, r"got complex128 \(4, 6\)"),
-    "pickle": ({"values": np.array([[{}, {}]], dtype=object)}, r"m.npy: not one array of numbers \(.*allow_pickle"),
+    "pickle": (
+        {"values": np.array([[{}, {}]], dtype=object)},
+        r"m.npy: not one array of numbers \(it holds pickled objects",
+    ),
 }
 
 
@@ -194,9 +193,8 @@ def test_inflation_is_measured_within_subjects(tmp_path, call):
     leaky = table(tmp_path / "leaky.csv", {"a": [2, 4, 4], "b": [2, 1, 4]})
     report = audit(clean, leaky=leaky)
     first, second = report["paired"]
-    assert [first[name] for name in ("clean", "leaky", "margin", "ratio", "share")] == pytest.approx(
-        [1 / 3, 10 / 12, 1 / 2, 2.5, 1]
-    )
+    numbers = [first[name] for name in ("clean", "leaky", "margin", "ratio", "share")]
+    assert numbers == pytest.approx([1 / 3, 10 / 12, 1 / 2, 2.5, 1])
     assert (first["p"], first["p_holm"], first["r"], first["least_p"]) == (1 / 8, 1 / 4, 1, 1 / 8)
     assert (second["share"], second["p"], second["r"]) == pytest.approx((1 / 3, 1 / 2, 1 / 3))
     assert first["subjects"][2] == {"subject": "s2", "clean": 0.25, "leaky": 1, "margin": 0.75, "ratio": 4}
@@ -221,8 +219,7 @@ def test_run_folders_are_compared_by_subject(tmp_path):
     report = audit(tmp_path / "clean", leaky=tmp_path / "leaky")
     [row] = report["paired"]
     assert (row["part"], row["model"], row["metric"], row["n"]) == ("all", "svm", "accuracy", 2) and row["margin"] > 0
-    accuracy = np.mean([one["clean"] for one in row["subjects"]])
-    assert accuracy == pytest.approx(report["cases"][0]["results"][0]["value"]) == row["clean"]
+    assert row["clean"] == pytest.approx(report["cases"][0]["results"][0]["value"])
 
 
 def test_clean_and_leaky_need_the_same_names(tmp_path):

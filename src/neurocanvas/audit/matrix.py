@@ -88,6 +88,7 @@ def read_matrix(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
         numeric = values.dtype.kind in "fiub"
     except (ValueError, OSError, EOFError, SyntaxError, TokenError, AttributeError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
+        reason = "it holds pickled objects, which could run code" if "pickle" in reason else reason
         raise NeuroCanvasError(f"{path}: not one array of numbers ({reason}); it should hold {PURPOSE}.") from error
     if not numeric or values.ndim != 2 or not len(values) or values.shape[1] < 2:
         came = f"at least 1 row and 2 columns; got {values.dtype} {values.shape}"
