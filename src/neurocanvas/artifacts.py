@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -305,6 +306,16 @@ def torch_fingerprint(paths: Iterable[Path], purpose: str) -> str:
             pickled,
         ]
     return fingerprint(*parts)
+
+
+def repeated_tensors(paths: Iterable[Path]) -> tuple[int, int]:
+    """How many tensors of PyTorch files have the checksum and size of another one, and how many different ones."""
+    sums: Counter[tuple[int, int]] = Counter()
+    for path in paths:
+        with zipfile.ZipFile(path) as archive:
+            sums.update((file.CRC, file.file_size) for file in archive.infolist() if "/data/" in file.filename)
+    repeated = [count for count in sums.values() if count > 1]
+    return sum(repeated), len(repeated)
 
 
 def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasError:

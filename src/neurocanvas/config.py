@@ -483,13 +483,13 @@ def load_settings(path: Path | str | None, flags: Mapping[str, str] | None = Non
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NeuroCanvasError(f"{path}: not valid TOML ({error}).") from error
     made_by, _ = raw.pop("format", None), raw.pop("used", None)
-    in_run = path is not None and Path(path).name == "run.toml" and Path(path).with_name("log.jsonl").is_file()
-    if made_by != FORMAT and (made_by is not None or in_run):
-        root = raw.get("data", {}).get("root", "DATA") if isinstance(raw.get("data"), dict) else "DATA"
-        raise NeuroCanvasError(
-            f"{path}: a run folder of format {made_by or 1}, and this version reads format {FORMAT}; make it again in "
-            f"another folder, e.g. `neurocanvas run -d {root} -o NEW`."
-        )
+    root = raw.get("data", {}).get("root", "DATA") if isinstance(raw.get("data"), dict) else "DATA"
+    other_format = NeuroCanvasError(
+        f"{path}: a run folder of format {made_by or 1}, and this version reads format {FORMAT}; make it again in "
+        f"another folder, e.g. `neurocanvas run -d {root} -o NEW`."
+    )
+    if made_by not in (None, FORMAT):
+        raise other_format
     for source in (raw, changes):  # one switch for all that the released recipe sets
         encoder = source.get("encoder")
         if isinstance(encoder, dict) and encoder.get("recipe") == "released":
@@ -504,6 +504,8 @@ def load_settings(path: Path | str | None, flags: Mapping[str, str] | None = Non
     try:
         return RunSettings.model_validate(raw)
     except ValidationError as error:
+        if made_by is None and path is not None and Path(path).name == "run.toml" and not changes.keys() & raw.keys():
+            raise other_format from error
         first = error.errors()[0]
         place = [str(key) for key in first["loc"]]
         where = (flags or {}).get(".".join(place[:2]), f"{path or 'settings'}: {'.'.join(place)}")

@@ -28,6 +28,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "bad-channels": ("info", "names"),
     "bands-left-out": ("info", "names"),
     "same-signals": ("warning", "trials signals"),
+    "missing-images": ("info", "trials images"),
     # of training and prediction
     "pretrained-unknown": ("warning", ""),
     "imported-unknown": ("warning", ""),

@@ -56,8 +56,7 @@ def run_stage(run: RunFolder, verb: str) -> list[Path]:
         path = run.folder / "run.toml"
         before = path.read_bytes() if path.is_file() else None
         used = used_verbs(path)
-        if verb != "simulate":
-            run.settle_protocol()
+        run.settle_protocol(by_data="split" in STEPS[verb][0])
         settings = _settled(run, path, used)
         writes = os.environ.get("RANK", "0") == "0"  # of distributed processes, rank 0 writes
         if writes:
@@ -110,8 +109,7 @@ def run_all(run: RunFolder) -> Path:
     """Run every verb from the data to the report."""
     with artifacts.lock_run(run.folder, "run"):
         path = run.folder / "run.toml"
-        if run.settings.simulate is None or "features" in used_verbs(path):
-            run.settle_protocol()
+        run.settle_protocol(by_data=run.settings.simulate is None)
         _settled(run, path, used_verbs(path))
         if run.settings.simulate is None:  # raise before anything is written if the data cannot be opened
             _ = run.subjects
@@ -144,8 +142,11 @@ def fork(folder: Path, new: Path, settings: RunSettings) -> tuple[int, set[str]]
     if new.exists() and any(new.iterdir()):
         raise NeuroCanvasError(f"{new}: not empty; a new folder is needed.")
     with artifacts.lock_run(folder, "fork"):
-        used = used_verbs(folder / "run.toml")
-        stale, linked = stale_after(load_settings(folder / "run.toml"), settings), 0
+        used, stored = used_verbs(folder / "run.toml"), load_settings(folder / "run.toml")
+        if settings.split.protocol == "auto":
+            split = settings.split.model_copy(update={"protocol": stored.split.protocol})
+            settings = settings.model_copy(update={"split": split})
+        stale, linked = stale_after(stored, settings), 0
         for verb, (_, _, globs) in STEPS.items():
             for file in () if verb in stale else {path for pattern in globs for path in folder.glob(pattern)}:
                 if file.is_file() and not file.name.startswith(artifacts.PART) and file.suffix != ".state":

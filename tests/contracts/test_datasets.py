@@ -18,7 +18,8 @@ from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.simulation.dataset import simulate
 
 WORDS = {"low": "low_0", "high": "high_90"}
-RECORDING = {"files": "*.fif", "events": {"annotations": WORDS}, "stimulus": "grating_{annotations}"}
+RECORDING = {"files": "*.fif", "events": {"annotations": WORDS}, "stimulus": "grating_{annotations}",
+             "pictures": "gratings"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def folder(tmp_path_factory):
     simulate(SimulateSettings(subjects=2, concepts=4, trials_per_concept=3, explained_variance=0.0), root)
     info = mne.create_info(["Oz", "Pz"], 100.0, "eeg")
     for name in ("sub-2", "sub-anna"):
-        signal = np.random.default_rng(0).normal(size=(2, 1000)) * 1e-5
+        signal = np.random.default_rng(len(name)).normal(size=(2, 1000)) * 1e-5
         raw = mne.io.RawArray(signal, info, verbose="error")
         raw.set_annotations(mne.Annotations([2.0, 4.0, 6.0], 0.1, ["low", "high", "low"]))
         raw.save(root / f"{name}_raw.fif", fmt="double", verbose="error")

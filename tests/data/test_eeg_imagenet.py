@@ -161,7 +161,7 @@ def test_opening_does_not_read_the_signal(tmp_path, monkeypatch):
     trials = open_eeg_imagenet(write(tmp_path, make_records(subjects=range(10))), ALL)
     opened = len(reads)
     trials.signal(slice(0, 4))
-    assert (len(trials), opened, len(reads)) == (50, 9, 13)
+    assert (len(trials), opened, len(reads)) == (50, 30, 34), "three trials of each subject, for the unit"
 
 
 def test_the_source_changes_with_the_file(tmp_path):
@@ -217,6 +217,9 @@ def test_a_file_in_another_unit_than_the_one_beside_it_is_named(tmp_path):
     with pytest.raises(NeuroCanvasError, match=question):
         convert(DataSettings(root=str(tmp_path)), tmp_path / "store")
     assert len(open_eeg_imagenet(tmp_path, DataSettings(subjects=("1",)))) == 5
+    mixed = [*make_records(subjects=(1, 3)), *make_records(subjects=(2,), scale=1e1)]
+    with pytest.raises(NeuroCanvasError, match=r"subject 2: .* look like µV; .* subject 1 of EEG-ImageNet_1\.pth seems"):
+        open_eeg_imagenet(write(tmp_path, mixed, "EEG-ImageNet_1.pth"), DataSettings(subjects=("1", "2", "3")))
     write(tmp_path, make_records(subjects=range(10), scale=1e1), "EEG-ImageNet_1.pth")
     with pytest.raises(NeuroCanvasError, match=r"EEG-ImageNet_1\.pth: .* the values look like µV: pass --unit uV"):
         open_eeg_imagenet(tmp_path, ALL)

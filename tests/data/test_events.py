@@ -222,7 +222,8 @@ def write_edf(path, channels, rate_of, labels, notes, record_onsets, kind="EDF+D
     columns = [
         [f"{name:<16}" for name in heads], [" " * 80] * len(heads), [f"{'uV':<8}"] * len(heads),
         [f"{-3200:<8}"] * len(heads), [f"{3200:<8}"] * len(heads), [f"{-32768:<8}"] * len(heads),
-        [f"{32767:<8}"] * len(heads), [" " * 80] * len(heads), [f"{count:<8}" for count in per_record], [" " * 32] * len(heads),
+        [f"{32767:<8}"] * len(heads), [" " * 80] * len(heads), [f"{count:<8}" for count in per_record],
+        [" " * 32] * len(heads),
     ]  # fmt: skip
     body = b""
     for number, start in enumerate(record_onsets):

@@ -211,7 +211,7 @@ def test_what_mne_reads_is_cut_in_microvolts(tmp_path, source):
 
 FORMATS = {
     "motor_64ch_128Hz.edf": ({"T0": "", "T1": "grating_low_0", "T2": "grating_low_90"}, 19, 64, 128.0),
-    "eeglab_data.set": ({"square": "grating_low_0", "rt": ""}, 80, 32, 128.0),
+    "eeglab_data.set": ({"square": "grating_low_0", "rt": ""}, 80, 30, 128.0),
     "test.vhdr": ({"Stimulus/S253": "grating_low_0"}, None, 26, 1000.0),
 }
 

@@ -410,7 +410,7 @@ REFUSED = {
     "subject: allowed are 0; got '4'": (lambda of: of("rapid"), "by-stimulus", 4),
     "mixed order": (lambda of: of("rapid"), "leave-block-out", None),
     "fewer than 5 folds": (lambda of: of("gratings"), "kfold-by-stimulus", None),
-    "concept a has one block only. For these trials, leave-subject-out can": (lambda of: of("visits"), "leave-block-out", 0),
+    "a has one block only. For these trials, leave-subject-out": (lambda of: of("visits"), "leave-block-out", 0),
     "subject 0 has one. Subjects with more: 1, 3.": (lambda of: of("visits"), "leave-session-out", 0),
     "0 has one. Subjects with more: 1, 3.": (lambda of: of("visits"), "pretrain-finetune", 0),
     "No subject that is open has more": (lambda of: of("blocked"), "leave-session-out", None),

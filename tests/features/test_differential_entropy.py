@@ -179,8 +179,12 @@ def test_power_that_has_no_entropy_and_windows_without_bands_are_refused():
     for bad in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(NeuroCanvasError, match="power"):
             differential_entropy(np.array([1.0, bad]))
+    slow = trials_of(noise(2, 1, 128), sfreq=128.0)
     for method in METHODS:
-        with pytest.raises(NeuroCanvasError, match=r"gamma \(30-80 Hz\).*160 Hz or more.*64 Hz"):
-            extract(trials_of(noise(2, 1, 128), sfreq=128.0), FeatureSettings(method=method, tmin=0.0, tmax=1.0))
+        assert extract(slow, FeatureSettings(method=method, tmin=0.0, tmax=1.0)).shape[2] == 4, "128 Hz hold no gamma"
+    with pytest.raises(NeuroCanvasError, match=r"none of high lies below 64 Hz"):
+        extract(slow, FeatureSettings(bands={"high": (30, 80)}, tmin=0.0, tmax=1.0))
+    with pytest.raises(NeuroCanvasError, match=r"gamma \(30-80 Hz\).*160 Hz or more.*64 Hz"):
+        gaussian_entropy(noise(1, 1, 128), 128.0)
     with pytest.raises(NeuroCanvasError, match="delta"):
         released_entropy(noise(1, 1, 100), 1000.0)

@@ -104,7 +104,7 @@ def test_a_mapper_that_has_no_room_there_is_left_out_with_a_word(tiny_copy, tmp_
     told = []
     paths = export(RunFolder(tiny_copy, tiny_settings()), tmp_path / "released", tell=told.append)
     assert [str(path.relative_to(tmp_path / "released")) for path in paths] == EXCHANGED[:3]
-    assert len(told) == 1 and told[0].startswith("left out mlpsd_s0_0.pth: ") and "contrastive = 0" in told[0]
+    assert len(told) == 1 and told[0].startswith("left out mlpsd_s0_0.pth: ") and "--recipe released" in told[0]
 
 
 def test_where_there_is_nothing_both_say_so(empty, tmp_path):

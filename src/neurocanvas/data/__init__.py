@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from neurocanvas.config import DataSettings, load_settings
-from neurocanvas.errors import check_option
+from neurocanvas.errors import NeuroCanvasError, check_option
+from neurocanvas.findings import finding
 
 if TYPE_CHECKING:
     from neurocanvas.data.trials import Trials
@@ -85,4 +88,15 @@ def open_dataset(name: str, root: Path | str, **options: Any) -> Trials:
 def open_trials(settings: DataSettings) -> Trials:
     """Open the data set that settings name."""
     trials: Trials = resolve_name(DATASETS[settings.name].open)(Path(settings.root), settings)
-    return trials
+    images = trials.images
+    if settings.on_missing == "error" or images is None or not images.files:
+        return trials
+    shown = trials.column("image")
+    there = np.isin(shown, [name for name in images.ids if (path := images.files.get(name)) and path.is_file()])
+    if not there.any():
+        raise NeuroCanvasError(f"{settings.root}: none of the {len(images.ids)} images is there; see data.pictures.")
+    if there.all():
+        return trials
+    found = finding("missing-images", trials=int((~there).sum()), images=len(set(shown[~there])))
+    kept = replace(images, ids=tuple(name for name in images.ids if name in set(shown[there])))
+    return replace(trials[there], images=kept, findings=(*trials.findings, found))

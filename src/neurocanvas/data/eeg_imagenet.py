@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from neurocanvas.artifacts import read_torch, sidecar_path, torch_fingerprint
+from neurocanvas.artifacts import read_torch, repeated_tensors, sidecar_path, torch_fingerprint
 from neurocanvas.config import STAGE2_SUBJECTS, DataSettings
 from neurocanvas.data.arrays import PLAUSIBLE_MICROVOLTS, UNITS
 from neurocanvas.data.images import FINE_GROUP, IMAGENET_CONCEPTS, N_FINE, Images
 from neurocanvas.data.montage import CH_NAMES
-from neurocanvas.data.trials import LONGEST_NAME, Trials, TrialSpec, is_name, make_metadata, unique_names
+from neurocanvas.data.trials import LONGEST_NAME, Trials, TrialSpec, is_name, make_metadata, natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_folder
+from neurocanvas.findings import finding
 
 # All subjects of stage 1 in one file, or as released: subjects 0-7 and 8-15; and the second day of five of them.
 WHOLE, HALVES, STAGE2 = "EEG-ImageNet.pth", ("EEG-ImageNet_1.pth", "EEG-ImageNet_2.pth"), "EEG-ImageNet_stage2.pth"
@@ -71,26 +72,33 @@ def open_eeg_imagenet(root: Path | str, settings: DataSettings) -> Trials:
 
 
 def check_volts(paths: Sequence[Path], trials: Trials, file: np.ndarray, rows: np.ndarray) -> None:
-    """Read a few trials of every file; raise if their amplitude is not that of EEG in volts."""
+    """Read a few trials of every file and subject; raise if their amplitude is not that of EEG in volts."""
     low, high = PLAUSIBLE_MICROVOLTS
-    typical, units = {}, {}
-    for number in np.unique(file[rows]).tolist():
-        in_file, path = rows[file[rows] == number], paths[number]
-        sample = np.unique(in_file[np.linspace(0, len(in_file) - 1, 9).astype(int)])
-        typical[path] = float(np.median(trials.read(sample).std(axis=(1, 2)))) / MICROVOLTS["auto"]
-        units[path] = next((unit for unit in UNITS if low <= typical[path] * UNITS[unit] <= high), None)
-    path, unit = next(((path, unit) for path, unit in units.items() if unit != "V"), (None, None))
-    if path is None:
+    typical, units, subject = {}, {}, trials.column("subject")
+    parts = {*zip(file[rows].tolist(), subject[rows].tolist())}
+    for part in sorted(parts, key=lambda part: (part[0], natural_key(part[1]))):
+        some = rows[(file[rows] == part[0]) & (subject[rows] == part[1])]
+        sample = np.unique(some[np.linspace(0, len(some) - 1, max(3, 9 // len(parts))).astype(int)])
+        typical[part] = float(np.median(trials.read(sample).std(axis=(1, 2)))) / MICROVOLTS["auto"]
+        units[part] = next((unit for unit in UNITS if low <= typical[part] * UNITS[unit] <= high), None)
+    wrong = next((part for part, unit in units.items() if unit != "V"), None)
+    if wrong is None:
         return
+    unit = units[wrong]
+    mixed = {number for number, _ in parts if len({units[part] for part in parts if part[0] == number}) > 1}
+    path = f"{paths[wrong[0]]}" + (f", subject {wrong[1]}" if wrong[0] in mixed else "")
     looks = f"the values look like {unit.replace('u', 'µ')}" if unit else "no unit of voltage fits"
-    others = [f"{other.name} seems to be in {its or 'none'}" for other, its in units.items() if its != unit]
+    others = [
+        (f"subject {who} of " if number in mixed else "") + f"{paths[number].name} seems to be in {its or 'none'}"
+        for (number, who), its in units.items() if its != unit
+    ]  # fmt: skip
     if others:
         advice = f"; --unit holds for all files, and {others[0]}: convert them to one unit, or open them separately"
     else:
         advice = f": pass --unit {unit}" if unit else f"; if you know it, pass --unit {', '.join(UNITS)}"
     raise NeuroCanvasError(
         f"{path}: eeg_data must be in volts (standard deviation {low * 1e-6:g} to {high * 1e-6:g}); "
-        f"got {typical[path]:.3g}: {looks}{advice}."
+        f"got {typical[wrong]:.3g}: {looks}{advice}."
     )
 
 
@@ -162,7 +170,10 @@ def open_released(root: Path, unit: str) -> tuple[list[Path], Trials, np.ndarray
         signal *= factor
         return signal
 
-    return paths, Trials(metadata, SPEC, read, torch_fingerprint(paths, PURPOSE)), np.array(file)
+    n_trials, n_signals = repeated_tensors(paths)
+    found = (finding("same-signals", trials=n_trials, signals=n_signals),) if n_trials else ()
+    trials = Trials(metadata, SPEC, read, torch_fingerprint(paths, PURPOSE), findings=found)
+    return paths, trials, np.array(file)
 
 
 def _load(path: Path) -> list[dict[str, Any]]:

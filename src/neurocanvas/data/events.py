@@ -60,7 +60,8 @@ def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
     import mne
 
     is_csv = path.suffix.lower() == ".csv"
-    stretches = _edf_stretches(path) if path.suffix.lower() in (".edf", ".bdf") else None
+    with _readable(path):
+        stretches = _edf_stretches(path) if path.suffix.lower() in (".edf", ".bdf") else None
     raw, markers = _read_csv(path) if is_csv else (_read_mne(path, settings, gaps=stretches is not None), None)
     sfreq = raw.info["sfreq"]
     if not 0 < sfreq <= HIGHEST_RATE:
@@ -79,13 +80,13 @@ def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
     if stretches is not None:
         with _readable(path):  # MNE leaves out those behind the end of the samples
             notes = mne.read_annotations(path)
-    texts = np.array([str(text) for text in notes.description], dtype=str)
-    ids = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    if stretches is None and len(texts):
+    labels = np.array([str(label) for label in notes.description], dtype=str)
+    ids = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    if stretches is None and len(labels):
         found = mne.events_from_annotations(raw, ids, regexp=None, verbose="error")[0]
         of_notes = _by_sample(found[:, 0] - raw.first_samp, np.array(list(ids), str)[found[:, 2]])
     else:
-        of_notes = _by_sample(np.round(notes.onset * sfreq), texts)
+        of_notes = _by_sample(np.round(notes.onset * sfreq), labels)
     table = _event_table(path, settings, sfreq)
     events = _find_events(path, raw, markers, table, of_notes, settings)
     onset = of_notes.index.to_numpy() / sfreq
@@ -96,10 +97,10 @@ def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
             seconds, inside = _to_samples(events.index.to_numpy() / sfreq, stretches, raw)
             events = events.set_axis(np.round(seconds * sfreq).astype(np.int64))[inside]
             in_gaps = int((~inside).sum())
-    used = {text for text in ids if text_of(text, settings.events.get("annotations", {}))[0]}
-    is_bad = np.array([text.lower().startswith(BAD) and text not in used for text in texts], dtype=bool)
+    of_source = settings.events.get("annotations", {})
+    is_bad = np.array([is_bad_stretch(label, of_source) for label in labels], dtype=bool)
     onset, lasting = onset[is_bad], np.maximum(notes.duration[is_bad], 1 / sfreq)
-    bad = [text if text.lower().startswith("bad") else f"bad {text}" for text in texts[is_bad]]
+    bad = [f"bad {label}" for label in labels[is_bad]]
     if stretches is not None:
         onset, bad = np.append(onset, stretches[1][1:]), [*bad, *["bad gap"] * (len(stretches[1]) - 1)]
         lasting = np.append(lasting, np.full(len(stretches[1]) - 1, 1 / sfreq))
@@ -108,11 +109,11 @@ def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
     return Run(path, raw, events[~twice], others, int(twice.sum()), in_gaps)
 
 
-def _by_sample(samples: np.ndarray, texts: np.ndarray) -> pd.DataFrame:
-    """Texts of annotations by the sample of their onset."""
+def _by_sample(samples: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Labels of annotations by the sample of their onset."""
     import pandas as pd
 
-    return pd.DataFrame({"annotations": texts}, index=samples.astype(np.int64))
+    return pd.DataFrame({"annotations": labels}, index=samples.astype(np.int64))
 
 
 def _to_samples(
@@ -338,11 +339,8 @@ def _find_events(
                 f"{of_first}."
             )
     if of_first == "annotations":
-        known = [
-            bool(text_of(text, settings.events[sources[0]])[0]) or not text.lower().startswith(BAD)
-            for text in notes["annotations"]
-        ]
-        return notes[np.array(known, dtype=bool)]
+        allowed = settings.events[sources[0]]
+        return notes[[not is_bad_stretch(label, allowed) for label in notes["annotations"]]]
     if of_first == "columns of the table of events" and table is not None:
         return table.loc[~table[sources[0]].str.lower().isin(NO_MARKER[:1] + NO_MARKER[2:]), sources]
     if markers is not None and of_first == "marker columns":
@@ -375,6 +373,11 @@ def _stim_events(line: np.ndarray, sfreq: float) -> tuple[np.ndarray, np.ndarray
         state, rise = code, -1
     samples, settled = np.array(events, np.int64).reshape(-1, 2).T
     return samples, settled
+
+
+def is_bad_stretch(label: str, allowed: Mapping[str, str]) -> bool:
+    """Whether an annotation marks a bad stretch: its name says so, and the settings do not name it as an onset."""
+    return label.lower().startswith(BAD) and not text_of(label, allowed)[0]
 
 
 def text_of(value: str, allowed: Mapping[str, str]) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from neurocanvas.artifacts import cached, fingerprint, sha256
 from neurocanvas.config import DataSettings, RecordingSettings
 from neurocanvas.data.events import SUFFIXES, Run, open_run, text_of
 from neurocanvas.data.images import Images
+from neurocanvas.data.inspect import signal_groups
 from neurocanvas.data.trials import Trials, TrialSpec, make_metadata, natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
 from neurocanvas.findings import finding
@@ -105,7 +107,12 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
     bads = sorted({bad for run in runs for bad in run.raw.info["bads"]})
     findings = [found] + ([finding("channels-left-out", names=others)] if others else [])
     findings += [finding("bad-channels", names=", ".join(bads))] if bads else []
-    trials = Trials(metadata, spec, read, source, images, findings=tuple(findings))
+    trials = Trials(metadata, spec, read, source, images)
+    key = fingerprint("signals", trials.fingerprint())
+    sizes = np.bincount(next(cached("signals", [key], lambda _: [signal_groups(trials)])))
+    if (repeated := sizes[sizes > 1]).any():
+        findings.append(finding("same-signals", trials=int(repeated.sum()), signals=len(repeated)))
+    trials = replace(trials, findings=tuple(findings))
     present = unique_names(trials.column("subject"))
     for subject in settings.subjects:
         check_option("subject", subject, present)
@@ -482,4 +489,4 @@ def _quiet(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # every format and filter raises its own kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NeuroCanvasError(f"{path}: MNE cannot read or filter it ({reason}); get the file again.") from error
+        raise NeuroCanvasError(f"{path}: MNE cannot read it or cut trials ({reason}); get the file again.") from error

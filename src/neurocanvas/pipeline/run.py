@@ -95,13 +95,15 @@ class RunFolder:
         protocol = self.settings.split.protocol
         return protocol != "auto" and PROTOCOLS[protocol].uses_others
 
-    def settle_protocol(self) -> None:
+    def settle_protocol(self, *, by_data: bool) -> None:
         """Replace the protocol "auto" by that of the run folder, or by what the data allow."""
         path, protocol, reason = self.folder / "run.toml", "auto", ""
         if self.settings.split.protocol == "auto":
             if path.is_file():
                 protocol = load_settings(path).split.protocol
-            if protocol == "auto":
+            if protocol == "auto" and self.settings.simulate is not None:
+                protocol = CHOICES[0]
+            elif protocol == "auto" and by_data:
                 protocol, reason = choose_protocol(self.dataset, self.settings.split)
             if reason:
                 self.warn("split", f"split.protocol is {protocol}; not {CHOICES[0]}: {reason}")

@@ -78,6 +78,7 @@ SENTENCES: dict[str, str] = {
     "channels-left-out": "Channels that are not used: {names}.",
     "bad-channels": "Bad channels, which are not used or interpolated: {names}.",
     "bands-left-out": "Bands that these recordings cannot hold are left out: {names}.",
+    "missing-images": "{trials} trials of {images} images whose files are missing are left out.",
     "same-signals": "{trials} trials hold only {signals} different signals: copies, or windows of one trial.",
     "untrained-concepts": "{n} test trials are excluded: their concepts are not in the training set.",
     "pretrained-unknown": "Training started from the weights of a file, which does not list its training and "
