@@ -114,6 +114,33 @@ def inspect_data(
         print_tables(tables, [])
 
 
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of recordings (BIDS or any other), or one file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Settings to write.")] = Path("recordings.toml"),
+    unit: Unit = "auto",
+    as_json: Json = False,
+) -> None:
+    """Look into recordings and write settings with which their trials can be classified."""
+    from neurocanvas.artifacts import write_text
+    from neurocanvas.data.init import look_into, propose
+
+    if output.exists():
+        raise NeuroCanvasError(f"{output}: it is there already, and is not overwritten; name another file with -o.")
+    tables, runs, values = look_into(folder, unit)
+    if not as_json:
+        print_tables(tables, [])
+    trials, content = propose(folder, runs, values, unit)
+    write_text(output, content)
+    if as_json:
+        named = [*tables, *trials]
+        rows = {title: [dict(zip(header, row, strict=True)) for row in lines] for title, header, lines in named}
+        typer.echo(json.dumps({"wrote": [str(output)], **rows}))
+        return
+    print_tables(trials, [])
+    typer.echo(printable(f"{output}; next: neurocanvas classify -c {output} -o runs/first -m ridge,svm"))
+
+
 @app.command("convert")
 def convert(
     data: DataFolder,

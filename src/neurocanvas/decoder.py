@@ -60,6 +60,8 @@ EXECUTION = ("device", "precision", "threads", "verbose")
 
 # Types of scikit-learn that files may hold, beyond those that skops trusts by default.
 TRUSTED = (
+    "neurocanvas.encoders.xdawn.XdawnTangent", "pyriemann.estimation.XdawnCovariances",
+    "pyriemann.spatialfilters.Xdawn", "pyriemann.tangentspace.TangentSpace",
     "sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.neighbors._kd_tree.KDTree", "sklearn.tree._tree.Tree",
 )  # fmt: skip
 
@@ -157,6 +159,8 @@ class Decoder(BaseEstimator):
         Method of the band features, for encoders of features.
     bands : mapping of str to (float, float), optional
         Edges of the bands, Hz; by default `data.montage.BANDS`. Those that the trials cannot hold are left out.
+    bin_width : float
+        Estimators of the signal get its means over bins of this many s; 0: every sample.
     n_components : int
         Number of principal coordinates of the training targets to predict.
     token_weights : tuple of float
@@ -235,15 +239,16 @@ class Decoder(BaseEstimator):
     def __init__(
         self, encoder: Any = "mlp_sd", target: str = "concept", *, spec: TrialSpec | None = None,
         window: tuple[float, float] = (0.04, 0.44), features: str = "gaussian", bands: Any = None,
-        n_components: int = 64, token_weights: tuple[float, ...] = (), mse: float = 1.0, cosine: float = 0.0,
-        contrastive: float = 10.0, temperature: float = 0.1, learning_rate: float | None = None,
+        bin_width: float = 0.02, n_components: int = 64, token_weights: tuple[float, ...] = (), mse: float = 1.0,
+        cosine: float = 0.0, contrastive: float = 10.0, temperature: float = 0.1, learning_rate: float | None = None,
         weight_decay: float | None = None, epochs: int | None = None, batch_size: int | None = None,
         patience: int | None = None, recipe: str = "default", conditions: str = "posterior", seed: int = 0,
         device: str = "auto", precision: str = "auto", threads: int | None = None, verbose: bool = False,
         **encoder_parameters: Any,
     ) -> None:  # fmt: skip
         self.encoder, self.target, self.spec, self.window, self.features = encoder, target, spec, window, features
-        self.bands, self.n_components, self.token_weights = bands, n_components, token_weights
+        self.bands, self.bin_width = bands, bin_width
+        self.n_components, self.token_weights = n_components, token_weights
         self.mse, self.cosine, self.contrastive, self.temperature = mse, cosine, contrastive, temperature
         self.learning_rate, self.weight_decay, self.epochs = learning_rate, weight_decay, epochs
         self.batch_size, self.patience, self.recipe, self.seed = batch_size, patience, recipe, seed
@@ -388,7 +393,7 @@ class Decoder(BaseEstimator):
         """What the encoder itself gives: a contrastive network's directions, which retrieve better than `outputs`."""
         inputs, rows = self._inputs(x), np.arange(len(x)) if rows is None else rows
         if not self.is_module_:
-            values = inputs[rows].flatten(1).numpy()
+            values = self._of_estimator(inputs, rows)
             if self.target == "concept":
                 return _concept_scores(self.encoder_, values, len(self.classes_))
             return np.asarray(self.encoder_.predict(values), np.float32).reshape(len(rows), -1)
@@ -406,7 +411,7 @@ class Decoder(BaseEstimator):
         if self.is_module_:
             return torch.from_numpy(self._of(X, self.outputs)).softmax(dim=-1).numpy()
         scores = self._of(X, lambda x: _concept_scores(
-            self.encoder_, self._inputs(x)[:].flatten(1).numpy(), len(self.classes_), ("predict_proba",)
+            self.encoder_, self._of_estimator(self._inputs(x), slice(None)), len(self.classes_), ("predict_proba",)
         ))  # fmt: skip
         return np.maximum(scores, 0)  # concepts without training trials
 
@@ -657,6 +662,16 @@ class Decoder(BaseEstimator):
         inputs = Inputs(x, self.mean_, self.sd_, device)
         return inputs[:] if self.target != "concept" and spec.bands else inputs
 
+    def _of_estimator(self, inputs: Inputs | Tensor, rows: Any) -> np.ndarray:
+        """Inputs of an estimator: features or means of the signal over bins as one row per trial, or whole trials."""
+        values = inputs[rows]
+        if self.takes == "signal" and not find_encoder(self.encoder, self.target).matrices:
+            width = min(max(1, round(self.bin_width * self.spec_.sfreq)), values.shape[2])
+            n_bins = values.shape[2] // width
+            values = values[..., : n_bins * width].reshape(*values.shape[:2], n_bins, width).mean(dim=3)
+        matrices = find_encoder(self.encoder, self.target).matrices
+        return np.asarray(values.numpy() if matrices else values.flatten(1).numpy())
+
     def _learn_targets(
         self, y: Any, n: int, trained: np.ndarray, train: np.ndarray, validation: np.ndarray, classes: Any,
         projected: tuple[TargetPCA, np.ndarray, np.ndarray] | None,
@@ -762,7 +777,9 @@ class Decoder(BaseEstimator):
     ) -> None:  # fmt: skip
         """Fit every candidate, the simplest first; the one with the highest balanced validation accuracy is chosen."""
         row = find_encoder(self.encoder, self.target)
-        x, x_val = (inputs[some].flatten(1).numpy() for some in (rows, validation))
+        if not row.parameter:  # nothing to choose
+            rows, validation = np.concatenate([rows, validation]), validation[:0]
+        x, x_val = (self._of_estimator(inputs, some) for some in (rows, validation))
         options = {**(row.fixed or {}), **parameters}
         candidates = (row.released_candidate,) if self.recipe == "released" else row.candidates or (None,)
         if row.parameter in options:
@@ -788,7 +805,7 @@ class Decoder(BaseEstimator):
             if accuracy > highest:
                 highest, self.encoder_, self.chosen_ = accuracy, model, value
             if watch is not None:
-                scores = _concept_scores(model, inputs[watch].flatten(1).numpy(), len(self.classes_))
+                scores = _concept_scores(model, self._of_estimator(inputs, watch), len(self.classes_))
                 self.every_.append(scores.argmax(axis=1))
             self.history_.append(line)
 

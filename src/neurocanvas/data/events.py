@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -53,6 +53,7 @@ class Run:
     others: Mapping[str, str]  # channel -> type, of those that are not EEG
     doubled: int  # events that the file holds twice
     in_gaps: int  # events at a time of which the file has no samples
+    sources: tuple[str, ...]  # what `events` could name
 
 
 def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
@@ -88,12 +89,19 @@ def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
     else:
         of_notes = _by_sample(np.round(notes.onset * sfreq), labels)
     table = _event_table(path, settings, sfreq)
-    events = _find_events(path, raw, markers, table, of_notes, settings)
+    groups = {
+        "columns of the table of events": [] if table is None else list(table),
+        "marker columns": [] if markers is None else list(markers),
+        "trigger channels": [name for name, kind in zip(raw.ch_names, raw.get_channel_types()) if kind == "stim"],
+        "annotations": ["annotations"],
+    }  # fmt: skip
+    tables = {"columns of the table of events": table, "marker columns": markers, "annotations": of_notes}
+    events = _find_events(path, raw, groups, tables, settings.events)
     onset = of_notes.index.to_numpy() / sfreq
     in_gaps = 0
     if stretches is not None:
         onset, _ = _to_samples(onset, stretches, raw)
-        if table is not None or next(iter(settings.events)) == "annotations":  # which count the clock's time
+        if table is not None or next(iter(settings.events), "") == "annotations":  # which count the clock's time
             seconds, inside = _to_samples(events.index.to_numpy() / sfreq, stretches, raw)
             events = events.set_axis(np.round(seconds * sfreq).astype(np.int64))[inside]
             in_gaps = int((~inside).sum())
@@ -106,7 +114,8 @@ def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
         lasting = np.append(lasting, np.full(len(stretches[1]) - 1, 1 / sfreq))
     raw.set_annotations(mne.Annotations(np.clip(onset, 0, None), lasting, bad), verbose="error")
     twice = _doubled(events)
-    return Run(path, raw, events[~twice], others, int(twice.sum()), in_gaps)
+    sources = tuple(name for names in groups.values() for name in names)
+    return Run(path, raw, events[~twice], others, int(twice.sum()), in_gaps, sources)
 
 
 def _by_sample(samples: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
@@ -315,43 +324,40 @@ def _event_table(path: Path, settings: RecordingSettings, sfreq: float) -> pd.Da
 
 
 def _find_events(
-    path: Path, raw: Any, markers: pd.DataFrame | None, table: pd.DataFrame | None, notes: pd.DataFrame,
-    settings: RecordingSettings,
+    path: Path, raw: Any, groups: Mapping[str, Sequence[str]], tables: Mapping[str, pd.DataFrame | None],
+    events: Mapping[str, Mapping[str, str]],
 ) -> pd.DataFrame:  # fmt: skip
     """Samples of the events of the first source, with the value of every source there."""
     import pandas as pd
 
-    sources = list(settings.events)
-    stim = [name for name, kind in zip(raw.ch_names, raw.get_channel_types()) if kind == "stim"]
-    groups = {
-        "columns of the table of events": [] if table is None else list(table),
-        "marker columns": [] if markers is None else list(markers), "trigger channels": stim,
-        "annotations": ["annotations"],
-    }  # fmt: skip
+    sources = list(events)
+    if not sources:
+        return pd.DataFrame({"": []})
     of_first = next((group for group, names in groups.items() if sources[0] in names), "")
     for name in sources:
         if not any(name in names for names in groups.values()):
-            present = [name for names in groups.values() for name in names]
-            raise NeuroCanvasError(f"{path}: data.recording.events names {name!r}; the file has {', '.join(present)}.")
+            present = ", ".join(name for names in groups.values() for name in names)
+            raise NeuroCanvasError(f"{path}: data.recording.events names {name!r}; the file has {present}.")
         if name not in groups[of_first]:
             raise NeuroCanvasError(
                 f"data.recording.events: {name!r} cannot be read at the onsets of {sources[0]!r}: all sources must be "
                 f"{of_first}."
             )
-    if of_first == "annotations":
-        allowed = settings.events[sources[0]]
-        return notes[[not is_bad_stretch(label, allowed) for label in notes["annotations"]]]
-    if of_first == "columns of the table of events" and table is not None:
-        return table.loc[~table[sources[0]].str.lower().isin(NO_MARKER[:1] + NO_MARKER[2:]), sources]
-    if markers is not None and of_first == "marker columns":
-        values = markers[sources[0]]
-        happens = ~values.str.lower().isin(NO_MARKER) & (values != values.shift())
-        return markers.loc[happens, sources]
+    table = tables.get(of_first)
+    if table is not None:
+        values = table[sources[0]]
+        if of_first == "annotations":
+            happens = ~values.map(lambda label: is_bad_stretch(label, events[sources[0]])).astype(bool)
+        elif of_first == "marker columns":
+            happens = ~values.str.lower().isin(NO_MARKER) & (values != values.shift())
+        else:
+            happens = ~values.str.lower().isin(set(NO_MARKER) - {"0"})
+        return table.loc[happens, sources]
     with _readable(path):
         lines = {name: raw.get_data(picks=[name])[0] for name in sources}
     samples, codes = _stim_events(lines[sources[0]], raw.info["sfreq"])
-    values = {name: codes if name == sources[0] else line[samples] for name, line in lines.items()}
-    return pd.DataFrame({name: [f"{value:.0f}" for value in of_line] for name, of_line in values.items()}, samples)
+    values_of = {name: codes if name == sources[0] else line[samples] for name, line in lines.items()}
+    return pd.DataFrame({name: [f"{value:.0f}" for value in of_line] for name, of_line in values_of.items()}, samples)
 
 
 def _stim_events(line: np.ndarray, sfreq: float) -> tuple[np.ndarray, np.ndarray]:

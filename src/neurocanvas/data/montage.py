@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -104,6 +105,17 @@ def standard_positions() -> dict[str, np.ndarray]:
     name = "colin27_1005" if "colin27_1005" in builtin else "standard_1005"
     montage = mne.channels.make_standard_montage(name)
     return {channel.upper(): position for channel, position in montage.get_positions()["ch_pos"].items()}
+
+
+def channel_info(ch_names: Sequence[str], sfreq: float) -> Any:
+    """MNE's Info of EEG channels, with a position for every name that is known."""
+    import mne
+
+    known = {**standard_positions(), **dict(zip(CH_NAMES, POSITIONS, strict=True))}
+    places = {name: known[name.upper()] for name in ch_names if name.upper() in known}
+    info = mne.create_info(list(ch_names), sfreq, "eeg", verbose="error")
+    montage = mne.channels.make_dig_montage(places, coord_frame="head")
+    return info.set_montage(montage, on_missing="ignore", verbose="error")
 
 
 def positions_of(ch_names: tuple[str, ...]) -> np.ndarray:

@@ -20,6 +20,7 @@ from neurocanvas.config import DataSettings, RecordingSettings
 from neurocanvas.data.events import SUFFIXES, Run, open_run, text_of
 from neurocanvas.data.images import Images
 from neurocanvas.data.inspect import signal_groups
+from neurocanvas.data.montage import channel_info
 from neurocanvas.data.trials import Trials, TrialSpec, make_metadata, natural_key, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_folder, check_option
 from neurocanvas.findings import finding
@@ -364,7 +365,7 @@ def _preprocessed(run: Run, recording: RecordingSettings, names: tuple[str, ...]
     )
     raw.set_annotations(raw.annotations + flat)
     if recording.interpolate_bads and raw.info["bads"]:
-        raw.set_montage(mne.channels.make_standard_montage("standard_1005"), match_case=False, on_missing="ignore")
+        raw.set_montage(channel_info(raw.ch_names, 1.0).get_montage(), on_missing="ignore")
         try:
             raw.interpolate_bads()
         except (ValueError, RuntimeError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from neurocanvas.data.montage import channel_info
 from neurocanvas.data.trials import TrialSpec
 from neurocanvas.errors import NeuroCanvasError, check_option, require
 from neurocanvas.targets import TargetSpace
@@ -34,6 +35,7 @@ class Encoder:
     released_candidate: Any = None
     fixed: Mapping[str, Any] | None = None
     counts_trials: bool = False  # no candidate may be larger than the number of training trials
+    matrices: bool = False  # an estimator of trials as channels x samples; others get means over bins, as one row
 
 
 # Every encoder by the name that `-m` takes.
@@ -53,6 +55,18 @@ ENCODERS: dict[str, Encoder] = {
         "Ridge", "sklearn.linear_model:RidgeClassifier", "neurocanvas.encoders.linear:Ridge",
         inputs=("features", "signal"), parameter="alpha", candidates=(1e4, 1e3, 1e2, 1e1, 1.0), released_candidate=1.0,
     ),
+    "lda": Encoder(
+        "LDA*", "sklearn.discriminant_analysis:LinearDiscriminantAnalysis", inputs=("signal", "features"),
+        fixed={"solver": "lsqr", "shrinkage": "auto"},
+    ),
+    "logreg": Encoder(
+        "LogReg*", "sklearn.linear_model:LogisticRegression", inputs=("signal", "features"), parameter="C",
+        candidates=(1e-4, 1e-3, 1e-2, 1e-1, 1.0), released_candidate=1.0, fixed={"max_iter": 2000},
+    ),
+    "xdawn": Encoder(
+        "xDAWN+TS*", "neurocanvas.encoders.xdawn:XdawnTangent", inputs=("signal",), parameter="C",
+        candidates=(1e-2, 1e-1, 1.0), released_candidate=1.0, matrices=True,
+    ),
     "knn": Encoder(
         "KNN", "sklearn.neighbors:KNeighborsClassifier", parameter="n_neighbors", candidates=(33, 17, 9, 5, 3, 1),
         released_candidate=5, counts_trials=True,
@@ -62,8 +76,8 @@ ENCODERS: dict[str, Encoder] = {
         released_candidate="sqrt", fixed={"n_estimators": 200},
     ),
     "svm": Encoder(
-        "SVM", "sklearn.svm:SVC", parameter="C", candidates=(1e-3, 1e-2, 1e-1, 1.0), released_candidate=1.0,
-        fixed={"kernel": "linear"},
+        "SVM", "sklearn.svm:SVC", inputs=("features", "signal"), parameter="C", candidates=(1e-3, 1e-2, 1e-1, 1.0),
+        released_candidate=1.0, fixed={"kernel": "linear"},
     ),
     "dt": Encoder(
         "DecisionTree", "sklearn.tree:DecisionTreeClassifier", parameter="max_depth", candidates=(3, 6, 12, None),
@@ -98,7 +112,9 @@ def build(module_class: Any, spec: TrialSpec, target: TargetSpace, parameters: M
     [n_outputs] = target.shape
     try:
         if set(inspect.signature(module_class).parameters) >= SIZES:
-            sizes = {"n_chans": len(spec.ch_names), "n_times": spec.n_times, "n_outputs": n_outputs}
+            sizes: dict[str, Any] = {"n_chans": len(spec.ch_names), "n_times": spec.n_times, "n_outputs": n_outputs}
+            if "chs_info" in inspect.signature(module_class).parameters:
+                sizes["chs_info"] = channel_info(spec.ch_names, spec.sfreq)["chs"]
             return module_class(**sizes, sfreq=spec.sfreq, **parameters)
         return module_class(spec, target, **parameters)
     except (TypeError, ValueError, RuntimeError) as error:
