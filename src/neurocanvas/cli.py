@@ -101,17 +101,29 @@ def simulate(
 
 @app.command("inspect")
 def inspect_data(
-    data: DataFolder, images: Images = "", unit: Unit = "auto", subject: Subjects = None, as_json: Json = False
+    data: Annotated[Path | None, typer.Option("-d", "--data", help="Folder of the data set.")] = None,
+    config: Annotated[Path | None, typer.Option("-c", "--config", help="Settings, as init writes.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="eeg-imagenet, recordings, arrays ...")] = None,
+    images: Images = "",
+    unit: Unit = "auto",
+    subject: Subjects = None,
+    as_json: Json = False,
 ) -> None:
-    """Summarise EEG-ImageNet files: subjects, sessions, blocks, concepts, unit, missing images."""
+    """Summarise a data set: subjects, sessions, blocks, concepts, unit, dropped events, missing images."""
+    from neurocanvas.config import load_settings
     from neurocanvas.data.inspect import describe, inspect_dataset
+    from neurocanvas.report.text import warned
 
-    report = inspect_dataset(_data_settings(data, subject, pictures=images, unit=unit))
+    if data is None and config is None:
+        raise NeuroCanvasError("inspect: a folder (-d) or a file of settings (-c) is needed.")
+    given = {"pictures": images or None, "unit": None if unit == "auto" else unit, "name": dataset}
+    settings = {"root": None if data is None else str(data), "subjects": read_subjects(subject), **given}
+    report = inspect_dataset(load_settings(config, data=settings).data)
     if as_json:
         typer.echo(json.dumps(report))
     else:
         tables = [(title, list(rows[0]), [list(row.values()) for row in rows]) for title, rows in describe(report)]
-        print_tables(tables, [])
+        print_tables(tables, warned(report["findings"]))
 
 
 @app.command("init")
@@ -366,6 +378,7 @@ OPTIONS: Mapping[str, tuple[str, str, type]] = {
     "unit": ("--unit", "data.unit", str),
     "images": ("--images", "data.pictures", str),
     "dataset": ("--dataset", "data.name", str),
+    "missing": ("--on-missing", "data.on_missing", str),
     "granularity": ("-g --granularity", "data.granularity", str),
     "subject": ("-s --subject", "data.subjects", list),
     "method": ("--method", "features.method", str),
@@ -406,7 +419,7 @@ OPTIONS: Mapping[str, tuple[str, str, type]] = {
     "family": ("--family", "family generate.family evaluate.judge", str),
 }
 
-DATA = "data images unit dataset granularity subject"
+DATA = "data images unit dataset granularity subject missing"
 TRAINED = "model training seeds baselines batch protocol accept"
 # Verb -> its help, and its options beside --config, --output, --json and those of `ENGINE`.
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -437,7 +450,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     ),
     "benchmark": (
         "Train every classifier on every granularity and subject; make the paper's table.",
-        "data images unit dataset subject method granularities classifiers recipe diagnose protocols accept device "
+        "data images unit dataset subject missing method granularities classifiers recipe diagnose protocols accept device "
         "precision",
     ),
     "run": (

@@ -123,6 +123,18 @@ class RecordingSettings(Settings):
     sfreq: float | None = Field(None, gt=0, description="Sampling rate to resample to, Hz.")
 
 
+class ArraySettings(Settings):
+    """Trials that are cut already (data set `arrays`): an array and a table, or MNE's epochs."""
+
+    signal: str = Field("trials.npz", description="File below data.root: .npz, .npy, .mat, or -epo.fif of MNE.")
+    key: str = Field("", description="Name of the array in a .npz or .mat file; default: the only one of 3 dimensions.")
+    table: str = Field("trials.csv", description="CSV or TSV below data.root, a row per trial; epochs have their own.")
+    concept: str = Field("concept", description="Column of the concepts.")
+    ch_names: tuple[str, ...] = Field((), description="Channels, in the order of the array.")
+    sfreq: float = Field(0.0, ge=0, description="Sampling rate, Hz.")
+    tmin: float = Field(0.0, description="Time of the first sample relative to image onset, s.")
+
+
 class DataSettings(Settings):
     """Which trials."""
 
@@ -144,6 +156,7 @@ class DataSettings(Settings):
     on_missing: Literal["error", "drop"] = Field("error", description="Trials whose image is missing.")
     pictures: str = Field("", description="Folder that holds imageNet_images, if not the data folder.")
     recording: RecordingSettings = RecordingSettings()
+    array: ArraySettings = ArraySettings()
 
     @property
     def features_folder(self) -> Path:

@@ -49,6 +49,7 @@ DATASETS: Mapping[str, Dataset] = {
         url="https://github.com/Promise-Z5Q2SQ/EEG-ImageNet-Dataset",
     ),
     "recordings": Dataset("neurocanvas.data.recordings:open_recordings"),
+    "arrays": Dataset("neurocanvas.data.arrays:open_arrays"),
     "simulated": Dataset("neurocanvas.simulation.dataset:open_simulated", n_chans=62, sfreq=1000.0, licence="MIT"),
 }
 

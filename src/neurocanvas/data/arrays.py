@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurocanvas.artifacts import fingerprint
-from neurocanvas.data.trials import Trials, TrialSpec, make_metadata
+from neurocanvas.config import DataSettings
+from neurocanvas.data.trials import Trials, TrialSpec, make_metadata, unique_names
 from neurocanvas.errors import NeuroCanvasError, check_file, check_option
+from neurocanvas.findings import finding
 
 if TYPE_CHECKING:
     import mne
@@ -136,7 +140,7 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
             raise NeuroCanvasError(f"{path}: MNE cannot read epochs from it ({error}); save them again.") from error
     if not isinstance(epochs, mne.BaseEpochs):
         raise NeuroCanvasError(f"epochs: mne.Epochs are needed, or from_arrays; got {type(epochs).__name__}.")
-    picks = mne.pick_types(epochs.info, eeg=True, exclude=[])
+    picks = mne.pick_types(epochs.info, eeg=True, exclude="bads")
     if not len(picks):
         raise NeuroCanvasError(f"epochs: no EEG channel; the channels are {', '.join(epochs.ch_names[:8])}.")
     columns: dict[str, Any] = {} if epochs.metadata is None else epochs.metadata.rename(columns=str).to_dict("series")
@@ -152,7 +156,83 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
     columns.setdefault("onset", (epochs.events[:, 0] / epochs.info["sfreq"]).astype(np.float64))
     volts, names = epochs.get_data(picks=picks), [epochs.ch_names[index] for index in picks]
     sfreq, tmin = epochs.info["sfreq"], epochs.tmin
-    return from_arrays(volts, y, ch_names=names, sfreq=sfreq, tmin=tmin, metadata=columns, images=images)
+    trials = from_arrays(volts, y, ch_names=names, sfreq=sfreq, tmin=tmin, metadata=columns, images=images)
+    reasons = Counter(reason for log in epochs.drop_log for reason in log if reason != "IGNORED")
+    found = []
+    if reasons:
+        n_events = sum("IGNORED" not in log for log in epochs.drop_log)
+        dropped = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        found.append(finding("events", events=n_events, trials=len(trials), dropped=dropped))
+    if bads := [name for name in epochs.info["bads"] if name in epochs.ch_names]:
+        found.append(finding("bad-channels", names=", ".join(bads)))
+    return replace(trials, findings=tuple(found))
+
+
+def open_arrays(root: Path | str, settings: DataSettings) -> Trials:
+    """Open an array of trials with its table, or epochs that MNE wrote."""
+    array, unit = settings.array, "V" if settings.unit == "auto" else settings.unit
+    path = check_file(Path(root) / array.signal, "the trials (data.array.signal)")
+    if path.name.endswith((".fif", ".fif.gz")):
+        trials = from_epochs(path, concept=array.concept)
+    else:
+        for name, value in (("ch_names", array.ch_names), ("sfreq", array.sfreq)):
+            if not value:
+                raise NeuroCanvasError(f"data.array.{name}: needed, because {path.name} does not hold it; got none.")
+        table = read_table(check_file(Path(root) / array.table, "one row per trial (data.array.table)"))
+        if array.concept not in table:
+            raise NeuroCanvasError(
+                f"data.array.concept: allowed are columns of {array.table}: {', '.join(table)}; got {array.concept!r}."
+            )
+        columns = table.drop(columns=[array.concept, "concept"], errors="ignore")
+        trials = from_arrays(
+            _read_array(path, array.key), table[array.concept].to_numpy(), ch_names=array.ch_names, sfreq=array.sfreq,
+            tmin=array.tmin, unit=unit, metadata=columns,
+        )  # fmt: skip
+    if "image" in trials.metadata and settings.pictures:
+        from neurocanvas.data.images import Images
+
+        trials = replace(trials, images=Images.from_folder(settings.pictures, trials.column("image").tolist()))
+    present = unique_names(trials.column("subject"))
+    for subject in settings.subjects:
+        check_option("subject", subject, present)
+    return trials[np.isin(trials.column("subject"), settings.subjects or present)]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV or TSV table of text with stripped column names."""
+    import pandas as pd
+
+    try:
+        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise NeuroCanvasError(f"{path}: not a table with one header line ({reason}); save it again.") from error
+    return table.rename(columns=str.strip)
+
+
+def _read_array(path: Path, key: str) -> np.ndarray:
+    """The array of trials in a .npy, .npz or .mat file."""
+    from scipy.io import loadmat
+
+    readers = {".npy": lambda: {"": np.load(path)}, ".npz": lambda: dict(np.load(path)), ".mat": lambda: loadmat(path)}
+    read = readers[check_option("data.array.signal: suffix", path.suffix.lower(), readers)]
+    try:
+        arrays = {name: values for name, values in read().items() if not name.startswith("__")}
+    except NotImplementedError as error:
+        raise NeuroCanvasError(f"{path}: MATLAB 7.3 files are HDF5, which is not read; save it with -v7.") from error
+    except Exception as error:  # damaged files raise many kinds, pickles a ValueError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise NeuroCanvasError(f"{path}: damaged, or not an array of numbers ({reason}); save it again.") from error
+    fitting = [name for name, values in arrays.items() if getattr(values, "ndim", 0) == 3]
+    if key:
+        return np.asarray(arrays[check_option("data.array.key", key, arrays)])
+    if len(fitting) != 1:
+        raise NeuroCanvasError(
+            f"{path}: one array of shape (n_trials, n_chans, n_times) is needed, or its name in data.array.key; got "
+            f"{', '.join(f'{name} {np.shape(values)}' for name, values in arrays.items())}."
+        )
+    return np.asarray(arrays[fitting[0]])
 
 
 def _checked(signal: np.ndarray, names: list[str], sfreq: float, tmin: float, unit: str) -> np.ndarray:

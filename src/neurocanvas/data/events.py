@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from neurocanvas.config import ChannelType, RecordingSettings
-from neurocanvas.data.arrays import UNITS
+from neurocanvas.data.arrays import UNITS, read_table
 from neurocanvas.errors import NeuroCanvasError
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def _set_types(raw: Any, path: Path, settings: RecordingSettings) -> None:
         kinds |= {name: _kind_of(str(settings.rename.get(name, name))) for name, kind in kinds.items() if kind == "eeg"}
     bads = set(raw.info["bads"]) | (set(settings.bads) & set(raw.ch_names))
     if (table := _beside(path, "channels")) is not None:
-        rows = _read_table(table)
+        rows = read_table(table)
         if "name" in rows and "type" in rows:
             words = {"heog": "eog", "veog": "eog", "trig": "stim"} | {kind: kind for kind in get_args(ChannelType)}
             of_table = {name: words.get(kind.lower(), "misc") for name, kind in zip(rows["name"], rows["type"])}
@@ -279,19 +279,6 @@ def _set_types(raw: Any, path: Path, settings: RecordingSettings) -> None:
     kinds |= asked | {name: kind for name, kind in settings.types.items() if name in kinds}
     raw.set_channel_types(kinds, on_unit_change="ignore", verbose="error")
     raw.info["bads"] = sorted(bads)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """A CSV or TSV table of text with stripped column names."""
-    import pandas as pd
-
-    try:
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NeuroCanvasError(f"{path}: not a table with one header line ({reason}); save it again.") from error
-    return table.rename(columns=str.strip)
 
 
 def _event_table(path: Path, settings: RecordingSettings, sfreq: float) -> pd.DataFrame | None:
@@ -306,7 +293,7 @@ def _event_table(path: Path, settings: RecordingSettings, sfreq: float) -> pd.Da
         table_path = found
     else:
         return None
-    table = _read_table(table_path)
+    table = read_table(table_path)
     column = next((name for name in ("onset", "sample") if name in table), None)
     if column is None:
         raise NeuroCanvasError(

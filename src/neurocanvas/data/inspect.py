@@ -1,20 +1,20 @@
-"""Contents of an EEG-ImageNet data set, and what is unusual about it: the verb `inspect`."""
+"""Contents of a data set, and what is unusual about it: the verb `inspect`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from neurocanvas.artifacts import sidecar_path
 from neurocanvas.config import DataSettings
-from neurocanvas.data.eeg_imagenet import find_released, fine_groups, open_eeg_imagenet
+from neurocanvas.data.eeg_imagenet import find_released, fine_groups
 from neurocanvas.data.images import Images, read_names
 from neurocanvas.data.splits import blocked_trials
 from neurocanvas.data.store import ARRAY, TABLE
 from neurocanvas.data.trials import Trials, natural_key
-from neurocanvas.errors import check_option
+from neurocanvas.findings import listed
 
 _SAMPLED = 20
 _NAMED = 5
@@ -60,17 +60,17 @@ def signal_groups(trials: Trials) -> np.ndarray:
 
 def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
     """Describe what the files hold as JSON-ready values."""
-    check_option("inspect: data set", settings.name, ["eeg-imagenet"])
-    root = Path(settings.root)
-    trials = open_eeg_imagenet(root, settings)
-    images = cast(Images, trials.images)
+    from neurocanvas.data import open_trials
+
+    root, trials = Path(settings.root), open_trials(settings)
+    images = trials.images or Images((), {}, {}, {})
     some = trials.signal(np.unique(np.linspace(0, len(trials) - 1, _SAMPLED).astype(int)))
-    converted = sidecar_path(root / ARRAY).is_file()
+    converted = settings.name == "eeg-imagenet" and sidecar_path(root / ARRAY).is_file()
     files = [root / ARRAY, root / TABLE] if converted else find_released(root)
-    in_file = "µV, converted" if converted else settings.unit.replace("auto", "V")
+    in_file = "µV, converted" if converted else settings.unit.replace("auto", "V" if files else "as the files say")
     groups = signal_groups(trials)
     sizes = np.bincount(groups)
-    missing = [name for name in images.ids if not images.files[name].is_file()]
+    missing = [name for name in images.ids if name in images.files and not images.files[name].is_file()]
     return {
         "files": [{"file": path.name, "bytes": path.stat().st_size} for path in files],
         "trials": len(trials),
@@ -82,6 +82,7 @@ def inspect_dataset(settings: DataSettings) -> dict[str, Any]:
         "recordings": _recordings(trials),
         "by concept": _concepts(trials, images, settings.pictures or settings.root),
         "unusual": _unusual(trials),
+        "findings": listed(trials.findings),
         "repeated signals": {"trials": int(sizes[sizes > 1].sum()), "signals": int((sizes > 1).sum())},
         "pictures": {"needed": len(images.ids), "missing": len(missing), "first": missing[:_NAMED]},
     }
@@ -91,13 +92,14 @@ def describe(report: dict[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
     """Lay a report out as titled tables for reading; empty tables are left out."""
     pictures, unit = report["pictures"], report["unit"]
     facts = {
-        "files": ", ".join(f"{file['file']} ({file['bytes'] / 1e6:,.1f} MB)" for file in report["files"]),
+        **({"files": ", ".join(f"{file['file']} ({file['bytes'] / 1e6:,.1f} MB)" for file in report["files"])}
+           if report["files"] else {}),
         "trials": f"{report['trials']:,} of {report['concepts']} concepts",
         "signal": f"{report['channels']} channels, {report['samples']} samples at {report['sampling rate']:g} Hz",
         "unit": f"{unit['file']}; typical standard deviation {unit['µV']} µV",
         "pictures": f"{pictures['needed'] - pictures['missing']:,} of {pictures['needed']:,} are there"
         + (f"; missing: {', '.join(pictures['first'])}" if pictures["missing"] else "")
-        + (", ..." if pictures["missing"] > _NAMED else ""),
+        + (", ..." if pictures["missing"] > _NAMED else "") if pictures["needed"] else "none: conditions alone",
     }
     repeated = report["repeated signals"]
     if repeated["trials"]:
@@ -126,7 +128,9 @@ def _as_text(row: dict[str, Any]) -> dict[str, str]:
 
 def _recordings(trials: Trials) -> list[dict[str, Any]]:
     """Trials, concepts, blocks and design of every subject and session."""
-    table = trials.metadata.assign(blocked=blocked_trials(trials)).groupby(["subject", "session"])
+    metadata = trials.metadata.assign(blocked=blocked_trials(trials))
+    metadata = metadata if "session" in metadata else metadata.assign(session="0")
+    table = metadata.groupby(["subject", "session"])
     rows = [
         {
             "subject": str(subject),
@@ -143,24 +147,27 @@ def _recordings(trials: Trials) -> list[dict[str, Any]]:
 
 def _concepts(trials: Trials, images: Images, root: str) -> list[dict[str, Any]]:
     """Names, granularity, trials and blocks of every concept, in the order of groups and wnids."""
-    group_of, chinese = fine_groups(trials.y, trials.column("granularity")), read_names(root, "ch")
-    rows = []
+    group_of, chinese, rows = {}, read_names(root, "ch"), []
+    within = [name for name in ("subject", "session", "block") if name in trials.metadata]
+    if "granularity" in trials.metadata:
+        group_of = fine_groups(trials.y, trials.column("granularity"))
     for wnid, table in trials.metadata.groupby("concept"):
         row = {
             "concept": wnid,
             "name": images.names.get(wnid, wnid),  # a label need not be that of the image's folder
-            "granularity": f"fine{group_of[wnid]}" if wnid in group_of else "coarse",
+            **({"granularity": f"fine{group_of[wnid]}" if wnid in group_of else "coarse"} if group_of else {}),
             "trials": len(table),
-            "blocks": len(table[["subject", "session", "block"]].drop_duplicates()),
+            "blocks": len(table[within].drop_duplicates()),
         }
         rows.append({**row, "Chinese": chinese.get(wnid, "")} if chinese else row)
-    return sorted(rows, key=lambda row: (row["granularity"] == "coarse", row["granularity"], row["concept"]))
+    return sorted(rows, key=lambda row: ((of := row.get("granularity", "")) == "coarse", of, row["concept"]))
 
 
 def _unusual(trials: Trials) -> list[dict[str, Any]]:
     """Recordings whose number of trials is not the most frequent of their session, and what they lack."""
     rows = []
-    for session, table in sorted(trials.metadata.groupby("session"), key=lambda group: natural_key(group[0])):
+    metadata = trials.metadata if "session" in trials.metadata else trials.metadata.assign(session="0")
+    for session, table in sorted(metadata.groupby("session"), key=lambda group: natural_key(group[0])):
         counts = table.groupby(["subject", "concept"]).size().unstack(fill_value=0)  # of trials
         n_trials = counts.sum(axis=1)
         usual, usual_counts = n_trials.mode().max(), counts.mode().max()  # the largest where several are as frequent
