@@ -28,7 +28,7 @@ REAL, SIMULATED = "#c1440e", "#1f5f8b"
 
 def simulated_trials(count: int) -> np.ndarray:
     """Trials of subject 0 at the default signal, volts."""
-    pictures = np.array([stimulus.parameters for stimulus in simulated._draw_stimuli(SimulateSettings())])
+    pictures = np.array([stimulus.parameters for stimulus in simulated.draw_stimuli(SimulateSettings())])
     person = brain.make_brain(0, 0, simulated.GROUPS, pictures, SimulateSettings().explained_variance)
     shown = np.linspace(0, len(pictures) - 1, count).astype(int)
     drift = brain.draw_drift(person, count, rng=np.random.default_rng(0))

@@ -78,25 +78,38 @@ def simulate(
     repeats: Annotated[int, typer.Option(help="How often each image is shown in a stage.")] = 1,
     stages: Annotated[int, typer.Option(help="2: subjects 0, 4, 6, 12 and 13 return on another day.")] = 1,
     incomplete: Annotated[bool, typer.Option(help="Leave one block of the last subject out.")] = False,
-    signal: Annotated[float, typer.Option(help="Single-trial explained variance; 0 = no brain response.")] = 0.05,
+    response: Annotated[
+        str,
+        typer.Option(help="What images change: induced (band power), evoked (phase of the evoked response), or mixed."),
+    ] = "induced",
+    signal: Annotated[
+        float, typer.Option(help="Share of single-trial variance that images explain, as far as possible; 0: none.")
+    ] = 0.05,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Write EEG with known content in the layout of the released EEG-ImageNet."""
     from neurocanvas.artifacts import lock_run
     from neurocanvas.config import load_settings
+    from neurocanvas.report.text import decodability
     from neurocanvas.simulation.dataset import simulate as write_simulation
+    from neurocanvas.simulation.decodability import measure
 
     options = {
         "design": design, "subjects": subjects, "concepts": concepts, "trials_per_concept": trials, "repeats": repeats,
-        "stages": stages, "incomplete": incomplete, "explained_variance": signal, "seed": seed,
+        "stages": stages, "incomplete": incomplete, "response": response, "explained_variance": signal, "seed": seed,
     }  # fmt: skip
     settings = load_settings(None, simulate=options).simulate
     if settings is None:
         raise TypeError("load_settings gave no section simulate.")
     with progress_lines(quiet=as_json) as track, lock_run(output, "simulate"):
         path = write_simulation(settings, output, progress=track("simulate", settings.n_trials))
-    _print_paths([path], as_json)
+        measured = measure(output, settings)
+    if as_json:
+        typer.echo(json.dumps({"wrote": [str(path)], "decodability": measured}))
+    else:
+        print_tables([], [("Simulation", line) for line in decodability(measured)])
+        _print_paths([path], as_json)
 
 
 @app.command("inspect")
@@ -555,12 +568,15 @@ def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return
     if scores is not None:
-        from neurocanvas.report.text import shown, verdict
+        from neurocanvas.report.text import decodability, shown, verdict
 
         tables, notes = shown(verb, scores)
         if verb in ("run", "demo"):
             audit = json.loads((output / "scores" / "audit.json").read_text(encoding="utf-8"))
             notes += [("Verdict", line) for line in verdict(audit).splitlines()]
+            if settings.simulate:
+                measured = json.loads((output / "data" / "decodability.json").read_text(encoding="utf-8"))
+                notes += [("Simulation", line) for line in decodability(measured)]
         print_tables(tables, notes)
     _print_paths(paths, as_json)
 

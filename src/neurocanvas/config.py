@@ -67,7 +67,16 @@ class SimulateSettings(Settings):
     repeats: int = Field(1, ge=1, description="How often every image is shown in a stage.")
     stages: int = Field(1, ge=1, le=2, description="2: subjects 0, 4, 6, 12 and 13 return on another day.")
     incomplete: bool = Field(False, description="The last subject lacks one concept in stage 1.")
-    explained_variance: Share = Field(0.05, description="Share of log band power variance that images explain.")
+    response: Literal["induced", "evoked", "mixed"] = Field(
+        "induced",
+        description="What images change: induced: band power, and weakly the evoked response; evoked: the phase of the "
+        "evoked response, at constant power; mixed: both. The noise of the last two is correlated.",
+    )
+    explained_variance: Share = Field(
+        0.05,
+        description="Share of a trial's variance that images explain: of log band power (mean), for evoked of voltage "
+        "(at the best electrode and sample). As much of it as is plausible EEG.",
+    )
     seed: int = Field(0, ge=0)
 
     @property

@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 
 from neurocanvas import cli
 from neurocanvas.simulation import dataset as simulated
+from neurocanvas.simulation import decodability
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+MEASURED = {"n_images": 0, "reached": 0.0, "explained_variance": 0.0}
 
 SLOW = ("doctor",)
 """Verbs of which every call takes a second."""
@@ -100,6 +103,7 @@ def nothing_is_simulated() -> Iterator[None]:
     """A simulation of any size is what was asked for; here it only has to be asked for rightly."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulated, "simulate", lambda settings, output, progress: Path(output) / str(settings.n_trials))
+        patch.setattr(decodability, "measure", lambda folder, settings: MEASURED)
         yield
 
 

@@ -32,7 +32,7 @@ MICROVOLTS = (8.0, 22.0)
 @cache
 def world() -> np.ndarray:
     """Parameters of 18 x 50 images, concept by concept."""
-    return np.array([stimulus.parameters for stimulus in simulated._draw_stimuli(SimulateSettings())])
+    return np.array([stimulus.parameters for stimulus in simulated.draw_stimuli(SimulateSettings())])
 
 
 @cache

@@ -29,9 +29,9 @@ def embed_captions(captions, family="bundled"):
 
 def true_captions(settings):
     """The captions that simulated images were drawn from."""
-    from neurocanvas.simulation.dataset import _draw_stimuli
+    from neurocanvas.simulation.dataset import draw_stimuli
 
-    return {one.name: one.drawing.caption for one in _draw_stimuli(settings) if one.drawing is not None}
+    return {one.name: one.drawing.caption for one in draw_stimuli(settings) if one.drawing is not None}
 
 
 def write_true_captions(run):

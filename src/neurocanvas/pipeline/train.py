@@ -54,9 +54,12 @@ def simulate(run: RunFolder) -> list[Path]:
     if run.settings.simulate is None:
         return []
     from neurocanvas.simulation.dataset import simulate as write_simulation
+    from neurocanvas.simulation.decodability import measure
 
-    advance = run.track("simulate", run.settings.simulate.n_trials)
-    return [write_simulation(run.settings.simulate, run.folder / "data", progress=advance)]
+    advance, folder = run.track("simulate", run.settings.simulate.n_trials), run.folder / "data"
+    path = write_simulation(run.settings.simulate, folder, progress=advance)
+    measure(folder, run.settings.simulate)
+    return [path]
 
 
 def features(run: RunFolder, *, keep_imported: bool = False) -> list[Path]:

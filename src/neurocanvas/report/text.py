@@ -430,6 +430,31 @@ def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]
     return [(title, ["score", *arms, "chance", "p"], lines)], [*notes, *warned(scores["findings"])]
 
 
+def decodability(measured: Mapping[str, Any]) -> list[str]:
+    """Sentences on how much of the image can be read from one simulated trial, and how strong the response is."""
+    lines = []
+    if "time_course" in measured:
+        parts = [
+            f"{words} explains {short(measured[name]['concept_r2'], 2)} of the variance of the concept code, two-way "
+            f"{short(measured[name]['two_way'], 2)}"
+            for name, words in (("differential_entropy", "differential entropy"), ("time_course", "the time course"))
+        ]
+        lines.append(
+            f"Response {measured['response']}; in one trial (ridge, {measured['n_trials']} trials of subject 0, images "
+            f"left out) {'; '.join(parts)} (chance .50)."
+        )
+        if measured["design"] == "block":
+            lines.append("Drift counts here too, because concepts came in blocks.")
+    else:
+        lines.append(f"Decodability was not measured: {measured['n_images']} images, 10 are needed.")
+    if measured["reached"] < 0.95 * measured["explained_variance"]:
+        lines.append(
+            f"Images explain {short(measured['reached'], 2)} of the variance, not {measured['explained_variance']:g}: "
+            "a stronger response would not have the amplitude of EEG."
+        )
+    return lines
+
+
 # The four outcomes of a control. One is expected where it had to be flagged whatever the confound.
 FLAGGED, NOT_FLAGGED, EXPECTED, NOT_TESTABLE = "flagged", "not flagged", "expected here", "not testable"
 

@@ -43,7 +43,7 @@ _BATCH = 50
 # Share of every concept's images that the first pass of stage 2 shows: 30 of 50 in the released data.
 FIRST_PASS = 0.6
 
-_VERSION = 5  # of the simulation: raise it when the same settings give other bytes
+_VERSION = 6  # of the simulation: raise it when the same settings give other bytes
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable
     folder = Path(root)
     paths = [folder / name for name in (WHOLE, STAGE2)[: settings.stages]]
     inputs = fingerprint(settings, _VERSION)
-    stimuli = _draw_stimuli(settings)
+    stimuli = draw_stimuli(settings)
     beside = _files_beside(folder, stimuli)
     done = all(artifacts.is_cached(path, inputs) for path in paths) and (
         settings.stages == 2 or not (folder / STAGE2).exists()
@@ -100,11 +100,16 @@ def simulate(settings: SimulateSettings, root: Path | str, *, progress: Callable
             # a full disk is an error here, and a crash where mapped memory is written
             os.posix_fallocate(stream.fileno(), 0, 4 * math.prod(shape))
             signal, start = np.memmap(stream, dtype=np.float32, mode="w+", shape=shape), 0
-            for batch in _signals(settings, stimuli, recordings):
+            reached = set()
+            for share, batch in _signals(settings, stimuli, recordings):
+                reached.add(share)
                 signal[start : start + len(batch)] = batch
                 start += len(batch)
                 progress(len(batch))
-            sidecar = {"simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written}
+            sidecar = {
+                "simulated": settings.model_dump(mode="json"), "n_trials": shape[0], "beside": written,
+                "reached": min(reached, default=0.0),
+            }  # fmt: skip
             artifacts.write_json(
                 sidecar_path(path), sidecar
             )  # first, so that the file of a killed run counts as simulated
@@ -123,7 +128,7 @@ def open_simulated(root: Path, settings: DataSettings) -> Trials:
     return open_eeg_imagenet(root, settings)
 
 
-def _draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
+def draw_stimuli(settings: SimulateSettings) -> list[_Stimulus]:
     """Images of every concept, the same for all subjects and stages."""
     # colour and pose are standardised over many drawings
     rng = np.random.default_rng(0)
@@ -173,19 +178,21 @@ def _draw_order(settings: SimulateSettings, images: np.ndarray, rng: np.random.G
 
 def _signals(
     settings: SimulateSettings, stimuli: list[_Stimulus], recordings: list[_Recording]
-) -> Iterator[np.ndarray]:
-    """Signal of all recordings in batches, (n, n_chans, n_times), volts."""
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Explained variance that a subject reaches, and signal in batches, (n, n_chans, n_times), volts."""
     parameters = np.array([stimulus.parameters for stimulus in stimuli])
     for recording in recordings:
         subject, day, order = recording.subject, recording.day, recording.order
-        brain = eeg.make_brain(settings.seed, subject, GROUPS, parameters, settings.explained_variance)
+        brain = eeg.make_brain(
+            settings.seed, subject, GROUPS, parameters, settings.explained_variance, settings.response
+        )
         if day:
             brain = eeg.on_another_day(brain, rng=np.random.default_rng([settings.seed, 12, subject, day]))
         drift = eeg.draw_drift(brain, len(order), rng=np.random.default_rng([settings.seed, 13, subject, day]))
         for rows in batches(len(order), _BATCH):
             trials = range(rows.start, rows.stop)
             rngs = [np.random.default_rng([settings.seed, 14, subject, day, trial]) for trial in trials]
-            yield eeg.record(brain, drift.rows(rows), parameters[order[rows]], rngs=rngs)
+            yield brain.reached, eeg.record(brain, drift.rows(rows), parameters[order[rows]], rngs=rngs)
 
 
 def _content(signal: np.ndarray, stimuli: list[_Stimulus], recordings: list[_Recording]) -> dict[str, Any]:

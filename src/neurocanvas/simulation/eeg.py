@@ -89,6 +89,13 @@ RAMP = (_RISE**2 * (3 - 2 * _RISE)).astype(np.float32)
 COURSES = np.stack([
     0.5 - 0.5 * np.cos(2 * np.pi * np.clip((TIMES - start) / (stop - start), 0, 1)) for start, stop in BUMPS
 ])  # fmt: skip
+# Parts of a response whose phase tells the image: two cycles under a raised cosine, analytic, so that a turn of the
+# phase leaves the power in every band as it is: (n_parts, n_times).
+PHASE_PARTS = ((0.050, 0.200), (0.200, 0.440))  # s
+PHASE_WAVES = np.stack([
+    0.5 * (1 - np.exp(2j * np.pi * cycle).real) * np.exp(4j * np.pi * cycle)
+    for cycle in (np.clip((TIMES - start) / (stop - start), 0, 1) for start, stop in PHASE_PARTS)
+])  # fmt: skip
 
 
 def spectra(n_sources: int, rng: np.random.Generator) -> np.ndarray:
@@ -148,6 +155,9 @@ BAND_SHARES = {"delta": 0.2, "theta": 0.4, "alpha": 0.9, "beta": 1.4, "gamma": 2
 SHARED = 0.5  # share of the weights' variance that all subjects have in common
 TUNING_METRES = 0.025  # nearer sources respond alike
 EVOKED_SHARE = 0.5
+PHASE_RADIANS = 0.8  # sd over images of the phase of a source's response
+LARGEST_CHANGE = 9.0  # of a source's log power in a band, over images: beyond it, volts are not those of EEG
+NOISE_METRES, NOISE_ALONE = 0.030, 0.02  # noise of "evoked" and "mixed": its reach, and the share without neighbours
 TRIAL_SECONDS, DRIFT_SECONDS = 1.0, 150.0
 DRIFT_POWER, DRIFT_COMMON = 0.30, 0.15  # sd of log power: of one source and band, of all sources in a band
 DRIFT_ANGLE, DRIFT_SENSOR = 0.15, 0.20  # sd: radians; log power
@@ -167,6 +177,9 @@ class Brain:
     evoked_mean: np.ndarray  # (N_RESPONDING, n_bumps), amplitude that every image evokes
     power_gain: np.ndarray  # (n_bands,)
     evoked_gain: float
+    noise_mixing: np.ndarray  # (n_chans, n_chans), of the electrodes' own noise
+    phase_coded: bool = False  # the image turns the phase of the evoked response, else it changes amplitudes
+    reached: float = 0.0  # share of the variance that images explain after calibration
 
 
 @dataclass(frozen=True)
@@ -181,8 +194,13 @@ class Drift:
         return Drift(self.power[rows], self.angle[rows], self.sensor[rows])
 
 
-def make_brain(seed: int, subject: int, groups: Sequence[str], images: np.ndarray, explained_variance: float) -> Brain:
-    """Draw a subject; `images`, (n_images, n_parameters), explain this share of single-trial log power variance."""
+def make_brain(
+    seed: int, subject: int, groups: Sequence[str], images: np.ndarray, explained_variance: float,
+    response: str = "induced",
+) -> Brain:  # fmt: skip
+    """Draw a subject; `images`, (n_images, n_parameters), explain this share of single-trial variance, if possible."""
+    # "induced": of log band power, with a weak evoked response beside it. "evoked": of voltage at the best electrode
+    # and sample, by the phase of the response, at constant power. "mixed": of both.
     shared, own = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2, subject])
     field = leadfield()
     n_chans, n_sources, _ = field.gain.shape
@@ -201,10 +219,19 @@ def make_brain(seed: int, subject: int, groups: Sequence[str], images: np.ndarra
         evoked_mean=EVOKED_VOLTS / RESPONDING_VOLTS * _mixed((N_RESPONDING, len(BUMPS)), shared, own),
         power_gain=np.zeros(len(BANDS)),
         evoked_gain=0.0,
+        noise_mixing=np.eye(n_chans, dtype=np.float32) if response == "induced" else _neighbours(),
     )
     if explained_variance == 0:
         return brain
-    return _calibrated(brain, images, explained_variance, np.random.default_rng([seed, 3, subject]))
+    return _calibrated(brain, images, explained_variance, response, np.random.default_rng([seed, 3, subject]))
+
+
+def _neighbours() -> np.ndarray:
+    """Mixing matrix of noise of variance 1 whose correlation falls with the distance of electrodes."""
+    from scipy.spatial.distance import cdist
+
+    near = np.exp(-cdist(POSITIONS, POSITIONS, "sqeuclidean") / (2 * NOISE_METRES**2))
+    return np.linalg.cholesky((1 - NOISE_ALONE) * near + NOISE_ALONE * np.eye(len(near))).astype(np.float32)
 
 
 def on_another_day(brain: Brain, *, rng: np.random.Generator) -> Brain:
@@ -254,14 +281,24 @@ def record(brain: Brain, drift: Drift, parameters: np.ndarray, *, rngs: Sequence
     induced = mixing[:, :, :N_RESPONDING] @ (sources[:, :N_RESPONDING] * grown[:, :, both])
     level = brain.sensor * np.exp(0.5 * drift.sensor).astype(np.float32)
     shape = np.repeat(PASS_BAND / np.linalg.norm(PASS_BAND), 2).astype(np.float32)
-    steady += draws[:, n_sources:] * (level[:, :, None] * shape)
-    evoked = brain.evoked_mean + brain.evoked_gain * np.einsum("tp,skp->tsk", parameters, brain.evoked_weights)
-    signal = waves(steady) + waves(induced) * RAMP + mixing[:, :, :N_RESPONDING] @ (evoked @ COURSES).astype(np.float32)
+    steady += (brain.noise_mixing @ draws[:, n_sources:]) * (level[:, :, None] * shape)
+    evoked = _evoked(brain, parameters).astype(np.float32)
+    signal = waves(steady) + waves(induced) * RAMP + mixing[:, :, :N_RESPONDING] @ evoked
     signal += np.stack([artefacts(rng) for rng in rngs])
     return (signal - signal.mean(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _calibrated(brain: Brain, images: np.ndarray, share: float, rng: np.random.Generator) -> Brain:
+def _evoked(brain: Brain, parameters: np.ndarray) -> np.ndarray:
+    """Phase-locked response of the sources: (n_trials, N_RESPONDING, n_times)."""
+    change = np.einsum("tp,skp->tsk", parameters, brain.evoked_weights)
+    if not brain.phase_coded:
+        return (brain.evoked_mean + brain.evoked_gain * change) @ COURSES
+    parts = len(PHASE_WAVES)
+    turned = brain.evoked_mean[:, :parts] * np.exp(1j * PHASE_RADIANS * change[..., :parts])
+    return brain.evoked_gain * (turned @ PHASE_WAVES).real
+
+
+def _calibrated(brain: Brain, images: np.ndarray, share: float, response: str, rng: np.random.Generator) -> Brain:
     """Even the weights over electrodes, and set the gains so that images explain this share of the variance."""
     # Pilot trials without images, with independent drift and blinks, give the variance of log band power. The gain of
     # each band is iterated until the linear part of the log of expected power explains `share` times the band's
@@ -277,12 +314,22 @@ def _calibrated(brain: Brain, images: np.ndarray, share: float, rng: np.random.G
     shares = np.minimum(share * np.array([BAND_SHARES[band] for band in BANDS]), 0.99)
     odds = shares / (1 - shares)
 
-    moved = np.einsum("cs,skp->ckp", brain.mixing[0, :, :N_RESPONDING], brain.evoked_weights)
-    response = np.einsum("ckp,kt->ctp", moved, COURSES)
-    evoked_gain = np.sqrt(EVOKED_SHARE * odds.mean() / ((response**2).sum(axis=2) / pilot.var(axis=0)).max())
     mean = brain.mixing[0, :, :N_RESPONDING] @ brain.evoked_mean
-    evoked = mean + evoked_gain * np.einsum("ckp,np->nck", moved, sample)
-    added = _band_power((evoked @ COURSES)[..., WINDOW]) - _band_power((mean @ COURSES)[..., WINDOW])
+    if response == "induced":
+        moved = np.einsum("cs,skp->ckp", brain.mixing[0, :, :N_RESPONDING], brain.evoked_weights)
+        largest = (np.einsum("ckp,kt->ctp", moved, COURSES) ** 2).sum(axis=2) / pilot.var(axis=0)
+        brain = replace(brain, evoked_gain=float(np.sqrt(EVOKED_SHARE * odds.mean() / largest.max())))
+        evoked = (mean + brain.evoked_gain * np.einsum("ckp,np->nck", moved, sample)) @ COURSES
+    else:
+        total = min(share, 0.99)
+        brain = replace(brain, evoked_gain=1.0, phase_coded=True, reached=total)
+        evoked = (brain.mixing[0, :, :N_RESPONDING] @ _evoked(brain, sample))[..., WINDOW]
+        ratio = (evoked.var(axis=0) / pilot[..., WINDOW].var(axis=0)).max()
+        brain = replace(brain, evoked_gain=float(np.sqrt(total / (1 - total) / ratio)))
+        if response == "evoked":
+            return brain
+        evoked = brain.mixing[0, :, :N_RESPONDING] @ _evoked(brain, sample)
+    added = _band_power(evoked[..., WINDOW]) - _band_power((mean @ COURSES)[..., WINDOW])
 
     # Expected power that a bin of unit variance adds to each band, (n_bins, n_bands); 400 ms mix delta to alpha.
     oscillations = np.exp(2j * np.pi * FREQS[:, None] * (np.arange(WINDOW.stop - WINDOW.start) / SFREQ))
@@ -295,6 +342,7 @@ def _calibrated(brain: Brain, images: np.ndarray, share: float, rng: np.random.G
     weights = np.stack([_evened(brain.power_weights[:, b], reach[..., b], noise[:, b]) for b in range(len(BANDS))], 1)
     change = np.einsum("np,sbp->nsb", sample, weights)
     design = np.linalg.qr(np.column_stack([np.ones(len(sample)), sample]))[0][:, 1:]
+    largest_gain = LARGEST_CHANGE / change.max(axis=(0, 1))
     gain = np.full(len(BANDS), 0.1)
     for _ in range(25):
         grown = np.einsum("sba,nsb->nsa", leak, np.expm1(gain * change))
@@ -302,8 +350,9 @@ def _calibrated(brain: Brain, images: np.ndarray, share: float, rng: np.random.G
         # at least .05, because evoked and induced power do not add exactly
         logs = np.log(np.maximum(1 + grown / level, 0.05)).reshape(len(sample), -1)
         linear = ((design.T @ logs) ** 2).sum(axis=0).reshape(level.shape) / len(sample)
-        gain = gain * np.clip(odds / (linear / noise).mean(axis=0), 0.25, 4) ** 0.4
-    return replace(brain, power_weights=weights, power_gain=gain, evoked_gain=float(evoked_gain))
+        ratio = (linear / noise).mean(axis=0)
+        gain = np.minimum(gain * np.clip(odds / ratio, 0.25, 4) ** 0.4, largest_gain)
+    return replace(brain, power_weights=weights, power_gain=gain, reached=float((ratio / (1 + ratio)).mean()))
 
 
 def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.ndarray:
