@@ -3,7 +3,7 @@
     python tools/plot_simulated.py --data $NEUROCANVAS_TEST_DATA --out docs/simulated_beside_real.png
 
 `--data` holds `eeg_imagenet_trials/trials.npz` (three trials of EEG-ImageNet, one of them in volts) and
-`recordings/eeglab_data.set` (32 channels). It prints the numbers that the figure shows.
+`recordings/eeglab_data.set` (32 channels). It prints the numbers that the figure shows, and the channels' components.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen
 
 REAL, SIMULATED = "#c1440e", "#1f5f8b"
+PAIRS = np.triu_indices(len(POSITIONS), 1)
+DISTANCE = 1e3 * np.linalg.norm(POSITIONS[:, None] - POSITIONS[None], axis=-1)[PAIRS]  # mm
 
 
-def simulated_trials(count: int) -> np.ndarray:
+def simulated_trials(count: int, response: str = "induced") -> np.ndarray:
     """Trials of subject 0 at the default signal, volts."""
     pictures = np.array([stimulus.parameters for stimulus in simulated.draw_stimuli(SimulateSettings())])
-    person = brain.make_brain(0, 0, simulated.GROUPS, pictures, SimulateSettings().explained_variance)
+    person = brain.make_brain(0, 0, simulated.GROUPS, pictures, SimulateSettings().explained_variance, response)
     shown = np.linspace(0, len(pictures) - 1, count).astype(int)
     drift = brain.draw_drift(person, count, rng=np.random.default_rng(0))
     rngs = [np.random.default_rng([1, trial]) for trial in range(count)]
@@ -46,10 +48,8 @@ def spectrum(trial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def correlation_by_distance(trial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centres of bins of electrode distance, mm, and the mean correlation of the pairs in each."""
-    pairs = np.triu_indices(len(POSITIONS), 1)
-    distance = 1e3 * np.linalg.norm(POSITIONS[:, None] - POSITIONS[None], axis=-1)[pairs]
     edges = np.arange(20, 171, 10)
-    place, values = np.digitize(distance, edges), np.corrcoef(trial)[pairs]
+    place, values = np.digitize(DISTANCE, edges), np.corrcoef(trial)[PAIRS]
     kept = [b for b in range(1, len(edges)) if np.any(place == b)]
     return edges[kept] - 5.0, np.array([values[place == b].mean() for b in kept])
 
@@ -58,6 +58,16 @@ def rank(trial: np.ndarray) -> float:
     """Effective number of independent channels: exp of the entropy of the correlation matrix's eigenvalues."""
     share = np.clip(np.linalg.eigvalsh(np.corrcoef(trial)) / len(trial), 1e-12, 1)
     return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def components(trial: np.ndarray, lowest: float) -> np.ndarray:
+    """Participation ratio, components for 90 and 99 % of the variance, r of correlation and distance; up to 80 Hz."""
+    freqs = np.fft.rfftfreq(trial.shape[1], 1e-3)
+    signal = np.fft.irfft(np.where((freqs >= lowest) & (freqs <= 80), np.fft.rfft(trial), 0), n=trial.shape[1])
+    values = np.linalg.eigvalsh(np.cov(signal))[::-1].clip(0)
+    counts = [1 + (np.cumsum(values) < share * values.sum()).sum() for share in (0.9, 0.99)]
+    along = np.corrcoef(np.corrcoef(signal)[PAIRS], DISTANCE)[0, 1]
+    return np.array([values.sum() ** 2 / (values**2).sum(), *counts, along])
 
 
 def real_microvolts(data: Path) -> np.ndarray:
@@ -122,6 +132,12 @@ def main() -> None:
     print(f"rank            real {', '.join(f'{rank(t):.1f}' for t in real)}; simulated median {np.median(ranks):.1f}")
     print(f"amplitude, µV   real {np.percentile(wide, 2.5):.1f} to {np.percentile(wide, 97.5):.1f}, {own:.1f}; "
           f"simulated median {np.median(volts):.1f}")  # fmt: skip
+    for lowest in (0.5, 20):
+        print(f"{lowest:g}-80 Hz: participation ratio, components for 90 and 99 %, r of correlation and distance")
+        rows = {f"real {number}": [trial] for number, trial in enumerate(real)}
+        rows |= {name: simulated_trials(100, name) for name in ("induced", "evoked", "mixed")}
+        for name, group in rows.items():
+            print(f"  {name:8}", np.median([components(trial, lowest) for trial in group], axis=0).round(2))
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ class SimulateSettings(Settings):
     )
     explained_variance: Share = Field(
         0.05,
-        description="Share of a trial's variance that images explain: of log band power (mean), for evoked of voltage "
-        "(at the best electrode and sample). As much of it as is plausible EEG.",
+        description="Share of a trial's variance that images explain: of log band power (mean over channels and "
+        "bands), for evoked of voltage (at the best sample, mean over channels). Less where that would be no EEG.",
     )
     seed: int = Field(0, ge=0)
 

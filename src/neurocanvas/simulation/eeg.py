@@ -155,7 +155,7 @@ BAND_SHARES = {"delta": 0.2, "theta": 0.4, "alpha": 0.9, "beta": 1.4, "gamma": 2
 SHARED = 0.5  # share of the weights' variance that all subjects have in common
 TUNING_METRES = 0.025  # nearer sources respond alike
 EVOKED_SHARE = 0.5
-PHASE_RADIANS = 0.8  # sd over images of the phase of a source's response
+PHASE_RADIANS, PHASE_METRES = 0.8, 0.060  # sd over images of a source's phase; sources this near have a like phase
 LARGEST_CHANGE = 9.0  # of a source's log power in a band, over images: beyond it, volts are not those of EEG
 NOISE_METRES, NOISE_ALONE = 0.030, 0.02  # noise of "evoked" and "mixed": its reach, and the share without neighbours
 TRIAL_SECONDS, DRIFT_SECONDS = 1.0, 150.0
@@ -199,8 +199,8 @@ def make_brain(
     response: str = "induced",
 ) -> Brain:  # fmt: skip
     """Draw a subject; `images`, (n_images, n_parameters), explain this share of single-trial variance, if possible."""
-    # "induced": of log band power, with a weak evoked response beside it. "evoked": of voltage at the best electrode
-    # and sample, by the phase of the response, at constant power. "mixed": of both.
+    # "induced": of log band power, with a weak evoked response beside it. "evoked": of voltage at an electrode's
+    # best sample, mean over electrodes, by the phase of the response, at constant power. "mixed": of both.
     shared, own = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2, subject])
     field = leadfield()
     n_chans, n_sources, _ = field.gain.shape
@@ -321,10 +321,11 @@ def _calibrated(brain: Brain, images: np.ndarray, share: float, response: str, r
         brain = replace(brain, evoked_gain=float(np.sqrt(EVOKED_SHARE * odds.mean() / largest.max())))
         evoked = (mean + brain.evoked_gain * np.einsum("ckp,np->nck", moved, sample)) @ COURSES
     else:
-        total = min(share, 0.99)
-        brain = replace(brain, evoked_gain=1.0, phase_coded=True, reached=total)
+        # where an electrode adds sources of different phases, power would depend on the image
+        total, turns = min(share, 0.99), np.tensordot(_alike(PHASE_METRES), brain.evoked_weights, 1)
+        brain = replace(brain, evoked_gain=1.0, evoked_weights=turns, phase_coded=True, reached=total)
         evoked = (brain.mixing[0, :, :N_RESPONDING] @ _evoked(brain, sample))[..., WINDOW]
-        ratio = (evoked.var(axis=0) / pilot[..., WINDOW].var(axis=0)).max()
+        ratio = (evoked.var(axis=0) / pilot[..., WINDOW].var(axis=0)).max(axis=-1).mean()
         brain = replace(brain, evoked_gain=float(np.sqrt(total / (1 - total) / ratio)))
         if response == "evoked":
             return brain
@@ -357,12 +358,7 @@ def _calibrated(brain: Brain, images: np.ndarray, share: float, response: str, r
 
 def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Weights of one band, changed so that all electrodes hold about the same information about the image."""
-    from scipy.spatial.distance import cdist
-
-    positions = leadfield().positions[:N_RESPONDING]
-    squared = cdist(positions, positions, "sqeuclidean")
-    kernel = np.exp(-squared / (2 * TUNING_METRES**2)) + 1e-6 * np.eye(N_RESPONDING)
-    evened = np.linalg.cholesky(kernel) @ weights
+    evened = _alike(TUNING_METRES) @ weights
     reach = share / np.sqrt(noise[:, None])
     stay = 0.02 * np.linalg.eigvalsh(reach.T @ reach)[-1]
     step = np.linalg.inv(reach.T @ reach + stay * np.eye(N_RESPONDING))
@@ -374,6 +370,15 @@ def _evened(weights: np.ndarray, share: np.ndarray, noise: np.ndarray) -> np.nda
         size = np.linalg.norm(at_electrodes, axis=1, keepdims=True)
         evened = step @ (reach.T @ (at_electrodes / size * size.mean()) + stay * evened)
     return evened / np.linalg.norm(evened) * np.linalg.norm(weights)
+
+
+def _alike(metres: float) -> np.ndarray:
+    """Mixing matrix that makes weights of responding sources alike within this distance."""
+    from scipy.spatial.distance import cdist
+
+    positions = leadfield().positions[:N_RESPONDING]
+    squared = cdist(positions, positions, "sqeuclidean")
+    return np.linalg.cholesky(np.exp(-squared / (2 * metres**2)) + 1e-6 * np.eye(N_RESPONDING))
 
 
 def _mixed(shape: tuple[int, ...], shared: np.random.Generator, own: np.random.Generator) -> np.ndarray:
