@@ -33,8 +33,8 @@ def by_response(tmp_path_factory):
 
 def test_power_is_read_from_features_and_phase_from_the_time_course(by_response):
     two_way = {
-        name: tuple(found[part]["two_way"] for part in ("differential_entropy", "time_course"))
-        for name, found in by_response.items()
+        name: tuple(result[part]["two_way"] for part in ("differential_entropy", "time_course"))
+        for name, result in by_response.items()
     }
     # one subject and seed; over seeds two-way without a response has a standard deviation of about .01
     assert two_way["induced"][0] > 0.8 and 0.5 < two_way["induced"][1] < 0.6
@@ -50,17 +50,17 @@ def test_five_percent_per_channel_and_band_is_far_more_of_the_concept_code(by_re
 
 
 def test_without_a_response_nothing_is_read(tmp_path):
-    found = measured(tmp_path, response="evoked", explained_variance=0.0, concepts=6, trials_per_concept=40)
+    result = measured(tmp_path, response="evoked", explained_variance=0.0, concepts=6, trials_per_concept=40)
     for part in ("differential_entropy", "time_course"):
-        assert abs(found[part]["two_way"] - 0.5) < 0.06 and abs(found[part]["concept_r2"]) < 0.02
+        assert abs(result[part]["two_way"] - 0.5) < 0.06 and abs(result[part]["concept_r2"]) < 0.02
 
 
 def test_ridge_is_tested_on_other_images_only():
     """Features that name the image, not its code: read only by whoever trains on the tested image."""
     rng = np.random.default_rng(0)
     codes, image = rng.normal(size=(60, 20)), np.repeat(np.arange(60), 4)
-    found = read_out(np.eye(60)[image] + 0.01 * rng.normal(size=(240, 60)), codes, image)
-    assert abs(found["two_way"] - 0.5) < 0.1 and found["concept_r2"] < 0.05
+    result = read_out(np.eye(60)[image] + 0.01 * rng.normal(size=(240, 60)), codes, image)
+    assert abs(result["two_way"] - 0.5) < 0.1 and result["concept_r2"] < 0.05
     assert read_out(codes[image], codes, image)["two_way"] > 0.99
 
 
@@ -103,14 +103,14 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_what_is_written_can_be_opened_at_the_amplitude_of_eeg(tmp_path, options):
-    found = measured(tmp_path, **options)
+    result = measured(tmp_path, **options)
     trials = nc.open_dataset("eeg-imagenet", tmp_path)
     assert len(trials) == SimulateSettings(**options).n_trials
     microvolts = trials.signal().std(axis=(1, 2))
     assert microvolts.min() > 1 and microvolts.max() < 500
-    said = "would not have the amplitude of EEG" in " ".join(decodability(found))
-    assert said == (found["reached"] < 0.95 * options["explained_variance"])
-    assert ("time_course" in found) == (found["n_images"] >= 10)
+    said = "would not have the amplitude of EEG" in " ".join(decodability(result))
+    assert said == (result["reached"] < 0.95 * options["explained_variance"])
+    assert ("time_course" in result) == (result["n_images"] >= 10)
 
 
 def test_simulate_prints_and_writes_the_decodability(tmp_path):

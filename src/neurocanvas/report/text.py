@@ -434,14 +434,14 @@ def decodability(measured: Mapping[str, Any]) -> list[str]:
     """Sentences on how much of the image can be read from one simulated trial, and how strong the response is."""
     lines = []
     if "time_course" in measured:
-        parts = [
-            f"{words} explains {short(measured[name]['concept_r2'], 2)} of the variance of the concept code, two-way "
-            f"{short(measured[name]['two_way'], 2)}"
-            for name, words in (("differential_entropy", "differential entropy"), ("time_course", "the time course"))
-        ]
+        r2, two_way = (
+            [short(measured[part][score], 2) for part in ("differential_entropy", "time_course")]
+            for score in ("concept_r2", "two_way")
+        )
         lines.append(
-            f"Response {measured['response']}; in one trial (ridge, {measured['n_trials']} trials of subject 0, images "
-            f"left out) {'; '.join(parts)} (chance .50)."
+            f"Response {measured['response']}. Ridge on one trial ({measured['n_trials']} trials of subject 0, images "
+            f"left out): differential entropy explains {r2[0]} of the variance of the concept code, two-way "
+            f"{two_way[0]}; the time course {r2[1]}, two-way {two_way[1]} (chance .50)."
         )
         if measured["design"] == "block":
             lines.append("Drift counts here too, because concepts came in blocks.")

@@ -29,7 +29,7 @@ def measure(folder: Path, settings: SimulateSettings) -> dict[str, Any]:
         trials = trials[np.unique(np.linspace(0, len(trials) - 1, min(len(trials), N_TRIALS)).astype(int))]
         parameters = {stimulus.name: stimulus.parameters for stimulus in draw_stimuli(settings)}
         names, image = np.unique(trials.column("image"), return_inverse=True)
-        found = {
+        result = {
             "n_trials": len(trials), "n_images": len(names), "design": settings.design, "response": settings.response,
             "explained_variance": settings.explained_variance, "reached": whole["reached"],
         }  # fmt: skip
@@ -39,9 +39,9 @@ def measure(folder: Path, settings: SimulateSettings) -> dict[str, Any]:
             parts = [window[rows] for rows in window.chunks()]
             entropy = [gaussian_entropy(part, trials.spec.sfreq).reshape(len(part), -1) for part in parts]
             course = [part.reshape(len(part), -1, BIN).mean(axis=-1) for part in parts]
-            found["differential_entropy"] = read_out(np.concatenate(entropy), codes, image)
-            found["time_course"] = read_out(np.concatenate(course), codes, image)
-        artifacts.write_json(path, found)
+            result["differential_entropy"] = read_out(np.concatenate(entropy), codes, image)
+            result["time_course"] = read_out(np.concatenate(course), codes, image)
+        artifacts.write_json(path, result)
         artifacts.write_sidecar(path, inputs)
     measured: dict[str, Any] = artifacts.read_json(path, "the decodability of simulated EEG")
     return measured

@@ -343,7 +343,7 @@ def _calibrated(brain: Brain, images: np.ndarray, share: float, response: str, r
     weights = np.stack([_evened(brain.power_weights[:, b], reach[..., b], noise[:, b]) for b in range(len(BANDS))], 1)
     change = np.einsum("np,sbp->nsb", sample, weights)
     design = np.linalg.qr(np.column_stack([np.ones(len(sample)), sample]))[0][:, 1:]
-    largest_gain = LARGEST_CHANGE / change.max(axis=(0, 1))
+    largest_gain = LARGEST_CHANGE / np.einsum("np,sbp->nsb", images, weights).max(axis=(0, 1))
     gain = np.full(len(BANDS), 0.1)
     for _ in range(25):
         grown = np.einsum("sba,nsb->nsa", leak, np.expm1(gain * change))
