@@ -2,8 +2,8 @@
 
     python tools/plot_simulated.py --data $NEUROCANVAS_TEST_DATA --out docs/simulated_beside_real.png
 
-`--data` holds `eeg_imagenet_trials/trials.npz` (three trials of EEG-ImageNet, one of them in volts) and
-`recordings/eeglab_data.set` (32 channels). It prints the numbers that the figure shows, and the channels' components.
+`--data` holds `eeg_imagenet_trials/trials.npz` (three trials, one in volts) and `recordings/eeglab_data.set` (32
+channels). It prints the numbers that the figure shows, and the components of the channels.
 """
 
 from __future__ import annotations
@@ -64,10 +64,9 @@ def components(trial: np.ndarray, lowest: float) -> np.ndarray:
     """Participation ratio, components for 90 and 99 % of the variance, r of correlation and distance; up to 80 Hz."""
     freqs = np.fft.rfftfreq(trial.shape[1], 1e-3)
     signal = np.fft.irfft(np.where((freqs >= lowest) & (freqs <= 80), np.fft.rfft(trial), 0), n=trial.shape[1])
-    values = np.linalg.eigvalsh(np.cov(signal))[::-1].clip(0)
-    counts = [1 + (np.cumsum(values) < share * values.sum()).sum() for share in (0.9, 0.99)]
-    along = np.corrcoef(np.corrcoef(signal)[PAIRS], DISTANCE)[0, 1]
-    return np.array([values.sum() ** 2 / (values**2).sum(), *counts, along])
+    parts = np.linalg.eigvalsh(np.cov(signal))[::-1].clip(0) / np.cov(signal).trace()
+    counts = [1 + (np.cumsum(parts) < share).sum() for share in (0.9, 0.99)]
+    return np.array([1 / (parts**2).sum(), *counts, np.corrcoef(np.corrcoef(signal)[PAIRS], DISTANCE)[0, 1]])
 
 
 def real_microvolts(data: Path) -> np.ndarray:
@@ -132,12 +131,10 @@ def main() -> None:
     print(f"rank            real {', '.join(f'{rank(t):.1f}' for t in real)}; simulated median {np.median(ranks):.1f}")
     print(f"amplitude, µV   real {np.percentile(wide, 2.5):.1f} to {np.percentile(wide, 97.5):.1f}, {own:.1f}; "
           f"simulated median {np.median(volts):.1f}")  # fmt: skip
-    for lowest in (0.5, 20):
-        print(f"{lowest:g}-80 Hz: participation ratio, components for 90 and 99 %, r of correlation and distance")
-        rows = {f"real {number}": [trial] for number, trial in enumerate(real)}
-        rows |= {name: simulated_trials(100, name) for name in ("induced", "evoked", "mixed")}
-        for name, group in rows.items():
-            print(f"  {name:8}", np.median([components(trial, lowest) for trial in group], axis=0).round(2))
+    made_by = {name: simulated_trials(100, name) for name in ("induced", "evoked", "mixed")}
+    for name, group in [*(("real", [trial]) for trial in real), *made_by.items()]:
+        bands = [np.median([components(trial, low) for trial in group], axis=0).round(2) for low in (0.5, 20)]
+        print(f"{name}: participation ratio, components for 90 and 99 %, r: .5-80 Hz {bands[0]}, 20-80 Hz {bands[1]}")
 
 
 if __name__ == "__main__":

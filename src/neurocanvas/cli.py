@@ -78,13 +78,8 @@ def simulate(
     repeats: Annotated[int, typer.Option(help="How often each image is shown in a stage.")] = 1,
     stages: Annotated[int, typer.Option(help="2: subjects 0, 4, 6, 12 and 13 return on another day.")] = 1,
     incomplete: Annotated[bool, typer.Option(help="Leave one block of the last subject out.")] = False,
-    response: Annotated[
-        str,
-        typer.Option(help="What images change: induced (band power), evoked (phase of the evoked response), or mixed."),
-    ] = "induced",
-    signal: Annotated[
-        float, typer.Option(help="Share of single-trial variance that images explain, as far as possible; 0: none.")
-    ] = 0.05,
+    response: Annotated[str, typer.Option(help="induced: images change band power; evoked: phase; mixed.")] = "induced",
+    signal: Annotated[float, typer.Option(help="Variance of one trial that images explain; 0: none.")] = 0.05,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -99,7 +94,9 @@ def simulate(
         "design": design, "subjects": subjects, "concepts": concepts, "trials_per_concept": trials, "repeats": repeats,
         "stages": stages, "incomplete": incomplete, "response": response, "explained_variance": signal, "seed": seed,
     }  # fmt: skip
-    settings = load_settings(None, simulate=options).simulate
+    renamed = {"trials_per_concept": "trials", "explained_variance": "signal"}
+    flags = {f"simulate.{name}": f"--{renamed.get(name, name)}" for name in options}
+    settings = load_settings(None, flags, simulate=options).simulate
     if settings is None:
         raise TypeError("load_settings gave no section simulate.")
     with progress_lines(quiet=as_json) as track, lock_run(output, "simulate"):

@@ -68,14 +68,10 @@ class SimulateSettings(Settings):
     stages: int = Field(1, ge=1, le=2, description="2: subjects 0, 4, 6, 12 and 13 return on another day.")
     incomplete: bool = Field(False, description="The last subject lacks one concept in stage 1.")
     response: Literal["induced", "evoked", "mixed"] = Field(
-        "induced",
-        description="What images change: induced: band power, and weakly the evoked response; evoked: the phase of the "
-        "evoked response, at constant power; mixed: both. The noise of the last two is correlated.",
+        "induced", description="What images change: band power, the phase of the evoked response, or both."
     )
     explained_variance: Share = Field(
-        0.05,
-        description="Share of a trial's variance that images explain: of log band power (mean over channels and "
-        "bands), for evoked of voltage (at the best sample, mean over channels). Less where that would be no EEG.",
+        0.05, description="Share of one trial's log band power (evoked: voltage) that images explain, if possible."
     )
     seed: int = Field(0, ge=0)
 

@@ -22,7 +22,7 @@ from neurocanvas.simulation import decodability
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
-MEASURED = {"n_images": 0, "reached": 0.0, "explained_variance": 0.0}
+MEASURED = {"n_images": 0, "design": "rapid", "reached": 0.0, "explained_variance": 0.0}
 
 SLOW = ("doctor",)
 """Verbs of which every call takes a second."""

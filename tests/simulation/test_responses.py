@@ -117,5 +117,6 @@ def test_simulate_prints_and_writes_the_decodability(tmp_path):
     words = ["simulate", "-o", str(tmp_path), "--concepts", "3", "--trials", "20", "--signal", ".5"]
     shown = " ".join(CliRunner().invoke(cli.app, words).output.split())
     assert "two-way" in shown and "not 0.5" in shown
+    assert str(CliRunner().invoke(cli.app, [*words, "--signal", "2"]).exception).startswith("--signal: ")
     written = json.loads((tmp_path / "decodability.json").read_text())
     assert json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).output)["decodability"] == written

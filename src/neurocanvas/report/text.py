@@ -432,21 +432,18 @@ def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]
 
 def decodability(measured: Mapping[str, Any]) -> list[str]:
     """Sentences on how much of the image can be read from one simulated trial, and how strong the response is."""
-    lines = []
     if "time_course" in measured:
-        r2, two_way = (
-            [short(measured[part][score], 2) for part in ("differential_entropy", "time_course")]
-            for score in ("concept_r2", "two_way")
-        )
-        lines.append(
+        entropy, course = measured["differential_entropy"], measured["time_course"]
+        lines = [
             f"Response {measured['response']}. Ridge on one trial ({measured['n_trials']} trials of subject 0, images "
-            f"left out): differential entropy explains {r2[0]} of the variance of the concept code, two-way "
-            f"{two_way[0]}; the time course {r2[1]}, two-way {two_way[1]} (chance .50)."
-        )
-        if measured["design"] == "block":
-            lines.append("Drift counts here too, because concepts came in blocks.")
+            f"left out): differential entropy explains {short(entropy['concept_r2'], 2)} of the variance of the "
+            f"concept code, two-way {short(entropy['two_way'], 2)}; the time course {short(course['concept_r2'], 2)}, "
+            f"two-way {short(course['two_way'], 2)} (chance .50)."
+        ]
     else:
-        lines.append(f"Decodability was not measured: {measured['n_images']} images, 10 are needed.")
+        lines = [f"Decodability was not measured: {measured['n_images']} images, 10 are needed."]
+    if measured["design"] == "block":
+        lines.append("Concepts came in blocks, so drift counts as well.")
     if measured["reached"] < 0.95 * measured["explained_variance"]:
         lines.append(
             f"Images explain {short(measured['reached'], 2)} of the variance, not {measured['explained_variance']:g}: "

@@ -43,8 +43,7 @@ def measure(folder: Path, settings: SimulateSettings) -> dict[str, Any]:
             result["time_course"] = read_out(np.concatenate(course), codes, image)
         artifacts.write_json(path, result)
         artifacts.write_sidecar(path, inputs)
-    measured: dict[str, Any] = artifacts.read_json(path, "the decodability of simulated EEG")
-    return measured
+    return dict(artifacts.read_json(path, "the decodability of simulated EEG"))
 
 
 def read_out(features: np.ndarray, codes: np.ndarray, image: np.ndarray) -> dict[str, float]:
@@ -64,5 +63,4 @@ def read_out(features: np.ndarray, codes: np.ndarray, image: np.ndarray) -> dict
         shown, column = np.unique(image[test], return_inverse=True)
         table = two_way_table(similarity(predicted, codes[shown] - mean))
         two_way.extend(table[np.arange(len(test)), column])
-    # of a single concept nothing varies
     return {"concept_r2": 1 - residual / total if total > 1e-9 else 0.0, "two_way": float(np.mean(two_way))}
