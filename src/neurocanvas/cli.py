@@ -460,8 +460,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     ),
     "benchmark": (
         "Train every classifier on every granularity and subject; make the paper's table.",
-        "data images unit dataset subject missing method granularities classifiers recipe diagnose protocols accept device "
-        "precision",
+        "data images unit dataset subject missing method granularities classifiers recipe diagnose protocols accept "
+        "device precision",
     ),
     "run": (
         "Run every stage from data to report.",
