@@ -7,6 +7,7 @@ from dataclasses import replace
 import mne
 import numpy as np
 import pytest
+from PIL import Image
 
 import neurocanvas as nc
 from neurocanvas.config import SimulateSettings
@@ -22,6 +23,9 @@ RECORDING = {"files": "*.fif", "events": {"annotations": WORDS}, "stimulus": "gr
              "pictures": "gratings"}  # fmt: skip
 
 
+ARRAY = {"signal": "trials.npy", "ch_names": ["Oz", "Pz"], "sfreq": 100.0}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Simulated files of two subjects, and two recordings in MNE's format."""
@@ -33,6 +37,12 @@ def folder(tmp_path_factory):
         raw = mne.io.RawArray(signal, info, verbose="error")
         raw.set_annotations(mne.Annotations([2.0, 4.0, 6.0], 0.1, ["low", "high", "low"]))
         raw.save(root / f"{name}_raw.fif", fmt="double", verbose="error")
+    np.save(root / "trials.npy", np.random.default_rng(0).normal(size=(6, 2, 50)) * 1e-5)
+    rows = [f"{concept},{subject},{concept}_1.png" for subject in ("2", "anna") for concept in ("low", "high", "low")]
+    (root / "trials.csv").write_text("\n".join(["concept,subject,image", *rows]))
+    for concept in ("low", "high"):
+        (root / "shown" / "imageNet_images" / concept).mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red").save(root / "shown" / "imageNet_images" / concept / f"{concept}_1.png")
     return root
 
 
@@ -40,6 +50,8 @@ def folder(tmp_path_factory):
 def opened(request, folder):
     """Name, and what opens the data set with a choice of trials."""
     options = {"recording": RECORDING} if request.param == "recordings" else {}
+    if request.param == "arrays":
+        options = {"array": ARRAY, "pictures": str(folder / "shown")}
     return request.param, lambda **more: nc.open_dataset(request.param, folder, **options, **more)
 
 

@@ -12,7 +12,6 @@ from neurocanvas.data.images import PICTURES_FOLDER
 from neurocanvas.data.inspect import describe, inspect_dataset, signal_groups
 from neurocanvas.data.splits import blocked_trials
 from neurocanvas.data.store import convert
-from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.simulation.dataset import simulate
 
 MITTEN, FRUIT = "n03775071", "n07740461"
@@ -88,9 +87,14 @@ def test_tables_for_reading(report):
     assert tables["Unusual"][0]["lacking"].endswith(" 5")
 
 
-def test_other_data_sets_are_not_inspected():
-    with pytest.raises(NeuroCanvasError, match="inspect: data set: allowed are eeg-imagenet"):
-        inspect_dataset(DataSettings(name="recordings"))
+def test_arrays_are_inspected_too(tmp_path):
+    np.save(tmp_path / "trials.npy", np.random.default_rng(0).normal(0, 1e-5, (6, 2, 50)))
+    (tmp_path / "trials.csv").write_text("concept,subject\n" + "cat,anna\ndog,anna\n" * 3)
+    array = {"signal": "trials.npy", "ch_names": ["O1", "O2"], "sfreq": 100.0}
+    report = inspect_dataset(DataSettings(name="arrays", root=str(tmp_path), array=array))
+    assert (report["trials"], report["concepts"], report["files"]) == (6, 2, [])
+    assert [one["subject"] for one in report["recordings"]] == ["anna"]
+    assert "granularity" not in report["by concept"][0] and report["pictures"]["needed"] == 0
 
 
 def test_trials_with_the_same_signal_are_found_whatever_their_offset_and_gain():

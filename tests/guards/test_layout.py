@@ -57,7 +57,9 @@ HEAVY = {
 }  # fmt: skip
 """Packages that are imported inside functions only."""
 
-AT_THE_TOP = {"encoders": {"torch"}, "training": {"torch"}, "decoder": {"torch", "sklearn"}, "generation": {"torch"}}
+AT_THE_TOP = {
+    "encoders": {"torch", "sklearn"}, "training": {"torch"}, "decoder": {"torch", "sklearn"}, "generation": {"torch"},
+}  # fmt: skip
 """Parts that are imported late themselves -> heavy packages that they may import at the top."""
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}

@@ -140,7 +140,7 @@ def _toml(
         f"[data.recording.events.{json.dumps(source, ensure_ascii=False)}]",
         "# value in the file = name of the condition; \"\" if it is not the onset of one", entries, "", "[split]",
         f'protocol = "{protocol}"  # '
-        + ("the first that these data allow" if not reason else reason.split(";")[0].split(". ")[0]),
+        + (reason or "the first that these data allow"),
         "",
     ]  # fmt: skip
     return "\n".join(lines)

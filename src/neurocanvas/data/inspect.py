@@ -149,13 +149,13 @@ def _concepts(trials: Trials, images: Images, root: str) -> list[dict[str, Any]]
     """Names, granularity, trials and blocks of every concept, in the order of groups and wnids."""
     group_of, chinese, rows = {}, read_names(root, "ch"), []
     within = [name for name in ("subject", "session", "block") if name in trials.metadata]
-    if "granularity" in trials.metadata:
+    if grouped := "granularity" in trials.metadata:
         group_of = fine_groups(trials.y, trials.column("granularity"))
     for wnid, table in trials.metadata.groupby("concept"):
         row = {
             "concept": wnid,
             "name": images.names.get(wnid, wnid),  # a label need not be that of the image's folder
-            **({"granularity": f"fine{group_of[wnid]}" if wnid in group_of else "coarse"} if group_of else {}),
+            **({"granularity": f"fine{group_of[wnid]}" if wnid in group_of else "coarse"} if grouped else {}),
             "trials": len(table),
             "blocks": len(table[within].drop_duplicates()),
         }

@@ -398,7 +398,7 @@ def choose_protocol(trials: Trials, settings: SplitSettings, subject: str | None
         reasons = [reason for one in subjects if (reason := _refusal(trials, one, settings, name))]
         if not reasons:
             return name, first
-        first = first or reasons[0]
+        first = first or reasons[0].split(";")[0].split(". ")[0]
     return CHOICES[0], ""  # its refusal says why
 
 

@@ -64,8 +64,7 @@ ENCODERS: dict[str, Encoder] = {
         candidates=(1e-4, 1e-3, 1e-2, 1e-1, 1.0), released_candidate=1.0, fixed={"max_iter": 2000},
     ),
     "xdawn": Encoder(
-        "xDAWN+TS*", "neurocanvas.encoders.xdawn:XdawnTangent", inputs=("signal",), parameter="C",
-        candidates=(1e-2, 1e-1, 1.0), released_candidate=1.0, matrices=True,
+        "xDAWN+TS*", "neurocanvas.encoders.xdawn:XdawnTangent", inputs=("signal",), matrices=True,
     ),
     "knn": Encoder(
         "KNN", "sklearn.neighbors:KNeighborsClassifier", parameter="n_neighbors", candidates=(33, 17, 9, 5, 3, 1),

@@ -178,7 +178,7 @@ def _read_json(path: Path, verb: str) -> dict[str, Any]:
 
 def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Finding]]:
     """Trials of all tables beside the features; the columns by which parts are compared, and the order; findings."""
-    needed, rows = ("trial", "subject", "order", "block", "image", "concept"), dict[str, dict[str, str]]()
+    needed, rows = ("trial", "subject", "order", "block", "concept"), dict[str, dict[str, str]]()
     for path in sorted(folder.glob("features/**/s*_trials.csv")):
         rows |= {row["trial"]: row for row in artifacts.read_csv(path, "features", needed)}
     if not rows:
@@ -194,6 +194,8 @@ def _read_trials(folder: Path) -> tuple[Trials, dict[str, np.ndarray], list[Find
     if all("signal" in row for row in rows.values()):  # numbered within each subject
         signals = [f"{row['subject']} {row['signal']}" for row in rows.values()]
         columns["signal"] = np.unique(signals, return_inverse=True)[1]
+    if "image" not in names:
+        return trials, columns, []
     captions = artifacts.sidecar_path(folder / "targets" / "caption.txt")
     hashes = _read_json(captions, "caption").get("images") if captions.is_file() else None
     if not isinstance(hashes, dict):
@@ -348,7 +350,9 @@ def _encoded(
 def _captions_repeat(folder: Path, trials: Trials, splits: Sequence[Mapping[str, np.ndarray]]) -> list[Finding]:
     """How many test images have word for word the caption of a training image of their fold."""
     path = folder / "targets" / "caption.txt"
-    captions, images = read_captions(path) if path.is_file() else {}, trials.column("image")
+    if not path.is_file():
+        return []
+    captions, images = read_captions(path), trials.column("image")
     tested, shared = set[str](), set[str]()
     for split in splits:
         known = {captions.get(name) for part in KNOWN if part in split for name in images[split[part]].tolist()}

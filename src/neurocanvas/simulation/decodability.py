@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.config import DataSettings, FeatureSettings, SimulateSettings
-from neurocanvas.data.eeg_imagenet import WHOLE
+from neurocanvas.config import FeatureSettings, SimulateSettings
+from neurocanvas.data.eeg_imagenet import WHOLE, open_released
 from neurocanvas.evaluation.identification import similarity, two_way_table
 from neurocanvas.features.differential_entropy import gaussian_entropy
 from neurocanvas.features.window import Window
-from neurocanvas.simulation.dataset import CONCEPT_DIMENSIONS, draw_stimuli, open_simulated
+from neurocanvas.simulation.dataset import CONCEPT_DIMENSIONS, draw_stimuli
 
 N_TRIALS, N_FOLDS, BIN = 900, 5, 20  # BIN: samples per bin of the time course
 PENALTIES = np.logspace(0, 6, 13)
@@ -25,7 +25,8 @@ def measure(folder: Path, settings: SimulateSettings) -> dict[str, Any]:
     path, whole = folder / "decodability.json", artifacts.read_sidecar(folder / WHOLE)
     inputs = artifacts.fingerprint(whole["fingerprint"], _VERSION)
     if not artifacts.is_cached(path, inputs):
-        trials = open_simulated(folder, DataSettings(root=str(folder), subjects=("0",)))
+        trials = open_released(folder, "auto")[1]
+        trials = trials[trials.column("subject") == "0"]
         trials = trials[np.unique(np.linspace(0, len(trials) - 1, min(len(trials), N_TRIALS)).astype(int))]
         parameters = {stimulus.name: stimulus.parameters for stimulus in draw_stimuli(settings)}
         names, image = np.unique(trials.column("image"), return_inverse=True)
