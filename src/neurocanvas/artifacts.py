@@ -321,6 +321,12 @@ def repeated_tensors(paths: Iterable[Path]) -> tuple[int, int]:
 def _damaged(path: Path | str, error: Exception, purpose: str) -> NeuroCanvasError:
     """The error of an unreadable file."""
     reason = next(iter(str(error).splitlines()), type(error).__name__)
+    with suppress(OSError), Path(path).open("rb") as stream:
+        if stream.read(2) == b"\x80\x02":  # a pickle
+            return NeuroCanvasError(
+                f"{path}: an old PyTorch file (before 1.6), or a pickle; load it where it came from and write it again "
+                f"with torch.save; it should hold {purpose}."
+            )
     return NeuroCanvasError(f"{path}: truncated, or not a PyTorch file ({reason}); it should hold {purpose}.")
 
 

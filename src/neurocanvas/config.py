@@ -497,7 +497,7 @@ def load_settings(path: Path | str | None, flags: Mapping[str, str] | None = Non
     raw: dict[str, Any] = {}
     try:
         if path is not None:
-            raw = tomllib.loads(check_file(path, "the settings of a run as TOML").read_text(encoding="utf-8"))
+            raw = tomllib.loads(check_file(path, "the settings of a run as TOML").read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NeuroCanvasError(f"{path}: not valid TOML ({error}).") from error
     made_by, _ = raw.pop("format", None), raw.pop("used", None)
@@ -530,6 +530,9 @@ def load_settings(path: Path | str | None, flags: Mapping[str, str] | None = Non
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "literal_error":
             reason = f"allowed are {first['ctx']['expected']}"
+        elif first["type"] == "string_type" and isinstance(first["input"], dict):
+            key = f"{place[-1]}.{next(iter(first['input']), '')}"
+            reason = f'a name with a dot needs quotes, as "{key}" = ...'
         elif first["type"] == "extra_forbidden":
             parent: Any = reduce(getattr, first["loc"][:-1], RunSettings(simulate=SimulateSettings()))  # type: ignore[arg-type]
             allowed = type(parent).model_fields

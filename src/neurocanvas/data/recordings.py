@@ -220,7 +220,7 @@ def _onsets(
             raise NeuroCanvasError(
                 f"stimulus {stimulus!r} has no image; there are {len(images.ids)}, such as "
                 f"{', '.join(images.ids[:8])}. See data.recording.stimulus and data.recording.pictures, or leave such "
-                "trials out with data.on_missing = \"drop\"."
+                "trials out with --on-missing drop."
             )
         if images is not None and not recording.concept:
             concept = images.concepts[stimulus]
