@@ -32,6 +32,11 @@ def test_pictures_are_opened_in_one_place():
     opening = re.compile(r"Image\.open\(|ImageFile\.|imread\(")
     found = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if opening.search(path.read_text())}
     assert found <= {"data/images.py", "evaluation/feature_networks.py"}  # the latter of bytes that it made itself
+    converted = re.compile(r"\.convert\(")  # what transparency, profiles and EXIF data would be lost by
+    found = {
+        path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if converted.search(path.read_text())
+    }
+    assert found <= {"data/images.py", "evaluation/feature_networks.py"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(FORMATS.values())))
@@ -46,6 +51,13 @@ def deep(kind):
     """The bytes of an image of 16 bits per channel."""
     stream = io.BytesIO()
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(stream, format=kind)
+    return stream.getvalue()
+
+
+def animated(kind):
+    """The bytes of a file with two images."""
+    stream, frames = io.BytesIO(), [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(stream, format=kind, save_all=True, append_images=frames[1:])
     return stream.getvalue()
 
 
@@ -74,6 +86,7 @@ REFUSED = {
     "cut off jpeg": (picture("JPEG", size=(64, 64))[:400], "damaged"),
     "text bomb": (png(4, 4, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**6)))] * 80), "damaged|not an image"),
     "deep": (deep("PNG"), "8 bits per channel are needed; it has the mode I"),
+    **{f"frames {kind}": (animated(kind), "one image is needed; it has 2 frames") for kind in ("PNG", "WEBP", "TIFF")},
     "deep tiff": (deep("TIFF"), "8 bits per channel are needed; it has the mode I"),
 }  # fmt: skip
 

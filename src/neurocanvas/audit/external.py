@@ -14,7 +14,7 @@ import numpy as np
 from neurocanvas.artifacts import read_text, sha256
 from neurocanvas.audit.overlap import KNOWN, PARTS, AuditInput, Predictions
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE, SELECTIONS
-from neurocanvas.data.images import FORMATS, IMAGENET_CONCEPTS, open_picture
+from neurocanvas.data.images import FORMATS, IMAGENET_CONCEPTS, as_shown, open_picture, shown_size
 from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order, repeats_order
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.errors import (
@@ -176,7 +176,7 @@ def choose_size(pairing: Pairing) -> tuple[tuple[int, int], tuple[Finding, ...]]
     sizes = []
     for path in (*pairing.images, *pairing.gallery):
         with open_picture(path, REMEDY) as image:
-            sizes.append(image.size)
+            sizes.append(shown_size(image))
     generated = sizes[: len(pairing.images)]
     shortest = min(map(min, generated))
     size = generated[0] if len(set(generated)) == 1 else (shortest, shortest)
@@ -193,7 +193,7 @@ def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
     images = np.empty((len(paths), size[1], size[0], 3), dtype=np.uint8)
     for row, path in enumerate(paths):
         with open_picture(path, REMEDY) as image:
-            colour = image.convert("RGB")
+            colour = as_shown(image)
         fitted = colour if colour.size == size else ImageOps.fit(colour, size, Image.Resampling.LANCZOS)
         images[row] = np.asarray(fitted)
         if not np.ptp(images[row]):

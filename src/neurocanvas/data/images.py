@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -45,6 +46,11 @@ def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
                     raise NeuroCanvasError(
                         f"{path}: 8 bits per channel are needed; it has the mode {image.mode}; convert it, or {remedy}."
                     )
+                n_frames = getattr(image, "n_frames", 1)
+                if n_frames > 1 and image.format != "MPO":  # the photographs of phones, whose first image is shown
+                    raise NeuroCanvasError(
+                        f"{path}: one image is needed; it has {n_frames} frames; save one of them, or {remedy}."
+                    )
                 yield image
     except NeuroCanvasError:
         raise
@@ -54,6 +60,46 @@ def open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
         raise NeuroCanvasError(f"{path}: not an image; allowed are {', '.join(FORMATS)}; {remedy}.") from error
     except Exception as error:  # decoders raise many kinds on damaged bytes
         raise NeuroCanvasError(f"{path}: damaged, or not an image ({error}); {remedy}.") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """How EXIF says the image is turned, 1 to 8; 1 where its EXIF data are damaged, as viewers ignore those."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # Pillow's reader raises many kinds
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an open image as a viewer shows it; reads no pixels."""
+    return image.size[::-1] if _orientation(image) >= 5 else image.size
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """An open image as a viewer shows it, in RGB: upright, in sRGB, on white where it is transparent."""
+    from PIL import Image, ImageCms
+
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    shown, profile = image.convert("RGB"), image.info.get("icc_profile")
+    if profile:
+        mode = "CMYK" if image.mode == "CMYK" else "L" if image.mode in ("1", "L", "LA") else "RGB"
+        with suppress(
+            ImageCms.PyCMSError, OSError
+        ):  # viewers ignore a damaged profile, and that of another colour space
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if source.profile.xcolor_space.strip() == ("GRAY" if mode == "L" else mode):
+                opaque, target = image.convert(mode), ImageCms.createProfile("sRGB")
+                shown = ImageCms.profileToProfile(opaque, source, target, outputMode="RGB") or shown
+    if alpha is not None:
+        shown = Image.composite(shown, Image.new("RGB", shown.size, "white"), alpha)
+    turn = Image.Transpose
+    turns = (
+        None, turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM, turn.TRANSPOSE, turn.ROTATE_270,
+        turn.TRANSVERSE, turn.ROTATE_90,
+    )  # fmt: skip
+    how = turns[_orientation(image) - 1]
+    return shown if how is None else shown.transpose(how)
 
 
 # Folder of the images beside the EEG file: `imageNet_images/<wnid>/<image id>`.
@@ -242,7 +288,7 @@ class Images:
         from PIL import Image, ImageOps
 
         with open_picture(path, "put the right file there, or leave its concept out") as image:
-            colour = image.convert("RGB")
+            colour = as_shown(image)
         if size is not None and colour.size != (size, size):
             colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)
         return np.asarray(colour)

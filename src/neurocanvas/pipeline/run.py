@@ -17,7 +17,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.config import RunSettings, load_settings
 from neurocanvas.data.eeg_imagenet import granularity_rows
-from neurocanvas.data.images import open_picture
+from neurocanvas.data.images import as_shown, open_picture
 from neurocanvas.data.splits import (
     CHOICES,
     PROTOCOLS,
@@ -235,5 +235,5 @@ def read_pictures(paths: Iterable[Path], size: tuple[int, int] | None = None) ->
     pictures = []
     for path in paths:
         with open_picture(path, "delete it and run `neurocanvas generate` again") as image:
-            pictures.append(np.asarray(image.convert("RGB")))
+            pictures.append(np.asarray(as_shown(image)))
     return np.stack(pictures)

@@ -14,7 +14,7 @@ import numpy as np
 from neurocanvas import artifacts
 from neurocanvas.artifacts import number_in, read_csv, read_text
 from neurocanvas.config import RunSettings
-from neurocanvas.data.images import open_picture
+from neurocanvas.data.images import as_shown, open_picture
 from neurocanvas.data.trials import natural_key
 from neurocanvas.errors import NeuroCanvasError, check_inside
 from neurocanvas.evaluation.metrics import METRICS
@@ -320,7 +320,7 @@ def data_uri(path: Path, most: int = REDUCED) -> str:
         opened.load()
         if opened.format == "PNG" and max(opened.size) <= UNCHANGED:
             return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        stream = io.BytesIO()
-        opened.thumbnail((most, most), Image.Resampling.LANCZOS)
-        opened.convert("RGB").save(stream, format="JPEG", quality=88)
+        stream, shown = io.BytesIO(), as_shown(opened)
+        shown.thumbnail((most, most), Image.Resampling.LANCZOS)
+        shown.save(stream, format="JPEG", quality=88)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
