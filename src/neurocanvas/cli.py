@@ -203,6 +203,11 @@ def pictures(
     ids = sorted(set(open_trials(_data_settings(data, subject)).column("image").tolist()))
     with progress_lines(quiet=as_json) as track:
         missing = import_pictures(source, data, ids, progress=track("pictures", len(ids)))
+    if len(missing) == len(ids):
+        raise NeuroCanvasError(
+            f"--from {source}: has none of the {len(ids)} images, such as {missing[0]}; name the folder that holds "
+            "<wnid>/<image id>, or a tar."
+        )
     if as_json:
         typer.echo(json.dumps({"pictures": len(ids), "missing": missing}))
     else:

@@ -111,7 +111,7 @@ class RecordingSettings(Settings):
     photodiode: str = Field("", description="Channel of a light sensor: onsets move to where its signal steps.")
     stimulus: str = Field("", description="Stimulus id, a format string over the sources; default: the first source.")
     concept: str = Field("", description="Concept, likewise; default: the image's, without images the stimulus id.")
-    pictures: str = Field("", description="Folder of images, 'gratings' (drawn on demand), or empty: no images.")
+    pictures: str = Field("", description="Folder of <concept>/<file>, 'gratings' (drawn), or empty: no images.")
     tmin: float = Field(-0.5, description="Seconds relative to image onset.")
     tmax: float = Field(1.0, description="Seconds relative to image onset, exclusive.")
     baseline: tuple[float, float] | None = Field(None, description="Seconds whose mean is subtracted from each trial.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import mne
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
@@ -178,6 +179,20 @@ BAD_SIGNAL = {
     "too large": (with_rows(lambda rows: rows * [1, 1e6, 1e6, 1, 1]), r"got 1\.[0-9]+e\+07"),
     "filter": ({"h_freq": 128.0}, "must lie below.*128 Hz; got 128"),
 }
+
+
+def test_events_name_images_with_their_folder(folder, tmp_path):
+    for name in ("low/0.png", "low/135.png", "high/0.png", "high/45.JPG"):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    named = {"stimulus": "{Marker0}/{Marker2}.png", "pictures": str(tmp_path / "pictures")}
+    values = {"Marker0": {"1": "low", "2": "", "3": "", "4": ""}, "Marker2": {"0": "0", "45": "45", "135": "135"}}
+    trials = open_muse(folder, **named, events=values)
+    assert trials.column("image").tolist() == ["low/0.png", "135.png"] * 2  # the second name is in one folder only
+    assert set(trials.column("concept")) == {"low"} and set(trials.column("image")) <= {*trials.images.ids}
+    with pytest.raises(NeuroCanvasError, match=r"stimulus 0\.png: .*high/0\.png and low/0\.png"):
+        open_muse(folder, **{**named, "stimulus": "{Marker2}.png"}, events=values)
 
 
 @pytest.mark.parametrize("case", [*BAD, *BAD_SIGNAL])

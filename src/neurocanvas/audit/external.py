@@ -14,7 +14,7 @@ import numpy as np
 from neurocanvas.artifacts import read_text, sha256
 from neurocanvas.audit.overlap import KNOWN, PARTS, AuditInput, Predictions
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE, SELECTIONS
-from neurocanvas.data.images import FORMATS, IMAGENET_CONCEPTS, as_shown, open_picture, shown_size
+from neurocanvas.data.images import FORMATS, IMAGENET_CONCEPTS, alike, as_shown, open_picture, shown_size
 from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order, repeats_order
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.errors import (
@@ -120,20 +120,30 @@ def images_in(folder: Path) -> list[str]:
     return names
 
 
+def _by_name(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Names of images as `alike` gives them -> names; raise if two are alike."""
+    forms: dict[str, str] = {}
+    for name in names:
+        if (first := forms.setdefault(alike(name), name)) != name:
+            raise NeuroCanvasError(f"{folder}: {first!r} and {name!r} are names of one image; rename one of them.")
+    return forms
+
+
 def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pairing:
     """Pair generated with seen images by a table (columns image, against) or, without one, by equal names."""
     import pandas as pd
 
     generated, seen = images_in(images), images_in(against)
+    named = [_by_name(images, generated), _by_name(against, seen)]
     if table is None:
-        unpaired = [(images, name) for name in generated if name not in set(seen)]
-        unpaired += [(against, name) for name in seen if name not in set(generated)]
+        unpaired = [(images, name) for form, name in named[0].items() if form not in named[1]]
+        unpaired += [(against, name) for form, name in named[1].items() if form not in named[0]]
         for folder, name in unpaired[:1]:
             raise NeuroCanvasError(
                 f"{folder}: {name!r} has no file of the same name in the other folder, nor have {len(unpaired) - 1} "
                 "more; pair the images by a table (CSV with the columns image and against)."
             )
-        rows = pd.DataFrame(dict.fromkeys(PAIR_COLUMNS, generated))
+        rows = pd.DataFrame({"image": generated, "against": [named[1][alike(name)] for name in generated]})
         findings = [finding("paired-by-name", n=len(rows))]
     else:
         rows = read_columns(table, PAIR_COLUMNS, PAIR_PURPOSE)
@@ -141,8 +151,9 @@ def read_pairing(images: Path, against: Path, table: Path | None = None) -> Pair
         if unread := [name for name in rows if name not in (*PAIR_COLUMNS, *OPTIONAL_PAIR_COLUMNS)]:
             findings.append(finding("columns-unread", columns=", ".join(unread)))
     paths = {}
-    for column, folder, names in (("image", images, generated), ("against", against, seen)):
+    for column, folder, names, forms in zip(PAIR_COLUMNS, (images, against), (generated, seen), named, strict=True):
         where = f"{table or images}: {column}"
+        rows[column] = [forms.get(alike(name), name) for name in rows[column]]
         paths[column] = [inside(folder, name, f"{where}, row {row}") for row, name in enumerate(rows[column], 1)]
         for row, path in enumerate(paths[column], 1):
             if path.suffix.lower() not in FORMATS:

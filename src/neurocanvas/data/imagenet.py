@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from neurocanvas.artifacts import write_text
-from neurocanvas.data.images import IMAGENET_FOLDERS, PICTURES_FOLDER
+from neurocanvas.data.images import IMAGENET_FOLDERS, PICTURES_FOLDER, alike, find_files
 from neurocanvas.errors import NeuroCanvasError, check_inside
 
 # Most bytes of an image in a tar, or of a tar header; ImageNet's largest image has 15 MB.
 LARGEST = 64 * 2**20
 
-_ID = re.compile(r"n\d+_\w+\.(?:JPEG|jpg|jpeg|png)")
+_ID = re.compile(r"n\d+_\w+\.(?i:jpe?g|png)")
 _HUGGING_FACE = re.compile(r"^(?P<stem>n\d+_\d+)_n\d+(?P<ending>\.\w+)$")
 
 
@@ -24,11 +24,11 @@ def import_pictures(
     """Copy the images of `ids` to `root/imageNet_images/<wnid>/<image id>`; returns the ids that no source had."""
     # Tars are streamed, no further than the last image needed; links and folders in them are ignored. A tar cut off
     # exactly between two images cannot be told from a shorter one: what it lacks is reported as missing.
-    wanted: dict[str, Path] = {}
-    for name in sorted(set(ids)):
+    names = sorted(set(ids))
+    for name in names:
         if not _ID.fullmatch(name):
             raise NeuroCanvasError(f"images: ids of ImageNet look like n02106662_1410.JPEG; got {name!r}.")
-        wanted[name] = Path(root) / PICTURES_FOLDER / name.split("_")[0] / name
+    wanted = find_files(Path(root) / PICTURES_FOLDER, names)
     missing = {name: path for name, path in wanted.items() if not path.is_file()}
     progress(len(wanted) - len(missing))
     for name, content in _pictures(Path(source), missing):
@@ -46,12 +46,10 @@ def _pictures(source: Path, missing: dict[str, Path]) -> Iterator[tuple[str, byt
         return
     if not source.is_dir():
         raise NeuroCanvasError(f"{source}: no such file or folder; it should hold images of ImageNet, or tars.")
-    for name in sorted(missing):
-        for folder in IMAGENET_FOLDERS:
-            path = source / folder / name.split("_")[0] / name
+    for folder in IMAGENET_FOLDERS:
+        for name, path in find_files(source / folder, sorted(missing)).items():
             if path.is_file():
                 yield name, path.read_bytes()
-                break
     for path in sorted([*source.glob("*.tar*"), *source.glob("data/*.tar*")]):
         if missing and path.is_file() and _may_hold(path.name, missing):
             yield from _in_tar(path, missing)
@@ -81,6 +79,7 @@ class _Member(tarfile.TarInfo):
 
 def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool = False) -> Iterator[tuple[str, bytes]]:
     """Yield every missing image of an open tar and of the tars in it, one level deep."""
+    ids = {alike(name): name for name in missing}
     for member in archive:
         if not missing:
             return
@@ -95,6 +94,7 @@ def _members(archive: tarfile.TarFile, missing: dict[str, Path], *, inner: bool 
             continue
         # Hugging Face's train_images_0.tar.gz names them <image>_<wnid>.JPEG
         name = _HUGGING_FACE.sub(r"\g<stem>\g<ending>", name)
+        name = ids.get(alike(name), name)
         if name in missing:
             if member.size > LARGEST:
                 raise tarfile.ReadError(f"{name} of {member.size:,} bytes, {LARGEST:,} are allowed")

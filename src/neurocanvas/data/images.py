@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -102,6 +105,49 @@ def as_shown(image: Image.Image) -> Image.Image:
     return shown if how is None else shown.transpose(how)
 
 
+def alike(name: str) -> str:
+    """A name without what copies of a file change: how accents are composed, and how its ending is written."""
+    text = unicodedata.normalize("NFC", name)
+    ending = PurePosixPath(text).suffix
+    return text.removesuffix(ending) + ending.lower().replace("jpeg", "jpg")
+
+
+def by_name(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """The images among some files by their names, with and without the folder, as `alike` gives them."""
+    index: dict[str, list[Path]] = {}
+    for path in sorted(path for path in paths if path.suffix.lower() in FORMATS and not path.name.startswith(".")):
+        for name in (path.name, f"{path.parent.name}/{path.name}"):
+            index.setdefault(alike(name), []).append(path)
+    return index
+
+
+def file_of(index: Mapping[str, list[Path]], name: str) -> Path | None:
+    """The file of an id, `<folder>/<file>` or a name that is in one folder only; None if there is none."""
+    paths = index.get(alike(name), [])
+    if len({path.parent for path in paths}) == 1:
+        paths = [path for path in paths if path.name == PurePosixPath(name).name] or paths
+    if len(paths) > 1:
+        first, second = (f"{path.parent.name}/{path.name}" for path in paths[:2])
+        raise NeuroCanvasError(
+            f"stimulus {name}: {paths[0].parents[1]} has {len(paths)} such images, {first} and {second} among them; "
+            "write the folder before the name, as here."
+        )
+    return paths[0] if paths else None
+
+
+def find_files(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
+    """The file of every id; of one that is missing, the path where it belongs."""
+    list_folder, files = cache(lambda where, pattern: by_name(where.glob(pattern))), dict[str, Path]()
+    for name in ids:
+        check_name(folder, name, "stimulus")
+        files[name] = folder / name if "/" in name else folder / name.split("_")[0] / name
+        if not re.match(r"n\d{8}_", name):
+            files[name] = file_of(list_folder(folder, "*/*"), name) or files[name]
+        elif not files[name].is_file():  # an id of ImageNet says its folder, and ImageNet is too large to be listed
+            files[name] = file_of(list_folder(files[name].parent, "*"), name) or files[name]
+    return files
+
+
 # Folder of the images beside the EEG file: `imageNet_images/<wnid>/<image id>`.
 PICTURES_FOLDER = "imageNet_images"
 
@@ -183,39 +229,45 @@ class Images:
 
     @classmethod
     def from_folder(cls, root: Path | str, ids: Iterable[str] | None = None) -> Images:
-        """Find the images of `root/imageNet_images/<wnid>/<image id>`, or of an ImageNet folder.
+        """Find the images of `root/imageNet_images/<concept>/<file>`, `root/<concept>/<file>`, or an ImageNet folder.
 
         Parameters
         ----------
         root : path-like
             The folder that holds `imageNet_images`, or else one of the other `IMAGENET_FOLDERS` with folders in it
-            that are named by wnid.
+            that are named by wnid, or else a folder of folders of images.
         ids : iterable of str, optional
-            Which stimuli; by default all that the folder holds. An image may be missing until it is read.
+            Which stimuli, `<file>` or `<folder>/<file>`, whatever the case of the ending and the form of accents; by
+            default all that the folder holds. An image may be missing until it is read.
 
         Returns
         -------
         Images
-            Ids in alphabetical order; names from `synset_map_en.txt` (`read_names`) where it exists, else those of the
-            80 concepts of EEG-ImageNet, else the folder's name.
+            Ids in alphabetical order, with the folder where several have a file of that name; names from
+            `synset_map_en.txt` (`read_names`) where it exists, else those of the 80 concepts of EEG-ImageNet, else the
+            folder's name.
 
         Raises
         ------
         NeuroCanvasError
-            If `ids` is None and there is no such folder, or no image in it; or if an id is not a file name.
+            If `ids` is None and there is no such folder, or no image in it; or if an id is not a file name, or
+            that of several files.
         """
         folders = [Path(root) / name for name in IMAGENET_FOLDERS]
         folder = next((path for path in folders if any(map(Path.is_dir, path.glob("n[0-9]*")))), folders[0])
+        if not folder.is_dir() and by_name(Path(root).glob("*/*")):
+            folder = Path(root)
         if ids is None:
-            check_folder(folder, "the images, as <wnid>/<image id>")
-            paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in (".jpeg", ".jpg", ".png"))
-            files = {path.name: path for path in paths}
+            check_folder(folder, "the images, as <concept>/<file>")
+            index, files = by_name(folder.glob("*/*")), dict[str, Path]()
+            for path in (path for name, paths in index.items() if "/" in name for path in paths):
+                alone = len(index[alike(path.name)]) == 1
+                files[path.name if alone else f"{path.parent.name}/{path.name}"] = path
             if not files:
-                raise NeuroCanvasError(f"{folder}: no images; they belong there as <wnid>/<image id>.")
+                raise NeuroCanvasError(f"{folder}: no images; they belong there as <concept>/<file>.")
+            files = {check_name(folder, name, "stimulus"): files[name] for name in sorted(files)}
         else:
-            files = {name: folder / name.split("_")[0] / name for name in sorted(set(ids))}
-        for name in files:
-            check_name(folder, name, "stimulus")
+            files = find_files(folder, sorted(set(ids)))
         concepts = {name: path.parent.name for name, path in files.items()}
         english = {**IMAGENET_CONCEPTS, **read_names(root)}
         names = {concept: english.get(concept, concept) for concept in dict.fromkeys(concepts.values())}

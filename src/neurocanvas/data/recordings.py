@@ -18,7 +18,7 @@ import numpy as np
 from neurocanvas.artifacts import cached, fingerprint, sha256
 from neurocanvas.config import DataSettings, RecordingSettings
 from neurocanvas.data.events import SUFFIXES, Run, open_run, text_of
-from neurocanvas.data.images import Images
+from neurocanvas.data.images import Images, by_name, file_of
 from neurocanvas.data.inspect import signal_groups
 from neurocanvas.data.montage import channel_info
 from neurocanvas.data.trials import Trials, TrialSpec, make_metadata, natural_key, unique_names
@@ -74,9 +74,10 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
     lowpass = min([recording.h_freq or sfreq / 2, *(run.raw.info["lowpass"] for run in runs)])
     spec = TrialSpec(names, sfreq, first / sfreq, stop - first, lowpass=lowpass if lowpass < sfreq / 2 else None)
     images = _images(recording)
+    image_of = None if images is None else _image_ids(images)
     counts = Counter({"doubled": sum(run.doubled for run in runs), "gap": sum(run.in_gaps for run in runs)})
     onsets = pd.concat(
-        [_onsets(run, recording, images, settings.on_missing, counts) for run in runs], keys=range(len(runs))
+        [_onsets(run, settings, images, image_of, counts) for run in runs], keys=range(len(runs))
     )
     if onsets.empty:
         raise NeuroCanvasError(
@@ -189,13 +190,32 @@ def _images(recording: RecordingSettings) -> Images | None:
     return Images.from_gratings() if recording.pictures == "gratings" else Images.from_folder(recording.pictures)
 
 
+def _image_ids(images: Images) -> Callable[[str], str | None]:
+    """The function from what an event says to the id of an image: an id, a file's name, or one with its folder."""
+    id_of = {path: name for name, path in images.files.items()}
+    index, known = by_name(id_of), set(images.ids)
+
+    @lru_cache(maxsize=None)
+    def find(name: str) -> str | None:
+        parts = name.replace("\\", "/").split("/")
+        for some in dict.fromkeys((name, "/".join(parts[-2:]), parts[-1])):
+            if some in known:
+                return some
+            if (path := file_of(index, some)) is not None:
+                return id_of[path]
+        return None
+
+    return find
+
+
 def _onsets(
-    run: Run, recording: RecordingSettings, images: Images | None, on_missing: str, counts: Counter[str]
-) -> pd.DataFrame:
+    run: Run, settings: DataSettings, images: Images | None, image_of: Callable[[str], str | None] | None,
+    counts: Counter[str],
+) -> pd.DataFrame:  # fmt: skip
     """Samples of the image onsets with their concept and, where there are images, image; counts of the other events."""
     import pandas as pd
 
-    rows, sfreq = [], run.raw.info["sfreq"]
+    rows, sfreq, recording = [], run.raw.info["sfreq"], settings.recording
     template = recording.stimulus or f"{{{next(iter(recording.events))}}}"
     for sample, values in zip(run.events.index, run.events.to_dict("records"), strict=True):
         names: dict[str, str] = {}
@@ -213,8 +233,10 @@ def _onsets(
             continue
         stimulus, concept = (_formatted(text, names, name) for name, text in
                              (("stimulus", template), ("concept", recording.concept or template)))  # fmt: skip
-        if images is not None and stimulus not in images.ids:
-            if on_missing == "drop":
+        if images is not None and image_of is not None and (found := image_of(stimulus)) is not None:
+            stimulus = found
+        elif images is not None:
+            if settings.on_missing == "drop":
                 counts["missing"] += 1
                 continue
             raise NeuroCanvasError(

@@ -90,7 +90,7 @@ def generate(run: RunFolder) -> list[Path]:
     for stimulus in sorted({entry["stimulus"] for entry in merged}):
         image = folder / "seen" / f"{stimulus}.png"
         write_picture(image, run.images.picture(stimulus, size=size))
-        seen[image.name] = {"sha256": artifacts.sha256(image), "size": image.stat().st_size}
+        seen[f"{stimulus}.png"] = {"sha256": artifacts.sha256(image), "size": image.stat().st_size}
     artifacts.write_json(folder / "seen" / "seen.json", {"pictures": seen})  # for `verify`
     artifacts.write_text(path, "".join(json.dumps(entry) + "\n" for entry in merged))
     return [path, *pages]
@@ -134,7 +134,7 @@ def plan(run: RunFolder, subject: str, arm: str, recipe: dict[str, Any]) -> list
         return [
             {
                 "arm": arm, "trial": int(index), "stimulus": run.stimuli[index], "concept": str(concepts[index]),
-                "file": f"{Path(run.stimuli[index]).stem}.png",
+                "file": f"{Path(run.stimuli[index]).with_suffix('').as_posix().replace('/', '_')}.png",
                 "seed": image_seed(settings.seed, f"{arm}/{run.stimuli[index]}", 0, 0),
                 "key": artifacts.fingerprint("image", recipe, settings.seed, run.stimuli[index], embedded),
             }
