@@ -71,6 +71,7 @@ def load_part(
 ) -> Network:
     """Load one part of a family; damaged files raise in one line. A network comes in float32, on the device."""
     # If the file `weights` exists in half precision only, that is loaded.
+    import torch
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub import try_to_load_from_cache
     from safetensors import SafetensorError
@@ -91,18 +92,37 @@ def load_part(
         logging.set_verbosity_error()
     try:
         if not network:
-            return load(source, **options)
-        with_info: Any = load(source, output_loading_info=True, **options)
+            whole = load(source, **options)
+            for part in getattr(whole, "components", {"": whole}).values():
+                tensors = part.state_dict() if isinstance(part, torch.nn.Module) else {}
+                # diffusers leaves them on the device "meta", from which they cannot be copied
+                _check_weights(part, [name for name, tensor in tensors.items() if tensor.is_meta])
+            return whole
+        with_info: Any = load(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
         loaded, info = with_info
-        if missing := sorted(info["missing_keys"]):  # transformers fills these with random numbers
-            raise ValueError(f"{len(missing)} weights of {type(loaded).__name__} are not in it, the first {missing[0]}")
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        wrong = {name: f"{name} {tuple(came)} instead of {tuple(due)}" for name, came, due in info["mismatched_keys"]}
+        # transformers fills both with random numbers
+        _check_weights(loaded, sorted(set(info["missing_keys"]) - wrong.keys()), sorted(wrong.values()))
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "state_dict" not in str(error):  # not about a file, such as full memory
+            raise
+        reason = (str(error).strip() or type(error).__name__).replace(":\n", ": ").splitlines()[0]
+        reason = " ".join(reason.partition(". If you want")[0].replace("torch.Size", "").split())
         raise NeuroCanvasError(
-            f"{source}: the weights cannot be loaded ({reason}); give a local folder, or a machine with network."
+            f"{source}: the weights cannot be loaded ({reason}); get the files again, name a local folder, or use a "
+            "machine with network."
         ) from error
     network_on_device: Network = loaded.float().eval().to(device())
     return network_on_device
+
+
+def _check_weights(network: Any, missing: Sequence[str], wrong: Sequence[str] = ()) -> None:
+    """Raise if weights are missing or have another shape than the network; the first five are named."""
+    for names, what in ((missing, "not in it"), (wrong, "of another shape")):
+        if names:
+            raise ValueError(
+                f"{len(names)} weights of {type(network).__name__} are {what}, the first {', '.join(names[:5])}"
+            )
 
 
 @cache
