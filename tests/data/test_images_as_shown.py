@@ -9,6 +9,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from neurocanvas.audit.external import choose_size, read_pairing, read_pictures
 from neurocanvas.data.images import Images, as_shown
+from neurocanvas.errors import NeuroCanvasError
 from neurocanvas.pipeline import run as pipeline
 
 FLAT = np.full((6, 4, 3), 255, np.uint8)  # the upper left corner is dark red, the rest white
@@ -95,3 +96,10 @@ def test_cmyk_and_damaged_exif_data(tmp_path):
     image = Image.new("RGB", (4, 2))
     image.save(tmp_path / "y.jpg", exif=b"Exif\0\0no such data at all")
     assert pipeline.read_pictures([tmp_path / "y.jpg"]).shape == (1, 2, 4, 3)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 0, 9)])
+def test_images_of_one_colour_from_elsewhere_are_refused(tmp_path, colour):
+    Image.new("RGB", (4, 6), colour).save(tmp_path / "x.png")
+    with pytest.raises(NeuroCanvasError, match=r"x\.png: all pixels have one colour"):
+        read_pictures([tmp_path / "x.png"], (4, 6))

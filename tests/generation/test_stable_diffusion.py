@@ -174,7 +174,7 @@ def calls(monkeypatch):
 
     done = []
     monkeypatch.setattr("neurocanvas.generation.stable_diffusion.device", lambda: "cuda")
-    monkeypatch.setattr("neurocanvas.targets.pretrained.device", lambda: "cuda")
+    monkeypatch.setattr("neurocanvas.targets.pretrained.device", lambda: "cpu")  # of the text encoder, loaded before
     monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
     monkeypatch.setattr(StableDiffusionPipeline, "to", lambda _, where: done.append(where))
     monkeypatch.setattr(StableDiffusionPipeline, "enable_model_cpu_offload", lambda _, gpu_id: done.append(gpu_id))

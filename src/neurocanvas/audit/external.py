@@ -14,7 +14,7 @@ import numpy as np
 from neurocanvas.artifacts import read_text, sha256
 from neurocanvas.audit.overlap import KNOWN, PARTS, AuditInput, Predictions
 from neurocanvas.audit.verdict import GIVEN, MADE_ELSEWHERE, SELECTIONS
-from neurocanvas.data.images import FORMATS, IMAGENET_CONCEPTS, alike, as_shown, open_picture, shown_size
+from neurocanvas.data.images import FORMATS, IMAGENET_CONCEPTS, alike, as_shown, is_one_colour, open_picture, shown_size
 from neurocanvas.data.splits import COUNTED_WITHIN, blocked_trials, in_recorded_order, repeats_order
 from neurocanvas.data.trials import ranks, without_signal
 from neurocanvas.errors import (
@@ -207,8 +207,8 @@ def read_pictures(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
             colour = as_shown(image)
         fitted = colour if colour.size == size else ImageOps.fit(colour, size, Image.Resampling.LANCZOS)
         images[row] = np.asarray(fitted)
-        if not np.ptp(images[row]):
-            raise NeuroCanvasError(f"{path}: all pixels have one value, as failed generation leaves them; {REMEDY}.")
+        if is_one_colour(images[row]):
+            raise NeuroCanvasError(f"{path}: all pixels have one colour, as failed generation leaves them; {REMEDY}.")
     return images
 
 

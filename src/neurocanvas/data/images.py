@@ -105,6 +105,11 @@ def as_shown(image: Image.Image) -> Image.Image:
     return shown if how is None else shown.transpose(how)
 
 
+def is_one_colour(pixels: np.ndarray) -> bool:
+    """Whether all pixels of an image, (height, width, 3), are equal, as NaN and safety checkers leave them."""
+    return bool((pixels == pixels[:1, :1]).all())
+
+
 def alike(name: str) -> str:
     """A name without what copies of a file change: how accents are composed, and how its ending is written."""
     text = unicodedata.normalize("NFC", name)

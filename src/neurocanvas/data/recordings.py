@@ -194,11 +194,13 @@ def _image_ids(images: Images) -> Callable[[str], str | None]:
     """The function from what an event says to the id of an image: an id, a file's name, or one with its folder."""
     id_of = {path: name for name, path in images.files.items()}
     index, known = by_name(id_of), set(images.ids)
+    folders = {path.parent.name for path in id_of}
 
     @lru_cache(maxsize=None)
     def find(name: str) -> str | None:
         parts = name.replace("\\", "/").split("/")
-        for some in dict.fromkeys((name, "/".join(parts[-2:]), parts[-1])):
+        bare = [parts[-1]] if not {*parts[-2:-1]} & folders else []  # another folder's image is another image
+        for some in dict.fromkeys((name, "/".join(parts[-2:]), *bare)):
             if some in known:
                 return some
             if (path := file_of(index, some)) is not None:

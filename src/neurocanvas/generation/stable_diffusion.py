@@ -68,12 +68,17 @@ class StableDiffusion:
         """Load the Stable Diffusion of a family."""
         import diffusers
         import torch
+        from transformers import CLIPTextModel
 
-        on_gpu = device().startswith("cuda")
+        on_gpu, source = device().startswith("cuda"), find_family(settings.family).diffusion
+        encoder: Any = load_part(  # diffusers would fill what its file lacks with random numbers
+            source, CLIPTextModel.from_pretrained, network=True, subfolder="text_encoder",
+            weights="text_encoder/model.safetensors",
+        )  # fmt: skip
         pipeline = load_part(
-            find_family(settings.family).diffusion, diffusers.StableDiffusionPipeline.from_pretrained,
-            weights="unet/diffusion_pytorch_model.safetensors", safety_checker=None, feature_extractor=None,
-            requires_safety_checker=False,
+            source, diffusers.StableDiffusionPipeline.from_pretrained,
+            weights="unet/diffusion_pytorch_model.safetensors", text_encoder=encoder, safety_checker=None,
+            feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
         if settings.preview:
             pipeline.vae = load_preview(settings.family)
@@ -189,9 +194,29 @@ class StableDiffusion:
             pipeline, n_steps = self.image_to_image, max(1, round(settings.steps * settings.strength))
             strength = min(1.0, (n_steps + 0.5) / settings.steps)  # the pipeline rounds down
             options |= {"image": init.astype(np.float32) / 255, "strength": strength}
-        images = pipeline(
+        latents = pipeline(
             prompt_embeds=positive, negative_prompt_embeds=negative, num_inference_steps=settings.steps,
-            generator=generators, output_type="np", **options,
+            generator=generators, output_type="latent", **options,
         ).images  # fmt: skip
+        images = self._decode(latents)
         self.pipeline.maybe_free_model_hooks()  # the pipeline that starts from images does not offload the VAE again
         return np.asarray(np.round(images * 255).astype(np.uint8))
+
+    def _decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Latents to images, 0 to 1: in float32 if the VAE's config says so, or if half precision gives NaN."""
+        import torch
+
+        vae, config, precision = self.pipeline.vae, self.pipeline.vae.config, self.pipeline.vae.dtype
+        # where the file says nothing, diffusers' own default is true, also for VAEs that are exact in half precision
+        upcast = config.get("force_upcast") and "force_upcast" not in config.get("_use_default_values", ())
+        for dtype in dict.fromkeys((torch.float32 if upcast else precision, torch.float32)):
+            vae.to(dtype)
+            with torch.inference_mode():
+                decoded = vae.decode((latents / config.scaling_factor).to(dtype), return_dict=False)[0]
+            finite = decoded.isfinite().flatten(1).all(dim=1)
+            if finite.all():
+                break
+        vae.to(precision)
+        images = np.array(self.pipeline.image_processor.postprocess(decoded, output_type="np"))
+        images[~finite.cpu().numpy()] = 0  # the UNet's NaN: a black image, which `generate` refuses by its trial
+        return images

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
+from neurocanvas.data.images import is_one_colour
 from neurocanvas.decoder import Decoder, Embeddings
 from neurocanvas.errors import NeuroCanvasError, check_inside, check_name, printable
 from neurocanvas.generation import GENERATORS, arms
@@ -208,6 +209,13 @@ def draw(run: RunFolder, shard: list[dict[str, Any]], *, recipe: dict[str, Any])
             f"generator: generate() must return images (n, size, size, 3), uint8, for {len(missing)} conditions; got "
             f"{samples.shape[1:]}, {samples.dtype}."
         )
+    for entry, drawn in zip(missing, samples.swapaxes(0, 1), strict=True):
+        if any(map(is_one_colour, drawn)):
+            trial = f"trial {run.subjects[subject].names[entry['trial']]}, " if subject else ""
+            raise NeuroCanvasError(
+                f"generate: {trial}{entry['stimulus']}, arm {name}: the image is of one colour, as NaN leaves it; set "
+                "generate.precision to float32, or check the weights of --family."
+            )
     if inputs is not None and arm.best_of:  # neither the judge nor the seen image is used
         family = run.settings.family
         describe = process_cache(STAGE, "captioner", family, lambda: load_captioner(family))
