@@ -61,7 +61,7 @@ def test_a_decoder_of_concepts_makes_no_images(made, trials):
 
 
 class Flat:
-    """A generator of one colour that takes image embeddings, and remembers their shapes."""
+    """A generator of one colour with a dark corner that takes image embeddings, and remembers their shapes."""
 
     accepts, size = ("clip-image",), 64
 
@@ -70,7 +70,9 @@ class Flat:
 
     def generate(self, conditions, seeds, init=None):
         self.shapes.add(conditions.shape[1:])
-        return np.full((len(seeds), self.size, self.size, 3), self.colour, np.uint8) + np.uint8(len(seeds) > 99)
+        images = np.full((len(seeds), self.size, self.size, 3), self.colour, np.uint8) + np.uint8(len(seeds) > 99)
+        images[:, 0, 0] = 0
+        return images
 
 
 class Own(Ridge):

@@ -561,11 +561,15 @@ def _call(verb: str, config: Path | None, output: Path, as_json: bool, **options
     scores = None
     if verb in SCORES:
         scores = json.loads((output / "scores" / SCORES[verb]).read_text(encoding="utf-8"))
-    elif verb == "train":
+    elif verb in ("train", "embed"):
         from neurocanvas.artifacts import read_sidecar
+        from neurocanvas.findings import listed, read_findings
         from neurocanvas.pipeline.train import training_table
 
-        scores = training_table([read_sidecar(path) for path in paths])
+        sidecars = [read_sidecar(path) for path in paths]
+        scores = training_table(sidecars)
+        if verb == "embed":
+            scores = {"findings": listed(row for of in sidecars for row in read_findings(of.get("findings", [])))}
     if as_json:
         typer.echo(json.dumps({"wrote": [str(path) for path in paths], "scores": scores}))
         return

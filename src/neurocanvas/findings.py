@@ -35,6 +35,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "transductive-training": ("warning", ""),
     "averaged-showings": ("warning", "most"),
     "captions-repeat": ("info", "shared values"),
+    "captions-cut": ("warning", "n of tokens"),
+    "equal-embeddings": ("warning", "n of target first second"),
     # of scores
     "blocked-design": ("serious", ""),
     "few-units": ("warning", "n unit"),

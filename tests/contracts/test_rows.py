@@ -22,7 +22,7 @@ HERE = __name__
 
 
 class Flat:
-    """A generator of images of one colour, the mean of the condition."""
+    """A generator of images of one colour, the mean of the condition, with a dark corner."""
 
     accepts: ClassVar[tuple[str, ...]] = ("clip-text",)
     size = 64
@@ -33,7 +33,9 @@ class Flat:
 
     def generate(self, conditions, seeds, init=None):
         level = np.clip(128 + 400 * conditions.mean(axis=(1, 2)), 0, 255).astype(np.uint8)
-        return np.broadcast_to(level[:, None, None, None], (len(level), 64, 64, 3)).copy()
+        images = np.broadcast_to(level[:, None, None, None], (len(level), 64, 64, 3)).copy()
+        images[:, 0, 0] = 0
+        return images
 
 
 def colour_shape(network):

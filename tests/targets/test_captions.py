@@ -24,6 +24,18 @@ def test_a_row_without_a_tab_is_named_and_a_missing_file_says_which_verb_makes_i
         read_captions(tmp_path / "caption.txt")
 
 
+def test_an_image_has_one_caption_and_blank_last_lines_are_no_rows(tmp_path):
+    path = tmp_path / "caption.txt"
+    path.write_text("a\tone\nb\t\n\n \n")
+    assert read_captions(path) == {"a": "one", "b": ""}
+    path.write_text("a\tone\nb\ttwo\na\tone\n")
+    with pytest.raises(NeuroCanvasError, match=r"caption\.txt: lines 1 and 3 both caption a; .*leave one out"):
+        read_captions(path)
+    path.write_text("a\tone\n\nb\ttwo\n")
+    with pytest.raises(NeuroCanvasError, match=r"line 2: a row is stimulus<TAB>caption; got ''"):
+        read_captions(path)
+
+
 @pytest.mark.parametrize("concept", CONCEPTS.values(), ids=lambda concept: concept.wnid)
 def test_tidy_undoes_what_a_word_tokenizer_takes_apart(concept):
     apart = " ".join(concept.caption_name.replace("-", " - ").replace("'", " ' ").split())

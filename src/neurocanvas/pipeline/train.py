@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,13 @@ from neurocanvas.encoders import find_encoder
 from neurocanvas.errors import NeuroCanvasError, check_file, check_name
 from neurocanvas.evaluation.statistics import CROSS_VALIDATED, mean_interval, paired_permutation_p
 from neurocanvas.features.window import Window
-from neurocanvas.findings import finding, listed, read_findings
+from neurocanvas.findings import Finding, finding, listed, read_findings
 from neurocanvas.generation.arms import gain
 from neurocanvas.parallel import process_cache
 from neurocanvas.pipeline.run import RunFolder, write_table
 from neurocanvas.targets import TARGETS, TargetSpace, target_space
 from neurocanvas.targets.captions import captioner_of, load_captioner, prompt, read_captions, write_captions
+from neurocanvas.targets.clip import N_TOKENS, count_long
 from neurocanvas.targets.pretrained import batches, find_family, source_hash
 from neurocanvas.training.losses import mse_per_element, two_way_of_trials
 
@@ -141,8 +142,30 @@ def embed(run: RunFolder) -> list[Path]:
         sidecar = {"family": run.settings.family, "target": str(space), "stimuli": run.stimuli}
         rows, shape = artifacts.cached("embeddings", keys, partial(_apply_network, run, str(space), items)), space.shape
         made_from = [] if of_images else [file]
-        artifacts.write_array(path, rows, inputs, sidecar, made_from, shape=(len(keys), *shape), dtype=np.float16)
+        found = []
+        if not of_images and (n := count_long(items, run.settings.family)):
+            found.append(finding("captions-cut", n=n, of=len(items), tokens=N_TOKENS))
+        checked = _with_findings(rows, sidecar, found, target, sources)
+        artifacts.write_array(path, checked, inputs, sidecar, made_from, shape=(len(keys), *shape), dtype=np.float16)
     return paths
+
+
+def _with_findings(
+    rows: Iterable[np.ndarray], sidecar: dict[str, Any], found: Sequence[Finding], target: str, sources: Sequence[str]
+) -> Iterator[np.ndarray]:
+    """Pass embeddings on; then add findings to the sidecar, which is written after them: also equal embeddings."""
+    images: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        images.setdefault(artifacts.fingerprint(np.asarray(row, np.float16)), []).append(index)
+        yield row
+    equal = [of_one for of_one in images.values() if len({sources[index] for index in of_one}) > 1]
+    if equal:  # captions or files that differ
+        first = equal[0][0]
+        second = next(index for index in equal[0] if sources[index] != sources[first])
+        names = {"first": sidecar["stimuli"][first], "second": sidecar["stimuli"][second]}
+        n = sum(map(len, equal))
+        found = [*found, finding("equal-embeddings", n=n, of=len(sources), target=target, **names)]
+    sidecar["findings"] = listed(found)
 
 
 def _apply_network(run: RunFolder, network: str, items: Sequence[str], indices: Sequence[int]) -> Iterator[np.ndarray]:
@@ -297,6 +320,7 @@ def _train(run: RunFolder, unit: tuple[str, int, str, int]) -> Path:
     units = np.unique(exchangeable_units(pool, fold)[1], return_inverse=True)[1]
     inside = np.sum(decoder.basis_.target_sd.astype(np.float64) ** 2)
     outside = np.mean(projected[2][y.row_of_trial[fold.train]])
+    of_targets = read_findings(artifacts.read_sidecar(embedded).get("findings", []))
     sidecar = {
         "encoder": name, "target": decoder.target, "spec": asdict(decoder.input_spec), "settings": parameters,
         "device": decoder.device_, "precision": decoder.precision_,
@@ -306,7 +330,8 @@ def _train(run: RunFolder, unit: tuple[str, int, str, int]) -> Path:
         "history": decoder.history_, "selected_epoch": decoder.chosen_,
         "scores": {name: scores}, "repetition": repetition, "place": [subject, number],
         "of_trials": {"units": units.tolist(), "two_way": two_way["test"].round(6).tolist()},
-        "explained": float(inside / (inside + outside)), "licence": LICENCE, "findings": listed(fold.findings),
+        "explained": float(inside / (inside + outside)), "licence": LICENCE,
+        "findings": listed([*fold.findings, *of_targets]),
     }  # fmt: skip
     decoder.save(path)
     artifacts.write_sidecar(path, inputs, sidecar, [*read, embedded])

@@ -92,6 +92,10 @@ SENTENCES: dict[str, str] = {
     "single-trial scores.",
     "captions-repeat": "{shared} of {values} test images have word for word the caption of a training image, so their "
     "target is a training target.",
+    "captions-cut": "{n} of {of} captions have more than {tokens} tokens, which is all that CLIP reads: the rest is "
+    "cut off.",
+    "equal-embeddings": "{n} of {of} images have the {target} embedding of another one, though their captions or files "
+    "differ, such as {first} and {second}: no decoder can tell them apart.",
     "blocked-design": "Block design: each concept was presented in one stretch of time, so slow drift alone can "
     "distinguish concepts. Unless whole blocks were held out, scores are confounded with recording block, whatever "
     "their p-value.",
@@ -381,6 +385,8 @@ def controls_verdict(report: Mapping[str, Any]) -> str:
 
 def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]]:
     """Tables and sentences that the command line prints of a verb's scores."""
+    if verb == "embed":
+        return [], warned(scores["findings"])
     if verb == "train":
         return [(scores["title"], scores["header"], scores["lines"])], warned(scores["findings"])
     if verb in ("classify", "benchmark"):

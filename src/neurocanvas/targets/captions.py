@@ -75,13 +75,19 @@ def write_captions(path: Path, captions: Mapping[str, str]) -> None:
 
 def read_captions(path: Path, ids: Sequence[str] | None = None, remedy: str = "") -> dict[str, str]:
     """Read `caption.txt`; with `ids` only these stimuli, in this order. If one is missing, the error names `remedy`."""
-    captions = {}
+    captions, numbers = dict[str, str](), dict[str, int]()
     text = read_text(path, "captions; `neurocanvas caption` makes it").removeprefix("\ufeff")
-    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines also splits within captions
+    lines = text.split("\n")  # splitlines also splits within captions
+    while lines and not lines[-1].strip(" "):
+        lines.pop()
     for number, line in enumerate(lines, 1):
         stimulus, tab, caption = line.partition("\t")
         if not tab:
             raise NeuroCanvasError(f"{path}, line {number}: a row is stimulus<TAB>caption; got {line[:60]!r}.")
+        if (first := numbers.setdefault(stimulus, number)) != number:
+            raise NeuroCanvasError(
+                f"{path}: lines {first} and {number} both caption {stimulus}; an image has one caption: leave one out."
+            )
         captions[stimulus] = caption
     if missing := [name for name in ids or () if name not in captions]:
         raise NeuroCanvasError(f"{path}: no caption of {missing[0]}; {remedy}.")

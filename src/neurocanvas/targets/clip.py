@@ -56,6 +56,14 @@ def load_text_encoder(family: str, *, pooled: bool = False) -> Callable[[Sequenc
     return encode
 
 
+def count_long(captions: Sequence[str], family: str) -> int:
+    """How many captions have more than 77 tokens, the first and the last one included: their ends are cut off."""
+    from transformers import CLIPTokenizer
+
+    tokenizer: Any = load_part(find_family(family).diffusion, CLIPTokenizer.from_pretrained, subfolder="tokenizer")
+    return sum(len(ids) > N_TOKENS for ids in tokenizer(list(captions), verbose=False).input_ids)
+
+
 def encode_distinct(captions: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
     """Encode every distinct caption once: (n_captions, ...), float16."""
     row = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
