@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,7 +196,7 @@ def _image_ids(images: Images) -> Callable[[str], str | None]:
     index, known = by_name(id_of), set(images.ids)
     folders = {path.parent.name for path in id_of}
 
-    @lru_cache(maxsize=None)
+    @cache
     def find(name: str) -> str | None:
         parts = name.replace("\\", "/").split("/")
         bare = [parts[-1]] if not {*parts[-2:-1]} & folders else []  # another folder's image is another image
