@@ -430,6 +430,7 @@ OPTIONS: Mapping[str, tuple[str, str, type]] = {
     "pairs": ("--pairs", "evaluate.pairs", str),
     "variant": ("--variant", "evaluate.variant", str),
     "metrics": ("--metrics", "evaluate.metrics", list),
+    "judge_anyway": ("--judge-anyway", "evaluate.judge_anyway", bool),
     "controls": ("--control", "controls.names", list),
     "family": ("--family", "family generate.family evaluate.judge", str),
 }
@@ -452,7 +453,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     ),
     "evaluate": (
         "Score the images, with chance, intervals and p-values.",
-        f"{DATA} family against pairs variant metrics device",
+        f"{DATA} family against pairs variant metrics judge_anyway device",
     ),
     "controls": (
         "Test other explanations of the accuracy: block, drift, noise, repeated images.",
@@ -470,7 +471,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     ),
     "run": (
         "Run every stage from data to report.",
-        f"{DATA} method {TRAINED} steps guidance max_trials family device precision",
+        f"{DATA} method {TRAINED} steps guidance max_trials judge_anyway family device precision",
     ),
     "demo": ("Run every stage on simulated EEG with the bundled networks: minutes on a laptop.", "device precision"),
 }

@@ -379,6 +379,7 @@ class EvaluateSettings(Settings):
     """Images to scores (verb `evaluate`)."""
 
     judge: str = Field("bundled", description="Family of the CLIP that identifies images.")
+    judge_anyway: bool = Field(False, description="Use the judge even if it does not recognise the seen images.")
     against: str = Field("", description="Folder of seen images: score those in --images against these.")
     pairs: str = Field("", description="CSV of pairs with the columns image and against (default: equal file names).")
     variant: Annotated[str, AfterValidator(Registered("audit.variants:VARIANTS"))] = Field(
@@ -453,7 +454,7 @@ EXECUTION = frozenset({
 # Settings that may grow from verb to verb: they are in the paths of artifacts.
 SCOPE = frozenset({
     "data.subjects", "encoder.baselines", "classify.models", "benchmark.protocols", "benchmark.granularities",
-    "generate.arms", "generate.max_trials", "evaluate.metrics", "controls.names",
+    "generate.arms", "generate.max_trials", "evaluate.metrics", "evaluate.judge_anyway", "controls.names",
 })  # fmt: skip
 
 

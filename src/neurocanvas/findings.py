@@ -42,6 +42,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     "few-units": ("warning", "n unit"),
     "coarse-p": ("warning", "least"),
     "low-oracle": ("warning", "value"),
+    "judge-left-out": ("warning", "judge accuracy chance p n least"),
+    "judge-poor": ("warning", "judge accuracy chance p n least"),
+    "judge-unchecked": ("info", "judge"),
     "floor-differs": ("warning", "arm value p"),
     "best-out-of-reach": ("info", "models subjects least"),
     # of images and tables from other sources

@@ -344,7 +344,7 @@ class Images:
             return render(GRATINGS[stimulus], size or 64)
         from PIL import Image, ImageOps
 
-        with open_picture(path, "put the right file there, or leave its concept out") as image:
+        with open_picture(path, "put the right file there, or leave such trials out with --on-missing drop") as image:
             colour = as_shown(image)
         if size is not None and colour.size != (size, size):
             colour = ImageOps.fit(colour, (size, size), Image.Resampling.LANCZOS)

@@ -34,6 +34,9 @@ SHARE, CORRELATION, DISTANCE = "share", "correlation", "distance"
 COLLAPSED = "1 where all predictions are one; compare with that of the targets"
 _OF_N = "depends on N; compare at equal N only"
 
+# Metrics of the judge, which identifies images and names what they show; scores say which judge it was.
+JUDGED = ("two_way", "n_way", "concept_top1", "concept_top5", "upper_half")
+
 # Name -> metric; the report prints these words beside the numbers.
 METRICS: dict[str, Metric] = {
     "two_way": Metric(

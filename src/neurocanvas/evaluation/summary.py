@@ -62,8 +62,7 @@ def forest(
 ) -> list[dict[str, Any]]:
     """Two-way score of every arm and subject, from tables (n_trials, n_pictures); Holm over an arm's subjects."""
     rows, subject = [], np.asarray(subject).astype(str)
-    for arm, given in tables.items():
-        table = given["two_way"]
+    for arm, table in ((arm, given["two_way"]) for arm, given in tables.items() if "two_way" in given):
         values = table[np.arange(len(true)), true]
         of_arm: list[dict[str, Any]] = []
         for one in unique_names(subject):
@@ -95,11 +94,13 @@ MANY_SUBJECTS = 5
 
 def score_tables(arm: Mapping[str, np.ndarray], n_way: int) -> dict[str, np.ndarray]:
     """Score of every trial under every metric, for every image or concept that could have been true."""
-    sim, concept = np.asarray(arm["similarity"]), np.asarray(arm.get("concept", np.empty((0, 0))))
-    n_concepts = concept.shape[1]
+    concept = np.asarray(arm.get("concept", np.empty((0, 0))))
+    n_concepts, identified = concept.shape[1], dict[str, np.ndarray]()
+    if "similarity" in arm:  # else the judge was left out
+        sim = np.asarray(arm["similarity"])
+        identified = {"two_way": two_way_table(sim), "n_way": n_way_top_k_table(sim, min(n_way, sim.shape[-1]))}
     return {
-        "two_way": two_way_table(sim),
-        "n_way": n_way_top_k_table(sim, min(n_way, sim.shape[-1])),
+        **identified,
         **{
             f"concept_top{k}": n_way_top_k_table(concept, n_concepts, min(k, n_concepts))
             for k in ((1, 5) if n_concepts else ())
@@ -177,7 +178,7 @@ def summarise(
     found = [*findings]
     found += [finding("few-units", n=n_units, unit=unit)] * (n_units < FEW_UNITS)
     found += [finding("coarse-p", least=least)] * (least > LARGE_SMALLEST_P)
-    for arm, value in ((arm, of_arm["two_way"]["value"]) for arm, of_arm in measured.items()):
+    for arm, value in ((arm, measured[arm]["two_way"]["value"]) for arm in nulls):
         if arm == "oracle" and value < LOW_ORACLE:
             found.append(finding("low-oracle", value=value))
         p = permutation_p(value, nulls[arm], two_sided=True, widening=widening["score"])
@@ -190,8 +191,8 @@ def summarise(
         "concepts": {
             concept: {
                 "name": name, "n": int((seen_concepts == concept).sum()),
-                **{arm: {key: float(given[key][seen_concepts == concept].mean()) for key in ("two_way", "concept_top1")}
-                   for arm, given in scores.items()},
+                **{arm: {key: float(given[key][seen_concepts == concept].mean())
+                         for key in ("two_way", "concept_top1") if key in given} for arm, given in scores.items()},
             }
             for concept, name in concepts.items() if concept in seen_concepts
         },
@@ -309,4 +310,4 @@ def _measure(
                 turn * of_arm, turn * scores["shuffled"][metric], resampled[0], rng=np.random.default_rng(seed),
                 count=settings.permutations, widening=wider,
             )  # fmt: skip
-    return scores, measured, {arm: nulls[arm, "two_way"] for arm in scores}
+    return scores, measured, {arm: null for (arm, metric), null in nulls.items() if metric == "two_way"}

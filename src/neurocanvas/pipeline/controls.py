@@ -131,7 +131,10 @@ def _arm_scores(run: RunFolder, subject: str) -> dict[str, Any]:
     import pandas as pd
 
     path, columns = run.folder / "scores" / "trials.csv", ["subject", "trial", "arm", "two_way"]
-    table = pd.DataFrame(read_csv(path, "evaluate", columns) if path.is_file() else [], columns=columns)
+    rows = read_csv(path, "evaluate", columns[:-1]) if path.is_file() else []
+    if rows and "two_way" not in rows[0]:  # the judge was left out
+        return {}
+    table = pd.DataFrame(rows, columns=columns)
     table = table[(table["subject"] == subject) & table["arm"].isin(["eeg", *NULL_ARMS])]
     if not {"eeg"} < {*table["arm"]}:
         return {}

@@ -35,7 +35,7 @@ from neurocanvas.evaluation.identification import similarity, two_way_table
 from neurocanvas.evaluation.metrics import METRICS, NOT_COMPUTED
 from neurocanvas.evaluation.retrieval import ASSIGNMENT_RULES, CENTRINGS, retrieve
 from neurocanvas.evaluation.set_metrics import diversity, fid, inception_score, kid
-from neurocanvas.evaluation.statistics import OTHERS, draw_cells, mean_interval
+from neurocanvas.evaluation.statistics import OTHERS, SIGNIFICANT, draw_cells, mean_interval
 from neurocanvas.evaluation.summary import MANY_SUBJECTS, exchangeable, semantic_order, summarise
 from neurocanvas.findings import Finding, finding, read_findings
 from neurocanvas.generation.arms import derangement
@@ -53,6 +53,11 @@ AT_ONCE = 64
 
 # The default variant: its networks are those of `FEATURE_NETWORKS`, and its scores have permutation tests.
 DEFAULT = "mindeye"
+
+# Least share of the seen images whose concept a judge must name: one that is mostly wrong about the originals is mostly
+# wrong about copies. The bundled judge, trained on drawings, names all of these, .05 of photographs of 66 concepts, and
+# .31 of photographs of 13 concepts that it has drawings of, which is better than chance but no judgement.
+LEAST_ACCURACY = 0.5
 
 # Tables of every arm from which the summary computes scores.
 BASIC = ("similarity", "concept", "pixcorr", "ssim")
@@ -114,10 +119,10 @@ def cached(
 
 def compare(
     run: RunFolder, pairs: ImagePairs, prompts: Sequence[str], partners: np.ndarray
-) -> tuple[dict[str, dict[str, dict[str, Any]]], np.ndarray | None, dict[str, str]]:
+) -> tuple[dict[str, dict[str, dict[str, Any]]], np.ndarray | None, dict[str, str], dict[str, Any]]:
     """Compare every arm's images with the seen ones: by the judge, by pixels, and by the networks available."""
     # Returns scores as "tables", "values" or "sets" -> arm -> metric; the judge's embeddings of the prompts; and the
-    # metrics that are not computed, with the reason.
+    # metrics that are not computed, with the reason; and what the test of the judge gave.
     settings, not_computed = run.settings.evaluate, dict[str, str]()
     judge_key = artifacts.fingerprint("judge", source_hash(find_family(settings.judge).judge))
     paths = np.concatenate([pairs.gallery, *pairs.generated.values()])
@@ -138,10 +143,12 @@ def compare(
             lambda missing: judge_texts([prompts[row] for row in missing], settings.judge),
         )  # fmt: skip
         prompted = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    judge = _check_judge(seen, prompted, pairs, settings)
     for (arm, tables), rows in zip(scores["tables"].items(), generated, strict=True):
         in_cells = _pixels_in_cells(run, pairs, arm, partners)
-        tables["similarity"] = similarity(rows, seen)
-        if prompted is not None:
+        if judge["used"]:
+            tables["similarity"] = similarity(rows, seen)
+        if judge["used"] and prompted is not None:
             tables["concept"] = rows / np.linalg.norm(rows, axis=1, keepdims=True) @ prompted.T
         tables |= {"pixcorr": in_cells[..., 0], "ssim": in_cells[..., 1]}
     for measured, missing in run.spread("evaluate", partial(_measure, pairs), _units(settings), title="networks"):
@@ -150,7 +157,28 @@ def compare(
             for arm, score in by_arm.items():
                 part = "sets" if isinstance(score, dict) else "tables" if score.ndim == 2 else "values"
                 scores[part][arm][metric] = score
-    return scores, prompted, not_computed
+    return scores, prompted if judge["used"] else None, not_computed, judge
+
+
+def _check_judge(
+    seen: np.ndarray, prompted: np.ndarray | None, pairs: ImagePairs, settings: EvaluateSettings
+) -> dict[str, Any]:
+    """Test whether the judge names the seen images' own concepts better than chance, and at least half of them."""
+    from scipy.stats import binomtest
+
+    judge: dict[str, Any] = {"name": settings.judge, "used": True, "findings": []}
+    shown, first = np.unique(pairs.seen_rows, return_index=True)
+    true = np.searchsorted(list(pairs.concepts), pairs.trials["concept"][first]) if pairs.concepts else first
+    chance, n = float(np.bincount(true).max()) / len(true), len(true)  # of one answer for all
+    if prompted is None or chance**n > SIGNIFICANT:  # not even a perfect judge could pass
+        return judge | {"findings": [finding("judge-unchecked", judge=settings.judge)]}
+    right = int(((seen[shown] @ prompted.T).argmax(axis=1) == true).sum())
+    p = float(binomtest(right, n, chance, alternative="greater").pvalue)
+    numbers = {"accuracy": right / n, "chance": chance, "p": p, "n": n, "least": LEAST_ACCURACY}
+    poor = p > SIGNIFICANT or right / n < LEAST_ACCURACY
+    code = "judge-poor" if settings.judge_anyway else "judge-left-out"
+    found = [finding(code, judge=settings.judge, **numbers)] if poor else []
+    return judge | numbers | {"used": settings.judge_anyway or not poor, "findings": found}
 
 
 def _units(settings: EvaluateSettings) -> list[Unit]:
@@ -514,18 +542,19 @@ def evaluate(run: RunFolder) -> list[Path]:
         if arm in ("eeg", GIVEN) and (n := int(copies[copies > 1].sum())):
             alike.append(finding("identical-images", arm=arm, n=n, of=len(files)))
     prompts = [prompt(name) for name in concepts.values()]
-    compared, prompted, not_computed = compare(run, pairs, prompts, cells[1])
+    compared, prompted, not_computed, judge = compare(run, pairs, prompts, cells[1])
     tables, sets, variant = compared["tables"], compared["sets"], settings.variant
     true = np.searchsorted(list(concepts), trials["concept"]) if concepts else np.empty(0, np.int64)
     if VARIANTS[variant].upper_half and not concepts:
         not_computed["upper_half"] = "the concepts are not known"
-    elif VARIANTS[variant].upper_half:
+    elif VARIANTS[variant].upper_half and judge["used"]:
         for arm, of_arm in tables.items():
             compared["values"][arm][f"upper_half@{variant}"] = upper_half(of_arm["concept"], true, variant)
     summary, rows = summarise(
         tables, trials, pairs.names, concepts, settings, exchanged=pairs.exchanged,
         cross_validated=pairs.cross_validated, cells=cells, rng=np.random.default_rng(settings.seed),
-        findings=[*pairs.findings, *alike, *[finding("blocked-design")] * pairs.blocked], values=compared["values"],
+        findings=[*pairs.findings, *alike, *judge.pop("findings"), *[finding("blocked-design")] * pairs.blocked],
+        values=compared["values"],
     )  # fmt: skip
     paths, explained = ([], {}) if settings.against else explain(run)
     for arm, name in (("eeg", "predictions"), ("oracle", "targets")):
@@ -543,7 +572,7 @@ def evaluate(run: RunFolder) -> list[Path]:
                 "chance": NOT_COMPUTED if suffix and not isinstance(row.chance, float) else str(row.chance),
                 "unit": row.unit, "reference": row.reference, "variant": suffix,
             }  # fmt: skip
-    summary |= {"sets": sets, "not_computed": not_computed, "metrics": metrics}
+    summary |= {"judge": judge, "sets": sets, "not_computed": not_computed, "metrics": metrics}
     summary |= {"retrieval": explained["retrieval"]} if explained else {}
     paths = [*_write_scores(folder, summary, rows, tables, prompted, pairs, true), *paths]
     # tables of an earlier evaluation, which are written only where concepts or decoders are known

@@ -31,7 +31,6 @@ from neurocanvas.report.text import (
     number,
     outcome_of,
     p_value,
-    percent,
     ranking_arm,
 )
 
@@ -112,7 +111,8 @@ def retrieval_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def comparison(concepts: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> dict[str, Any]:
     """Concepts by two-way identification, best first."""
-    shown = [arm for arm in ("oracle", "shuffled", "eeg") if arm in arms]
+    scored = all("two_way" in row[arm] for row in concepts.values() for arm in arms)  # else the judge was left out
+    shown = [arm for arm in ("oracle", "shuffled", "eeg") if arm in arms and scored]
     scale, axis = figures.axis([1.0], True)
     ranked = sorted(concepts.values(), key=lambda row: (-row[shown[-1]]["two_way"], row["name"])) if shown else []
     rows = [
@@ -271,13 +271,15 @@ def ranked_pictures(
     """The image grid: groups of trials, each with the seen image and one of every arm."""
     path, by = folder / "scores" / "trials.csv", ranking_arm(arms)
     scored, scores = {}, {}
-    for row in read_csv(path, "evaluate", ("subject", "trial", "arm", "stimulus", "concept", "two_way")):
+    rows = read_csv(path, "evaluate", ("subject", "trial", "arm", "stimulus", "concept"))
+    metric = "pixcorr" if rows and "two_way" not in rows[0] else "two_way"  # where the judge was left out
+    for row in rows:
         trial = number_in(row, "trial", path, "evaluate")
         if not trial.is_integer():
             raise NeuroCanvasError(f"{path}: trial must be a whole number; got {row['trial']!r}; run evaluate again.")
         key = str(row["subject"]), int(trial)
         if row["arm"] == by:
-            scored[key], scores[key] = row, number_in(row, "two_way", path, "evaluate")
+            scored[key], scores[key] = row, number_in(row, metric, path, "evaluate")
     images, made = folder / "images", {}
     manifest = images / "manifest.jsonl"
     lines = read_text(manifest, "the list of images; run the verb generate").splitlines()
@@ -298,18 +300,19 @@ def ranked_pictures(
         for key in keys:
             stimulus, concept = scored[key]["stimulus"], scored[key]["concept"]
             pictures = [("seen", f"seen/{stimulus}.png"), *((arm, made.get((*key, arm))) for arm in arms)]
-            table.append([title, *key, stimulus, concept, scored[key]["two_way"], captions.get(stimulus, "")])
+            table.append([title, *key, stimulus, concept, scored[key][metric], captions.get(stimulus, "")])
             shown.append({
                 "subject": key[0], "trial": key[1], "caption": captions.get(stimulus, ""),
                 "concept": names.get(concept, concept),
-                "two_way": percent(scores[key]),
+                "score": number(scores[key], metric == "two_way", digits=0 if metric == "two_way" else 2),
                 "pictures": [
                     (arm, data_uri(check_inside(images, file, "images")) if file else None) for arm, file in pictures
                 ],
             })  # fmt: skip
         groups.append({"title": title, "trials": shown})
-    columns = ["group", "subject", "trial", "stimulus", "concept", f"two_way of {by}", "caption"]
-    return {"groups": groups, "by": by, "link": csv_link("pictures.csv", columns, table)}
+    columns = ["group", "subject", "trial", "stimulus", "concept", f"{metric} of {by}", "caption"]
+    title = "two-way identification" if metric == "two_way" else "PixCorr"
+    return {"groups": groups, "by": by, "metric": title, "link": csv_link("pictures.csv", columns, table)}
 
 
 def data_uri(path: Path, most: int = REDUCED) -> str:

@@ -11,7 +11,7 @@ from neurocanvas.audit.overlap import OF_PICTURES, PAIRS, SHARED
 from neurocanvas.audit.verdict import MADE_ELSEWHERE
 from neurocanvas.config import RunSettings
 from neurocanvas.data.trials import unique_names
-from neurocanvas.evaluation.metrics import METRICS, SHARE
+from neurocanvas.evaluation.metrics import JUDGED, METRICS, SHARE
 from neurocanvas.evaluation.statistics import SIGNIFICANT
 from neurocanvas.findings import CODES, OF_BLOCKS, Finding, read_findings
 from neurocanvas.generation.arms import ARMS
@@ -63,6 +63,11 @@ SELECTED = {
 }
 NO_DRIFT = "The scores are no evidence that the brain's response to an image was decoded."
 
+RECOGNISED = (
+    "The judge {judge} recognises the concept of {accuracy:%} of the {n} seen images (chance {chance:%}, p {p:.2g}; at "
+    "least {least:%} are needed). "
+)
+
 # Code of a finding -> its sentence. Fields are its numbers, or phrases that `DERIVED` makes of them; `%` formats as a
 # percentage, `3` with three decimals.
 SENTENCES: dict[str, str] = {
@@ -103,6 +108,11 @@ SENTENCES: dict[str, str] = {
     "coarse-p": "With this few exchangeable units, p cannot be below {least:.2g}.",
     "low-oracle": "The oracle arm reaches only {value:.2f} in two-way identification: the generator cannot draw its "
     "prompts, or the judge cannot recognise them. A low eeg score is not informative.",
+    "judge-left-out": RECOGNISED + "Its scores are left out: choose a judge that knows such images (--family), or "
+    "--judge-anyway.",
+    "judge-poor": RECOGNISED + "What it says of generated images is mostly error.",
+    "judge-unchecked": "Whether the judge {judge} recognises the seen images was not tested: their concepts are unknown, or "
+    "the images too few.",
     "floor-differs": "The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), although "
     "it uses no information on the trial: the images leak through another route.",
     "best-out-of-reach": "No † is possible: with {models} models and {subjects} subjects, p is at least {least:3}, "
@@ -420,7 +430,9 @@ def shown(verb: str, scores: Mapping[str, Any]) -> tuple[list[Table], list[Note]
         cells = [" ".join(short(arm[metric][key], 2) for key in keys if arm[metric][key] is not None)
                  for arm in arms.values()]  # fmt: skip
         p = "–" if score["p"] is None else p_value(score["p"])
-        lines.append([metric, *cells, short(score["chance"], 2), p])
+        judged = metric.partition("@")[0] in JUDGED and "judge" in scores
+        name = f"{metric} (judge: {scores['judge']['name']})" if judged else metric
+        lines.append([name, *cells, short(score["chance"], 2), p])
     for rule, score in scores.get("retrieval", {}).items():
         if not score["transductive"] or score.get("rule") == "greedy":  # summary.json has the others
             how = f"cosine with {score['space']}" if "space" in score else rule
@@ -653,6 +665,8 @@ def metric_words(
     share = row.get("unit", known.unit if known else "") == SHARE
     if known and known.meaning:
         title = "{n}-way identification" if metric == "n_way" else known.title[:1].upper() + known.title[1:]
+        if metric in JUDGED and "judge" in summary:
+            title += f" (judge: {summary['judge']['name']})"
         return title.format(n=n_way), known.meaning.format(n=n_way), share
     chance = str(row.get("chance") or "")
     if numbered and chance.replace(".", "", 1).isdigit():  # it has a column of its own
