@@ -117,3 +117,12 @@ def test_fork_links_what_stays_valid_and_says_what_to_make(tiny_run, tmp_path, c
     for change, says in (("steps=3", "section.key=value"), ("generate.stepz=3", "no such setting")):
         code, _, err = call("fork", tiny_run, tmp_path / "other", "--set", change)
         assert code == 2 and says in err and not (tmp_path / "other").exists()
+
+
+def test_settings_of_other_editors_and_names_with_dots(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('[data]\nname = "recordings"\n', encoding="utf-8-sig")
+    assert load_settings(path).data.name == "recordings"
+    path.write_text("[data.recording.events.annotations]\nimg.001 = \"low\"\n")
+    with pytest.raises(NeuroCanvasError, match=r'a name with a dot needs quotes, as "img\.001" = \.\.\.'):
+        load_settings(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mne
 import numpy as np
 import pytest
+from PIL import Image
 
 from neurocanvas.config import DataSettings
 from neurocanvas.data.recordings import open_recordings
@@ -290,3 +291,36 @@ def test_markers_of_a_csv_are_words_or_long_numbers_between_blanks(tmp_path, cel
     (tmp_path / "a.csv").write_text("\ufeff" + "\n".join(rows) + "\n", encoding="utf-8")
     trials = opened(tmp_path, events={"Marker0": words})
     assert trials.y.tolist() == ["face", "house"] * 6 and trials.spec.sfreq == 256
+
+
+@pytest.mark.parametrize("method", ["regression", "ica"])
+def test_eye_movements_are_removed_by_the_eog_channels(tmp_path, method):
+    names = ["Fp1", "Fp2", "Fz", "Cz", "Pz", "O1", "O2", "EOG"]
+    data = signal(channels=8)
+    blinks = np.zeros(data.shape[1])
+    for onset in range(300, data.shape[1] - 100, 600):
+        blinks[onset : onset + 60] = 2e-4 * np.hanning(60)
+    data += np.outer([0.8, 0.8, 0.5, 0.3, 0.2, 0.1, 0.1, 1.0], blinks)
+    save(tmp_path / "a_raw.fif", pulses(), names=names, data=data, kinds=["eeg"] * 7 + ["eog"])
+
+    def leaked(**settings):
+        found = opened(tmp_path, **settings).signal()
+        return np.ptp(found[:, 0], axis=1).max()
+
+    assert leaked(eog=method) < 0.6 * leaked() and opened(tmp_path, eog=method).spec.ch_names == tuple(names[:7])
+    with pytest.raises(NeuroCanvasError, match="needs an EOG channel"):
+        opened(tmp_path, eog=method, types={"EOG": "misc"})
+
+
+def test_trials_without_an_image_are_refused_or_dropped_and_a_folder_names_the_right_one(tmp_path):
+    save(tmp_path / "data" / "a_raw.fif", notes=[(onset, 0.3, f"{text}/img.png") for onset, _, text in NOTES])
+    for number, word in enumerate(("cat", "dog", "fish")):
+        path = tmp_path / "shown" / word / "img.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(path)
+    recording = {"events": {"annotations": {"*.png": "{}"}}, "pictures": str(tmp_path / "shown")}
+    with pytest.raises(NeuroCanvasError, match=r"'harp/img\.png' has no image.*--on-missing drop"):
+        opened(tmp_path / "data", **recording)
+    trials = opened(tmp_path / "data", on_missing="drop", **recording)
+    assert len(trials) == 15 and "5 without an image" in said(trials)
+    assert [image.split("/")[0] for image in trials.column("image")] == trials.y.tolist()

@@ -15,6 +15,7 @@ from neurocanvas.data.splits import (
     Protocol,
     Split,
     blocked_trials,
+    choose_protocol,
     groups,
     make_split,
     prove_disjoint,
@@ -478,3 +479,26 @@ def test_a_protocol_is_one_row(monkeypatch, tiny_data, tmp_path, call):
     assert code == 2 and "--protocol" in said and "halves; got 'thirds'" in said
     trials = make_trials(["a", "b"] * 6)
     assert make_split(trials, "halves")[0].test.tolist() == [2, 5, 8, 11]
+
+
+def test_stretches_of_a_run_are_contiguous_and_training_keeps_its_distance():
+    rng = np.random.default_rng(0)
+    trials = make_trials(rng.permutation(np.repeat(["a", "b"], 60)))
+    folds = folds_of(trials, SplitSettings(protocol="kfold-by-time", gap=3))
+    order = trials.column("order")
+    assert sorted(np.concatenate([order[fold.test] for fold in folds]).tolist()) == list(range(120))
+    for fold in folds:
+        tested, fitted = order[fold.test], order[np.concatenate([fold.train, fold.validation])]
+        assert np.ptp(tested) == len(tested) - 1 == 23
+        assert min(np.abs(fitted - tested.min()).min(), np.abs(fitted - tested.max()).min()) == 4
+
+
+def test_the_default_protocol_is_the_first_that_the_data_allow(rapid, blocked, gratings):
+    assert make_split(rapid).protocol == "by-stimulus" and make_split(gratings).protocol == "leave-run-out"
+    one_run = gratings[gratings.column("run") == "1"]
+    assert make_split(one_run).protocol == "kfold-by-time"
+    assert choose_protocol(one_run, SplitSettings()) == (
+        "kfold-by-time", "split: concept grating0 has 1 stimuli, too few to hold out 10% and train on the rest.",
+    )  # fmt: skip
+    with pytest.raises(NeuroCanvasError, match="split by-stimulus: concepts came in blocks"):
+        make_split(blocked)

@@ -18,7 +18,7 @@ import numpy as np
 from neurocanvas.artifacts import cached, fingerprint, sha256
 from neurocanvas.config import DataSettings, RecordingSettings
 from neurocanvas.data.events import SUFFIXES, Run, open_run, text_of
-from neurocanvas.data.images import Images, by_name, file_of
+from neurocanvas.data.images import Images, alike, by_name, file_of
 from neurocanvas.data.inspect import signal_groups
 from neurocanvas.data.montage import channel_info
 from neurocanvas.data.trials import Trials, TrialSpec, make_metadata, natural_key, unique_names
@@ -42,6 +42,9 @@ FLAT_SECONDS = 0.1
 
 # Order of the causal Butterworth filters.
 FILTER_ORDER = 2
+
+# Components that correlate with an EOG channel by this are eye movements; z-scores of few components are never large.
+BLINK_CORRELATION = 0.7
 
 # Seconds after a marker in which the light sensor must step.
 PHOTODIODE_WITHIN = 0.5
@@ -199,13 +202,13 @@ def _image_ids(images: Images) -> Callable[[str], str | None]:
     @cache
     def find(name: str) -> str | None:
         parts = name.replace("\\", "/").split("/")
-        bare = [parts[-1]] if not {*parts[-2:-1]} & folders else []  # another folder's image is another image
-        for some in dict.fromkeys((name, "/".join(parts[-2:]), *bare)):
+        for some in dict.fromkeys((name, "/".join(parts[-2:]))):
             if some in known:
                 return some
             if (path := file_of(index, some)) is not None:
                 return id_of[path]
-        return None
+        alone = index.get(alike(parts[-1]), [])  # in a folder of another name, unless that is another image's
+        return id_of[alone[0]] if len(alone) == 1 and not {*parts[-2:-1]} & folders else None
 
     return find
 
@@ -451,7 +454,7 @@ def _without_eyes(raw: Any, path: Path, method: str) -> None:
         return
     ica = mne.preprocessing.ICA(n_components=0.99, random_state=0, max_iter="auto")
     ica.fit(raw.copy().filter(1.0, None))
-    ica.exclude = ica.find_bads_eog(raw)[0]
+    ica.exclude = ica.find_bads_eog(raw, measure="correlation", threshold=BLINK_CORRELATION)[0]
     ica.apply(raw)
 
 

@@ -41,8 +41,11 @@ def assignment_scores(cosines: np.ndarray, rule: str) -> np.ndarray:
             f"rule hungarian: every trial needs an image of its own, so at most {cosines.shape[1]} trials are "
             f"allowed; got {len(cosines)}. Average the trials of an image, or choose another rule."
         )
-    raised = cosines.copy()
-    raised[linear_sum_assignment(cosines, maximize=True)] += 2.0 + 1e-6  # cosines differ by 2 at most
+    # ties are broken at random: in the order of the table, the seen image of the i-th trial is often the i-th
+    rng, raised = np.random.default_rng(0), cosines.copy()
+    rows, columns = (rng.permutation(size) for size in cosines.shape)
+    of_rows, of_columns = linear_sum_assignment(cosines[np.ix_(rows, columns)], maximize=True)
+    raised[rows[of_rows], columns[of_columns]] += 2.0 + 1e-6  # cosines differ by 2 at most
     return raised
 
 

@@ -111,8 +111,8 @@ SENTENCES: dict[str, str] = {
     "judge-left-out": RECOGNISED + "Its scores are left out: choose a judge that knows such images (--family), or "
     "--judge-anyway.",
     "judge-poor": RECOGNISED + "What it says of generated images is mostly error.",
-    "judge-unchecked": "Whether the judge {judge} recognises the seen images was not tested: their concepts are unknown, or "
-    "the images too few.",
+    "judge-unchecked": "Whether the judge {judge} recognises the seen images was not tested: their concepts are not "
+    "known, or the images are too few.",
     "floor-differs": "The {arm} arm differs from chance in two-way identification ({value:.2f}, p {p:.2g}), although "
     "it uses no information on the trial: the images leak through another route.",
     "best-out-of-reach": "No † is possible: with {models} models and {subjects} subjects, p is at least {least:3}, "
