@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 BUDGETS = {
-    "source files": 90,
-    "source lines": 18_000,
+    "source files": 95,
+    "source lines": 20_300,
     "docstring lines per code line": 0.30,
-    "test lines": 17_200,
-    "tool lines": 2_750,
+    "test lines": 18_700,
+    "tool lines": 2_900,
     "tracked files": 380,
 }
 

@@ -229,7 +229,7 @@ def test_wnids_are_judged_by_their_names_and_unknown_ones_refused(theirs):
     scores = []
     for wnids in ({}, {"mug": "n03063599", "banana": "n07753592"}):
         named = [(*row[:2], wnids.get(row[2], row[2])) for row in rows]
-        theirs.score(header=("image", "against", "concept"), rows=named)
+        theirs.score(header=("image", "against", "concept"), rows=named, judge_anyway=True)
         scores.append(summary(theirs.folder)["arms"]["given"]["concept_top1"]["value"])
     named = {"n03063599": "coffee mug", "n07753592": "banana"}
     assert {key: one["name"] for key, one in summary(theirs.folder)["concepts"].items()} == named
@@ -294,3 +294,28 @@ def test_repeated_pictures_are_retrieved_without_the_rule_that_cannot(tmp_path):
         run_stage(run, name)
     found = summary(tmp_path)["retrieval"]
     assert "hungarian" not in found and found["greedy"]["n_trials"] == 16 and found["greedy"]["n_pictures"] == 8
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+def test_a_judge_that_does_not_recognise_the_seen_photographs_is_left_out(anyway, tmp_path, test_data):
+    photographs = sorted((test_data / "imagenet_pictures").glob("*.JPEG"))[:24]
+    made, seen, rows = tmp_path / "made", tmp_path / "seen", ["image,against,concept"]
+    for folder in (made, seen):
+        folder.mkdir()
+    for path in photographs:
+        for folder in (made, seen):
+            Image.open(path).convert("RGB").resize((64, 64)).save(folder / f"{path.stem}.png")
+        rows.append(f"{path.stem}.png,{path.stem}.png,{path.stem.split('_', 1)[1].replace('_', ' ')}")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    evaluate = {
+        "against": str(seen), "pairs": str(tmp_path / "pairs.csv"), "permutations": 19, "resamples": 100,
+        "judge_anyway": anyway,
+    }  # fmt: skip
+    settings = load_settings(None, data={"pictures": str(made)}, evaluate=evaluate)
+    run_stage(RunFolder(tmp_path / "run", settings), "evaluate")
+    found = summary(tmp_path / "run")
+    code = "judge-poor" if anyway else "judge-left-out"
+    [one] = [one for one in found["findings"] if one["code"] == code]
+    assert one["numbers"]["accuracy"] < 0.5 and found["judge"]["name"] == "bundled"
+    assert ("two_way" in found["arms"]["given"]) == anyway == found["judge"]["used"]
+    assert found["arms"]["given"]["pixcorr"]["value"] == pytest.approx(1)

@@ -364,7 +364,7 @@ def _captions_repeat(folder: Path, trials: Trials, splits: Sequence[Mapping[str,
 
 def _two_way(folder: Path, summary: Mapping[str, Any], arm: str, *, model: str, selection: str) -> list[dict[str, Any]]:
     """Two-way identification of an arm, and of the floor, as `evaluate` tested it."""
-    if "two_way" not in summary["arms"].get(arm, {}):  # its judge was left out
+    if arm not in summary["arms"] or summary.get("judge", {}).get("used") is False:
         return []
     with _reading(folder / "scores" / "summary.json", "evaluate"):
         scores = {name: summary["arms"][name]["two_way"] for name in (arm, "shuffled") if name in summary["arms"]}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from neurocanvas import artifacts
-from neurocanvas.artifacts import read_csv
+from neurocanvas.artifacts import read_csv, read_json
 from neurocanvas.audit.controls.inputs import ControlInputs
 from neurocanvas.audit.controls.registry import COLUMNS, CONTROLS, control_row, correct_for_many, over_subjects, overall
 from neurocanvas.config import FeatureSettings
@@ -131,10 +131,10 @@ def _arm_scores(run: RunFolder, subject: str) -> dict[str, Any]:
     import pandas as pd
 
     path, columns = run.folder / "scores" / "trials.csv", ["subject", "trial", "arm", "two_way"]
-    rows = read_csv(path, "evaluate", columns[:-1]) if path.is_file() else []
-    if rows and "two_way" not in rows[0]:  # the judge was left out
+    summary = path.with_name("summary.json")
+    if summary.is_file() and read_json(summary, "scores").get("judge", {}).get("used") is False:
         return {}
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(read_csv(path, "evaluate", columns) if path.is_file() else [], columns=columns)
     table = table[(table["subject"] == subject) & table["arm"].isin(["eeg", *NULL_ARMS])]
     if not {"eeg"} < {*table["arm"]}:
         return {}
