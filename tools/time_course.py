@@ -43,7 +43,8 @@ def main() -> None:
             "events": {"Marker0": {"1": "low", "2": "high", "*": ""}, "Marker2": {"*": "{}"}},
         }) for name, (stimulus, measure) in GRATINGS.items()
     ]  # fmt: skip
-    faces = {**COMMON, "tmin": -0.1, "tmax": 0.8, "reject": {"eeg": 100e-6}, "events": {"Marker0": {"1": "house", "2": "face"}}}
+    faces = {**COMMON, "tmin": -0.1, "tmax": 0.8, "reject": {"eeg": 100e-6}}
+    faces["events"] = {"Marker0": {"1": "house", "2": "face"}}
     questions.append(("face or house, 100 µV rejection", "muse_faces_houses", "AUC", faces))
     for name, folder, measure, recording in questions:
         trials = nc.open_dataset("recordings", data / folder, recording=recording)

@@ -90,7 +90,7 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
     of_run = [sample[number == index] for index in range(len(runs))]
     cut = lru_cache(maxsize=4)(lambda index: _cut(runs[index], recording, spec, of_run[index]))
     keys = [
-        fingerprint("cut 1", one, settings.unit, recording, samples)
+        fingerprint("cut 1", one, settings.unit, recording, names, samples)
         for one, samples in zip(hashes, of_run, strict=True)
     ]
     measured = list(cached("recordings", keys, lambda missing: (np.append(*cut(index)[:2]) for index in missing)))
