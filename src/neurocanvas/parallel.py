@@ -111,7 +111,8 @@ class Engine:
 
     def close(self) -> None:
         if self.workers != 1:
-            get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+            # killed workers leave semaphores, of which Python warns: only after an error they may still be working
+            get_reusable_executor(reuse=True).shutdown(kill_workers=sys.exc_info()[0] is not None)
 
 
 def gpus() -> list[str]:
