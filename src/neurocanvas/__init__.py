@@ -32,6 +32,7 @@ _PUBLIC = {
     "Images": "neurocanvas.data.images",
     "Split": "neurocanvas.data.splits",
     "TrialSpec": "neurocanvas.data.trials",
+    "classify": "neurocanvas.reconstruction",
     "Trials": "neurocanvas.data.trials",
     "from_arrays": "neurocanvas.data.arrays",
     "from_epochs": "neurocanvas.data.arrays",

@@ -1,4 +1,4 @@
-"""`reconstruct`: trials, a decoder and a generator to images with scores, in one call."""
+"""`reconstruct` and `classify`: trials to images, or to concepts, with scores, in one call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,57 @@ if TYPE_CHECKING:
 VERBS = ("features", "caption", "embed", "train", "predict", "generate", "evaluate")
 
 
-class Reconstruction:
+class _Result:
+    """A run folder, kept or temporary, with its audit and its page."""
+
+    def __init__(self, folder: Path, temporary: Any = None) -> None:
+        self.folder = folder
+        self._temporary = temporary
+
+    def audit(self) -> dict[str, Any]:
+        """Audit what can be concluded, as `neurocanvas audit` does."""
+        from neurocanvas.pipeline.audit import audit
+
+        return audit(self.folder)
+
+    def report(self, path: Path | str) -> Path:
+        """Write the report page."""
+        run = RunFolder(self.folder, load_settings(self.folder / "run.toml"))
+        [page] = run_stage(run, "report")
+        return Path(shutil.copyfile(page, path))
+
+
+class Classification(_Result):
+    """Result of `classify`.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder with decoders and scores; `neurocanvas report` and `audit` read it too.
+    temporary : TemporaryDirectory, optional
+        Deletes the folder when this object is garbage-collected.
+    """
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per model: accuracy (mean over subjects), chance, balanced accuracy, AUC, n, p and p after Holm."""
+        import pandas as pd
+
+        content = artifacts.read_json(self.folder / "scores" / "classification.json", "the scores")
+        rows = {
+            row["model"]: {
+                "accuracy": row["mean"], "chance": row["chance"], "n": sum(row["n"]), "p": row["p"],
+                "p_holm": row["p_holm"], "balanced_accuracy": np.mean(row["balanced_accuracy"]),
+                "auc": np.mean(row["auc"]),
+            } for row in content["rows"]
+        }  # fmt: skip
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+    def _repr_html_(self) -> str:
+        return str(self.scores.to_html(float_format="%.3f"))
+
+
+class Reconstruction(_Result):
     """Result of `reconstruct`.
 
     Parameters
@@ -38,10 +88,6 @@ class Reconstruction:
     temporary : TemporaryDirectory, optional
         Deletes the folder when this object is garbage-collected.
     """
-
-    def __init__(self, folder: Path, temporary: Any = None) -> None:
-        self.folder = folder
-        self._temporary = temporary
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -66,20 +112,72 @@ class Reconstruction:
         entries = [entry for entry in map(json.loads, lines) if entry["arm"] == arm]
         return {entry["stimulus"]: read_pictures([self.folder / "images" / entry["file"]])[0] for entry in entries}
 
-    def audit(self) -> dict[str, Any]:
-        """Audit what can be concluded, as `neurocanvas audit` does."""
-        from neurocanvas.pipeline.audit import audit
-
-        return audit(self.folder)
-
-    def report(self, path: Path | str) -> Path:
-        """Write the report page."""
-        run = RunFolder(self.folder, load_settings(self.folder / "run.toml"))
-        [page] = run_stage(run, "report")
-        return Path(shutil.copyfile(page, path))
-
     def _repr_html_(self) -> str:
         return f"<p>{self.summary['n_trials']} test trials</p>{self.scores.to_html(float_format='%.3f')}"
+
+
+def classify(
+    trials: Trials,
+    models: Sequence[str] = ("lda", "ridge"),
+    *,
+    protocol: str = "auto",
+    window: tuple[float, float] = (0.04, 0.44),
+    folder: Path | str | None = None,
+    progress: bool = True,
+    **settings: Mapping[str, Any],
+) -> Classification:
+    """Train classifiers of the concepts and test them on held-out trials, with chance and permutation p.
+
+    Parameters
+    ----------
+    trials : Trials
+        Of one or many subjects; each is split by itself.
+    models : sequence of str
+        Classifiers of `encoders.ENCODERS`.
+    protocol : str
+        A key of `PROTOCOLS`, or "auto": the first that the trials allow.
+    window : (float, float)
+        Part of each trial that is used, s after onset, end exclusive.
+    folder : path-like, optional
+        A run folder to keep; by default a temporary one that lives as long as the result.
+    progress : bool
+        Show progress lines.
+    **settings
+        Sections of the settings of a run, as ``split={"folds": 10}``.
+
+    Returns
+    -------
+    Classification
+
+    Raises
+    ------
+    NeuroCanvasError
+        If a model or protocol is unknown, or the trials do not allow it.
+
+    Examples
+    --------
+    >>> rng, y = np.random.default_rng(0), ["cat", "dog"] * 40
+    >>> x = rng.normal(size=(80, 2, 60)) * 1e-5
+    >>> x[1::2, :, 20:30] += 2e-5
+    >>> from neurocanvas.data.arrays import from_arrays
+    >>> result = classify(from_arrays(x, y, ch_names=["O1", "O2"], sfreq=100), ["lda"], progress=False)
+    >>> result.scores.loc["lda", "accuracy"] > 0.9
+    np.True_
+    """
+    if not isinstance(trials, Trials):
+        raise NeuroCanvasError(f"trials: Trials are needed, see from_arrays; got {type(trials).__name__}.")
+    sections: dict[str, dict[str, Any]] = {
+        "data": {"root": "trials passed from Python", "subjects": unique_names(trials.column("subject"))},
+        "features": {"tmin": window[0], "tmax": window[1]}, "split": {"protocol": protocol},
+        "classify": {"models": [*models]},
+    }  # fmt: skip
+    for name, values in settings.items():
+        sections[name] = {**sections.get(name, {}), **values}
+    temporary = None if folder else tempfile.TemporaryDirectory(prefix="neurocanvas-")
+    where = Path(folder) if folder else Path(temporary.name)  # type: ignore[union-attr]
+    with progress_lines(quiet=not progress) as track:
+        run_stage(RunFolder(where, load_settings(None, **sections), track, trials=trials), "classify")
+    return Classification(where, temporary)
 
 
 def reconstruct(

@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import neurocanvas as nc
+from neurocanvas.errors import NeuroCanvasError
+
 PAGE = Path(__file__).parents[2] / "docs" / "own_recordings.md"
 BLOCKS = re.findall(r"```(toml|sh)\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 SFREQ, NAMES = 250.0, ["O1", "Oz", "O2"]
@@ -119,3 +122,19 @@ def test_what_init_writes_for_real_recordings_runs_without_an_edit(source, line,
     assert code == 0, err
     code, out, err = call("classify", "-c", tmp_path / "x.toml", "-o", tmp_path / "run", "-m", "ridge")
     assert code == 0 and f"{line} of the recordings gave" in out, err
+
+
+def test_arrays_in_a_notebook_give_accuracy_audit_and_page(tmp_path):
+    signal, onsets, words = made(5)
+    x = np.stack([signal[:, onset - 50 : onset + 200] for onset in onsets])
+    trials = nc.from_arrays(x, words, ch_names=NAMES, sfreq=SFREQ, tmin=-0.2, unit="uV")
+    result = nc.classify(trials, ["lda"], progress=False)
+    row = result.scores.loc["lda"]
+    assert row["accuracy"] > 0.9 and row["chance"] == pytest.approx(0.5, abs=0.05)
+    assert row["p"] < 0.01 and row["n"] == 48
+    assert result.audit()["cases"][0]["results"][0]["low"] > 0.5
+    assert "LDA" in result.report(tmp_path / "page.html").read_text(encoding="utf-8")
+    with pytest.raises(NeuroCanvasError, match=r"classify\.models"):
+        nc.classify(trials, ["no-such-model"])
+    with pytest.raises(NeuroCanvasError, match="Trials are needed, see from_arrays; got ndarray"):
+        nc.classify(x)

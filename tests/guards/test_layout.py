@@ -71,6 +71,7 @@ FUNCTION_LINES, DOCSTRING_LINES = 80, 2
 CONTRACTS = {
     "TrialSpec": "neurocanvas.data.trials", "TargetSpace": "neurocanvas.targets", "Target": "neurocanvas.targets",
     "Generator": "neurocanvas.generation.base", "Reconstruction": "neurocanvas.reconstruction",
+    "Classification": "neurocanvas.reconstruction",
 }  # fmt: skip
 
 Problems = list[str]

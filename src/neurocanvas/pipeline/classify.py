@@ -194,7 +194,8 @@ def benchmark(run: RunFolder) -> list[Path]:
     run = replace(run, settings=everything)
     simulate(run)
     trials, settings = run.dataset, run.settings.benchmark
-    concepts, granularities = trials.column("concept"), trials.column("granularity")
+    concepts = trials.column("concept")
+    granularities = trials.column("granularity") if "granularity" in trials.metadata else np.full(len(trials), "")
     groups = list(fine_groups(concepts, granularities).values())
     present = {
         "all": ["all"],

@@ -178,6 +178,7 @@ class RunFolder:
     @cached_property
     def stimuli(self) -> list[str]:
         """Stimuli of all trials in alphabetical order, which is that of captions and embeddings."""
+        _ = self.images  # raises, and says who needs them, where there are none
         return [str(name) for name in np.unique(self.dataset.column("image"))]
 
     def path(self, kind: Artifact, of: str, fold: int = 0, encoder: str = "", repetition: int = 0) -> Path:
