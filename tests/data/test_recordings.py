@@ -25,6 +25,7 @@ SFREQ, N_SAMPLES = 256, 2560
 ONSETS = {512: (1, 0), 1024: (2, 45), 1536: (1, 135)}
 CONFIG = Path(__file__).parents[2] / "configs" / "muse_gratings.toml"
 MUSE = RecordingSettings(
+    files="**/*.csv",
     rename={"Right AUX": "POz"},
     events={
         "Marker0": {"1": "low", "2": "high", "3": "", "4": ""},

@@ -138,3 +138,19 @@ def test_arrays_in_a_notebook_give_accuracy_audit_and_page(tmp_path):
         nc.classify(trials, ["no-such-model"])
     with pytest.raises(NeuroCanvasError, match="Trials are needed, see from_arrays; got ndarray"):
         nc.classify(x)
+
+
+def test_init_finds_images_beside_recordings_and_other_tables_are_no_recordings(inputs, call):
+    for name in ("face", "house"):
+        Path("data/bids/stimuli", name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (90, 60, 30)).save(Path("data/bids/stimuli", name, f"{name}.png"))
+    code, out, err = call("init", "data/bids", "-o", "bids.toml")
+    assert code == 0 and '"*.png" = "{}"' in Path("bids.toml").read_text(), err
+    for _ in range(2):  # the second time the run folder and its tables lie among the recordings
+        words = ("classify", "-c", "bids.toml", "-o", "data/bids/run", "-m", "lda", "--protocol", "leave-run-out")
+        code, out, err = call(*words)
+        assert code == 0 and "96 events of the recordings gave 96 trials" in out, err
+    trials = nc.open_dataset("recordings", "data/bids", recording={
+        "events": {"stim_file": {"*.png": "{}"}}, "pictures": "data/bids/stimuli", "tmin": -0.2, "tmax": 0.8,
+    })  # fmt: skip
+    assert set(zip(trials.y, trials.column("image"))) == {("face", "face.png"), ("house", "house.png")}

@@ -63,13 +63,12 @@ def propose(
 ) -> tuple[Tables, str]:
     """Settings as TOML with which trials of a folder can be classified, and a table of these trials."""
     folder = path.parent if path.is_file() else path
-    source, counts = _best_source(values)
+    source, counts, images = _best_source(values, folder)
     if not counts:
         raise NeuroCanvasError(
             f"{path}: too few events: no source has 2 conditions or more with {FEWEST_EVENTS} events each that make up "
             "most of its events. Nothing is written. Events may also be in a table beside a recording: NAME_events.tsv."
         )
-    images = _images_beside(folder, counts)
     recording = {
         "files": path.name if path.is_file() else "", "events": {source: counts}, "tmin": TMIN, "tmax": LONGEST,
         "pictures": images,
@@ -91,27 +90,34 @@ def propose(
     return [("Trials", ["what", "found"], rows)], text
 
 
-def _best_source(values: Mapping[str, Counter[str]]) -> tuple[str, dict[str, str]]:
-    """The source with 2 conditions or more, and its values: those that are frequent, and '' for the others."""
-    for source in sorted(values, key=lambda name: name not in ("trial_type", "stim_file")):
-        frequent = [value for value, count in values[source].items() if count >= FEWEST_EVENTS]
-        share = sum(values[source][value] for value in frequent) / max(1, values[source].total())
-        if 2 <= len(frequent) <= MANY_VALUES and share > 0.5:  # else a line of noise
-            entries = {value: value for value in sorted(frequent)}
-            return source, entries | ({"*": ""} if len(frequent) < len(values[source]) else {})
-        images = [value for value in values[source] if Path(value).suffix.lower() in FORMATS]
-        if len(images) > 1:
-            patterns = {f"*{suffix}": "{}" for suffix in sorted({Path(value).suffix for value in images})}
-            return source, patterns | ({"*": ""} if len(images) < len(values[source]) else {})
-    return "", {}
+def _best_source(values: Mapping[str, Counter[str]], folder: Path) -> tuple[str, dict[str, str], str]:
+    """The source of conditions or of images, its values ('' for those that are no onsets), and the folder of images."""
+    images = _image_folder(folder)
+    of_images = {
+        source: sorted({Path(value).suffix for value in counts if Path(value).suffix.lower() in FORMATS})
+        for source, counts in values.items()
+    }
+    shown = [source for source, suffixes in of_images.items() if suffixes]
+    conditions = [source for source in sorted(values, key=lambda name: name != "trial_type") if source not in shown]
+    for source in (*(shown if images else ()), *conditions, *shown):
+        counts = values[source]
+        frequent = [value for value, count in counts.items() if count >= FEWEST_EVENTS]
+        share = sum(counts[value] for value in frequent) / max(1, counts.total())
+        if source in shown:
+            entries = {f"*{suffix}": "{}" for suffix in of_images[source]}
+            others = any(Path(value).suffix.lower() not in FORMATS for value in counts)
+        elif 2 <= len(frequent) <= MANY_VALUES and share > 0.5:  # else a line of noise
+            entries, others = {value: value for value in sorted(frequent)}, len(frequent) < len(counts)
+        else:
+            continue
+        return source, entries | ({"*": ""} if others else {}), images if source in shown else ""
+    return "", {}, ""
 
 
-def _images_beside(folder: Path, counts: Mapping[str, str]) -> str:
-    """A folder of images beside the recordings, if events name image files."""
-    if not any(text == "{}" for text in counts.values()):
-        return ""
-    for name in ("stimuli", "images", "pictures", "stimuli/images"):
-        if any(path.suffix.lower() in FORMATS for path in (folder / name).glob("**/*")):
+def _image_folder(folder: Path) -> str:
+    """A folder of images beside the recordings."""
+    for name in ("stimuli", "images", "pictures"):
+        if any(path.suffix.lower() in FORMATS for path in (folder / name).glob("*/*")):
             return str((folder / name).resolve())
     return ""
 

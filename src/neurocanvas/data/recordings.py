@@ -135,11 +135,17 @@ def find_recordings(folder: Path, pattern: str) -> list[Path]:
     if not pattern:
         paths = [
             path for path in paths if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
-            and not re.search(r"_(events|channels|electrodes|scans)\.csv$", path.name.lower())
+            and (path.suffix.lower() != ".csv" or _is_muse(path)) and not path.name.endswith(("-epo.fif", "_epo.fif"))
         ]  # fmt: skip
     if not paths:
         raise NeuroCanvasError(f"{folder}: no file matches data.recording.files = {pattern!r}.")
     return sorted(paths, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def _is_muse(path: Path) -> bool:
+    """Whether a CSV file begins as recordings do; folders hold other tables too."""
+    with path.open("rb") as stream:
+        return stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip(b' "').startswith(b"timestamps")
 
 
 def _open_runs(folder: Path, settings: DataSettings) -> tuple[list[Run], list[str]]:
