@@ -474,7 +474,11 @@ class Decoder(BaseEstimator):
         sidecar = {
             "encoder": self.encoder if isinstance(self.encoder, str) else "",
             "class": type(self.encoder_).__qualname__, "module": self.is_module_,
-            "parameters": {key: value for key, value in self.get_params(deep=False).items() if key not in unsaved},
+            "parameters": {
+                # keys are sorted in the file, but the order of bands is that of the features
+                key: [[name, *edges] for name, edges in value.items()] if key == "bands" and value else value
+                for key, value in self.get_params(deep=False).items() if key not in unsaved
+            },
             "spec": asdict(self.spec_), "space": asdict(self.space_),
             "classes": None if self.classes_ is None else self.classes_.tolist(),
             "chosen": self.chosen_, "unit": self.unit_, "findings": self.findings_,
@@ -867,6 +871,8 @@ def assemble(sidecar: Mapping[str, Any], arrays: dict[str, np.ndarray], encoder:
         dict[str, Any]((key, tuple(value) if isinstance(value, list) else value) for key, value in group.items())
         for group in (sidecar["parameters"], sidecar["spec"], sidecar["space"])
     )
+    if parameters.get("bands"):
+        parameters["bands"] = {band: (low, high) for band, low, high in parameters["bands"]}
     if not name and not is_module:  # the estimator has its own
         parameters = {key: value for key, value in parameters.items() if "__" not in key}
     decoder = Decoder(encoder or name or clone(estimator), **parameters)

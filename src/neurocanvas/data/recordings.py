@@ -66,8 +66,8 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
             "the files hold and writes the settings."
         )
     runs, hashes = _open_runs(folder, settings)
-    names, rate = _channels(runs, recording), runs[0].raw.info["sfreq"]
-    sfreq = float(recording.sfreq or rate)
+    names, rates = _channels(runs, recording), np.array([run.raw.info["sfreq"] for run in runs])
+    sfreq = float(recording.sfreq or rates[0])
     first, stop = round(recording.tmin * sfreq), round(recording.tmax * sfreq)
     if stop <= first:
         raise NeuroCanvasError(
@@ -89,9 +89,10 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
     number, sample = onsets.index.get_level_values(0).to_numpy(), onsets["sample"].to_numpy(dtype=np.int64)
     of_run = [sample[number == index] for index in range(len(runs))]
     cut = lru_cache(maxsize=4)(lambda index: _cut(runs[index], recording, spec, of_run[index]))
+    facts = [fingerprint(one, *_facts(run, recording)) for one, run in zip(hashes, runs, strict=True)]
     keys = [
-        fingerprint("cut 1", one, settings.unit, recording, names, samples)
-        for one, samples in zip(hashes, of_run, strict=True)
+        fingerprint("cut 2", one, settings.unit, recording, names, samples)
+        for one, samples in zip(facts, of_run, strict=True)
     ]
     measured = list(cached("recordings", keys, lambda missing: (np.append(*cut(index)[:2]) for index in missing)))
     _check_gains(runs, [float(one[0]) for one in measured])
@@ -101,11 +102,11 @@ def open_recordings(root: Path | str, settings: DataSettings) -> Trials:
     if not usable.any():
         raise NeuroCanvasError(f"{folder}: none of {len(codes)} image onsets can be a trial: {_counted(counts)}.")
     entities = _entities(folder, [run.path for run in runs])
-    columns = {**entities.iloc[number], "onset": sample / rate, **onsets.drop(columns="sample")}
+    columns = {**entities.iloc[number], "onset": sample / rates[number], **onsets.drop(columns="sample")}
     metadata = make_metadata({name: np.asarray(values)[usable] for name, values in columns.items()})
     place = np.concatenate([np.cumsum(one[1:] == 0) - 1 for one in measured]).astype(int)
     read = _reader(cut, spec, number[usable], place[usable])
-    source = fingerprint(hashes, settings.unit, recording, settings.on_missing)
+    source = fingerprint(facts, settings.unit, recording, settings.on_missing)
     found = finding("events", events=sum(counts.values()) + int(usable.sum()), trials=int(usable.sum()),
                     dropped=_counted(counts) or None)  # fmt: skip
     others = _named({f"{name} ({kind})": kind for run in runs for name, kind in run.others.items() if kind != "stim"})
@@ -181,8 +182,9 @@ def _entities(folder: Path, paths: Sequence[Path]) -> pd.DataFrame:
     """Subject, session and run of every file, as BIDS or folder names have them; runs without a name are counted."""
     import pandas as pd
 
-    patterns = {"subject": r"sub-|subject[-_ ]?", "session": r"ses-|session[-_ ]?", "run": r"run-"}
-    texts = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    patterns = {"subject": r"sub-|subject(?!s/)[-_ ]?", "session": r"ses-|session(?!s/)[-_ ]?", "run": r"run-"}
+    texts = [path.relative_to(folder).as_posix().removesuffix(".gz") for path in paths]
+    texts = [text.rpartition(".")[0] for text in texts]
     table = pd.DataFrame({
         name: [match[1] if (match := re.search(rf"(?:^|[/_])(?:{pattern})([^/_]+)", text)) else "" for text in texts]
         for name, pattern in patterns.items()
@@ -197,6 +199,16 @@ def _images(recording: RecordingSettings) -> Images | None:
     if not recording.pictures:
         return None
     return Images.from_gratings() if recording.pictures == "gratings" else Images.from_folder(recording.pictures)
+
+
+def _facts(run: Run, recording: RecordingSettings) -> list[Any]:
+    """What else than the signal's file decides how a run is cut: markers and tables beside it, and its name."""
+    notes = run.raw.annotations
+    return [
+        notes.onset.tolist(), notes.duration.tolist(), [str(label) for label in notes.description],
+        sorted(run.raw.info["bads"]), list(run.raw.ch_names), run.raw.get_channel_types(),
+        [factor for pattern, factor in recording.scale.items() if fnmatchcase(run.path.name, pattern)],
+    ]  # fmt: skip
 
 
 def _image_ids(images: Images) -> Callable[[str], str | None]:
@@ -345,7 +357,7 @@ def _cut(
         epochs = mne.Epochs(
             raw, events, tmin=spec.tmin, tmax=spec.tmin + (spec.n_times - 1) / spec.sfreq, baseline=None,
             picks=list(spec.ch_names), reject=None, flat=None, preload=True, reject_by_annotation=True,
-            event_repeated="drop", on_missing="ignore", proj=False,
+            event_repeated="error", on_missing="ignore", proj=False,
         )  # fmt: skip
         if recording.baseline is not None and len(epochs):
             epochs.apply_baseline(recording.baseline)

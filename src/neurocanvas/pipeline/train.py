@@ -73,7 +73,7 @@ def _extract(run: RunFolder, subject: str, *, keep_imported: bool) -> Path:
     from neurocanvas.features.differential_entropy import UNITS, extract, usable_bands
 
     trials, settings, path = run.opened[subject], run.settings.features, run.path("features", subject)
-    inputs = artifacts.fingerprint("features", trials.fingerprint(), settings)
+    inputs = artifacts.fingerprint("features", trials.fingerprint(), settings, list(settings.bands))
     imported = keep_imported and path.is_file() and artifacts.read_sidecar(path).get("imported")
     bands = usable_bands(settings.bands, trials.spec)
     if not (imported or artifacts.is_cached(path, inputs)):
