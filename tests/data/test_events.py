@@ -82,7 +82,12 @@ def flickering():
     return line
 
 
-@pytest.mark.parametrize("line", [pulses(), pulses(30), held(), settling(), settling(2), flickering()])
+def resting():
+    """Codes of one sample on a line that rests at 255."""
+    return np.where(pulses() == 0, 255, pulses())
+
+
+@pytest.mark.parametrize("line", [pulses(), pulses(30), held(), settling(), settling(2), flickering(), resting()])
 def test_every_change_of_a_trigger_line_is_an_event_once_its_bits_have_settled(tmp_path, line):
     save(tmp_path / "sub-1_raw.fif", line)
     trials = opened(tmp_path)
@@ -324,3 +329,51 @@ def test_trials_without_an_image_are_refused_or_dropped_and_a_folder_names_the_r
     trials = opened(tmp_path / "data", on_missing="drop", **recording)
     assert len(trials) == 15 and "5 without an image" in said(trials)
     assert [image.split("/")[0] for image in trials.column("image")] == trials.y.tolist()
+
+
+def test_recordings_are_cut_again_when_only_a_table_beside_them_changes(tmp_path):
+    save(tmp_path / "sub-1_eeg.fif", pulses(), names=("O1", "Oz", "O2", "Pz", "Cz"))
+    table = tmp_path / "sub-1_channels.tsv"
+    rows = [f"{name}\tEEG\tgood" for name in ("O1", "Oz", "O2", "Pz", "Cz")]
+    table.write_text("\n".join(["name\ttype\tstatus", *rows]))
+    first = opened(tmp_path, interpolate_bads=True)
+    before, key = first.signal(), first.fingerprint()
+    table.write_text(table.read_text().replace("Pz\tEEG\tgood", "Pz\tEEG\tbad"))
+    second = opened(tmp_path, interpolate_bads=True)
+    assert second.fingerprint() != key and np.abs(second.signal() - before).max() > 1
+
+
+def test_filters_do_not_run_across_joins(tmp_path):
+    data = signal()
+    data[:, 10 * 250 + 100 :] += 5e-3
+    for phase in ("zero", "causal"):
+        save(tmp_path / phase / "a_raw.fif", notes=[*NOTES, (10.4, 0.0, "EDGE boundary")], data=data)
+        found = opened(tmp_path / phase, events={"annotations": SAME}, l_freq=0.5, phase=phase).signal()
+        assert np.abs(found).max() < 100, phase
+
+
+def test_onsets_of_runs_of_several_rates_and_parents_called_subjects(tmp_path):
+    save(tmp_path / "subjects" / "sub-A" / "a_raw.fif", pulses())
+    fast = np.repeat(pulses(), 2)
+    save(tmp_path / "subjects" / "sub-B" / "a_raw.fif", fast, data=signal(3, len(fast)), sfreq=2 * SFREQ)
+    trials = opened(tmp_path, sfreq=125)
+    assert set(trials.column("subject")) == {"A", "B"}
+    for name in "AB":
+        onsets = trials.column("onset")[trials.column("subject") == name]
+        np.testing.assert_allclose(onsets, ONSETS / SFREQ, atol=0.01)
+
+
+def test_a_light_that_was_on_half_a_second_before_does_not_hide_the_step(tmp_path):
+    light = signal(9, channels=1)[0] * 0.01
+    for onset in ONSETS:
+        light[onset + 20 : onset + 95] += 1e-3
+        light[onset - 105 : onset - 30] += 1e-3  # of an image in between
+    save(tmp_path / "a_raw.fif", pulses(), names=("O1", "light"), data=np.vstack([signal(channels=1), light]),
+         kinds=["eeg", "misc"])  # fmt: skip
+    assert (opened(tmp_path, photodiode="light").column("onset") * SFREQ).round().tolist() == (ONSETS + 20).tolist()
+
+
+def test_a_run_without_onsets_is_no_obstacle(tmp_path):
+    save(tmp_path / "run-1_raw.fif", pulses())
+    save(tmp_path / "run-2_raw.fif", np.zeros(int(SFREQ * SECONDS)), seed=4)
+    assert len(opened(tmp_path)) == 20

@@ -6,6 +6,7 @@ import torch
 from tiny import concepts, trial_spec
 
 from neurocanvas.config import ARCHITECTURES
+from neurocanvas.data.trials import TrialSpec
 from neurocanvas.decoder import Decoder, Embeddings, load_decoder
 from neurocanvas.encoders.mlp import MLPSD
 from neurocanvas.encoders.target_pca import TEMPERATURES, fit_posterior, posterior_mean
@@ -121,3 +122,15 @@ def test_matched_outputs_have_the_mean_and_scale_of_the_training_targets_and_the
     posterior = trained(tmp_path, **options)[0]
     assert posterior.matched_ is None and posterior.posterior_ is not None
     np.testing.assert_array_equal(posterior.network_outputs(features), again.network_outputs(features))
+
+
+def test_the_order_of_bands_survives_the_file(tmp_path):
+    rng, y = np.random.default_rng(0), np.repeat(["cat", "dog"], 20)
+    x = rng.normal(size=(40, 2, 100)) * 1e-5
+    bands = {"theta": (4.0, 8.0), "alpha": (8.0, 13.0), "low": (25.0, 35.0)}
+    spec = TrialSpec(("O1", "O2"), 100.0, 0.0, 100)
+    decoder = Decoder("ridge", spec=spec, bands=bands, window=(0.0, 1.0)).fit(x, y)
+    decoder.save(tmp_path / "decoder.safetensors")
+    again = load_decoder(tmp_path / "decoder.safetensors")
+    assert again.input_spec.bands == ("theta", "alpha", "low")
+    np.testing.assert_array_equal(again.decision_function(x), decoder.decision_function(x))

@@ -153,7 +153,9 @@ def from_epochs(epochs: mne.Epochs | Path | str, *, images: Images | None = None
     else:
         words = {number: name for name, number in epochs.event_id.items()}
         y = np.array([words[number] for number in epochs.events[:, 2]])
-    columns.setdefault("onset", (epochs.events[:, 0] / epochs.info["sfreq"]).astype(np.float64))
+    rate = getattr(epochs, "_raw_sfreq", None)  # of the samples that events count; other rates give no seconds
+    if rate is not None:
+        columns.setdefault("onset", (epochs.events[:, 0] / float(np.ravel(rate)[0])).astype(np.float64))
     volts, names = epochs.get_data(picks=picks), [epochs.ch_names[index] for index in picks]
     sfreq, tmin = epochs.info["sfreq"], epochs.tmin
     trials = from_arrays(volts, y, ch_names=names, sfreq=sfreq, tmin=tmin, metadata=columns, images=images)

@@ -67,10 +67,14 @@ def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
     sfreq = raw.info["sfreq"]
     if not 0 < sfreq <= HIGHEST_RATE:
         raise NeuroCanvasError(f"{path}: a sampling rate up to {HIGHEST_RATE:g} Hz is needed; got {sfreq}.")
-    if unit != "auto":  # of the numbers in the file, which MNE takes for volts
-        with _readable(path):
-            raw.load_data().apply_function(lambda x: x * (UNITS[unit] / UNITS["uV" if is_csv else "V"]))
     _set_types(raw, path, settings)
+    kinds = np.array(raw.get_channel_types())
+    with _readable(path):
+        if is_csv and (kinds == "stim").any():  # codes are no voltages
+            raw.apply_function(lambda x: x * UNITS["V"], picks=np.flatnonzero(kinds == "stim"))
+        if unit != "auto":  # of the numbers in the file, which MNE takes for volts
+            factor = UNITS[unit] / UNITS["uV" if is_csv else "V"]
+            raw.load_data().apply_function(lambda x: x * factor, picks=np.flatnonzero(kinds != "stim"))
     others = {name: kind for name, kind in zip(raw.ch_names, raw.get_channel_types()) if kind != "eeg"}
     if len(others) == len(raw.ch_names):
         raise NeuroCanvasError(
@@ -101,7 +105,8 @@ def open_run(path: Path, settings: RecordingSettings, unit: str) -> Run:
     in_gaps = 0
     if stretches is not None:
         onset, _ = _to_samples(onset, stretches, raw)
-        if table is not None or next(iter(settings.events), "") == "annotations":  # which count the clock's time
+        clocked = ("annotations", *(() if table is None else table))  # sources that count the clock's time
+        if next(iter(settings.events), "") in clocked:
             seconds, inside = _to_samples(events.index.to_numpy() / sfreq, stretches, raw)
             events = events.set_axis(np.round(seconds * sfreq).astype(np.int64))[inside]
             in_gaps = int((~inside).sum())
@@ -350,6 +355,9 @@ def _find_events(
 def _stim_events(line: np.ndarray, sfreq: float) -> tuple[np.ndarray, np.ndarray]:
     """Where a trigger line takes a new code that is not 0, and that code once its bits have settled."""
     values = np.round(line).astype(np.int64)
+    present, counts = np.unique(values, return_counts=True)
+    if counts.max() > 0.8 * len(values):  # a line may rest at another code than 0
+        values = np.where(values == present[counts.argmax()], 0, values)
     starts = np.append(0, np.flatnonzero(np.diff(values)) + 1)
     lengths, codes = np.diff(starts, append=len(values)), values[starts]
     beside = (np.append(0, codes[:-1]) != 0) | (np.append(codes[1:], 0) != 0)

@@ -40,6 +40,9 @@ LARGEST_RATIO = 10.0
 # A channel that does not change for this long, s, is not recording.
 FLAT_SECONDS = 0.1
 
+# How annotations begin at which recordings were joined or paused: no filter runs across these.
+JOINS = ("bad edge", "bad boundary", "bad bad boundary", "bad bad_acq_skip", "bad gap")
+
 # Order of the causal Butterworth filters.
 FILTER_ORDER = 2
 
@@ -295,16 +298,21 @@ def _at_light(run: Run, onsets: pd.DataFrame, channel: str) -> pd.DataFrame:
     check_option(f"{run.path}: data.recording.photodiode", channel, run.raw.ch_names)
     light = run.raw.get_data(picks=[channel], verbose="error")[0]
     within, moved = round(PHOTODIODE_WITHIN * run.raw.info["sfreq"]), []
+    just_before, spread = max(3, within // 25), float(np.ptp(np.quantile(light, [0.01, 0.99])))
     for sample in onsets["sample"]:
-        before, after = light[max(0, sample - within) : sample + 1], light[sample : sample + within]
-        level = np.median(before)
+        # the level at the marker itself: half a second before, another image may have been lit
+        level, after = np.median(light[max(0, sample - just_before) : sample + 1]), light[sample : sample + within]
         step = after[np.abs(after - level).argmax()] - level if len(after) else 0.0
-        if not abs(step) > 5 * np.median(np.abs(before - level)):
+        if not abs(step) > 0.3 * spread or not spread:
             raise NeuroCanvasError(
                 f"{run.path}: {channel} does not step within {PHOTODIODE_WITHIN} s after the marker at "
                 f"{sample / run.raw.info['sfreq']:.3f} s; use data.recording.delay instead of photodiode."
             )
         moved.append(sample + int(np.argmax((after - level) / step > 0.5)))
+    if len(set(moved)) < len(moved):
+        raise NeuroCanvasError(
+            f"{run.path}: two markers belong to one step of {channel}; map one of them to '' in data.recording.events."
+        )
     return onsets.assign(sample=moved)
 
 
@@ -349,6 +357,8 @@ def _cut(
     """Standard deviation of a run, µV; why each event is no trial (`REASONS`); and the signal of the trials, µV."""
     import mne
 
+    if not len(samples):
+        return np.array([np.nan]), np.zeros(0), np.empty((0, len(spec.ch_names), spec.n_times), np.float32)
     with _quiet(run.path):
         raw, deviation = _preprocessed(run, recording, spec.ch_names)
         events = np.column_stack([samples + raw.first_samp, np.zeros_like(samples), np.arange(len(samples)) + 1])
@@ -386,7 +396,9 @@ def _preprocessed(run: Run, recording: RecordingSettings, names: tuple[str, ...]
     kinds = dict(zip(raw.ch_names, raw.get_channel_types()))
     reference = [name for name in recording.reference if name != "average"]
     eyes = [name for name, kind in kinds.items() if kind == "eog"] if recording.eog else []
-    whole = [name for name, kind in kinds.items() if kind == "eeg" and (recording.interpolate_bads or recording.eog)]
+    # references and interpolation rest on all EEG channels that are not dropped, whichever of them are selected
+    needs_all = recording.interpolate_bads or recording.eog or recording.reference == ("average",)
+    whole = [name for name, kind in kinds.items() if kind == "eeg" and needs_all and name not in recording.drop]
     raw.pick(list(dict.fromkeys((*names, *whole, *reference, *eyes))))
     raw.info["bads"] = [name for name in {*raw.info["bads"], *recording.bads} if name in raw.ch_names]
     signal = raw.get_data(picks=list(names))
@@ -421,7 +433,7 @@ def _preprocessed(run: Run, recording: RecordingSettings, names: tuple[str, ...]
     if recording.reference:
         raw.set_eeg_reference("average" if recording.reference == ("average",) else list(reference))
     if recording.notch:
-        raw.notch_filter(recording.notch, picks="eeg")
+        raw.notch_filter(recording.notch, picks="eeg", skip_by_annotation=JOINS)
     _band_pass(raw, recording)
     if recording.eog:
         _without_eyes(raw, run.path, recording.eog)
@@ -447,12 +459,19 @@ def _band_pass(raw: Any, recording: RecordingSettings) -> None:
     if edges == (None, None):
         return
     if recording.phase == "zero":
-        raw.filter(*edges, picks="eeg")
+        raw.filter(*edges, picks="eeg", skip_by_annotation=JOINS)
         return
-    first = raw.get_data(picks="eeg")[:, :1]
+    joins = [
+        onset for onset, label in zip(raw.annotations.onset, raw.annotations.description)
+        if str(label).lower().startswith(JOINS)
+    ]  # fmt: skip
+    starts = np.unique([0, *raw.time_as_index(np.array(joins) - raw.first_time * (raw.info["meas_date"] is not None))])
+    signal = raw.get_data(picks="eeg")
+    segment = np.searchsorted(starts, np.arange(signal.shape[1]), side="right") - 1
+    first = signal[:, np.clip(starts, 0, signal.shape[1] - 1)][:, segment]
     options = {"method": "iir", "phase": "forward", "iir_params": {"order": FILTER_ORDER, "ftype": "butter"}}
-    raw.apply_function(lambda x: x - x[..., :1], picks="eeg", channel_wise=False)
-    raw.filter(*edges, picks="eeg", **options)
+    raw.apply_function(lambda x: x - first, picks="eeg", channel_wise=False)
+    raw.filter(*edges, picks="eeg", skip_by_annotation=JOINS, **options)
     if recording.l_freq is None:
         raw.apply_function(lambda x: x + first, picks="eeg", channel_wise=False)
 
@@ -478,11 +497,11 @@ def _without_eyes(raw: Any, path: Path, method: str) -> None:
 
 def _check_gains(runs: Sequence[Run], deviations: Sequence[float]) -> None:
     """Raise if a run is many times larger or smaller than the others: another unit or gain."""
-    typical = float(np.median(deviations))
-    for run, deviation in zip(runs, deviations, strict=True):
+    typical = float(np.nanmedian(deviations))
+    for run, deviation in ((run, one) for run, one in zip(runs, deviations, strict=True) if np.isfinite(one)):
         ratio = deviation / typical
         if len(runs) == 2:  # either may be wrong
-            ratio = max(deviations) / min(deviations)
+            ratio = float(np.nanmax(deviations) / np.nanmin(deviations))
         if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
             raise NeuroCanvasError(
                 f"{run.path}: its standard deviation is {deviation:.3g} µV, that of the {len(runs)} runs "

@@ -613,6 +613,12 @@ def _kfold_by_group(trials: Trials, rows: np.ndarray, settings: SplitSettings) -
             f"protocol kfold-by-group: {settings.folds} folds need as many groups; {settings.group} has {count}; lower "
             "split.folds, or choose another split.group."
         )
+    fewest = int(np.unique(trials.y[rows], return_counts=True)[1].min())
+    if fewest < settings.folds:
+        raise NeuroCanvasError(
+            f"protocol kfold-by-group: {settings.folds} folds need as many trials of every concept; one has {fewest}; "
+            "lower split.folds."
+        )
     deal, folds = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=settings.seed), []
     for number, (rest, test) in enumerate(deal.split(rows, trials.y[rows], group)):
         train, val, rule = _cut_tails(trials, rows[rest], settings.val_fraction)

@@ -169,10 +169,14 @@ def _check_judge(
     judge: dict[str, Any] = {"name": settings.judge, "used": True, "findings": []}
     shown, first = np.unique(pairs.seen_rows, return_index=True)
     true = np.searchsorted(list(pairs.concepts), pairs.trials["concept"][first]) if pairs.concepts else first
+    # concepts of one English name have one prompt, and are one concept to the judge
+    label = np.arange(len(set(true))) if prompted is None else np.unique(prompted, axis=0, return_inverse=True)[1]
+    label = label.reshape(-1)
+    true = true if prompted is None else label[true]
     chance, n = float(np.bincount(true).max()) / len(true), len(true)  # of one answer for all
     if prompted is None or chance**n > SIGNIFICANT:  # not even a perfect judge could pass
         return judge | {"findings": [finding("judge-unchecked", judge=settings.judge)]}
-    right = int(((seen[shown] @ prompted.T).argmax(axis=1) == true).sum())
+    right = int((label[(seen[shown] @ prompted.T).argmax(axis=1)] == true).sum())
     p = float(binomtest(right, n, chance, alternative="greater").pvalue)
     numbers = {"accuracy": right / n, "chance": chance, "p": p, "n": n, "least": LEAST_ACCURACY}
     poor = p > SIGNIFICANT or right / n < LEAST_ACCURACY

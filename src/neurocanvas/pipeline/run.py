@@ -172,8 +172,15 @@ class RunFolder:
         if not path.is_file():
             trials = pool[granularity_rows(pool, granularity)] if granularity else pool
             content = make_split(trials, settings=self.settings.split, subject=subject).to_dict()
+            content["trials"] = _identity(pool)
             artifacts.write_json(path, {"fingerprint": artifacts.fingerprint(content), **content})  # for `verify`
-        return Split.from_dict(artifacts.read_json(path, "a split"), pool)
+        content = artifacts.read_json(path, "a split")
+        if isinstance(content, dict) and content.get("trials", _identity(pool)) != _identity(pool):
+            raise NeuroCanvasError(  # trials may have other names now, and test images would train
+                f"{path}: the trials of subject {subject} are not those that were split: the data have changed; start "
+                "another run folder (-o)."
+            )
+        return Split.from_dict(content, pool)
 
     @cached_property
     def stimuli(self) -> list[str]:
@@ -202,6 +209,12 @@ class RunFolder:
                 f"{path}: made for other stimuli; run `neurocanvas caption` and `neurocanvas embed` again."
             )
         return embeddings
+
+
+def _identity(trials: Trials) -> str:
+    """Hash of what a split rests on: the trials' names, subjects, sessions, runs, blocks, images and concepts."""
+    columns = {name: trials.column(name).tolist() for name in trials.metadata if name != "onset"}
+    return artifacts.fingerprint(trials.names.tolist(), columns)
 
 
 @lru_cache(maxsize=8)

@@ -369,10 +369,21 @@ def training_table(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     }
 
 
+def _mean_over_seeds(sidecars: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Subject and fold -> units of the test trials, and their two-way scores, mean over the trainings of that fold."""
+    of_place: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for one in sidecars:
+        of_place.setdefault(tuple(one["place"]), []).append(one["of_trials"])
+    return {
+        place: {"units": some[0]["units"], "two_way": np.mean([one["two_way"] for one in some], axis=0)}
+        for place, some in of_place.items()
+    }
+
+
 def _against(mine: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:
     """Difference of the two-way scores of the same test trials, its interval, and the two-sided p of a paired test."""
     first, second = (
-        {tuple(one["place"]): one["of_trials"] for one in some if one.get("of_trials") and not one.get("repetition", 0)}
+        _mean_over_seeds([one for one in some if one.get("of_trials")])
         for some in (mine, others)
     )
     folds = [place for place in first if place in second and first[place]["units"] == second[place]["units"]]
