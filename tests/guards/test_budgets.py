@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 BUDGETS = {
     "source files": 95,
-    "source lines": 20_300,
+    "source lines": 20_500,
     "docstring lines per code line": 0.30,
-    "test lines": 18_700,
+    "test lines": 18_800,
     "tool lines": 2_900,
     "tracked files": 380,
 }

@@ -183,3 +183,12 @@ def test_the_released_recipe_is_one_switch(tmp_path):
     assert make_decoder(RunFolder(tmp_path, settings), "ridge").recipe == "default"
     other = load_settings(None, encoder={"recipe": "released"}, features={"method": "gaussian"})
     assert other.features.method == "gaussian", "what is said stays"
+
+
+def test_a_stored_split_of_other_trials_is_refused(without_one, tmp_path):
+    shutil.copytree(without_one.folder, tmp_path / "run")
+    assert RunFolder(tmp_path / "run", without_one.settings).split("1")
+    run = RunFolder(tmp_path / "run", without_one.settings)
+    run.__dict__["dataset"] = without_one.dataset[1:]  # one trial fewer, as when another event is dropped
+    with pytest.raises(NeuroCanvasError, match=r"1\.json: the trials of subject 1 are not those that were split"):
+        run.split("1")

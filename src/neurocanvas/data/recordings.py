@@ -272,9 +272,9 @@ def _onsets(
             )
         if images is not None and not recording.concept:
             concept = images.concepts[stimulus]
-        row = {"sample": sample + round(recording.delay * sfreq), "image": stimulus, "concept": concept}
-        rows.append(row if images is not None or recording.concept else {**row, "image": None})
-    table = pd.DataFrame(rows, columns=["sample", "image", "concept"]).dropna(axis=1, how="all" if rows else "any")
+        rows.append({"sample": sample + round(recording.delay * sfreq), "image": stimulus, "concept": concept})
+    shown = ["image"] if images is not None or recording.concept else []
+    table = pd.DataFrame(rows, columns=["sample", *shown, "concept"])
     same = table[table["sample"].duplicated(keep=False)] if rows else table
     if len(same):
         raise NeuroCanvasError(
